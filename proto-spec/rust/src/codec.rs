@@ -1,0 +1,565 @@
+//! Datagrams to bytes and back (PROTOCOL.md#datagrams). All integers are little-endian; nothing is allocated.
+
+use crate::{ClientId, Epoch, Seq};
+
+/// Bytes of the common header.
+pub const HEADER_LEN: usize = 24;
+/// Bytes of the plain trailer, a CRC-32.
+pub const CRC_LEN: usize = 4;
+/// The shortest plain datagram of any type, so also the shortest reply.
+pub const MIN_LEN: usize = HEADER_LEN + 4 + CRC_LEN;
+/// The longest bitmap of an ACK, in bytes.
+pub const BITMAP_LEN_MAX: usize = 128;
+/// The longest ACK, in bytes.
+pub const ACK_LEN_MAX: usize = MIN_LEN + BITMAP_LEN_MAX;
+/// The UDP payload that a client should keep to, in bytes.
+pub const DATAGRAM_LEN_RECOMMENDED: usize = 1200;
+/// The longest UDP payload over IPv4, in bytes.
+pub const DATAGRAM_LEN_MAX: usize = 65_507;
+/// This protocol's version, the high nibble of the first byte.
+pub const VERSION: u8 = 1;
+
+const TYPE_DATA: u8 = 1;
+const TYPE_ACK: u8 = 2;
+const TYPE_REJECT: u8 = 3;
+const TYPE_HELLO: u8 = 4;
+const TYPE_WELCOME: u8 = 5;
+const TYPE_PING: u8 = 6;
+
+const DATA_ATTEMPT: u8 = 0b0000_0111;
+const SEALED: u8 = 0b0000_1000;
+const DATA_BEGIN: u8 = 0b0001_0000;
+const DATA_END: u8 = 0b0010_0000;
+const DATA_BATCH: u8 = 0b0100_0000;
+const DATA_SKIP: u8 = 0b1000_0000;
+const ACK_DURABILITY: u8 = 0b0000_0011;
+const ACK_DUPLICATE: u8 = 0b0001_0000;
+
+/// One datagram of any type, borrowing its variable part from the receive buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Datagram<'a> {
+    /// Client to server: a message.
+    Data(Data<'a>),
+    /// Server to client: what is on disk.
+    Ack(Ack<'a>),
+    /// Server to client: refused, and why.
+    Reject(Reject),
+    /// Client to server: asks for an epoch.
+    Hello(Hello),
+    /// Server to client: the epoch.
+    Welcome(Welcome),
+    /// Client to server: asks for the session's ACK.
+    Ping(Ping),
+}
+
+/// PROTOCOL.md#data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Data<'a> {
+    /// Who sends.
+    pub client: ClientId,
+    /// Its run.
+    pub epoch: Epoch,
+    /// Never 0.
+    pub seq: Seq,
+    /// `seq` minus the lowest seq that the client still holds unacked; below `seq`.
+    pub span: u16,
+    /// 0 on the first transmission, saturates at 7.
+    pub attempt: u8,
+    /// First fragment of a message. Set with `end` on a whole message.
+    pub begin: bool,
+    /// Last fragment of a message.
+    pub end: bool,
+    /// The payload is a run of records, verified when decoded.
+    pub batch: bool,
+    /// The client has abandoned a seq below `base`.
+    pub skip: bool,
+    /// The application's routing number.
+    pub channel: u16,
+    /// Must be 0 in version 1; carried so that the server can answer UNSUPPORTED.
+    pub reserved: u16,
+    /// The message, or the run of records of a batch.
+    pub payload: &'a [u8],
+}
+
+/// PROTOCOL.md#ack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ack<'a> {
+    /// Whom it is for.
+    pub client: ClientId,
+    /// Which of its runs.
+    pub epoch: Epoch,
+    /// Every seq up to here is accounted for.
+    pub floor: Seq,
+    /// The client may send any seq ≤ floor + credit.
+    pub credit: u16,
+    /// What "accounted for" means.
+    pub durability: Durability,
+    /// Nothing new in this ack.
+    pub duplicate: bool,
+    /// From the arrival of the newest datagram covered to the sending of this ack, in microseconds.
+    pub delay_us: u32,
+    /// Bit i, least significant first, stands for seq `floor + 1 + i`. A multiple of 8 bytes, at most 128.
+    pub bitmap: &'a [u8],
+}
+
+/// How safe an acked message is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Durability {
+    /// Synced to disk.
+    Synced = 0,
+    /// Handed to the operating system.
+    Handed = 1,
+    /// Replicated to other machines.
+    Replicated = 2,
+}
+
+/// PROTOCOL.md#reject.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reject {
+    /// Whom it is for.
+    pub client: ClientId,
+    /// The epoch of what was refused; 0 when a HELLO was.
+    pub epoch: u32,
+    /// Why.
+    pub code: RejectCode,
+    /// The refused seq; the nonce when a HELLO was refused; 0 for a PING.
+    pub refused: u64,
+    /// When to try again, in milliseconds; 0 when that makes no sense.
+    pub retry_after_ms: u32,
+}
+
+/// Why a datagram was refused. Codes unknown to this version are kept as they came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RejectCode {
+    /// 1: another protocol version.
+    Version,
+    /// 2: a feature that this server does not have.
+    Unsupported,
+    /// 3: longer than the server accepts.
+    TooLarge,
+    /// 4: the session cannot go on; take a new epoch.
+    StaleEpoch,
+    /// 5: beyond floor + window.
+    BeyondWindow,
+    /// 6: no room for another session now.
+    Busy,
+    /// 7: out of disk space now.
+    Storage,
+    /// 8: this channel is not accepted.
+    Channel,
+    /// 9: the server takes sealed traffic alone.
+    SealedOnly,
+    /// A code of a later version.
+    Unknown(u16),
+}
+
+/// PROTOCOL.md#hello.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// Who asks.
+    pub client: ClientId,
+    /// Random; the WELCOME echoes it.
+    pub nonce: u64,
+}
+
+/// PROTOCOL.md#welcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Welcome {
+    /// Whom it is for.
+    pub client: ClientId,
+    /// The new epoch, on disk before this was sent.
+    pub epoch: Epoch,
+    /// The first window.
+    pub credit: u16,
+    /// Of the HELLO.
+    pub nonce: u64,
+}
+
+/// PROTOCOL.md#ping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ping {
+    /// Who asks.
+    pub client: ClientId,
+    /// For which of its runs.
+    pub epoch: Epoch,
+}
+
+/// Why bytes are not a datagram of this protocol. All but `Version` are dropped in silence (PROTOCOL.md#silence).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DecodeError {
+    /// Shorter than the type's fixed part.
+    Truncated,
+    /// The CRC-32 does not match.
+    Checksum,
+    /// Another version, with a valid CRC-32: the one error that is answered.
+    Version {
+        /// As far as a later version keeps the header's places.
+        client: ClientId,
+        /// The same.
+        epoch: u32,
+        /// The same.
+        seq: u64,
+    },
+    /// Type 0 or 7 to 15.
+    UnknownType,
+    /// SEALED is set and there is no key.
+    Sealed,
+    /// Epoch 0, seq 0, span ≥ seq, a non-zero field that must be 0, a bad bitmap.
+    Malformed,
+    /// BATCH is set and the payload is not a run of at least one record that ends exactly at its end.
+    BrokenBatch,
+}
+
+/// The slice given to an encoder is shorter than the datagram. Nothing of use was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BufferTooSmall;
+
+/// Parses and verifies one plain datagram.
+///
+/// The checksum is verified before anything else is looked at, so that foreign traffic is never answered.
+pub fn decode(bytes: &[u8]) -> Result<Datagram<'_>, DecodeError> {
+    if bytes.len() < MIN_LEN {
+        return Err(DecodeError::Truncated);
+    }
+    let (body, trailer) = bytes.split_at(bytes.len() - CRC_LEN);
+    let sealed = bytes[0] >> 4 == VERSION && bytes[1] & SEALED != 0;
+    if sealed {
+        return Err(DecodeError::Sealed);
+    }
+    if crc32fast::hash(body) != u32_at(trailer, 0) {
+        return Err(DecodeError::Checksum);
+    }
+    let client = ClientId(u64_at(body, 8));
+    let epoch = u32_at(body, 4);
+    let seq = u64_at(body, 16);
+    if body[0] >> 4 != VERSION {
+        return Err(DecodeError::Version { client, epoch, seq });
+    }
+    let flags = body[1];
+    let small = u16_at(body, 2);
+    let word = u32_at(body, HEADER_LEN);
+    let fixed = body.len() == HEADER_LEN + 4;
+    match body[0] & 0x0f {
+        TYPE_DATA => decode_data(body, client, epoch, flags, small).map(Datagram::Data),
+        TYPE_ACK => {
+            let bitmap = &body[HEADER_LEN + 4..];
+            if bitmap.len() > BITMAP_LEN_MAX || !bitmap.len().is_multiple_of(8) {
+                return Err(DecodeError::Malformed);
+            }
+            Ok(Datagram::Ack(Ack {
+                client,
+                epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)?,
+                floor: Seq(seq),
+                credit: small,
+                durability: match flags & ACK_DURABILITY {
+                    0 => Durability::Synced,
+                    1 => Durability::Handed,
+                    2 => Durability::Replicated,
+                    _ => return Err(DecodeError::Malformed),
+                },
+                duplicate: flags & ACK_DUPLICATE != 0,
+                delay_us: word,
+                bitmap,
+            }))
+        }
+        TYPE_REJECT if fixed => Ok(Datagram::Reject(Reject {
+            client,
+            epoch,
+            code: RejectCode::from_wire(small),
+            refused: seq,
+            retry_after_ms: word,
+        })),
+        TYPE_HELLO if fixed && epoch == 0 && flags == 0 && small == 0 && word == 0 => {
+            Ok(Datagram::Hello(Hello { client, nonce: seq }))
+        }
+        TYPE_WELCOME if fixed && word == 0 => Ok(Datagram::Welcome(Welcome {
+            client,
+            epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)?,
+            credit: small,
+            nonce: seq,
+        })),
+        TYPE_PING if fixed && seq == 0 && flags == 0 && small == 0 && word == 0 => Ok(Datagram::Ping(Ping {
+            client,
+            epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)?,
+        })),
+        TYPE_REJECT | TYPE_HELLO | TYPE_WELCOME | TYPE_PING => Err(DecodeError::Malformed),
+        _ => Err(DecodeError::UnknownType),
+    }
+}
+
+fn decode_data(body: &[u8], client: ClientId, epoch: u32, flags: u8, span: u16) -> Result<Data<'_>, DecodeError> {
+    let seq = u64_at(body, 16);
+    let epoch = Epoch::new(epoch).ok_or(DecodeError::Malformed)?;
+    if u64::from(span) >= seq {
+        return Err(DecodeError::Malformed);
+    }
+    let data = Data {
+        client,
+        epoch,
+        seq: Seq(seq),
+        span,
+        attempt: flags & DATA_ATTEMPT,
+        begin: flags & DATA_BEGIN != 0,
+        end: flags & DATA_END != 0,
+        batch: flags & DATA_BATCH != 0,
+        skip: flags & DATA_SKIP != 0,
+        channel: u16_at(body, HEADER_LEN),
+        reserved: u16_at(body, HEADER_LEN + 2),
+        payload: &body[HEADER_LEN + 4..],
+    };
+    // What version 1 does not have is refused by its name, not taken for a broken batch.
+    if data.batch && data.is_supported() {
+        let mut records = Records::new(data.payload);
+        let first = records.next();
+        records.by_ref().for_each(drop);
+        if first.is_none() || records.broken {
+            return Err(DecodeError::BrokenBatch);
+        }
+    }
+    Ok(data)
+}
+
+impl<'a> Data<'a> {
+    /// The lowest seq that the client still holds unacked.
+    pub fn base(&self) -> Seq {
+        Seq(self.seq.0 - u64::from(self.span))
+    }
+
+    /// Whether version 1 has all that this datagram asks for: no fragments, nothing in `reserved`.
+    pub fn is_supported(&self) -> bool {
+        self.begin && self.end && self.reserved == 0
+    }
+
+    /// The application's records: the whole payload, or each record of a batch.
+    pub fn records(&self) -> Records<'a> {
+        if self.batch { Records::new(self.payload) } else { Records { rest: self.payload, whole: true, broken: false } }
+    }
+}
+
+/// Iterates over the records of a payload.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    rest: &'a [u8],
+    whole: bool,
+    broken: bool,
+}
+
+impl<'a> Records<'a> {
+    /// Over a batch: each record is `len` u16 and `len` bytes. Ends early where the run is broken.
+    pub fn new(batch: &'a [u8]) -> Self {
+        Self { rest: batch, whole: false, broken: false }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.whole {
+            self.whole = false;
+            return Some(core::mem::take(&mut self.rest));
+        }
+        if self.rest.is_empty() {
+            return None;
+        }
+        let Some((len, rest)) = self.rest.split_first_chunk::<2>() else {
+            return self.stop();
+        };
+        let len = usize::from(u16::from_le_bytes(*len));
+        if rest.len() < len {
+            return self.stop();
+        }
+        let (record, rest) = rest.split_at(len);
+        self.rest = rest;
+        Some(record)
+    }
+}
+
+impl<'a> Records<'a> {
+    fn stop(&mut self) -> Option<&'a [u8]> {
+        self.broken = true;
+        self.rest = &[];
+        None
+    }
+}
+
+impl RejectCode {
+    /// The number on the wire.
+    pub const fn to_wire(self) -> u16 {
+        match self {
+            Self::Version => 1,
+            Self::Unsupported => 2,
+            Self::TooLarge => 3,
+            Self::StaleEpoch => 4,
+            Self::BeyondWindow => 5,
+            Self::Busy => 6,
+            Self::Storage => 7,
+            Self::Channel => 8,
+            Self::SealedOnly => 9,
+            Self::Unknown(code) => code,
+        }
+    }
+
+    /// The meaning of a number on the wire.
+    pub const fn from_wire(code: u16) -> Self {
+        match code {
+            1 => Self::Version,
+            2 => Self::Unsupported,
+            3 => Self::TooLarge,
+            4 => Self::StaleEpoch,
+            5 => Self::BeyondWindow,
+            6 => Self::Busy,
+            7 => Self::Storage,
+            8 => Self::Channel,
+            9 => Self::SealedOnly,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+impl Datagram<'_> {
+    /// Writes the datagram with its trailer; returns its length in bytes.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        match self {
+            Self::Data(data) => data.encode(out),
+            Self::Ack(ack) => ack.encode(out),
+            Self::Reject(reject) => reject.encode(out),
+            Self::Hello(hello) => hello.encode(out),
+            Self::Welcome(welcome) => welcome.encode(out),
+            Self::Ping(ping) => ping.encode(out),
+        }
+    }
+}
+
+impl Data<'_> {
+    /// Writes the datagram with its trailer; returns its length in bytes.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let flags = self.attempt.min(DATA_ATTEMPT)
+            | if self.begin { DATA_BEGIN } else { 0 }
+            | if self.end { DATA_END } else { 0 }
+            | if self.batch { DATA_BATCH } else { 0 }
+            | if self.skip { DATA_SKIP } else { 0 };
+        let mut word = [0; 4];
+        word[..2].copy_from_slice(&self.channel.to_le_bytes());
+        word[2..].copy_from_slice(&self.reserved.to_le_bytes());
+        let header = Header {
+            kind: TYPE_DATA,
+            flags,
+            small: self.span,
+            epoch: self.epoch.value(),
+            client: self.client,
+            long: self.seq.0,
+        };
+        header.encode(u32::from_le_bytes(word), self.payload, out)
+    }
+}
+
+impl Ack<'_> {
+    /// Writes the datagram with its trailer; returns its length in bytes.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let header = Header {
+            kind: TYPE_ACK,
+            flags: self.durability as u8 | if self.duplicate { ACK_DUPLICATE } else { 0 },
+            small: self.credit,
+            epoch: self.epoch.value(),
+            client: self.client,
+            long: self.floor.0,
+        };
+        header.encode(self.delay_us, self.bitmap, out)
+    }
+}
+
+impl Reject {
+    /// Writes the datagram with its trailer; returns its length in bytes.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let header = Header {
+            kind: TYPE_REJECT,
+            flags: 0,
+            small: self.code.to_wire(),
+            epoch: self.epoch,
+            client: self.client,
+            long: self.refused,
+        };
+        header.encode(self.retry_after_ms, &[], out)
+    }
+}
+
+impl Hello {
+    /// Writes the datagram with its trailer; returns its length in bytes.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let header =
+            Header { kind: TYPE_HELLO, flags: 0, small: 0, epoch: 0, client: self.client, long: self.nonce };
+        header.encode(0, &[], out)
+    }
+}
+
+impl Welcome {
+    /// Writes the datagram with its trailer; returns its length in bytes.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let header = Header {
+            kind: TYPE_WELCOME,
+            flags: 0,
+            small: self.credit,
+            epoch: self.epoch.value(),
+            client: self.client,
+            long: self.nonce,
+        };
+        header.encode(0, &[], out)
+    }
+}
+
+impl Ping {
+    /// Writes the datagram with its trailer; returns its length in bytes.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let header = Header {
+            kind: TYPE_PING,
+            flags: 0,
+            small: 0,
+            epoch: self.epoch.value(),
+            client: self.client,
+            long: 0,
+        };
+        header.encode(0, &[], out)
+    }
+}
+
+/// The common header (PROTOCOL.md#header).
+struct Header {
+    kind: u8,
+    flags: u8,
+    small: u16,
+    epoch: u32,
+    client: ClientId,
+    long: u64,
+}
+
+impl Header {
+    fn encode(&self, word: u32, variable: &[u8], out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let body_len = HEADER_LEN + 4 + variable.len();
+        let out = out.get_mut(..body_len + CRC_LEN).ok_or(BufferTooSmall)?;
+        let (body, trailer) = out.split_at_mut(body_len);
+        body[0] = VERSION << 4 | self.kind;
+        body[1] = self.flags;
+        body[2..4].copy_from_slice(&self.small.to_le_bytes());
+        body[4..8].copy_from_slice(&self.epoch.to_le_bytes());
+        body[8..16].copy_from_slice(&self.client.0.to_le_bytes());
+        body[16..24].copy_from_slice(&self.long.to_le_bytes());
+        body[24..28].copy_from_slice(&word.to_le_bytes());
+        body[28..].copy_from_slice(variable);
+        trailer.copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+        Ok(body_len + CRC_LEN)
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}

@@ -1,0 +1,14 @@
+//! The Duragram wire protocol, version 1, as state machines without I/O, clock or allocation.
+//!
+//! The normative text is `proto-spec/PROTOCOL.md`; comments of the form `PROTOCOL.md#anchor` cite its sections.
+//! What is here: the [`codec`] (borrowing decode, encode into a slice) and its types. Time and randomness come in as
+//! arguments, datagrams as byte slices: whoever has a socket and a clock can drive it.
+#![no_std]
+
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+pub mod codec;
+mod types;
+
+pub use types::{ClientId, Epoch, Seq};

@@ -1,0 +1,1 @@
+//! Receivers and the committer.

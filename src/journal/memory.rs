@@ -1,0 +1,1 @@
+//! A journal in memory, with faults, for tests and the simulator.

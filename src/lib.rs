@@ -1,0 +1,24 @@
+//! Duragram: a durable UDP ingestion server. *Acked means on disk; on disk means processed.*
+//!
+//! A library as well as a program: [`server`] runs the server with a [`process::Handler`] of yours,
+//! [`client`] sends. The protocol itself is the crate `duragram-proto`, re-exported as [`proto`].
+//!
+//! Dependencies point one way: `net` and `journal` know the protocol and `types`, not each other; `ingest` and
+//! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names nix and socket2; only `server`
+//! knows everything.
+
+pub mod admin;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod ingest;
+pub mod journal;
+pub mod limits;
+pub mod metrics;
+pub mod net;
+pub mod process;
+pub mod server;
+pub mod session;
+pub mod types;
+
+pub use duragram_proto as proto;

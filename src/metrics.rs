@@ -1,0 +1,139 @@
+//! Every metric of the server: counted by the stages, shown by the admin interface. Names are documented in README.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// What became of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    /// Such as "journaled", "duplicate", "malformed".
+    pub outcome: &'static str,
+}
+
+/// Which lane.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LaneLabel {
+    /// Its number.
+    pub lane: u16,
+}
+
+/// The metrics, cheap to share and to clone: every clone counts into the same values.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// See [`Outcome`].
+    pub datagrams: Family<Outcome, Counter>,
+    /// UDP payload bytes received.
+    pub received_bytes: Counter,
+    /// Datagrams that the kernel dropped because the receive buffer was full.
+    pub kernel_drops: Counter,
+    /// Replies handed to the kernel, by type: ack, reject, welcome.
+    pub replies: Family<Outcome, Counter>,
+    /// Replies that the kernel refused.
+    pub reply_errors: Counter,
+    /// Group commits.
+    pub commits: Counter,
+    /// Entries in a commit.
+    pub commit_entries: Histogram,
+    /// Seconds of one commit: write and sync.
+    pub commit_seconds: Histogram,
+    /// Seconds from a datagram's arrival to its ack.
+    pub ack_delay_seconds: Histogram,
+    /// Bytes of blocks written to the journal.
+    pub journal_bytes: Counter,
+    /// Bytes of blocks in the journal, not trimmed.
+    pub backlog_bytes: Gauge,
+    /// Checkpoints written.
+    pub checkpoints: Counter,
+    /// Sessions in the table.
+    pub sessions: Gauge,
+    /// Sessions that expired.
+    pub sessions_expired: Counter,
+    /// Seqs that clients gave up (SKIP).
+    pub abandoned: Counter,
+    /// Seqs that clients count as acked and the journal does not hold: lost data.
+    pub lost: Counter,
+    /// Bytes free on the journal's file system.
+    pub free_bytes: Gauge<u64, AtomicU64>,
+    /// Entries that a lane has not yet processed.
+    pub lane_lag: Family<LaneLabel, Gauge>,
+    /// Records that handlers finished.
+    pub processed: Family<LaneLabel, Counter>,
+    /// Records that handlers asked to see again, times.
+    pub retries: Counter,
+    /// Records that became dead letters.
+    pub dead_letters: Counter,
+    /// Panics of handlers, contained.
+    pub handler_panics: Counter,
+    /// Times a lane read blocks back from the journal, because its channel was full or the server had restarted.
+    pub lane_journal_reads: Counter,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them under the prefix `duragram`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            datagrams: Family::default(),
+            received_bytes: Counter::default(),
+            kernel_drops: Counter::default(),
+            replies: Family::default(),
+            reply_errors: Counter::default(),
+            commits: Counter::default(),
+            commit_entries: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
+            commit_seconds: Histogram::new(exponential_buckets(50e-6, 2.0, 17)),
+            ack_delay_seconds: Histogram::new(exponential_buckets(50e-6, 2.0, 17)),
+            journal_bytes: Counter::default(),
+            backlog_bytes: Gauge::default(),
+            checkpoints: Counter::default(),
+            sessions: Gauge::default(),
+            sessions_expired: Counter::default(),
+            abandoned: Counter::default(),
+            lost: Counter::default(),
+            free_bytes: Gauge::default(),
+            lane_lag: Family::default(),
+            processed: Family::default(),
+            retries: Counter::default(),
+            dead_letters: Counter::default(),
+            handler_panics: Counter::default(),
+            lane_journal_reads: Counter::default(),
+        };
+        let m = &metrics;
+        let r = registry.sub_registry_with_prefix("duragram");
+        r.register("datagrams", "Datagrams received, by what became of them", m.datagrams.clone());
+        r.register_with_unit("received", "UDP payload received", Unit::Bytes, m.received_bytes.clone());
+        r.register("kernel_drops", "Datagrams dropped by the kernel: receive buffer full", m.kernel_drops.clone());
+        r.register("replies", "Replies handed to the kernel, by type", m.replies.clone());
+        r.register("reply_errors", "Replies that the kernel refused", m.reply_errors.clone());
+        r.register("commits", "Group commits", m.commits.clone());
+        r.register("commit_entries", "Entries in a group commit", m.commit_entries.clone());
+        r.register_with_unit("commit", "Time of a group commit: write and sync", Unit::Seconds, m.commit_seconds.clone());
+        r.register_with_unit("ack_delay", "From a datagram's arrival to its ack", Unit::Seconds, m.ack_delay_seconds.clone());
+        r.register_with_unit("journal_written", "Blocks written to the journal", Unit::Bytes, m.journal_bytes.clone());
+        r.register_with_unit("backlog", "Blocks in the journal, not trimmed", Unit::Bytes, m.backlog_bytes.clone());
+        r.register("checkpoints", "Checkpoints written", m.checkpoints.clone());
+        r.register("sessions", "Sessions in the table", m.sessions.clone());
+        r.register("sessions_expired", "Sessions that expired", m.sessions_expired.clone());
+        r.register("abandoned_seqs", "Seqs that clients gave up (SKIP)", m.abandoned.clone());
+        r.register("lost_seqs", "Seqs acked once that this journal does not hold", m.lost.clone());
+        r.register_with_unit("free", "Free on the journal's file system", Unit::Bytes, m.free_bytes.clone());
+        r.register("lane_lag_entries", "Entries that a lane has not processed", m.lane_lag.clone());
+        r.register("processed_records", "Records that handlers finished", m.processed.clone());
+        r.register("retries", "Times a handler asked to see a record again", m.retries.clone());
+        r.register("dead_letters", "Records that became dead letters", m.dead_letters.clone());
+        r.register("handler_panics", "Panics of handlers, contained", m.handler_panics.clone());
+        r.register("lane_journal_reads", "Times a lane read back from the journal", m.lane_journal_reads.clone());
+        metrics
+    }
+
+    /// Counts `n` datagrams with one outcome.
+    pub fn count(&self, outcome: &'static str, n: u64) {
+        if n > 0 {
+            self.datagrams.get_or_create(&Outcome { outcome }).inc_by(n);
+        }
+    }
+}

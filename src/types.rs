@@ -1,0 +1,106 @@
+//! The words that every part of the server shares: offsets, sessions, lanes, time.
+
+use std::fmt;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use duragram_proto::{ClientId, Epoch};
+
+/// The place of an entry in the journal: total order, no holes. The first is 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// `self + n`. A journal of 2⁶⁴ entries cannot be reached: saturates.
+    pub const fn plus(self, n: u64) -> Self {
+        Self(self.0.saturating_add(n))
+    }
+
+    /// Entries from `earlier` to `self`, 0 when `earlier` is not earlier.
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One run of one client: the owner of a sequence space.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId {
+    /// Who.
+    pub client: ClientId,
+    /// Which of its runs.
+    pub epoch: Epoch,
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.client, self.epoch)
+    }
+}
+
+/// One processing thread and the sessions that hash to it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Lane(pub u16);
+
+impl Lane {
+    /// The lane of a session among `lanes`. Stable across restarts and versions: watermarks rest on it.
+    pub const fn of(session: SessionId, lanes: u16) -> Self {
+        // SplitMix64's finalizer: client ids are often small and consecutive.
+        let mut x = session.client.0 ^ ((session.epoch.value() as u64) << 32 | session.epoch.value() as u64);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 31;
+        // A multiply-shift reduction: uniform, and cheaper than a division. The result is below `lanes`.
+        #[allow(clippy::cast_possible_truncation)]
+        let lane = ((x >> 32) * lanes as u64 >> 32) as u16;
+        Self(lane)
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A moment, by both clocks: one that never steps, for durations, and one that people read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// Microseconds since the clock's start; never steps back.
+    pub mono_us: u64,
+    /// Microseconds since 1970-01-01 UTC; may step either way.
+    pub unix_us: u64,
+}
+
+/// Where stages take the time from; the simulator gives its own.
+pub trait Clock {
+    /// The present moment.
+    fn now(&self) -> Now;
+}
+
+/// The machine's clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic part starts now.
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Now {
+        let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        Now {
+            mono_us: micros(self.start.elapsed()),
+            unix_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros),
+        }
+    }
+}
