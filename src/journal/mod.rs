@@ -14,7 +14,7 @@ pub mod block;
 pub mod memory;
 pub mod rocks;
 
-pub use block::{Block, BlockBuilder, Entry, EntryKind};
+pub use block::{Block, BlockBuilder, Entry, EntryKind, EntryMeta};
 
 /// Proof that a commit is on disk. Only this module can make one; acks are made from it alone.
 #[derive(Debug)]
