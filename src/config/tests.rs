@@ -190,7 +190,7 @@ fn values_of_the_wrong_kind_are_refused() {
 fn values_out_of_bounds_are_refused() {
     wrong("datagram_bytes_max = 31", "31 is out of range: 32 to 65507 bytes");
     wrong("datagram_bytes_max = 65508", "65508 is out of range");
-    wrong("session_ttl = \"59s\"", "59s is out of range: 1m to ");
+    wrong("session_ttl = \"900ms\"", "session_ttl: 900ms is out of range: ");
     wrong("lanes = 0", "lanes: 0 is out of range: 1 to 256 threads");
     wrong("receivers = 65", "receivers: 65 is out of range");
     wrong("receive_buffer_bytes = 1", "receive_buffer_bytes: 1 is out of range");
