@@ -33,7 +33,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut stopping: w
         };
         tokio::select! {
             biased;
-            _ = stopping.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stopping) => break,
             Some(_finished) = connections.join_next() => {}
             accepted = accepted => match accepted {
                 Ok((stream, place)) => {
@@ -66,9 +66,13 @@ async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Rece
         .max_buf_size(limits::ADMIN_HEAD_BYTES);
     let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut served = std::pin::pin!(served);
-    let result = tokio::select! {
-        result = served.as_mut() => result,
-        _ = stopping.wait_for(|stop| *stop) => {
+    let ended = tokio::select! {
+        result = served.as_mut() => Some(result),
+        () = stopped(&mut stopping) => None,
+    };
+    let result = match ended {
+        Some(result) => result,
+        None => {
             served.as_mut().graceful_shutdown();
             served.await
         }
@@ -76,6 +80,11 @@ async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Rece
     if let Err(error) = result {
         tracing::debug!(%error, "an admin connection ended early");
     }
+}
+
+/// Returns when the interface is told to stop, or nobody is left to tell it.
+pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    drop(stopping.wait_for(|stop| *stop).await);
 }
 
 /// A stream whose writes fail once the peer has taken nothing for a time: a reader that stalls must not hold its place

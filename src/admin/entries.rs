@@ -18,6 +18,7 @@ use futures_core::Stream;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::connections::stopped;
 use super::error::ApiError;
 use super::routes::Shared;
 use crate::journal::{Block, StorageError};
@@ -143,7 +144,7 @@ impl Walk {
                 tokio::select! {
                     () = tokio::time::sleep(LOOK_EVERY) => Ok(()),
                     () = self.chunks.closed() => Err(End::Done),
-                    _ = stopping.wait_for(|stop| *stop) => Err(End::Cut(Cut::Stopping)),
+                    () = stopped(&mut stopping) => Err(End::Cut(Cut::Stopping)),
                 }
             };
             match step {
@@ -210,7 +211,7 @@ impl Walk {
         let chunk = Bytes::from(std::mem::take(&mut self.text));
         tokio::select! {
             sent = self.chunks.send(Ok(chunk)) => sent.map_err(|_| End::Done),
-            _ = stopping.wait_for(|stop| *stop) => Err(End::Cut(Cut::Stopping)),
+            () = stopped(&mut stopping) => Err(End::Cut(Cut::Stopping)),
         }
     }
 }
