@@ -47,7 +47,7 @@ pub const RETAIN_BYTES: RangeInclusive<u64> = 0..=1024 * TIB;
 /// `reserve_bytes`, bytes of disk. Never 0: a commit that runs out of space is final.
 pub const RESERVE_BYTES: RangeInclusive<u64> = MIB..=1024 * TIB;
 /// `retry.attempts_max`, attempts.
-pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=1_000_000;
+pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=65_535;
 /// `retry.first_delay` and `retry.longest_delay`, milliseconds.
 pub const RETRY_DELAY_MS: RangeInclusive<u64> = 1..=86_400_000;
 /// `drain_timeout`, milliseconds.
@@ -108,6 +108,12 @@ pub const ADMIN_READ_BYTES: usize = 256 * 1024;
 pub const ADMIN_ENTRIES: usize = 10_000;
 /// Dead letters in one answer of `/api/dead`.
 pub const ADMIN_DEAD_LETTERS: usize = 1_000;
+/// Threads that read the journal and the dead letters for requests.
+pub const ADMIN_READERS: usize = 8;
+/// Milliseconds in which a request's head must have come, the wait for it on an idle connection included.
+pub const ADMIN_HEAD_MS: u64 = 10_000;
+/// Milliseconds after which a peer that takes nothing of its answer is cut off.
+pub const ADMIN_STALL_MS: u64 = 60_000;
 /// Bytes of a request's head; a longer one is refused.
 pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
 /// Bytes of a request's body. No request needs one.
