@@ -15,7 +15,6 @@ use super::{PATIENCE, wait_for};
 /// What outlives a run of the server: the data directory, the configuration, the sink's file. Deleted when dropped.
 pub(crate) struct Home {
     dir: TempDir,
-    args: Vec<String>,
 }
 
 /// One run of the server. Killed with SIGKILL when dropped.
@@ -35,11 +34,18 @@ impl Home {
 
     /// With a configuration file. Listening addresses, directory and sink are given as flags.
     pub(crate) fn with_config(toml: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let config = dir.path().join("duragram.toml");
-        fs::write(&config, toml).expect("the configuration is written");
-        let args = vec!["--config".into(), config.display().to_string()];
-        Self { dir, args }
+        let home = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        home.configure(toml);
+        home
+    }
+
+    /// Another configuration file for the next run.
+    pub(crate) fn configure(&self, toml: &str) {
+        fs::write(self.config(), toml).expect("the configuration is written");
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("duragram.toml")
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -79,7 +85,7 @@ impl Home {
     /// `duragram serve` with this home's arguments, not started.
     pub(crate) fn command(&self, data: &Path) -> Command {
         let mut command = duragram();
-        command.arg("serve").args(&self.args).args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.arg("serve").arg("--config").arg(self.config()).args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.arg("--data").arg(data).args(["--sink", &format!("file:{}", self.out().display())]);
         command
     }
