@@ -8,6 +8,7 @@
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+pub mod client;
 pub mod codec;
 mod types;
 

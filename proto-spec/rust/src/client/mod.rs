@@ -1,0 +1,313 @@
+//! The client's half of the protocol as a state machine: it is told of messages, datagrams and time, and asked for
+//! datagrams, a deadline and events. It knows no socket, no clock and no allocator (PROTOCOL.md#client-duties).
+//!
+//! # Driving it
+//! After each call that changes it ([`send`](Client::send), [`handle_datagram`](Client::handle_datagram),
+//! [`handle_timeout`](Client::handle_timeout), [`abandon_oldest`](Client::abandon_oldest)), drain it:
+//! 1. [`poll_event`](Client::poll_event) until `None`. A message keeps its slot until its event was taken.
+//! 2. [`poll_transmit`](Client::poll_transmit) until `None`, sending each datagram. A datagram that the socket would
+//!    not take counts as lost on the way: the machine will send it again.
+//! 3. [`poll_timeout`](Client::poll_timeout): call `handle_timeout` then, or later.
+//!
+//! # Time
+//! `now_us` is in microseconds of a clock that never steps back, from any origin.
+//!
+//! # Cost
+//! Constant for a message sent, transmitted, acked or reported; each ACK costs a constant and what it newly covers.
+//! Only a change of epoch looks at every slot.
+
+use crate::codec::{Durability, RejectCode};
+use crate::{ClientId, Epoch, Seq};
+
+/// A message as the caller names it: counted from 0 in the order of [`Client::send`], and the same message for good,
+/// also where a new epoch gives it another seq.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct MessageId(pub u64);
+
+/// What a client is, and its limits. Start from [`ClientConfig::new`] and change fields.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientConfig {
+    /// Who it is.
+    pub client: ClientId,
+    /// This run's epoch, never used before by this client (PROTOCOL.md#epochs); `None`: ask the server by HELLO.
+    pub epoch: Option<Epoch>,
+    /// Unix time in microseconds at `now_us` = 0, if the caller has a clock: a new epoch after STALE_EPOCH is then at
+    /// least the Unix time in seconds. Without effect when `epoch` is `None`.
+    pub unix_us_at_zero: Option<u64>,
+    /// The longest datagram that it sends, in bytes of UDP payload. At most 65,507.
+    pub datagram_len_max: usize,
+    /// The retransmission timeout before the first RTT sample, in microseconds.
+    pub rto_initial_us: u64,
+    /// The shortest retransmission timeout, in microseconds. The server's delay comes on top of it.
+    pub rto_min_us: u64,
+    /// The longest interval between two tries when nothing comes back, in microseconds.
+    pub rto_max_us: u64,
+    /// The longest wait that a REJECT can impose, in microseconds: a forged one cannot silence the client for weeks.
+    pub retry_after_max_us: u64,
+    /// The first congestion window, in datagrams. At least 1 is used.
+    pub window_initial: u32,
+}
+
+impl ClientConfig {
+    /// Defaults: 1,200 bytes, RTO 1 s at first (RFC 6298 §2), then between 100 ms and 60 s, waits up to 60 s, ten
+    /// datagrams at first (RFC 6928).
+    pub const fn new(client: ClientId, epoch: Option<Epoch>) -> Self {
+        Self {
+            client,
+            epoch,
+            unix_us_at_zero: None,
+            datagram_len_max: crate::codec::DATAGRAM_LEN_RECOMMENDED,
+            rto_initial_us: 1_000_000,
+            rto_min_us: 100_000,
+            rto_max_us: 60_000_000,
+            retry_after_max_us: 60_000_000,
+            window_initial: 10,
+        }
+    }
+}
+
+/// A message to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// The application's routing number.
+    pub channel: u16,
+    /// The payload is a run of records, each `len` u16 little-endian and `len` bytes.
+    pub batch: bool,
+    /// Copied into the machine's buffer.
+    pub payload: &'a [u8],
+}
+
+/// Why a message was not taken. The machine is unchanged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendError {
+    /// No free slot or not enough buffer now; there will be after acks.
+    Full,
+    /// Longer than [`Client::payload_len_max`]; it will never fit.
+    TooLarge,
+    /// `batch` is set and the payload is not a run of at least one record.
+    BrokenBatch,
+}
+
+/// Why a datagram was ignored. Nothing but statistics has changed; for counting and logging, the caller need not act.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ignored {
+    /// Not a valid datagram of this protocol.
+    Undecodable(crate::codec::DecodeError),
+    /// DATA, HELLO or PING: what only a server handles.
+    ForServers,
+    /// For another client.
+    OtherClient,
+    /// For another epoch of this client, mostly the one before.
+    OtherEpoch,
+    /// An ACK for seqs that were never sent. Many of these: another run uses the same client id and epoch.
+    NeverSent,
+    /// A REJECT of something that is not in flight.
+    NotInFlight,
+    /// A WELCOME that was not asked for, or with another nonce.
+    Unasked,
+}
+
+/// What the caller is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The server is responsible for this message from now on.
+    Acked {
+        /// Which.
+        message: MessageId,
+        /// Its number in the session that acked it.
+        seq: Seq,
+        /// That session's epoch.
+        epoch: Epoch,
+        /// How safe it is.
+        durability: Durability,
+    },
+    /// The server will never take this message. It was not journaled.
+    Failed {
+        /// Which.
+        message: MessageId,
+        /// Why.
+        reason: FailReason,
+    },
+    /// The caller gave it up by [`Client::abandon_oldest`]; it may have been journaled all the same.
+    Abandoned {
+        /// Which.
+        message: MessageId,
+    },
+    /// A session begins: the first one after HELLO, or another one after STALE_EPOCH. What is unacked is sent (again)
+    /// in it. Of several changes the latest is told.
+    EpochChanged {
+        /// `None` when there was none before.
+        from: Option<Epoch>,
+        /// Now.
+        to: Epoch,
+    },
+    /// The server asks for patience: BUSY, STORAGE or a code unknown to this version. Nothing is sent until then. Of
+    /// several waits the latest is told.
+    ServerWaits {
+        /// Why.
+        code: RejectCode,
+        /// Until when, as `now_us`.
+        until_us: u64,
+    },
+}
+
+/// Why a message failed: the REJECT's code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FailReason {
+    /// The server speaks another version of the protocol.
+    Version,
+    /// The server does not have a feature that the message needs.
+    Unsupported,
+    /// Longer than the server accepts.
+    TooLarge,
+    /// The server does not accept the channel.
+    Channel,
+    /// The server takes sealed traffic alone.
+    SealedOnly,
+}
+
+/// Counters since the machine's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// DATA datagrams given to the caller to send.
+    pub transmissions: u64,
+    /// Of these, how many had been sent before in their epoch.
+    pub retransmissions: u64,
+    /// Transmissions taken for lost by later acks.
+    pub losses: u64,
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Messages acked.
+    pub acked: u64,
+}
+
+/// Where a message waits. The caller provides them and sees nothing inside.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slot {}
+
+impl Slot {
+    /// Free: what an array or a `Vec` of slots is filled with.
+    pub const EMPTY: Self = Self {};
+}
+
+/// The client's state machine.
+///
+/// `M` holds the slots (as many messages as may wait or be in flight, at most 65,536 are used) and `B` the bytes of
+/// their payloads, as a ring: arrays on a microcontroller, `Vec`s elsewhere.
+#[derive(Debug)]
+pub struct Client<M, B> {
+    config: ClientConfig,
+    slots: M,
+    buffer: B,
+}
+
+impl<M, B> Client<M, B>
+where
+    M: AsRef<[Slot]> + AsMut<[Slot]>,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+{
+    /// A client with nothing to send. `random_seed` feeds jitter and the HELLO's nonce; it must differ from run to run
+    /// and from device to device.
+    pub fn new(config: ClientConfig, slots: M, buffer: B, random_seed: u64) -> Self {
+        let _ = random_seed;
+        Self { config, slots, buffer }
+    }
+
+    /// Takes a message. It will end in exactly one of the events `Acked`, `Failed` and `Abandoned`.
+    pub fn send(&mut self, now_us: u64, message: Outgoing<'_>) -> Result<MessageId, SendError> {
+        let _ = (now_us, message);
+        todo!()
+    }
+
+    /// Handles a datagram from the server.
+    pub fn handle_datagram(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
+        let _ = (now_us, datagram);
+        todo!()
+    }
+
+    /// Writes the next datagram to send now into `out` and returns its length in bytes; `None` when there is nothing to
+    /// send now, or `out` is shorter than [`Client::datagram_len_max`].
+    pub fn poll_transmit(&mut self, now_us: u64, out: &mut [u8]) -> Option<usize> {
+        let _ = (now_us, out);
+        todo!()
+    }
+
+    /// When to call [`Client::handle_timeout`], as `now_us`; `None` while nothing is waited for.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        todo!()
+    }
+
+    /// Does what is due. Early and repeated calls do no harm.
+    pub fn handle_timeout(&mut self, now_us: u64) {
+        let _ = now_us;
+        todo!()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        todo!()
+    }
+
+    /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#skip), to make room for newer ones. Its event
+    /// `Abandoned` follows. `None`, and no change, when all are acked.
+    pub fn abandon_oldest(&mut self) -> Option<MessageId> {
+        todo!()
+    }
+
+    /// The path to the server is another one (a new address, a new network): forgets RTT and congestion window and tries
+    /// at once instead of waiting for the next timeout.
+    pub fn path_changed(&mut self, now_us: u64) {
+        let _ = now_us;
+        todo!()
+    }
+
+    /// Messages transmitted in this epoch and neither acked nor taken for lost.
+    pub fn in_flight(&self) -> usize {
+        todo!()
+    }
+
+    /// Messages neither acked nor given up, in flight or not.
+    pub fn queued(&self) -> usize {
+        todo!()
+    }
+
+    /// Whether no message is queued. Events may still be there.
+    pub fn is_idle(&self) -> bool {
+        self.queued() == 0
+    }
+
+    /// How many seqs beyond the highest sent one the server allows; `None` before it told.
+    pub fn credit(&self) -> Option<u64> {
+        todo!()
+    }
+
+    /// The smoothed round-trip time without the server's delay, in microseconds; `None` before the first sample.
+    pub fn rtt_us(&self) -> Option<u64> {
+        todo!()
+    }
+
+    /// The congestion window, in datagrams.
+    pub fn congestion_window(&self) -> u32 {
+        todo!()
+    }
+
+    /// The session's epoch; `None` while HELLO is not answered.
+    pub fn epoch(&self) -> Option<Epoch> {
+        todo!()
+    }
+
+    /// The longest datagram that [`Client::poll_transmit`] may write, in bytes.
+    pub fn datagram_len_max(&self) -> usize {
+        todo!()
+    }
+
+    /// The longest payload that fits in a datagram and in the buffer, in bytes.
+    pub fn payload_len_max(&self) -> usize {
+        todo!()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        todo!()
+    }
+}
