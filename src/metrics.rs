@@ -136,4 +136,11 @@ impl Metrics {
             self.datagrams.get_or_create(&Outcome { outcome }).inc_by(n);
         }
     }
+
+    /// Counts `n` replies of one type.
+    pub fn replies_sent(&self, kind: &'static str, n: u64) {
+        if n > 0 {
+            self.replies.get_or_create(&Outcome { outcome: kind }).inc_by(n);
+        }
+    }
 }

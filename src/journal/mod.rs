@@ -44,8 +44,8 @@ pub struct SessionRecord {
     pub floor: Seq,
     /// Bit i of word w stands for seq `floor + 1 + 64 w + i`. No trailing zero words.
     pub above: Vec<u64>,
-    /// When its last datagram came, in seconds since 1970.
-    pub last_active_unix_s: u64,
+    /// When its last datagram came, in seconds of service (the time that the server has run, over all its runs).
+    pub last_active_s: u64,
     /// Of the HELLO that opened it.
     pub hello_nonce: Option<u64>,
 }
@@ -78,6 +78,9 @@ pub struct Checkpoint {
 pub trait Journal: Send {
     /// The offset that the next entry gets.
     fn end(&self) -> Offset;
+
+    /// The receipt for everything that is durable now.
+    fn durable(&self) -> Durable;
 
     /// Writes a block and session records in one batch and syncs it; returns the receipt when all of it is durable.
     ///

@@ -279,10 +279,9 @@ pub fn decode(bytes: &[u8]) -> Result<Datagram<'_>, DecodeError> {
             credit: small,
             nonce: seq,
         })),
-        TYPE_PING if fixed && seq == 0 && flags == 0 && small == 0 && word == 0 => Ok(Datagram::Ping(Ping {
-            client,
-            epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)?,
-        })),
+        TYPE_PING if fixed && seq == 0 && flags == 0 && small == 0 && word == 0 => {
+            Ok(Datagram::Ping(Ping { client, epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)? }))
+        }
         TYPE_REJECT | TYPE_HELLO | TYPE_WELCOME | TYPE_PING => Err(DecodeError::Malformed),
         _ => Err(DecodeError::UnknownType),
     }
@@ -488,8 +487,7 @@ impl Reject {
 impl Hello {
     /// Writes the datagram with its trailer; returns its length in bytes.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header =
-            Header { kind: TYPE_HELLO, flags: 0, small: 0, epoch: 0, client: self.client, long: self.nonce };
+        let header = Header { kind: TYPE_HELLO, flags: 0, small: 0, epoch: 0, client: self.client, long: self.nonce };
         header.encode(0, &[], out)
     }
 }
@@ -512,14 +510,8 @@ impl Welcome {
 impl Ping {
     /// Writes the datagram with its trailer; returns its length in bytes.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header = Header {
-            kind: TYPE_PING,
-            flags: 0,
-            small: 0,
-            epoch: self.epoch.value(),
-            client: self.client,
-            long: 0,
-        };
+        let header =
+            Header { kind: TYPE_PING, flags: 0, small: 0, epoch: self.epoch.value(), client: self.client, long: 0 };
         header.encode(0, &[], out)
     }
 }

@@ -8,8 +8,13 @@
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
 pub mod client;
 pub mod codec;
 mod types;
+#[cfg(feature = "alloc")]
+pub mod window;
 
 pub use types::{ClientId, Epoch, Seq};
