@@ -3,6 +3,7 @@
 //! Part of the tests, and on its own the program of `scripts/demo` (`lossy_path.rs`). It knows nothing of the protocol.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -155,18 +156,20 @@ async fn carry_to_server(front: Arc<UdpSocket>, shared: Arc<Shared>) {
             binding = now;
             ways.drain().for_each(|(_, (_, reader))| reader.abort());
         }
-        if !ways.contains_key(&client) {
-            let any: SocketAddr = match server {
-                SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-                SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-            };
-            let Ok(socket) = UdpSocket::bind(any).await else { continue };
-            let socket = Arc::new(socket);
-            let reader =
-                tokio::spawn(carry_to_client(Arc::clone(&socket), Arc::clone(&front), client, Arc::clone(&shared)));
-            ways.insert(client, (socket, reader.abort_handle()));
-        }
-        carry(&buffer[..len], &ways[&client].0, server, &shared).await;
+        let way = match ways.entry(client) {
+            Entry::Occupied(way) => way.into_mut(),
+            Entry::Vacant(place) => {
+                let any: SocketAddr = match server {
+                    SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+                    SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+                };
+                let Ok(socket) = UdpSocket::bind(any).await else { continue };
+                let socket = Arc::new(socket);
+                let back = carry_to_client(Arc::clone(&socket), Arc::clone(&front), client, Arc::clone(&shared));
+                place.insert((socket, tokio::spawn(back).abort_handle()))
+            }
+        };
+        carry(&buffer[..len], &way.0, server, &shared).await;
     }
 }
 
