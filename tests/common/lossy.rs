@@ -71,8 +71,14 @@ impl LossyPath {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let state = State { weather, server, random: SmallRng::seed_from_u64(seed), counts: Counts::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), binding: AtomicU64::new(0) });
-        let socket = Arc::new(runtime.block_on(UdpSocket::bind(listen))?);
+        // Not `tokio::net`'s bind, which would have to be awaited: tests open paths within a runtime too.
+        let socket = std::net::UdpSocket::bind(listen)?;
+        socket.set_nonblocking(true)?;
         let front = socket.local_addr()?;
+        let socket = {
+            let _runtime = runtime.enter();
+            Arc::new(UdpSocket::from_std(socket)?)
+        };
         runtime.spawn(carry_to_server(socket, Arc::clone(&shared)));
         Ok(Self { front, shared, runtime: Some(runtime) })
     }
