@@ -1,27 +1,28 @@
 //! The server as a whole: the one place that wires concrete types together and starts threads.
 //!
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`](crate::process::Handler) of your own, use
-//! [`Server::start`]; `examples/embed.rs` does it in 30 lines.
+//! [`Server::start`]; `tests/embed.rs` does it in 30 lines.
+
+mod state;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Events, Sender as EventSender, bounded, never, select};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::{self, Admin, AdminState, LaneStatus, Offsets, Phase, Status};
+use crate::admin::{Admin, AdminState, Phase};
 use crate::config::{self, Config};
 use crate::ingest::{
-    self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Recovery, StatusReader, Threading,
+    self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Recovery, Threading,
 };
 use crate::journal::rocks::{RocksJournal, RocksOptions};
 use crate::journal::{
-    Damage, DamagePlace, DeadLetters, Durable, LaneMark, OpenError, Opened, ReadJournal, StorageError,
+    Damage, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError,
 };
 use crate::metrics::Metrics;
 use crate::net::{self, Admission, ChannelSet, Receiver, Sender};
@@ -29,7 +30,8 @@ use crate::process::{
     Fanout, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, Lanes, Progress, RetryPolicy,
     sink, spawn_lanes,
 };
-use crate::types::{Clock, Offset, SystemClock};
+use crate::server::state::ServerState;
+use crate::types::{Clock, SystemClock};
 
 /// Where the server can be reached, with real ports.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,7 +109,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
 /// A running server.
 pub struct Server {
     ready: Ready,
-    shared: Arc<Shared>,
+    state: Arc<ServerState>,
     clock: SystemClock,
     drain_timeout: Duration,
     ingest: Ingest<RocksJournal, Sender, LaneLink>,
@@ -196,21 +198,18 @@ impl Server {
         let on_end = move || drop(ended.0.try_send(Event::IngestEnded));
         let ingest = ingest::spawn(receivers, committer, threading(&config), clock, metrics, on_end)?;
 
-        let shared = Arc::new(Shared {
-            phase: AtomicU8::new(RUNNING),
-            failure: Mutex::new(None),
-            started: Instant::now(),
-            udp: udp.clone(),
+        let state = Arc::new(ServerState::new(
+            udp.clone(),
             registry,
-            ingest: ingest.status(),
+            ingest.status(),
             progress,
-            reader: opened.reader,
-            dead: opened.dead,
-            lanes: lanes.clone(),
-        });
+            opened.reader,
+            opened.dead,
+            lanes.clone(),
+        ));
         let mut server = Self {
             ready: Ready { udp, admin: None },
-            shared,
+            state,
             clock,
             drain_timeout: config.drain_timeout,
             ingest,
@@ -221,7 +220,7 @@ impl Server {
             admin: None,
         };
         if let Some(address) = config.admin {
-            let state: Arc<dyn AdminState> = Arc::clone(&server.shared) as Arc<dyn AdminState>;
+            let state: Arc<dyn AdminState> = Arc::clone(&server.state) as Arc<dyn AdminState>;
             match Admin::start(address, &config, state) {
                 Ok(admin) => {
                     server.ready.admin = Some(admin.address());
@@ -252,18 +251,18 @@ impl Server {
     /// committed and acked, the lanes may go on until the deadline, and a checkpoint is written.
     pub fn wait(self) -> Result<(), Error> {
         let result = self.serve();
-        let Self { shared, clock, drain_timeout, ingest, lanes, lane_ends, events, admin, .. } = self;
-        shared.phase.store(DRAINING, Ordering::Release);
+        let Self { state, clock, drain_timeout, ingest, lanes, lane_ends, events, admin, .. } = self;
+        state.set_phase(Phase::Draining);
         let result = result.and_then(|()| {
             tracing::info!("stopping: committing what was received");
             let mut committer = ingest.stop()?;
-            tracing::info!(end = %shared.progress.durable_end(), "draining the lanes");
+            tracing::info!(end = %state.end(), "draining the lanes");
             drain(&lanes, &lane_ends, &events, clock, drain_timeout)?;
             committer.shut_down(&clock)?;
             Ok(())
         });
         if let Err(error) = &result {
-            shared.fail(error);
+            state.fail(error);
         }
         drop(admin);
         result
@@ -442,31 +441,5 @@ impl Downstream for LaneLink {
 
     fn take_checkpoint_request(&self) -> bool {
         self.progress.take_checkpoint_request()
-    }
-}
-
-const RUNNING: u8 = 0;
-const DRAINING: u8 = 1;
-const FAILED: u8 = 2;
-
-/// What the admin interface sees.
-struct Shared {
-    phase: AtomicU8,
-    failure: Mutex<Option<String>>,
-    started: Instant,
-    udp: Vec<SocketAddr>,
-    registry: Registry,
-    ingest: StatusReader,
-    progress: Arc<Progress>,
-    reader: Arc<dyn ReadJournal>,
-    dead: Arc<dyn DeadLetters>,
-    lanes: LaneControl,
-}
-
-impl Shared {
-    fn fail(&self, error: &Error) {
-        tracing::error!(%error, "the server stops");
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
-        self.phase.store(FAILED, Ordering::Release);
     }
 }
