@@ -62,6 +62,14 @@ impl DeadLetterId {
     /// Before all others.
     pub const FIRST: Self = Self { offset: Offset(0), index: 0 };
 
+    /// The one that sorts right after it, if any can.
+    pub fn next(self) -> Option<Self> {
+        match self.index.checked_add(1) {
+            Some(index) => Some(Self { index, ..self }),
+            None => self.offset.0.checked_add(1).map(|offset| Self { offset: Offset(offset), index: 0 }),
+        }
+    }
+
     /// Bytes of a key.
     pub(super) const KEY_LEN: usize = 10;
 

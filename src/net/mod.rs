@@ -9,7 +9,7 @@ mod receive;
 mod send;
 mod socket;
 
-pub use batch::{Admission, Batch, DataItem, Dropped, Item, ItemKind};
+pub use batch::{Admission, Batch, ChannelSet, DataItem, Dropped, Item, ItemKind};
 pub use outbox::{Outbox, Transmit};
 pub use receive::{Received, Receiver, wait_readable};
 pub use send::Sender;
