@@ -19,7 +19,6 @@ pub mod journal;
 pub mod limits;
 pub mod metrics;
 pub mod net;
-#[cfg(any())]
 pub mod process;
 pub mod server;
 pub mod session;
