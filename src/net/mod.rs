@@ -8,6 +8,8 @@ mod outbox;
 mod receive;
 mod send;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Admission, Batch, ChannelSet, DataItem, Dropped, Item, ItemKind};
 pub use outbox::{Outbox, Transmit};
