@@ -7,8 +7,11 @@
 //! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names nix and socket2; only `server`
 //! knows everything.
 
+#[cfg(any())]
 pub mod admin;
+#[cfg(any())]
 pub mod cli;
+#[cfg(any())]
 pub mod client;
 pub mod config;
 pub mod ingest;
@@ -16,6 +19,7 @@ pub mod journal;
 pub mod limits;
 pub mod metrics;
 pub mod net;
+#[cfg(any())]
 pub mod process;
 pub mod server;
 pub mod session;

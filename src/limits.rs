@@ -1,1 +1,244 @@
 //! Every maximum of the server, with its unit, in one place, and the sum of the memory that they bound.
+//!
+//! Two kinds: ranges that a configured value must lie in, and constants that no one configures. A queue, table or buffer
+//! whose size is not derived from this file is a defect. [`memory_bound`] adds up what they allow.
+
+use std::ops::RangeInclusive;
+
+use duragram_proto::codec::{ACK_LEN_MAX, DATAGRAM_LEN_MAX, MIN_LEN};
+
+use crate::config::Config;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+// ---- Ranges of configured values -------------------------------------------------------------------------------
+
+/// Addresses in `listen`.
+pub const LISTEN: RangeInclusive<u64> = 1..=16;
+/// Sinks.
+pub const SINKS: RangeInclusive<u64> = 1..=16;
+/// Entries in `channels` (numbers or ranges).
+pub const CHANNELS: RangeInclusive<u64> = 0..=1024;
+/// `datagram_bytes_max`, bytes of UDP payload: from an empty DATA to what IPv4 can carry.
+pub const DATAGRAM_BYTES: RangeInclusive<u64> = MIN_LEN as u64..=DATAGRAM_LEN_MAX as u64;
+/// `window`, seqs: what fits into `span` and `credit` on the wire.
+pub const WINDOW: RangeInclusive<u64> = 1..=65_535;
+/// `sessions_max`, sessions.
+pub const SESSIONS: RangeInclusive<u64> = 1..=100_000_000;
+/// `session_ttl`, milliseconds: one second to ten years.
+pub const SESSION_TTL_MS: RangeInclusive<u64> = 1_000..=10 * 366 * 86_400_000;
+/// `lanes`, threads.
+pub const LANES: RangeInclusive<u64> = 1..=256;
+/// `receivers`, sockets and threads for each address.
+pub const RECEIVERS: RangeInclusive<u64> = 1..=64;
+/// `receive_buffer_bytes`, bytes asked of the kernel for each socket.
+pub const RECEIVE_BUFFER_BYTES: RangeInclusive<u64> = 64 * KIB..=GIB;
+/// `commit_bytes_max`, bytes of one block. The block format addresses its parts with 32 bits.
+pub const COMMIT_BYTES: RangeInclusive<u64> = 64 * KIB..=256 * MIB;
+/// `checkpoint_bytes`, bytes journaled between checkpoints; recovery reads at most about this much.
+pub const CHECKPOINT_BYTES: RangeInclusive<u64> = 64 * KIB..=16 * GIB;
+/// `checkpoint_interval`, milliseconds.
+pub const CHECKPOINT_INTERVAL_MS: RangeInclusive<u64> = 10..=3_600_000;
+/// `retain_bytes`, bytes of disk.
+pub const RETAIN_BYTES: RangeInclusive<u64> = 0..=1024 * TIB;
+/// `reserve_bytes`, bytes of disk. Never 0: a commit that runs out of space is final.
+pub const RESERVE_BYTES: RangeInclusive<u64> = MIB..=1024 * TIB;
+/// `retry.attempts_max`, attempts.
+pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=65_535;
+/// `retry.first_delay` and `retry.longest_delay`, milliseconds.
+pub const RETRY_DELAY_MS: RangeInclusive<u64> = 1..=86_400_000;
+/// `drain_timeout`, milliseconds.
+pub const DRAIN_TIMEOUT_MS: RangeInclusive<u64> = 0..=3_600_000;
+
+// ---- Constants of the data path --------------------------------------------------------------------------------
+
+/// Messages that one `recvmmsg` call can return.
+pub const RECEIVE_MESSAGES: usize = 64;
+/// Bytes for each of them: with GRO the kernel joins datagrams up to this.
+pub const RECEIVE_MESSAGE_BYTES: usize = 65_535;
+/// Bytes from one message's place in a slab to the next: not a power of two, so that the datagrams' first bytes do not
+/// all fall into the same sets of the processor's caches.
+pub const RECEIVE_STRIDE_BYTES: usize = RECEIVE_MESSAGE_BYTES + 1 + 192;
+/// Slabs of that many messages that a receiver owns; with none free it stops reading.
+pub const SLABS_PER_RECEIVER: usize = 4;
+/// Blocks that wait in a lane's channel. When it is full the lane reads the journal instead.
+pub const LANE_CHANNEL_BLOCKS: usize = 8;
+/// Bytes that a lane reads back from the journal at once (or one block, if that is longer).
+pub const LANE_READ_BYTES: usize = 4 * 1024 * 1024;
+/// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
+pub const RECEIVE_WAIT_MS: u16 = 50;
+/// Sessions that may wait for one commit's acks before the block is committed whatever its size.
+pub const PENDING_ACKS_MAX: usize = 65_536;
+/// Sessions looked at for expiry with each checkpoint.
+pub const SESSIONS_SWEPT: usize = 16_384;
+/// `retry_after_ms` of REJECT 6: the table of sessions empties slowly.
+pub const BUSY_RETRY_MS: u32 = 5_000;
+/// `retry_after_ms` of REJECT 7: space may be back soon.
+pub const STORAGE_RETRY_MS: u32 = 1_000;
+/// Free space is read this often, in microseconds, while the server works,
+pub const SPACE_CHECK_US: u64 = 250_000;
+/// and after so many bytes of blocks: far less than any sensible reserve.
+pub const SPACE_CHECK_BYTES: u64 = 32 * MIB;
+/// Replies that one `sendmmsg` call takes.
+pub const REPLY_MESSAGES: usize = 256;
+/// Bytes of a session in the table without its bitmap: key, state, address, the table's own overhead and slack.
+pub const SESSION_BYTES: usize = 256;
+
+// ---- Constants of the journal ----------------------------------------------------------------------------------
+
+/// Bytes of one memtable. Large against the lanes' lag: what is trimmed before its flush never reaches an SST.
+pub const MEMTABLE_BYTES: usize = 64 * 1024 * 1024;
+/// Memtables at once: the one being filled and those being flushed.
+pub const MEMTABLES: usize = 4;
+/// RocksDB's block cache, in bytes.
+pub const BLOCK_CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+// ---- Constants of the control plane ----------------------------------------------------------------------------
+
+/// Connections that the admin interface serves at once; further ones wait in the kernel's backlog.
+pub const ADMIN_CONNECTIONS: usize = 64;
+/// Streams of `/api/tail` at once; further ones get status 503.
+pub const ADMIN_TAILS: usize = 16;
+/// Bytes that one stream or page of entries reads from the journal at once (or one block, if that is longer).
+pub const ADMIN_READ_BYTES: usize = 256 * 1024;
+/// Entries in one answer of `/api/entries`.
+pub const ADMIN_ENTRIES: usize = 10_000;
+/// Dead letters in one answer of `/api/dead`.
+pub const ADMIN_DEAD_LETTERS: usize = 1_000;
+/// Threads that read the journal and the dead letters for requests.
+pub const ADMIN_READERS: usize = 8;
+/// Milliseconds in which a request's head must have come, the wait for it on an idle connection included.
+pub const ADMIN_HEAD_MS: u64 = 10_000;
+/// Milliseconds after which a peer that takes nothing of its answer is cut off.
+pub const ADMIN_STALL_MS: u64 = 60_000;
+/// Bytes of a request's head; a longer one is refused.
+pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
+/// Bytes of a request's body. No request needs one.
+pub const ADMIN_BODY_BYTES: usize = 4 * 1024;
+/// What everything else takes: code, stacks, the async runtime, the allocator's slack, in bytes.
+pub const BASE_BYTES: usize = 96 * 1024 * 1024;
+
+/// One part of the sum.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryItem {
+    /// What takes it.
+    pub what: &'static str,
+    /// How it is reckoned from configuration and constants.
+    pub formula: String,
+    /// At most this many bytes.
+    pub bytes: u64,
+}
+
+/// The most memory that a configuration allows the server, part by part.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryBound {
+    /// The parts.
+    pub items: Vec<MemoryItem>,
+    /// Their sum, in bytes.
+    pub total_bytes: u64,
+}
+
+/// Adds up what the limits allow. Worst cases, all at once: a full table whose every session misses its oldest
+/// datagram, lanes that stand still, every tail stream stuck. Ordinary use stays far below.
+///
+/// The sockets' buffers are the kernel's memory, not the process's; they are listed because a container pays for them.
+pub fn memory_bound(config: &Config) -> MemoryBound {
+    let mut items = Vec::new();
+    let mut add = |what, formula: String, factors: &[u64]| {
+        let bytes = factors.iter().fold(1u64, |product, &factor| product.saturating_mul(factor));
+        items.push(MemoryItem { what, formula, bytes });
+    };
+    let sockets = (config.listen.len() * config.receivers) as u64;
+    let lanes = u64::from(config.lanes);
+    let block = (config.commit_bytes_max + config.datagram_bytes_max) as u64;
+
+    add(
+        "receive slabs",
+        format!(
+            "{sockets} sockets x {SLABS_PER_RECEIVER} slabs x {RECEIVE_MESSAGES} messages x {RECEIVE_STRIDE_BYTES} B"
+        ),
+        &[sockets, SLABS_PER_RECEIVER as u64, RECEIVE_MESSAGES as u64, RECEIVE_STRIDE_BYTES as u64],
+    );
+    add(
+        "socket buffers (kernel)",
+        format!("{sockets} sockets x 2 (the kernel's bookkeeping) x receive_buffer_bytes"),
+        &[sockets, 2, config.receive_buffer_bytes as u64],
+    );
+    add(
+        "commit in hand",
+        "3 copies (built, encoded, RocksDB's batch) x (commit_bytes_max + datagram_bytes_max)".into(),
+        &[3, block],
+    );
+    add("reply buffers", format!("{REPLY_MESSAGES} x {ACK_LEN_MAX} B"), &[REPLY_MESSAGES as u64, ACK_LEN_MAX as u64]);
+    let bitmap = u64::from(config.window).div_ceil(64) * 8;
+    add(
+        "session table",
+        format!("sessions_max x ({SESSION_BYTES} B + window / 8 = {bitmap} B)"),
+        &[config.sessions_max as u64, SESSION_BYTES as u64 + bitmap],
+    );
+    add(
+        "lane channels",
+        format!("{lanes} lanes x {LANE_CHANNEL_BLOCKS} blocks x (commit_bytes_max + datagram_bytes_max)"),
+        &[lanes, LANE_CHANNEL_BLOCKS as u64, block],
+    );
+    add(
+        "lane read-back",
+        format!("{lanes} lanes x ({LANE_READ_BYTES} B + one block)"),
+        &[lanes, LANE_READ_BYTES as u64 + block],
+    );
+    add("journal memtables", format!("{MEMTABLES} x {MEMTABLE_BYTES} B"), &[MEMTABLES as u64, MEMTABLE_BYTES as u64]);
+    add("journal block cache", format!("{BLOCK_CACHE_BYTES} B"), &[BLOCK_CACHE_BYTES as u64]);
+    if config.admin.is_some() {
+        add(
+            "admin streams",
+            format!("{ADMIN_TAILS} streams x 4 (read, formatted, base64) x ({ADMIN_READ_BYTES} B + one block)"),
+            &[ADMIN_TAILS as u64, 4, ADMIN_READ_BYTES as u64 + block],
+        );
+        add(
+            "admin connections",
+            format!("{ADMIN_CONNECTIONS} x {ADMIN_HEAD_BYTES} B x 4"),
+            &[ADMIN_CONNECTIONS as u64, ADMIN_HEAD_BYTES as u64, 4],
+        );
+    }
+    add("program, stacks, allocator", format!("{BASE_BYTES} B"), &[BASE_BYTES as u64]);
+
+    let total_bytes = items.iter().fold(0u64, |sum, item| sum.saturating_add(item.bytes));
+    MemoryBound { items, total_bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_bound_is_the_sum_of_its_items() {
+        let bound = memory_bound(&Config::default());
+        assert_eq!(bound.total_bytes, bound.items.iter().map(|i| i.bytes).sum::<u64>());
+        assert!(bound.items.iter().all(|i| i.bytes > 0 && !i.formula.is_empty()));
+    }
+
+    #[test]
+    fn each_size_that_an_operator_sets_moves_the_memory_bound() {
+        let base = Config::default();
+        let larger = [
+            Config { receivers: base.receivers + 1, ..base.clone() },
+            Config { lanes: base.lanes + 1, ..base.clone() },
+            Config { sessions_max: base.sessions_max + 1, ..base.clone() },
+            Config { window: base.window + 64, ..base.clone() },
+            Config { commit_bytes_max: base.commit_bytes_max + 1, ..base.clone() },
+            Config { receive_buffer_bytes: base.receive_buffer_bytes + 1, ..base.clone() },
+        ];
+        for config in larger {
+            assert!(memory_bound(&config).total_bytes > memory_bound(&base).total_bytes, "{config:?}");
+        }
+    }
+
+    #[test]
+    fn absurd_values_saturate_rather_than_wrap() {
+        let config = Config { sessions_max: usize::MAX, ..Config::default() };
+        assert_eq!(memory_bound(&config).total_bytes, u64::MAX);
+    }
+}

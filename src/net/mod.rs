@@ -1,1 +1,27 @@
-//! Sockets: many datagrams a system call in, many acks a system call out. The only place that names nix and socket2.
+//! Sockets: many datagrams a system call in, many replies a system call out. The only place that names nix and socket2.
+//!
+//! A [`Receiver`] reads into a [`Batch`], decodes and verifies in place; [`Outbox`] collects replies and [`Sender`]
+//! hands them to the kernel. Nothing here knows sessions or the journal.
+
+mod batch;
+mod outbox;
+mod receive;
+mod send;
+mod socket;
+
+pub use batch::{Admission, Batch, ChannelSet, DataItem, Dropped, Item, ItemKind};
+pub use outbox::{Outbox, Transmit};
+pub use receive::{Received, Receiver, wait_readable};
+pub use send::Sender;
+pub use socket::{BoundSockets, bind};
+
+use std::net::SocketAddr;
+
+/// Where a datagram came from, and by which of the server's sockets: a reply must leave by the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// The sender's address.
+    pub addr: SocketAddr,
+    /// Index of the socket among those that the server has bound.
+    pub socket: u16,
+}

@@ -1,1 +1,13 @@
-//! The session table.
+//! Sessions: which seqs are accounted for (PROTOCOL.md#server-rules).
+//!
+//! [`Session`] holds the rules for one sequence space, [`SessionTable`] finds sessions and bounds their number. The
+//! committer applies datagrams to it, recovery applies the journal's entries to it, by the same code. Nothing here
+//! does I/O or reads a clock; what must reach the disk before an answer may leave is told to the caller.
+
+mod rules;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use rules::{FloorMove, Judgement, Session};
+pub use table::{SessionTable, TableFull};

@@ -1,0 +1,275 @@
+//! The layers of a configuration, in rising order: defaults, TOML file, `DURAGRAM_*` environment, flags.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::{Config, ConfigError, KEYS, Key, Problem};
+
+/// What the variables' names begin with.
+pub(super) const PREFIX: &str = "DURAGRAM_";
+
+/// Variables with the prefix that are read elsewhere: by the command line itself.
+const OTHER_VARIABLES: &[&str] = &["DURAGRAM_CONFIG", "DURAGRAM_SERVER", "DURAGRAM_CLIENT"];
+
+/// What to make a configuration from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The TOML file, if one was named. It must exist then.
+    pub file: Option<PathBuf>,
+    /// The environment, all of it; only `DURAGRAM_*` is looked at.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Flags that were given, by key, with their values.
+    pub flags: Vec<(&'static str, Vec<String>)>,
+}
+
+/// A validated configuration and where its values come from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// For each key that is not at its default, the place of its value, such as `duragram.toml:12`.
+    pub places: BTreeMap<&'static str, String>,
+}
+
+impl Sources {
+    /// Reads the layers, puts them over each other and validates the result.
+    ///
+    /// An error names everything that is wrong: unknown keys of every layer, values that cannot be read, values out of
+    /// bounds, contradictions. Only a file that is no TOML at all hides what is in it.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut problems = Vec::new();
+        let mut figment = Figment::new();
+        for layer in
+            [self.file_layer(&mut problems), Some(self.environment_layer(&mut problems)), Some(self.flag_layer())]
+        {
+            if let Some(layer) = layer {
+                unknown_keys(&layer, &mut problems);
+                figment = figment.merge(layer);
+            }
+        }
+        let mut config = Config::default();
+        let mut places = BTreeMap::new();
+        for key in KEYS {
+            let Ok(value) = figment.find_value(key.name) else { continue };
+            let place = figment.get_metadata(value.tag()).map(|source| {
+                let path: Vec<&str> = key.name.split('.').collect();
+                source.interpolate(&Profile::Default, &path)
+            });
+            if let Err(message) = (key.set)(&mut config, &value) {
+                problems.push(Problem { key: key.name.to_owned(), place: place.clone(), message });
+            }
+            if let Some(place) = place {
+                places.insert(key.name, place);
+            }
+        }
+        // A value that could not be read stands at its default here: what validation says of that is not the operator's.
+        if let Err(invalid) = config.validate() {
+            let unread: BTreeSet<String> = problems.iter().map(|problem| problem.key.clone()).collect();
+            let read = invalid.problems.into_iter().filter(|problem| !unread.contains(&problem.key));
+            problems
+                .extend(read.map(|problem| Problem { place: places.get(problem.key.as_str()).cloned(), ..problem }));
+        }
+        if problems.is_empty() { Ok(Loaded { config, places }) } else { Err(ConfigError { problems }) }
+    }
+
+    fn file_layer(&self, problems: &mut Vec<Problem>) -> Option<Layer> {
+        let path = self.file.as_deref()?;
+        let mut fail = |message| {
+            problems.push(Problem { key: String::new(), place: Some(path.display().to_string()), message });
+            None
+        };
+        let text: Arc<str> = match fs::read_to_string(path) {
+            Ok(text) => text.into(),
+            Err(error) => return fail(format!("cannot be read: {error}")),
+        };
+        match Toml::string(&text).data() {
+            Ok(mut data) => {
+                let path: Arc<Path> = path.into();
+                let place = move |key: &[&str]| match line_of(&text, key) {
+                    Some(line) => format!("{}:{line}", path.display()),
+                    None => path.display().to_string(),
+                };
+                Some(Layer {
+                    name: "file",
+                    data: data.remove(&Profile::Default).unwrap_or_default(),
+                    place: Arc::new(place),
+                })
+            }
+            Err(error) => fail(error.to_string().trim_end().to_owned()),
+        }
+    }
+
+    fn environment_layer(&self, problems: &mut Vec<Problem>) -> Layer {
+        let mut data = Dict::new();
+        for (name, value) in &self.environment {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+            if OTHER_VARIABLES.contains(&name) || is_service_link(name) {
+                continue;
+            }
+            let mut fail = |key: &str, message: String| {
+                problems.push(Problem { key: key.to_owned(), place: Some(name.to_owned()), message });
+            };
+            let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
+                let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
+                fail("", unknown("variable", name, &known));
+                continue;
+            };
+            match value.to_str() {
+                Some(value) if key.list => {
+                    let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+                    insert(&mut data, key.name, parts.map(Value::from).collect::<Vec<_>>().into());
+                }
+                Some(value) => insert(&mut data, key.name, value.into()),
+                None => fail(key.name, "is not UTF-8".to_owned()),
+            }
+        }
+        Layer { name: "environment", data, place: Arc::new(|key| format!("{PREFIX}{}", key.join("_").to_uppercase())) }
+    }
+
+    fn flag_layer(&self) -> Layer {
+        let mut data = Dict::new();
+        for (name, values) in &self.flags {
+            let list = KEYS.iter().any(|key| key.name == *name && key.list);
+            match values.last() {
+                _ if list => insert(&mut data, name, values.clone().into()),
+                Some(value) => insert(&mut data, name, value.as_str().into()),
+                None => {}
+            }
+        }
+        Layer { name: "flags", data, place: Arc::new(|key| format!("--{}", key.join("-").replace('_', "-"))) }
+    }
+}
+
+/// The values of one layer and where in it a key stands.
+struct Layer {
+    name: &'static str,
+    data: Dict,
+    place: Arc<dyn Fn(&[&str]) -> String + Send + Sync>,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        let place = Arc::clone(&self.place);
+        Metadata::named(self.name).interpolater(move |_, keys| place(keys))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.data.clone()))
+    }
+}
+
+/// Puts a value at a dotted key; keys are at most two deep.
+fn insert(data: &mut Dict, name: &str, value: Value) {
+    match name.split_once('.') {
+        None => {
+            data.insert(name.to_owned(), value);
+        }
+        Some((table, name)) => match data.entry(table.to_owned()).or_insert_with(|| Dict::new().into()) {
+            Value::Dict(_, inner) => {
+                inner.insert(name.to_owned(), value);
+            }
+            other => *other = Dict::from([(name.to_owned(), value)]).into(),
+        },
+    }
+}
+
+fn unknown_keys(layer: &Layer, problems: &mut Vec<Problem>) {
+    let known: Vec<String> = KEYS.iter().map(|key| key.name.to_owned()).collect();
+    let mut report = |path: &[&str], message: String| {
+        problems.push(Problem { key: path.join("."), place: Some((layer.place)(path)), message });
+    };
+    for (name, value) in &layer.data {
+        if known.contains(name) {
+            continue;
+        }
+        let is_table = known.iter().any(|key| key.split_once('.').is_some_and(|(table, _)| table == name));
+        match value {
+            Value::Dict(_, inner) if is_table => {
+                for inner_name in inner.keys() {
+                    let full = format!("{name}.{inner_name}");
+                    if !known.contains(&full) {
+                        report(&[name, inner_name], unknown("key", &full, &known));
+                    }
+                }
+            }
+            _ if is_table => report(&[name], format!("is a table; write [{name}] and its keys below")),
+            _ if name == "accept_loss" => {
+                report(&[name], "can only be given as the flag --accept-loss, for one start".to_owned());
+            }
+            _ => report(&[name], unknown("key", name, &known)),
+        }
+    }
+}
+
+/// Says that a name is unknown and which known one is nearest.
+fn unknown(what: &str, name: &str, known: &[String]) -> String {
+    let nearest = known.iter().map(|known| (distance(name, known), known)).min();
+    match nearest {
+        Some((distance, known)) if distance <= name.len() / 3 => format!("unknown {what}; did you mean {known}?"),
+        _ => format!("unknown {what}"),
+    }
+}
+
+/// Levenshtein's distance of two short names.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Kubernetes puts `NAME_PORT`, `NAME_SERVICE_HOST` and the like into every container beside a service called NAME.
+fn is_service_link(variable: &str) -> bool {
+    let rest = variable.strip_prefix(PREFIX).unwrap_or_default();
+    ["PORT", "SERVICE_HOST", "SERVICE_PORT"].contains(&rest)
+        || rest.starts_with("PORT_")
+        || rest.starts_with("SERVICE_PORT_")
+}
+
+/// The line, from 1, on which a key stands in a TOML text; for a key that the text writes in a way that this simple
+/// search does not see, its table's line or nothing.
+fn line_of(text: &str, key: &[&str]) -> Option<usize> {
+    let mut table = String::new();
+    let mut table_line = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim_start();
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            table = unspaced(header);
+            if key.split_last().is_some_and(|(_, parents)| !parents.is_empty() && table == parents.join(".")) {
+                table_line = Some(number);
+            }
+            if table == key.join(".") {
+                return Some(number);
+            }
+        } else if let Some((name, _)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
+            let name = unspaced(name);
+            let full = if table.is_empty() { name } else { format!("{table}.{name}") };
+            if full == key.join(".") {
+                return Some(number);
+            }
+            if key.len() > 1 && full == key[0] {
+                table_line = Some(number);
+            }
+        }
+    }
+    table_line
+}
+
+/// A key's text without blanks and quotes.
+fn unspaced(name: &str) -> String {
+    name.chars().filter(|c| !c.is_whitespace() && !matches!(c, '"' | '\'')).collect()
+}

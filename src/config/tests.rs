@@ -1,0 +1,283 @@
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A file's text, variables and flags, put together as the command line does it.
+struct Case {
+    dir: TempDir,
+    sources: Sources,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), sources: Sources::default() }
+    }
+
+    fn file(mut self, text: &str) -> Self {
+        let path = self.dir.path().join("d.toml");
+        fs::write(&path, text).unwrap();
+        self.sources.file = Some(path);
+        self
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.sources.environment.push((name.into(), value.into()));
+        self
+    }
+
+    fn flag(mut self, key: &'static str, values: &[&str]) -> Self {
+        self.sources.flags.push((key, values.iter().map(|v| (*v).to_owned()).collect()));
+        self
+    }
+
+    fn config(&self) -> Config {
+        self.sources.load().unwrap_or_else(|error| panic!("{error}")).config
+    }
+
+    /// The problems, one a line, with the file called `d.toml`.
+    fn problems(&self) -> String {
+        let error = self.sources.load().expect_err("this configuration is wrong");
+        error.to_string().replace(&format!("{}/", self.dir.path().display()), "")
+    }
+}
+
+#[track_caller]
+fn wrong(file: &str, expected: &str) {
+    let problems = Case::new().file(file).problems();
+    assert!(problems.contains(expected), "expected {expected:?} in:\n{problems}");
+}
+
+#[test]
+fn without_any_source_the_defaults_hold_and_are_valid() {
+    assert_eq!(Case::new().config(), Config::default());
+}
+
+#[test]
+fn a_later_layer_wins_key_by_key() {
+    let case = Case::new()
+        .file("window = 1\nlanes = 1\nreceivers = 1\n[retry]\nattempts_max = 3\nfirst_delay = \"1s\"\n")
+        .variable("DURAGRAM_LANES", "2")
+        .variable("DURAGRAM_RECEIVERS", "2")
+        .variable("DURAGRAM_RETRY_FIRST_DELAY", "2s")
+        .flag("receivers", &["3"]);
+    let config = case.config();
+    assert_eq!((config.window, config.lanes, config.receivers), (1, 2, 3));
+    assert_eq!((config.retry.attempts_max, config.retry.first_delay), (3, Duration::from_secs(2)));
+}
+
+#[test]
+fn each_value_is_told_with_its_place() {
+    let case = Case::new()
+        .file("window = 1\n\n[retry]\nattempts_max = 3\n")
+        .variable("DURAGRAM_LANES", "2")
+        .flag("datagram_bytes_max", &["1200"]);
+    let places = case.sources.load().unwrap().places;
+    let path = case.sources.file.as_ref().unwrap().display();
+    assert_eq!(places["window"], format!("{path}:1"));
+    assert_eq!(places["retry.attempts_max"], format!("{path}:4"));
+    assert_eq!(places["lanes"], "DURAGRAM_LANES");
+    assert_eq!(places["datagram_bytes_max"], "--datagram-bytes-max");
+    assert_eq!(places.len(), 4);
+}
+
+#[test]
+fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
+    let config = Config {
+        listen: vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()],
+        admin: None,
+        data: PathBuf::from("/var/lib/dura \"gram\""),
+        sink: vec!["null".into(), "file:/tmp/x".into()],
+        allow_plain: true,
+        datagram_bytes_max: 1201,
+        window: 77,
+        sessions_max: 5,
+        session_ttl: Duration::from_secs(3600),
+        channels: [1..=1, 5..=9].into_iter().collect(),
+        lanes: 3,
+        receivers: 2,
+        threading: Threading::Pipeline,
+        receive_buffer_bytes: 1 << 20,
+        commit_bytes_max: 100_001,
+        checkpoint_bytes: 1 << 30,
+        checkpoint_interval: Duration::from_millis(1500),
+        retain_bytes: 0,
+        reserve_bytes: 3 << 20,
+        retry: Retry { attempts_max: 2, first_delay: Duration::from_millis(5), longest_delay: Duration::from_secs(61) },
+        drain_timeout: Duration::from_secs(3),
+        log: Log { format: LogFormat::Json, level: "warn,duragram=debug".into() },
+        accept_loss: false,
+    };
+    let toml: String = KEYS.iter().map(|key| format!("{} = {}\n", key.name, key.show(&config))).collect();
+    let from_file = Case::new().file(&toml);
+    assert_eq!(from_file.config(), config, "{toml}");
+    assert_eq!(from_file.sources.load().unwrap().places.len(), KEYS.len());
+
+    let from_variables =
+        KEYS.iter().fold(Case::new(), |case, key| case.variable(&key.variable(), &key.show_plain(&config)));
+    assert_eq!(from_variables.config(), config);
+
+    let from_flags = KEYS.iter().fold(Case::new(), |case, key| {
+        let text = key.show_plain(&config);
+        let values = if key.list { text.split(',').collect() } else { vec![text.as_str()] };
+        case.flag(key.name, &values)
+    });
+    assert_eq!(from_flags.config(), config);
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once_with_its_place() {
+    let problems = Case::new()
+        .file("windw = 1\nsessions_max = 0\n[retry]\nattempts = 3\nfirst_delay = \"soon\"\n")
+        .variable("DURAGRAM_LANES", "many")
+        .variable("DURAGRAM_WINDOWS", "4")
+        .flag("commit_bytes_max", &["1"])
+        .problems();
+    let mut told: Vec<&str> = problems.lines().collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            "--commit-bytes-max: commit_bytes_max: 1 bytes cannot hold one datagram of datagram_bytes_max = 1472",
+            "--commit-bytes-max: commit_bytes_max: 1 is out of range: 65536 to 268435456 bytes",
+            "DURAGRAM_LANES: lanes: \"many\" is no whole number",
+            "DURAGRAM_WINDOWS: unknown variable; did you mean DURAGRAM_WINDOW?",
+            "d.toml:1: windw: unknown key; did you mean window?",
+            "d.toml:2: sessions_max: 0 is out of range: 1 to 100000000 sessions",
+            "d.toml:4: retry.attempts: unknown key; did you mean retry.attempts_max?",
+            "d.toml:5: retry.first_delay: \"soon\" is no duration; write a number with a unit, such as \"100ms\", \
+             \"30s\" or \"7d\"",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_toml_is_named() {
+    let mut case = Case::new();
+    case.sources.file = Some(case.dir.path().join("none.toml"));
+    assert!(case.problems().starts_with("none.toml: cannot be read: "), "{}", case.problems());
+    wrong("window = 1\nlanes = = 2\n", "line 2");
+    assert!(Case::new().file("=").problems().starts_with("d.toml: "));
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_refused() {
+    wrong("listen = \"localhost:7117\"", "d.toml:1: listen: \"localhost:7117\" is no address");
+    wrong("listen = [\"127.0.0.1:1\", 5]", "listen: \"5\" is no address");
+    wrong("listen = []", "listen: 0 is out of range: 1 to 16 addresses");
+    wrong("admin = \"no\"", "or \"off\"");
+    wrong("allow_plain = \"yes\"", "allow_plain: \"yes\" is neither true nor false");
+    wrong("window = 70000", "window: 70000 is too large");
+    wrong("window = 0", "window: 0 is out of range: 1 to 65535 seqs");
+    wrong("window = -1", "window: \"-1\" is no whole number");
+    wrong("window = 1.5", "window: \"1.5\" is no whole number");
+    wrong("window = [1]", "window: takes a single value");
+    wrong("sink = { a = 1 }", "sink: takes a list of values, not a table");
+    wrong("retry = 3", "d.toml:1: retry: is a table; write [retry] and its keys below");
+    wrong("commit_bytes_max = \"4 Mega\"", "commit_bytes_max: \"4 Mega\" is no size");
+    wrong("session_ttl = 7", "session_ttl: \"7\" is no duration");
+    wrong("channels = [\"9-\"]", "channels: \"9-\" is no channel");
+    wrong("channels = [65536]", "channels: \"65536\" is no channel");
+    wrong("threading = \"two\"", "threading: \"two\" is none of");
+    wrong("[log]\nformat = \"xml\"", "d.toml:2: log.format: \"xml\" is neither");
+    wrong("[log]\nlevel = \"duragram=loud\"", "d.toml:2: log.level: \"duragram=loud\" is no level or filter");
+}
+
+#[test]
+fn values_out_of_bounds_are_refused() {
+    wrong("datagram_bytes_max = 31", "31 is out of range: 32 to 65507 bytes");
+    wrong("datagram_bytes_max = 65508", "65508 is out of range");
+    wrong("session_ttl = \"900ms\"", "session_ttl: 900ms is out of range: ");
+    wrong("lanes = 0", "lanes: 0 is out of range: 1 to 256 threads");
+    wrong("receivers = 65", "receivers: 65 is out of range");
+    wrong("receive_buffer_bytes = 1", "receive_buffer_bytes: 1 is out of range");
+    wrong("checkpoint_bytes = 0", "checkpoint_bytes: 0 is out of range");
+    wrong("checkpoint_interval = \"1ms\"", "checkpoint_interval: 1ms is out of range: 10ms to 1h");
+    wrong("reserve_bytes = 0", "reserve_bytes: 0 is out of range");
+    wrong("drain_timeout = \"2h\"", "drain_timeout: 2h is out of range: 0s to 1h");
+    wrong("retry.attempts_max = 0", "d.toml:1: retry.attempts_max: 0 is out of range");
+}
+
+#[test]
+fn contradictions_are_refused() {
+    wrong(
+        "commit_bytes_max = 65536\ndatagram_bytes_max = 65507\n[retry]\nfirst_delay = \"2m\"",
+        "d.toml:4: retry.first",
+    );
+    wrong("channels = [\"9-5\"]", "channels: 9-5 is empty");
+    wrong("listen = [\"127.0.0.1:7\", \"127.0.0.1:7\"]", "127.0.0.1:7 and 127.0.0.1:7 are the same port");
+    wrong(
+        "allow_plain = true\nlisten = [\"0.0.0.0:7\", \"127.0.0.1:7\"]",
+        "0.0.0.0:7 and 127.0.0.1:7 are the same port",
+    );
+    let case = Case::new();
+    let file = case.dir.path().join("a-file");
+    fs::write(&file, "").unwrap();
+    let problems = case.flag("data", &[file.to_str().unwrap()]).problems();
+    assert_eq!(problems, "--data: data: a-file is not a directory");
+}
+
+#[test]
+fn several_sockets_may_ask_for_free_ports_and_admin_may_share_the_number_with_udp() {
+    let config = Case::new().file("listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\nadmin = \"127.0.0.1:7117\"").config();
+    assert_eq!(config.listen.len(), 2);
+}
+
+#[test]
+fn an_address_that_others_reach_needs_allow_plain_and_the_refusal_says_so() {
+    for address in ["0.0.0.0:7117", "192.0.2.1:7117", "[::]:7117"] {
+        let case = Case::new().flag("listen", &[address]);
+        let problems = case.problems();
+        assert!(problems.starts_with(&format!("--listen: listen: {address} can be reached")), "{problems}");
+        assert!(problems.contains("allow_plain = true"), "{problems}");
+        assert_eq!(case.variable("DURAGRAM_ALLOW_PLAIN", "true").config().listen[0].to_string(), address);
+    }
+    for address in ["127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        Case::new().flag("listen", &[address]).config();
+    }
+}
+
+#[test]
+fn the_admin_interface_stays_on_loopback_whatever_is_allowed() {
+    let case = Case::new().flag("admin", &["0.0.0.0:7118"]).flag("allow_plain", &["true"]);
+    assert!(case.problems().contains("reverse proxy"), "{}", case.problems());
+    assert_eq!(Case::new().flag("admin", &["off"]).config().admin, None);
+}
+
+#[test]
+fn loss_is_accepted_by_a_flag_alone() {
+    wrong("accept_loss = true", "d.toml:1: accept_loss: can only be given as the flag --accept-loss");
+    let problems = Case::new().variable("DURAGRAM_ACCEPT_LOSS", "true").problems();
+    assert!(problems.contains("unknown variable"), "{problems}");
+}
+
+#[test]
+fn variables_that_kubernetes_or_the_command_line_own_are_no_keys() {
+    Case::new()
+        .variable("DURAGRAM_PORT", "tcp://10.0.0.1:7117")
+        .variable("DURAGRAM_SERVICE_HOST", "10.0.0.1")
+        .variable("DURAGRAM_PORT_7117_UDP_ADDR", "10.0.0.1")
+        .variable("DURAGRAM_CONFIG", "x.toml")
+        .variable("DURAGRAMMAR", "x")
+        .config();
+}
+
+#[test]
+fn channels_without_a_list_are_all_allowed() {
+    assert!(Channels::ALL.allows(0) && Channels::ALL.allows(u16::MAX));
+    let some = Case::new().variable("DURAGRAM_CHANNELS", "3, 10-12").config().channels;
+    let allowed: Vec<u16> = (0..20).filter(|&channel| some.allows(channel)).collect();
+    assert_eq!(allowed, [3, 10, 11, 12]);
+}
+
+#[test]
+fn two_problems_of_keys_with_one_name_in_different_tables_point_at_the_right_lines() {
+    wrong(
+        "# window = 1\n[log]\nlevel = \"info\" # a comment\n\n[retry]\n\"attempts_max\" = 0\n",
+        "d.toml:6: retry.attempts_max",
+    );
+    wrong("window = 5\nretry = { attempts_max = 0 }\n", "d.toml:2: retry.attempts_max");
+}

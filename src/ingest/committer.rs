@@ -1,0 +1,577 @@
+//! The committer: sessions, blocks, commits, acks, checkpoints.
+
+use duragram_proto::codec::{Datagram, Reject, RejectCode};
+use duragram_proto::{ClientId, Seq};
+
+use crate::ingest::Backlog;
+use crate::ingest::acks::{self, ReplyTo};
+use crate::journal::{BlockBuilder, Checkpoint, Durable, EntryMeta, Journal, LaneMark, StorageError};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::net::{Batch, DataItem, Item, ItemKind, Outbox, Transmit};
+use crate::session::{FloorMove, Judgement, SessionTable, TableFull};
+use crate::types::{Clock, Now, Offset, SessionId};
+
+/// What follows the committer: the lanes.
+pub trait Downstream: Send {
+    /// A commit is durable: its block may be processed. Must not block.
+    fn committed(&mut self, receipt: &Durable);
+    /// How far each lane has come, durably, in lane order.
+    fn marks(&self) -> Vec<LaneMark>;
+    /// Whether a lane asked for a checkpoint soon, since this was last called.
+    fn take_checkpoint_request(&self) -> bool;
+}
+
+/// What of the configuration the committer needs.
+#[derive(Clone, Debug)]
+pub struct CommitterConfig {
+    /// How far beyond its floor a session may send, in seqs.
+    pub window: u16,
+    /// A block is committed when it has reached this size, in bytes.
+    pub commit_bytes_max: usize,
+    /// A checkpoint is written when this many bytes were journaled since the last, or at the interval below.
+    pub checkpoint_bytes: u64,
+    /// Microseconds between checkpoints while anything changes.
+    pub checkpoint_interval_us: u64,
+    /// Processed bytes that trimming keeps, for `tail`.
+    pub retain_bytes: u64,
+    /// New data is refused while less is free on the journal's file system, in bytes.
+    pub reserve_bytes: u64,
+    /// Idle sessions are forgotten after this many seconds of service.
+    pub session_ttl_s: u64,
+}
+
+/// What recovery gives the committer to go on from.
+#[derive(Debug)]
+pub struct Recovered {
+    /// All sessions, the journal's entries applied.
+    pub sessions: SessionTable,
+    /// The blocks that the journal holds.
+    pub backlog: Backlog,
+    /// The lowest entry that the journal holds.
+    pub low: Offset,
+    /// The last checkpoint.
+    pub checkpoint_at: Offset,
+}
+
+/// The committer's state, for whoever asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IngestStatus {
+    /// Every entry below is durable.
+    pub end: Offset,
+    /// Offset of the last checkpoint.
+    pub checkpoint: Offset,
+    /// Sessions in the table.
+    pub sessions: usize,
+    /// Bytes of blocks in the journal.
+    pub backlog_bytes: u64,
+    /// Bytes free on the journal's file system.
+    pub free_bytes: u64,
+    /// Free space is below the reserve: new data is refused.
+    pub storage_short: bool,
+}
+
+/// Turns datagrams into durable entries and acks. One thread owns it; every method is synchronous.
+pub struct Committer<J, T, D> {
+    config: CommitterConfig,
+    journal: J,
+    transmit: T,
+    downstream: D,
+    metrics: Metrics,
+    sessions: SessionTable,
+    backlog: Backlog,
+    block: BlockBuilder,
+    /// Everything that is durable so far. Duplicates are acked on its strength.
+    receipt: Durable,
+    failed: Option<StorageError>,
+
+    pending: Vec<PendingAck>,
+    welcomes: Vec<PendingWelcome>,
+    /// Sessions whose record must be durable before they are answered: opened by HELLO, or floor moved by a duplicate.
+    records: Vec<u32>,
+    outbox: Outbox,
+
+    /// 0 (nothing waits) to 1024 (the queue before the committer is full).
+    pressure: u16,
+    service_base_s: u64,
+    checkpoint_at: Offset,
+    checkpoint_mono_us: u64,
+    checkpoint_marks: Vec<LaneMark>,
+    bytes_since_checkpoint: u64,
+    trimmed_below: Offset,
+    space_checked_us: Option<u64>,
+    bytes_since_space_check: u64,
+    free_bytes: u64,
+    storage_short: bool,
+}
+
+struct PendingAck {
+    session: u32,
+    to: ReplyTo,
+    /// The block being built, or its records, hold something of this session: the ack waits for the commit.
+    changed: bool,
+    /// The block holds a datagram of this session.
+    journaled: bool,
+}
+
+struct PendingWelcome {
+    id: SessionId,
+    nonce: u64,
+    to: ReplyTo,
+}
+
+impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
+    /// A committer that goes on where the journal stands.
+    pub fn new(
+        config: CommitterConfig,
+        recovered: Recovered,
+        journal: J,
+        transmit: T,
+        downstream: D,
+        metrics: Metrics,
+    ) -> Self {
+        let receipt = journal.durable();
+        let service_base_s = recovered.sessions.last_active_s();
+        let mut committer = Self {
+            block: BlockBuilder::default(),
+            sessions: recovered.sessions,
+            backlog: recovered.backlog,
+            failed: None,
+            pending: Vec::new(),
+            welcomes: Vec::new(),
+            records: Vec::new(),
+            outbox: Outbox::default(),
+            pressure: 0,
+            service_base_s,
+            checkpoint_at: recovered.checkpoint_at,
+            checkpoint_mono_us: 0,
+            checkpoint_marks: Vec::new(),
+            bytes_since_checkpoint: 0,
+            trimmed_below: recovered.low,
+            space_checked_us: None,
+            bytes_since_space_check: 0,
+            free_bytes: u64::MAX,
+            storage_short: false,
+            config,
+            journal,
+            transmit,
+            downstream,
+            metrics,
+            receipt,
+        };
+        committer.report();
+        committer
+    }
+
+    /// Tells how full the queue before the committer is, from 0 to 1024: the credit shrinks with it.
+    pub fn set_pressure(&mut self, pressure: u16) {
+        self.pressure = pressure.min(1024);
+    }
+
+    /// Whether the block being built is large enough to be committed now.
+    pub fn is_full(&self) -> bool {
+        self.block.size() >= self.config.commit_bytes_max || self.pending.len() >= limits::PENDING_ACKS_MAX
+    }
+
+    /// Applies a batch to the sessions and adds what is new to the block. Answers nothing yet.
+    ///
+    /// After an error of `commit` this does nothing.
+    pub fn absorb(&mut self, batch: &Batch) {
+        if self.failed.is_some() {
+            return;
+        }
+        let mut counts = Counts::default();
+        for item in batch.items() {
+            let to = ReplyTo { peer: item.peer, len: item.len, arrived_us: batch.arrived.mono_us };
+            match &item.kind {
+                ItemKind::Data(data) => self.data(batch, data, item, to, &mut counts),
+                ItemKind::Hello { client, nonce } => self.hello(*client, *nonce, to, batch.arrived, &mut counts),
+                ItemKind::Ping(id) => self.ping(*id, to, &mut counts),
+                ItemKind::Refused { client, epoch, seq, code } => {
+                    counts.refuse(*code);
+                    self.reject(to, *client, *epoch, *seq, *code, 0);
+                }
+            }
+        }
+        counts.report(&self.metrics);
+        self.metrics.received_bytes.inc_by(batch.received_bytes);
+        let dropped = batch.dropped;
+        self.metrics.count("truncated", dropped.truncated);
+        self.metrics.count("checksum", dropped.checksum);
+        self.metrics.count("malformed", dropped.malformed);
+        self.metrics.count("unknown_type", dropped.unknown_type);
+        self.metrics.count("wrong_direction", dropped.wrong_direction);
+        self.metrics.count("sealed", dropped.sealed);
+    }
+
+    /// Sends what needs no commit, commits the block if there is anything to commit, acks it, and writes a checkpoint
+    /// when one is due.
+    ///
+    /// An error is final: nothing that was in the block is acked, and nothing is ever acked again.
+    pub fn commit(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        let result = self.commit_block(clock).and_then(|()| self.checkpoint_if_due(clock));
+        if let Err(error) = &result {
+            self.failed = Some(error.clone());
+        }
+        result
+    }
+
+    /// Writes a checkpoint now: at shutdown, after the lanes' last marks.
+    pub fn shut_down(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+        self.commit(clock)?;
+        let result = self.checkpoint(clock.now());
+        if let Err(error) = &result {
+            self.failed = Some(error.clone());
+        }
+        result
+    }
+
+    /// The state now.
+    pub fn status(&self) -> IngestStatus {
+        IngestStatus {
+            end: self.receipt.end(),
+            checkpoint: self.checkpoint_at,
+            sessions: self.sessions.len(),
+            backlog_bytes: self.backlog.bytes(),
+            free_bytes: self.free_bytes,
+            storage_short: self.storage_short,
+        }
+    }
+
+    fn data(&mut self, batch: &Batch, data: &DataItem, item: &Item, to: ReplyTo, counts: &mut Counts) {
+        let base = Seq(data.seq.0 - u64::from(data.span));
+        let known = self.sessions.find(data.session);
+        if self.storage_short && !known.is_some_and(|index| self.sessions.at(index).holds(data.seq)) {
+            counts.refuse(RejectCode::Storage);
+            self.refuse(to, data, RejectCode::Storage, limits::STORAGE_RETRY_MS);
+            return;
+        }
+        let index = match known {
+            Some(index) => index,
+            // Refused without opening a session: nothing of it would be on disk.
+            None if data.span >= self.config.window => {
+                counts.refuse(RejectCode::BeyondWindow);
+                self.refuse(to, data, RejectCode::BeyondWindow, 0);
+                return;
+            }
+            // PROTOCOL.md#rule-1.
+            None => match self.sessions.open(data.session, Seq(base.0 - 1), None) {
+                Ok(index) => index,
+                Err(TableFull) => {
+                    counts.refuse(RejectCode::Busy);
+                    self.refuse(to, data, RejectCode::Busy, limits::BUSY_RETRY_MS);
+                    return;
+                }
+            },
+        };
+        let judgement = self.sessions.at(index).receive(data.seq, base, data.skip, self.config.window);
+        match judgement {
+            Judgement::New(moved) => {
+                self.journal_losses(data.session, &moved, batch.arrived);
+                let meta = EntryMeta {
+                    session: data.session,
+                    seq: data.seq,
+                    span: data.span,
+                    skip: data.skip,
+                    batch: data.batch,
+                    channel: data.channel,
+                    received_unix_us: batch.arrived.unix_us,
+                };
+                self.block.push(&meta, batch.payload(data));
+                counts.journaled += 1;
+                self.sessions.touch(index, self.service_s(batch.arrived));
+                self.await_ack(index, to, true, true);
+            }
+            Judgement::Duplicate(moved) => {
+                counts.duplicate += 1;
+                let changed = self.make_durable(index, data.session, &moved, batch.arrived);
+                self.await_ack(index, to, changed, false);
+            }
+            Judgement::BeyondWindow(moved) => {
+                counts.refuse(RejectCode::BeyondWindow);
+                self.make_durable(index, data.session, &moved, batch.arrived);
+                self.refuse(to, data, RejectCode::BeyondWindow, 0);
+            }
+            Judgement::Stale => {
+                counts.refuse(RejectCode::StaleEpoch);
+                let floor = self.sessions.at(index).floor();
+                tracing::error!(
+                    session = %data.session, peer = %item.peer.addr, %floor, %base,
+                    "a client counts seqs as acked that this journal never accepted; it must open a new epoch",
+                );
+                self.refuse(to, data, RejectCode::StaleEpoch, 0);
+            }
+        }
+    }
+
+    /// A floor move without an entry of its own must reach the disk before the session is acked again. Returns whether
+    /// there is anything to commit.
+    fn make_durable(&mut self, index: u32, id: SessionId, moved: &FloorMove, now: Now) -> bool {
+        if !moved.is_some() {
+            return false;
+        }
+        self.journal_losses(id, moved, now);
+        if moved.abandoned > 0 {
+            self.records.push(index);
+        }
+        self.sessions.touch(index, self.service_s(now));
+        true
+    }
+
+    /// Counts what rule 4 passed over, and journals gap entries for what was lost (PROTOCOL.md#rule-4).
+    fn journal_losses(&mut self, id: SessionId, moved: &FloorMove, now: Now) {
+        if !moved.is_some() {
+            return;
+        }
+        self.metrics.abandoned.inc_by(moved.abandoned);
+        for &(from, to) in &moved.lost {
+            self.metrics.lost.inc_by(to.0 - from.0 + 1);
+            tracing::error!(
+                session = %id, %from, %to,
+                "acked data was lost: the client counts these seqs as acked and this journal does not hold them",
+            );
+            self.block.push_gap(id, from, to, now.unix_us);
+        }
+    }
+
+    fn hello(&mut self, client: ClientId, nonce: u64, to: ReplyTo, now: Now, counts: &mut Counts) {
+        counts.hello += 1;
+        let repeated = self.sessions.newest_of(client).filter(|&index| self.sessions.at(index).is_fresh_from(nonce));
+        let index = match repeated {
+            Some(index) => index,
+            None if self.storage_short => {
+                counts.refuse(RejectCode::Storage);
+                return self.reject(to, client, 0, nonce, RejectCode::Storage, limits::STORAGE_RETRY_MS);
+            }
+            None => {
+                let epoch = self.sessions.unused_epoch(client, now.unix_us / 1_000_000);
+                match self.sessions.open(SessionId { client, epoch }, Seq::ZERO, Some(nonce)) {
+                    Ok(index) => {
+                        self.sessions.touch(index, self.service_s(now));
+                        self.records.push(index);
+                        index
+                    }
+                    Err(TableFull) => {
+                        counts.refuse(RejectCode::Busy);
+                        return self.reject(to, client, 0, nonce, RejectCode::Busy, limits::BUSY_RETRY_MS);
+                    }
+                }
+            }
+        };
+        let id = self.sessions.at(index).id();
+        self.welcomes.push(PendingWelcome { id, nonce, to });
+    }
+
+    fn ping(&mut self, id: SessionId, to: ReplyTo, counts: &mut Counts) {
+        counts.ping += 1;
+        match self.sessions.find(id) {
+            Some(index) => self.await_ack(index, to, false, false),
+            None => acks::ack_of_nothing(id, to, self.credit(), &mut self.outbox),
+        }
+    }
+
+    /// Notes that a session is to be acked, to the address of its newest datagram (PROTOCOL.md#rule-6).
+    fn await_ack(&mut self, index: u32, to: ReplyTo, changed: bool, journaled: bool) {
+        let session = self.sessions.at(index);
+        match self.pending.get_mut(session.pending as usize) {
+            Some(pending) => {
+                pending.to = to;
+                pending.changed |= changed;
+                pending.journaled |= journaled;
+            }
+            None => {
+                session.pending = u32::try_from(self.pending.len()).expect("pending acks are bounded by a batch");
+                self.pending.push(PendingAck { session: index, to, changed, journaled });
+            }
+        }
+    }
+
+    fn refuse(&mut self, to: ReplyTo, data: &DataItem, code: RejectCode, retry_after_ms: u32) {
+        self.reject(to, data.session.client, data.session.epoch.value(), data.seq.0, code, retry_after_ms);
+    }
+
+    fn reject(&mut self, to: ReplyTo, client: ClientId, epoch: u32, refused: u64, code: RejectCode, retry_after_ms: u32) {
+        let reject = Reject { client, epoch, code, refused, retry_after_ms };
+        self.outbox.push(to.peer, to.len, &Datagram::Reject(reject));
+    }
+
+    fn commit_block(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+        let credit = self.credit();
+        // Rejects, and acks of sessions that this block does not touch: all that these count is durable already.
+        let rejects = self.outbox.len() as u64;
+        let now = clock.now();
+        for pending in self.pending.iter().filter(|pending| !pending.changed) {
+            let session = self.sessions.at(pending.session);
+            acks::ack(&self.receipt, session, pending.to, true, credit, now.mono_us, &mut self.outbox);
+        }
+        self.metrics.replies_sent("reject", rejects);
+        self.metrics.replies_sent("ack", self.outbox.len() as u64 - rejects);
+        self.send();
+
+        if !self.block.is_empty() || !self.records.is_empty() {
+            self.write_block(clock)?;
+            let now = clock.now();
+            for pending in self.pending.iter().filter(|pending| pending.changed) {
+                let session = self.sessions.at(pending.session);
+                acks::ack(&self.receipt, session, pending.to, !pending.journaled, credit, now.mono_us, &mut self.outbox);
+                let delay_us = now.mono_us.saturating_sub(pending.to.arrived_us);
+                self.metrics.ack_delay_seconds.observe(seconds(delay_us));
+            }
+            self.metrics.replies_sent("ack", self.outbox.len() as u64);
+        }
+        for pending in self.pending.drain(..) {
+            self.sessions.at(pending.session).pending = u32::MAX;
+        }
+        let acked = self.outbox.len() as u64;
+        for PendingWelcome { id, nonce, to } in self.welcomes.drain(..) {
+            acks::welcome(&self.receipt, id, nonce, to, credit, &mut self.outbox);
+        }
+        self.metrics.replies_sent("welcome", self.outbox.len() as u64 - acked);
+        self.send();
+        Ok(())
+    }
+
+    fn write_block(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+        let entries = self.block.len();
+        let records: Vec<_> = self.records.drain(..).map(|index| self.sessions.at(index).record()).collect();
+        let before = clock.now();
+        self.receipt = self.journal.commit(&mut self.block, &records)?;
+        let after = clock.now();
+        let bytes = self.receipt.block().map_or(0, |block| block.size() as u64);
+        if let Some(block) = self.receipt.block() {
+            self.backlog.push(block.first(), bytes);
+        }
+        self.downstream.committed(&self.receipt);
+        self.bytes_since_checkpoint += bytes;
+        self.bytes_since_space_check += bytes;
+        self.metrics.commits.inc();
+        #[allow(clippy::cast_precision_loss)] // a metric
+        self.metrics.commit_entries.observe(entries as f64);
+        self.metrics.commit_seconds.observe(seconds(after.mono_us - before.mono_us));
+        self.metrics.journal_bytes.inc_by(bytes);
+        Ok(())
+    }
+
+    fn send(&mut self) {
+        if !self.outbox.is_empty() {
+            self.transmit.transmit(&self.outbox);
+            self.outbox.clear();
+        }
+    }
+
+    fn checkpoint_if_due(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+        let now = clock.now();
+        self.check_space(now);
+        let due = self.bytes_since_checkpoint >= self.config.checkpoint_bytes
+            || now.mono_us.saturating_sub(self.checkpoint_mono_us) >= self.config.checkpoint_interval_us
+            || self.downstream.take_checkpoint_request();
+        if due { self.checkpoint(now) } else { Ok(()) }
+    }
+
+    /// Writes what changed since the last checkpoint, if anything, and lets the journal trim.
+    fn checkpoint(&mut self, now: Now) -> Result<(), StorageError> {
+        self.checkpoint_mono_us = now.mono_us;
+        self.bytes_since_checkpoint = 0;
+        let expire_before_s = self.service_s(now).saturating_sub(self.config.session_ttl_s);
+        let expired = self.sessions.expire(expire_before_s, limits::SESSIONS_SWEPT);
+        let lanes = self.downstream.marks();
+        if self.sessions.has_touched() || !expired.is_empty() || lanes != self.checkpoint_marks {
+            self.metrics.sessions_expired.inc_by(expired.len() as u64);
+            let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
+            if let Some(below) = self.backlog.trim(watermark, self.config.retain_bytes) {
+                self.trimmed_below = below;
+            }
+            self.checkpoint_marks.clone_from(&lanes);
+            let (at, sessions) = (self.journal.end(), self.sessions.take_touched());
+            let checkpoint = Checkpoint { at, sessions, expired, lanes, trim_below: self.trimmed_below };
+            self.journal.checkpoint(&checkpoint)?;
+            self.checkpoint_at = at;
+            self.metrics.checkpoints.inc();
+        }
+        self.report();
+        Ok(())
+    }
+
+    /// Foresees a full disk: below the reserve new data is refused, until space is back (PROTOCOL.md#reject).
+    fn check_space(&mut self, now: Now) {
+        let due = self.space_checked_us.is_none_or(|at| now.mono_us.saturating_sub(at) >= limits::SPACE_CHECK_US);
+        if !due && self.bytes_since_space_check < limits::SPACE_CHECK_BYTES {
+            return;
+        }
+        self.space_checked_us = Some(now.mono_us);
+        self.bytes_since_space_check = 0;
+        match self.journal.free_bytes() {
+            Ok(free) => {
+                let short = free < self.config.reserve_bytes;
+                if short != self.storage_short {
+                    let reserve = self.config.reserve_bytes;
+                    if short {
+                        tracing::error!(free, reserve, "free space is below the reserve: new data is refused (REJECT 7)");
+                    } else {
+                        tracing::warn!(free, reserve, "free space is above the reserve again: new data is accepted");
+                    }
+                }
+                self.storage_short = short;
+                self.free_bytes = free;
+                self.metrics.free_bytes.set(free);
+            }
+            Err(error) => tracing::warn!(%error, "free space cannot be read; keeping the last state"),
+        }
+    }
+
+    fn report(&mut self) {
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.sessions.set(gauge(self.sessions.len() as u64));
+        self.metrics.backlog_bytes.set(gauge(self.backlog.bytes()));
+    }
+
+    /// The whole window while at most half of the queue before the committer is in use, an eighth when all is.
+    fn credit(&self) -> u16 {
+        let window = u32::from(self.config.window);
+        let over = u32::from(self.pressure).saturating_sub(512);
+        let credit = window - window * over * 7 / (512 * 8);
+        u16::try_from(credit.max(1)).unwrap_or(u16::MAX)
+    }
+
+    fn service_s(&self, now: Now) -> u64 {
+        self.service_base_s + now.mono_us / 1_000_000
+    }
+}
+
+/// What became of a batch's datagrams.
+#[derive(Default)]
+struct Counts {
+    journaled: u64,
+    duplicate: u64,
+    hello: u64,
+    ping: u64,
+    refused: [u64; 10],
+}
+
+impl Counts {
+    fn refuse(&mut self, code: RejectCode) {
+        self.refused[usize::from(code.to_wire()).min(9)] += 1;
+    }
+
+    fn report(&self, metrics: &Metrics) {
+        metrics.count("journaled", self.journaled);
+        metrics.count("duplicate", self.duplicate);
+        metrics.count("hello", self.hello);
+        metrics.count("ping", self.ping);
+        const NAMES: [&str; 10] = [
+            "", "version", "unsupported", "too_large", "stale_epoch", "beyond_window", "busy", "storage", "channel",
+            "sealed_only",
+        ];
+        for (name, &count) in NAMES.iter().zip(&self.refused) {
+            metrics.count(name, count);
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // a metric
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}

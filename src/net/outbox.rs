@@ -1,0 +1,57 @@
+//! Replies on their way out, collected so that many go to the kernel in one system call.
+
+use std::ops::Range;
+
+use duragram_proto::codec::{ACK_LEN_MAX, Datagram};
+
+use crate::net::Peer;
+
+/// Hands replies to the network. Replies may be lost: every one can be asked for again.
+pub trait Transmit {
+    /// Sends what the outbox holds, in order.
+    fn transmit(&mut self, outbox: &Outbox);
+}
+
+/// Encoded replies and their receivers.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    replies: Vec<(Peer, Range<usize>)>,
+}
+
+impl Outbox {
+    /// Adds a reply. `request_len` is the length of the datagram that it answers; a reply that would be longer is not
+    /// sent at all (PROTOCOL.md#no-amplification), and makers of replies cut theirs to fit.
+    pub fn push(&mut self, to: Peer, request_len: usize, reply: &Datagram<'_>) {
+        let mut buffer = [0; ACK_LEN_MAX];
+        let len = reply.encode(&mut buffer).expect("no reply is longer than an ACK with a full bitmap");
+        debug_assert!(len <= request_len, "a reply of {len} bytes to a datagram of {request_len}");
+        if len > request_len {
+            return;
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&buffer[..len]);
+        self.replies.push((to, start..start + len));
+    }
+
+    /// Forgets all replies; the buffers stay.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.replies.clear();
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty()
+    }
+
+    /// Number of replies.
+    pub fn len(&self) -> usize {
+        self.replies.len()
+    }
+
+    /// Receivers and datagrams, in the order in which they were added.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Peer, &[u8])> + Clone {
+        self.replies.iter().map(|(peer, range)| (*peer, &self.bytes[range.clone()]))
+    }
+}

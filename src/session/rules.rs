@@ -1,0 +1,169 @@
+//! The rules for one session.
+
+use duragram_proto::Seq;
+use duragram_proto::window::{DedupWindow, Verdict};
+
+use crate::journal::SessionRecord;
+use crate::types::SessionId;
+
+/// One sequence space. The invariant that all rests on: a seq counts as accounted for only if its entry, a gap entry or
+/// the client's SKIP is in the journal, or is in the block that is being built and not acked before that is durable.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) id: SessionId,
+    window: DedupWindow,
+    /// In seconds of service: the time that the server has run, over all its runs. So neither a stepping clock nor a
+    /// long standstill makes sessions expire whose clients had no chance to be heard.
+    pub(super) last_active_s: u64,
+    hello_nonce: Option<u64>,
+    /// Where the committer keeps the pending ack for this session; `u32::MAX` for none.
+    pub(crate) pending: u32,
+    /// Changed since the last checkpoint.
+    pub(super) touched: bool,
+}
+
+/// What the rules say of one datagram.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Judgement {
+    /// To be journaled; the session counts it from now on.
+    New(FloorMove),
+    /// Known: not to be journaled again, to be acked again.
+    Duplicate(FloorMove),
+    /// Beyond floor + window, after the floor has moved: REJECT 5.
+    BeyondWindow(FloorMove),
+    /// The client counts seqs as acked that a client of this journal cannot have reached: REJECT 4. Nothing changed.
+    Stale,
+}
+
+/// How rule 4 moved the floor. What it says must be durable before the session's next ack.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FloorMove {
+    /// Seqs passed that the client has abandoned.
+    pub abandoned: u64,
+    /// Runs of seqs passed that the client counts as acked and that the journal does not hold: first and last.
+    pub lost: Vec<(Seq, Seq)>,
+}
+
+impl FloorMove {
+    /// Whether the floor passed any seq that was not journaled.
+    pub fn is_some(&self) -> bool {
+        self.abandoned > 0 || !self.lost.is_empty()
+    }
+}
+
+impl Session {
+    /// A session in which everything up to `floor` is accounted for.
+    pub fn new(id: SessionId, floor: Seq, hello_nonce: Option<u64>) -> Self {
+        Self {
+            id,
+            window: DedupWindow::new(floor),
+            last_active_s: 0,
+            hello_nonce,
+            pending: u32::MAX,
+            touched: false,
+        }
+    }
+
+    /// The session as a checkpoint kept it; `None` for a record that no session can have made.
+    pub fn restore(record: &SessionRecord) -> Option<Self> {
+        Some(Self {
+            window: DedupWindow::from_words(record.floor, &record.above)?,
+            last_active_s: record.last_active_s,
+            ..Self::new(record.id, record.floor, record.hello_nonce)
+        })
+    }
+
+    /// The session as a checkpoint keeps it.
+    pub fn record(&self) -> SessionRecord {
+        SessionRecord {
+            id: self.id,
+            floor: self.window.floor(),
+            above: self.window.words().collect(),
+            last_active_s: self.last_active_s,
+            hello_nonce: self.hello_nonce,
+        }
+    }
+
+    /// Whose.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Every seq up to here is accounted for.
+    pub fn floor(&self) -> Seq {
+        self.window.floor()
+    }
+
+    /// Writes the ACK's bitmap, cut to `out`; returns its length in bytes.
+    pub fn write_bitmap(&self, out: &mut [u8]) -> usize {
+        self.window.write_bitmap(out)
+    }
+
+    /// Whether the seq is accounted for already.
+    pub fn holds(&self, seq: Seq) -> bool {
+        matches!(self.window.classify(seq, u16::MAX), Verdict::Duplicate)
+    }
+
+    /// Whether this session was opened by the HELLO with this nonce, and nothing has come in it yet.
+    pub fn is_fresh_from(&self, nonce: u64) -> bool {
+        self.hello_nonce == Some(nonce) && self.window.floor() == Seq::ZERO && self.window.highest() == Seq::ZERO
+    }
+
+    /// Applies rules 2 to 5 to a datagram: `base` is the lowest seq that its client still holds unacked.
+    pub fn receive(&mut self, seq: Seq, base: Seq, skip: bool, window: u16) -> Judgement {
+        // PROTOCOL.md#rule-4, before rule 3.
+        let counted = Seq(base.0.saturating_sub(1));
+        if counted.above(self.floor()) > u64::from(window) {
+            return Judgement::Stale;
+        }
+        let moved = self.move_floor(counted, skip);
+        match self.window.classify(seq, window) {
+            // PROTOCOL.md#rule-2.
+            Verdict::Duplicate => Judgement::Duplicate(moved),
+            // PROTOCOL.md#rule-3.
+            Verdict::BeyondWindow => Judgement::BeyondWindow(moved),
+            // PROTOCOL.md#rule-5.
+            Verdict::New => {
+                self.window.insert(seq);
+                Judgement::New(moved)
+            }
+        }
+    }
+
+    /// Applies a journaled gap: seqs up to `to` are accounted for.
+    pub fn apply_gap(&mut self, to: Seq) {
+        self.window.advance_to(to);
+    }
+
+    /// Gives back memory that reordering needed for a while.
+    pub(super) fn shrink(&mut self) {
+        self.window.shrink();
+    }
+
+    fn move_floor(&mut self, to: Seq, skip: bool) -> FloorMove {
+        let mut moved = FloorMove::default();
+        if to <= self.floor() {
+            return moved;
+        }
+        if !skip {
+            moved.lost = self.missing_up_to(to);
+        }
+        let missing = self.window.advance_to(to);
+        if skip {
+            moved.abandoned = missing;
+        }
+        moved
+    }
+
+    /// The runs of seqs above the floor, up to `to`, that are not journaled. At most a window's worth of steps.
+    fn missing_up_to(&self, to: Seq) -> Vec<(Seq, Seq)> {
+        let mut runs: Vec<(Seq, Seq)> = Vec::new();
+        for seq in (self.floor().0 + 1..=to.0).map(Seq).filter(|&seq| !self.holds(seq)) {
+            match runs.last_mut() {
+                Some((_, last)) if last.0 + 1 == seq.0 => *last = seq,
+                _ => runs.push((seq, seq)),
+            }
+        }
+        runs
+    }
+}

@@ -1,0 +1,244 @@
+//! All sessions: found by (client, epoch), bounded in number, forgotten when idle for long.
+
+use std::hash::BuildHasher;
+
+use duragram_proto::{ClientId, Epoch, Seq};
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::journal::{Entry, EntryKind, SessionRecord};
+use crate::session::{Judgement, Session};
+use crate::types::SessionId;
+
+/// The sessions, stored densely; the hash tables hold indexes only.
+#[derive(Debug)]
+pub struct SessionTable {
+    sessions: Vec<Option<Session>>,
+    free: Vec<u32>,
+    by_id: HashTable<u32>,
+    /// For each client, the index of its session with the highest epoch.
+    newest: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    sessions_max: usize,
+    /// The last session looked up: a client's datagrams come in runs.
+    last: u32,
+    touched: Vec<u32>,
+    sweep: usize,
+}
+
+/// The table holds its maximum of sessions. Nothing changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TableFull;
+
+impl SessionTable {
+    /// An empty table for at most `sessions_max` sessions.
+    pub fn new(sessions_max: usize) -> Self {
+        Self {
+            sessions: Vec::new(),
+            free: Vec::new(),
+            by_id: HashTable::new(),
+            newest: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            sessions_max,
+            last: u32::MAX,
+            touched: Vec::new(),
+            sweep: 0,
+        }
+    }
+
+    /// Number of sessions.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// The index of a session, good until the next `expire`.
+    pub fn find(&mut self, id: SessionId) -> Option<u32> {
+        if let Some(Some(session)) = self.sessions.get(self.last as usize)
+            && session.id == id
+        {
+            return Some(self.last);
+        }
+        let hash = self.hasher.hash_one(id);
+        let sessions = &self.sessions;
+        let index = *self.by_id.find(hash, |&i| sessions[i as usize].as_ref().is_some_and(|s| s.id == id))?;
+        self.last = index;
+        Some(index)
+    }
+
+    /// The session at an index given by `find` or `open`.
+    pub fn at(&mut self, index: u32) -> &mut Session {
+        self.sessions[index as usize].as_mut().expect("indexes are used before sessions expire")
+    }
+
+    /// Notes that a session has changed at `service_s` seconds of service and belongs in the next checkpoint.
+    pub fn touch(&mut self, index: u32, service_s: u64) {
+        let session = self.sessions[index as usize].as_mut().expect("indexes are used before sessions expire");
+        session.last_active_s = service_s;
+        if !session.touched {
+            session.touched = true;
+            self.touched.push(index);
+        }
+    }
+
+    /// Opens a session (PROTOCOL.md#rule-1): everything up to `floor` is accounted for.
+    pub fn open(&mut self, id: SessionId, floor: Seq, hello_nonce: Option<u64>) -> Result<u32, TableFull> {
+        if self.len() >= self.sessions_max {
+            return Err(TableFull);
+        }
+        Ok(self.insert(Session::new(id, floor, hello_nonce)))
+    }
+
+    /// The client's session with the highest epoch.
+    pub fn newest_of(&mut self, client: ClientId) -> Option<u32> {
+        let hash = self.hasher.hash_one(client);
+        let sessions = &self.sessions;
+        self.newest.find(hash, |&i| sessions[i as usize].as_ref().is_some_and(|s| s.id.client == client)).copied()
+    }
+
+    /// An epoch that the client has not used: above its highest, and not below `unix_s`, the time of day in seconds
+    /// (PROTOCOL.md#welcome). Past the last epoch, any that no session of the client has.
+    pub fn unused_epoch(&mut self, client: ClientId, unix_s: u64) -> Epoch {
+        let clock = u32::try_from(unix_s).ok().and_then(Epoch::new).unwrap_or(FIRST_EPOCH);
+        let above = match self.newest_of(client) {
+            Some(index) => self.at(index).id.epoch.next(),
+            None => Some(FIRST_EPOCH),
+        };
+        let mut epoch = above.map_or(clock, |above| above.max(clock));
+        while self.find(SessionId { client, epoch }).is_some() {
+            epoch = epoch.next().unwrap_or(FIRST_EPOCH);
+        }
+        epoch
+    }
+
+    /// Puts back a session from a checkpoint. Recovery does not refuse what was accepted before a lower maximum was set.
+    /// Returns false, and changes nothing, for a record that no session can have made.
+    pub fn restore(&mut self, record: &SessionRecord) -> bool {
+        let Some(session) = Session::restore(record) else { return false };
+        match self.find(record.id) {
+            Some(index) => *self.at(index) = session,
+            None => {
+                self.insert(session);
+            }
+        }
+        true
+    }
+
+    /// Applies a journaled entry, by the rules that accepted it. Applying an entry twice changes nothing.
+    pub fn replay(&mut self, entry: &Entry<'_>, service_s: u64) {
+        let id = entry.meta.session;
+        let base = Seq(entry.meta.seq.0.saturating_sub(u64::from(entry.meta.span)));
+        let known = self.find(id);
+        let index = match entry.kind {
+            EntryKind::Gap { from, to } => {
+                let index = known.unwrap_or_else(|| {
+                    self.insert(Session::new(id, Seq(from.0.saturating_sub(1)), None))
+                });
+                self.at(index).apply_gap(to);
+                index
+            }
+            EntryKind::Data => {
+                let index = known.unwrap_or_else(|| {
+                    self.insert(Session::new(id, Seq(base.0.saturating_sub(1)), None))
+                });
+                // The window may have been wider when the entry was accepted.
+                let judgement = self.at(index).receive(entry.meta.seq, base, entry.meta.skip, u16::MAX);
+                if judgement == Judgement::Stale {
+                    tracing::error!(session = %id, seq = %entry.meta.seq, "a journaled entry does not fit its session");
+                }
+                index
+            }
+        };
+        self.touch(index, service_s);
+    }
+
+    /// The sessions that changed since this was last called, for a checkpoint.
+    pub fn take_touched(&mut self) -> Vec<SessionRecord> {
+        let mut records = Vec::with_capacity(self.touched.len());
+        for index in std::mem::take(&mut self.touched) {
+            if let Some(session) = &mut self.sessions[index as usize] {
+                session.touched = false;
+                session.shrink();
+                records.push(session.record());
+            }
+        }
+        records
+    }
+
+    /// Whether a session changed since the last `take_touched`.
+    pub fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// Forgets sessions idle since before `before_s` seconds of service, looking at `count` of them from where the last
+    /// call stopped. Returns the forgotten ones; they must be taken out of the checkpoint.
+    pub fn expire(&mut self, before_s: u64, count: usize) -> Vec<SessionId> {
+        let mut expired = Vec::new();
+        for _ in 0..count.min(self.sessions.len()) {
+            let at = self.sweep % self.sessions.len();
+            self.sweep = at + 1;
+            let idle = self.sessions[at].as_ref().is_some_and(|s| s.last_active_s < before_s && !s.touched);
+            if idle && let Some(session) = self.sessions[at].take() {
+                self.remove(index(at), session.id);
+                expired.push(session.id);
+            }
+        }
+        expired
+    }
+
+    /// The latest activity of any session, in seconds of service: where service time goes on after a restart.
+    pub fn last_active_s(&self) -> u64 {
+        self.sessions.iter().flatten().map(|s| s.last_active_s).max().unwrap_or(0)
+    }
+
+    fn insert(&mut self, session: Session) -> u32 {
+        let id = session.id;
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.sessions[at as usize] = Some(session);
+                at
+            }
+            None => {
+                self.sessions.push(Some(session));
+                index(self.sessions.len() - 1)
+            }
+        };
+        let (sessions, hasher) = (&self.sessions, &self.hasher);
+        let id_of = |i: u32| sessions[i as usize].as_ref().expect("only live sessions are indexed").id;
+        self.by_id.insert_unique(hasher.hash_one(id), at, |&i| hasher.hash_one(id_of(i)));
+        let hash = hasher.hash_one(id.client);
+        match self.newest.find_mut(hash, |&i| id_of(i).client == id.client) {
+            Some(newest) if id_of(*newest).epoch < id.epoch => *newest = at,
+            Some(_) => {}
+            None => {
+                self.newest.insert_unique(hash, at, |&i| hasher.hash_one(id_of(i).client));
+            }
+        }
+        self.last = at;
+        at
+    }
+
+    /// Takes a session, already out of `sessions`, out of the indexes.
+    fn remove(&mut self, at: u32, id: SessionId) {
+        if let Ok(found) = self.by_id.find_entry(self.hasher.hash_one(id), |&i| i == at) {
+            found.remove();
+        }
+        if let Ok(found) = self.newest.find_entry(self.hasher.hash_one(id.client), |&i| i == at) {
+            // An older session of the client may live on, but it is not found by its client any more: the epoch that a
+            // HELLO then gets is above the time of day, and `unused_epoch` tries whether it is taken.
+            found.remove();
+        }
+        self.free.push(at);
+        self.last = u32::MAX;
+    }
+}
+
+const FIRST_EPOCH: Epoch = Epoch::new(1).expect("1 is not 0");
+
+/// An index into the table; `limits` keeps it far below 2³².
+fn index(at: usize) -> u32 {
+    u32::try_from(at).expect("the session table is bounded below 2^32")
+}
