@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::journal::ReadJournal;
+use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::types::Offset;
 
 mod connections;
@@ -50,6 +50,22 @@ pub trait AdminState: Send + Sync + 'static {
     fn journal(&self) -> &dyn ReadJournal;
     /// Every entry below is durable.
     fn end(&self) -> Offset;
+    /// What could not be processed.
+    fn dead_letters(&self) -> &dyn DeadLetters;
+    /// Gives a dead letter to its handler once more and deletes it when that succeeds. Waits for the answer, but not
+    /// for ever.
+    fn retry_dead(&self, letter: DeadLetter) -> Retried;
+}
+
+/// What became of another attempt with a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retried {
+    /// It is processed, durably, and is no dead letter any more.
+    Done,
+    /// The handler failed again, for this reason; the letter is as it was.
+    Failed(String),
+    /// No answer in time, or no lane that takes requests. It may still be processed.
+    Unanswered(String),
 }
 
 /// A snapshot of the server. With the configuration it makes `/api/status`.
