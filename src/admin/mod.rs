@@ -31,6 +31,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
+use connections::Patience;
 pub use guard::REQUEST_HEADER;
 
 /// How long connections get to finish when the server stops.
@@ -139,6 +140,15 @@ impl Admin {
     /// Binds the address and serves from a thread of its own. Nothing runs when an error is returned: the address is
     /// in use or not this machine's, or no thread could be started.
     pub fn start(address: SocketAddr, config: &Config, state: Arc<dyn AdminState>) -> io::Result<Self> {
+        Self::start_with(address, config, state, Patience::default())
+    }
+
+    fn start_with(
+        address: SocketAddr,
+        config: &Config,
+        state: Arc<dyn AdminState>,
+        patience: Patience,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -150,7 +160,7 @@ impl Admin {
         let (stop, stopping) = watch::channel(false);
         let router = routes::router(Arc::new(routes::Shared::new(state, config, address, stopping.clone())));
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            let served = runtime.block_on(connections::serve(listener, router, stopping));
+            let served = runtime.block_on(connections::serve(listener, router, patience, stopping));
             if let Err(error) = served {
                 tracing::error!(%error, "the admin interface cannot accept connections and is gone");
             }
