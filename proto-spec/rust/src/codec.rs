@@ -308,15 +308,18 @@ fn decode_data(body: &[u8], client: ClientId, epoch: u32, flags: u8, span: u16) 
         payload: &body[HEADER_LEN + 4..],
     };
     // What version 1 does not have is refused by its name, not taken for a broken batch.
-    if data.batch && data.is_supported() {
-        let mut records = Records::new(data.payload);
-        let first = records.next();
-        records.by_ref().for_each(drop);
-        if first.is_none() || records.broken {
-            return Err(DecodeError::BrokenBatch);
-        }
+    if data.batch && data.is_supported() && !is_batch(data.payload) {
+        return Err(DecodeError::BrokenBatch);
     }
     Ok(data)
+}
+
+/// Whether a payload is what BATCH promises: a run of at least one record that ends exactly at its end.
+pub fn is_batch(payload: &[u8]) -> bool {
+    let mut records = Records::new(payload);
+    let first = records.next();
+    records.by_ref().for_each(drop);
+    first.is_some() && !records.broken
 }
 
 impl<'a> Data<'a> {

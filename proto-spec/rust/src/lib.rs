@@ -11,8 +11,12 @@ extern crate std;
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+mod backoff;
 pub mod client;
 pub mod codec;
+mod congestion;
+mod random;
+mod rtt;
 mod types;
 #[cfg(feature = "alloc")]
 pub mod window;
