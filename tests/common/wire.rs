@@ -174,6 +174,15 @@ impl Wire {
 }
 
 impl Reply {
+    /// Whom it is for.
+    pub(crate) fn client(&self) -> ClientId {
+        match &self.is {
+            Is::Ack(ack) => ack.client,
+            Is::Reject(reject) => reject.client,
+            Is::Welcome(welcome) => welcome.client,
+        }
+    }
+
     fn parse(bytes: &[u8]) -> Self {
         let is = match codec::decode(bytes).unwrap_or_else(|error| panic!("{error:?}: {bytes:02x?}")) {
             Datagram::Ack(ack) => {
