@@ -28,8 +28,8 @@ pub const DATAGRAM_BYTES: RangeInclusive<u64> = MIN_LEN as u64..=DATAGRAM_LEN_MA
 pub const WINDOW: RangeInclusive<u64> = 1..=65_535;
 /// `sessions_max`, sessions.
 pub const SESSIONS: RangeInclusive<u64> = 1..=100_000_000;
-/// `session_ttl`, milliseconds: one minute to ten years.
-pub const SESSION_TTL_MS: RangeInclusive<u64> = 60_000..=10 * 366 * 86_400_000;
+/// `session_ttl`, milliseconds: one second to ten years.
+pub const SESSION_TTL_MS: RangeInclusive<u64> = 1_000..=10 * 366 * 86_400_000;
 /// `lanes`, threads.
 pub const LANES: RangeInclusive<u64> = 1..=256;
 /// `receivers`, sockets and threads for each address.
@@ -47,7 +47,7 @@ pub const RETAIN_BYTES: RangeInclusive<u64> = 0..=1024 * TIB;
 /// `reserve_bytes`, bytes of disk. Never 0: a commit that runs out of space is final.
 pub const RESERVE_BYTES: RangeInclusive<u64> = MIB..=1024 * TIB;
 /// `retry.attempts_max`, attempts.
-pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=1_000_000;
+pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=65_535;
 /// `retry.first_delay` and `retry.longest_delay`, milliseconds.
 pub const RETRY_DELAY_MS: RangeInclusive<u64> = 1..=86_400_000;
 /// `drain_timeout`, milliseconds.
@@ -58,15 +58,32 @@ pub const DRAIN_TIMEOUT_MS: RangeInclusive<u64> = 0..=3_600_000;
 /// Messages that one `recvmmsg` call can return.
 pub const RECEIVE_MESSAGES: usize = 64;
 /// Bytes for each of them: with GRO the kernel joins datagrams up to this.
-pub const RECEIVE_MESSAGE_BYTES: usize = 65_536;
+pub const RECEIVE_MESSAGE_BYTES: usize = 65_535;
+/// Bytes from one message's place in a slab to the next: not a power of two, so that the datagrams' first bytes do not
+/// all fall into the same sets of the processor's caches.
+pub const RECEIVE_STRIDE_BYTES: usize = RECEIVE_MESSAGE_BYTES + 1 + 192;
 /// Slabs of that many messages that a receiver owns; with none free it stops reading.
 pub const SLABS_PER_RECEIVER: usize = 4;
 /// Blocks that wait in a lane's channel. When it is full the lane reads the journal instead.
 pub const LANE_CHANNEL_BLOCKS: usize = 8;
 /// Bytes that a lane reads back from the journal at once (or one block, if that is longer).
 pub const LANE_READ_BYTES: usize = 4 * 1024 * 1024;
+/// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
+pub const RECEIVE_WAIT_MS: u16 = 50;
+/// Sessions that may wait for one commit's acks before the block is committed whatever its size.
+pub const PENDING_ACKS_MAX: usize = 65_536;
+/// Sessions looked at for expiry with each checkpoint.
+pub const SESSIONS_SWEPT: usize = 16_384;
+/// `retry_after_ms` of REJECT 6: the table of sessions empties slowly.
+pub const BUSY_RETRY_MS: u32 = 5_000;
+/// `retry_after_ms` of REJECT 7: space may be back soon.
+pub const STORAGE_RETRY_MS: u32 = 1_000;
+/// Free space is read this often, in microseconds, while the server works,
+pub const SPACE_CHECK_US: u64 = 250_000;
+/// and after so many bytes of blocks: far less than any sensible reserve.
+pub const SPACE_CHECK_BYTES: u64 = 32 * MIB;
 /// Replies that one `sendmmsg` call takes.
-pub const REPLY_MESSAGES: usize = 1024;
+pub const REPLY_MESSAGES: usize = 256;
 /// Bytes of a session in the table without its bitmap: key, state, address, the table's own overhead and slack.
 pub const SESSION_BYTES: usize = 256;
 
@@ -91,6 +108,12 @@ pub const ADMIN_READ_BYTES: usize = 256 * 1024;
 pub const ADMIN_ENTRIES: usize = 10_000;
 /// Dead letters in one answer of `/api/dead`.
 pub const ADMIN_DEAD_LETTERS: usize = 1_000;
+/// Threads that read the journal and the dead letters for requests.
+pub const ADMIN_READERS: usize = 8;
+/// Milliseconds in which a request's head must have come, the wait for it on an idle connection included.
+pub const ADMIN_HEAD_MS: u64 = 10_000;
+/// Milliseconds after which a peer that takes nothing of its answer is cut off.
+pub const ADMIN_STALL_MS: u64 = 60_000;
 /// Bytes of a request's head; a longer one is refused.
 pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
 /// Bytes of a request's body. No request needs one.
@@ -135,9 +158,9 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     add(
         "receive slabs",
         format!(
-            "{sockets} sockets x {SLABS_PER_RECEIVER} slabs x {RECEIVE_MESSAGES} messages x {RECEIVE_MESSAGE_BYTES} B"
+            "{sockets} sockets x {SLABS_PER_RECEIVER} slabs x {RECEIVE_MESSAGES} messages x {RECEIVE_STRIDE_BYTES} B"
         ),
-        &[sockets, SLABS_PER_RECEIVER as u64, RECEIVE_MESSAGES as u64, RECEIVE_MESSAGE_BYTES as u64],
+        &[sockets, SLABS_PER_RECEIVER as u64, RECEIVE_MESSAGES as u64, RECEIVE_STRIDE_BYTES as u64],
     );
     add(
         "socket buffers (kernel)",

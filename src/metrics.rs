@@ -68,6 +68,10 @@ pub struct Metrics {
     pub retries: Counter,
     /// Records that became dead letters.
     pub dead_letters: Counter,
+    /// Times a handler could not flush, or found its sink away.
+    pub sink_failures: Counter,
+    /// 1 while a lane waits for its sink, else 0.
+    pub lane_down: Family<LaneLabel, Gauge>,
     /// Panics of handlers, contained.
     pub handler_panics: Counter,
     /// Times a lane read blocks back from the journal, because its channel was full or the server had restarted.
@@ -99,6 +103,8 @@ impl Metrics {
             processed: Family::default(),
             retries: Counter::default(),
             dead_letters: Counter::default(),
+            sink_failures: Counter::default(),
+            lane_down: Family::default(),
             handler_panics: Counter::default(),
             lane_journal_reads: Counter::default(),
         };
@@ -125,6 +131,8 @@ impl Metrics {
         r.register("processed_records", "Records that handlers finished", m.processed.clone());
         r.register("retries", "Times a handler asked to see a record again", m.retries.clone());
         r.register("dead_letters", "Records that became dead letters", m.dead_letters.clone());
+        r.register("sink_failures", "Times a sink could not be written", m.sink_failures.clone());
+        r.register("lane_down", "1 while a lane waits for its sink", m.lane_down.clone());
         r.register("handler_panics", "Panics of handlers, contained", m.handler_panics.clone());
         r.register("lane_journal_reads", "Times a lane read back from the journal", m.lane_journal_reads.clone());
         metrics

@@ -4,6 +4,7 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
@@ -57,9 +58,9 @@ impl Args for ConfigArgs {
             .help("TOML file with any of the keys below (without the dashes, with underscores)");
         let defaults = Config::default();
         let mut tuning = false;
-        KEYS.iter().fold(command.arg(config), |command, key| {
+        KEYS.iter().zip(FLAGS.iter()).fold(command.arg(config), |command, (key, flag)| {
             tuning |= key.name == FIRST_TUNING_KEY;
-            let arg = flag(key, &defaults);
+            let arg = argument(key, flag, &defaults);
             command.arg(if tuning { arg.help_heading("Tuning").hide_short_help(true) } else { arg })
         })
     }
@@ -69,13 +70,16 @@ impl Args for ConfigArgs {
     }
 }
 
-fn flag(key: &'static Key, defaults: &Config) -> Arg {
+/// The flags' names, in the order of the keys. clap wants them to live as long as the program.
+static FLAGS: LazyLock<Vec<String>> = LazyLock::new(|| KEYS.iter().map(Key::flag).collect());
+
+fn argument(key: &'static Key, flag: &'static str, defaults: &Config) -> Arg {
     let default = match key.show_plain(defaults) {
         none if none.is_empty() => "all".to_owned(),
         default => default,
     };
     let arg = Arg::new(key.name)
-        .long(key.flag())
+        .long(flag)
         .value_name(key.value)
         .help(format!("{} [default: {default}] [env: {}]", key.help, key.variable()));
     match key {

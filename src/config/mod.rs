@@ -82,7 +82,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// Attempts in all, the first included, before the record becomes a dead letter. Default 10.
-    pub attempts_max: u32,
+    pub attempts_max: u16,
     /// Before the second attempt; doubles from then on, with jitter. Default 100 ms.
     pub first_delay: Duration,
     /// The delay grows no longer than this. Default 30 s.

@@ -1,1 +1,293 @@
 //! A journal in memory, with faults, for tests and the simulator.
+//!
+//! A [`MemoryDisk`] stands for the data directory: it outlives the journals that are opened on it, and holds just what
+//! their commits have synced. It can be made to fail, to be slow (a hook runs while a commit is in flight) and to be full.
+//! Blocks are those of [`super::block`], built and verified by the same code as on disk. There is no clock: a block's
+//! time is that of its newest arrival.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::block::Place;
+use super::{
+    Block, BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Durable, Extent, Journal, LaneMark, Opened,
+    ReadJournal, Replay, SessionRecord, StorageError,
+};
+use crate::types::{Offset, SessionId};
+
+/// What becomes of a write that a hook was asked about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteFate {
+    /// It becomes durable when the hook returns.
+    Durable,
+    /// It fails, and is not on the disk.
+    FailedAndLost,
+    /// It fails, and is on the disk all the same: a later start finds it.
+    FailedButWritten,
+}
+
+/// A write in flight, as a hook sees it.
+#[derive(Clone, Copy, Debug)]
+pub enum Write<'a> {
+    /// A commit, with its block if it has entries.
+    Commit(Option<&'a Block>),
+    /// A checkpoint.
+    Checkpoint(&'a Checkpoint),
+    /// A dead letter is put or deleted.
+    DeadLetter(DeadLetterId),
+}
+
+type Hook = Box<dyn FnMut(Write<'_>) -> WriteFate + Send>;
+
+/// What survives a crash. Clones are the same disk.
+#[derive(Clone, Default)]
+pub struct MemoryDisk {
+    synced: Arc<Mutex<Synced>>,
+    /// Apart from `synced`, so that a hook may look at the disk while it runs.
+    faults: Arc<Mutex<Faults>>,
+}
+
+#[derive(Default)]
+struct Synced {
+    blocks: VecDeque<Arc<Block>>,
+    sessions: BTreeMap<SessionId, SessionRecord>,
+    dead: BTreeMap<DeadLetterId, DeadLetter>,
+    lanes: Vec<LaneMark>,
+    checkpoint_at: Offset,
+    low: Offset,
+    end: Offset,
+    last_checksum: u32,
+    /// Raised by a crash: writers of an earlier one no longer reach the disk.
+    generation: u64,
+}
+
+struct Faults {
+    hook: Option<Hook>,
+    free_bytes: u64,
+    failed: Option<StorageError>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { hook: None, free_bytes: u64::MAX, failed: None }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemoryDisk {
+    /// Opens the journal as the disk holds it, as after a start of the server. An earlier journal on the same disk is cut
+    /// off, as by a crash.
+    pub fn open(&self, replay: &mut dyn FnMut(Replay<'_>)) -> Opened<MemoryJournal> {
+        self.crash();
+        lock(&self.faults).failed = None;
+        let synced = lock(&self.synced);
+        synced.sessions.values().for_each(|session| replay(Replay::Session(session.clone())));
+        let mut extents = Vec::new();
+        for block in &synced.blocks {
+            Extent::add(&mut extents, block);
+            if block.end() > synced.checkpoint_at {
+                replay(Replay::Block(block));
+            }
+        }
+        let handle = Handle { disk: self.clone(), generation: synced.generation };
+        Opened {
+            reader: Arc::new(self.clone()),
+            dead: Arc::new(handle.clone()),
+            lanes: synced.lanes.clone(),
+            checkpoint_at: synced.checkpoint_at,
+            low: synced.low,
+            end: synced.end,
+            extents,
+            given_up: Vec::new(),
+            journal: MemoryJournal { handle },
+        }
+    }
+
+    /// Cuts off every journal that is open on this disk: what they have not synced is lost, and their writes fail.
+    pub fn crash(&self) {
+        lock(&self.synced).generation += 1;
+    }
+
+    /// Runs `hook` in each write, before it becomes durable; what it returns decides the write's fate. It may block, and
+    /// look at what has been sent meanwhile. Replaces an earlier hook.
+    pub fn on_write(&self, hook: impl FnMut(Write<'_>) -> WriteFate + Send + 'static) {
+        lock(&self.faults).hook = Some(Box::new(hook));
+    }
+
+    /// What [`Journal::free_bytes`] reports from now on.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        lock(&self.faults).free_bytes = bytes;
+    }
+
+    /// Every entry below is durable.
+    pub fn end(&self) -> Offset {
+        lock(&self.synced).end
+    }
+
+    /// The lowest entry kept.
+    pub fn low(&self) -> Offset {
+        lock(&self.synced).low
+    }
+
+    /// The durable state of a session.
+    pub fn session(&self, id: SessionId) -> Option<SessionRecord> {
+        lock(&self.synced).sessions.get(&id).cloned()
+    }
+
+    /// The durable state of the lanes.
+    pub fn lanes(&self) -> Vec<LaneMark> {
+        lock(&self.synced).lanes.clone()
+    }
+}
+
+/// One opening of the disk.
+#[derive(Clone)]
+struct Handle {
+    disk: MemoryDisk,
+    generation: u64,
+}
+
+impl Handle {
+    /// Asks the hook, then applies the change, all of it or nothing. The first failure is final.
+    fn write(&self, action: String, write: Write<'_>, apply: impl FnOnce(&mut Synced)) -> Result<(), StorageError> {
+        let mut faults = lock(&self.disk.faults);
+        if let Some(failed) = &faults.failed {
+            return Err(failed.clone());
+        }
+        let fate = faults.hook.as_mut().map_or(WriteFate::Durable, |hook| hook(write));
+        let mut synced = lock(&self.disk.synced);
+        if synced.generation != self.generation {
+            return Err(StorageError::new(action, "the machine has crashed"));
+        }
+        if fate != WriteFate::FailedAndLost {
+            apply(&mut synced);
+        }
+        if fate == WriteFate::Durable {
+            return Ok(());
+        }
+        let error = StorageError::new(action, "injected fault");
+        faults.failed = Some(error.clone());
+        Err(error)
+    }
+
+    /// A failure of the caller's making, final like the others.
+    fn refuse(&self, error: StorageError) -> StorageError {
+        lock(&self.disk.faults).failed.get_or_insert(error).clone()
+    }
+}
+
+/// The writer on a [`MemoryDisk`].
+pub struct MemoryJournal {
+    handle: Handle,
+}
+
+impl Journal for MemoryJournal {
+    fn end(&self) -> Offset {
+        self.handle.disk.end()
+    }
+
+    fn durable(&self) -> Durable {
+        Durable { block: None, end: self.end() }
+    }
+
+    fn commit(&mut self, block: &mut BlockBuilder, sessions: &[SessionRecord]) -> Result<Durable, StorageError> {
+        let (first, previous_checksum) = {
+            let synced = lock(&self.handle.disk.synced);
+            (synced.end, synced.last_checksum)
+        };
+        let action = format!("commit of the block at offset {first}");
+        let place = Place { first, previous_checksum, committed_unix_us: block.newest_arrival_unix_us() };
+        let built = match block.is_empty() {
+            true => None,
+            false => match block.build(place) {
+                Ok(built) => Some(Arc::new(built)),
+                Err(error) => return Err(self.handle.refuse(StorageError::new(action, error))),
+            },
+        };
+        block.clear();
+        let mut end = first;
+        self.handle.write(action, Write::Commit(built.as_deref()), |synced| {
+            synced.sessions.extend(sessions.iter().map(|session| (session.id, session.clone())));
+            if let Some(block) = &built {
+                synced.end = block.end();
+                synced.last_checksum = block.checksum();
+                synced.blocks.push_back(block.clone());
+            }
+            end = synced.end;
+        })?;
+        Ok(Durable { block: built, end })
+    }
+
+    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
+        let action = format!("checkpoint at offset {}", checkpoint.at);
+        if let Err(problem) = checkpoint.verify(self.end()) {
+            return Err(self.handle.refuse(StorageError::new(action, problem)));
+        }
+        self.handle.write(action, Write::Checkpoint(checkpoint), |synced| {
+            synced.sessions.extend(checkpoint.sessions.iter().map(|session| (session.id, session.clone())));
+            checkpoint.expired.iter().for_each(|id| drop(synced.sessions.remove(id)));
+            synced.lanes.clone_from(&checkpoint.lanes);
+            synced.checkpoint_at = checkpoint.at;
+            while synced.blocks.front().is_some_and(|block| block.end() <= checkpoint.trim_below) {
+                synced.blocks.pop_front();
+            }
+            synced.low = synced.blocks.front().map_or(synced.end, |block| block.first());
+        })
+    }
+
+    fn free_bytes(&self) -> Result<u64, StorageError> {
+        Ok(lock(&self.handle.disk.faults).free_bytes)
+    }
+}
+
+impl ReadJournal for MemoryDisk {
+    fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Arc<Block>>, StorageError> {
+        let synced = lock(&self.synced);
+        let start = synced.blocks.partition_point(|block| block.end() <= from);
+        let mut bytes = 0;
+        let mut blocks = Vec::new();
+        for block in synced.blocks.range(start..) {
+            blocks.push(block.clone());
+            bytes += block.size();
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(blocks)
+    }
+}
+
+impl DeadLetters for Handle {
+    fn put(&self, letter: &DeadLetter) -> Result<(), StorageError> {
+        let action = format!("putting a dead letter for entry {}", letter.id.offset);
+        self.write(action, Write::DeadLetter(letter.id), |synced| {
+            synced.dead.insert(letter.id, letter.clone());
+        })
+    }
+
+    fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
+        Ok(lock(&self.disk.synced).dead.range(from..).take(limit).map(|(_, letter)| letter.clone()).collect())
+    }
+
+    fn get(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StorageError> {
+        Ok(lock(&self.disk.synced).dead.get(&id).cloned())
+    }
+
+    fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
+        let action = format!("deleting the dead letter of entry {}", id.offset);
+        let mut found = false;
+        self.write(action, Write::DeadLetter(id), |synced| found = synced.dead.remove(&id).is_some())?;
+        Ok(found)
+    }
+
+    fn count(&self) -> u64 {
+        lock(&self.disk.synced).dead.len() as u64
+    }
+}
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

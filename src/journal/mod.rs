@@ -11,10 +11,18 @@ use duragram_proto::Seq;
 use crate::types::{Offset, SessionId};
 
 pub mod block;
+mod dead;
+mod error;
+mod files;
 pub mod memory;
+mod record;
 pub mod rocks;
+#[cfg(test)]
+mod testing;
 
-pub use block::{Block, BlockBuilder, Entry, EntryKind};
+pub use block::{Block, BlockBuilder, BlockError, Entry, EntryKind, EntryMeta};
+pub use dead::{DeadLetter, DeadLetterId, DeadLetters};
+pub use error::{Damage, DamagePlace, OpenError, StorageError};
 
 /// Proof that a commit is on disk. Only this module can make one; acks are made from it alone.
 #[derive(Debug)]
@@ -74,6 +82,25 @@ pub struct Checkpoint {
     pub trim_below: Offset,
 }
 
+impl Checkpoint {
+    /// What keeps a wrong caller from deleting what is still needed; the journal refuses such a checkpoint.
+    fn verify(&self, end: Offset) -> Result<(), String> {
+        let Self { at, trim_below, .. } = self;
+        if *at > end {
+            return Err(format!("it claims entries that are not durable: the journal ends at {end}"));
+        }
+        if trim_below > at {
+            return Err(format!("it would trim up to {trim_below}, above itself"));
+        }
+        match self.lanes.iter().map(|lane| lane.watermark).min() {
+            Some(lowest) if *trim_below > lowest => {
+                Err(format!("it would trim up to {trim_below}, above the lowest watermark {lowest}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The storage of the journal. One writer: `&mut self`.
 pub trait Journal: Send {
     /// The offset that the next entry gets.
@@ -103,12 +130,57 @@ pub trait ReadJournal: Send + Sync {
     fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Arc<Block>>, StorageError>;
 }
 
-/// The storage failed. Whether the last write is on disk is unknown; the journal is poisoned.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{action}: {cause}")]
-pub struct StorageError {
-    /// What was attempted, such as "commit of the block at offset 7".
-    pub action: String,
-    /// What the storage said.
-    pub cause: String,
+/// What opening a journal hands to the session code, in this order: the sessions of the last checkpoint, then every block
+/// that holds an entry from the checkpoint's offset on. Entries may be in the sessions' state already: applying one twice
+/// must change nothing.
+#[derive(Debug)]
+pub enum Replay<'a> {
+    /// A session as the last checkpoint or a later commit wrote it.
+    Session(SessionRecord),
+    /// The next block, verified.
+    Block(&'a Block),
+}
+
+/// A journal that was opened, and what is known of it.
+pub struct Opened<J> {
+    /// For the one writer.
+    pub journal: J,
+    /// For everyone who reads committed blocks.
+    pub reader: Arc<dyn ReadJournal>,
+    /// For the lanes and the operator.
+    pub dead: Arc<dyn DeadLetters>,
+    /// The lanes of the last checkpoint; none before the first.
+    pub lanes: Vec<LaneMark>,
+    /// The offset of the last checkpoint.
+    pub checkpoint_at: Offset,
+    /// The lowest entry kept.
+    pub low: Offset,
+    /// The offset that the next entry gets.
+    pub end: Offset,
+    /// All blocks from `low` to `end`, summed up.
+    pub extents: Vec<Extent>,
+    /// What was given up because the operator accepted it (`accept_loss`). To be logged.
+    pub given_up: Vec<Damage>,
+}
+
+/// Neighbouring blocks, summed up: whole blocks until they come to [`EXTENT_BYTES`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// The first entry of the first block.
+    pub first: Offset,
+    /// Bytes of the blocks.
+    pub bytes: u64,
+}
+
+/// Bytes of blocks that make up one [`Extent`], so that a journal's summary takes 16 bytes of memory for each mebibyte.
+pub const EXTENT_BYTES: u64 = 1 << 20;
+
+impl Extent {
+    /// Adds the block that follows.
+    fn add(extents: &mut Vec<Self>, block: &Block) {
+        match extents.last_mut() {
+            Some(last) if last.bytes < EXTENT_BYTES => last.bytes += block.size() as u64,
+            _ => extents.push(Self { first: block.first(), bytes: block.size() as u64 }),
+        }
+    }
 }

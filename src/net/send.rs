@@ -10,8 +10,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 use crate::metrics::Metrics;
 use crate::net::{Outbox, Transmit};
 
-/// Replies in one system call.
-const REPLIES: usize = 256;
+const REPLIES: usize = crate::limits::REPLY_MESSAGES;
 
 /// Sends replies through the sockets on which the requests came in.
 pub struct Sender {

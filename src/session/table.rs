@@ -115,14 +115,16 @@ impl SessionTable {
     }
 
     /// Puts back a session from a checkpoint. Recovery does not refuse what was accepted before a lower maximum was set.
-    pub fn restore(&mut self, record: &SessionRecord) {
-        let session = Session::restore(record);
+    /// Returns false, and changes nothing, for a record that no session can have made.
+    pub fn restore(&mut self, record: &SessionRecord) -> bool {
+        let Some(session) = Session::restore(record) else { return false };
         match self.find(record.id) {
             Some(index) => *self.at(index) = session,
             None => {
                 self.insert(session);
             }
         }
+        true
     }
 
     /// Applies a journaled entry, by the rules that accepted it. Applying an entry twice changes nothing.

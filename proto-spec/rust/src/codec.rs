@@ -335,7 +335,7 @@ impl<'a> Data<'a> {
 
     /// The application's records: the whole payload, or each record of a batch.
     pub fn records(&self) -> Records<'a> {
-        if self.batch { Records::new(self.payload) } else { Records { rest: self.payload, whole: true, broken: false } }
+        if self.batch { Records::new(self.payload) } else { Records::whole(self.payload) }
     }
 }
 
@@ -351,6 +351,11 @@ impl<'a> Records<'a> {
     /// Over a batch: each record is `len` u16 and `len` bytes. Ends early where the run is broken.
     pub fn new(batch: &'a [u8]) -> Self {
         Self { rest: batch, whole: false, broken: false }
+    }
+
+    /// Over a payload that is one record, also when it is empty.
+    pub fn whole(payload: &'a [u8]) -> Self {
+        Self { rest: payload, whole: true, broken: false }
     }
 }
 

@@ -1,0 +1,170 @@
+//! What can be wrong with a data directory, in words for the operator who has to act.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::types::Offset;
+
+/// The storage failed. Whether the last write is on disk is unknown; the journal is poisoned.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{action}: {cause}")]
+pub struct StorageError {
+    /// What was attempted, such as "commit of the block at offset 7".
+    pub action: String,
+    /// What the storage said.
+    pub cause: String,
+}
+
+impl StorageError {
+    pub(super) fn new(action: impl Into<String>, cause: impl fmt::Display) -> Self {
+        Self { action: action.into(), cause: cause.to_string() }
+    }
+}
+
+/// Why a data directory was not opened. Nothing in it was changed, unless the variant says otherwise.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory that should hold the data directory does not exist.
+    #[error("cannot create the data directory {}: its parent directory does not exist", path.display())]
+    MissingParent {
+        /// The data directory asked for.
+        path: PathBuf,
+    },
+    /// The offline tools only look; they do not create.
+    #[error("there is no data directory {}", path.display())]
+    Missing {
+        /// The data directory asked for.
+        path: PathBuf,
+    },
+    /// Something else lives there.
+    #[error("{} is not a data directory of Duragram ({found}); choose an empty or new directory", path.display())]
+    NotOurs {
+        /// The data directory asked for.
+        path: PathBuf,
+        /// What is there instead.
+        found: String,
+    },
+    /// A later version of this program wrote it.
+    #[error("{} has format {found}, this program knows format {known}: start a newer version of Duragram", path.display())]
+    NewerFormat {
+        /// The data directory.
+        path: PathBuf,
+        /// The format in the directory.
+        found: u32,
+        /// The newest format of this program.
+        known: u32,
+    },
+    /// A running server owns it, or an offline tool is reading it.
+    #[error("{} is in use by another process", path.display())]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// No right to write, or a file system mounted read-only.
+    #[error("cannot write to the data directory {}: {cause}", path.display())]
+    NotWritable {
+        /// The data directory, or what in it cannot be written.
+        path: PathBuf,
+        /// What the operating system said.
+        cause: String,
+    },
+    /// Data that was acked is damaged or missing.
+    #[error("the journal is damaged: {0}. {ADVICE}")]
+    Damaged(Damage),
+    /// The operating system or RocksDB refused something that has nothing to do with damage. Opening may have begun to
+    /// write: RocksDB's own recovery, which keeps all data.
+    #[error("{action}: {cause}")]
+    Storage {
+        /// What was attempted.
+        action: String,
+        /// What was said.
+        cause: String,
+    },
+}
+
+const ADVICE: &str = "Nothing was changed. Look closer with `duragram journal verify`; then restore the data directory \
+                      from a backup, or start once with `accept_loss`, which keeps all that is good and sets the \
+                      damaged database aside";
+
+impl OpenError {
+    pub(super) fn storage(action: impl Into<String>, cause: impl fmt::Display) -> Self {
+        Self::Storage { action: action.into(), cause: cause.to_string() }
+    }
+}
+
+impl From<Damage> for OpenError {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
+    }
+}
+
+/// One finding: something that was durable and is not what it was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// Where.
+    pub place: DamagePlace,
+    /// What is wrong.
+    pub problem: String,
+    /// Files of the data directory that are concerned, where known.
+    pub files: Vec<String>,
+}
+
+/// What a finding concerns.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DamagePlace {
+    /// Entries `from..to` of the journal; without `to`, all from `from` on.
+    Entries {
+        /// The first.
+        from: Offset,
+        /// The first good one after them.
+        to: Option<Offset>,
+    },
+    /// One record of a column family.
+    Record {
+        /// Its column family.
+        family: &'static str,
+        /// Its key.
+        key: Vec<u8>,
+    },
+    /// One file beside the database.
+    File(&'static str),
+    /// The database as a whole.
+    Database,
+}
+
+impl Damage {
+    pub(super) fn new(place: DamagePlace, problem: impl fmt::Display) -> Self {
+        Self { place, problem: problem.to_string(), files: Vec::new() }
+    }
+
+    pub(super) fn in_files(self, files: Vec<String>) -> Self {
+        Self { files, ..self }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.problem)?;
+        if !self.files.is_empty() {
+            write!(f, " (in {})", self.files.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for DamagePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entries { from, to: Some(to) } if to.since(*from) == 1 => write!(f, "entry {from}"),
+            Self::Entries { from, to: Some(to) } => write!(f, "entries {from} to {}", to.0.saturating_sub(1)),
+            Self::Entries { from, to: None } => write!(f, "entries from {from} on"),
+            Self::Record { family, key } => {
+                write!(f, "record ")?;
+                key.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                write!(f, " of `{family}`")
+            }
+            Self::File(name) => write!(f, "file `{name}`"),
+            Self::Database => write!(f, "the database"),
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! What lies in the data directory beside the database: the marker that says whose it is, the lock, the witness.
+//!
+//! | name | holds |
+//! |---|---|
+//! | `DURAGRAM` | the marker: one line of text with the directory's format; written first, never changed |
+//! | `lock` | nothing; locked by a running server, shared by offline tools |
+//! | `witness` | one line of text: the offset below which entries are known to be durable, and a checksum |
+//! | `rocksdb/` | the database |
+//! | `rocksdb.new/` | a database being made; worth nothing before it is renamed |
+//! | `rocksdb.damaged-…/` | what an operator gave up, untouched |
+//!
+//! The database cannot tell a torn tail from lost data; the witness can, since it was written by other means.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::error::{Damage, DamagePlace, OpenError, StorageError};
+use crate::types::Offset;
+
+/// The format of the data directory that this program writes, and the only one that it reads.
+pub const DIRECTORY_FORMAT: u32 = 1;
+
+const MARKER: &str = "DURAGRAM";
+const LOCK: &str = "lock";
+const WITNESS: &str = "witness";
+const DATABASE: &str = "rocksdb";
+const DATABASE_NEW: &str = "rocksdb.new";
+const DATABASE_DAMAGED: &str = "rocksdb.damaged-";
+/// Found at the root of a file system; no sign of another program.
+const LOST_AND_FOUND: &str = "lost+found";
+const MARKER_TEXT: &str = "duragram data directory, format ";
+
+/// A data directory that this process holds: no server can open it meanwhile.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    path: PathBuf,
+    /// Released when the file is closed. `None`: an offline tool found no lock file, so there is no server.
+    _lock: Option<File>,
+}
+
+impl DataDir {
+    /// Takes the directory for a server, alone; creates it where there is none.
+    pub(super) fn claim(path: &Path) -> Result<Self, OpenError> {
+        match fs::create_dir(path) {
+            Ok(()) => sync_dir(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+                .map_err(|error| unwritable(path, &error))?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(OpenError::MissingParent { path: path.into() });
+            }
+            Err(error) => return Err(unwritable(path, &error)),
+        }
+        // Before anything is written, so that another program's directory stays as it is.
+        let marked = is_marked(path)?;
+        let lock_path = path.join(LOCK);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.map_err(|error| unwritable(&lock_path, &error))?;
+        lock.try_lock().map_err(|error| lock_failed(path, error))?;
+        // Marked by another server between the look and the lock: then it is there now.
+        if marked || is_marked(path)? {
+            verify_marker(path)?;
+        } else {
+            replace_file(path, MARKER, &format!("{MARKER_TEXT}{DIRECTORY_FORMAT}\n"))
+                .map_err(|error| unwritable(&path.join(MARKER), &error))?;
+        }
+        Ok(Self { path: path.into(), _lock: Some(lock) })
+    }
+
+    /// Takes the directory for an offline tool, together with others of its kind. Changes nothing.
+    pub(super) fn look(path: &Path) -> Result<Self, OpenError> {
+        if !path.exists() {
+            return Err(OpenError::Missing { path: path.into() });
+        }
+        if !is_marked(path)? {
+            return Err(OpenError::NotOurs { path: path.into(), found: format!("it has no file `{MARKER}`") });
+        }
+        let lock = match File::open(path.join(LOCK)) {
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(OpenError::storage(format!("opening {}", path.join(LOCK).display()), error)),
+        };
+        if let Some(lock) = &lock {
+            lock.try_lock_shared().map_err(|error| lock_failed(path, error))?;
+        }
+        verify_marker(path)?;
+        Ok(Self { path: path.into(), _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the database is.
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join(DATABASE)
+    }
+
+    /// Where a database is made before [`adopt_new_database`](Self::adopt_new_database). Removes what a crash left.
+    pub(super) fn new_database(&self) -> io::Result<PathBuf> {
+        let path = self.path.join(DATABASE_NEW);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(path),
+        }
+    }
+
+    /// Puts the new database in the place of the database, and the old one, if there is one, aside under `reason`.
+    ///
+    /// A crash in between leaves the new one complete and no database:
+    /// [`finish_adoption`](Self::finish_adoption) goes on from there.
+    pub(super) fn adopt_new_database(&self, reason: &str) -> io::Result<()> {
+        sync_dir(&self.path.join(DATABASE_NEW))?;
+        if self.database().exists() {
+            fs::rename(self.database(), self.path.join(format!("{DATABASE_DAMAGED}{reason}")))?;
+            sync_dir(&self.path)?;
+        }
+        fs::rename(self.path.join(DATABASE_NEW), self.database())?;
+        sync_dir(&self.path)
+    }
+
+    /// Goes on where a crash interrupted [`adopt_new_database`](Self::adopt_new_database) after it had put a damaged
+    /// database aside: the new one was complete by then.
+    pub(super) fn finish_adoption(&self) -> io::Result<()> {
+        let mut names = fs::read_dir(&self.path)?.map(|entry| entry.map(|entry| entry.file_name()));
+        let aside = names.any(|name| name.is_ok_and(|name| name.to_string_lossy().starts_with(DATABASE_DAMAGED)));
+        if aside && !self.database().exists() && self.path.join(DATABASE_NEW).exists() {
+            fs::rename(self.path.join(DATABASE_NEW), self.database())?;
+            sync_dir(&self.path)?;
+        }
+        Ok(())
+    }
+
+    /// The last witness; `None` when there is none.
+    pub(super) fn witness(&self) -> Result<Option<Offset>, Damage> {
+        let damaged = |problem: &dyn std::fmt::Display| Damage::new(DamagePlace::File(WITNESS), problem);
+        let text = match fs::read(self.path.join(WITNESS)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(damaged(&error)),
+        };
+        let end = str::from_utf8(&text).ok().and_then(|text| text.split(' ').nth(1)).and_then(|end| end.parse().ok());
+        match end.map(Offset) {
+            Some(end) if witness_text(end).as_bytes() == text => Ok(Some(end)),
+            _ => Err(damaged(&"it is not what was written")),
+        }
+    }
+
+    /// Replaces the witness, durably: every entry below `end` is on disk.
+    pub(super) fn write_witness(&self, end: Offset) -> io::Result<()> {
+        replace_file(&self.path, WITNESS, &witness_text(end))
+    }
+
+    /// Bytes that this process may still write on the directory's file system.
+    pub(super) fn free_bytes(&self) -> Result<u64, StorageError> {
+        let stat = nix::sys::statvfs::statvfs(&self.path)
+            .map_err(|error| StorageError::new("asking for the free space of the data directory", error))?;
+        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+}
+
+/// Whether the marker is there. An error when something else is instead.
+fn is_marked(path: &Path) -> Result<bool, OpenError> {
+    let not_ours = |found: String| OpenError::NotOurs { path: path.into(), found };
+    let names = match fs::read_dir(path) {
+        Ok(names) => names.collect::<io::Result<Vec<_>>>(),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(not_ours("it is no directory".into())),
+        Err(error) => Err(error),
+    };
+    let names = names.map_err(|error| OpenError::storage(format!("reading {}", path.display()), error))?;
+    let names: Vec<_> = names.iter().map(fs::DirEntry::file_name).collect();
+    if names.iter().any(|name| name == MARKER) {
+        return Ok(true);
+    }
+    // What the very first start leaves when it is interrupted.
+    let marker_new = format!("{MARKER}.new");
+    let harmless = [LOCK, &marker_new, LOST_AND_FOUND];
+    match names.iter().find(|name| !harmless.iter().any(|harmless| name == harmless)) {
+        Some(other) => Err(not_ours(format!("it has no file `{MARKER}` but `{}`", other.display()))),
+        None => Ok(false),
+    }
+}
+
+fn verify_marker(path: &Path) -> Result<(), OpenError> {
+    let damaged = |problem: &dyn std::fmt::Display| Damage::new(DamagePlace::File(MARKER), problem).into();
+    let text = fs::read(path.join(MARKER)).map_err(|error| damaged(&error))?;
+    let format = str::from_utf8(&text).ok().and_then(|text| text.strip_prefix(MARKER_TEXT)?.strip_suffix('\n'));
+    match format.and_then(|format| format.parse().ok()) {
+        Some(DIRECTORY_FORMAT) => Ok(()),
+        Some(found) if found > DIRECTORY_FORMAT => {
+            Err(OpenError::NewerFormat { path: path.into(), found, known: DIRECTORY_FORMAT })
+        }
+        _ => Err(damaged(&"it is not what was written")),
+    }
+}
+
+fn witness_text(end: Offset) -> String {
+    let text = format!("end {end}");
+    format!("{text} crc32 {:08x}\n", crc32fast::hash(text.as_bytes()))
+}
+
+/// After a crash there is either the old file or the new one, whole.
+fn replace_file(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    let mut file = File::create(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, dir.join(name))?;
+    sync_dir(dir)
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn lock_failed(path: &Path, error: TryLockError) -> OpenError {
+    match error {
+        TryLockError::WouldBlock => OpenError::Locked { path: path.into() },
+        TryLockError::Error(error) => OpenError::storage(format!("locking {}", path.join(LOCK).display()), error),
+    }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> OpenError {
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            OpenError::NotWritable { path: path.into(), cause: error.to_string() }
+        }
+        _ => OpenError::storage(format!("creating {}", path.display()), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(path: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_directory_is_claimed_once_at_a_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("data");
+        let held = DataDir::claim(&path).unwrap();
+        assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
+        assert_eq!(DataDir::look(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
+        drop(held);
+        let tools = [DataDir::look(&path).unwrap(), DataDir::look(&path).unwrap()];
+        assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
+        drop(tools);
+        DataDir::claim(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_another_program_is_refused_and_left_as_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("base.ldb"), "x").unwrap();
+        for result in [DataDir::claim(temp.path()), DataDir::look(temp.path())] {
+            let error = result.unwrap_err();
+            assert!(matches!(&error, OpenError::NotOurs { found, .. } if found.contains("base.ldb")), "{error}");
+        }
+        assert_eq!(names(temp.path()), ["base.ldb"]);
+        let file = temp.path().join("base.ldb");
+        assert!(matches!(DataDir::claim(&file), Err(OpenError::NotOurs { .. })));
+    }
+
+    #[test]
+    fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
+        for left in [&[][..], &[LOCK], &[LOCK, "DURAGRAM.new"], &[LOST_AND_FOUND]] {
+            let temp = tempfile::tempdir().unwrap();
+            left.iter().for_each(|name| fs::write(temp.path().join(name), "").unwrap());
+            DataDir::claim(temp.path()).unwrap();
+            DataDir::look(temp.path()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_missing_parent_a_newer_format_and_a_damaged_marker_have_their_own_errors() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a/b");
+        assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::MissingParent { path: path.clone() });
+        assert_eq!(DataDir::look(&path).unwrap_err(), OpenError::Missing { path });
+
+        let path = temp.path().join("data");
+        drop(DataDir::claim(&path).unwrap());
+        fs::write(path.join(MARKER), format!("{MARKER_TEXT}2\n")).unwrap();
+        assert_eq!(
+            DataDir::claim(&path).unwrap_err(),
+            OpenError::NewerFormat { path: path.clone(), found: 2, known: 1 }
+        );
+        for text in ["", "duragram", "duragram data directory, format 0\n", "duragram data directory, format 1"] {
+            fs::write(path.join(MARKER), text).unwrap();
+            assert!(matches!(DataDir::claim(&path), Err(OpenError::Damaged(_))), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_named() {
+        // Nobody creates directories there, root neither.
+        let error = DataDir::claim(Path::new("/sys/duragram-test")).unwrap_err();
+        assert!(matches!(error, OpenError::NotWritable { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_witness_is_read_as_written_or_its_damage_is_seen() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::claim(temp.path()).unwrap();
+        assert_eq!(dir.witness(), Ok(None));
+        for end in [0, 7, u64::MAX] {
+            dir.write_witness(Offset(end)).unwrap();
+            assert_eq!(dir.witness(), Ok(Some(Offset(end))));
+        }
+        dir.write_witness(Offset(1234)).unwrap();
+        let good = fs::read(temp.path().join(WITNESS)).unwrap();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                fs::write(temp.path().join(WITNESS), bad).unwrap();
+                assert!(dir.witness().is_err(), "bit {bit} of byte {at}");
+            }
+            fs::write(temp.path().join(WITNESS), &good[..at]).unwrap();
+            assert!(dir.witness().is_err(), "cut to {at} bytes");
+        }
+    }
+
+    #[test]
+    fn a_new_database_takes_the_old_ones_place_also_over_a_crash() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::claim(temp.path()).unwrap();
+        fs::create_dir(dir.database()).unwrap();
+        let new = dir.new_database().unwrap();
+        fs::create_dir(&new).unwrap();
+        fs::write(new.join("new"), "").unwrap();
+        // Before anything was put aside, an unfinished one counts for nothing.
+        dir.finish_adoption().unwrap();
+        assert_eq!(names(&dir.database()), [""; 0]);
+        // The crash: the old one is aside, the new one not yet in its place.
+        fs::rename(dir.database(), temp.path().join("rocksdb.damaged-1")).unwrap();
+        dir.finish_adoption().unwrap();
+        assert_eq!(names(&dir.database()), ["new"]);
+
+        fs::create_dir(dir.new_database().unwrap()).unwrap();
+        dir.adopt_new_database("2").unwrap();
+        assert_eq!(names(&temp.path().join("rocksdb.damaged-2")), ["new"]);
+        assert_eq!(names(&dir.database()), [""; 0]);
+    }
+}
