@@ -148,7 +148,8 @@ async fn a_client_begins_while_the_server_is_away() {
     let fake = Fake::start();
     let addr = fake.addr;
     let back = fake.away();
-    let client = Client::builder(addr.to_string()).retry_interval_max(Duration::from_millis(100)).connect().await.unwrap();
+    let client =
+        Client::builder(addr.to_string()).retry_interval_max(Duration::from_millis(100)).connect().await.unwrap();
     let pending = send_all(&client, 0..3).await;
     assert_eq!(client.stats().epoch, None);
     let fake = back();

@@ -96,9 +96,9 @@ impl Builder {
     }
 
     /// The shortest retransmission timeout, in microseconds.
-const RTO_MIN_US: u64 = 10_000;
+    const RTO_MIN_US: u64 = 10_000;
 
-/// Whether small records share datagrams; off by default.
+    /// Whether small records share datagrams; off by default.
     pub fn batching(mut self, batching: Batching) -> Self {
         self.batching = batching;
         self
@@ -155,7 +155,8 @@ const RTO_MIN_US: u64 = 10_000;
         // The machine's default suits any clock; this one has microseconds, and the server tells its delay in every ack,
         // so nothing needs the usual floor of 100 ms and more (RFC 6298 §2.4; RFC 9002 §6.2.1 has none either).
         config.rto_min_us = RTO_MIN_US;
-        config.rto_max_us = u64::try_from(self.retry_interval_max.as_micros()).unwrap_or(u64::MAX).max(config.rto_min_us);
+        config.rto_max_us =
+            u64::try_from(self.retry_interval_max.as_micros()).unwrap_or(u64::MAX).max(config.rto_min_us);
         config
     }
 }

@@ -183,7 +183,7 @@ impl Reply {
         }
     }
 
-    fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let is = match codec::decode(bytes).unwrap_or_else(|error| panic!("{error:?}: {bytes:02x?}")) {
             Datagram::Ack(ack) => {
                 let bits = ack.bitmap.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
