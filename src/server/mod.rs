@@ -26,9 +26,10 @@ use crate::journal::{
 };
 use crate::metrics::Metrics;
 use crate::net::{self, Admission, ChannelSet, Receiver, Sender};
+use crate::process::sink::{self, SinkSpec};
 use crate::process::{
     Fanout, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, Lanes, Progress, RetryPolicy,
-    sink, spawn_lanes,
+    spawn_lanes,
 };
 use crate::server::state::ServerState;
 use crate::types::{Clock, SystemClock};
@@ -99,7 +100,8 @@ impl From<IngestError> for Error {
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
-    let handlers = sink::factory(&config.sink).map_err(|error| Error::SinkSpec(error.to_string()))?;
+    let specs: Result<Vec<SinkSpec>, _> = config.sink.iter().map(|spec| spec.parse()).collect();
+    let handlers = sink::factory(specs.map_err(|error| Error::SinkSpec(error.to_string()))?);
     let server = Server::start(config, handlers)?;
     forward_signals(server.handle())?;
     ready(server.ready());
@@ -298,17 +300,16 @@ fn drain(
     lanes.drain(clock.now().mono_us.saturating_add(timeout_us));
     // A lane looks at its deadline between two calls of its handler; one that hangs is left behind.
     let patience = crossbeam_channel::after(timeout + Duration::from_secs(1));
-    let mut waiting = lanes.count();
     let mut second = events.clone();
-    while waiting > 0 {
+    loop {
         select! {
             recv(ends) -> end => match end {
                 Ok(LaneEnd { lane, drained }) => {
-                    waiting -= 1;
                     if !drained? {
                         tracing::warn!(%lane, "stopped before all was processed; the rest follows after the next start");
                     }
                 }
+                // All have ended.
                 Err(_) => break,
             },
             recv(second) -> event => match event {
@@ -320,7 +321,7 @@ fn drain(
                 Err(_) => second = never(),
             },
             recv(patience) -> _ => {
-                tracing::warn!(waiting, "lanes are still busy at the deadline; what they have not finished follows after the next start");
+                tracing::warn!("lanes are still busy at the deadline; what they have not finished follows after the next start");
                 break;
             }
         }
@@ -407,7 +408,7 @@ fn committer_config(config: &Config) -> CommitterConfig {
 
 fn retry_policy(config: &Config) -> RetryPolicy {
     let config::Retry { attempts_max, first_delay, longest_delay } = config.retry;
-    RetryPolicy { attempts_max, first_delay, longest_delay }
+    RetryPolicy { attempts_max, delay_first: first_delay, delay_max: longest_delay }
 }
 
 /// The one place where the default is chosen.
