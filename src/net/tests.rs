@@ -25,6 +25,7 @@ impl Rig {
         let server = bound.sockets.pop().unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(bound.addr).unwrap();
+        socket2::SockRef::from(&client).set_recv_buffer_size(4 << 20).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let admission = Admission { datagram_bytes_max: 200, channels: Some(ChannelSet::of([0, 7, 65_535])) };
         let receiver = Receiver::new(server.try_clone().unwrap(), 0, admission);
