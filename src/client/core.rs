@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use duragram_proto::Epoch;
-use duragram_proto::client::{Client as Machine, ClientConfig, Event, MessageId, Outgoing, SendError as MachineError, Slot};
+use duragram_proto::client::{
+    Client as Machine, ClientConfig, Event, MessageId, Outgoing, SendError as MachineError, Slot,
+};
 use tokio::sync::oneshot;
 
 use super::{Batching, Incomplete, Receipt, SendError, Stats};

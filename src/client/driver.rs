@@ -177,7 +177,9 @@ impl Driver {
     /// An error of the socket. Nobody listening is ordinary while the server restarts, and concerns only this address;
     /// all others mean that this socket's way is gone.
     fn note(&mut self, error: &io::Error) {
-        if self.reroute_at_us.is_some() || error.kind() == ErrorKind::ConnectionRefused && !self.route.has_alternatives() {
+        if self.reroute_at_us.is_some()
+            || error.kind() == ErrorKind::ConnectionRefused && !self.route.has_alternatives()
+        {
             return;
         }
         tracing::debug!(%error, "the way to the server is broken");

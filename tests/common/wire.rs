@@ -174,7 +174,16 @@ impl Wire {
 }
 
 impl Reply {
-    fn parse(bytes: &[u8]) -> Self {
+    /// Whom it is for.
+    pub(crate) fn client(&self) -> ClientId {
+        match &self.is {
+            Is::Ack(ack) => ack.client,
+            Is::Reject(reject) => reject.client,
+            Is::Welcome(welcome) => welcome.client,
+        }
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let is = match codec::decode(bytes).unwrap_or_else(|error| panic!("{error:?}: {bytes:02x?}")) {
             Datagram::Ack(ack) => {
                 let bits = ack.bitmap.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
