@@ -32,6 +32,7 @@ mod routes;
 mod tests;
 
 use connections::Patience;
+pub(crate) use dead::describe as describe_dead_letter;
 pub use guard::REQUEST_HEADER;
 
 /// How long connections get to finish when the server stops.

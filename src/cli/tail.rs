@@ -208,4 +208,15 @@ impl Tail {
             self.out.write_all(text).map_err(output_failure)
         }
     }
+    fn tell_trimmed(&self, trimmed: &Span) {
+        let Span { mut from, to } = *trimmed;
+        // After a reconnection the last entry is asked for again, since its batch may hold records that did not come.
+        if self.last.is_some_and(|(offset, _)| offset == from) {
+            complain(&format!("if entry {from} holds more records, they were trimmed before they could be shown"));
+            from += 1;
+        }
+        if from <= to {
+            complain(&format!("entries {from} to {to} were trimmed before they could be shown"));
+        }
+    }
 }

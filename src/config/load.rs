@@ -16,7 +16,7 @@ use super::{Config, ConfigError, KEYS, Key, Problem};
 pub(super) const PREFIX: &str = "DURAGRAM_";
 
 /// Variables with the prefix that are read elsewhere: by the command line itself.
-const OTHER_VARIABLES: &[&str] = &["DURAGRAM_CONFIG", "DURAGRAM_SERVER", "DURAGRAM_CLIENT"];
+const OTHER_VARIABLES: &[&str] = &["DURAGRAM_CONFIG", "DURAGRAM_SERVER"];
 
 /// What to make a configuration from.
 #[derive(Clone, Debug, Default)]
@@ -213,7 +213,7 @@ fn unknown_keys(layer: &Layer, problems: &mut Vec<Problem>) {
 fn unknown(what: &str, name: &str, known: &[String]) -> String {
     let nearest = known.iter().map(|known| (distance(name, known), known)).min();
     match nearest {
-        Some((distance, known)) if distance <= name.len() / 3 => format!("unknown {what}; did you mean {known}?"),
+        Some((distance, known)) if distance <= (name.len() / 2).min(3) => format!("unknown {what}; did you mean {known}?"),
         _ => format!("unknown {what}"),
     }
 }
