@@ -104,10 +104,12 @@ pub const ADMIN_CONNECTIONS: usize = 64;
 pub const ADMIN_TAILS: usize = 16;
 /// Bytes that one stream or page of entries reads from the journal at once (or one block, if that is longer).
 pub const ADMIN_READ_BYTES: usize = 256 * 1024;
+/// Text of entries goes out in pieces of this many bytes and at most one record more.
+pub const ADMIN_CHUNK_BYTES: usize = 64 * 1024;
 /// Entries in one answer of `/api/entries`.
 pub const ADMIN_ENTRIES: usize = 10_000;
 /// Dead letters in one answer of `/api/dead`.
-pub const ADMIN_DEAD_LETTERS: usize = 1_000;
+pub const ADMIN_DEAD_LETTERS: usize = 100;
 /// Threads that read the journal and the dead letters for requests.
 pub const ADMIN_READERS: usize = 8;
 /// Milliseconds in which a request's head must have come, the wait for it on an idle connection included.
@@ -194,8 +196,19 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     if config.admin.is_some() {
         add(
             "admin streams",
-            format!("{ADMIN_TAILS} streams x 4 (read, formatted, base64) x ({ADMIN_READ_BYTES} B + one block)"),
-            &[ADMIN_TAILS as u64, 4, ADMIN_READ_BYTES as u64 + block],
+            format!(
+                "{ADMIN_TAILS} streams x ({ADMIN_READ_BYTES} B + one block + 3 pieces of {ADMIN_CHUNK_BYTES} B and an \
+                 escaped record)"
+            ),
+            &[
+                ADMIN_TAILS as u64,
+                ADMIN_READ_BYTES as u64 + block + 3 * (ADMIN_CHUNK_BYTES + 6 * config.datagram_bytes_max) as u64,
+            ],
+        );
+        add(
+            "admin dead letters",
+            format!("{ADMIN_READERS} requests x {ADMIN_DEAD_LETTERS} letters x datagram_bytes_max"),
+            &[ADMIN_READERS as u64, ADMIN_DEAD_LETTERS as u64, config.datagram_bytes_max as u64],
         );
         add(
             "admin connections",

@@ -28,8 +28,6 @@ use crate::types::Offset;
 
 /// How often a stream that has sent everything looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Text is sent on in chunks of about this many bytes.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What `/api/entries` takes.
 #[derive(Debug, Deserialize)]
@@ -187,7 +185,7 @@ impl Walk {
                 self.left -= 1;
                 self.next = entry.offset.plus(1);
                 ndjson::write_entry(&mut self.text, &entry);
-                if self.text.len() >= CHUNK_BYTES {
+                if self.text.len() >= limits::ADMIN_CHUNK_BYTES {
                     self.flush().await?;
                 }
             }

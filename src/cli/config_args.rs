@@ -78,10 +78,11 @@ fn argument(key: &'static Key, flag: &'static str, defaults: &Config) -> Arg {
         none if none.is_empty() => "all".to_owned(),
         default => default,
     };
-    let arg = Arg::new(key.name)
-        .long(flag)
-        .value_name(key.value)
-        .help(format!("{} [default: {default}] [env: {}]", key.help, key.variable()));
+    let arg = Arg::new(key.name).long(flag).value_name(key.value).help(format!(
+        "{} [default: {default}] [env: {}]",
+        key.help,
+        key.variable()
+    ));
     match key {
         Key { value: "BOOL", .. } => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         Key { list: true, .. } => arg.action(ArgAction::Append),

@@ -115,7 +115,9 @@ pub(super) fn run(args: &TailArgs) -> Result<(), Failure> {
 /// The offset that the next entry will get.
 fn end(api: &Api) -> Result<u64, Failure> {
     let status = api.get("/api/status")?;
-    status["offsets"]["end"].as_u64().ok_or_else(|| Failure::not_done("the server's status names no end of its journal"))
+    status["offsets"]["end"]
+        .as_u64()
+        .ok_or_else(|| Failure::not_done("the server's status names no end of its journal"))
 }
 
 /// What was shown and what comes next.
@@ -165,7 +167,10 @@ impl Tail {
             .map_err(|error| Failure::not_done(format_args!("a line that is not understood came: {error}")))?;
         if let Some(trimmed) = line.trimmed {
             if !std::mem::take(&mut self.quiet_trim) {
-                complain(&format!("entries {} to {} were trimmed before they could be shown", trimmed.from, trimmed.to));
+                complain(&format!(
+                    "entries {} to {} were trimmed before they could be shown",
+                    trimmed.from, trimmed.to
+                ));
             }
             self.next = trimmed.to.saturating_add(1);
             return Ok(());

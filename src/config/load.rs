@@ -46,13 +46,11 @@ impl Sources {
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let mut problems = Vec::new();
         let mut figment = Figment::new();
-        for layer in
-            [self.file_layer(&mut problems), Some(self.environment_layer(&mut problems)), Some(self.flag_layer())]
-        {
-            if let Some(layer) = layer {
-                unknown_keys(&layer, &mut problems);
-                figment = figment.merge(layer);
-            }
+        let file = self.file_layer(&mut problems);
+        let layers = [self.environment_layer(&mut problems), self.flag_layer()];
+        for layer in file.into_iter().chain(layers) {
+            unknown_keys(&layer, &mut problems);
+            figment = figment.merge(layer);
         }
         let mut config = Config::default();
         let mut places = BTreeMap::new();
@@ -151,8 +149,11 @@ impl Sources {
 struct Layer {
     name: &'static str,
     data: Dict,
-    place: Arc<dyn Fn(&[&str]) -> String + Send + Sync>,
+    place: Place,
 }
+
+/// The place of a key, given as its parts.
+type Place = Arc<dyn Fn(&[&str]) -> String + Send + Sync>;
 
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {

@@ -16,12 +16,10 @@ use crate::types::{Clock, Now, Offset, SessionId};
 pub trait Downstream: Send {
     /// A commit is durable: its block may be processed. Must not block.
     fn committed(&mut self, receipt: &Durable);
-    /// How far each lane has come, durably.
+    /// How far each lane has come, durably, in lane order.
     fn marks(&self) -> Vec<LaneMark>;
-    /// The lowest of the lanes' watermarks.
-    fn lowest_watermark(&self) -> Offset;
-    /// Changes whenever a lane's mark has changed.
-    fn marks_version(&self) -> u64;
+    /// Whether a lane asked for a checkpoint soon, since this was last called.
+    fn take_checkpoint_request(&self) -> bool;
 }
 
 /// What of the configuration the committer needs.
@@ -50,6 +48,10 @@ pub struct Recovered {
     pub sessions: SessionTable,
     /// The blocks that the journal holds.
     pub backlog: Backlog,
+    /// The lowest entry that the journal holds.
+    pub low: Offset,
+    /// The last checkpoint.
+    pub checkpoint_at: Offset,
 }
 
 /// The committer's state, for whoever asks.
@@ -94,7 +96,7 @@ pub struct Committer<J, T, D> {
     service_base_s: u64,
     checkpoint_at: Offset,
     checkpoint_mono_us: u64,
-    checkpoint_marks: u64,
+    checkpoint_marks: Vec<LaneMark>,
     bytes_since_checkpoint: u64,
     trimmed_below: Offset,
     space_checked_us: Option<u64>,
@@ -141,11 +143,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             outbox: Outbox::default(),
             pressure: 0,
             service_base_s,
-            checkpoint_at: Offset(0),
+            checkpoint_at: recovered.checkpoint_at,
             checkpoint_mono_us: 0,
-            checkpoint_marks: 0,
+            checkpoint_marks: Vec::new(),
             bytes_since_checkpoint: 0,
-            trimmed_below: Offset(0),
+            trimmed_below: recovered.low,
             space_checked_us: None,
             bytes_since_space_check: 0,
             free_bytes: u64::MAX,
@@ -463,43 +465,32 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     fn checkpoint_if_due(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
         let now = clock.now();
         self.check_space(now);
-        let elapsed = now.mono_us.saturating_sub(self.checkpoint_mono_us) >= self.config.checkpoint_interval_us;
-        if !elapsed && self.bytes_since_checkpoint < self.config.checkpoint_bytes {
-            return Ok(());
-        }
+        let due = self.bytes_since_checkpoint >= self.config.checkpoint_bytes
+            || now.mono_us.saturating_sub(self.checkpoint_mono_us) >= self.config.checkpoint_interval_us
+            || self.downstream.take_checkpoint_request();
+        if due { self.checkpoint(now) } else { Ok(()) }
+    }
+
+    /// Writes what changed since the last checkpoint, if anything, and lets the journal trim.
+    fn checkpoint(&mut self, now: Now) -> Result<(), StorageError> {
+        self.checkpoint_mono_us = now.mono_us;
+        self.bytes_since_checkpoint = 0;
         let expire_before_s = self.service_s(now).saturating_sub(self.config.session_ttl_s);
         let expired = self.sessions.expire(expire_before_s, limits::SESSIONS_SWEPT);
-        let changed = self.sessions.has_touched() || self.downstream.marks_version() != self.checkpoint_marks;
-        if !changed && expired.is_empty() {
-            self.checkpoint_mono_us = now.mono_us;
-            self.report();
-            return Ok(());
-        }
-        self.metrics.sessions_expired.inc_by(expired.len() as u64);
-        self.write_checkpoint(now, expired)
-    }
-
-    fn checkpoint(&mut self, now: Now) -> Result<(), StorageError> {
-        self.write_checkpoint(now, Vec::new())
-    }
-
-    fn write_checkpoint(&mut self, now: Now, expired: Vec<SessionId>) -> Result<(), StorageError> {
-        // The version before the marks: a mark that moves in between is written again next time.
-        let marks_version = self.downstream.marks_version();
         let lanes = self.downstream.marks();
-        let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
-        if let Some(below) = self.backlog.trim(watermark, self.config.retain_bytes) {
-            self.trimmed_below = below;
+        if self.sessions.has_touched() || !expired.is_empty() || lanes != self.checkpoint_marks {
+            self.metrics.sessions_expired.inc_by(expired.len() as u64);
+            let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
+            if let Some(below) = self.backlog.trim(watermark, self.config.retain_bytes) {
+                self.trimmed_below = below;
+            }
+            self.checkpoint_marks.clone_from(&lanes);
+            let (at, sessions) = (self.journal.end(), self.sessions.take_touched());
+            let checkpoint = Checkpoint { at, sessions, expired, lanes, trim_below: self.trimmed_below };
+            self.journal.checkpoint(&checkpoint)?;
+            self.checkpoint_at = at;
+            self.metrics.checkpoints.inc();
         }
-        let at = self.journal.end();
-        let checkpoint =
-            Checkpoint { at, sessions: self.sessions.take_touched(), expired, lanes, trim_below: self.trimmed_below };
-        self.journal.checkpoint(&checkpoint)?;
-        self.checkpoint_at = at;
-        self.checkpoint_mono_us = now.mono_us;
-        self.checkpoint_marks = marks_version;
-        self.bytes_since_checkpoint = 0;
-        self.metrics.checkpoints.inc();
         self.report();
         Ok(())
     }

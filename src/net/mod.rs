@@ -8,8 +8,10 @@ mod outbox;
 mod receive;
 mod send;
 mod socket;
+#[cfg(test)]
+mod tests;
 
-pub use batch::{Admission, Batch, DataItem, Dropped, Item, ItemKind};
+pub use batch::{Admission, Batch, ChannelSet, DataItem, Dropped, Item, ItemKind};
 pub use outbox::{Outbox, Transmit};
 pub use receive::{Received, Receiver, wait_readable};
 pub use send::Sender;

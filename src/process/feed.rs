@@ -11,7 +11,7 @@ use crate::journal::{Block, Entry, EntryKind, ReadJournal, StorageError};
 use crate::types::{Lane, Offset};
 
 /// Bytes of blocks fetched ahead; one more block may come on top.
-const QUEUE_BYTES: usize = 1 << 20;
+pub(super) const QUEUE_BYTES: usize = 1 << 20;
 /// Bytes of blocks read from the journal at once; one more block may come on top.
 pub(super) const JOURNAL_READ_BYTES: usize = 4 << 20;
 /// What an entry counts beside its payload towards the limits of batches and flushes, in bytes.
@@ -57,7 +57,17 @@ impl Feed {
         journal: Arc<dyn ReadJournal>,
     ) -> Self {
         let next = progress.watermark(lane);
-        Self { lane, progress, receiver, journal, queue: VecDeque::new(), queue_bytes: 0, next, ahead: None, closed: false }
+        Self {
+            lane,
+            progress,
+            receiver,
+            journal,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            next,
+            ahead: None,
+            closed: false,
+        }
     }
 
     /// Fetches what there is, up to a bound. Returns how often it read from the journal.
@@ -183,7 +193,8 @@ fn append_records<'a>(entry: &Entry<'a>, records: &mut Vec<Record<'a>>) {
         EntryKind::Gap { from, to } => records.push(record(0, Content::Gap { from, to })),
         // A datagram holds at most 32,753 records: two bytes each for the length, and 65,507 at most in all.
         EntryKind::Data => {
-            records.extend((0..=u16::MAX).zip(entry.records()).map(|(i, payload)| record(i, Content::Payload(payload))));
+            records
+                .extend((0..=u16::MAX).zip(entry.records()).map(|(i, payload)| record(i, Content::Payload(payload))));
         }
     }
 }

@@ -204,6 +204,16 @@ impl Outcomes {
         if self.answers.is_empty() { self.rest_done } else { self.answers.iter().all(done) }
     }
 
+    /// Whether nothing at all was answered.
+    pub(super) fn is_silent(&self) -> bool {
+        self.unavailable.is_none() && !self.rest_done && self.answers.iter().all(|answer| *answer == Answer::Unanswered)
+    }
+
+    /// Takes [`done_all`](Self::done_all) back; answers of their own stand.
+    pub(super) fn withdraw_done_all(&mut self) {
+        self.rest_done = false;
+    }
+
     /// Makes this ready for the next call, keeping the memory.
     pub(super) fn reset(&mut self, len: usize) {
         self.len = len;

@@ -1,7 +1,73 @@
-//! Lanes and handlers.
-mod feed; mod handler; mod progress; mod retry;
-pub use handler::*; pub use retry::RetryPolicy; pub use progress::*;
-/// x
+//! Processing: what happens to an entry once it is durable.
+//!
+//! Each lane has one thread, one [`Handler`] and its share of the sessions. The committer hands committed blocks to the
+//! lanes ([`Fanout`]); a lane that falls behind reads them back from the journal; so slow processing never slows
+//! ingestion down, and memory stays bounded. A lane's watermark ([`Progress`]) tells how much of the journal is
+//! processed, durably, and so may be trimmed. [`sink`] has the handlers that ship with the server.
+//!
+//! This module knows the journal as [`ReadJournal`](crate::journal::ReadJournal) and
+//! [`DeadLetterStore`], and nothing of sockets, sessions' rules, or how a block is stored.
+//!
+//! # A handler of your own
+//! ```
+//! use duragram::process::{Content, Handler, HandlerError, HandlerFactory, Outcomes, Record};
+//!
+//! /// Adds up what the meters report, in memory; the journal keeps the sum, with the watermark and in the same write.
+//! struct Sum(u64);
+//!
+//! impl Handler for Sum {
+//!     fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes) {
+//!         for (i, record) in records.iter().enumerate() {
+//!             match record.content {
+//!                 Content::Payload(text) => match str::from_utf8(text).map(str::parse::<u32>) {
+//!                     Ok(Ok(value)) => self.0 += u64::from(value),
+//!                     _ => {
+//!                         outcomes.give_up(i, "not a number"); // kept as a dead letter
+//!                         continue;
+//!                     }
+//!                 },
+//!                 Content::Gap { from, to } => eprintln!("{}: {from} to {to} are lost", record.session),
+//!             }
+//!             outcomes.done(i);
+//!         }
+//!     }
+//!
+//!     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+//!         Ok(self.0.to_le_bytes().to_vec())
+//!     }
+//! }
+//!
+//! let factory: HandlerFactory = Box::new(|start| {
+//!     let sum = start.mark().sink_state.first_chunk().map_or(0, |state| u64::from_le_bytes(*state));
+//!     Ok(Box::new(Sum(sum)))
+//! });
+//! # drop(factory);
+//! ```
+
+mod dead;
+mod feed;
+mod handler;
+mod lane;
+mod present;
+mod progress;
+mod retry;
+pub mod sink;
+mod thread;
+
+pub use dead::{DeadLetter, DeadLetterStore};
+pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
+pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
+pub use progress::{Fanout, Progress};
+pub use retry::RetryPolicy;
+pub use thread::{LaneBusy, LaneControl, LaneEnd, Lanes, spawn_lanes};
+
+/// Blocks that wait in the channel of one lane, at most. A full channel costs a reading from the journal, no more.
 pub const LANE_CHANNEL_BLOCKS: usize = 256;
-/// x
+/// Bytes of the blocks that wait in the channel of one lane, at most; one block above it may wait alone.
+///
+/// The memory of one lane is at most this, and what it has fetched (two blocks and
+/// [`LANE_FETCHED_BYTES`]), and what its handler has not flushed ([`LaneConfig`]). Lanes share the blocks that they
+/// hold at the same time.
 pub const LANE_CHANNEL_BYTES: u64 = 16 << 20;
+/// Bytes of blocks that a lane fetches ahead of its handler, at most, beside the last of them.
+pub const LANE_FETCHED_BYTES: usize = feed::QUEUE_BYTES + feed::JOURNAL_READ_BYTES;

@@ -50,7 +50,8 @@ struct Current {
 impl Outage {
     /// Notes a failure; returns whether it is the first, which is the one to log.
     pub(super) fn failed(&mut self, now_us: u64, policy: &RetryPolicy, rng: &mut SmallRng) -> bool {
-        let (since_us, failures) = self.current.as_ref().map_or((now_us, 1), |c| (c.since_us, c.failures.saturating_add(1)));
+        let (since_us, failures) =
+            self.current.as_ref().map_or((now_us, 1), |c| (c.since_us, c.failures.saturating_add(1)));
         let retry_at_us = now_us.saturating_add(policy.delay_us(failures, rng));
         self.current = Some(Current { since_us, failures, retry_at_us });
         failures == 1
@@ -85,7 +86,9 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_longest_and_keep_at_least_half() {
         let mut rng = SmallRng::seed_from_u64(7);
-        for (failures, backoff_us) in [(1, 10_000), (2, 20_000), (3, 40_000), (4, 70_000), (64, 70_000), (u32::MAX, 70_000)] {
+        for (failures, backoff_us) in
+            [(1, 10_000), (2, 20_000), (3, 40_000), (4, 70_000), (64, 70_000), (u32::MAX, 70_000)]
+        {
             let delays: Vec<u64> = (0..200).map(|_| policy().delay_us(failures, &mut rng)).collect();
             assert!(delays.iter().all(|d| (backoff_us / 2..=backoff_us).contains(d)), "{failures}: {delays:?}");
             let spread = delays.iter().max().unwrap() - delays.iter().min().unwrap();

@@ -220,7 +220,9 @@ pub struct Client<M, B> {
     /// Sessions in a row that ended before an ack of theirs came.
     fruitless_epochs: u32,
     paused_until_us: Option<u64>,
-    /// One datagram may exceed the congestion window.
+    /// Timeouts in a row and nothing heard since: one datagram for each timeout, not more, whatever becomes free.
+    silent: bool,
+    /// One datagram may be sent in spite of silence and congestion window.
     probe: bool,
     ping_due: bool,
     /// A PING is unanswered.
@@ -262,6 +264,7 @@ where
             tries: 0,
             fruitless_epochs: 0,
             paused_until_us: None,
+            silent: false,
             probe: false,
             ping_due: false,
             pinged: false,
@@ -318,6 +321,7 @@ where
         self.congestion.reset();
         self.paused_until_us = None;
         self.tries = 0;
+        self.silent = false;
         while let Some(at) = self.queue.oldest_in_flight() {
             self.queue.mark_lost(at);
         }
@@ -378,3 +382,6 @@ where
         self.stats
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,12 @@ where
 {
     /// Handles a datagram from the server.
     pub fn handle_datagram(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
+        self.handle(now_us, datagram)?;
+        self.silent = false;
+        Ok(())
+    }
+
+    fn handle(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
         match codec::decode(datagram) {
             Ok(Datagram::Ack(ack)) => self.handle_ack(now_us, &ack),
             Ok(Datagram::Reject(reject)) => self.handle_reject(now_us, &reject),

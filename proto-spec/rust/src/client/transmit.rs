@@ -20,7 +20,7 @@ enum WaitsFor {
     Resume,
     /// A WELCOME.
     Epoch,
-    /// An ACK of what is in flight.
+    /// An ACK of what is in flight, or the next try in silence.
     Ack,
     /// An ACK with more credit; nothing is in flight.
     Credit,
@@ -60,7 +60,7 @@ where
         if self.is_beyond_limit(seq) {
             return None;
         }
-        if !core::mem::take(&mut self.probe) && self.queue.in_flight() >= self.congestion.window() {
+        if !core::mem::take(&mut self.probe) && (self.silent || self.queue.in_flight() >= self.congestion.window()) {
             self.congestion_limited = true;
             return None;
         }
@@ -125,6 +125,11 @@ where
     }
 
     fn handle_ack_timeout(&mut self) {
+        if self.queue.undecided() == 0 {
+            // All was given up. The silence has lasted long enough for the next message to be tried at once.
+            (self.silent, self.tries) = (false, 0);
+            return;
+        }
         self.stats.timeouts += 1;
         self.tries = self.tries.saturating_add(1);
         if self.tries == 1 {
@@ -133,15 +138,16 @@ where
             if let Some(at) = self.queue.base_transmitted().filter(|at| self.queue.is_in_flight(*at)) {
                 self.queue.mark_lost(at);
             }
-            self.probe = true;
         } else {
-            if self.tries == 2 {
+            if !self.silent {
                 self.congestion.collapse(self.next_transmission);
             }
+            self.silent = true;
             while let Some(at) = self.queue.oldest_in_flight() {
                 self.queue.mark_lost(at);
             }
         }
+        self.probe = true;
         // The server may have shrunk its window below what is to be sent again.
         self.ping_due = self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq));
     }
@@ -167,10 +173,10 @@ where
             Some(WaitsFor::Resume)
         } else if self.hello.is_some() {
             Some(WaitsFor::Epoch)
-        } else if self.queue.in_flight() > 0 {
-            Some(WaitsFor::Ack)
         } else if self.is_blocked_by_credit() {
             Some(WaitsFor::Credit)
+        } else if self.queue.in_flight() > 0 || self.silent {
+            Some(WaitsFor::Ack)
         } else {
             None
         }
