@@ -5,13 +5,11 @@ use super::acks::{self, Acks};
 use super::queue::{Outcome, Queue};
 use super::{Client, FailReason, Ignored, Slot};
 use crate::backoff;
-use crate::codec::{self, Ack, BITMAP_LEN_MAX, Datagram, DecodeError, MIN_LEN, Reject, RejectCode, Welcome};
+use crate::codec::{self, Ack, BITMAP_LEN_MAX, Datagram, Reject, RejectCode, Welcome};
 use crate::{Epoch, Seq};
 
 /// A datagram is lost when one that was sent this many transmissions later has arrived (RFC 9002 §6.1.1).
 const REORDERING_MAX: u64 = 3;
-/// The low nibble of a REJECT's first byte, in every version.
-const REJECT_TYPE: u8 = 3;
 
 impl<M, B> Client<M, B>
 where
@@ -31,15 +29,10 @@ where
             Ok(Datagram::Reject(reject)) => self.handle_reject(now_us, &reject),
             Ok(Datagram::Welcome(welcome)) => self.handle_welcome(now_us, &welcome),
             Ok(Datagram::Data(_) | Datagram::Hello(_) | Datagram::Ping(_)) => Err(Ignored::ForServers),
-            // A server of another version says so with its own version in the header.
-            Err(DecodeError::Version { client, epoch, seq })
-                if datagram[0] & 0x0f == REJECT_TYPE
-                    && datagram[2..4] == RejectCode::Version.to_wire().to_le_bytes() =>
-            {
-                let code = RejectCode::Version;
-                self.handle_reject(now_us, &Reject { client, epoch, code, refused: seq, retry_after_ms: 0 })
-            }
-            Err(error) => Err(Ignored::Undecodable(error)),
+            Err(error) => match codec::decode_version_refusal(datagram) {
+                Some(reject) => self.handle_reject(now_us, &reject),
+                None => Err(Ignored::Undecodable(error)),
+            },
         }
     }
 
@@ -113,8 +106,8 @@ where
     }
 
     fn find_losses(&mut self, ack: &Ack<'_>, newest: &Slot, highest_acked: Seq) {
-        // How far this ack's bitmap would have reached: the server cuts it to the length of the datagram it answers. What
-        // lies beyond may be journaled.
+        // How far this ack's bitmap would have reached: the server cuts it to the length of the datagram it answers, which
+        // without its payload is as long as an ACK without a bitmap. What lies beyond may be journaled.
         let room = usize::from(newest.payload_len).min(BITMAP_LEN_MAX) & !7;
         let told = Seq(ack.floor.0.saturating_add(8 * room as u64)).max(highest_acked).max(Seq(ack.floor.0 + 1));
         let overtaken =
@@ -288,5 +281,3 @@ impl NewlyAcked {
         }
     }
 }
-
-const _: () = assert!(MIN_LEN == 32, "an ACK without a bitmap is as long as a DATA without a payload");
