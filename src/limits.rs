@@ -65,9 +65,29 @@ pub const RECEIVE_STRIDE_BYTES: usize = RECEIVE_MESSAGE_BYTES + 1 + 192;
 /// Slabs of that many messages that a receiver owns; with none free it stops reading.
 pub const SLABS_PER_RECEIVER: usize = 4;
 /// Blocks that wait in a lane's channel. When it is full the lane reads the journal instead.
-pub const LANE_CHANNEL_BLOCKS: usize = 8;
-/// Bytes that a lane reads back from the journal at once (or one block, if that is longer).
+pub const LANE_CHANNEL_BLOCKS: usize = 256;
+/// Bytes of the blocks that wait in a lane's channel (or one block, if that is longer).
+pub const LANE_CHANNEL_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of blocks that a lane fetches before it presents them; one more fetch may begin below this.
+pub const LANE_QUEUE_BYTES: usize = 1024 * 1024;
+/// Bytes that a lane reads back from the journal at once (and the block that exceeds them).
 pub const LANE_READ_BYTES: usize = 4 * 1024 * 1024;
+/// Records from which on a call of a handler gets no further entry.
+pub const LANE_BATCH_RECORDS: usize = 1024;
+/// The same in bytes of the entries.
+pub const LANE_BATCH_BYTES: usize = 1024 * 1024;
+/// Records of one datagram: two bytes each at least, in a payload of 65,507 at most less header and trailer.
+pub const ENTRY_RECORDS: usize = 32_753;
+/// What a record takes while it is presented: itself, what is left of it, its answer.
+pub const PRESENTED_RECORD_BYTES: usize = 192;
+/// Records from which on a lane flushes its handler.
+pub const LANE_FLUSH_RECORDS: usize = 64 * 1024;
+/// Bytes of entries, those of other lanes included, from which on a lane flushes its handler.
+pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of lines from which on a sink writes them (and the line that exceeds them).
+pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
+/// Requests that wait for a lane: to reopen files, to retry a dead letter, to end.
+pub const LANE_COMMANDS: usize = 16;
 /// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
 pub const RECEIVE_WAIT_MS: u16 = 50;
 /// Sessions that may wait for one commit's acks before the block is committed whatever its size.
@@ -183,13 +203,24 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     );
     add(
         "lane channels",
-        format!("{lanes} lanes x {LANE_CHANNEL_BLOCKS} blocks x (commit_bytes_max + datagram_bytes_max)"),
-        &[lanes, LANE_CHANNEL_BLOCKS as u64, block],
+        format!("{lanes} lanes x ({LANE_CHANNEL_BYTES} B + one block)"),
+        &[lanes, LANE_CHANNEL_BYTES as u64 + block],
     );
     add(
         "lane read-back",
-        format!("{lanes} lanes x ({LANE_READ_BYTES} B + one block)"),
-        &[lanes, LANE_READ_BYTES as u64 + block],
+        format!("{lanes} lanes x ({LANE_QUEUE_BYTES} B + {LANE_READ_BYTES} B + two blocks)"),
+        &[lanes, (LANE_QUEUE_BYTES + LANE_READ_BYTES) as u64 + 2 * block],
+    );
+    add(
+        "lane batches",
+        format!("{lanes} lanes x ({LANE_BATCH_RECORDS} + {ENTRY_RECORDS} records) x {PRESENTED_RECORD_BYTES} B"),
+        &[lanes, (LANE_BATCH_RECORDS + ENTRY_RECORDS) as u64, PRESENTED_RECORD_BYTES as u64],
+    );
+    let sinks = config.sink.len() as u64;
+    add(
+        "sink lines",
+        format!("{lanes} lanes x {sinks} sinks x 2 (a buffer that grows) x {SINK_LINES_BYTES} B"),
+        &[lanes, sinks, 2, SINK_LINES_BYTES as u64],
     );
     add("journal memtables", format!("{MEMTABLES} x {MEMTABLE_BYTES} B"), &[MEMTABLES as u64, MEMTABLE_BYTES as u64]);
     add("journal block cache", format!("{BLOCK_CACHE_BYTES} B"), &[BLOCK_CACHE_BYTES as u64]);

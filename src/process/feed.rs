@@ -5,15 +5,12 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use super::handler::{Content, Record};
+use super::handler::{Record, for_each_record};
 use super::progress::Progress;
-use crate::journal::{Block, Entry, EntryKind, ReadJournal, StorageError};
+use crate::journal::{Block, ReadJournal, StorageError};
+use crate::limits;
 use crate::types::{Lane, Offset};
 
-/// Bytes of blocks fetched ahead; one more block may come on top.
-pub(super) const QUEUE_BYTES: usize = 1 << 20;
-/// Bytes of blocks read from the journal at once; one more block may come on top.
-pub(super) const JOURNAL_READ_BYTES: usize = 4 << 20;
 /// What an entry counts beside its payload towards the limits of batches and flushes, in bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 48;
 
@@ -76,7 +73,7 @@ impl Feed {
     /// The journal cannot be read, or does not hold what it committed. The server must stop: to go on would skip entries.
     pub(super) fn fill(&mut self) -> Result<u64, StorageError> {
         let mut reads = 0;
-        while self.queue_bytes < QUEUE_BYTES {
+        while self.queue_bytes < limits::LANE_QUEUE_BYTES {
             // The channel is looked at before the mark of what was not sent: the committer sets the mark first and then
             // looks at the channel, so that one of the two always sees the other (`Fanout::publish`).
             let missing_until = match self.ahead.take().or_else(|| self.receive()) {
@@ -120,7 +117,7 @@ impl Feed {
                 taken.end = entry.offset.plus(1);
                 taken.bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
                 if Lane::of(entry.meta.session, lanes) == self.lane {
-                    append_records(&entry, records);
+                    for_each_record(&entry, |record| records.push(record));
                 }
             }
         }
@@ -161,7 +158,7 @@ impl Feed {
 
     fn read(&mut self, missing_until: Offset) -> Result<(), StorageError> {
         let from = self.next;
-        for block in self.journal.read(from, JOURNAL_READ_BYTES)? {
+        for block in self.journal.read(from, limits::LANE_READ_BYTES)? {
             if block.first() > self.next {
                 break;
             }
@@ -176,25 +173,5 @@ impl Feed {
             action: format!("reading entry {from} for lane {}", self.lane),
             cause: format!("the journal does not hold it, though every entry below {missing_until} was committed"),
         })
-    }
-}
-
-fn append_records<'a>(entry: &Entry<'a>, records: &mut Vec<Record<'a>>) {
-    let record = |index, content| Record {
-        offset: entry.offset,
-        index,
-        session: entry.meta.session,
-        seq: entry.meta.seq,
-        channel: entry.meta.channel,
-        received_unix_us: entry.meta.received_unix_us,
-        content,
-    };
-    match entry.kind {
-        EntryKind::Gap { from, to } => records.push(record(0, Content::Gap { from, to })),
-        // A datagram holds at most 32,753 records: two bytes each for the length, and 65,507 at most in all.
-        EntryKind::Data => {
-            records
-                .extend((0..=u16::MAX).zip(entry.records()).map(|(i, payload)| record(i, Content::Payload(payload))));
-        }
     }
 }

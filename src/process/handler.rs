@@ -4,7 +4,7 @@ use std::fmt;
 
 use duragram_proto::Seq;
 
-use crate::journal::LaneMark;
+use crate::journal::{Entry, EntryKind, LaneMark};
 use crate::types::{Lane, Offset, SessionId};
 
 /// One application message, or the news that some were lost. Durable in the journal before a handler sees it.
@@ -41,6 +41,27 @@ pub enum Content<'a> {
         /// Last seq that is missing.
         to: Seq,
     },
+}
+
+/// Gives an entry's records in order: those of its datagram, or the gap.
+pub(super) fn for_each_record<'a>(entry: &Entry<'a>, mut give: impl FnMut(Record<'a>)) {
+    let record = |index, content| Record {
+        offset: entry.offset,
+        index,
+        session: entry.meta.session,
+        seq: entry.meta.seq,
+        channel: entry.meta.channel,
+        received_unix_us: entry.meta.received_unix_us,
+        content,
+    };
+    match entry.kind {
+        EntryKind::Gap { from, to } => give(record(0, Content::Gap { from, to })),
+        // Every index fits: `limits::ENTRY_RECORDS`.
+        EntryKind::Data => {
+            let records = (0..=u16::MAX).zip(entry.records());
+            records.for_each(|(index, payload)| give(record(index, Content::Payload(payload))));
+        }
+    }
 }
 
 /// Processes the records of one lane. Every lane has its own handler, which runs on the lane's thread.

@@ -14,13 +14,14 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
-use super::dead::{DeadLetter, DeadLetterStore};
+use super::dead;
 use super::feed::{Feed, Limits};
 use super::handler::{Handler, HandlerError, Record};
 use super::present::{Open, Presenter};
 use super::progress::Progress;
 use super::retry::RetryPolicy;
-use crate::journal::{Block, ReadJournal, StorageError};
+use crate::journal::{Block, DeadLetter, DeadLetters, ReadJournal, StorageError};
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::types::{Lane, Now, Offset};
 
@@ -45,10 +46,10 @@ impl Default for LaneConfig {
     fn default() -> Self {
         Self {
             retry: RetryPolicy::default(),
-            batch_records_max: 1024,
-            batch_bytes_max: 1 << 20,
-            flush_records_max: 64 << 10,
-            flush_bytes_max: 8 << 20,
+            batch_records_max: limits::LANE_BATCH_RECORDS,
+            batch_bytes_max: limits::LANE_BATCH_BYTES,
+            flush_records_max: limits::LANE_FLUSH_RECORDS,
+            flush_bytes_max: limits::LANE_FLUSH_BYTES,
             flush_interval: Duration::from_millis(50),
         }
     }
@@ -95,7 +96,7 @@ pub struct LaneParts {
     /// For what does not come through the channel.
     pub journal: Arc<dyn ReadJournal>,
     /// For records that are given up.
-    pub dead: Arc<dyn DeadLetterStore>,
+    pub dead: Arc<dyn DeadLetters>,
     /// Where to count.
     pub metrics: Metrics,
     /// Batches, flushes, retries.
@@ -340,10 +341,10 @@ impl LaneWorker {
 
     /// The inner error is the handler's, the outer one the store's.
     fn retry_dead(&mut self, letter: &DeadLetter, now: Now) -> Result<Result<(), String>, StorageError> {
-        let presented = self.presenter.present_again(&letter.record());
+        let presented = self.presenter.present_again(&dead::record(letter));
         let durable = presented.and_then(|()| self.try_flush(now).map_err(|error| error.to_string()));
         if durable.is_ok() {
-            self.presenter.dead.remove(letter.offset, letter.index)?;
+            self.presenter.dead.delete(letter.id)?;
         }
         Ok(durable)
     }

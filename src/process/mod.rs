@@ -5,8 +5,9 @@
 //! ingestion down, and memory stays bounded. A lane's watermark ([`Progress`]) tells how much of the journal is
 //! processed, durably, and so may be trimmed. [`sink`] has the handlers that ship with the server.
 //!
-//! This module knows the journal as [`ReadJournal`](crate::journal::ReadJournal) and
-//! [`DeadLetterStore`], and nothing of sockets, sessions' rules, or how a block is stored.
+//! What a lane holds in memory is bounded: its channel, the blocks that it has fetched, one batch, and what its handler
+//! has not flushed (`limits`). This module knows the journal as [`ReadJournal`](crate::journal::ReadJournal) and
+//! [`DeadLetters`](crate::journal::DeadLetters), and nothing of sockets, sessions' rules, or how a block is stored.
 //!
 //! # A handler of your own
 //! ```
@@ -54,20 +55,9 @@ mod retry;
 pub mod sink;
 mod thread;
 
-pub use dead::{DeadLetter, DeadLetterStore};
+use handler::for_each_record;
 pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
 pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
 pub use progress::{Fanout, Progress};
 pub use retry::RetryPolicy;
 pub use thread::{LaneBusy, LaneControl, LaneEnd, Lanes, spawn_lanes};
-
-/// Blocks that wait in the channel of one lane, at most. A full channel costs a reading from the journal, no more.
-pub const LANE_CHANNEL_BLOCKS: usize = 256;
-/// Bytes of the blocks that wait in the channel of one lane, at most; one block above it may wait alone.
-///
-/// The memory of one lane is at most this, and what it has fetched (two blocks and
-/// [`LANE_FETCHED_BYTES`]), and what its handler has not flushed ([`LaneConfig`]). Lanes share the blocks that they
-/// hold at the same time.
-pub const LANE_CHANNEL_BYTES: u64 = 16 << 20;
-/// Bytes of blocks that a lane fetches ahead of its handler, at most, beside the last of them.
-pub const LANE_FETCHED_BYTES: usize = feed::QUEUE_BYTES + feed::JOURNAL_READ_BYTES;

@@ -8,10 +8,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rand::rngs::SmallRng;
 
-use super::dead::{DeadLetter, DeadLetterStore};
+use super::dead;
 use super::handler::{Answer, Handler, HandlerError, Outcomes, Record};
 use super::retry::{Outage, RetryPolicy};
-use crate::journal::StorageError;
+use crate::journal::{DeadLetters, StorageError};
 use crate::metrics::{LaneLabel, Metrics};
 use crate::types::{Lane, Now};
 
@@ -19,7 +19,7 @@ use crate::types::{Lane, Now};
 pub(super) struct Presenter {
     lane: Lane,
     handler: Box<dyn Handler>,
-    pub(super) dead: Arc<dyn DeadLetterStore>,
+    pub(super) dead: Arc<dyn DeadLetters>,
     policy: RetryPolicy,
     rng: SmallRng,
     metrics: Metrics,
@@ -64,7 +64,7 @@ impl Presenter {
     pub(super) fn new(
         lane: Lane,
         handler: Box<dyn Handler>,
-        dead: Arc<dyn DeadLetterStore>,
+        dead: Arc<dyn DeadLetters>,
         policy: RetryPolicy,
         rng: SmallRng,
         metrics: &Metrics,
@@ -251,9 +251,10 @@ impl Presenter {
             tracing::debug!(lane, offset, index, attempts, reason, "a record is to be retried");
             return Ok(false);
         }
-        self.dead.put(&DeadLetter::new(record, &reason, attempts, now.unix_us))?;
+        let letter = dead::letter(record, reason, attempts, now.unix_us);
+        self.dead.put(&letter)?;
         self.metrics.dead_letters.inc();
-        tracing::warn!(lane, offset, index, attempts, reason, "a record became a dead letter");
+        tracing::warn!(lane, offset, index, attempts, reason = letter.error, "a record became a dead letter");
         Ok(true)
     }
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::{LANE_CHANNEL_BLOCKS, LANE_CHANNEL_BYTES};
 use crate::journal::{Block, LaneMark};
+use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::types::{Lane, Offset};
 
@@ -157,7 +157,7 @@ impl fmt::Debug for Fanout {
 impl Fanout {
     /// The channels, with each lane's end of its own, in lane order.
     pub(super) fn new(progress: &Arc<Progress>) -> (Self, Vec<Receiver<Arc<Block>>>) {
-        let (senders, receivers) = progress.lanes.iter().map(|_| bounded(LANE_CHANNEL_BLOCKS)).unzip();
+        let (senders, receivers) = progress.lanes.iter().map(|_| bounded(limits::LANE_CHANNEL_BLOCKS)).unzip();
         (Self { progress: Arc::clone(progress), senders }, receivers)
     }
 
@@ -185,7 +185,7 @@ impl LaneState {
         let size = block.size() as u64;
         let held = self.channel_bytes.load(Ordering::SeqCst);
         // An empty channel takes any block, or one above the limit would never come.
-        if held > 0 && held + size > LANE_CHANNEL_BYTES {
+        if held > 0 && held + size > limits::LANE_CHANNEL_BYTES as u64 {
             return false;
         }
         self.channel_bytes.fetch_add(size, Ordering::SeqCst);

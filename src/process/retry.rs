@@ -11,15 +11,15 @@ pub struct RetryPolicy {
     /// Attempts before a record becomes a dead letter, the first one included; 0 counts as 1.
     pub attempts_max: u16,
     /// The delay after the first failure. It doubles with each further one.
-    pub delay_first: Duration,
+    pub first_delay: Duration,
     /// The longest delay.
-    pub delay_max: Duration,
+    pub longest_delay: Duration,
 }
 
 impl Default for RetryPolicy {
     /// 10 attempts over about 40 seconds.
     fn default() -> Self {
-        Self { attempts_max: 10, delay_first: Duration::from_millis(100), delay_max: Duration::from_secs(30) }
+        Self { attempts_max: 10, first_delay: Duration::from_millis(100), longest_delay: Duration::from_secs(30) }
     }
 }
 
@@ -29,7 +29,7 @@ impl RetryPolicy {
     pub(super) fn delay_us(&self, failures: u32, rng: &mut SmallRng) -> u64 {
         let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         let doubled = 2u64.checked_pow(failures.saturating_sub(1)).unwrap_or(u64::MAX);
-        let backoff = micros(self.delay_first).saturating_mul(doubled).min(micros(self.delay_max));
+        let backoff = micros(self.first_delay).saturating_mul(doubled).min(micros(self.longest_delay));
         rng.random_range(backoff / 2..=backoff)
     }
 }
@@ -80,7 +80,11 @@ mod tests {
     use super::*;
 
     fn policy() -> RetryPolicy {
-        RetryPolicy { attempts_max: 5, delay_first: Duration::from_millis(10), delay_max: Duration::from_millis(70) }
+        RetryPolicy {
+            attempts_max: 5,
+            first_delay: Duration::from_millis(10),
+            longest_delay: Duration::from_millis(70),
+        }
     }
 
     #[test]

@@ -8,15 +8,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
-use super::dead::DeadLetter;
 use super::handler::{HandlerError, HandlerFactory, LaneStart};
 use super::lane::{LaneCommand, LaneParts, LaneStep, LaneWorker};
 use super::progress::Fanout;
-use crate::journal::StorageError;
+use crate::journal::{DeadLetter, StorageError};
+use crate::limits;
 use crate::types::{Clock, Lane};
-
-/// Commands that may wait for a lane.
-const COMMANDS_MAX: usize = 16;
 
 /// The lanes before their threads start: whoever drives them by hand needs nothing else.
 #[derive(Debug)]
@@ -53,7 +50,7 @@ impl Lanes {
         let mut senders = Vec::with_capacity(marks.len());
         for (lane, blocks) in (0..).map(Lane).zip(blocks) {
             let handler = factory(&LaneStart { lane, marks: &marks, durable_end: progress.durable_end() })?;
-            let (sender, commands) = bounded(COMMANDS_MAX);
+            let (sender, commands) = bounded(limits::LANE_COMMANDS);
             workers.push(LaneWorker::new(lane, parts, blocks, commands, handler)?);
             senders.push(sender);
         }
@@ -124,6 +121,11 @@ pub struct LaneBusy {
 }
 
 impl LaneControl {
+    /// How many lanes there are.
+    pub fn count(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// Lets every handler open its files anew (SIGHUP). Returns at once.
     pub fn reopen(&self) {
         for sender in self.lanes.iter() {

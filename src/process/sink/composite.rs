@@ -133,30 +133,30 @@ impl Handler for Composite {
 
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
         let mut states = BTreeMap::new();
-        let mut failed = None;
-        // One that fails must not keep the others from what they can do.
-        for child in &mut self.children {
-            match child.handler.flush() {
-                Ok(state) => drop(states.insert(&child.name, STANDARD.encode(state))),
-                Err(error) => {
-                    drop(failed.get_or_insert_with(|| HandlerError::new(format_args!("{}: {error}", child.name))))
-                }
-            }
-        }
-        match failed {
-            None => serde_json::to_vec(&states).map_err(HandlerError::new),
-            Some(error) => Err(error),
-        }
+        self.for_each(|name, handler| {
+            states.insert(name.to_owned(), STANDARD.encode(handler.flush()?));
+            Ok(())
+        })?;
+        serde_json::to_vec(&states).map_err(HandlerError::new)
     }
 
     fn reopen(&mut self) -> Result<(), HandlerError> {
-        let mut failed = None;
-        for child in &mut self.children {
-            if let Err(error) = child.handler.reopen() {
-                failed.get_or_insert_with(|| HandlerError::new(format_args!("{}: {error}", child.name)));
-            }
+        self.for_each(|_, handler| handler.reopen())
+    }
+}
+
+impl Composite {
+    /// Does it with every handler, also when one fails: that one must not keep the others from it. Returns the first error.
+    fn for_each(
+        &mut self,
+        mut action: impl FnMut(&str, &mut dyn Handler) -> Result<(), HandlerError>,
+    ) -> Result<(), HandlerError> {
+        let mut result = Ok(());
+        for Child { name, handler } in &mut self.children {
+            let done = action(name, &mut **handler).map_err(|error| HandlerError::new(format_args!("{name}: {error}")));
+            result = result.and(done);
         }
-        failed.map_or(Ok(()), Err)
+        result
     }
 }
 

@@ -1,19 +1,17 @@
 //! What the sinks that write lines have in common: each lane gathers lines, and hands them on whole when it flushes.
 //!
-//! Between flushes the lines are in memory alone, bounded by what a lane presents between two flushes. So a write that
-//! failed leaves nothing to find out: the lines are still here, and the next flush writes them again.
+//! Until then the lines are in memory alone, up to a bound. So a write that failed leaves nothing to find out: the lines are
+//! still here, and the next flush writes them again.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ndjson::Formatter;
+use crate::limits;
 use crate::process::{Handler, HandlerError, Outcomes, Record};
 use crate::types::Offset;
-
-/// Memory that a lane keeps for lines when it has written them, in bytes.
-const LINES_KEPT: usize = 4 << 20;
 
 /// Where lines go. All lanes share it; each writes whole lines.
 pub(super) trait Output: Send {
@@ -38,13 +36,29 @@ pub(super) struct LineHandler {
 
 impl LineHandler {
     pub(super) fn new(output: Arc<Mutex<dyn Output>>, replay: Option<Replay>) -> Self {
-        Self { output, formatter: Formatter::new(), lines: Vec::new(), replay }
+        Self { output, formatter: Formatter::default(), lines: Vec::new(), replay }
     }
+
+    fn write(&mut self) -> Result<(), HandlerError> {
+        lock(&self.output).write(&mut self.lines)
+    }
+}
+
+fn lock<'a>(output: &'a Mutex<dyn Output>) -> MutexGuard<'a, dyn Output + 'static> {
+    output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Handler for LineHandler {
     fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes) {
-        for record in records {
+        for (i, record) in records.iter().enumerate() {
+            // Written out before the flush, since the memory for lines is bounded; that a line is there already when its
+            // records come again after a crash is found out then, as for any other.
+            if self.lines.len() >= limits::SINK_LINES_BYTES
+                && let Err(error) = self.write()
+            {
+                (0..i).for_each(|done| outcomes.done(done));
+                return outcomes.unavailable(error.to_string());
+            }
             let start = self.lines.len();
             self.formatter.line(record, &mut self.lines);
             if let Some(replay) = &mut self.replay {
@@ -60,19 +74,15 @@ impl Handler for LineHandler {
     }
 
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        output.write(&mut self.lines)?;
-        if self.lines.is_empty() {
-            self.lines.shrink_to(LINES_KEPT);
-        }
+        self.write()?;
         match &self.replay {
             Some(replay) => Ok(replay.state.clone()),
-            None => output.state(),
+            None => lock(&self.output).state(),
         }
     }
 
     fn reopen(&mut self) -> Result<(), HandlerError> {
-        self.output.lock().unwrap_or_else(PoisonError::into_inner).reopen()
+        lock(&self.output).reopen()
     }
 }
 

@@ -29,7 +29,7 @@ use crate::types::Lane;
 mod composite;
 mod file;
 mod lines;
-mod ndjson;
+pub(crate) mod ndjson;
 mod null;
 mod recover;
 mod stream;
@@ -57,6 +57,9 @@ pub enum SinkSpecError {
     /// `file:` alone.
     #[error("sink \"file:\" lacks its path: write file:PATH, such as file:/var/log/duragram.ndjson")]
     NoPath,
+    /// Its lines would be mixed up, or written twice.
+    #[error("sink {0} is given twice")]
+    Twice(String),
 }
 
 impl FromStr for SinkSpec {
@@ -98,16 +101,23 @@ impl fmt::Display for SinkSpec {
 }
 
 /// Makes lanes that write every record to each of these sinks. They are opened when the first lane is made.
-pub fn factory(specs: Vec<SinkSpec>) -> HandlerFactory {
+///
+/// # Errors
+/// A text names no sink, or the same one is named twice.
+pub fn factory(specs: &[String]) -> Result<HandlerFactory, SinkSpecError> {
+    let specs: Vec<SinkSpec> = specs.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    if let Some(n) = (1..specs.len()).find(|&n| specs[..n].contains(&specs[n])) {
+        return Err(SinkSpecError::Twice(specs[n].to_string()));
+    }
     let mut sinks = None;
-    Box::new(move |start| {
+    Ok(Box::new(move |start| {
         let sinks = match &mut sinks {
             Some(sinks) => sinks,
             None => sinks.insert(specs.iter().map(|spec| Sink::open(spec, start)).collect::<Result<Vec<_>, _>>()?),
         };
         let handlers = specs.iter().zip(sinks).map(|(spec, sink)| (spec.to_string(), sink.handler(start.lane)));
         Ok(Box::new(Composite::new(handlers.collect())?))
-    })
+    }))
 }
 
 /// An open sink, which its lanes share.

@@ -8,14 +8,21 @@ use duragram_proto::{ClientId, Epoch};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::process::{Content, Record};
+use crate::journal::Entry;
+use crate::process::{Content, Record, for_each_record};
 use crate::types::{Offset, SessionId};
 
 /// With what every line starts.
 pub(super) const LINE_START: &[u8] = b"{\"offset\":";
 
+/// Appends the lines of an entry's records.
+pub(crate) fn write_entry(out: &mut Vec<u8>, entry: &Entry<'_>) {
+    let mut formatter = Formatter::default();
+    for_each_record(entry, |record| formatter.line(&record, out));
+}
+
 /// Writes records as lines.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Formatter {
     /// The second of `stamp`, since 1970: records that come in a row mostly share it.
     second: Option<u64>,
@@ -25,10 +32,6 @@ pub(super) struct Formatter {
 }
 
 impl Formatter {
-    pub(super) fn new() -> Self {
-        Self { second: None, stamp: Vec::new(), base64: String::new() }
-    }
-
     /// Appends the record's line, with its newline.
     pub(super) fn line(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(LINE_START);
@@ -149,7 +152,7 @@ mod tests {
 
     fn line(record: &Record<'_>) -> String {
         let mut out = Vec::new();
-        Formatter::new().line(record, &mut out);
+        Formatter::default().line(record, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -211,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_second_is_formatted_anew_when_it_changes() {
-        let mut formatter = Formatter::new();
+        let mut formatter = Formatter::default();
         let mut out = Vec::new();
         for second in [5, 6, 5] {
             formatter.line(&Record { received_unix_us: second * 1_000_000, ..record(Content::Payload(b"")) }, &mut out);
