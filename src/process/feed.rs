@@ -120,7 +120,7 @@ impl Feed {
                 taken.end = entry.offset.plus(1);
                 taken.bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
                 if Lane::of(entry.meta.session, lanes) == self.lane {
-                    append_records(&entry, records);
+                    records.extend(records_of(&entry));
                 }
             }
         }
@@ -179,22 +179,22 @@ impl Feed {
     }
 }
 
-fn append_records<'a>(entry: &Entry<'a>, records: &mut Vec<Record<'a>>) {
-    let record = |index, content| Record {
-        offset: entry.offset,
-        index,
-        session: entry.meta.session,
-        seq: entry.meta.seq,
-        channel: entry.meta.channel,
-        received_unix_us: entry.meta.received_unix_us,
-        content,
+/// The records of an entry, in order; of a gap, the news of it.
+pub(crate) fn records_of<'a>(entry: &Entry<'a>) -> impl Iterator<Item = Record<'a>> + use<'a> {
+    let (offset, meta) = (entry.offset, entry.meta);
+    let gap = match entry.kind {
+        EntryKind::Gap { from, to } => Some((0, Content::Gap { from, to })),
+        EntryKind::Data => None,
     };
-    match entry.kind {
-        EntryKind::Gap { from, to } => records.push(record(0, Content::Gap { from, to })),
-        // A datagram holds at most 32,753 records: two bytes each for the length, and 65,507 at most in all.
-        EntryKind::Data => {
-            records
-                .extend((0..=u16::MAX).zip(entry.records()).map(|(i, payload)| record(i, Content::Payload(payload))));
-        }
-    }
+    // A gap has no records. A datagram holds at most 32,753: two bytes each for the length, and 65,507 at most in all.
+    let payloads = (0..=u16::MAX).zip(entry.records().map(Content::Payload));
+    gap.into_iter().chain(payloads).map(move |(index, content)| Record {
+        offset,
+        index,
+        session: meta.session,
+        seq: meta.seq,
+        channel: meta.channel,
+        received_unix_us: meta.received_unix_us,
+        content,
+    })
 }

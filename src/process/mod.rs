@@ -54,6 +54,8 @@ mod retry;
 pub mod sink;
 mod thread;
 
+pub(crate) use feed::records_of;
+
 pub use dead::{DeadLetter, DeadLetterStore};
 pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
 pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};

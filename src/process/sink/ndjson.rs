@@ -16,7 +16,7 @@ pub(super) const LINE_START: &[u8] = b"{\"offset\":";
 
 /// Writes records as lines.
 #[derive(Debug)]
-pub(super) struct Formatter {
+pub(crate) struct Formatter {
     /// The second of `stamp`, since 1970: records that come in a row mostly share it.
     second: Option<u64>,
     /// `2026-01-02T03:04:05`
@@ -25,12 +25,12 @@ pub(super) struct Formatter {
 }
 
 impl Formatter {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { second: None, stamp: Vec::new(), base64: String::new() }
     }
 
     /// Appends the record's line, with its newline.
-    pub(super) fn line(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn line(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(LINE_START);
         json(record.offset.0, out);
         out.extend_from_slice(b",\"index\":");
