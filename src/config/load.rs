@@ -213,7 +213,9 @@ fn unknown_keys(layer: &Layer, problems: &mut Vec<Problem>) {
 fn unknown(what: &str, name: &str, known: &[String]) -> String {
     let nearest = known.iter().map(|known| (distance(name, known), known)).min();
     match nearest {
-        Some((distance, known)) if distance <= (name.len() / 2).min(3) => format!("unknown {what}; did you mean {known}?"),
+        Some((distance, known)) if distance <= (name.len() / 2).min(3) => {
+            format!("unknown {what}; did you mean {known}?")
+        }
         _ => format!("unknown {what}"),
     }
 }

@@ -393,7 +393,15 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.reject(to, data.session.client, data.session.epoch.value(), data.seq.0, code, retry_after_ms);
     }
 
-    fn reject(&mut self, to: ReplyTo, client: ClientId, epoch: u32, refused: u64, code: RejectCode, retry_after_ms: u32) {
+    fn reject(
+        &mut self,
+        to: ReplyTo,
+        client: ClientId,
+        epoch: u32,
+        refused: u64,
+        code: RejectCode,
+        retry_after_ms: u32,
+    ) {
         let reject = Reject { client, epoch, code, refused, retry_after_ms };
         self.outbox.push(to.peer, to.len, &Datagram::Reject(reject));
     }
@@ -416,7 +424,15 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             let now = clock.now();
             for pending in self.pending.iter().filter(|pending| pending.changed) {
                 let session = self.sessions.at(pending.session);
-                acks::ack(&self.receipt, session, pending.to, !pending.journaled, credit, now.mono_us, &mut self.outbox);
+                acks::ack(
+                    &self.receipt,
+                    session,
+                    pending.to,
+                    !pending.journaled,
+                    credit,
+                    now.mono_us,
+                    &mut self.outbox,
+                );
                 let delay_us = now.mono_us.saturating_sub(pending.to.arrived_us);
                 self.metrics.ack_delay_seconds.observe(seconds(delay_us));
             }
@@ -509,7 +525,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 if short != self.storage_short {
                     let reserve = self.config.reserve_bytes;
                     if short {
-                        tracing::error!(free, reserve, "free space is below the reserve: new data is refused (REJECT 7)");
+                        tracing::error!(
+                            free,
+                            reserve,
+                            "free space is below the reserve: new data is refused (REJECT 7)"
+                        );
                     } else {
                         tracing::warn!(free, reserve, "free space is above the reserve again: new data is accepted");
                     }
@@ -562,7 +582,15 @@ impl Counts {
         metrics.count("hello", self.hello);
         metrics.count("ping", self.ping);
         const NAMES: [&str; 10] = [
-            "", "version", "unsupported", "too_large", "stale_epoch", "beyond_window", "busy", "storage", "channel",
+            "",
+            "version",
+            "unsupported",
+            "too_large",
+            "stale_epoch",
+            "beyond_window",
+            "busy",
+            "storage",
+            "channel",
             "sealed_only",
         ];
         for (name, &count) in NAMES.iter().zip(&self.refused) {

@@ -99,8 +99,7 @@ impl Rig {
         let (wire, lanes) = (Wire::default(), Lanes::default());
         lanes.0.lock().unwrap().0 = vec![LaneMark::default()];
         let metrics = Metrics::register(&mut Registry::default());
-        let committer =
-            Committer::new(config.clone(), recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
+        let committer = Committer::new(config.clone(), recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
         Self { disk, committer, wire, lanes, clock: TestClock::default(), config }
     }
 
@@ -222,8 +221,12 @@ fn no_ack_leaves_before_the_receipt() {
     });
     // The retransmission of 2 and the PING must wait for 2 as well: their ack would count it.
     let ping = encode(&Datagram::Ping(Ping { client: ClientId(1), epoch: Epoch::new(1).unwrap() }));
-    let sent =
-        rig.step(&[(peer(1), data(1, 2, 0, false)), (peer(1), data(1, 2, 0, false)), (peer(1), ping), (peer(2), data(2, 1, 0, false))]);
+    let sent = rig.step(&[
+        (peer(1), data(1, 2, 0, false)),
+        (peer(1), data(1, 2, 0, false)),
+        (peer(1), ping),
+        (peer(2), data(2, 1, 0, false)),
+    ]);
     assert_eq!(*seen.lock().unwrap(), 1);
     assert_eq!(sent.iter().map(|(_, bytes)| reply(bytes)).collect::<Vec<_>>(), [acked(2), acked(1)]);
 }
@@ -272,7 +275,8 @@ fn a_block_is_acked_once_a_session_to_the_address_of_the_newest_datagram() {
 fn no_reply_is_longer_than_its_request() {
     let mut rig = Rig::new();
     // Every second seq missing: the full bitmap would be longer than these requests.
-    let datagrams: Vec<_> = (1..=50).map(|i| (peer(1), data(1, i * 2, WINDOW.min((i * 2 - 1) as u16), false))).collect();
+    let datagrams: Vec<_> =
+        (1..=50).map(|i| (peer(1), data(1, i * 2, WINDOW.min((i * 2 - 1) as u16), false))).collect();
     let len = datagrams[0].1.len();
     let sent = rig.step(&datagrams);
     assert_eq!(sent.len(), 1);
@@ -388,7 +392,12 @@ fn only_what_every_lane_has_processed_is_trimmed() {
     let mut rig = Rig::on(MemoryDisk::default(), CommitterConfig { commit_bytes_max: 1, ..config() }, 10);
     let mut seq = 0;
     while rig.committer.status().backlog_bytes < 4 << 20 {
-        let datagrams: Vec<_> = (0..64).map(|_| { seq += 1; (peer(1), data_with(1, seq, 0, false, &[7; 1400])) }).collect();
+        let datagrams: Vec<_> = (0..64)
+            .map(|_| {
+                seq += 1;
+                (peer(1), data_with(1, seq, 0, false, &[7; 1400]))
+            })
+            .collect();
         rig.step(&datagrams);
     }
     let backlog = rig.committer.status().backlog_bytes;

@@ -176,8 +176,7 @@ impl Journal for RocksJournal {
         for id in &checkpoint.expired {
             batch.delete_cf(store.family(META), session_key(*id));
         }
-        let state =
-            CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes: checkpoint.lanes.clone() };
+        let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes: checkpoint.lanes.clone() };
         batch.put_cf(store.family(META), CHECKPOINT_KEY, state.encode());
         if low > self.low {
             batch.delete_range_cf(store.family(JOURNAL), block_key(self.low), block_key(low));

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
+    DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::error::{Damage, DamagePlace, OpenError};
@@ -148,7 +148,8 @@ impl Store {
             within && file.column_family_name == family
         };
         let files = self.db.live_files().unwrap_or_default();
-        let files: Vec<_> = files.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name)).collect();
+        let files: Vec<_> =
+            files.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name)).collect();
         if files.is_empty() { self.logs() } else { files }
     }
 

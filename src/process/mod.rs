@@ -55,7 +55,7 @@ mod retry;
 pub mod sink;
 mod thread;
 
-use handler::for_each_record;
+pub(crate) use handler::records_of;
 pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
 pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
 pub use progress::{Fanout, Progress};

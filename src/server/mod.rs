@@ -17,16 +17,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{Admin, AdminState, Phase};
 use crate::config::{self, Config};
-use crate::ingest::{
-    self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Recovery, Threading,
-};
+use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Recovery, Threading};
 use crate::journal::rocks::{RocksJournal, RocksOptions};
-use crate::journal::{
-    Damage, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError,
-};
+use crate::journal::{Damage, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError};
 use crate::metrics::Metrics;
 use crate::net::{self, Admission, ChannelSet, Receiver, Sender};
-use crate::process::sink::{self, SinkSpec};
+use crate::process::sink::{self, SinkSpecError};
 use crate::process::{
     Fanout, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, Lanes, Progress, RetryPolicy,
     spawn_lanes,
@@ -50,8 +46,8 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] config::ConfigError),
     /// A sink's specification is not understood.
-    #[error("{0}")]
-    SinkSpec(String),
+    #[error(transparent)]
+    SinkSpec(#[from] SinkSpecError),
     /// An address is in use, or not this machine's.
     #[error("cannot listen on {address}: {source}")]
     Bind {
@@ -100,8 +96,7 @@ impl From<IngestError> for Error {
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
-    let specs: Result<Vec<SinkSpec>, _> = config.sink.iter().map(|spec| spec.parse()).collect();
-    let handlers = sink::factory(specs.map_err(|error| Error::SinkSpec(error.to_string()))?);
+    let handlers = sink::factory(&config.sink)?;
     let server = Server::start(config, handlers)?;
     forward_signals(server.handle())?;
     ready(server.ready());
@@ -191,7 +186,8 @@ impl Server {
             metrics.clone(),
         );
         let admission = admission(&config);
-        let receivers = (0..).zip(sockets).map(|(index, socket)| Receiver::new(socket, index, admission.clone())).collect();
+        let receivers =
+            (0..).zip(sockets).map(|(index, socket)| Receiver::new(socket, index, admission.clone())).collect();
 
         let (events_in, events) = bounded(EVENTS_MAX);
         let handle = ServerHandle(events_in);
@@ -361,7 +357,8 @@ fn bind(config: &Config) -> Result<(Vec<UdpSocket>, Vec<SocketAddr>), Error> {
         // The kernel counts its own overhead too and reports twice what was asked for.
         if bound.receive_buffer_bytes / 2 < config.receive_buffer_bytes {
             tracing::warn!(
-                asked = config.receive_buffer_bytes, granted = bound.receive_buffer_bytes / 2,
+                asked = config.receive_buffer_bytes,
+                granted = bound.receive_buffer_bytes / 2,
                 "the kernel grants a smaller receive buffer; raise net.core.rmem_max if kernel drops are counted",
             );
         }
@@ -408,7 +405,7 @@ fn committer_config(config: &Config) -> CommitterConfig {
 
 fn retry_policy(config: &Config) -> RetryPolicy {
     let config::Retry { attempts_max, first_delay, longest_delay } = config.retry;
-    RetryPolicy { attempts_max, delay_first: first_delay, delay_max: longest_delay }
+    RetryPolicy { attempts_max, first_delay, longest_delay }
 }
 
 /// The one place where the default is chosen.

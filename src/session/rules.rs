@@ -54,14 +54,7 @@ impl FloorMove {
 impl Session {
     /// A session in which everything up to `floor` is accounted for.
     pub fn new(id: SessionId, floor: Seq, hello_nonce: Option<u64>) -> Self {
-        Self {
-            id,
-            window: DedupWindow::new(floor),
-            last_active_s: 0,
-            hello_nonce,
-            pending: u32::MAX,
-            touched: false,
-        }
+        Self { id, window: DedupWindow::new(floor), last_active_s: 0, hello_nonce, pending: u32::MAX, touched: false }
     }
 
     /// The session as a checkpoint kept it; `None` for a record that no session can have made.

@@ -134,16 +134,12 @@ impl SessionTable {
         let known = self.find(id);
         let index = match entry.kind {
             EntryKind::Gap { from, to } => {
-                let index = known.unwrap_or_else(|| {
-                    self.insert(Session::new(id, Seq(from.0.saturating_sub(1)), None))
-                });
+                let index = known.unwrap_or_else(|| self.insert(Session::new(id, Seq(from.0.saturating_sub(1)), None)));
                 self.at(index).apply_gap(to);
                 index
             }
             EntryKind::Data => {
-                let index = known.unwrap_or_else(|| {
-                    self.insert(Session::new(id, Seq(base.0.saturating_sub(1)), None))
-                });
+                let index = known.unwrap_or_else(|| self.insert(Session::new(id, Seq(base.0.saturating_sub(1)), None)));
                 // The window may have been wider when the entry was accepted.
                 let judgement = self.at(index).receive(entry.meta.seq, base, entry.meta.skip, u16::MAX);
                 if judgement == Judgement::Stale {
