@@ -1,7 +1,7 @@
 //! The server as a whole: the one place that wires concrete types together and starts threads.
 //!
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`](crate::process::Handler) of your own, use
-//! [`Server::start`]; `tests/embed.rs` does it in 30 lines.
+//! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
 mod state;
 
@@ -97,6 +97,11 @@ impl From<IngestError> for Error {
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     let handlers = sink::factory(&config.sink)?;
+    run_with(config, handlers, ready)
+}
+
+/// The same with handlers of your own; `config.sink` is not looked at.
+pub fn run_with(config: Config, handlers: HandlerFactory, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     let server = Server::start(config, handlers)?;
     forward_signals(server.handle())?;
     ready(server.ready());
