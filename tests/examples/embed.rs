@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use duragram::config::Config;
-use duragram::process::{Handler, HandlerError, Outcomes, Record};
+use duragram::process::{Handler, HandlerError, LaneStart, Outcomes, Record};
 use duragram::server;
 
 #[derive(Default)]
@@ -26,6 +26,7 @@ impl Handler for Count {
 }
 
 fn main() -> Result<(), server::Error> {
-    let handlers = Box::new(|_: &_| Ok(Box::new(Count::default()) as Box<dyn Handler>));
-    server::run_with(Config::default(), handlers, |ready| println!("listening on {:?}", ready.udp))
+    // One handler for each lane. What a lane has processed before is in `start.mark()`.
+    let handler = |_start: &LaneStart<'_>| Ok(Box::new(Count::default()) as Box<dyn Handler>);
+    server::run_with(Config::default(), handler, |ready| eprintln!("listening on {:?}", ready.udp))
 }
