@@ -217,7 +217,7 @@ pub struct Client<M, B> {
     timer: Option<Timer>,
     /// Tries since something came back: timeouts, HELLOs or PINGs in a row.
     tries: u32,
-    /// Sessions in a row that ended before an ack of theirs came.
+    /// Sessions in a row that were refused as stale before an ack of theirs came.
     fruitless_epochs: u32,
     paused_until_us: Option<u64>,
     /// Timeouts in a row and nothing heard since: one datagram for each timeout, not more, whatever becomes free.
@@ -347,9 +347,9 @@ where
         self.queued() == 0
     }
 
-    /// How many seqs beyond the highest sent one the server allows; `None` before it told.
+    /// How many seqs, from the lowest unacked one on, the server allows to be sent; `None` before it told.
     pub fn credit(&self) -> Option<u64> {
-        self.acks.limit.map(|limit| limit.above(self.queue.highest_sent()))
+        self.acks.credit
     }
 
     /// The smoothed round-trip time without the server's delay, in microseconds; `None` before the first sample.

@@ -50,6 +50,10 @@ where
             }
             return Hello { client, nonce: hello.nonce }.encode(out).ok();
         }
+        if self.is_beyond_skipping() && self.queue.undecided() > 0 {
+            self.leave_epoch(now_us);
+            return self.transmit(now_us, out);
+        }
         let epoch = self.epoch?;
         if core::mem::take(&mut self.ping_due) {
             self.pinged = true;
@@ -193,7 +197,14 @@ where
         self.queue.in_flight() == 0 && self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq))
     }
 
+    /// The credit counts from the floor, which each DATA moves up to its base (PROTOCOL.md#duty-window).
     fn is_beyond_limit(&self, seq: Seq) -> bool {
-        self.acks.limit.is_some_and(|limit| seq > limit)
+        self.acks.credit.is_some_and(|credit| seq.above(self.queue.base_seq()) >= credit)
+    }
+
+    /// Whether so many seqs in a row were given up that the server would not move its floor over them (rule 4).
+    fn is_beyond_skipping(&self) -> bool {
+        let skipped = self.queue.base_seq().above(self.acks.floor).saturating_sub(1);
+        self.acks.credit.is_some() && skipped > self.acks.credit_max
     }
 }

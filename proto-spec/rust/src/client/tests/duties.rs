@@ -32,6 +32,7 @@ fn silence_is_answered_by_ever_rarer_retransmissions_of_one_datagram() {
     bench.wait(SECOND / 10);
     bench.ack(3, &[], 64).unwrap();
     assert_eq!(bench.sent_seqs(), [4, 5]);
+    assert!(bench.time_out() < 2 * SECOND, "and the backoff begins anew");
 }
 
 #[test]

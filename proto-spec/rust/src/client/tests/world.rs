@@ -41,6 +41,7 @@ pub(super) enum Incident {
     Crash,
     ForgetSessions,
     Window(u16),
+    Credit(u16),
     Refuse(Option<(Option<u16>, crate::codec::RejectCode, u32)>),
     EpochMin(u32),
     /// Nothing passes the path until the next `Up`.
@@ -237,6 +238,7 @@ where
             Incident::Crash => self.server.crash(),
             Incident::ForgetSessions => self.server.forget_sessions(),
             Incident::Window(window) => self.server.window = window,
+            Incident::Credit(credit) => self.server.credit_max = credit,
             Incident::Refuse(refuse) => self.server.refuse = refuse,
             Incident::EpochMin(epoch) => self.server.epoch_min = epoch,
             Incident::Down => self.down = true,
