@@ -1,6 +1,6 @@
 //! The RocksDB database under the journal: its column families, its settings and why they are so, and how it is opened.
 //!
-//! | column family | key | value |
+//! | column family | key | value, under a [`super::mask`] |
 //! |---|---|---|
 //! | `journal` | first offset of the block, u64 big-endian | [`super::block`] |
 //! | `meta` | [`super::meta`] | [`super::meta`] |
@@ -16,6 +16,7 @@ use rocksdb::{
 };
 
 use super::error::{Damage, DamagePlace, OpenError};
+use super::mask::{mask_into, unmask};
 use crate::limits::{BLOCK_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES};
 use crate::types::Offset;
 
@@ -109,11 +110,19 @@ impl Store {
         self.db.write_opt(batch, &self.synced)
     }
 
-    pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
-        self.db.get_cf(self.family(family), key)
+    /// Adds a value to a batch. `scratch` is for the stored form, and may be used again.
+    pub(super) fn put(&self, batch: &mut WriteBatch, family: &str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
+        mask_into(scratch, value, rand::random());
+        batch.put_cf(self.family(family), key, scratch);
     }
 
-    /// An iterator over the keys `from..to` of a column family. Both bounds, since beyond them lie tombstones.
+    pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
+        let stored = self.db.get_pinned_cf(self.family(family), key)?;
+        Ok(stored.map(|stored| unmask(&stored)))
+    }
+
+    /// An iterator over the keys `from..to` of a column family, whose values are masked. Both bounds, since beyond them lie
+    /// tombstones.
     pub(super) fn iterate(&self, family: &str, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);

@@ -30,7 +30,7 @@ pub(super) fn create(dir: &DataDir, options: &RocksOptions) -> Result<(), OpenEr
     let path = dir.new_database().map_err(|error| failed(&error))?;
     let new = Store::create(&path, options).map_err(|error| failed(&error))?;
     let mut batch = WriteBatch::default();
-    batch.put_cf(new.family(META), CHECKPOINT_KEY, CheckpointState::default().encode());
+    new.put(&mut batch, META, CHECKPOINT_KEY, &CheckpointState::default().encode(), &mut Vec::new());
     new.write(batch).map_err(|error| failed(&error))?;
     drop(new);
     // Before the database is in its place: there a database without witness is a damaged one.
@@ -44,7 +44,7 @@ pub(super) fn salvage(dir: &DataDir, findings: &[Damage], options: &RocksOptions
     let failed = |error: &dyn std::fmt::Display| OpenError::storage("copying what is good to a new database", error);
     let path = dir.new_database().map_err(|error| failed(&error))?;
     let new = Store::create(&path, options).map_err(|error| failed(&error))?;
-    let mut copy = Copy { to: &new, batch: WriteBatch::default(), error: None };
+    let mut copy = Copy { to: &new, batch: WriteBatch::default(), scratch: Vec::new(), error: None };
     let witness = dir.witness().unwrap_or_default();
     let found = match Store::open_read_only(&dir.database(), LogReading::AllGood) {
         // What is bad was told to the operator by the first scan; here it is only passed over.
@@ -78,7 +78,7 @@ fn closing_batch(new: &Store, found: &Scan, next: Offset, findings: &[Damage], a
         low_previous_checksum: found.checkpoint.low_previous_checksum,
         lanes: found.checkpoint.lanes.clone(),
     };
-    batch.put_cf(new.family(META), CHECKPOINT_KEY, state.encode());
+    new.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut Vec::new());
 
     let losses = findings.iter().map(|damage| {
         let entries = match damage.place {
@@ -93,7 +93,7 @@ fn closing_batch(new: &Store, found: &Scan, next: Offset, findings: &[Damage], a
         what: format!("no entry has an offset from {} up to {next}: some may have been in use", found.end),
     };
     for (number, loss) in (0..).zip(found.losses.iter().cloned().chain(losses).chain([skipped])) {
-        batch.put_cf(new.family(META), loss_key(number), loss.encode(number));
+        new.put(&mut batch, META, &loss_key(number), &loss.encode(number), &mut Vec::new());
     }
     batch
 }
@@ -102,20 +102,22 @@ fn closing_batch(new: &Store, found: &Scan, next: Offset, findings: &[Damage], a
 struct Copy<'a> {
     to: &'a Store,
     batch: WriteBatch,
+    scratch: Vec<u8>,
     error: Option<rocksdb::Error>,
 }
 
 impl Copy<'_> {
     fn take(&mut self, visit: Visit<'_>) {
+        let mut put = |family, key: &[u8], value: &[u8]| {
+            self.to.put(&mut self.batch, family, key, value, &mut self.scratch);
+        };
         match visit {
             Visit::Session(session) => {
                 let (key, value) = session.encode();
-                self.batch.put_cf(self.to.family(META), key, value);
+                put(META, &key, &value);
             }
-            Visit::Block { block, .. } => {
-                self.batch.put_cf(self.to.family(JOURNAL), block_key(block.first()), block.bytes());
-            }
-            Visit::Dead(letter) => self.batch.put_cf(self.to.family(DEAD), letter.id.key(), letter.encode()),
+            Visit::Block { block, .. } => put(JOURNAL, &block_key(block.first()), block.bytes()),
+            Visit::Dead(letter) => put(DEAD, &letter.id.key(), &letter.encode()),
         }
         if self.batch.size_in_bytes() >= BATCH_BYTES {
             self.flush();

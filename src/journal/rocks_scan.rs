@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::dead::{DeadLetter, DeadLetterId};
 use super::error::{Damage, DamagePlace};
+use super::mask::unmask;
 use super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
 use super::{Block, Extent, SessionRecord};
@@ -66,7 +67,7 @@ pub(super) fn scan(
     }
     walk(store, DEAD, &[0; DeadLetterId::KEY_LEN]..&[0xff; DeadLetterId::KEY_LEN + 1], &mut |item| match item {
         Item::Unreadable(damage) => found(damage),
-        Item::Record(key, value) => match DeadLetter::decode(key, value) {
+        Item::Record(key, value) => match DeadLetter::decode(key, &value) {
             Err(error) => found(bad_record(store, DEAD, key, error)),
             Ok(letter) => {
                 scan.dead += 1;
@@ -99,7 +100,7 @@ fn scan_meta(
     let mut checkpoint = None;
     walk(store, META, &[0]..&[0xff], &mut |item| match item {
         Item::Unreadable(damage) => found(damage),
-        Item::Record(key, value) => match meta::decode(key, value) {
+        Item::Record(key, value) => match meta::decode(key, &value) {
             Err(error) => found(bad_record(store, META, key, error)),
             Ok(MetaRecord::Checkpoint(state)) => {
                 checkpoint = Some(state);
@@ -151,7 +152,7 @@ fn scan_blocks(
                 return Ok(());
             }
         };
-        let block = match Block::parse(value.to_vec()) {
+        let block = match Block::parse(value) {
             Ok(block) if key == block_key(block.first()) => block,
             Ok(_) => return chain.note(bad_record(store, JOURNAL, key, "the block belongs under another key")),
             Err(error) => return chain.note(bad_record(store, JOURNAL, key, error)),
@@ -241,7 +242,7 @@ impl Chain {
 }
 
 enum Item<'a> {
-    Record(&'a [u8], &'a [u8]),
+    Record(&'a [u8], Vec<u8>),
     /// RocksDB cannot read on from here. The walk tries to go on behind it.
     Unreadable(Damage),
 }
@@ -260,7 +261,7 @@ fn walk(
         while let Some((key, value)) = records.item() {
             last.clear();
             last.extend_from_slice(key);
-            each(Item::Record(key, value))?;
+            each(Item::Record(key, unmask(value)))?;
             records.next();
         }
         let Err(error) = records.status() else { return Ok(()) };
