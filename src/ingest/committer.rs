@@ -173,15 +173,19 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.block.size() >= self.config.commit_bytes_max || self.pending.len() >= limits::PENDING_ACKS_MAX
     }
 
-    /// Applies a batch to the sessions and adds what is new to the block. Answers nothing yet.
+    /// Applies a batch to the sessions and adds what is new to the block. Answers nothing, unless the block becomes full
+    /// on the way: then it is committed as by `commit`, so that no block is larger than `commit_bytes_max` and a datagram.
     ///
-    /// After an error of `commit` this does nothing.
-    pub fn absorb(&mut self, batch: &Batch) {
-        if self.failed.is_some() {
-            return;
+    /// Errors are final as those of `commit`.
+    pub fn absorb(&mut self, batch: &Batch, clock: &impl Clock) -> Result<(), StorageError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
         }
         let mut counts = Counts::default();
         for item in batch.items() {
+            if self.is_full() {
+                self.commit(clock)?;
+            }
             let to = ReplyTo { peer: item.peer, len: item.len, arrived_us: batch.arrived.mono_us };
             match &item.kind {
                 ItemKind::Data(data) => self.data(batch, data, item, to, &mut counts),
@@ -202,6 +206,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.metrics.count("unknown_type", dropped.unknown_type);
         self.metrics.count("wrong_direction", dropped.wrong_direction);
         self.metrics.count("sealed", dropped.sealed);
+        Ok(())
     }
 
     /// Sends what needs no commit, commits the block if there is anything to commit, acks it, and writes a checkpoint

@@ -172,7 +172,7 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
                 let received = receiver.receive(&mut batch, block, &shared.clock)?;
                 block = false;
                 drops += u64::from(received.kernel_drops);
-                committer.absorb(&batch);
+                committer.absorb(&batch, &shared.clock)?;
                 more = received.full;
                 if !received.full || committer.is_full() {
                     break;
@@ -230,7 +230,7 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
             Ok(first) => {
                 let mut next = Some(first);
                 while let Some(batch) = next {
-                    committer.absorb(&batch);
+                    committer.absorb(&batch, &shared.clock)?;
                     // The channel has room for every slab there is; a receiver that has ended takes none back.
                     drop(give_back.try_send(batch));
                     next = if committer.is_full() { None } else { waiting.try_recv().ok() };

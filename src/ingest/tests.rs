@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::journal::memory::{MemoryDisk, MemoryJournal, Write, WriteFate};
-use crate::journal::{Durable, EntryKind, LaneMark};
+use crate::journal::{Durable, EntryKind, LaneMark, StorageError};
 use crate::metrics::Metrics;
 use crate::net::{Admission, Batch, Outbox, Peer, Transmit};
 use crate::types::{Clock, Now, Offset};
@@ -110,19 +110,19 @@ impl Rig {
 
     /// Absorbs datagrams as one batch, commits, and returns what was sent to whom.
     fn step(&mut self, datagrams: &[(Peer, Vec<u8>)]) -> Vec<(Peer, Vec<u8>)> {
-        self.absorb(datagrams);
+        self.absorb(datagrams).unwrap();
         self.committer.commit(&self.clock).unwrap();
         self.sent()
     }
 
-    fn absorb(&mut self, datagrams: &[(Peer, Vec<u8>)]) {
+    fn absorb(&mut self, datagrams: &[(Peer, Vec<u8>)]) -> Result<(), StorageError> {
         let admission = Admission { datagram_bytes_max: 1472, channels: None };
         let mut batch = Batch::new(0);
         batch.arrived = self.clock.now();
         for (peer, bytes) in datagrams {
             batch.push(*peer, bytes, &admission);
         }
-        self.committer.absorb(&batch);
+        self.committer.absorb(&batch, &self.clock)
     }
 
     fn sent(&self) -> Vec<(Peer, Vec<u8>)> {
@@ -237,12 +237,12 @@ fn after_a_failed_commit_nothing_is_ever_acked_again() {
         let mut rig = Rig::new();
         rig.data(1, 1, 0);
         rig.disk.on_write(move |_| fate);
-        rig.absorb(&[(peer(1), data(1, 2, 0, false)), (peer(2), data(2, 1, 0, false))]);
+        rig.absorb(&[(peer(1), data(1, 2, 0, false)), (peer(2), data(2, 1, 0, false))]).unwrap();
         rig.committer.commit(&rig.clock).unwrap_err();
         assert_eq!(rig.sent(), []);
         rig.disk.on_write(|_| WriteFate::Durable);
         for datagram in [data(1, 1, 0, false), data(1, 2, 0, false), data(1, 3, 0, false), hello(3, 3)] {
-            rig.absorb(&[(peer(1), datagram)]);
+            rig.absorb(&[(peer(1), datagram)]).unwrap_err();
             rig.committer.commit(&rig.clock).unwrap_err();
             assert_eq!(rig.sent(), []);
         }
@@ -282,6 +282,26 @@ fn no_reply_is_longer_than_its_request() {
     assert_eq!(sent.len(), 1);
     assert!(sent[0].1.len() <= len, "{} bytes in answer to {len}", sent[0].1.len());
     assert_eq!(reply(&sent[0].1), Reply::Ack { floor: 0, bits: (1..=32).map(|i| i * 2).collect(), duplicate: false });
+}
+
+#[test]
+fn a_block_that_is_full_is_committed_and_acked_before_more_is_taken() {
+    let mut rig = Rig::on(MemoryDisk::default(), CommitterConfig { commit_bytes_max: 4000, ..config() }, 10);
+    let largest = Arc::new(Mutex::new((0, 0)));
+    let seen = Arc::clone(&largest);
+    rig.disk.on_write(move |write| {
+        if let Write::Commit(Some(block)) = write {
+            let mut seen = seen.lock().unwrap();
+            *seen = (seen.0 + 1, seen.1.max(block.size()));
+        }
+        WriteFate::Durable
+    });
+    let datagrams: Vec<_> = (1..=10).map(|seq| (peer(1), data_with(1, seq, 0, false, &[7; 1400]))).collect();
+    let sent = rig.step(&datagrams);
+    assert_eq!(sent.iter().map(|(_, bytes)| reply(bytes)).next_back(), Some(acked(10)));
+    let (commits, size) = *largest.lock().unwrap();
+    assert_eq!((commits, sent.len()), (4, 4));
+    assert!(size < 4000 + 1600, "a block of {size} bytes");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The server as a whole: the one place that wires concrete types together and starts threads.
 //!
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`](crate::process::Handler) of your own, use
-//! [`Server::start`]; `tests/embed.rs` does it in 30 lines.
+//! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
 mod state;
 
@@ -24,8 +24,8 @@ use crate::metrics::Metrics;
 use crate::net::{self, Admission, ChannelSet, Receiver, Sender};
 use crate::process::sink::{self, SinkSpecError};
 use crate::process::{
-    Fanout, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, Lanes, Progress, RetryPolicy,
-    spawn_lanes,
+    Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
+    Progress, RetryPolicy, spawn_lanes,
 };
 use crate::server::state::ServerState;
 use crate::types::{Clock, SystemClock};
@@ -97,6 +97,15 @@ impl From<IngestError> for Error {
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     let handlers = sink::factory(&config.sink)?;
+    run_with(config, handlers, ready)
+}
+
+/// The same with handlers of your own; `config.sink` is not looked at.
+pub fn run_with(
+    config: Config,
+    handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), Error> {
     let server = Server::start(config, handlers)?;
     forward_signals(server.handle())?;
     ready(server.ready());
@@ -148,7 +157,11 @@ impl ServerHandle {
 impl Server {
     /// Opens the journal, recovers, and starts serving. On error nothing runs any more; the data directory is as
     /// [`OpenError`] says.
-    pub fn start(config: Config, mut handlers: HandlerFactory) -> Result<Self, Error> {
+    pub fn start(
+        config: Config,
+        handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let mut handlers: HandlerFactory = Box::new(handlers);
         config.validate()?;
         let clock = SystemClock::start();
         let mut registry = Registry::default();
