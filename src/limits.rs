@@ -92,6 +92,8 @@ pub const LANE_COMMANDS: usize = 16;
 pub const RECEIVE_WAIT_MS: u16 = 50;
 /// Sessions that may wait for one commit's acks before the block is committed whatever its size.
 pub const PENDING_ACKS_MAX: usize = 65_536;
+/// Bytes of one of them.
+pub const PENDING_ACK_BYTES: usize = 96;
 /// Sessions looked at for expiry with each checkpoint.
 pub const SESSIONS_SWEPT: usize = 16_384;
 /// `retry_after_ms` of REJECT 6: the table of sessions empties slowly.
@@ -195,6 +197,11 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         &[3, block],
     );
     add("reply buffers", format!("{REPLY_MESSAGES} x {ACK_LEN_MAX} B"), &[REPLY_MESSAGES as u64, ACK_LEN_MAX as u64]);
+    add(
+        "pending acks",
+        format!("{PENDING_ACKS_MAX} x 2 (a list that grows) x {PENDING_ACK_BYTES} B"),
+        &[PENDING_ACKS_MAX as u64, 2, PENDING_ACK_BYTES as u64],
+    );
     let bitmap = u64::from(config.window).div_ceil(64) * 8;
     add(
         "session table",

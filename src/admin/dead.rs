@@ -47,11 +47,11 @@ pub(crate) fn describe(letter: &DeadLetter, with_payload: bool) -> Value {
         "error": letter.error,
         "payload_bytes": letter.payload.len(),
     });
-    if with_payload {
-        match std::str::from_utf8(&letter.payload) {
-            Ok(text) => value["payload"] = text.into(),
-            Err(_) => value["payload_base64"] = BASE64.encode(&letter.payload).into(),
-        }
+    match (letter.gap_from, std::str::from_utf8(&letter.payload)) {
+        (Some(from), _) => value["gap"] = json!({ "from": from.0, "to": letter.seq.0 }),
+        (None, _) if !with_payload => {}
+        (None, Ok(text)) => value["payload"] = text.into(),
+        (None, Err(_)) => value["payload_base64"] = BASE64.encode(&letter.payload).into(),
     }
     value
 }

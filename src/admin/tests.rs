@@ -450,6 +450,7 @@ fn letter(offset: u64, index: u16) -> DeadLetter {
         channel: 5,
         received_unix_us: 1_767_323_045_678_901,
         payload: b"text".to_vec(),
+        gap_from: None,
         error: "no paper".into(),
         attempts: 10,
         since_unix_us: 1_767_323_046_000_000,
@@ -489,6 +490,10 @@ fn dead_letters_are_listed_in_pages_and_shown() {
     });
     assert_eq!(get_json(&admin, "/api/dead/7/1"), (200, expected));
     assert_eq!(get_json(&admin, "/api/dead/8/0").1["payload_base64"], "/w==");
+
+    state.dead.put(&DeadLetter { payload: Vec::new(), gap_from: Some(Seq(5)), ..letter(9, 0) }).unwrap();
+    let gap = get_json(&admin, "/api/dead/9/0").1;
+    assert_eq!((&gap["gap"], &gap["payload"]), (&json!({ "from": 5, "to": 9 }), &Value::Null));
 }
 
 #[test]

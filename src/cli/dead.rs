@@ -178,6 +178,9 @@ fn show(letter: &Value, payload: bool) -> Result<(), Failure> {
     let bytes = match (letter["payload"].as_str(), letter["payload_base64"].as_str()) {
         (Some(text), _) => text.as_bytes().to_vec(),
         (None, Some(coded)) => BASE64.decode(coded).map_err(|_| strange())?,
+        (None, None) if letter["gap"].is_object() => {
+            return Err(Failure::not_done("this is the news of a gap, which has no payload"));
+        }
         (None, None) => return Err(strange()),
     };
     let mut stdout = std::io::stdout().lock();

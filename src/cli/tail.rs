@@ -167,10 +167,7 @@ impl Tail {
             .map_err(|error| Failure::not_done(format_args!("a line that is not understood came: {error}")))?;
         if let Some(trimmed) = line.trimmed {
             if !std::mem::take(&mut self.quiet_trim) {
-                complain(&format!(
-                    "entries {} to {} were trimmed before they could be shown",
-                    trimmed.from, trimmed.to
-                ));
+                self.tell_trimmed(&trimmed);
             }
             self.next = trimmed.to.saturating_add(1);
             return Ok(());

@@ -213,7 +213,7 @@ fn unknown_keys(layer: &Layer, problems: &mut Vec<Problem>) {
 fn unknown(what: &str, name: &str, known: &[String]) -> String {
     let nearest = known.iter().map(|known| (distance(name, known), known)).min();
     match nearest {
-        Some((distance, known)) if distance <= (name.len() / 2).min(3) => {
+        Some((distance, known)) if distance <= (name.len() / 3).max(2) => {
             format!("unknown {what}; did you mean {known}?")
         }
         _ => format!("unknown {what}"),

@@ -89,6 +89,7 @@ impl FakeServer {
             channel: 5,
             received_unix_us: 1_767_323_045_678_901,
             payload: payload.to_vec(),
+            gap_from: None,
             error: error.to_owned(),
             attempts: 10,
             since_unix_us: 1_767_323_046_000_000,
