@@ -33,6 +33,7 @@ fn every_command_of_the_contract_is_there() {
     for name in [
         "serve",
         "send",
+        "load",
         "tail",
         "journal verify",
         "journal stats",
