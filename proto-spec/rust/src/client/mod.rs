@@ -45,7 +45,7 @@ pub struct MessageId(pub u64);
 pub struct ClientConfig {
     /// Who it is.
     pub client: ClientId,
-    /// This run's epoch, never used before by this client (PROTOCOL.md#epochs); `None`: ask the server by HELLO.
+    /// This run's epoch, never used before by this client (PROTOCOL.md#duty-epoch); `None`: ask the server by HELLO.
     pub epoch: Option<Epoch>,
     /// Unix time in microseconds at `now_us` = 0, if the caller has a clock: a new epoch after STALE_EPOCH is then at
     /// least the Unix time in seconds. Without effect when `epoch` is `None`.
@@ -308,7 +308,7 @@ where
         })
     }
 
-    /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#skip), to make room for newer ones. Its event
+    /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#duty-skip), to make room for newer ones. Its event
     /// `Abandoned` follows. `None`, and no change, when all are acked.
     pub fn abandon_oldest(&mut self) -> Option<MessageId> {
         self.queue.decide_oldest(Outcome::Abandoned)
