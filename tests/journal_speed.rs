@@ -139,6 +139,9 @@ fn recovery() {
         });
         let seconds = start.elapsed().as_secs_f64();
         assert_eq!((opened.unwrap().end.0, replayed), (seq, seq));
-        println!("recovery of {seq} entries in blocks of {entries}: {seconds:.2} s, {:.2} million/s", seq as f64 / seconds / 1e6);
+        println!(
+            "recovery of {seq} entries in blocks of {entries}: {seconds:.2} s, {:.2} million/s",
+            seq as f64 / seconds / 1e6
+        );
     }
 }

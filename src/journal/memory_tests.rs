@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::dead::tests::letter;
-use super::super::testing::{Replayed, push, read_all, record, numbers, session};
+use super::super::testing::{Replayed, numbers, push, read_all, record, session};
 use super::*;
 
 fn open(disk: &MemoryDisk) -> (Opened<MemoryJournal>, Replayed) {

@@ -163,8 +163,7 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError
         }
         CHECKPOINT_KEY => {
             let stored: StoredCheckpoint = record::decode(key, value)?;
-            let lane =
-                |lane: StoredLane| LaneMark { watermark: Offset(lane.watermark), sink_state: lane.sink_state };
+            let lane = |lane: StoredLane| LaneMark { watermark: Offset(lane.watermark), sink_state: lane.sink_state };
             Ok(MetaRecord::Checkpoint(CheckpointState {
                 at: Offset(stored.at),
                 low: Offset(stored.low),

@@ -180,8 +180,7 @@ impl Journal for RocksJournal {
         for id in &checkpoint.expired {
             batch.delete_cf(store.family(META), session_key(*id));
         }
-        let state =
-            CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes: checkpoint.lanes.clone() };
+        let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes: checkpoint.lanes.clone() };
         store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
         if low > self.low {
             batch.delete_range_cf(store.family(JOURNAL), block_key(self.low), block_key(low));

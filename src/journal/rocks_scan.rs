@@ -177,8 +177,7 @@ fn scan_blocks(
     scan.end = chain.finish(found)?;
     scan.last_checksum = chain.checksum.unwrap_or(0);
     let restart = first.unwrap_or(scan.end);
-    scan.checkpoint =
-        checkpoint.unwrap_or(CheckpointState { at: restart, low: restart, ..CheckpointState::default() });
+    scan.checkpoint = checkpoint.unwrap_or(CheckpointState { at: restart, low: restart, ..CheckpointState::default() });
     Ok(())
 }
 
@@ -219,7 +218,9 @@ impl Chain {
         let given_up = self.holes.iter().any(|&(_, to)| to == first);
         if first > next && (bad.is_some() || !self.holes.contains(&(next, first))) {
             let place = DamagePlace::Entries { from: next, to: Some(first) };
-            found(bad.map_or_else(|| Damage::new(place.clone(), "missing"), |bad| Damage { place: place.clone(), ..bad }))?;
+            found(
+                bad.map_or_else(|| Damage::new(place.clone(), "missing"), |bad| Damage { place: place.clone(), ..bad }),
+            )?;
         } else if let Some(bad) = bad {
             found(bad)?;
         } else if !given_up && first == next && self.checksum.is_some_and(|sum| sum != block.previous_checksum()) {

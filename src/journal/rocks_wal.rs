@@ -39,7 +39,9 @@ pub(super) fn find_dropped(path: &Path, sequence: u64) -> io::Result<Option<Drop
     let mut logs: Vec<(u64, String)> = Vec::new();
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        logs.extend(name.strip_suffix(".log").and_then(|number| number.parse().ok()).map(|number| (number, name.clone())));
+        logs.extend(
+            name.strip_suffix(".log").and_then(|number| number.parse().ok()).map(|number| (number, name.clone())),
+        );
     }
     logs.sort();
     let mut page = vec![0; PAGE_LEN];
