@@ -28,8 +28,8 @@ pub const DATAGRAM_BYTES: RangeInclusive<u64> = MIN_LEN as u64..=DATAGRAM_LEN_MA
 pub const WINDOW: RangeInclusive<u64> = 1..=65_535;
 /// `sessions_max`, sessions.
 pub const SESSIONS: RangeInclusive<u64> = 1..=100_000_000;
-/// `session_ttl`, milliseconds: one minute to ten years.
-pub const SESSION_TTL_MS: RangeInclusive<u64> = 60_000..=10 * 366 * 86_400_000;
+/// `session_ttl`, milliseconds: one second to ten years.
+pub const SESSION_TTL_MS: RangeInclusive<u64> = 1_000..=10 * 366 * 86_400_000;
 /// `lanes`, threads.
 pub const LANES: RangeInclusive<u64> = 1..=256;
 /// `receivers`, sockets and threads for each address.
@@ -47,7 +47,7 @@ pub const RETAIN_BYTES: RangeInclusive<u64> = 0..=1024 * TIB;
 /// `reserve_bytes`, bytes of disk. Never 0: a commit that runs out of space is final.
 pub const RESERVE_BYTES: RangeInclusive<u64> = MIB..=1024 * TIB;
 /// `retry.attempts_max`, attempts.
-pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=1_000_000;
+pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=65_535;
 /// `retry.first_delay` and `retry.longest_delay`, milliseconds.
 pub const RETRY_DELAY_MS: RangeInclusive<u64> = 1..=86_400_000;
 /// `drain_timeout`, milliseconds.
@@ -58,15 +58,54 @@ pub const DRAIN_TIMEOUT_MS: RangeInclusive<u64> = 0..=3_600_000;
 /// Messages that one `recvmmsg` call can return.
 pub const RECEIVE_MESSAGES: usize = 64;
 /// Bytes for each of them: with GRO the kernel joins datagrams up to this.
-pub const RECEIVE_MESSAGE_BYTES: usize = 65_536;
+pub const RECEIVE_MESSAGE_BYTES: usize = 65_535;
+/// Bytes from one message's place in a slab to the next: not a power of two, so that the datagrams' first bytes do not
+/// all fall into the same sets of the processor's caches.
+pub const RECEIVE_STRIDE_BYTES: usize = RECEIVE_MESSAGE_BYTES + 1 + 192;
 /// Slabs of that many messages that a receiver owns; with none free it stops reading.
 pub const SLABS_PER_RECEIVER: usize = 4;
 /// Blocks that wait in a lane's channel. When it is full the lane reads the journal instead.
-pub const LANE_CHANNEL_BLOCKS: usize = 8;
-/// Bytes that a lane reads back from the journal at once (or one block, if that is longer).
+pub const LANE_CHANNEL_BLOCKS: usize = 256;
+/// Bytes of the blocks that wait in a lane's channel (or one block, if that is longer).
+pub const LANE_CHANNEL_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of blocks that a lane fetches before it presents them; one more fetch may begin below this.
+pub const LANE_QUEUE_BYTES: usize = 1024 * 1024;
+/// Bytes that a lane reads back from the journal at once (and the block that exceeds them).
 pub const LANE_READ_BYTES: usize = 4 * 1024 * 1024;
+/// Records from which on a call of a handler gets no further entry.
+pub const LANE_BATCH_RECORDS: usize = 1024;
+/// The same in bytes of the entries.
+pub const LANE_BATCH_BYTES: usize = 1024 * 1024;
+/// Records of one datagram: two bytes each at least, in a payload of 65,507 at most less header and trailer.
+pub const ENTRY_RECORDS: usize = 32_753;
+/// What a record takes while it is presented: itself, what is left of it, its answer.
+pub const PRESENTED_RECORD_BYTES: usize = 192;
+/// Records from which on a lane flushes its handler.
+pub const LANE_FLUSH_RECORDS: usize = 64 * 1024;
+/// Bytes of entries, those of other lanes included, from which on a lane flushes its handler.
+pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of lines from which on a sink writes them (and the line that exceeds them).
+pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
+/// Requests that wait for a lane: to reopen files, to retry a dead letter, to end.
+pub const LANE_COMMANDS: usize = 16;
+/// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
+pub const RECEIVE_WAIT_MS: u16 = 50;
+/// Sessions that may wait for one commit's acks before the block is committed whatever its size.
+pub const PENDING_ACKS_MAX: usize = 65_536;
+/// Bytes of one of them.
+pub const PENDING_ACK_BYTES: usize = 96;
+/// Sessions looked at for expiry with each checkpoint.
+pub const SESSIONS_SWEPT: usize = 16_384;
+/// `retry_after_ms` of REJECT 6: the table of sessions empties slowly.
+pub const BUSY_RETRY_MS: u32 = 5_000;
+/// `retry_after_ms` of REJECT 7: space may be back soon.
+pub const STORAGE_RETRY_MS: u32 = 1_000;
+/// Free space is read this often, in microseconds, while the server works,
+pub const SPACE_CHECK_US: u64 = 250_000;
+/// and after so many bytes of blocks: far less than any sensible reserve.
+pub const SPACE_CHECK_BYTES: u64 = 32 * MIB;
 /// Replies that one `sendmmsg` call takes.
-pub const REPLY_MESSAGES: usize = 1024;
+pub const REPLY_MESSAGES: usize = 256;
 /// Bytes of a session in the table without its bitmap: key, state, address, the table's own overhead and slack.
 pub const SESSION_BYTES: usize = 256;
 
@@ -87,10 +126,18 @@ pub const ADMIN_CONNECTIONS: usize = 64;
 pub const ADMIN_TAILS: usize = 16;
 /// Bytes that one stream or page of entries reads from the journal at once (or one block, if that is longer).
 pub const ADMIN_READ_BYTES: usize = 256 * 1024;
+/// Text of entries goes out in pieces of this many bytes and at most one record more.
+pub const ADMIN_CHUNK_BYTES: usize = 64 * 1024;
 /// Entries in one answer of `/api/entries`.
 pub const ADMIN_ENTRIES: usize = 10_000;
 /// Dead letters in one answer of `/api/dead`.
-pub const ADMIN_DEAD_LETTERS: usize = 1_000;
+pub const ADMIN_DEAD_LETTERS: usize = 100;
+/// Threads that read the journal and the dead letters for requests.
+pub const ADMIN_READERS: usize = 8;
+/// Milliseconds in which a request's head must have come, the wait for it on an idle connection included.
+pub const ADMIN_HEAD_MS: u64 = 10_000;
+/// Milliseconds after which a peer that takes nothing of its answer is cut off.
+pub const ADMIN_STALL_MS: u64 = 60_000;
 /// Bytes of a request's head; a longer one is refused.
 pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
 /// Bytes of a request's body. No request needs one.
@@ -135,9 +182,9 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     add(
         "receive slabs",
         format!(
-            "{sockets} sockets x {SLABS_PER_RECEIVER} slabs x {RECEIVE_MESSAGES} messages x {RECEIVE_MESSAGE_BYTES} B"
+            "{sockets} sockets x {SLABS_PER_RECEIVER} slabs x {RECEIVE_MESSAGES} messages x {RECEIVE_STRIDE_BYTES} B"
         ),
-        &[sockets, SLABS_PER_RECEIVER as u64, RECEIVE_MESSAGES as u64, RECEIVE_MESSAGE_BYTES as u64],
+        &[sockets, SLABS_PER_RECEIVER as u64, RECEIVE_MESSAGES as u64, RECEIVE_STRIDE_BYTES as u64],
     );
     add(
         "socket buffers (kernel)",
@@ -150,6 +197,11 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         &[3, block],
     );
     add("reply buffers", format!("{REPLY_MESSAGES} x {ACK_LEN_MAX} B"), &[REPLY_MESSAGES as u64, ACK_LEN_MAX as u64]);
+    add(
+        "pending acks",
+        format!("{PENDING_ACKS_MAX} x 2 (a list that grows) x {PENDING_ACK_BYTES} B"),
+        &[PENDING_ACKS_MAX as u64, 2, PENDING_ACK_BYTES as u64],
+    );
     let bitmap = u64::from(config.window).div_ceil(64) * 8;
     add(
         "session table",
@@ -158,21 +210,43 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     );
     add(
         "lane channels",
-        format!("{lanes} lanes x {LANE_CHANNEL_BLOCKS} blocks x (commit_bytes_max + datagram_bytes_max)"),
-        &[lanes, LANE_CHANNEL_BLOCKS as u64, block],
+        format!("{lanes} lanes x ({LANE_CHANNEL_BYTES} B + one block)"),
+        &[lanes, LANE_CHANNEL_BYTES as u64 + block],
     );
     add(
         "lane read-back",
-        format!("{lanes} lanes x ({LANE_READ_BYTES} B + one block)"),
-        &[lanes, LANE_READ_BYTES as u64 + block],
+        format!("{lanes} lanes x ({LANE_QUEUE_BYTES} B + {LANE_READ_BYTES} B + two blocks)"),
+        &[lanes, (LANE_QUEUE_BYTES + LANE_READ_BYTES) as u64 + 2 * block],
+    );
+    add(
+        "lane batches",
+        format!("{lanes} lanes x ({LANE_BATCH_RECORDS} + {ENTRY_RECORDS} records) x {PRESENTED_RECORD_BYTES} B"),
+        &[lanes, (LANE_BATCH_RECORDS + ENTRY_RECORDS) as u64, PRESENTED_RECORD_BYTES as u64],
+    );
+    let sinks = config.sink.len() as u64;
+    add(
+        "sink lines",
+        format!("{lanes} lanes x {sinks} sinks x 2 (a buffer that grows) x {SINK_LINES_BYTES} B"),
+        &[lanes, sinks, 2, SINK_LINES_BYTES as u64],
     );
     add("journal memtables", format!("{MEMTABLES} x {MEMTABLE_BYTES} B"), &[MEMTABLES as u64, MEMTABLE_BYTES as u64]);
     add("journal block cache", format!("{BLOCK_CACHE_BYTES} B"), &[BLOCK_CACHE_BYTES as u64]);
     if config.admin.is_some() {
         add(
             "admin streams",
-            format!("{ADMIN_TAILS} streams x 4 (read, formatted, base64) x ({ADMIN_READ_BYTES} B + one block)"),
-            &[ADMIN_TAILS as u64, 4, ADMIN_READ_BYTES as u64 + block],
+            format!(
+                "{ADMIN_TAILS} streams x ({ADMIN_READ_BYTES} B + one block + 3 pieces of {ADMIN_CHUNK_BYTES} B and an \
+                 escaped record)"
+            ),
+            &[
+                ADMIN_TAILS as u64,
+                ADMIN_READ_BYTES as u64 + block + 3 * (ADMIN_CHUNK_BYTES + 6 * config.datagram_bytes_max) as u64,
+            ],
+        );
+        add(
+            "admin dead letters",
+            format!("{ADMIN_READERS} requests x {ADMIN_DEAD_LETTERS} letters x datagram_bytes_max"),
+            &[ADMIN_READERS as u64, ADMIN_DEAD_LETTERS as u64, config.datagram_bytes_max as u64],
         );
         add(
             "admin connections",

@@ -1,1 +1,193 @@
-//! The admin HTTP interface.
+//! The admin interface: HTTP for operators, probes, Prometheus and the command line.
+//!
+//! One thread with its own single-threaded runtime, so that nothing here can take a processor from the data path for
+//! long. It reads: health, metrics, status, entries. The only changes it can make are to dead letters. It sees the rest
+//! of the server through [`AdminState`] alone and knows neither sockets, sessions nor storage.
+//!
+//! It has no login and is therefore bound to loopback. Two things can still reach a loopback port that should not: a
+//! web page in a browser on the same machine, and a name that an attacker points at 127.0.0.1. [`guard`] refuses both.
+//! Everything is bounded by `limits`: connections, heads, bodies, streams, and the time that a peer may stall.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
+use crate::types::Offset;
+
+mod connections;
+mod dead;
+mod entries;
+mod error;
+mod guard;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+use connections::Patience;
+pub(crate) use dead::describe as describe_dead_letter;
+pub use guard::REQUEST_HEADER;
+
+/// How long connections get to finish when the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the admin interface sees of the server.
+pub trait AdminState: Send + Sync + 'static {
+    /// Why the server can never work again (a commit failed), if it is so.
+    fn failure(&self) -> Option<String>;
+    /// Why datagrams are not accepted now: recovering, draining, no space. Empty when they are.
+    fn not_ready(&self) -> Vec<String>;
+    /// A snapshot.
+    fn status(&self) -> Status;
+    /// All metrics.
+    fn registry(&self) -> &Registry;
+    /// Committed entries.
+    fn journal(&self) -> &dyn ReadJournal;
+    /// Every entry below is durable.
+    fn end(&self) -> Offset;
+    /// What could not be processed.
+    fn dead_letters(&self) -> &dyn DeadLetters;
+    /// Gives a dead letter to its handler once more and deletes it when that succeeds. Waits for the answer, but not
+    /// for ever.
+    fn retry_dead(&self, letter: DeadLetter) -> Retried;
+}
+
+/// What became of another attempt with a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retried {
+    /// It is processed, durably, and is no dead letter any more.
+    Done,
+    /// The handler failed again, for this reason; the letter is as it was.
+    Failed(String),
+    /// No answer in time, or no lane that takes requests. It may still be processed.
+    Unanswered(String),
+}
+
+/// A snapshot of the server. With the configuration it makes `/api/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Seconds since the process started.
+    pub uptime_s: u64,
+    /// UDP addresses that it listens on, with real ports.
+    pub udp: Vec<SocketAddr>,
+    /// Sessions in the table.
+    pub sessions: u64,
+    /// How far the journal reaches.
+    pub offsets: Offsets,
+    /// In lane order.
+    pub lanes: Vec<LaneStatus>,
+    /// Blocks in the journal, not trimmed, bytes.
+    pub backlog_bytes: u64,
+    /// Free on the journal's file system, bytes.
+    pub free_bytes: u64,
+    /// Dead letters that wait for an operator.
+    pub dead_letters: u64,
+}
+
+/// What the server is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Reading the journal; no datagram is accepted yet.
+    Recovering,
+    /// Serving.
+    Running,
+    /// Told to stop: finishing what it has.
+    Draining,
+    /// A commit failed: nothing is acked any more.
+    Failed,
+}
+
+/// How far the journal reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Offsets {
+    /// Every entry below is processed and may be trimmed.
+    pub low: u64,
+    /// Recovery starts here.
+    pub checkpoint: u64,
+    /// Every entry below is durable.
+    pub end: u64,
+}
+
+/// How far a lane has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LaneStatus {
+    /// Its number.
+    pub lane: u16,
+    /// Every entry of the lane below is processed.
+    pub watermark: u64,
+    /// Entries between the watermark and the journal's end.
+    pub lag: u64,
+}
+
+/// The running admin interface. Stops when dropped.
+#[derive(Debug)]
+pub struct Admin {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Admin {
+    /// Binds the address and serves from a thread of its own. Nothing runs when an error is returned: the address is
+    /// in use or not this machine's, or no thread could be started.
+    pub fn start(address: SocketAddr, config: &Config, state: Arc<dyn AdminState>) -> io::Result<Self> {
+        Self::start_with(address, config, state, Patience::default())
+    }
+
+    fn start_with(
+        address: SocketAddr,
+        config: &Config,
+        state: Arc<dyn AdminState>,
+        patience: Patience,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(crate::limits::ADMIN_READERS)
+            .build()?;
+        let (stop, stopping) = watch::channel(false);
+        let router = routes::router(Arc::new(routes::Shared::new(state, config, address, stopping.clone())));
+        let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            let served = runtime.block_on(connections::serve(listener, router, patience, stopping));
+            if let Err(error) = served {
+                tracing::error!(%error, "the admin interface cannot accept connections and is gone");
+            }
+            runtime.shutdown_timeout(STOP_TIMEOUT);
+        })?;
+        Ok(Self { address, stop, thread: Some(thread) })
+    }
+
+    /// Where it listens, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends streams, lets requests in hand finish for a second, closes everything and waits for its thread.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the admin interface panicked");
+        }
+    }
+}

@@ -1,1 +1,152 @@
-//! Commands.
+//! The command line: reads arguments, calls the library, turns results into text and exit codes.
+//!
+//! Each command is a file here with its arguments and a `run`. What commands print is for people unless `--json` is
+//! given; logs and errors go to stderr. Only `serve` knows the server; the others use its admin API or the journal's
+//! offline readers.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+mod api;
+mod check_config;
+mod config_args;
+mod dead;
+mod docs;
+mod journal;
+mod load;
+mod logs;
+mod send;
+mod serve;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+/// Exit code: not done.
+pub const EXIT_NOT_DONE: u8 = 1;
+/// Exit code: the command line or the configuration is wrong; nothing was done.
+pub const EXIT_USAGE: u8 = 2;
+/// Exit code: the journal is damaged; it was not changed.
+pub const EXIT_DAMAGED: u8 = 3;
+/// Exit code: storage failed.
+pub const EXIT_STORAGE: u8 = 4;
+
+/// A durable UDP ingestion server: acked means on disk, on disk means processed.
+#[derive(Debug, Parser)]
+#[command(name = "duragram", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_long_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  duragram serve                                     listen on 127.0.0.1:7117, print records as JSON lines
+  seq 1000 | duragram send                           send 1000 records; 0 when all are on the server's disk
+  duragram tail --from-start                         what the journal holds, then what comes
+
+Exit codes:
+  0  done
+  1  not done
+  2  usage or configuration
+  3  journal damaged; nothing was changed
+  4  storage failed
+
+Every command has its own --help.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Send(send::SendArgs),
+    Load(load::LoadArgs),
+    Tail(tail::TailArgs),
+    Journal(journal::JournalArgs),
+    Dead(dead::DeadArgs),
+    CheckConfig(check_config::CheckConfigArgs),
+    Completions(docs::CompletionsArgs),
+    Man(docs::ManArgs),
+}
+
+/// The whole program: reads the process's arguments, runs the command, says what went wrong.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that nobody reads to its end (`duragram --help | head`) is no failure.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
+        }
+    };
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Send(args) => return send::run(args),
+        Command::Load(args) => load::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Journal(args) => journal::run(&args),
+        Command::Dead(args) => dead::run(&args),
+        Command::CheckConfig(args) => check_config::run(&args),
+        Command::Completions(args) => docs::completions(&args),
+        Command::Man(args) => docs::man(&args),
+    };
+    match result {
+        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::Failed { code, message }) => {
+            complain(&message);
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+enum Failure {
+    /// With an exit code and what to tell.
+    Failed { code: u8, message: String },
+    /// Whoever read stdout has read enough, as in `duragram tail | head`. No failure to the caller.
+    OutputClosed,
+}
+
+impl Failure {
+    fn not_done(message: impl fmt::Display) -> Self {
+        Self::Failed { code: EXIT_NOT_DONE, message: message.to_string() }
+    }
+
+    fn usage(message: impl fmt::Display) -> Self {
+        Self::Failed { code: EXIT_USAGE, message: message.to_string() }
+    }
+}
+
+/// Says something on stderr, each line with the program's name. A closed stderr is nobody's concern.
+fn complain(message: &str) {
+    let mut stderr = io::stderr().lock();
+    for line in message.lines() {
+        drop(writeln!(stderr, "duragram: {line}"));
+    }
+}
+
+/// Writes to stdout, at once.
+fn print(text: impl fmt::Display) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(output_failure)
+}
+
+/// Writes a JSON value to stdout: indented for people, on one line for programs.
+fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    if io::stdout().is_terminal() { print(format_args!("{value:#}\n")) } else { print(format_args!("{value}\n")) }
+}
+
+/// What a failed write to stdout means.
+fn output_failure(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+        _ => Failure::not_done(format_args!("cannot write to stdout: {error}")),
+    }
+}
+
+/// The command line as data, for completions, manual pages and tests.
+fn command() -> clap::Command {
+    Cli::command()
+}

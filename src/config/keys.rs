@@ -1,6 +1,6 @@
-//! The table of keys: how each value is read from whatever a layer holds, and how it is written back as TOML.
+//! The table of keys: what each means, how its value is read from whatever a layer holds, and how it is shown.
 //!
-//! File, environment and flags share this one table, so that none of them knows a key that the others do not.
+//! File, environment, flags and `--help` share this one table, so that none of them knows a key that the others do not.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use figment::value::Value;
 use humantime_serde::re::humantime;
+use serde_json::Value as Json;
 
 use super::{Channels, Config, LogFormat, Threading};
 
@@ -19,10 +20,14 @@ use super::{Channels, Config, LogFormat, Threading};
 pub struct Key {
     /// Such as `window` or `retry.first_delay`.
     pub name: &'static str,
+    /// What its value is called in help, such as `SIZE`.
+    pub value: &'static str,
+    /// What it means, for `--help`.
+    pub help: &'static str,
     /// Several values: an array in TOML, separated by commas in the environment, a repeated flag.
     pub list: bool,
     pub(super) set: fn(&mut Config, &Value) -> Result<(), String>,
-    show: fn(&Config) -> String,
+    show: fn(&Config) -> Json,
 }
 
 impl Key {
@@ -31,22 +36,33 @@ impl Key {
         format!("{}{}", super::load::PREFIX, self.name.replace('.', "_").to_uppercase())
     }
 
-    /// The flag, such as `--retry-first-delay`.
+    /// The flag without its dashes, such as `retry-first-delay`.
     pub fn flag(&self) -> String {
-        format!("--{}", self.name.replace(['.', '_'], "-"))
+        self.name.replace(['.', '_'], "-")
     }
 
-    /// The value in a configuration, as TOML.
-    pub fn show(&self, config: &Config) -> String {
+    /// The value in a configuration. Its text is TOML too: a string, a number, a truth or an array of them.
+    pub fn show(&self, config: &Config) -> Json {
         (self.show)(config)
+    }
+
+    /// The value as one writes it in a variable or after the flag.
+    pub fn show_plain(&self, config: &Config) -> String {
+        let plain = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        match self.show(config) {
+            Json::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
+            value => plain(&value),
+        }
     }
 }
 
-/// One scalar key: how to parse its text and how to show it.
-macro_rules! key {
-    ($name:literal, $($field:ident).+, $parse:expr, $show:expr) => {
+/// A key of one value: its field, how to parse its text, how to show it.
+macro_rules! one {
+    ($name:literal, $($field:ident).+, $parse:expr, $show:expr, $value:literal, $help:literal) => {
         Key {
             name: $name,
+            value: $value,
+            help: $help,
             list: false,
             set: |config, value| {
                 config.$($field).+ = $parse(&text(value)?)?;
@@ -57,70 +73,176 @@ macro_rules! key {
     };
 }
 
+/// A key of several values: how to parse each, how to show all.
+macro_rules! many {
+    ($name:literal, $field:ident, $parse:expr, $show:expr, $value:literal, $help:literal) => {
+        Key {
+            name: $name,
+            value: $value,
+            help: $help,
+            list: true,
+            set: |config, value| {
+                config.$field = texts(value)?.iter().map(|text| $parse(text)).collect::<Result<_, String>>()?;
+                Ok(())
+            },
+            show: |config| $show(&config.$field),
+        }
+    };
+}
+
 /// Every key that files, environment and flags may set, in the order in which they are shown.
 pub const KEYS: &[Key] = &[
-    Key {
-        name: "listen",
-        list: true,
-        set: |config, value| {
-            config.listen = texts(value)?.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
-            Ok(())
-        },
-        show: |config| array(config.listen.iter().map(quoted)),
-    },
-    key!("admin", admin, admin_address, |admin: &Option<SocketAddr>| { admin.map_or_else(|| quoted("off"), quoted) }),
-    key!("data", data, |text: &str| Ok::<_, String>(PathBuf::from(text)), |data: &PathBuf| quoted(data.display())),
-    Key {
-        name: "sink",
-        list: true,
-        set: |config, value| {
-            config.sink = texts(value)?;
-            Ok(())
-        },
-        show: |config| array(config.sink.iter().map(quoted)),
-    },
-    key!("allow_plain", allow_plain, boolean, bool::to_string),
-    key!("datagram_bytes_max", datagram_bytes_max, size, show_size),
-    key!("window", window, number, u16::to_string),
-    key!("sessions_max", sessions_max, number, usize::to_string),
-    key!("session_ttl", session_ttl, duration, |d: &Duration| quoted(show_duration(*d))),
-    Key {
-        name: "channels",
-        list: true,
-        set: |config, value| {
-            let ranges = texts(value)?.iter().map(|text| channels(text)).collect::<Result<_, _>>()?;
-            config.channels = Channels::listed(ranges);
-            Ok(())
-        },
-        show: |config| {
-            array(config.channels.ranges().iter().map(|range| match (range.start(), range.end()) {
-                (from, to) if from == to => from.to_string(),
-                (from, to) => quoted(format!("{from}-{to}")),
-            }))
-        },
-    },
-    key!("lanes", lanes, number, u16::to_string),
-    key!("receivers", receivers, number, usize::to_string),
-    key!("threading", threading, threading, |t: &Threading| quoted(match t {
-        Threading::Auto => "auto",
-        Threading::Single => "single",
-        Threading::Pipeline => "pipeline",
-    })),
-    key!("receive_buffer_bytes", receive_buffer_bytes, size, show_size),
-    key!("commit_bytes_max", commit_bytes_max, size, show_size),
-    key!("checkpoint_bytes", checkpoint_bytes, size, show_size),
-    key!("checkpoint_interval", checkpoint_interval, duration, |d: &Duration| quoted(show_duration(*d))),
-    key!("retain_bytes", retain_bytes, size, show_size),
-    key!("reserve_bytes", reserve_bytes, size, show_size),
-    key!("retry.attempts_max", retry.attempts_max, number, u32::to_string),
-    key!("retry.first_delay", retry.first_delay, duration, |d: &Duration| quoted(show_duration(*d))),
-    key!("retry.longest_delay", retry.longest_delay, duration, |d: &Duration| quoted(show_duration(*d))),
-    key!("drain_timeout", drain_timeout, duration, |d: &Duration| quoted(show_duration(*d))),
-    key!("log.format", log.format, log_format, |f: &LogFormat| quoted(match f {
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
-    })),
-    key!("log.level", log.level, |text: &str| Ok::<_, String>(text.to_owned()), |level: &String| quoted(level)),
+    many!(
+        "listen",
+        listen,
+        address,
+        |all: &Vec<SocketAddr>| all.iter().map(shown).collect(),
+        "IP:PORT",
+        "UDP address to listen on; port 0 takes a free one. One that other machines reach needs allow_plain"
+    ),
+    one!(
+        "admin",
+        admin,
+        admin_address,
+        show_admin,
+        "IP:PORT|off",
+        "TCP address of the admin interface (health, metrics, API): on loopback, or \"off\""
+    ),
+    one!(
+        "data",
+        data,
+        |text: &str| Ok::<_, String>(PathBuf::from(text)),
+        |data: &PathBuf| shown(data.display()),
+        "DIR",
+        "The journal's directory; made when it is missing, held by one server at a time"
+    ),
+    many!(
+        "sink",
+        sink,
+        |text: &String| Ok(text.clone()),
+        |all: &Vec<String>| all.iter().map(shown).collect(),
+        "SPEC",
+        "Where processed records go: stdout, file:PATH or null"
+    ),
+    one!(
+        "allow_plain",
+        allow_plain,
+        boolean,
+        |&allow: &bool| allow.into(),
+        "BOOL",
+        "Accept unencrypted and unauthenticated traffic on addresses that other machines reach"
+    ),
+    many!(
+        "channels",
+        channels,
+        channels,
+        show_channels,
+        "N|N-M",
+        "Channels that clients may use, others are refused; none given: all"
+    ),
+    one!("datagram_bytes_max", datagram_bytes_max, size, show_size, "SIZE", "Longest accepted UDP payload"),
+    one!("window", window, number, show_number, "SEQS", "How far beyond its oldest missing datagram a client may send"),
+    one!(
+        "sessions_max",
+        sessions_max,
+        number,
+        show_number,
+        "N",
+        "Sessions in memory; with a full table new clients are told to wait"
+    ),
+    one!("session_ttl", session_ttl, duration, show_time, "TIME", "A session that is silent for so long is forgotten"),
+    one!(
+        "retain_bytes",
+        retain_bytes,
+        size,
+        show_size,
+        "SIZE",
+        "Processed entries to keep on disk for `duragram tail`"
+    ),
+    one!(
+        "reserve_bytes",
+        reserve_bytes,
+        size,
+        show_size,
+        "SIZE",
+        "With less free disk space than this, new data is refused until there is more"
+    ),
+    one!(
+        "drain_timeout",
+        drain_timeout,
+        duration,
+        show_time,
+        "TIME",
+        "At SIGTERM: how long processing may go on; the rest waits on disk for the next start"
+    ),
+    one!(
+        "retry.attempts_max",
+        retry.attempts_max,
+        number,
+        show_number,
+        "N",
+        "Attempts to process a record before it becomes a dead letter"
+    ),
+    one!(
+        "retry.first_delay",
+        retry.first_delay,
+        duration,
+        show_time,
+        "TIME",
+        "Wait before the second attempt; doubles from then on"
+    ),
+    one!("retry.longest_delay", retry.longest_delay, duration, show_time, "TIME", "Longest wait between two attempts"),
+    one!("log.format", log.format, log_format, show_log_format, "FORMAT", "Shape of the log on stderr: text or json"),
+    one!(
+        "log.level",
+        log.level,
+        |text: &str| Ok::<_, String>(text.to_owned()),
+        |level: &String| shown(level),
+        "FILTER",
+        "error, warn, info, debug, trace, or a filter such as info,duragram::ingest=debug"
+    ),
+    one!("lanes", lanes, number, show_number, "N", "Processing threads"),
+    one!(
+        "receivers",
+        receivers,
+        number,
+        show_number,
+        "N",
+        "Sockets and receiving threads for each address, sharing it by SO_REUSEPORT"
+    ),
+    one!(
+        "threading",
+        threading,
+        threading,
+        show_threading,
+        "MODE",
+        "Receiving and committing in one thread (single), in several (pipeline), or as fits (auto)"
+    ),
+    one!(
+        "receive_buffer_bytes",
+        receive_buffer_bytes,
+        size,
+        show_size,
+        "SIZE",
+        "Receive buffer to ask of the kernel for each socket (SO_RCVBUF; see sysctl net.core.rmem_max)"
+    ),
+    one!(
+        "commit_bytes_max",
+        commit_bytes_max,
+        size,
+        show_size,
+        "SIZE",
+        "A group commit takes no further datagram at this size"
+    ),
+    one!(
+        "checkpoint_bytes",
+        checkpoint_bytes,
+        size,
+        show_size,
+        "SIZE",
+        "A checkpoint is due after so much was journaled; a start reads about this much"
+    ),
+    one!("checkpoint_interval", checkpoint_interval, duration, show_time, "TIME", "A checkpoint is due after so long"),
 ];
 
 /// The text of a scalar, whatever its type in the file: `4096` and `"4096"` mean the same.
@@ -140,7 +262,7 @@ fn text(value: &Value) -> Result<String, String> {
     if let Some(fraction) = value.to_f64() {
         return Ok(fraction.to_string());
     }
-    Err("takes a single value, not a list or a table".to_owned())
+    Err("takes a single value, not a list, a table or a date".to_owned())
 }
 
 /// The texts of a list; a scalar is a list of one.
@@ -167,8 +289,7 @@ fn boolean(text: &str) -> Result<bool, String> {
 }
 
 fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
-    let whole = text.replace('_', "");
-    let value: u64 = whole.parse().map_err(|_| format!("{text:?} is no whole number"))?;
+    let value: u64 = text.replace('_', "").parse().map_err(|_| format!("{text:?} is no whole number"))?;
     T::try_from(value).map_err(|_| format!("{text} is too large"))
 }
 
@@ -214,30 +335,56 @@ fn channels(text: &str) -> Result<RangeInclusive<u16>, String> {
     Ok(from..=to)
 }
 
-/// A TOML string.
-fn quoted(value: impl Display) -> String {
-    // JSON's escapes are a subset of TOML's.
-    serde_json::Value::from(value.to_string()).to_string()
+fn shown(value: impl Display) -> Json {
+    value.to_string().into()
 }
 
-/// A TOML array.
-fn array(items: impl Iterator<Item = String>) -> String {
-    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+fn show_admin(admin: &Option<SocketAddr>) -> Json {
+    admin.map_or_else(|| "off".into(), shown)
 }
 
-/// A TOML size: with a unit where that loses nothing.
-fn show_size<T: Copy + TryInto<u64>>(bytes: &T) -> String {
+fn show_channels(channels: &Channels) -> Json {
+    let range = |range: &RangeInclusive<u16>| match (*range.start(), *range.end()) {
+        (from, to) if from == to => from.into(),
+        (from, to) => shown(format!("{from}-{to}")),
+    };
+    channels.ranges().iter().map(range).collect()
+}
+
+fn show_number<T: Copy + TryInto<u64>>(number: &T) -> Json {
+    (*number).try_into().unwrap_or(u64::MAX).into()
+}
+
+/// A size: with a unit where that loses nothing.
+fn show_size<T: Copy + TryInto<u64>>(bytes: &T) -> Json {
     let bytes: u64 = (*bytes).try_into().unwrap_or(u64::MAX);
-    match bytes {
-        0 => bytes.to_string(),
-        b if b % (1 << 30) == 0 => quoted(format!("{} GiB", b >> 30)),
-        b if b % (1 << 20) == 0 => quoted(format!("{} MiB", b >> 20)),
-        b if b % (1 << 10) == 0 => quoted(format!("{} KiB", b >> 10)),
-        b => b.to_string(),
+    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| bytes != 0 && bytes.is_multiple_of(*unit)) {
+        Some((unit, name)) => shown(format!("{} {name}", bytes / unit)),
+        None => bytes.into(),
     }
+}
+
+fn show_time(duration: &Duration) -> Json {
+    shown(show_duration(*duration))
 }
 
 /// A duration as people write it, such as `7days` or `100ms`.
 pub(super) fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
+}
+
+fn show_threading(threading: &Threading) -> Json {
+    shown(match threading {
+        Threading::Auto => "auto",
+        Threading::Single => "single",
+        Threading::Pipeline => "pipeline",
+    })
+}
+
+fn show_log_format(format: &LogFormat) -> Json {
+    shown(match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    })
 }

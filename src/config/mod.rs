@@ -82,7 +82,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// Attempts in all, the first included, before the record becomes a dead letter. Default 10.
-    pub attempts_max: u32,
+    pub attempts_max: u16,
     /// Before the second attempt; doubles from then on, with jitter. Default 100 ms.
     pub first_delay: Duration,
     /// The delay grows no longer than this. Default 30 s.
@@ -126,11 +126,6 @@ impl Channels {
     /// All channels.
     pub const ALL: Self = Self(Vec::new());
 
-    /// The channels in these ranges; no range means all.
-    pub fn listed(ranges: Vec<RangeInclusive<u16>>) -> Self {
-        Self(ranges)
-    }
-
     /// Whether a client may use the channel.
     pub fn allows(&self, channel: u16) -> bool {
         self.0.is_empty() || self.0.iter().any(|range| range.contains(&channel))
@@ -139,6 +134,13 @@ impl Channels {
     /// The ranges; empty means all.
     pub fn ranges(&self) -> &[RangeInclusive<u16>] {
         &self.0
+    }
+}
+
+/// The channels in these ranges; no range means all.
+impl FromIterator<RangeInclusive<u16>> for Channels {
+    fn from_iter<I: IntoIterator<Item = RangeInclusive<u16>>>(ranges: I) -> Self {
+        Self(ranges.into_iter().collect())
     }
 }
 

@@ -2,24 +2,27 @@
 
 use std::collections::VecDeque;
 
+use crate::journal::{EXTENT_BYTES, Extent};
 use crate::types::Offset;
 
-/// Bytes after which a new segment begins: the granularity of trimming.
-const SEGMENT_BYTES: u64 = 1 << 20;
-
-/// The journal's blocks, summed up in segments of about a mebibyte: 16 bytes of memory for each.
+/// The journal's blocks, summed up in extents of about a mebibyte.
 #[derive(Debug, Default)]
 pub struct Backlog {
-    segments: VecDeque<(Offset, u64)>,
+    extents: VecDeque<Extent>,
     bytes: u64,
 }
 
 impl Backlog {
+    /// What recovery found.
+    pub fn new(extents: Vec<Extent>) -> Self {
+        Self { bytes: extents.iter().map(|extent| extent.bytes).sum(), extents: extents.into() }
+    }
+
     /// Adds a block that begins at `first`.
     pub fn push(&mut self, first: Offset, bytes: u64) {
-        match self.segments.back_mut() {
-            Some((_, sum)) if *sum < SEGMENT_BYTES => *sum += bytes,
-            _ => self.segments.push_back((first, bytes)),
+        match self.extents.back_mut() {
+            Some(last) if last.bytes < EXTENT_BYTES => last.bytes += bytes,
+            _ => self.extents.push_back(Extent { first, bytes }),
         }
         self.bytes += bytes;
     }
@@ -29,17 +32,17 @@ impl Backlog {
         self.bytes
     }
 
-    /// Drops segments that lie wholly below `watermark`, as long as `retain_bytes` remain, and returns the offset below
+    /// Drops extents that lie wholly below `watermark`, as long as `retain_bytes` remain, and returns the offset below
     /// which everything was dropped; `None` when nothing was.
     pub fn trim(&mut self, watermark: Offset, retain_bytes: u64) -> Option<Offset> {
         let mut below = None;
-        while let (Some(&(_, bytes)), Some(&(next, _))) = (self.segments.front(), self.segments.get(1)) {
-            if next > watermark || self.bytes - bytes < retain_bytes {
+        while let (Some(front), Some(next)) = (self.extents.front(), self.extents.get(1)) {
+            if next.first > watermark || self.bytes - front.bytes < retain_bytes {
                 break;
             }
-            self.segments.pop_front();
-            self.bytes -= bytes;
-            below = Some(next);
+            below = Some(next.first);
+            self.bytes -= front.bytes;
+            self.extents.pop_front();
         }
         below
     }
@@ -53,29 +56,29 @@ mod tests {
     fn nothing_at_or_above_the_watermark_is_trimmed() {
         let mut backlog = Backlog::default();
         for block in 0..8 {
-            backlog.push(Offset(block * 10), SEGMENT_BYTES);
+            backlog.push(Offset(block * 10), EXTENT_BYTES);
         }
         assert_eq!(backlog.trim(Offset(9), 0), None);
         assert_eq!(backlog.trim(Offset(35), 0), Some(Offset(30)));
-        assert_eq!(backlog.bytes(), 5 * SEGMENT_BYTES);
+        assert_eq!(backlog.bytes(), 5 * EXTENT_BYTES);
     }
 
     #[test]
     fn retention_keeps_processed_blocks() {
         let mut backlog = Backlog::default();
         for block in 0..8 {
-            backlog.push(Offset(block * 10), SEGMENT_BYTES);
+            backlog.push(Offset(block * 10), EXTENT_BYTES);
         }
-        assert_eq!(backlog.trim(Offset(80), 6 * SEGMENT_BYTES), Some(Offset(20)));
-        assert_eq!(backlog.trim(Offset(80), 6 * SEGMENT_BYTES), None);
+        assert_eq!(backlog.trim(Offset(80), 6 * EXTENT_BYTES), Some(Offset(20)));
+        assert_eq!(backlog.trim(Offset(80), 6 * EXTENT_BYTES), None);
     }
 
     #[test]
-    fn small_blocks_share_a_segment() {
+    fn small_blocks_share_an_extent() {
         let mut backlog = Backlog::default();
         for block in 0..1000 {
             backlog.push(Offset(block), 1024);
         }
-        assert!(backlog.segments.len() < 4);
+        assert!(backlog.extents.len() < 4);
     }
 }

@@ -16,12 +16,10 @@ use crate::types::{Clock, Now, Offset, SessionId};
 pub trait Downstream: Send {
     /// A commit is durable: its block may be processed. Must not block.
     fn committed(&mut self, receipt: &Durable);
-    /// How far each lane has come, durably.
+    /// How far each lane has come, durably, in lane order.
     fn marks(&self) -> Vec<LaneMark>;
-    /// The lowest of the lanes' watermarks.
-    fn lowest_watermark(&self) -> Offset;
-    /// Changes whenever a lane's mark has changed.
-    fn marks_version(&self) -> u64;
+    /// Whether a lane asked for a checkpoint soon, since this was last called.
+    fn take_checkpoint_request(&self) -> bool;
 }
 
 /// What of the configuration the committer needs.
@@ -50,6 +48,10 @@ pub struct Recovered {
     pub sessions: SessionTable,
     /// The blocks that the journal holds.
     pub backlog: Backlog,
+    /// The lowest entry that the journal holds.
+    pub low: Offset,
+    /// The last checkpoint.
+    pub checkpoint_at: Offset,
 }
 
 /// The committer's state, for whoever asks.
@@ -94,7 +96,7 @@ pub struct Committer<J, T, D> {
     service_base_s: u64,
     checkpoint_at: Offset,
     checkpoint_mono_us: u64,
-    checkpoint_marks: u64,
+    checkpoint_marks: Vec<LaneMark>,
     bytes_since_checkpoint: u64,
     trimmed_below: Offset,
     space_checked_us: Option<u64>,
@@ -141,11 +143,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             outbox: Outbox::default(),
             pressure: 0,
             service_base_s,
-            checkpoint_at: Offset(0),
+            checkpoint_at: recovered.checkpoint_at,
             checkpoint_mono_us: 0,
-            checkpoint_marks: 0,
+            checkpoint_marks: Vec::new(),
             bytes_since_checkpoint: 0,
-            trimmed_below: Offset(0),
+            trimmed_below: recovered.low,
             space_checked_us: None,
             bytes_since_space_check: 0,
             free_bytes: u64::MAX,
@@ -171,15 +173,19 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.block.size() >= self.config.commit_bytes_max || self.pending.len() >= limits::PENDING_ACKS_MAX
     }
 
-    /// Applies a batch to the sessions and adds what is new to the block. Answers nothing yet.
+    /// Applies a batch to the sessions and adds what is new to the block. Answers nothing, unless the block becomes full
+    /// on the way: then it is committed as by `commit`, so that no block is larger than `commit_bytes_max` and a datagram.
     ///
-    /// After an error of `commit` this does nothing.
-    pub fn absorb(&mut self, batch: &Batch) {
-        if self.failed.is_some() {
-            return;
+    /// Errors are final as those of `commit`.
+    pub fn absorb(&mut self, batch: &Batch, clock: &impl Clock) -> Result<(), StorageError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
         }
         let mut counts = Counts::default();
         for item in batch.items() {
+            if self.is_full() {
+                self.commit(clock)?;
+            }
             let to = ReplyTo { peer: item.peer, len: item.len, arrived_us: batch.arrived.mono_us };
             match &item.kind {
                 ItemKind::Data(data) => self.data(batch, data, item, to, &mut counts),
@@ -200,6 +206,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.metrics.count("unknown_type", dropped.unknown_type);
         self.metrics.count("wrong_direction", dropped.wrong_direction);
         self.metrics.count("sealed", dropped.sealed);
+        Ok(())
     }
 
     /// Sends what needs no commit, commits the block if there is anything to commit, acks it, and writes a checkpoint
@@ -391,7 +398,15 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.reject(to, data.session.client, data.session.epoch.value(), data.seq.0, code, retry_after_ms);
     }
 
-    fn reject(&mut self, to: ReplyTo, client: ClientId, epoch: u32, refused: u64, code: RejectCode, retry_after_ms: u32) {
+    fn reject(
+        &mut self,
+        to: ReplyTo,
+        client: ClientId,
+        epoch: u32,
+        refused: u64,
+        code: RejectCode,
+        retry_after_ms: u32,
+    ) {
         let reject = Reject { client, epoch, code, refused, retry_after_ms };
         self.outbox.push(to.peer, to.len, &Datagram::Reject(reject));
     }
@@ -414,7 +429,15 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             let now = clock.now();
             for pending in self.pending.iter().filter(|pending| pending.changed) {
                 let session = self.sessions.at(pending.session);
-                acks::ack(&self.receipt, session, pending.to, !pending.journaled, credit, now.mono_us, &mut self.outbox);
+                acks::ack(
+                    &self.receipt,
+                    session,
+                    pending.to,
+                    !pending.journaled,
+                    credit,
+                    now.mono_us,
+                    &mut self.outbox,
+                );
                 let delay_us = now.mono_us.saturating_sub(pending.to.arrived_us);
                 self.metrics.ack_delay_seconds.observe(seconds(delay_us));
             }
@@ -463,43 +486,32 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     fn checkpoint_if_due(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
         let now = clock.now();
         self.check_space(now);
-        let elapsed = now.mono_us.saturating_sub(self.checkpoint_mono_us) >= self.config.checkpoint_interval_us;
-        if !elapsed && self.bytes_since_checkpoint < self.config.checkpoint_bytes {
-            return Ok(());
-        }
+        let due = self.bytes_since_checkpoint >= self.config.checkpoint_bytes
+            || now.mono_us.saturating_sub(self.checkpoint_mono_us) >= self.config.checkpoint_interval_us
+            || self.downstream.take_checkpoint_request();
+        if due { self.checkpoint(now) } else { Ok(()) }
+    }
+
+    /// Writes what changed since the last checkpoint, if anything, and lets the journal trim.
+    fn checkpoint(&mut self, now: Now) -> Result<(), StorageError> {
+        self.checkpoint_mono_us = now.mono_us;
+        self.bytes_since_checkpoint = 0;
         let expire_before_s = self.service_s(now).saturating_sub(self.config.session_ttl_s);
         let expired = self.sessions.expire(expire_before_s, limits::SESSIONS_SWEPT);
-        let changed = self.sessions.has_touched() || self.downstream.marks_version() != self.checkpoint_marks;
-        if !changed && expired.is_empty() {
-            self.checkpoint_mono_us = now.mono_us;
-            self.report();
-            return Ok(());
-        }
-        self.metrics.sessions_expired.inc_by(expired.len() as u64);
-        self.write_checkpoint(now, expired)
-    }
-
-    fn checkpoint(&mut self, now: Now) -> Result<(), StorageError> {
-        self.write_checkpoint(now, Vec::new())
-    }
-
-    fn write_checkpoint(&mut self, now: Now, expired: Vec<SessionId>) -> Result<(), StorageError> {
-        // The version before the marks: a mark that moves in between is written again next time.
-        let marks_version = self.downstream.marks_version();
         let lanes = self.downstream.marks();
-        let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
-        if let Some(below) = self.backlog.trim(watermark, self.config.retain_bytes) {
-            self.trimmed_below = below;
+        if self.sessions.has_touched() || !expired.is_empty() || lanes != self.checkpoint_marks {
+            self.metrics.sessions_expired.inc_by(expired.len() as u64);
+            let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
+            if let Some(below) = self.backlog.trim(watermark, self.config.retain_bytes) {
+                self.trimmed_below = below;
+            }
+            self.checkpoint_marks.clone_from(&lanes);
+            let (at, sessions) = (self.journal.end(), self.sessions.take_touched());
+            let checkpoint = Checkpoint { at, sessions, expired, lanes, trim_below: self.trimmed_below };
+            self.journal.checkpoint(&checkpoint)?;
+            self.checkpoint_at = at;
+            self.metrics.checkpoints.inc();
         }
-        let at = self.journal.end();
-        let checkpoint =
-            Checkpoint { at, sessions: self.sessions.take_touched(), expired, lanes, trim_below: self.trimmed_below };
-        self.journal.checkpoint(&checkpoint)?;
-        self.checkpoint_at = at;
-        self.checkpoint_mono_us = now.mono_us;
-        self.checkpoint_marks = marks_version;
-        self.bytes_since_checkpoint = 0;
-        self.metrics.checkpoints.inc();
         self.report();
         Ok(())
     }
@@ -518,7 +530,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 if short != self.storage_short {
                     let reserve = self.config.reserve_bytes;
                     if short {
-                        tracing::error!(free, reserve, "free space is below the reserve: new data is refused (REJECT 7)");
+                        tracing::error!(
+                            free,
+                            reserve,
+                            "free space is below the reserve: new data is refused (REJECT 7)"
+                        );
                     } else {
                         tracing::warn!(free, reserve, "free space is above the reserve again: new data is accepted");
                     }
@@ -571,7 +587,15 @@ impl Counts {
         metrics.count("hello", self.hello);
         metrics.count("ping", self.ping);
         const NAMES: [&str; 10] = [
-            "", "version", "unsupported", "too_large", "stale_epoch", "beyond_window", "busy", "storage", "channel",
+            "",
+            "version",
+            "unsupported",
+            "too_large",
+            "stale_epoch",
+            "beyond_window",
+            "busy",
+            "storage",
+            "channel",
             "sealed_only",
         ];
         for (name, &count) in NAMES.iter().zip(&self.refused) {

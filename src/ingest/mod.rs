@@ -7,10 +7,12 @@
 mod acks;
 mod backlog;
 mod committer;
+mod recovery;
 mod run;
 #[cfg(test)]
 mod tests;
 
 pub use backlog::Backlog;
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus, Recovered};
-pub use run::{Ingest, IngestError, StatusReader, Threading, spawn};
+pub use recovery::Recovery;
+pub use run::{Ingest, IngestError, Never, StatusReader, Threading, spawn};

@@ -269,10 +269,17 @@ impl Block {
 
     /// Its entries, in offset order.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.entries_from(self.first)
+    }
+
+    /// Its entries at or above `from`, in offset order.
+    pub fn entries_from(&self, from: Offset) -> impl Iterator<Item = Entry<'_>> {
         let body = self.body();
         let arena: &[u8] = &body.payloads;
-        let mut start = 0;
-        body.headers.iter().zip(self.first.0..).map(move |(header, offset)| {
+        let headers: &[ArchivedHeader] = &body.headers;
+        let skipped = usize::try_from(from.since(self.first)).unwrap_or(usize::MAX).min(headers.len());
+        let mut start = skipped.checked_sub(1).map_or(0, |last| headers[last].payload_end.to_native() as usize);
+        headers[skipped..].iter().zip(self.first.plus(skipped as u64).0..).map(move |(header, offset)| {
             let end = header.payload_end.to_native() as usize;
             let payload = &arena[std::mem::replace(&mut start, end)..end];
             header.entry(Offset(offset), payload)

@@ -49,6 +49,10 @@ fn entries_come_back_as_they_were_pushed() {
     assert_eq!((entries[3].meta.seq, entries[3].meta.received_unix_us), (Seq(8), 42));
     assert_eq!((entries[3].payload, entries[3].records().count()), (&b""[..], 0));
     assert_eq!(entries.len(), 4);
+    for from in 0..13 {
+        let expected: Vec<_> = entries.iter().copied().filter(|entry| entry.offset.0 >= from).collect();
+        assert_eq!(block.entries_from(Offset(from)).collect::<Vec<_>>(), expected, "from {from}");
+    }
 }
 
 /// The format on disk: whoever changes these bytes must raise [`BLOCK_VERSION`].

@@ -29,8 +29,10 @@ pub struct DeadLetter {
     pub channel: u16,
     /// Arrival of its datagram, in microseconds since 1970.
     pub received_unix_us: u64,
-    /// The record.
+    /// The record. Empty for a gap.
     pub payload: Vec<u8>,
+    /// Of a gap: its first seq; `seq` is the last.
+    pub gap_from: Option<Seq>,
     /// What its handler said last.
     pub error: String,
     /// How often a handler has tried.
@@ -62,6 +64,14 @@ impl DeadLetterId {
     /// Before all others.
     pub const FIRST: Self = Self { offset: Offset(0), index: 0 };
 
+    /// The one that sorts right after it, if any can.
+    pub fn next(self) -> Option<Self> {
+        match self.index.checked_add(1) {
+            Some(index) => Some(Self { index, ..self }),
+            None => self.offset.0.checked_add(1).map(|offset| Self { offset: Offset(offset), index: 0 }),
+        }
+    }
+
     /// Bytes of a key.
     pub(super) const KEY_LEN: usize = 10;
 
@@ -86,6 +96,8 @@ struct Stored {
     seq: u64,
     received_unix_us: u64,
     since_unix_us: u64,
+    /// 0 when it is no gap.
+    gap_from: u64,
     epoch: u32,
     attempts: u32,
     channel: u16,
@@ -105,6 +117,7 @@ impl DeadLetter {
             seq: self.seq.0,
             received_unix_us: self.received_unix_us,
             since_unix_us: self.since_unix_us,
+            gap_from: self.gap_from.map_or(0, |seq| seq.0),
             epoch: self.session.epoch.value(),
             attempts: self.attempts,
             channel: self.channel,
@@ -127,6 +140,7 @@ impl DeadLetter {
             channel: stored.channel,
             received_unix_us: stored.received_unix_us,
             payload: stored.payload,
+            gap_from: (stored.gap_from > 0).then_some(Seq(stored.gap_from)),
             error: stored.error,
             attempts: stored.attempts,
             since_unix_us: stored.since_unix_us,
@@ -146,6 +160,7 @@ pub(super) mod tests {
             channel: 5,
             received_unix_us: 1_700_000_000_000_000,
             payload: vec![1, 2, 3],
+            gap_from: None,
             error: "the printer is on fire".into(),
             attempts: 10,
             since_unix_us: 1_700_000_000_000_001,
@@ -160,6 +175,8 @@ pub(super) mod tests {
         let other = DeadLetterId { index: 2, ..letter.id };
         assert_eq!(DeadLetter::decode(&other.key(), &value), Err(RecordError::Checksum));
         assert!(DeadLetter::decode(&letter.id.key()[1..], &value).is_err());
+        let gap = DeadLetter { payload: Vec::new(), gap_from: Some(Seq(5)), ..letter };
+        assert_eq!(DeadLetter::decode(&gap.id.key(), &gap.encode()), Ok(gap));
     }
 
     #[test]

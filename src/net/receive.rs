@@ -13,13 +13,8 @@ use crate::limits;
 use crate::net::{Admission, Batch, Peer};
 use crate::types::Clock;
 
-/// Messages in one system call. Each may be a run of GRO segments.
 const MESSAGES: usize = limits::RECEIVE_MESSAGES;
-/// Room for one message: the longest run of GRO segments, and the longest datagram.
-const MESSAGE_BYTES: usize = 65_535;
-/// Bytes from one message's place to the next: not a power of two, so that the datagrams' first bytes do not all fall
-/// into the same cache sets.
-const STRIDE: usize = MESSAGE_BYTES + 1 + 192;
+const STRIDE: usize = limits::RECEIVE_STRIDE_BYTES;
 
 /// One socket's reader.
 #[derive(Debug)]
@@ -69,7 +64,9 @@ impl Receiver {
         let flags = if block { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
         let (count, drops) = match self.read(&mut batch.bytes, &mut messages, flags) {
             Ok(read) => read,
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => (0, None),
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {
+                (0, None)
+            }
             Err(errno) => return Err(errno.into()),
         };
         batch.arrived = clock.now();
@@ -109,7 +106,7 @@ impl Receiver {
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(MESSAGES, Some(cmsg_space!(i32, u32)));
         let mut places = bytes.chunks_exact_mut(STRIDE);
         let mut slices: [[IoSliceMut<'_>; 1]; MESSAGES] = std::array::from_fn(|_| {
-            let place = places.next().map_or(&mut [][..], |place| &mut place[..MESSAGE_BYTES]);
+            let place = places.next().map_or(&mut [][..], |place| &mut place[..limits::RECEIVE_MESSAGE_BYTES]);
             [IoSliceMut::new(place)]
         });
         let mut count = 0;

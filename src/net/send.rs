@@ -10,36 +10,34 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 use crate::metrics::Metrics;
 use crate::net::{Outbox, Transmit};
 
-/// Replies in one system call.
-const REPLIES: usize = 256;
+const REPLIES: usize = crate::limits::REPLY_MESSAGES;
 
 /// Sends replies through the sockets on which the requests came in.
+#[derive(Debug)]
 pub struct Sender {
     sockets: Vec<UdpSocket>,
-    headers: MultiHeaders<SockaddrStorage>,
     metrics: Metrics,
 }
 
 impl Sender {
     /// Sends through second handles on `sockets`, in the order in which `Peer::socket` counts them.
     pub fn new<'a>(sockets: impl IntoIterator<Item = &'a UdpSocket>, metrics: Metrics) -> io::Result<Self> {
-        Ok(Self {
-            sockets: sockets.into_iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?,
-            headers: MultiHeaders::preallocate(REPLIES, None),
-            metrics,
-        })
+        Ok(Self { sockets: sockets.into_iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?, metrics })
     }
 
     /// Sends a run of replies that leave by one socket.
-    fn send(&mut self, socket: u16, slices: &[[IoSlice<'_>; 1]], addresses: &[Option<SockaddrStorage>]) {
+    fn send(&self, socket: u16, slices: &[[IoSlice<'_>; 1]], addresses: &[Option<SockaddrStorage>]) {
         let Some(fd) = self.sockets.get(usize::from(socket)).map(AsRawFd::as_raw_fd) else {
             self.metrics.reply_errors.inc_by(slices.len() as u64);
             return;
         };
+        // Made for each call: headers hold pointers, and could not go from the thread that makes a sender to the one that
+        // uses it.
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(slices.len(), None);
         let mut done = 0;
         while done < slices.len() {
             let flags = MsgFlags::MSG_DONTWAIT;
-            match sendmmsg(fd, &mut self.headers, slices[done..].iter(), &addresses[done..], [], flags) {
+            match sendmmsg(fd, &mut headers, slices[done..].iter(), &addresses[done..], [], flags) {
                 Ok(sent) => done += sent.count().max(1),
                 Err(Errno::EINTR) => {}
                 Err(errno) => {

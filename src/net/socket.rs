@@ -7,6 +7,8 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::limits;
+
 /// The sockets of one address.
 #[derive(Debug)]
 pub struct BoundSockets {
@@ -17,9 +19,6 @@ pub struct BoundSockets {
     /// The receive buffer that the kernel granted, in bytes.
     pub receive_buffer_bytes: usize,
 }
-
-/// How long a blocking receive waits before it returns empty-handed, so that its thread can look after other things.
-pub(super) const RECEIVE_WAIT: Duration = Duration::from_millis(50);
 
 /// Binds `count` sockets to `addr` and asks for a receive buffer of `receive_buffer_bytes` bytes.
 ///
@@ -38,7 +37,7 @@ pub fn bind(addr: SocketAddr, count: usize, receive_buffer_bytes: usize) -> io::
             socket.set_reuse_port(true)?;
         }
         socket.bind(&addr.into())?;
-        socket.set_read_timeout(Some(RECEIVE_WAIT))?;
+        socket.set_read_timeout(Some(Duration::from_millis(limits::RECEIVE_WAIT_MS.into())))?;
         // As root (CAP_NET_ADMIN) the buffer may pass the system's limit; else the kernel grants up to that.
         if setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer_bytes).is_err() {
             socket.set_recv_buffer_size(receive_buffer_bytes)?;

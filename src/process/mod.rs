@@ -1,1 +1,70 @@
-//! Lanes and handlers.
+//! Processing: what happens to an entry once it is durable.
+//!
+//! Each lane has one thread, one [`Handler`] and its share of the sessions. The committer hands committed blocks to the
+//! lanes ([`Fanout`]); a lane that falls behind reads them back from the journal; so slow processing never slows
+//! ingestion down, and memory stays bounded. A lane's watermark ([`Progress`]) tells how much of the journal is
+//! processed, durably, and so may be trimmed. [`sink`] has the handlers that ship with the server.
+//!
+//! What a lane holds in memory is bounded: its channel, the blocks that it has fetched, one batch, and what its handler
+//! has not flushed (`limits`). This module knows the journal as [`ReadJournal`](crate::journal::ReadJournal) and
+//! [`DeadLetters`](crate::journal::DeadLetters), and nothing of sockets, sessions' rules, or how a block is stored.
+//!
+//! # A handler of your own
+//! ```
+//! use duragram::process::{Content, Handler, HandlerError, HandlerFactory, Outcomes, Record};
+//!
+//! /// Adds up what the meters report, in memory; the journal keeps the sum, with the watermark and in the same write.
+//! struct Sum(u64);
+//!
+//! impl Handler for Sum {
+//!     fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes) {
+//!         for (i, record) in records.iter().enumerate() {
+//!             match record.content {
+//!                 Content::Payload(text) => match str::from_utf8(text).map(str::parse::<u32>) {
+//!                     Ok(Ok(value)) => self.0 += u64::from(value),
+//!                     _ => {
+//!                         outcomes.give_up(i, "not a number"); // kept as a dead letter
+//!                         continue;
+//!                     }
+//!                 },
+//!                 Content::Gap { from, to } => eprintln!("{}: {from} to {to} are lost", record.session),
+//!             }
+//!             outcomes.done(i);
+//!         }
+//!     }
+//!
+//!     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+//!         Ok(self.0.to_le_bytes().to_vec())
+//!     }
+//! }
+//!
+//! let factory: HandlerFactory = Box::new(|start| {
+//!     let sum = start.mark().sink_state.first_chunk().map_or(0, |state| u64::from_le_bytes(*state));
+//!     Ok(Box::new(Sum(sum)))
+//! });
+//! # drop(factory);
+//! ```
+
+mod dead;
+mod feed;
+mod handler;
+mod lane;
+mod present;
+mod progress;
+mod retry;
+pub mod sink;
+mod thread;
+
+#[cfg(test)]
+mod command_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod testing;
+
+pub(crate) use handler::records_of;
+pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
+pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
+pub use progress::{Fanout, Progress};
+pub use retry::RetryPolicy;
+pub use thread::{LaneBusy, LaneControl, LaneEnd, Lanes, spawn_lanes};

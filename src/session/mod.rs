@@ -6,6 +6,8 @@
 
 mod rules;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use rules::{FloorMove, Judgement, Session};
 pub use table::{SessionTable, TableFull};

@@ -54,23 +54,16 @@ impl FloorMove {
 impl Session {
     /// A session in which everything up to `floor` is accounted for.
     pub fn new(id: SessionId, floor: Seq, hello_nonce: Option<u64>) -> Self {
-        Self {
-            id,
-            window: DedupWindow::new(floor),
-            last_active_s: 0,
-            hello_nonce,
-            pending: u32::MAX,
-            touched: false,
-        }
+        Self { id, window: DedupWindow::new(floor), last_active_s: 0, hello_nonce, pending: u32::MAX, touched: false }
     }
 
-    /// The session as a checkpoint kept it.
-    pub fn restore(record: &SessionRecord) -> Self {
-        Self {
-            window: DedupWindow::from_words(record.floor, &record.above),
+    /// The session as a checkpoint kept it; `None` for a record that no session can have made.
+    pub fn restore(record: &SessionRecord) -> Option<Self> {
+        Some(Self {
+            window: DedupWindow::from_words(record.floor, &record.above)?,
             last_active_s: record.last_active_s,
             ..Self::new(record.id, record.floor, record.hello_nonce)
-        }
+        })
     }
 
     /// The session as a checkpoint keeps it.
@@ -78,7 +71,7 @@ impl Session {
         SessionRecord {
             id: self.id,
             floor: self.window.floor(),
-            above: self.window.words(),
+            above: self.window.words().collect(),
             last_active_s: self.last_active_s,
             hello_nonce: self.hello_nonce,
         }
@@ -101,7 +94,7 @@ impl Session {
 
     /// Whether the seq is accounted for already.
     pub fn holds(&self, seq: Seq) -> bool {
-        matches!(self.window.classify(seq, u64::MAX), Verdict::Duplicate)
+        matches!(self.window.classify(seq, u16::MAX), Verdict::Duplicate)
     }
 
     /// Whether this session was opened by the HELLO with this nonce, and nothing has come in it yet.
@@ -111,10 +104,9 @@ impl Session {
 
     /// Applies rules 2 to 5 to a datagram: `base` is the lowest seq that its client still holds unacked.
     pub fn receive(&mut self, seq: Seq, base: Seq, skip: bool, window: u16) -> Judgement {
-        let window = u64::from(window);
         // PROTOCOL.md#rule-4, before rule 3.
         let counted = Seq(base.0.saturating_sub(1));
-        if counted.above(self.floor()) > window {
+        if counted.above(self.floor()) > u64::from(window) {
             return Judgement::Stale;
         }
         let moved = self.move_floor(counted, skip);

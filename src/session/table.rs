@@ -115,14 +115,16 @@ impl SessionTable {
     }
 
     /// Puts back a session from a checkpoint. Recovery does not refuse what was accepted before a lower maximum was set.
-    pub fn restore(&mut self, record: &SessionRecord) {
-        let session = Session::restore(record);
+    /// Returns false, and changes nothing, for a record that no session can have made.
+    pub fn restore(&mut self, record: &SessionRecord) -> bool {
+        let Some(session) = Session::restore(record) else { return false };
         match self.find(record.id) {
             Some(index) => *self.at(index) = session,
             None => {
                 self.insert(session);
             }
         }
+        true
     }
 
     /// Applies a journaled entry, by the rules that accepted it. Applying an entry twice changes nothing.
@@ -132,16 +134,12 @@ impl SessionTable {
         let known = self.find(id);
         let index = match entry.kind {
             EntryKind::Gap { from, to } => {
-                let index = known.unwrap_or_else(|| {
-                    self.insert(Session::new(id, Seq(from.0.saturating_sub(1)), None))
-                });
+                let index = known.unwrap_or_else(|| self.insert(Session::new(id, Seq(from.0.saturating_sub(1)), None)));
                 self.at(index).apply_gap(to);
                 index
             }
             EntryKind::Data => {
-                let index = known.unwrap_or_else(|| {
-                    self.insert(Session::new(id, Seq(base.0.saturating_sub(1)), None))
-                });
+                let index = known.unwrap_or_else(|| self.insert(Session::new(id, Seq(base.0.saturating_sub(1)), None)));
                 // The window may have been wider when the entry was accepted.
                 let judgement = self.at(index).receive(entry.meta.seq, base, entry.meta.skip, u16::MAX);
                 if judgement == Judgement::Stale {

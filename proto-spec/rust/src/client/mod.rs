@@ -9,6 +9,33 @@
 //!    not take counts as lost on the way: the machine will send it again.
 //! 3. [`poll_timeout`](Client::poll_timeout): call `handle_timeout` then, or later.
 //!
+//! ```
+//! use duragram_proto::client::{Client, ClientConfig, Event, Outgoing, Slot};
+//! use duragram_proto::codec::{Ack, Durability};
+//! use duragram_proto::{ClientId, Epoch, Seq};
+//!
+//! // One message in flight, all of its memory in arrays.
+//! let config = ClientConfig::new(ClientId(0xa1), Epoch::new(3));
+//! let mut client = Client::new(config, [Slot::EMPTY; 1], [0; 256], 0x5eed);
+//! let message = client.send(0, Outgoing { channel: 0, batch: false, payload: b"21.5 C" }).expect("room for one");
+//!
+//! let mut datagram = [0; 1200];
+//! let len = client.poll_transmit(0, &mut datagram).expect("something to send");
+//! // A socket sends datagram[..len] and receives the server's answer, here made by hand.
+//! let (client_id, epoch) = (ClientId(0xa1), Epoch::new(3).expect("not 0"));
+//! let ack = Ack {
+//!     client: client_id, epoch, floor: Seq(1), credit: 64,
+//!     durability: Durability::Synced, duplicate: false, delay_us: 90, bitmap: &[],
+//! };
+//! let mut answer = [0; 64];
+//! let answer_len = ack.encode(&mut answer).expect("an ACK without a bitmap has 32 bytes");
+//!
+//! client.handle_datagram(700, &answer[..answer_len]).expect("it fits what was sent");
+//! assert!(matches!(client.poll_event(), Some(Event::Acked { message: acked, .. }) if acked == message));
+//! assert!(client.is_idle() && client.poll_timeout().is_none());
+//! # assert_eq!(len, 38);
+//! ```
+//!
 //! # Time
 //! `now_us` is in microseconds of a clock that never steps back, from any origin.
 //!
@@ -16,8 +43,24 @@
 //! Constant for a message sent, transmitted, acked or reported; each ACK costs a constant and what it newly covers.
 //! Only a change of epoch looks at every slot.
 
-use crate::codec::{Durability, RejectCode};
+mod acks;
+mod list;
+mod payloads;
+mod queue;
+mod receive;
+mod transmit;
+
+use crate::codec::{self, DATAGRAM_LEN_MAX, Durability, MIN_LEN, RejectCode};
+use crate::congestion::Congestion;
+use crate::random::Random;
+use crate::rtt::Rtt;
 use crate::{ClientId, Epoch, Seq};
+
+use acks::Acks;
+use queue::{Decided, Outcome, Queue};
+use transmit::Timer;
+
+pub use queue::Slot;
 
 /// A message as the caller names it: counted from 0 in the order of [`Client::send`], and the same message for good,
 /// also where a new epoch gives it another seq.
@@ -29,7 +72,7 @@ pub struct MessageId(pub u64);
 pub struct ClientConfig {
     /// Who it is.
     pub client: ClientId,
-    /// This run's epoch, never used before by this client (PROTOCOL.md#epochs); `None`: ask the server by HELLO.
+    /// This run's epoch, never used before by this client (PROTOCOL.md#duty-epoch); `None`: ask the server by HELLO.
     pub epoch: Option<Epoch>,
     /// Unix time in microseconds at `now_us` = 0, if the caller has a clock: a new epoch after STALE_EPOCH is then at
     /// least the Unix time in seconds. Without effect when `epoch` is `None`.
@@ -181,24 +224,48 @@ pub struct Stats {
     pub acked: u64,
 }
 
-/// Where a message waits. The caller provides them and sees nothing inside.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Slot {}
-
-impl Slot {
-    /// Free: what an array or a `Vec` of slots is filled with.
-    pub const EMPTY: Self = Self {};
-}
-
 /// The client's state machine.
 ///
 /// `M` holds the slots (as many messages as may wait or be in flight, at most 65,536 are used) and `B` the bytes of
 /// their payloads, as a ring: arrays on a microcontroller, `Vec`s elsewhere.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client<M, B> {
     config: ClientConfig,
-    slots: M,
-    buffer: B,
+    queue: Queue<M, B>,
+    random: Random,
+    rtt: Rtt,
+    congestion: Congestion,
+    /// The session; `None` before the first WELCOME. Stays while a HELLO asks for the next one: its late acks count.
+    epoch: Option<Epoch>,
+    hello: Option<Hello>,
+    acks: Acks,
+    /// The number of the next transmission.
+    next_transmission: u64,
+    timer: Option<Timer>,
+    /// Tries since something came back: timeouts, HELLOs or PINGs in a row.
+    tries: u32,
+    /// Sessions in a row that were refused as stale before an ack of theirs came.
+    fruitless_epochs: u32,
+    paused_until_us: Option<u64>,
+    /// Timeouts in a row and nothing heard since: one datagram for each timeout, not more, whatever becomes free.
+    silent: bool,
+    /// One datagram may be sent in spite of silence and congestion window.
+    probe: bool,
+    ping_due: bool,
+    /// A PING is unanswered.
+    pinged: bool,
+    /// The congestion window was what kept the last `poll_transmit` from sending.
+    congestion_limited: bool,
+    epoch_changed: Option<(Option<Epoch>, Epoch)>,
+    server_waits: Option<(RejectCode, u64)>,
+    stats: Stats,
+}
+
+/// A HELLO that is not answered.
+#[derive(Clone, Copy, Debug)]
+struct Hello {
+    nonce: u64,
+    due: bool,
 }
 
 impl<M, B> Client<M, B>
@@ -209,66 +276,97 @@ where
     /// A client with nothing to send. `random_seed` feeds jitter and the HELLO's nonce; it must differ from run to run
     /// and from device to device.
     pub fn new(config: ClientConfig, slots: M, buffer: B, random_seed: u64) -> Self {
-        let _ = random_seed;
-        Self { config, slots, buffer }
+        let queue = Queue::new(slots, buffer);
+        let window_max = u32::try_from(queue.capacity()).unwrap_or(u32::MAX);
+        Self {
+            congestion: Congestion::new(config.window_initial, window_max),
+            queue,
+            random: Random::new(random_seed),
+            rtt: Rtt::default(),
+            epoch: config.epoch,
+            hello: None,
+            acks: Acks::NONE,
+            next_transmission: 1,
+            timer: None,
+            tries: 0,
+            fruitless_epochs: 0,
+            paused_until_us: None,
+            silent: false,
+            probe: false,
+            ping_due: false,
+            pinged: false,
+            congestion_limited: false,
+            epoch_changed: None,
+            server_waits: None,
+            stats: Stats::default(),
+            config,
+        }
     }
 
     /// Takes a message. It will end in exactly one of the events `Acked`, `Failed` and `Abandoned`.
     pub fn send(&mut self, now_us: u64, message: Outgoing<'_>) -> Result<MessageId, SendError> {
-        let _ = (now_us, message);
-        todo!()
-    }
-
-    /// Handles a datagram from the server.
-    pub fn handle_datagram(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
-        let _ = (now_us, datagram);
-        todo!()
-    }
-
-    /// Writes the next datagram to send now into `out` and returns its length in bytes; `None` when there is nothing to
-    /// send now, or `out` is shorter than [`Client::datagram_len_max`].
-    pub fn poll_transmit(&mut self, now_us: u64, out: &mut [u8]) -> Option<usize> {
-        let _ = (now_us, out);
-        todo!()
-    }
-
-    /// When to call [`Client::handle_timeout`], as `now_us`; `None` while nothing is waited for.
-    pub fn poll_timeout(&self) -> Option<u64> {
-        todo!()
-    }
-
-    /// Does what is due. Early and repeated calls do no harm.
-    pub fn handle_timeout(&mut self, now_us: u64) {
-        let _ = now_us;
-        todo!()
+        if message.payload.len() > self.payload_len_max() {
+            return Err(SendError::TooLarge);
+        }
+        if message.batch && !codec::is_batch(message.payload) {
+            return Err(SendError::BrokenBatch);
+        }
+        let id = self.queue.push(message).ok_or(SendError::Full)?;
+        if self.epoch.is_none() && self.hello.is_none() {
+            self.ask_for_epoch(true);
+        }
+        self.arm(now_us, false);
+        Ok(id)
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
+        if let Some((from, to)) = self.epoch_changed.take() {
+            return Some(Event::EpochChanged { from, to });
+        }
+        if let Some((code, until_us)) = self.server_waits.take() {
+            return Some(Event::ServerWaits { code, until_us });
+        }
+        let Decided { message, seq, epoch, outcome } = self.queue.pop_decided()?;
+        Some(match (outcome, epoch) {
+            (Outcome::Acked(durability), Some(epoch)) => Event::Acked { message, seq, epoch, durability },
+            (Outcome::Failed(reason), _) => Event::Failed { message, reason },
+            (Outcome::Abandoned | Outcome::Acked(_), _) => Event::Abandoned { message },
+        })
     }
 
-    /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#skip), to make room for newer ones. Its event
+    /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#duty-skip), to make room for newer ones. Its event
     /// `Abandoned` follows. `None`, and no change, when all are acked.
     pub fn abandon_oldest(&mut self) -> Option<MessageId> {
-        todo!()
+        self.queue.decide_oldest(Outcome::Abandoned)
     }
 
-    /// The path to the server is another one (a new address, a new network): forgets RTT and congestion window and tries
-    /// at once instead of waiting for the next timeout.
+    /// The path to the server is another one (a new address, a new network): forgets RTT, congestion window and what the
+    /// server asked to wait for, and tries at once instead of waiting for the next timeout.
     pub fn path_changed(&mut self, now_us: u64) {
-        let _ = now_us;
-        todo!()
+        self.rtt = Rtt::default();
+        self.congestion.reset();
+        self.paused_until_us = None;
+        self.tries = 0;
+        self.silent = false;
+        while let Some(at) = self.queue.oldest_in_flight() {
+            self.queue.mark_lost(at);
+        }
+        match &mut self.hello {
+            Some(hello) => hello.due = true,
+            None => self.ping_due = self.is_blocked_by_credit(),
+        }
+        self.arm(now_us, true);
     }
 
     /// Messages transmitted in this epoch and neither acked nor taken for lost.
     pub fn in_flight(&self) -> usize {
-        todo!()
+        self.queue.in_flight() as usize
     }
 
     /// Messages neither acked nor given up, in flight or not.
     pub fn queued(&self) -> usize {
-        todo!()
+        self.queue.undecided()
     }
 
     /// Whether no message is queued. Events may still be there.
@@ -276,38 +374,41 @@ where
         self.queued() == 0
     }
 
-    /// How many seqs beyond the highest sent one the server allows; `None` before it told.
+    /// How many seqs, from the lowest unacked one on, the server allows to be sent; `None` before it told.
     pub fn credit(&self) -> Option<u64> {
-        todo!()
+        self.acks.credit
     }
 
     /// The smoothed round-trip time without the server's delay, in microseconds; `None` before the first sample.
     pub fn rtt_us(&self) -> Option<u64> {
-        todo!()
+        self.rtt.smoothed_us()
     }
 
     /// The congestion window, in datagrams.
     pub fn congestion_window(&self) -> u32 {
-        todo!()
+        self.congestion.window()
     }
 
-    /// The session's epoch; `None` while HELLO is not answered.
+    /// The session's epoch; `None` while the first HELLO is not answered.
     pub fn epoch(&self) -> Option<Epoch> {
-        todo!()
+        self.epoch
     }
 
     /// The longest datagram that [`Client::poll_transmit`] may write, in bytes.
     pub fn datagram_len_max(&self) -> usize {
-        todo!()
+        self.config.datagram_len_max.clamp(MIN_LEN, DATAGRAM_LEN_MAX)
     }
 
     /// The longest payload that fits in a datagram and in the buffer, in bytes.
     pub fn payload_len_max(&self) -> usize {
-        todo!()
+        (self.datagram_len_max() - MIN_LEN).min(self.queue.payload_capacity())
     }
 
     /// Counters.
     pub fn stats(&self) -> Stats {
-        todo!()
+        self.stats
     }
 }
+
+#[cfg(test)]
+mod tests;

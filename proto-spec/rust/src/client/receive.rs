@@ -1,0 +1,284 @@
+//! What the server sends: ACK, REJECT, WELCOME. What does not fit what was sent is ignored whole, before anything
+//! changes: the path may reorder, repeat and forge (PROTOCOL.md#duty-ignore).
+
+use super::acks;
+use super::queue::{Outcome, Queue};
+use super::{Client, FailReason, Ignored, Slot};
+use crate::backoff;
+use crate::codec::{self, Ack, BITMAP_LEN_MAX, Datagram, Reject, RejectCode, Welcome};
+use crate::{Epoch, Seq};
+
+/// A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
+const REORDERING_MAX: u64 = 3;
+
+impl<M, B> Client<M, B>
+where
+    M: AsRef<[Slot]> + AsMut<[Slot]>,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+{
+    /// Handles a datagram from the server.
+    pub fn handle_datagram(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
+        self.handle(now_us, datagram)?;
+        self.silent = false;
+        Ok(())
+    }
+
+    fn handle(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
+        match codec::decode(datagram) {
+            Ok(Datagram::Ack(ack)) => self.handle_ack(now_us, &ack),
+            Ok(Datagram::Reject(reject)) => self.handle_reject(now_us, &reject),
+            Ok(Datagram::Welcome(welcome)) => self.handle_welcome(now_us, &welcome),
+            Ok(Datagram::Data(_) | Datagram::Hello(_) | Datagram::Ping(_)) => Err(Ignored::ForServers),
+            Err(error) => match codec::decode_version_refusal(datagram) {
+                Some(reject) => self.handle_reject(now_us, &reject),
+                None => Err(Ignored::Undecodable(error)),
+            },
+        }
+    }
+
+    fn handle_ack(&mut self, now_us: u64, ack: &Ack<'_>) -> Result<(), Ignored> {
+        if ack.client != self.config.client {
+            return Err(Ignored::OtherClient);
+        }
+        if Some(ack.epoch) != self.epoch {
+            return Err(Ignored::OtherEpoch);
+        }
+        let highest_acked = acks::highest_acked(ack).filter(|seq| *seq <= self.queue.highest_sent());
+        let highest_acked = highest_acked.ok_or(Ignored::NeverSent)?;
+
+        let mut newly = NewlyAcked::default();
+        for seq in self.queue.base_seq().0..=ack.floor.0 {
+            self.acked(Seq(seq), ack, &mut newly);
+        }
+        for w in 0..ack.bitmap.len() / 8 {
+            let mut bits = self.acks.new_bits(ack, w);
+            while bits != 0 {
+                let bit = 64 * w as u64 + u64::from(bits.trailing_zeros());
+                self.acked(Seq(ack.floor.0 + 1 + bit), ack, &mut newly);
+                bits &= bits - 1;
+            }
+        }
+        // Of an ack overtaken by a newer one the credit is out of date, unless nothing is in flight: then it answers a
+        // PING, and the server has forgotten the session.
+        if ack.floor >= self.acks.floor || self.queue.in_flight() == 0 && self.pinged {
+            let was_blocked = self.is_blocked_by_credit();
+            self.acks.set_credit(ack.credit);
+            if was_blocked && !self.is_blocked_by_credit() {
+                self.tries = 0;
+            }
+        }
+        self.acks.note(ack);
+        self.pinged = false;
+        if let Some(newest) = newly.newest {
+            self.learn(now_us, ack, &newly, &newest, highest_acked);
+        }
+        self.arm(now_us, newly.newest.is_some());
+        Ok(())
+    }
+
+    fn acked(&mut self, seq: Seq, ack: &Ack<'_>, newly: &mut NewlyAcked) {
+        let Some(at) = self.queue.transmitted(seq) else { return };
+        newly.add(self.queue.slot(at), self.congestion.grows_by(self.queue.slot(at).transmission));
+        self.queue.decide(at, Outcome::Acked(ack.durability), Some(ack.epoch));
+    }
+
+    /// What newly acked datagrams tell of the path, and of those before them that are not acked.
+    fn learn(&mut self, now_us: u64, ack: &Ack<'_>, newly: &NewlyAcked, newest: &Slot, highest_acked: Seq) {
+        self.stats.acked += u64::from(newly.count);
+        self.acks.fruitful = true;
+        self.fruitless_epochs = 0;
+        self.tries = 0;
+        let elapsed_us = now_us.saturating_sub(newest.sent_at_us);
+        // Sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one.
+        if newest.attempt == 0 || elapsed_us >= self.rtt.min_us() {
+            self.acks.newest_arrived = self.acks.newest_arrived.max(newest.transmission);
+        }
+        // Karn's rule: which transmission of several is answered cannot be known.
+        if newest.attempt == 0 {
+            self.rtt.sample(elapsed_us, u64::from(ack.delay_us));
+        }
+        if self.congestion_limited {
+            self.congestion.acked(newly.growing);
+        }
+        self.find_losses(ack, newest, highest_acked);
+    }
+
+    fn find_losses(&mut self, ack: &Ack<'_>, newest: &Slot, highest_acked: Seq) {
+        // How far this ack's bitmap would have reached: the server cuts it to the length of the datagram it answers, which
+        // without its payload is as long as an ACK without a bitmap. What lies beyond may be journaled.
+        let room = usize::from(newest.payload_len).min(BITMAP_LEN_MAX) & !7;
+        let told = Seq(ack.floor.0.saturating_add(8 * room as u64)).max(highest_acked).max(Seq(ack.floor.0 + 1));
+        let overtaken =
+            |slot: &Slot| slot.seq <= told && slot.transmission + REORDERING_MAX <= self.acks.newest_arrived;
+        let mut lost = |queue: &mut Queue<M, B>, at| {
+            self.stats.losses += 1;
+            self.congestion.lost(queue.slot(at).transmission, self.next_transmission);
+            queue.mark_lost(at);
+        };
+        while let Some(at) = self.queue.oldest_in_flight().filter(|at| overtaken(self.queue.slot(*at))) {
+            lost(&mut self.queue, at);
+        }
+        // The one that holds up the floor may stand behind some that the ack did not tell of.
+        if let Some(at) = self.queue.base_transmitted()
+            && self.queue.is_in_flight(at)
+            && overtaken(self.queue.slot(at))
+        {
+            lost(&mut self.queue, at);
+        }
+    }
+
+    /// PROTOCOL.md#duty-reject.
+    fn handle_reject(&mut self, now_us: u64, reject: &Reject) -> Result<(), Ignored> {
+        if reject.client != self.config.client {
+            return Err(Ignored::OtherClient);
+        }
+        if let Some(hello) = self.hello {
+            if reject.epoch != 0 || reject.refused != hello.nonce {
+                return Err(Ignored::NotInFlight);
+            }
+            match failure(reject.code) {
+                Some(reason) => {
+                    while self.queue.decide_oldest(Outcome::Failed(reason)).is_some() {}
+                    self.hello = None;
+                }
+                None => self.pause(now_us, reject),
+            }
+            self.arm(now_us, true);
+            return Ok(());
+        }
+        if Epoch::new(reject.epoch) != self.epoch || self.epoch.is_none() {
+            return Err(Ignored::OtherEpoch);
+        }
+        let refused = self.queue.transmitted(Seq(reject.refused));
+        if refused.is_none() && !(reject.refused == 0 && self.pinged) {
+            return Err(Ignored::NotInFlight);
+        }
+        if let Some(at) = refused {
+            if let Some(reason) = failure(reject.code) {
+                self.queue.decide(at, Outcome::Failed(reason), self.epoch);
+            } else if self.queue.is_in_flight(at) {
+                self.queue.mark_lost(at);
+            }
+        }
+        match reject.code {
+            RejectCode::StaleEpoch => {
+                if !self.acks.fruitful {
+                    self.fruitless_epochs = self.fruitless_epochs.saturating_add(1);
+                }
+                self.leave_epoch(now_us);
+            }
+            RejectCode::BeyondWindow if refused.is_some() => {
+                let below = Seq(reject.refused).above(self.queue.base_seq());
+                self.acks.credit = Some(self.acks.credit.map_or(below, |credit| credit.min(below)));
+            }
+            RejectCode::Busy | RejectCode::Storage | RejectCode::Unknown(_) => self.pause(now_us, reject),
+            _ => {}
+        }
+        self.arm(now_us, false);
+        Ok(())
+    }
+
+    fn pause(&mut self, now_us: u64, reject: &Reject) {
+        if self.paused_until_us.is_some() {
+            return; // The answers to what was in flight with the first one.
+        }
+        let wait_us = if reject.retry_after_ms == 0 {
+            self.tries = self.tries.saturating_add(1);
+            self.next_try_us()
+        } else {
+            let asked_us = u64::from(reject.retry_after_ms) * 1_000;
+            backoff::jittered_us(asked_us.min(self.config.retry_after_max_us), 2, &mut self.random)
+        };
+        let until_us = now_us.saturating_add(wait_us);
+        self.paused_until_us = Some(until_us);
+        self.server_waits = Some((reject.code, until_us));
+    }
+
+    fn handle_welcome(&mut self, now_us: u64, welcome: &Welcome) -> Result<(), Ignored> {
+        if welcome.client != self.config.client {
+            return Err(Ignored::OtherClient);
+        }
+        let asked = self.hello.is_some_and(|hello| hello.nonce == welcome.nonce);
+        // The epoch that has just been refused would number other messages with the same seqs.
+        if !asked || self.epoch == Some(welcome.epoch) {
+            return Err(Ignored::Unasked);
+        }
+        self.enter_epoch(welcome.epoch);
+        self.acks.set_credit(welcome.credit);
+        self.tries = 0;
+        self.arm(now_us, true);
+        Ok(())
+    }
+
+    /// Ends the session (PROTOCOL.md#duty-epoch): a client that counts its own epochs takes the next one; where that was
+    /// refused too, and where it does not count, the server knows which one is next.
+    pub(super) fn leave_epoch(&mut self, now_us: u64) {
+        let own = match (self.config.epoch, self.fruitless_epochs) {
+            (Some(_), 0 | 1) => self.epoch.and_then(Epoch::next),
+            _ => None,
+        };
+        match own {
+            Some(next) => {
+                let unix_s = self.config.unix_us_at_zero.map_or(0, |zero| zero.saturating_add(now_us) / 1_000_000);
+                let unix = u32::try_from(unix_s).ok().and_then(Epoch::new);
+                self.enter_epoch(unix.map_or(next, |unix| unix.max(next)));
+            }
+            None => self.ask_for_epoch(self.fruitless_epochs <= 2),
+        }
+    }
+
+    fn enter_epoch(&mut self, epoch: Epoch) {
+        let from = self.epoch.replace(epoch);
+        self.hello = None;
+        self.queue.renumber();
+        self.acks = self.acks.of_next_session();
+        self.probe = false;
+        self.ping_due = false;
+        self.pinged = false;
+        self.epoch_changed = Some((from, epoch));
+    }
+
+    /// Begins to ask by HELLO, at once or, where asking has been of no use, after a wait.
+    pub(super) fn ask_for_epoch(&mut self, at_once: bool) {
+        if !at_once {
+            self.tries = self.fruitless_epochs;
+        }
+        self.hello = Some(super::Hello { nonce: self.random.next(), due: at_once });
+    }
+}
+
+/// The codes that are final for a message (PROTOCOL.md#reject-codes).
+fn failure(code: RejectCode) -> Option<FailReason> {
+    match code {
+        RejectCode::Version => Some(FailReason::Version),
+        RejectCode::Unsupported => Some(FailReason::Unsupported),
+        RejectCode::TooLarge => Some(FailReason::TooLarge),
+        RejectCode::Channel => Some(FailReason::Channel),
+        RejectCode::SealedOnly => Some(FailReason::SealedOnly),
+        RejectCode::StaleEpoch
+        | RejectCode::BeyondWindow
+        | RejectCode::Busy
+        | RejectCode::Storage
+        | RejectCode::Unknown(_) => None,
+    }
+}
+
+/// What one ACK acked that was not acked before.
+#[derive(Default)]
+struct NewlyAcked {
+    count: u32,
+    /// Of these, those that let the congestion window grow.
+    growing: u32,
+    /// The one whose latest transmission is the newest, as it was when it was acked.
+    newest: Option<Slot>,
+}
+
+impl NewlyAcked {
+    fn add(&mut self, slot: &Slot, grows: bool) {
+        self.count += 1;
+        self.growing += u32::from(grows);
+        if self.newest.is_none_or(|newest| slot.transmission > newest.transmission) {
+            self.newest = Some(*slot);
+        }
+    }
+}

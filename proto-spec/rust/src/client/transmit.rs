@@ -1,0 +1,206 @@
+//! What is sent next, and when the machine wants to be woken.
+//!
+//! There is one timer. What it is for follows from the state, so that no two timers can contradict each other.
+
+use super::{Client, Slot};
+use crate::Seq;
+use crate::backoff;
+use crate::codec::{Data, Hello, Ping};
+
+/// A deadline, and what is waited for until then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timer {
+    waits_for: WaitsFor,
+    at_us: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WaitsFor {
+    /// The end of a wait that the server asked for.
+    Resume,
+    /// A WELCOME.
+    Epoch,
+    /// An ACK of what is in flight, or the next try in silence.
+    Ack,
+    /// An ACK with more credit; nothing is in flight (PROTOCOL.md#duty-probe).
+    Credit,
+}
+
+impl<M, B> Client<M, B>
+where
+    M: AsRef<[Slot]> + AsMut<[Slot]>,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+{
+    /// Writes the next datagram to send now into `out` and returns its length in bytes; `None` when there is nothing to
+    /// send now, or `out` is shorter than [`Client::datagram_len_max`].
+    pub fn poll_transmit(&mut self, now_us: u64, out: &mut [u8]) -> Option<usize> {
+        let len = self.transmit(now_us, out);
+        self.arm(now_us, false);
+        len
+    }
+
+    fn transmit(&mut self, now_us: u64, out: &mut [u8]) -> Option<usize> {
+        if self.paused_until_us.is_some() || out.len() < self.datagram_len_max() {
+            return None;
+        }
+        let client = self.config.client;
+        if let Some(hello) = &mut self.hello {
+            if !core::mem::take(&mut hello.due) {
+                return None;
+            }
+            return Hello { client, nonce: hello.nonce }.encode(out).ok();
+        }
+        if self.is_beyond_skipping() && self.queue.undecided() > 0 {
+            self.leave_epoch(now_us);
+            return self.transmit(now_us, out);
+        }
+        let epoch = self.epoch?;
+        if core::mem::take(&mut self.ping_due) {
+            self.pinged = true;
+            return Ping { client, epoch }.encode(out).ok();
+        }
+        self.congestion_limited = false;
+        let (at, seq) = self.queue.candidate()?;
+        if self.is_beyond_limit(seq) {
+            return None;
+        }
+        if !core::mem::take(&mut self.probe) && (self.silent || self.queue.in_flight() >= self.congestion.window()) {
+            self.congestion_limited = true;
+            return None;
+        }
+        self.stats.transmissions += 1;
+        let again = self.queue.transmit(at, self.next_transmission, now_us);
+        self.stats.retransmissions += u64::from(again);
+        self.next_transmission += 1;
+        let slot = self.queue.slot(at);
+        let data = Data {
+            client,
+            epoch,
+            seq,
+            // No more than the capacity, which is at most 65,536, lies between the oldest and the newest.
+            span: u16::try_from(seq.above(self.queue.base_seq())).ok()?,
+            attempt: slot.attempt,
+            begin: true,
+            end: true,
+            batch: slot.batch,
+            skip: self.queue.skipped() > self.acks.floor,
+            channel: slot.channel,
+            reserved: 0,
+            payload: self.queue.payload(at),
+        };
+        data.encode(out).ok()
+    }
+
+    /// When to call [`Client::handle_timeout`], as `now_us`; `None` while nothing is waited for.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.timer.map(|timer| timer.at_us)
+    }
+
+    /// Does what is due. Early and repeated calls do no harm.
+    pub fn handle_timeout(&mut self, now_us: u64) {
+        let Some(timer) = self.timer.filter(|timer| timer.at_us <= now_us) else { return };
+        match timer.waits_for {
+            WaitsFor::Resume => {
+                self.paused_until_us = None;
+                self.congestion.resume();
+                if let Some(hello) = &mut self.hello {
+                    hello.due = true;
+                }
+            }
+            WaitsFor::Epoch => {
+                self.tries = self.tries.saturating_add(1);
+                match &mut self.hello {
+                    Some(hello) if self.queue.undecided() > 0 => hello.due = true,
+                    // Nobody needs the answer any more; the next message asks again.
+                    hello => *hello = None,
+                }
+            }
+            WaitsFor::Ack => self.handle_ack_timeout(),
+            WaitsFor::Credit => {
+                self.tries = self.tries.saturating_add(1);
+                self.ping_due = true;
+            }
+        }
+        self.arm(now_us, true);
+    }
+
+    fn handle_ack_timeout(&mut self) {
+        if self.queue.undecided() == 0 {
+            // All was given up. The silence has lasted long enough for the next message to be tried at once.
+            (self.silent, self.tries) = (false, 0);
+            return;
+        }
+        self.stats.timeouts += 1;
+        self.tries = self.tries.saturating_add(1);
+        if self.tries == 1 {
+            // It may be the tail that was lost, or an ack. The lowest one is sent again: its ack tells about all others,
+            // and what they did not arrive in is no reason yet to slow down (RFC 9002 §6.2).
+            if let Some(at) = self.queue.base_transmitted().filter(|at| self.queue.is_in_flight(*at)) {
+                self.queue.mark_lost(at);
+            }
+        } else {
+            if !self.silent {
+                self.congestion.collapse(self.next_transmission);
+            }
+            self.silent = true;
+            while let Some(at) = self.queue.oldest_in_flight() {
+                self.queue.mark_lost(at);
+            }
+        }
+        self.probe = true;
+        // The server may have shrunk its window below what is to be sent again.
+        self.ping_due = self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq));
+    }
+
+    /// Sets the timer to what is waited for now. One that waits for the same as before goes on, unless `anew`.
+    pub(super) fn arm(&mut self, now_us: u64, anew: bool) {
+        let Some(waits_for) = self.waits_for() else {
+            self.timer = None;
+            return;
+        };
+        if !anew && self.timer.is_some_and(|timer| timer.waits_for == waits_for) {
+            return;
+        }
+        let at_us = match (waits_for, self.paused_until_us) {
+            (WaitsFor::Resume, Some(until_us)) => until_us,
+            _ => now_us.saturating_add(self.next_try_us()),
+        };
+        self.timer = Some(Timer { waits_for, at_us });
+    }
+
+    fn waits_for(&self) -> Option<WaitsFor> {
+        if self.paused_until_us.is_some() {
+            Some(WaitsFor::Resume)
+        } else if self.hello.is_some() {
+            Some(WaitsFor::Epoch)
+        } else if self.is_blocked_by_credit() {
+            Some(WaitsFor::Credit)
+        } else if self.queue.in_flight() > 0 || self.silent {
+            Some(WaitsFor::Ack)
+        } else {
+            None
+        }
+    }
+
+    /// How long to wait for an answer now.
+    pub(super) fn next_try_us(&mut self) -> u64 {
+        let timeout_us = self.rtt.timeout_us(self.config.rto_initial_us, self.config.rto_min_us);
+        backoff::interval_us(timeout_us, self.tries, self.config.rto_max_us, &mut self.random)
+    }
+
+    /// Whether there is something to send, nothing in flight, and no credit to send it.
+    pub(super) fn is_blocked_by_credit(&self) -> bool {
+        self.queue.in_flight() == 0 && self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq))
+    }
+
+    /// The credit counts from the floor, which each DATA moves up to its base (PROTOCOL.md#duty-window).
+    fn is_beyond_limit(&self, seq: Seq) -> bool {
+        self.acks.credit.is_some_and(|credit| seq.above(self.queue.base_seq()) >= credit)
+    }
+
+    /// Whether so many seqs in a row were given up that the server would not move its floor over them (rule 4).
+    fn is_beyond_skipping(&self) -> bool {
+        let skipped = self.queue.base_seq().above(self.acks.floor).saturating_sub(1);
+        self.acks.credit.is_some() && skipped > self.acks.credit_max
+    }
+}

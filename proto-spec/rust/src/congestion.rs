@@ -1,0 +1,155 @@
+//! Congestion control like NewReno's (RFC 5681, RFC 9002 §7), counted in datagrams (PROTOCOL.md#duty-congestion).
+//!
+//! Transmissions are numbered in the order in which they were made, retransmissions too; it knows nothing of seqs.
+
+/// After a loss the window is not made smaller than this (RFC 9002 §7.2).
+const WINDOW_AFTER_LOSS_MIN: u32 = 2;
+
+/// How many datagrams may be in flight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Congestion {
+    window: u32,
+    /// Below it the window grows by one for each datagram acked, from it on by one for each window acked.
+    threshold: u32,
+    /// Datagrams acked towards the next growth above the threshold.
+    acked: u32,
+    /// Transmissions before this one belong to a loss episode that was answered already.
+    episode_end: u64,
+    window_initial: u32,
+    window_max: u32,
+}
+
+impl Congestion {
+    pub(crate) fn new(window_initial: u32, window_max: u32) -> Self {
+        let window_max = window_max.max(1);
+        let window_initial = window_initial.clamp(1, window_max);
+        Self { window: window_initial, threshold: u32::MAX, acked: 0, episode_end: 0, window_initial, window_max }
+    }
+
+    pub(crate) fn window(&self) -> u32 {
+        self.window
+    }
+
+    /// Whether an ack of this transmission lets the window grow: not while it was cut for what was lost with it.
+    pub(crate) fn grows_by(&self, transmission: u64) -> bool {
+        transmission >= self.episode_end
+    }
+
+    /// `count` datagrams were acked while the window was the limit.
+    pub(crate) fn acked(&mut self, count: u32) {
+        let fast = count.min(self.threshold.saturating_sub(self.window));
+        self.window = self.window.saturating_add(fast).min(self.window_max);
+        self.acked = self.acked.saturating_add(count - fast);
+        while self.acked >= self.window {
+            self.acked -= self.window;
+            self.window = (self.window + 1).min(self.window_max);
+        }
+    }
+
+    /// A transmission was lost; `next` is the number of the next one. Halves the window once an episode.
+    pub(crate) fn lost(&mut self, transmission: u64, next: u64) {
+        if transmission < self.episode_end {
+            return;
+        }
+        self.episode_end = next;
+        self.threshold = (self.window / 2).max(WINDOW_AFTER_LOSS_MIN);
+        self.window = self.threshold.min(self.window_max);
+        self.acked = 0;
+    }
+
+    /// Timeouts in a row: nothing is known of the path any more.
+    pub(crate) fn collapse(&mut self, next: u64) {
+        self.episode_end = next;
+        self.threshold = (self.window / 2).max(WINDOW_AFTER_LOSS_MIN);
+        self.restart();
+    }
+
+    /// Sending was suspended for a reason that is not the path's: starts with one datagram, and back up fast.
+    pub(crate) fn resume(&mut self) {
+        self.threshold = self.threshold.max(self.window);
+        self.restart();
+    }
+
+    /// Another path.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new(self.window_initial, self.window_max);
+    }
+
+    fn restart(&mut self) {
+        self.window = 1;
+        self.acked = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_doubles_each_round_trip_until_a_loss_then_grows_by_one() {
+        let mut congestion = Congestion::new(10, 1_000);
+        congestion.acked(10);
+        congestion.acked(20);
+        assert_eq!(congestion.window(), 40);
+        congestion.lost(35, 50);
+        assert_eq!(congestion.window(), 20);
+        congestion.acked(19);
+        assert_eq!(congestion.window(), 20);
+        congestion.acked(1);
+        assert_eq!(congestion.window(), 21);
+        congestion.acked(21 + 22 + 5);
+        assert_eq!(congestion.window(), 23);
+    }
+
+    #[test]
+    fn one_episode_halves_once() {
+        let mut congestion = Congestion::new(64, 1_000);
+        congestion.lost(10, 100);
+        congestion.lost(11, 101);
+        congestion.lost(99, 120);
+        assert_eq!(congestion.window(), 32);
+        assert!(!congestion.grows_by(99));
+        assert!(congestion.grows_by(100));
+        congestion.lost(100, 130);
+        assert_eq!(congestion.window(), 16);
+    }
+
+    #[test]
+    fn growth_that_crosses_the_threshold_is_fast_below_and_slow_above() {
+        let mut congestion = Congestion::new(8, 1_000);
+        congestion.collapse(1);
+        assert_eq!(congestion.window(), 1);
+        congestion.acked(3 + 4);
+        assert_eq!(congestion.window(), 5);
+    }
+
+    #[test]
+    fn it_stays_within_its_bounds() {
+        let mut congestion = Congestion::new(10, 4);
+        assert_eq!(congestion.window(), 4);
+        congestion.acked(1_000_000);
+        assert_eq!(congestion.window(), 4);
+        for transmission in 0..10 {
+            congestion.lost(transmission, transmission + 1);
+        }
+        assert_eq!(congestion.window(), 2);
+        congestion.collapse(11);
+        assert_eq!(congestion.window(), 1);
+        let mut one = Congestion::new(10, 1);
+        one.lost(0, 1);
+        one.acked(5);
+        assert_eq!(one.window(), 1);
+    }
+
+    #[test]
+    fn after_a_wait_that_the_server_asked_for_it_comes_back_fast() {
+        let mut congestion = Congestion::new(64, 1_000);
+        congestion.lost(1, 2);
+        congestion.resume();
+        assert_eq!(congestion.window(), 1);
+        congestion.acked(31);
+        assert_eq!(congestion.window(), 32);
+        congestion.reset();
+        assert_eq!(congestion.window(), 64);
+    }
+}

@@ -1,0 +1,122 @@
+//! Which path answers what.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use prometheus_client::encoding::text::encode;
+use serde_json::{Map, Value, json};
+use tokio::sync::{Semaphore, watch};
+
+use super::error::ApiError;
+use super::{AdminState, dead, entries, guard};
+use crate::config::{Config, KEYS};
+use crate::limits;
+
+/// What every request sees.
+pub(super) struct Shared {
+    pub(super) state: Arc<dyn AdminState>,
+    pub(super) streams: Arc<Semaphore>,
+    pub(super) stopping: watch::Receiver<bool>,
+    /// What of `/api/status` never changes.
+    fixed: Map<String, Value>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        state: Arc<dyn AdminState>,
+        config: &Config,
+        address: SocketAddr,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        let values: Map<String, Value> = KEYS.iter().map(|key| (key.name.to_owned(), key.show(config))).collect();
+        let fixed = [
+            ("version", json!(env!("CARGO_PKG_VERSION"))),
+            ("admin", json!(address)),
+            ("sinks", json!(config.sink)),
+            ("config", Value::Object(values)),
+            ("memory", json!(limits::memory_bound(config))),
+        ];
+        let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { state, streams: Arc::new(Semaphore::new(limits::ADMIN_TAILS)), stopping, fixed }
+    }
+
+    /// Runs what may wait for the disk or a lane beside the requests that wait for nothing.
+    pub(super) async fn blocking<T, F>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn AdminState) -> Result<T, ApiError> + Send + 'static,
+    {
+        let state = Arc::clone(&self.state);
+        tokio::task::spawn_blocking(move || work(&*state)).await.unwrap_or_else(|panic| {
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the request failed: {panic}")))
+        })
+    }
+}
+
+/// The whole interface.
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/api/status", get(status))
+        .route("/api/entries", get(entries::page))
+        .route("/api/tail", get(entries::tail))
+        .route("/api/dead", get(dead::list))
+        .route("/api/dead/{offset}/{index}", get(dead::show).delete(dead::discard))
+        .route("/api/dead/{offset}/{index}/retry", post(dead::retry))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES))
+        .layer(middleware::from_fn(guard::check))
+        .with_state(shared)
+}
+
+/// 200 while the process can do its work, 503 once a commit has failed: restart it then.
+async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.state.failure() {
+        None => Json(json!({ "healthy": true })).into_response(),
+        Some(cause) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "healthy": false, "reasons": [cause] }))).into_response()
+        }
+    }
+}
+
+/// 200 while datagrams are accepted, else 503 with the reasons.
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let mut reasons = shared.state.not_ready();
+    reasons.extend(shared.state.failure());
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    let mut text = String::new();
+    encode(&mut text, shared.state.registry())
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    let status = serde_json::to_value(shared.state.status())
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let mut all = shared.fixed.clone();
+    if let Value::Object(changing) = status {
+        all.extend(changing);
+    }
+    Ok(Json(Value::Object(all)).into_response())
+}
+
+async fn unknown_path(uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}

@@ -1,0 +1,423 @@
+//! `duragram send`: each line of a file or of stdin is a record.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use duragram_proto::codec::DATAGRAM_LEN_RECOMMENDED;
+use duragram_proto::{ClientId, Epoch};
+use humantime_serde::re::humantime;
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::{EXIT_NOT_DONE, EXIT_USAGE, complain, print};
+use crate::client::{Batching, Client, ConnectError, Pending, SendError, Stats};
+
+mod lines;
+
+use lines::{Chunk, Line};
+
+/// Silence after which a person is told that the server does not answer.
+const SILENCE_TOLD: Duration = Duration::from_secs(5);
+/// Between two looks at the progress.
+const TICK: Duration = Duration::from_millis(100);
+/// Records with errors that are named one by one.
+const ERRORS_SHOWN: usize = 10;
+
+/// Send each line of FILE or stdin as a record; succeeds only when the server has all of them on its disk.
+///
+/// A record is the line's bytes without the newline, text or not. Waits for a server that is away.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  duragram send --server 127.0.0.1:7117 readings.txt
+  journalctl -f -o json | duragram send --batch --client 0xa1
+
+Exit codes:
+  0  every record is on the server's disk
+  1  not every record is; which, or how many, is on stderr
+  2  usage, or FILE cannot be opened")]
+pub(super) struct SendArgs {
+    /// Where the server is: HOST:PORT
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7117", env = "DURAGRAM_SERVER")]
+    server: String,
+
+    /// Who sends: 16 hexadecimal digits, 0x and hexadecimal digits, or a decimal number [default: random]
+    #[arg(long, value_name = "ID", value_parser = parse_client)]
+    client: Option<ClientId>,
+
+    /// This run's number, never used before by this client, above 0 [default: the server gives one]
+    #[arg(long, value_name = "N", value_parser = parse_epoch)]
+    epoch: Option<Epoch>,
+
+    /// The application's routing number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    channel: u16,
+
+    /// Let small records share datagrams: faster, and less traffic
+    #[arg(long)]
+    batch: bool,
+
+    /// Datagrams that may be unacked at once, 1 to 65536
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    window: usize,
+
+    /// The longest datagram to send, in bytes of UDP payload, 33 to 65507; 32 of them are not the record's
+    #[arg(long, value_name = "BYTES", default_value_t = DATAGRAM_LEN_RECOMMENDED)]
+    datagram_bytes_max: usize,
+
+    /// Give up when no record has been acked for this long, such as "30s" [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+
+    /// For programs: one JSON object with what was done
+    #[arg(long)]
+    json: bool,
+
+    /// The file to read [default: stdin]
+    file: Option<PathBuf>,
+}
+
+/// What was done.
+#[derive(Debug)]
+struct Report {
+    client: ClientId,
+    records: u64,
+    bytes: u64,
+    too_long: u64,
+    elapsed: Duration,
+    stats: Stats,
+}
+
+/// Sends, reports, and says by its exit code whether every record is on the server's disk.
+pub(super) fn run(args: SendArgs) -> ExitCode {
+    let (input, input_bytes): (Box<dyn Read + Send>, _) = match &args.file {
+        None => (Box::new(io::stdin()), None),
+        Some(path) => match File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata))) {
+            Ok((_, metadata)) if metadata.is_dir() => return usage(&format!("{} is a directory", path.display())),
+            Ok((file, metadata)) => (Box::new(file), metadata.is_file().then_some(metadata.len())),
+            Err(error) => return usage(&format!("cannot read {}: {error}", path.display())),
+        },
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            return ExitCode::from(EXIT_NOT_DONE);
+        }
+    };
+    let done = runtime.block_on(send(&args, input, input_bytes));
+    runtime.shutdown_background();
+    match done {
+        Ok((report, troubles)) => {
+            troubles.tell();
+            let told = print(if args.json { report.as_json() } else { report.as_text() });
+            let complete = told.is_ok() && troubles.is_empty() && report.is_complete();
+            if complete { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_DONE) }
+        }
+        Err(error @ ConnectError::Limit { .. }) => usage(&error.to_string()),
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(EXIT_NOT_DONE)
+        }
+    }
+}
+
+async fn send(
+    args: &SendArgs,
+    input: Box<dyn Read + Send>,
+    input_bytes: Option<u64>,
+) -> Result<(Report, Troubles), ConnectError> {
+    let mut builder = Client::builder(&args.server).window(args.window).datagram_bytes_max(args.datagram_bytes_max);
+    if args.batch {
+        builder = builder.batching(Batching::ON);
+    }
+    if let Some(client) = args.client {
+        builder = builder.client_id(client.0);
+    }
+    if let Some(epoch) = args.epoch {
+        builder = builder.epoch(epoch);
+    }
+    let id = builder.id();
+    let client = builder.connect().await?;
+
+    let start = Instant::now();
+    let mut feed = Feed { records: 0, bytes: 0, too_long: 0, troubles: Troubles::default() };
+    // The client's window bounds what waits here: a record enters only when it was taken.
+    let (sent, receipts) = mpsc::unbounded_channel();
+    let receipts = tokio::spawn(collect(receipts));
+    let bar = progress_bar(input_bytes);
+    let gave_up = tokio::select! {
+        () = feed.run(&client, args, lines::read(input), sent, &bar) => false,
+        () = watch(&client, args.timeout, &bar) => true,
+    };
+    bar.finish_and_clear();
+    // Whatever is unacked is counted in the statistics.
+    client.close(Some(Duration::ZERO)).await.ok();
+
+    let mut troubles = feed.troubles;
+    if gave_up {
+        troubles.add(format!("gave up: {} did not ack a record in time", args.server));
+    }
+    match receipts.await {
+        Ok(refused) => troubles.append(refused),
+        Err(error) => troubles.add(format!("the receipts are lost: {error}")),
+    }
+    let (records, bytes, too_long) = (feed.records, feed.bytes, feed.too_long);
+    let stats = client.stats();
+    if stats.unacked > 0 {
+        troubles.add(format!("{} records were not acked; the server may have them or not", stats.unacked));
+    }
+    Ok((Report { client: id, records, bytes, too_long, elapsed: start.elapsed(), stats }, troubles))
+}
+
+/// From the lines to the client.
+struct Feed {
+    records: u64,
+    bytes: u64,
+    too_long: u64,
+    troubles: Troubles,
+}
+
+impl Feed {
+    /// Until all is acked or refused.
+    async fn run(
+        &mut self,
+        client: &Client,
+        args: &SendArgs,
+        mut chunks: mpsc::Receiver<io::Result<Chunk>>,
+        sent: mpsc::UnboundedSender<(u64, Pending)>,
+        bar: &ProgressBar,
+    ) {
+        while let Some(chunk) = chunks.recv().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    self.troubles.add(format!("cannot read on after line {}: {error}", self.records));
+                    break;
+                }
+            };
+            for line in chunk.lines() {
+                self.records += 1;
+                let taken = match line {
+                    Line::Whole(record) => {
+                        self.bytes += record.len() as u64;
+                        client.send_on(args.channel, record).await
+                    }
+                    Line::TooLong { bytes } => Err(SendError::TooLarge {
+                        bytes,
+                        bytes_max: args.datagram_bytes_max - duragram_proto::codec::MIN_LEN,
+                    }),
+                };
+                match taken {
+                    // The receiver ends after this sender: it takes until this one is dropped.
+                    Ok(pending) => drop(sent.send((self.records, pending))),
+                    Err(error) => {
+                        self.too_long += 1;
+                        self.troubles.add(format!("line {}: {error}", self.records));
+                    }
+                }
+            }
+            bar.inc(chunk.bytes_read());
+        }
+        client.flush().await;
+    }
+}
+
+/// What became of the records that the server did not take.
+async fn collect(mut sent: mpsc::UnboundedReceiver<(u64, Pending)>) -> Troubles {
+    let mut troubles = Troubles::default();
+    while let Some((line, pending)) = sent.recv().await {
+        match pending.await {
+            // Those without an answer are told by their number: there may be many.
+            Ok(_) | Err(SendError::Closed) => {}
+            Err(error) => troubles.add(format!("line {line}: {error}")),
+        }
+    }
+    troubles
+}
+
+/// Shows the progress; returns when there has been none for `timeout`.
+async fn watch(client: &Client, timeout: Option<Duration>, bar: &ProgressBar) {
+    let mut ticks = tokio::time::interval(TICK);
+    let (mut settled, mut since, mut told) = (0, Instant::now(), false);
+    loop {
+        ticks.tick().await;
+        let stats = client.stats();
+        let now_settled = stats.acked + stats.failed;
+        if now_settled != settled || stats.unacked == 0 {
+            (settled, since, told) = (now_settled, Instant::now(), false);
+        }
+        bar.set_message(format!("{} acked, {} under way", HumanCount(stats.acked), HumanCount(stats.unacked)));
+        let silence = since.elapsed();
+        if timeout.is_some_and(|timeout| silence >= timeout) {
+            return;
+        }
+        if silence >= SILENCE_TOLD && !told {
+            told = true;
+            bar.suspend(|| complain("no answer from the server for 5 seconds; trying on"));
+        }
+    }
+}
+
+/// On a terminal only; by the bytes of a file, or without an end for a stream.
+fn progress_bar(input_bytes: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match input_bytes {
+        Some(bytes) => (ProgressBar::new(bytes), "{bar:30} {percent:>3} %  {msg}  {elapsed} (eta {eta})"),
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes} read  {msg}  {elapsed}"),
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// What went wrong, in the order in which it was found; few are kept.
+#[derive(Debug, Default)]
+struct Troubles {
+    shown: Vec<String>,
+    more: u64,
+}
+
+impl Troubles {
+    fn add(&mut self, trouble: String) {
+        if self.shown.len() < ERRORS_SHOWN {
+            self.shown.push(trouble);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn append(&mut self, other: Self) {
+        other.shown.into_iter().for_each(|trouble| self.add(trouble));
+        self.more += other.more;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.shown.is_empty()
+    }
+
+    fn tell(&self) {
+        self.shown.iter().for_each(|trouble| complain(trouble));
+        if self.more > 0 {
+            complain(&format!("and {} more", self.more));
+        }
+    }
+}
+
+impl Report {
+    fn is_complete(&self) -> bool {
+        self.stats.acked == self.records
+    }
+
+    fn per_second(&self) -> f64 {
+        self.stats.acked as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    fn epoch(&self) -> String {
+        self.stats.epoch.map_or_else(|| "none yet".to_owned(), |epoch| epoch.to_string())
+    }
+
+    fn as_text(&self) -> String {
+        let Self { client, records, bytes, stats, .. } = self;
+        let acked = if self.is_complete() { "all acked".to_owned() } else { format!("{} acked", stats.acked) };
+        format!(
+            "{records} records ({}), {acked}, in {:.3} s: {:.0} a second\n\
+             {} datagrams, {} of them retransmissions; {} rejects\n\
+             client {client}, epoch {}\n",
+            HumanBytes(*bytes),
+            self.elapsed.as_secs_f64(),
+            self.per_second(),
+            stats.transmissions,
+            stats.retransmissions,
+            stats.rejects,
+            self.epoch(),
+        )
+    }
+
+    fn as_json(&self) -> String {
+        let stats = &self.stats;
+        let report = json!({
+            "client": self.client.to_string(),
+            "epoch": stats.epoch.map(Epoch::value),
+            "records": self.records,
+            "bytes": self.bytes,
+            "acked": stats.acked,
+            "refused": stats.failed,
+            "too_long": self.too_long,
+            "unacked": stats.unacked,
+            "seconds": self.elapsed.as_secs_f64(),
+            "records_per_second": self.per_second(),
+            "transmissions": stats.transmissions,
+            "retransmissions": stats.retransmissions,
+            "rejects": stats.rejects,
+            "rtt_us": stats.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        });
+        format!("{report}\n")
+    }
+}
+
+fn usage(message: &str) -> ExitCode {
+    complain(message);
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// As the rest of the program shows it, or as people write numbers.
+fn parse_client(text: &str) -> Result<ClientId, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None if text.len() == 16 => u64::from_str_radix(text, 16),
+        None => text.parse(),
+    };
+    parsed.map(ClientId).map_err(|_| "neither 16 hexadecimal digits, nor 0x and such digits, nor a number".to_owned())
+}
+
+fn parse_epoch(text: &str) -> Result<Epoch, String> {
+    text.parse().ok().and_then(Epoch::new).ok_or_else(|| "no number from 1 to 4294967295".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_id_is_read_as_it_is_shown_and_as_people_write_it() {
+        for (text, id) in [
+            ("00000000000000a1", 0xa1),
+            ("ffffffffffffffff", u64::MAX),
+            ("0xA1", 0xa1),
+            ("161", 161),
+            ("18446744073709551615", u64::MAX),
+            ("1000000000000000", 0x1000_0000_0000_0000),
+        ] {
+            assert_eq!(parse_client(text), Ok(ClientId(id)), "{text}");
+        }
+        for text in ["", "a1", "0x", "-1", "18446744073709551616", "00000000000000g1", "0x10000000000000000"] {
+            assert!(parse_client(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn epoch_0_is_refused() {
+        assert!(parse_epoch("0").is_err());
+        assert!(parse_epoch("4294967296").is_err());
+        assert_eq!(parse_epoch("7"), Ok(Epoch::new(7).unwrap()));
+    }
+
+    #[test]
+    fn only_the_first_troubles_are_kept_and_the_rest_are_counted() {
+        let mut troubles = Troubles::default();
+        (0..ERRORS_SHOWN + 3).for_each(|n| troubles.add(n.to_string()));
+        let mut all = Troubles::default();
+        all.add("first".into());
+        all.append(troubles);
+        assert_eq!((all.shown.len(), all.more), (ERRORS_SHOWN, 4));
+        assert_eq!(all.shown[1], "0");
+    }
+}

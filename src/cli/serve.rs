@@ -1,0 +1,57 @@
+//! `duragram serve`: the server.
+
+use super::config_args::ConfigArgs;
+use super::{Failure, logs, print};
+use crate::server;
+
+/// Run the server: journal datagrams, ack them once they are on disk, process them.
+///
+/// Prints `duragram ready udp=ADDR admin=ADDR` to stdout when it accepts datagrams. Logs go to stderr. SIGTERM and
+/// SIGINT stop it in good order: what was received is committed and acked, processing gets `--drain-timeout` to go on,
+/// the rest is processed after the next start. SIGHUP reopens the files of file sinks.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Start although acked data in the journal is damaged: keeps what is whole, records the loss
+    ///
+    /// Without it a damaged journal is refused with exit code 3 and left as it is. Look with `duragram journal verify`
+    /// first, and copy the directory. A flag only, never a key of the file: it must not hide the next damage.
+    #[arg(long)]
+    accept_loss: bool,
+}
+
+const AFTER_HELP: &str = "\
+Values rise in this order: defaults, the file, DURAGRAM_* variables, flags. \
+SIZE is a number of bytes, or one with a unit (4MiB, 512kB); TIME has a unit (100ms, 30s, 7d). \
+In the file, --retry-first-delay is first_delay in the table [retry], and --log-level is level in [log]. \
+Lists are arrays in the file, separated by commas in a variable, repeated flags on the command line. \
+`duragram check-config` takes the same and shows what it comes to.
+
+Examples:
+  duragram serve --data /var/lib/duragram --sink file:/var/log/records.ndjson
+  duragram serve --config /etc/duragram.toml --log-level debug
+  DURAGRAM_LISTEN=0.0.0.0:7117 DURAGRAM_ALLOW_PLAIN=true duragram serve
+
+Exit codes:
+  0  stopped in good order
+  1  not done, such as an address in use
+  2  usage or configuration
+  3  journal damaged; nothing was changed
+  4  storage failed; nothing was acked that is not on disk";
+
+/// Runs until a signal or a failure.
+pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
+    let mut config = args.config.load()?.config;
+    config.accept_loss = args.accept_loss;
+    logs::start(&config.log);
+    let ready = |ready: &server::Ready| {
+        let udp: Vec<String> = ready.udp.iter().map(ToString::to_string).collect();
+        let admin = ready.admin.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        // The server serves also when nobody reads its stdout any more.
+        drop(print(format_args!("duragram ready udp={} admin={admin}\n", udp.join(","))));
+    };
+    server::run(config, ready).map_err(|error| Failure::Failed { code: error.exit_code(), message: error.to_string() })
+}

@@ -1,0 +1,129 @@
+//! The client for programs without async: the same client on a runtime thread of its own.
+//!
+//! ```no_run
+//! use duragram::client::Client;
+//! use duragram::client::blocking;
+//!
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = blocking::Client::connect(Client::builder("127.0.0.1:7117"))?;
+//! let ticket = client.send(b"21.5 degrees")?;
+//! println!("on disk: {:?}", ticket.wait()?);
+//! client.close(None)?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use super::{Builder, ConnectError, Incomplete, Pending, Receipt, SendError, Stats};
+
+/// A client whose methods block the calling thread. Share it among threads by reference or `Arc`; a dropped one never
+/// waits. Not for use within an async runtime: its methods panic there.
+#[derive(Debug)]
+pub struct Client {
+    client: super::Client,
+    /// `None` only while being dropped.
+    runtime: Option<Runtime>,
+}
+
+/// The receipt to come. Dropping it does not take the record back.
+#[derive(Debug)]
+#[must_use = "the record is not safe before `wait` has returned"]
+pub struct Ticket {
+    pending: Pending,
+}
+
+/// Why a blocking client could not begin. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The operating system gave no thread.
+    #[error("cannot start the client's thread: {0}")]
+    Thread(std::io::Error),
+    /// As for the async client.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl Client {
+    /// Begins a client with a thread of its own.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was started.
+    pub fn connect(builder: Builder) -> Result<Self, StartError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("duragram-client")
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
+        let client = runtime.block_on(builder.connect())?;
+        Ok(Self { client, runtime: Some(runtime) })
+    }
+
+    /// Takes a record for channel 0. Blocks until there is room for it, not for its ack.
+    ///
+    /// # Errors
+    /// [`SendError::TooLarge`] and [`SendError::Closed`]: the record was not taken.
+    pub fn send(&self, record: &[u8]) -> Result<Ticket, SendError> {
+        self.send_on(0, record)
+    }
+
+    /// As [`Client::send`], for a channel.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn send_on(&self, channel: u16, record: &[u8]) -> Result<Ticket, SendError> {
+        let pending = self.wait(self.client.send_on(channel, record))?;
+        Ok(Ticket { pending })
+    }
+
+    /// Blocks until every record taken so far has its receipt or its error. For ever, if the server stays away.
+    pub fn flush(&self) {
+        self.wait(self.client.flush());
+    }
+
+    /// As [`super::Client::close`].
+    ///
+    /// # Errors
+    /// [`Incomplete`]: not every record that this client was given is on the server's disk, as far as it knows.
+    pub fn close(&self, patience: Option<Duration>) -> Result<(), Incomplete> {
+        self.wait(self.client.close(patience))
+    }
+
+    /// As [`super::Client::set_server`].
+    pub fn set_server(&self, server: impl Into<String>) {
+        self.client.set_server(server);
+    }
+
+    /// As [`super::Client::stats`].
+    pub fn stats(&self) -> Stats {
+        self.client.stats()
+    }
+
+    fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(future),
+            None => unreachable!("only `drop` takes the runtime"),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Ticket {
+    /// Blocks until the record is on the server's disk, or never will be.
+    ///
+    /// # Errors
+    /// [`SendError::Rejected`] and [`SendError::Closed`].
+    pub fn wait(self) -> Result<Receipt, SendError> {
+        self.pending.outcome.blocking_recv().unwrap_or(Err(SendError::Closed))
+    }
+}

@@ -1,0 +1,159 @@
+//! What a client is, before it begins.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use duragram_proto::client::ClientConfig;
+use duragram_proto::codec::{DATAGRAM_LEN_MAX, DATAGRAM_LEN_RECOMMENDED, MIN_LEN};
+use duragram_proto::{ClientId, Epoch};
+
+use super::core::Core;
+use super::driver::Driver;
+use super::route::Route;
+use super::shared::Shared;
+use super::{Client, ConnectError};
+
+/// Messages that a client can hold, at most: what the machine's slots can name.
+const WINDOW_MAX: usize = 65_536;
+/// Payload bytes that a client can hold, at most.
+const BUFFER_BYTES_MAX: usize = 1 << 30;
+
+/// The shortest retransmission timeout, in microseconds.
+const RTO_MIN_US: u64 = 10_000;
+
+/// Whether small records share datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Batching {
+    /// Each record has a datagram of its own.
+    #[default]
+    Off,
+    /// Records of one channel share a datagram while others are under way: at once when nothing is, else when it is
+    /// full, or `linger` after its first record. A lone record is never held back.
+    Linger(Duration),
+}
+
+impl Batching {
+    /// [`Batching::Linger`] with one millisecond: far below a network's round trip, long enough to fill datagrams.
+    pub const ON: Self = Self::Linger(Duration::from_millis(1));
+}
+
+/// Describes a client and begins it. Made by [`Client::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing before `connect`"]
+pub struct Builder {
+    server: String,
+    client: ClientId,
+    epoch: Option<Epoch>,
+    window: usize,
+    buffer_bytes: usize,
+    datagram_bytes_max: usize,
+    batching: Batching,
+    retry_interval_max: Duration,
+}
+
+impl Builder {
+    pub(super) fn new(server: String) -> Self {
+        Self {
+            server,
+            client: ClientId(rand::random()),
+            epoch: None,
+            window: 1024,
+            buffer_bytes: 2 << 20,
+            datagram_bytes_max: DATAGRAM_LEN_RECOMMENDED,
+            batching: Batching::Off,
+            retry_interval_max: Duration::from_secs(10),
+        }
+    }
+
+    /// Who the client is. Random by default, which is right for a program that runs once; a device has a number.
+    pub fn client_id(mut self, id: u64) -> Self {
+        self.client = ClientId(id);
+        self
+    }
+
+    /// This run's number, which this client id must never have used before. By default the server gives one.
+    pub fn epoch(mut self, epoch: Epoch) -> Self {
+        self.epoch = Some(epoch);
+        self
+    }
+
+    /// Messages that may be unacked at once, 1 to 65,536; 1,024 by default. With batching a message holds many records.
+    pub fn window(mut self, messages: usize) -> Self {
+        self.window = messages;
+        self
+    }
+
+    /// Bytes of payload that may be unacked at once; 2 MiB by default. A record that is longer is refused.
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.buffer_bytes = bytes;
+        self
+    }
+
+    /// The longest UDP payload to send; 1,200 bytes by default, which every path takes without fragmenting.
+    pub fn datagram_bytes_max(mut self, bytes: usize) -> Self {
+        self.datagram_bytes_max = bytes;
+        self
+    }
+
+    /// Whether small records share datagrams; off by default.
+    pub fn batching(mut self, batching: Batching) -> Self {
+        self.batching = batching;
+        self
+    }
+
+    /// The longest interval between two tries while the server is away; 10 seconds by default.
+    pub fn retry_interval_max(mut self, interval: Duration) -> Self {
+        self.retry_interval_max = interval;
+        self
+    }
+
+    /// The client id, drawn or given.
+    pub fn id(&self) -> ClientId {
+        self.client
+    }
+
+    /// Resolves the server's name, opens a socket and starts the client's task on the current tokio runtime. Does not
+    /// wait for the server: records are taken also while it is away.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; nothing was started.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        self.check()?;
+        let (route, socket) = Route::open(self.server.clone()).await?;
+        let core = Core::new(self.machine_config(), self.window, self.buffer_bytes, self.batching, rand::random());
+        let shared = Arc::new(Shared::new(core));
+        let driver = Driver::new(Arc::clone(&shared), route, socket, self.datagram_bytes_max);
+        let task = tokio::spawn(driver.run());
+        Ok(Client::new(shared, task.abort_handle()))
+    }
+
+    fn check(&self) -> Result<(), ConnectError> {
+        let limits = [
+            ("window", self.window, 1, WINDOW_MAX, "1 to 65,536"),
+            ("buffer_bytes", self.buffer_bytes, 1, BUFFER_BYTES_MAX, "1 to 1,073,741,824"),
+            ("datagram_bytes_max", self.datagram_bytes_max, MIN_LEN + 1, DATAGRAM_LEN_MAX, "33 to 65,507"),
+        ];
+        match limits.into_iter().find(|&(_, value, least, most, _)| value < least || value > most) {
+            Some((name, value, .., allowed)) => Err(ConnectError::Limit { name, value, allowed }),
+            None => Ok(()),
+        }
+    }
+
+    /// The machine's clock begins where [`Shared::new`] sets its origin, a moment later: good enough for the Unix time
+    /// in seconds that it is for.
+    fn machine_config(&self) -> ClientConfig {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut config = ClientConfig::new(self.client, self.epoch);
+        config.unix_us_at_zero = u64::try_from(unix.as_micros()).ok();
+        config.datagram_len_max = self.datagram_bytes_max;
+        // The machine's default suits any clock; this one has microseconds, and the server tells its delay in every ack,
+        // so nothing needs the usual floor of 100 ms and more (RFC 6298 §2.4; RFC 9002 §6.2.1 has none either).
+        config.rto_min_us = RTO_MIN_US;
+        config.rto_max_us =
+            u64::try_from(self.retry_interval_max.as_micros()).unwrap_or(u64::MAX).max(config.rto_min_us);
+        config
+    }
+}

@@ -1,0 +1,493 @@
+//! The state machine with what the library adds to it: tickets for records, and batches. No socket, no clock, no task.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use duragram_proto::Epoch;
+use duragram_proto::client::{
+    Client as Machine, ClientConfig, Event, MessageId, Outgoing, SendError as MachineError, Slot,
+};
+use tokio::sync::oneshot;
+
+use super::{Batching, Incomplete, Receipt, SendError, Stats};
+
+/// Bytes of a record's length in a batch.
+const LEN_BYTES: usize = 2;
+/// The low nibble of a REJECT's first byte.
+const TYPE_REJECT: u8 = 3;
+
+/// What a ticket ends with.
+pub(super) type Outcome = Result<Receipt, SendError>;
+
+/// See the module.
+pub(super) struct Core {
+    machine: Machine<Vec<Slot>, Vec<u8>>,
+    /// Of the messages from `lowest` on; `None` where the outcome was told.
+    tickets: VecDeque<Option<Tickets>>,
+    lowest: u64,
+    /// `None`: batching is off.
+    linger_us: Option<u64>,
+    batch: Batch,
+    /// The machine had no room for the batch, and nothing has left it since.
+    batch_blocked: bool,
+    intake: Intake,
+    acked: u64,
+    failed: u64,
+    unacked: u64,
+    rejects: u64,
+    ignored: u64,
+}
+
+/// Who waits for a message: one record, or the records of a batch.
+#[derive(Debug)]
+enum Tickets {
+    One(oneshot::Sender<Outcome>),
+    Batch(Vec<oneshot::Sender<Outcome>>),
+}
+
+/// Records that will share the next message. Empty when it holds no ticket.
+#[derive(Debug, Default)]
+struct Batch {
+    channel: u16,
+    /// The run of records as it goes into the datagram.
+    payload: Vec<u8>,
+    tickets: Vec<oneshot::Sender<Outcome>>,
+    since_us: u64,
+    /// Someone waits for it: do not linger.
+    hurry: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Intake {
+    Open,
+    /// No more records; those that are here go on.
+    Closing,
+    Ended(Incomplete),
+}
+
+/// Why a record cannot be taken, ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    TooLarge { bytes: usize, bytes_max: usize },
+    Closed,
+}
+
+/// A record's way into the core.
+#[derive(Debug)]
+pub(super) enum Push {
+    Taken(oneshot::Receiver<Outcome>),
+    /// Not now; there will be room after acks.
+    Full,
+}
+
+impl Core {
+    pub(super) fn new(
+        config: ClientConfig,
+        window: usize,
+        buffer_bytes: usize,
+        batching: Batching,
+        random_seed: u64,
+    ) -> Self {
+        Self {
+            machine: Machine::new(config, vec![Slot::EMPTY; window], vec![0; buffer_bytes], random_seed),
+            tickets: VecDeque::new(),
+            lowest: 0,
+            linger_us: match batching {
+                Batching::Off => None,
+                Batching::Linger(linger) => Some(u64::try_from(linger.as_micros()).unwrap_or(u64::MAX)),
+            },
+            batch: Batch::default(),
+            batch_blocked: false,
+            intake: Intake::Open,
+            acked: 0,
+            failed: 0,
+            unacked: 0,
+            rejects: 0,
+            ignored: 0,
+        }
+    }
+
+    /// Takes a record, if there is room. On `Full` and `Refused` nothing has changed for it.
+    pub(super) fn push(&mut self, now_us: u64, channel: u16, record: &[u8]) -> Result<Push, Refused> {
+        if self.intake != Intake::Open {
+            return Err(Refused::Closed);
+        }
+        let bytes_max = self.machine.payload_len_max();
+        if record.len() > bytes_max {
+            return Err(Refused::TooLarge { bytes: record.len(), bytes_max });
+        }
+        let in_batch = LEN_BYTES + record.len();
+        let fits = self.batch.payload.len() + in_batch <= bytes_max;
+        if !self.batch.tickets.is_empty() && (self.batch.channel != channel || !fits) && !self.send_batch(now_us) {
+            return Ok(Push::Full);
+        }
+        let (ticket, outcome) = oneshot::channel();
+        if self.linger_us.is_some() && in_batch <= bytes_max {
+            self.batch.add(now_us, channel, record, ticket);
+        } else if self.send_message(now_us, Outgoing { channel, batch: false, payload: record }) {
+            self.tickets.push_back(Some(Tickets::One(ticket)));
+        } else {
+            return Ok(Push::Full);
+        }
+        self.unacked += 1;
+        Ok(Push::Taken(outcome))
+    }
+
+    /// Handles a datagram; `false` when it was not from this session's server.
+    pub(super) fn receive(&mut self, now_us: u64, datagram: &[u8]) -> bool {
+        match self.machine.handle_datagram(now_us, datagram) {
+            Ok(()) => {
+                self.rejects += u64::from(datagram.first().is_some_and(|first| first & 0x0f == TYPE_REJECT));
+                true
+            }
+            Err(ignored) => {
+                tracing::debug!(?ignored, "datagram ignored");
+                self.ignored += 1;
+                false
+            }
+        }
+    }
+
+    /// Does what is due and tells outcomes. `true` when there is news: room, or progress of a flush.
+    pub(super) fn advance(&mut self, now_us: u64) -> bool {
+        if self.machine.poll_timeout().is_some_and(|at| at <= now_us) {
+            self.machine.handle_timeout(now_us);
+        }
+        let mut news = false;
+        while let Some(event) = self.machine.poll_event() {
+            news = true;
+            self.batch_blocked = false;
+            self.tell(event);
+        }
+        if self.batch_due().is_some_and(|at| at <= now_us) {
+            self.send_batch(now_us);
+        }
+        news
+    }
+
+    /// The next datagram to send now.
+    pub(super) fn transmit(&mut self, now_us: u64, out: &mut [u8]) -> Option<usize> {
+        self.machine.poll_transmit(now_us, out)
+    }
+
+    /// When to call [`Core::advance`] again.
+    pub(super) fn wake_us(&self) -> Option<u64> {
+        match (self.machine.poll_timeout(), self.batch_due()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Ends the lingering of the open batch; returns the message id that a flush waits for to be passed.
+    pub(super) fn hurry(&mut self) -> u64 {
+        let next = self.lowest + self.tickets.len() as u64;
+        if self.batch.tickets.is_empty() {
+            return next;
+        }
+        self.batch.hurry = true;
+        next + 1
+    }
+
+    /// Whether every message below `id` has its outcome, or none will have one any more.
+    pub(super) fn is_settled(&self, id: u64) -> bool {
+        self.lowest >= id || matches!(self.intake, Intake::Ended(_))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.unacked == 0
+    }
+
+    pub(super) fn path_changed(&mut self, now_us: u64) {
+        self.machine.path_changed(now_us);
+    }
+
+    pub(super) fn refuse_more(&mut self) {
+        if self.intake == Intake::Open {
+            self.intake = Intake::Closing;
+        }
+    }
+
+    /// Gives up what is unacked, for good.
+    pub(super) fn end(&mut self) -> Incomplete {
+        if let Intake::Ended(incomplete) = self.intake {
+            return incomplete;
+        }
+        let incomplete = Incomplete { unacked: self.unacked, failed: self.failed };
+        self.intake = Intake::Ended(incomplete);
+        // A ticket without its sender reads as `Closed`.
+        self.tickets.clear();
+        self.batch.clear();
+        incomplete
+    }
+
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.machine.epoch()
+    }
+
+    /// All but what the driver counts.
+    pub(super) fn stats(&self) -> Stats {
+        let machine = self.machine.stats();
+        Stats {
+            acked: self.acked,
+            failed: self.failed,
+            unacked: self.unacked,
+            transmissions: machine.transmissions,
+            retransmissions: machine.retransmissions,
+            rejects: self.rejects,
+            ignored: self.ignored,
+            reroutes: 0,
+            rtt: self.machine.rtt_us().map(Duration::from_micros),
+            epoch: self.epoch(),
+        }
+    }
+
+    /// When the open batch goes: at once when nothing else is under way. While messages wait for the window, or there is
+    /// no room, sending it would win nothing; it fills up instead, and acks call again.
+    fn batch_due(&self) -> Option<u64> {
+        let linger_us = self.linger_us?;
+        if self.batch.tickets.is_empty() || self.batch_blocked {
+            return None;
+        }
+        let queued = self.machine.queued();
+        if queued == 0 {
+            Some(0)
+        } else if queued > self.machine.in_flight() {
+            None
+        } else if self.batch.hurry {
+            Some(0)
+        } else {
+            Some(self.batch.since_us.saturating_add(linger_us))
+        }
+    }
+
+    /// Turns the batch into a message; `false` when there is no room.
+    fn send_batch(&mut self, now_us: u64) -> bool {
+        // A lone record needs no length, and no server's support of batches.
+        let alone = self.batch.tickets.len() == 1;
+        let payload = std::mem::take(&mut self.batch.payload);
+        let message = Outgoing {
+            channel: self.batch.channel,
+            batch: !alone,
+            payload: if alone { &payload[LEN_BYTES..] } else { &payload },
+        };
+        let sent = self.send_message(now_us, message);
+        self.batch.payload = payload;
+        self.batch_blocked = !sent;
+        if sent {
+            self.tickets.push_back(Some(Tickets::Batch(std::mem::take(&mut self.batch.tickets))));
+            self.batch.clear();
+        }
+        sent
+    }
+
+    /// `false` when there is no room. The caller adds the message's tickets.
+    fn send_message(&mut self, now_us: u64, message: Outgoing<'_>) -> bool {
+        match self.machine.send(now_us, message) {
+            Ok(MessageId(id)) => {
+                debug_assert_eq!(id, self.lowest + self.tickets.len() as u64, "ids count from 0");
+                true
+            }
+            Err(MachineError::Full) => false,
+            Err(error @ (MachineError::TooLarge | MachineError::BrokenBatch)) => {
+                unreachable!("lengths are checked before and batches are built here: {error:?}")
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Acked { message, seq, epoch, durability } => {
+                let receipt = |index| Ok(Receipt { epoch, seq, index, durability });
+                self.acked += self.settle(message, receipt);
+            }
+            Event::Failed { message, reason } => {
+                tracing::warn!(?reason, "the server refused a message for good");
+                self.failed += self.settle(message, |_| Err(SendError::Rejected(reason)));
+            }
+            Event::Abandoned { message } => {
+                self.settle(message, |_| Err(SendError::Closed));
+            }
+            Event::EpochChanged { from, to } => {
+                tracing::info!(from = from.map(Epoch::value), to = to.value(), "a session begins");
+            }
+            Event::ServerWaits { code, until_us } => {
+                tracing::warn!(?code, until_us, "the server asks for patience");
+            }
+        }
+    }
+
+    /// Tells the records of a message their outcome; returns how many they were.
+    fn settle(&mut self, MessageId(id): MessageId, outcome: impl Fn(u16) -> Outcome) -> u64 {
+        let place = id.checked_sub(self.lowest).and_then(|place| usize::try_from(place).ok());
+        let Some(tickets) = place.and_then(|place| self.tickets.get_mut(place)).and_then(Option::take) else {
+            return 0;
+        };
+        let records = match tickets {
+            Tickets::One(ticket) => {
+                // Nobody may be waiting: the caller has dropped its `Pending`.
+                ticket.send(outcome(0)).ok();
+                1
+            }
+            Tickets::Batch(tickets) => {
+                let records = tickets.len() as u64;
+                for (index, ticket) in (0..).zip(tickets) {
+                    ticket.send(outcome(index)).ok();
+                }
+                records
+            }
+        };
+        self.unacked -= records;
+        while self.tickets.front().is_some_and(Option::is_none) {
+            self.tickets.pop_front();
+            self.lowest += 1;
+        }
+        records
+    }
+}
+
+/// The buffers are not for reading.
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("intake", &self.intake).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Batch {
+    fn add(&mut self, now_us: u64, channel: u16, record: &[u8], ticket: oneshot::Sender<Outcome>) {
+        if self.tickets.is_empty() {
+            self.channel = channel;
+            self.since_us = now_us;
+        }
+        // A record fits in a datagram, so its length fits in 16 bits.
+        let len = u16::try_from(record.len()).unwrap_or(u16::MAX);
+        self.payload.extend_from_slice(&len.to_le_bytes());
+        self.payload.extend_from_slice(record);
+        self.tickets.push(ticket);
+    }
+
+    fn clear(&mut self) {
+        self.payload.clear();
+        self.tickets.clear();
+        self.hurry = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duragram_proto::codec::{self, Ack, Datagram, Durability};
+    use duragram_proto::{ClientId, Seq};
+
+    use super::*;
+
+    const EPOCH: Epoch = Epoch::new(1).unwrap();
+
+    fn core(window: usize, linger: Duration) -> Core {
+        Core::new(ClientConfig::new(ClientId(1), Some(EPOCH)), window, 100_000, Batching::Linger(linger), 1)
+    }
+
+    fn push(core: &mut Core, now_us: u64, record: &[u8]) -> oneshot::Receiver<Outcome> {
+        match core.push(now_us, 0, record) {
+            Ok(Push::Taken(outcome)) => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What goes out now, as seq and number of records.
+    fn sent(core: &mut Core, now_us: u64) -> Vec<(u64, usize)> {
+        core.advance(now_us);
+        let mut out = [0; 1200];
+        let mut all = Vec::new();
+        while let Some(len) = core.transmit(now_us, &mut out) {
+            let Ok(Datagram::Data(data)) = codec::decode(&out[..len]) else { panic!("not DATA") };
+            all.push((data.seq.0, data.records().count()));
+        }
+        all
+    }
+
+    fn ack(core: &mut Core, now_us: u64, floor: u64) {
+        let ack = Ack {
+            client: ClientId(1),
+            epoch: EPOCH,
+            floor: Seq(floor),
+            credit: 1000,
+            durability: Durability::Synced,
+            duplicate: false,
+            delay_us: 0,
+            bitmap: &[],
+        };
+        let mut bytes = [0; codec::ACK_LEN_MAX];
+        let len = ack.encode(&mut bytes).unwrap();
+        assert!(core.receive(now_us, &bytes[..len]));
+        core.advance(now_us);
+    }
+
+    #[test]
+    fn a_batch_lingers_only_while_others_are_under_way() {
+        let mut core = core(100, Duration::from_micros(500));
+        let _first = push(&mut core, 0, b"first");
+        assert_eq!(sent(&mut core, 0), [(1, 1)], "a lone record goes at once");
+        let _second = push(&mut core, 100, b"second");
+        let _third = push(&mut core, 300, b"third");
+        assert_eq!(sent(&mut core, 599), []);
+        assert_eq!(core.wake_us(), Some(600), "500 after its first record");
+        assert_eq!(sent(&mut core, 600), [(2, 2)]);
+        let _fourth = push(&mut core, 700, b"fourth");
+        ack(&mut core, 800, 2);
+        assert_eq!(sent(&mut core, 800), [(3, 1)], "nothing else is under way any more");
+    }
+
+    #[test]
+    fn a_batch_without_room_does_not_wake_the_driver_until_there_is_some() {
+        let mut core = core(1, Duration::from_micros(500));
+        let _first = push(&mut core, 0, b"first");
+        assert_eq!(sent(&mut core, 0), [(1, 1)]);
+        let _second = push(&mut core, 100, b"second");
+        let retransmission = core.machine.poll_timeout();
+        assert_eq!(sent(&mut core, 600), [], "its linger is over, and the only slot is taken");
+        assert_eq!(core.wake_us(), retransmission, "a deadline in the past would spin");
+        ack(&mut core, 1000, 1);
+        assert_eq!(sent(&mut core, 1000), [(2, 1)]);
+    }
+
+    #[test]
+    fn a_full_batch_goes_though_its_linger_is_not_over() {
+        let mut core = core(100, Duration::from_secs(3600));
+        let _first = push(&mut core, 0, b"first");
+        assert_eq!(sent(&mut core, 0), [(1, 1)]);
+        // 1,168 bytes of payload hold three records of 350 bytes with their lengths.
+        let _rest: Vec<_> = (0..4).map(|_| push(&mut core, 1, &[0; 350])).collect();
+        assert_eq!(sent(&mut core, 2), [(2, 3)]);
+    }
+
+    #[test]
+    fn tickets_are_settled_in_any_order_and_each_once() {
+        let mut core = core(100, Duration::ZERO);
+        let outcomes: Vec<_> = (0..5_u8)
+            .map(|n| {
+                let outcome = push(&mut core, 0, &[n]);
+                assert_eq!(sent(&mut core, 1).len(), 1);
+                outcome
+            })
+            .collect();
+        let settle = |core: &mut Core, id: u64| {
+            core.tell(Event::Acked {
+                message: MessageId(id),
+                seq: Seq(id + 1),
+                epoch: EPOCH,
+                durability: Durability::Synced,
+            });
+        };
+        for id in [3, 1, 3, 0, 7] {
+            settle(&mut core, id);
+        }
+        assert_eq!((core.lowest, core.acked, core.unacked), (2, 3, 2));
+        assert!(core.is_settled(2) && !core.is_settled(3));
+        settle(&mut core, 4);
+        settle(&mut core, 2);
+        assert_eq!((core.lowest, core.acked, core.unacked), (5, 5, 0));
+        for (seq, mut outcome) in (1..).zip(outcomes) {
+            assert_eq!(outcome.try_recv().unwrap().unwrap().seq, Seq(seq));
+        }
+    }
+}

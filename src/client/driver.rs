@@ -1,0 +1,280 @@
+//! The task that owns the socket: datagrams in, datagrams out, timers, and another route when this one is silent.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::time::{Sleep, sleep_until};
+
+use super::route::Route;
+use super::shared::Shared;
+
+/// Datagrams handled under one lock, and between two chances for other tasks to run.
+const BURST: usize = 64;
+/// Room for one datagram from the server: the longest ACK, sealed, is shorter. A longer one is cut, and ignored.
+const REPLY_BYTES: usize = 256;
+/// Silence after which the server's name is looked up again and another socket opened, in microseconds; doubles up to
+/// the second value while the silence lasts.
+const SILENCE_FIRST_US: u64 = 5_000_000;
+const SILENCE_MOST_US: u64 = 60_000_000;
+/// Pause before another route is tried after the socket itself failed (the network is down), in microseconds; doubles up
+/// to the second value until something is heard.
+const TROUBLE_FIRST_US: u64 = 10_000;
+const TROUBLE_MOST_US: u64 = 5_000_000;
+
+/// See the module.
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    route: Route,
+    socket: UdpSocket,
+    outbox: Burst,
+    inbox: Burst,
+    silence: Silence,
+    /// When to try another route because the socket failed.
+    reroute_at_us: Option<u64>,
+    trouble_pause_us: u64,
+}
+
+/// Datagrams side by side in one allocation.
+struct Burst {
+    bytes: Vec<u8>,
+    each: usize,
+    lens: Vec<usize>,
+}
+
+/// Since when nothing was heard although something was asked.
+struct Silence {
+    since_us: u64,
+    patience_us: u64,
+}
+
+/// What the driver does next.
+struct Next {
+    /// There was more to send than fits in a burst.
+    more: bool,
+    wake_us: Option<u64>,
+    moved_to: Option<String>,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>, route: Route, socket: UdpSocket, datagram_bytes_max: usize) -> Self {
+        Self {
+            shared,
+            route,
+            socket,
+            outbox: Burst::new(datagram_bytes_max),
+            inbox: Burst::new(REPLY_BYTES),
+            silence: Silence { since_us: 0, patience_us: SILENCE_FIRST_US },
+            reroute_at_us: None,
+            trouble_pause_us: TROUBLE_FIRST_US,
+        }
+    }
+
+    /// Runs until aborted.
+    pub(super) async fn run(mut self) {
+        let mut timer = std::pin::pin!(sleep_until(tokio::time::Instant::now()));
+        loop {
+            let drained = self.receive();
+            let next = self.step();
+            if let Some(server) = next.moved_to {
+                self.route.set_server(server);
+                self.reroute(true).await;
+                continue;
+            }
+            self.send().await;
+            if self.is_reroute_due() {
+                self.reroute(false).await;
+                continue;
+            }
+            if next.more || !drained {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.wait(timer.as_mut(), next.wake_us).await;
+        }
+    }
+
+    async fn wait(&self, mut timer: std::pin::Pin<&mut Sleep>, wake_us: Option<u64>) {
+        let silence = self.silence.ends_us();
+        let wake_us = [wake_us, silence, self.reroute_at_us].into_iter().flatten().min();
+        if let Some(at) = wake_us {
+            timer.as_mut().reset(self.shared.instant(at).into());
+        }
+        tokio::select! {
+            () = self.shared.work.notified() => {}
+            // An error shows when the socket is read.
+            _ = self.socket.readable() => {}
+            () = timer, if wake_us.is_some() => {}
+        }
+    }
+
+    /// Takes what has come into the inbox; `false` when there may be more.
+    fn receive(&mut self) -> bool {
+        self.inbox.lens.clear();
+        while let Some(space) = self.inbox.space() {
+            match self.socket.try_recv(space) {
+                Ok(len) => self.inbox.lens.push(len),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.note(&error);
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    /// The core's turn: the inbox goes in, outcomes are told, the outbox is filled.
+    fn step(&mut self) -> Next {
+        let now_us = self.shared.now_us();
+        let mut state = self.shared.state();
+        let mut heard = false;
+        for datagram in self.inbox.iter() {
+            heard |= state.core.receive(now_us, datagram);
+        }
+        let news = state.core.advance(now_us);
+        self.outbox.lens.clear();
+        let mut more = true;
+        while let Some(space) = self.outbox.space() {
+            let Some(len) = state.core.transmit(now_us, space) else {
+                more = false;
+                break;
+            };
+            self.outbox.lens.push(len);
+        }
+        if heard {
+            self.trouble_pause_us = TROUBLE_FIRST_US;
+        }
+        if heard || state.core.is_idle() {
+            self.silence.over(now_us, state.core.is_idle());
+        } else {
+            self.silence.begins(now_us);
+        }
+        let next = Next { more, wake_us: state.core.wake_us(), moved_to: state.moved_to.take() };
+        drop(state);
+        if news {
+            self.shared.tell_news();
+        }
+        next
+    }
+
+    async fn send(&mut self) {
+        for at in 0..self.outbox.lens.len() {
+            loop {
+                match self.socket.try_send(self.outbox.datagram(at)) {
+                    Ok(_) => break,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        if self.socket.writable().await.is_err() {
+                            break;
+                        }
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        // What was not sent counts as lost on the way.
+                        self.note(&error);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// An error of the socket. Nobody listening is ordinary while the server restarts, and concerns only this address;
+    /// all others mean that this socket's way is gone.
+    fn note(&mut self, error: &io::Error) {
+        if self.reroute_at_us.is_some()
+            || error.kind() == ErrorKind::ConnectionRefused && !self.route.has_alternatives()
+        {
+            return;
+        }
+        tracing::debug!(%error, "the way to the server is broken");
+        self.reroute_later();
+    }
+
+    fn reroute_later(&mut self) {
+        self.reroute_at_us = Some(self.shared.now_us() + self.trouble_pause_us);
+        self.trouble_pause_us = (self.trouble_pause_us * 2).min(TROUBLE_MOST_US);
+    }
+
+    fn is_reroute_due(&self) -> bool {
+        let now_us = self.shared.now_us();
+        self.reroute_at_us.is_some_and(|at| at <= now_us) || self.silence.ends_us().is_some_and(|at| at <= now_us)
+    }
+
+    /// Another socket, perhaps towards another address. When that fails too, the old one stays and the next try follows.
+    async fn reroute(&mut self, moved: bool) {
+        let broken = self.reroute_at_us.take().is_some();
+        let before = self.route.address();
+        // A resolver that hangs must not keep the client from hearing a server that answers after all.
+        let opened = tokio::time::timeout(Duration::from_secs(5), self.route.next()).await;
+        let now_us = self.shared.now_us();
+        self.silence.again(now_us);
+        match opened.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
+            Ok((socket, another)) => {
+                tracing::debug!(?before, now = ?self.route.address(), "another socket");
+                self.socket = socket;
+                let mut state = self.shared.state();
+                state.reroutes += 1;
+                if moved || another || broken {
+                    state.core.path_changed(now_us);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no way to the server");
+                self.reroute_later();
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// However the task ends (its runtime may be shut down under the client): nobody waits for ever.
+    fn drop(&mut self) {
+        self.shared.end();
+    }
+}
+
+impl Silence {
+    /// Something was heard, or nothing is asked.
+    fn over(&mut self, now_us: u64, idle: bool) {
+        self.since_us = if idle { u64::MAX } else { now_us };
+        self.patience_us = SILENCE_FIRST_US;
+    }
+
+    /// Something is asked; the silence may have begun before.
+    fn begins(&mut self, now_us: u64) {
+        self.since_us = self.since_us.min(now_us);
+    }
+
+    /// Another route was tried: twice the patience.
+    fn again(&mut self, now_us: u64) {
+        self.since_us = now_us;
+        self.patience_us = (self.patience_us * 2).min(SILENCE_MOST_US);
+    }
+
+    /// `None` while nothing is asked.
+    fn ends_us(&self) -> Option<u64> {
+        self.since_us.checked_add(self.patience_us)
+    }
+}
+
+impl Burst {
+    fn new(each: usize) -> Self {
+        Self { bytes: vec![0; BURST * each], each, lens: Vec::with_capacity(BURST) }
+    }
+
+    /// The next place; `None` when all are taken.
+    fn space(&mut self) -> Option<&mut [u8]> {
+        self.bytes.chunks_exact_mut(self.each).nth(self.lens.len())
+    }
+
+    fn datagram(&self, at: usize) -> &[u8] {
+        &self.bytes[at * self.each..][..self.lens[at]]
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.lens.len()).map(|at| self.datagram(at))
+    }
+}

@@ -1,0 +1,114 @@
+//! Where callers and the driver meet.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::core::{Core, Outcome, Push, Refused};
+use super::{Incomplete, Stats};
+
+/// The core, its clock, and who is to be woken by what. The lock is never held across an await or a system call.
+#[derive(Debug)]
+pub(super) struct Shared {
+    origin: Instant,
+    state: Mutex<State>,
+    /// Callers that wait for room, served in turn: the one at the front holds the gate.
+    gate: tokio::sync::Mutex<()>,
+    /// To the caller at the gate: try again.
+    room: Notify,
+    /// To flushing callers: look again.
+    progress: Notify,
+    /// To the driver: something was added.
+    pub(super) work: Notify,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) core: Core,
+    /// Where the server is from now on; taken by the driver.
+    pub(super) moved_to: Option<String>,
+    pub(super) reroutes: u64,
+}
+
+impl Shared {
+    pub(super) fn new(core: Core) -> Self {
+        Self {
+            origin: Instant::now(),
+            state: Mutex::new(State { core, moved_to: None, reroutes: 0 }),
+            gate: tokio::sync::Mutex::new(()),
+            room: Notify::new(),
+            progress: Notify::new(),
+            work: Notify::new(),
+        }
+    }
+
+    /// A caller that panicked while it held the lock has left a whole core: every change is made before its result is
+    /// looked at.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now_us(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn instant(&self, now_us: u64) -> Instant {
+        self.origin + std::time::Duration::from_micros(now_us)
+    }
+
+    pub(super) async fn push(&self, channel: u16, record: &[u8]) -> Result<oneshot::Receiver<Outcome>, Refused> {
+        let _turn = self.gate.lock().await;
+        loop {
+            let room = self.room.notified();
+            // Outside of the match, whose scrutinee would keep the lock.
+            let push = self.state().core.push(self.now_us(), channel, record)?;
+            // Also when full: the push may have turned a batch into a message.
+            self.work.notify_one();
+            match push {
+                Push::Taken(outcome) => return Ok(outcome),
+                Push::Full => room.await,
+            }
+        }
+    }
+
+    pub(super) async fn flush(&self) {
+        let target = self.state().core.hurry();
+        self.work.notify_one();
+        loop {
+            let progress = self.progress.notified();
+            if self.state().core.is_settled(target) {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// Something was settled.
+    pub(super) fn tell_news(&self) {
+        self.room.notify_one();
+        self.progress.notify_waiters();
+    }
+
+    pub(super) fn refuse_more(&self) {
+        self.state().core.refuse_more();
+        self.room.notify_one();
+    }
+
+    pub(super) fn end(&self) -> Incomplete {
+        let incomplete = self.state().core.end();
+        self.tell_news();
+        incomplete
+    }
+
+    pub(super) fn set_server(self: &Arc<Self>, server: String) {
+        self.state().moved_to = Some(server);
+        self.work.notify_one();
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let state = self.state();
+        Stats { reroutes: state.reroutes, ..state.core.stats() }
+    }
+}

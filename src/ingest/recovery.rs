@@ -1,0 +1,52 @@
+//! Rebuilding the sessions from the journal, by the code that accepted its entries.
+
+use crate::ingest::{Backlog, Recovered};
+use crate::journal::{Opened, Replay};
+use crate::session::SessionTable;
+use crate::types::SessionId;
+
+/// The sessions while the journal is replayed into them.
+#[derive(Debug)]
+pub struct Recovery {
+    sessions: SessionTable,
+    /// Service time goes on where the sessions' last activity left it.
+    service_s: u64,
+    invalid: Option<SessionId>,
+}
+
+impl Recovery {
+    /// Nothing replayed yet.
+    pub fn new(sessions_max: usize) -> Self {
+        Self { sessions: SessionTable::new(sessions_max), service_s: 0, invalid: None }
+    }
+
+    /// Applies what the journal replays, in its order.
+    pub fn apply(&mut self, replay: Replay<'_>) {
+        match replay {
+            Replay::Session(record) => {
+                self.service_s = self.service_s.max(record.last_active_s);
+                if !self.sessions.restore(&record) {
+                    self.invalid.get_or_insert(record.id);
+                }
+            }
+            Replay::Block(block) => {
+                for entry in block.entries() {
+                    self.sessions.replay(&entry, self.service_s);
+                }
+            }
+        }
+    }
+
+    /// What the committer goes on from; or the session whose record no session can have made.
+    pub fn finish<J>(self, opened: &Opened<J>) -> Result<Recovered, SessionId> {
+        match self.invalid {
+            Some(id) => Err(id),
+            None => Ok(Recovered {
+                sessions: self.sessions,
+                backlog: Backlog::new(opened.extents.clone()),
+                low: opened.low,
+                checkpoint_at: opened.checkpoint_at,
+            }),
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! The committer's steps, called directly: what leaves the server, and when.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use duragram_proto::codec::{self, Ack, Data, Datagram, Hello, Ping, RejectCode};
+use duragram_proto::{ClientId, Epoch, Seq};
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::journal::memory::{MemoryDisk, MemoryJournal, Write, WriteFate};
+use crate::journal::{Durable, EntryKind, LaneMark, StorageError};
+use crate::metrics::Metrics;
+use crate::net::{Admission, Batch, Outbox, Peer, Transmit};
+use crate::types::{Clock, Now, Offset};
+
+const WINDOW: u16 = 100;
+
+/// A server without threads and sockets.
+struct Rig {
+    disk: MemoryDisk,
+    committer: Committer<MemoryJournal, Wire, Lanes>,
+    wire: Wire,
+    lanes: Lanes,
+    clock: TestClock,
+    config: CommitterConfig,
+}
+
+/// What the server sent, newest last.
+#[derive(Clone, Default)]
+struct Wire(Arc<Mutex<Vec<(Peer, Vec<u8>)>>>);
+
+impl Transmit for Wire {
+    fn transmit(&mut self, outbox: &Outbox) {
+        self.0.lock().unwrap().extend(outbox.iter().map(|(peer, bytes)| (peer, bytes.to_vec())));
+    }
+}
+
+impl Wire {
+    fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Lanes(Arc<Mutex<(Vec<LaneMark>, Offset)>>);
+
+impl Downstream for Lanes {
+    fn committed(&mut self, receipt: &Durable) {
+        self.0.lock().unwrap().1 = receipt.end();
+    }
+
+    fn marks(&self) -> Vec<LaneMark> {
+        self.0.lock().unwrap().0.clone()
+    }
+
+    fn take_checkpoint_request(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Default)]
+struct TestClock(Cell<u64>);
+
+impl Clock for TestClock {
+    fn now(&self) -> Now {
+        Now { mono_us: self.0.get(), unix_us: 1_800_000_000_000_000 + self.0.get() }
+    }
+}
+
+impl TestClock {
+    fn advance_s(&self, s: u64) {
+        self.0.set(self.0.get() + s * 1_000_000);
+    }
+}
+
+fn config() -> CommitterConfig {
+    CommitterConfig {
+        window: WINDOW,
+        commit_bytes_max: 1 << 20,
+        checkpoint_bytes: 1 << 30,
+        checkpoint_interval_us: 1_000_000,
+        retain_bytes: 0,
+        reserve_bytes: 1000,
+        session_ttl_s: 100,
+    }
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::on(MemoryDisk::default(), config(), 10)
+    }
+
+    fn on(disk: MemoryDisk, config: CommitterConfig, sessions_max: usize) -> Self {
+        let mut recovery = Recovery::new(sessions_max);
+        let opened = disk.open(&mut |replay| recovery.apply(replay));
+        let recovered = recovery.finish(&opened).unwrap();
+        let (wire, lanes) = (Wire::default(), Lanes::default());
+        lanes.0.lock().unwrap().0 = vec![LaneMark::default()];
+        let metrics = Metrics::register(&mut Registry::default());
+        let committer = Committer::new(config.clone(), recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
+        Self { disk, committer, wire, lanes, clock: TestClock::default(), config }
+    }
+
+    /// As after a SIGKILL.
+    fn restart(self) -> Self {
+        Self::on(self.disk, self.config, 10)
+    }
+
+    /// Absorbs datagrams as one batch, commits, and returns what was sent to whom.
+    fn step(&mut self, datagrams: &[(Peer, Vec<u8>)]) -> Vec<(Peer, Vec<u8>)> {
+        self.absorb(datagrams).unwrap();
+        self.committer.commit(&self.clock).unwrap();
+        self.sent()
+    }
+
+    fn absorb(&mut self, datagrams: &[(Peer, Vec<u8>)]) -> Result<(), StorageError> {
+        let admission = Admission { datagram_bytes_max: 1472, channels: None };
+        let mut batch = Batch::new(0);
+        batch.arrived = self.clock.now();
+        for (peer, bytes) in datagrams {
+            batch.push(*peer, bytes, &admission);
+        }
+        self.committer.absorb(&batch, &self.clock)
+    }
+
+    fn sent(&self) -> Vec<(Peer, Vec<u8>)> {
+        std::mem::take(&mut *self.wire.0.lock().unwrap())
+    }
+
+    /// One DATA in, one reply out.
+    fn data(&mut self, client: u64, seq: u64, span: u16) -> Reply {
+        let sent = self.step(&[(peer(1), data(client, seq, span, false))]);
+        assert_eq!(sent.len(), 1);
+        reply(&sent[0].1)
+    }
+
+    fn set_watermark(&self, watermark: u64) {
+        self.lanes.0.lock().unwrap().0 = vec![LaneMark { watermark: Offset(watermark), sink_state: vec![] }];
+    }
+}
+
+#[derive(PartialEq, Eq, Debug)]
+enum Reply {
+    Ack { floor: u64, bits: Vec<u64>, duplicate: bool },
+    Reject(RejectCode),
+    Welcome(u32),
+}
+
+fn reply(bytes: &[u8]) -> Reply {
+    match codec::decode(bytes).unwrap() {
+        Datagram::Ack(Ack { floor, bitmap, duplicate, .. }) => {
+            let bit = |i: &usize| bitmap[i / 8] >> (i % 8) & 1 == 1;
+            let bits = (0..bitmap.len() * 8).filter(bit).map(|i| floor.0 + 1 + i as u64).collect();
+            Reply::Ack { floor: floor.0, bits, duplicate }
+        }
+        Datagram::Reject(reject) => Reply::Reject(reject.code),
+        Datagram::Welcome(welcome) => Reply::Welcome(welcome.epoch.value()),
+        other => panic!("a server does not send {other:?}"),
+    }
+}
+
+fn acked(floor: u64) -> Reply {
+    Reply::Ack { floor, bits: vec![], duplicate: false }
+}
+
+fn acked_again(floor: u64) -> Reply {
+    Reply::Ack { floor, bits: vec![], duplicate: true }
+}
+
+fn peer(port: u16) -> Peer {
+    Peer { addr: SocketAddr::from(([127, 0, 0, 1], port)), socket: 0 }
+}
+
+fn data(client: u64, seq: u64, span: u16, skip: bool) -> Vec<u8> {
+    data_with(client, seq, span, skip, b"a reading")
+}
+
+fn data_with(client: u64, seq: u64, span: u16, skip: bool, payload: &[u8]) -> Vec<u8> {
+    encode(&Datagram::Data(Data {
+        client: ClientId(client),
+        epoch: Epoch::new(1).unwrap(),
+        seq: Seq(seq),
+        span,
+        attempt: 0,
+        begin: true,
+        end: true,
+        batch: false,
+        skip,
+        channel: 0,
+        reserved: 0,
+        payload,
+    }))
+}
+
+fn hello(client: u64, nonce: u64) -> Vec<u8> {
+    encode(&Datagram::Hello(Hello { client: ClientId(client), nonce }))
+}
+
+fn encode(datagram: &Datagram<'_>) -> Vec<u8> {
+    let mut buffer = [0; 1500];
+    let len = datagram.encode(&mut buffer).unwrap();
+    buffer[..len].to_vec()
+}
+
+#[test]
+fn no_ack_leaves_before_the_receipt() {
+    let mut rig = Rig::new();
+    rig.data(1, 1, 0);
+    let wire = rig.wire.clone();
+    let seen = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&seen);
+    rig.disk.on_write(move |write| {
+        if let Write::Commit(Some(block)) = write {
+            assert_eq!(block.entries().count(), 2);
+            assert_eq!(wire.len(), 0, "an ack was sent while the commit was in flight");
+            *count.lock().unwrap() += 1;
+        }
+        WriteFate::Durable
+    });
+    // The retransmission of 2 and the PING must wait for 2 as well: their ack would count it.
+    let ping = encode(&Datagram::Ping(Ping { client: ClientId(1), epoch: Epoch::new(1).unwrap() }));
+    let sent = rig.step(&[
+        (peer(1), data(1, 2, 0, false)),
+        (peer(1), data(1, 2, 0, false)),
+        (peer(1), ping),
+        (peer(2), data(2, 1, 0, false)),
+    ]);
+    assert_eq!(*seen.lock().unwrap(), 1);
+    assert_eq!(sent.iter().map(|(_, bytes)| reply(bytes)).collect::<Vec<_>>(), [acked(2), acked(1)]);
+}
+
+#[test]
+fn after_a_failed_commit_nothing_is_ever_acked_again() {
+    for fate in [WriteFate::FailedAndLost, WriteFate::FailedButWritten] {
+        let mut rig = Rig::new();
+        rig.data(1, 1, 0);
+        rig.disk.on_write(move |_| fate);
+        rig.absorb(&[(peer(1), data(1, 2, 0, false)), (peer(2), data(2, 1, 0, false))]).unwrap();
+        rig.committer.commit(&rig.clock).unwrap_err();
+        assert_eq!(rig.sent(), []);
+        rig.disk.on_write(|_| WriteFate::Durable);
+        for datagram in [data(1, 1, 0, false), data(1, 2, 0, false), data(1, 3, 0, false), hello(3, 3)] {
+            rig.absorb(&[(peer(1), datagram)]).unwrap_err();
+            rig.committer.commit(&rig.clock).unwrap_err();
+            assert_eq!(rig.sent(), []);
+        }
+    }
+}
+
+#[test]
+fn a_duplicate_of_a_durable_entry_is_acked_again_without_a_commit() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.data(1, 1, 0), acked(1));
+    rig.disk.on_write(|_| panic!("a duplicate was journaled"));
+    assert_eq!(rig.data(1, 1, 0), acked_again(1));
+    assert_eq!(rig.disk.end(), Offset(1));
+}
+
+#[test]
+fn a_block_is_acked_once_a_session_to_the_address_of_the_newest_datagram() {
+    let mut rig = Rig::new();
+    let sent = rig.step(&[
+        (peer(1), data(1, 1, 0, false)),
+        (peer(2), data(2, 1, 0, false)),
+        (peer(3), data(1, 2, 1, false)),
+        (peer(4), data(1, 4, 3, false)),
+    ]);
+    let replies: Vec<_> = sent.iter().map(|(to, bytes)| (to.addr.port(), reply(bytes))).collect();
+    assert_eq!(replies, [(4, Reply::Ack { floor: 2, bits: vec![4], duplicate: false }), (2, acked(1))]);
+}
+
+#[test]
+fn no_reply_is_longer_than_its_request() {
+    let mut rig = Rig::new();
+    // Every second seq missing: the full bitmap would be longer than these requests.
+    let datagrams: Vec<_> =
+        (1..=50).map(|i| (peer(1), data(1, i * 2, WINDOW.min((i * 2 - 1) as u16), false))).collect();
+    let len = datagrams[0].1.len();
+    let sent = rig.step(&datagrams);
+    assert_eq!(sent.len(), 1);
+    assert!(sent[0].1.len() <= len, "{} bytes in answer to {len}", sent[0].1.len());
+    assert_eq!(reply(&sent[0].1), Reply::Ack { floor: 0, bits: (1..=32).map(|i| i * 2).collect(), duplicate: false });
+}
+
+#[test]
+fn a_block_that_is_full_is_committed_and_acked_before_more_is_taken() {
+    let mut rig = Rig::on(MemoryDisk::default(), CommitterConfig { commit_bytes_max: 4000, ..config() }, 10);
+    let largest = Arc::new(Mutex::new((0, 0)));
+    let seen = Arc::clone(&largest);
+    rig.disk.on_write(move |write| {
+        if let Write::Commit(Some(block)) = write {
+            let mut seen = seen.lock().unwrap();
+            *seen = (seen.0 + 1, seen.1.max(block.size()));
+        }
+        WriteFate::Durable
+    });
+    let datagrams: Vec<_> = (1..=10).map(|seq| (peer(1), data_with(1, seq, 0, false, &[7; 1400]))).collect();
+    let sent = rig.step(&datagrams);
+    assert_eq!(sent.iter().map(|(_, bytes)| reply(bytes)).next_back(), Some(acked(10)));
+    let (commits, size) = *largest.lock().unwrap();
+    assert_eq!((commits, sent.len()), (4, 4));
+    assert!(size < 4000 + 1600, "a block of {size} bytes");
+}
+
+#[test]
+fn lost_acked_data_becomes_gap_entries_before_the_ack() {
+    let mut rig = Rig::new();
+    rig.data(1, 1, 0);
+    assert_eq!(rig.data(1, 5, 0), acked(5));
+    let mut kinds = Vec::new();
+    rig.disk.open(&mut |replay| {
+        if let crate::journal::Replay::Block(block) = replay {
+            kinds.extend(block.entries().map(|entry| (entry.offset.0, entry.kind, entry.meta.seq.0)));
+        }
+    });
+    let gap = EntryKind::Gap { from: Seq(2), to: Seq(4) };
+    assert_eq!(kinds, [(0, EntryKind::Data, 1), (1, gap, 4), (2, EntryKind::Data, 5)]);
+}
+
+#[test]
+fn a_floor_moved_by_a_duplicate_is_durable_before_its_ack() {
+    let mut rig = Rig::new();
+    rig.data(1, 1, 0);
+    rig.data(1, 3, 1);
+    let sent = rig.step(&[(peer(1), data(1, 3, 0, true))]);
+    assert_eq!(reply(&sent[0].1), acked_again(3));
+    let mut rig = rig.restart();
+    let sent = rig.step(&[(peer(1), data(1, 2, 0, false))]);
+    assert_eq!(reply(&sent[0].1), acked_again(3));
+}
+
+#[test]
+fn a_client_far_ahead_of_this_journal_is_told_to_open_a_new_epoch() {
+    let mut rig = Rig::new();
+    rig.data(1, 1, 0);
+    assert_eq!(rig.data(1, 1000, 0), Reply::Reject(RejectCode::StaleEpoch));
+    assert_eq!(rig.data(1, 2, 0), acked(2));
+}
+
+#[test]
+fn an_unknown_session_goes_on_where_its_client_is() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.data(1, 500, 2), Reply::Ack { floor: 497, bits: vec![500], duplicate: false });
+    assert_eq!(rig.data(2, 500, WINDOW), Reply::Reject(RejectCode::BeyondWindow));
+    assert_eq!(rig.committer.status().sessions, 1, "a refused datagram opens no session");
+}
+
+#[test]
+fn a_welcome_waits_for_its_epoch_to_be_durable_and_is_the_same_for_the_same_nonce() {
+    let mut rig = Rig::new();
+    let wire = rig.wire.clone();
+    rig.disk.on_write(move |_| {
+        assert_eq!(wire.len(), 0);
+        WriteFate::Durable
+    });
+    let first = reply(&rig.step(&[(peer(1), hello(7, 42))])[0].1);
+    assert_eq!(first, Reply::Welcome(1_800_000_000));
+    let mut rig = rig.restart();
+    rig.disk.on_write(|_| WriteFate::Durable);
+    assert_eq!(reply(&rig.step(&[(peer(1), hello(7, 42))])[0].1), first, "after a restart too");
+    assert_eq!(reply(&rig.step(&[(peer(1), hello(7, 43))])[0].1), Reply::Welcome(1_800_000_001));
+}
+
+#[test]
+fn a_full_table_answers_busy_and_serves_those_it_has() {
+    let mut rig = Rig::on(MemoryDisk::default(), config(), 1);
+    rig.data(1, 1, 0);
+    assert_eq!(rig.data(2, 1, 0), Reply::Reject(RejectCode::Busy));
+    assert_eq!(reply(&rig.step(&[(peer(1), hello(3, 1))])[0].1), Reply::Reject(RejectCode::Busy));
+    assert_eq!(rig.data(1, 2, 0), acked(2));
+}
+
+#[test]
+fn below_the_reserve_new_data_is_refused_until_space_is_back() {
+    let mut rig = Rig::new();
+    rig.data(1, 1, 0);
+    rig.disk.set_free_bytes(999);
+    rig.clock.advance_s(1);
+    rig.step(&[]);
+    assert_eq!(rig.data(1, 2, 0), Reply::Reject(RejectCode::Storage));
+    assert_eq!(rig.data(2, 1, 0), Reply::Reject(RejectCode::Storage));
+    assert_eq!(rig.data(1, 1, 0), acked_again(1), "what is on disk is acked all the same");
+    rig.disk.set_free_bytes(1000);
+    rig.clock.advance_s(1);
+    rig.step(&[]);
+    assert_eq!(rig.data(1, 2, 0), acked(2));
+}
+
+#[test]
+fn sessions_outlive_the_trimming_of_their_entries() {
+    let mut rig = Rig::new();
+    for seq in 1..=3 {
+        rig.data(1, seq, 0);
+    }
+    rig.set_watermark(3);
+    rig.clock.advance_s(2);
+    rig.step(&[]);
+    let mut rig = rig.restart();
+    rig.disk.on_write(|write| match write {
+        Write::Commit(_) => panic!("journaled twice"),
+        _ => WriteFate::Durable,
+    });
+    for seq in 1..=3 {
+        assert_eq!(rig.data(1, seq, 0), acked_again(3));
+    }
+}
+
+#[test]
+fn only_what_every_lane_has_processed_is_trimmed() {
+    let mut rig = Rig::on(MemoryDisk::default(), CommitterConfig { commit_bytes_max: 1, ..config() }, 10);
+    let mut seq = 0;
+    while rig.committer.status().backlog_bytes < 4 << 20 {
+        let datagrams: Vec<_> = (0..64)
+            .map(|_| {
+                seq += 1;
+                (peer(1), data_with(1, seq, 0, false, &[7; 1400]))
+            })
+            .collect();
+        rig.step(&datagrams);
+    }
+    let backlog = rig.committer.status().backlog_bytes;
+    rig.clock.advance_s(2);
+    rig.step(&[]);
+    assert_eq!((rig.disk.low(), rig.committer.status().backlog_bytes), (Offset(0), backlog));
+    rig.set_watermark(seq / 2);
+    rig.clock.advance_s(2);
+    rig.step(&[]);
+    assert!(rig.disk.low() > Offset(0) && rig.disk.low() <= Offset(seq / 2), "trimmed below {}", rig.disk.low());
+    assert!(rig.committer.status().backlog_bytes < backlog);
+}
+
+#[test]
+fn idle_sessions_expire_by_service_time_and_are_gone_after_a_restart() {
+    let mut rig = Rig::new();
+    rig.data(1, 1, 0);
+    rig.clock.advance_s(60);
+    rig.data(2, 1, 0);
+    rig.step(&[]);
+    rig.clock.advance_s(60);
+    rig.step(&[]);
+    assert_eq!(rig.committer.status().sessions, 1);
+    let mut rig = rig.restart();
+    assert_eq!(rig.committer.status().sessions, 1);
+    rig.clock.advance_s(50);
+    rig.step(&[]);
+    assert_eq!(rig.committer.status().sessions, 1, "a restart is no reason to forget a client");
+    assert_eq!(rig.data(2, 1, 0), acked_again(1));
+}
+
+#[test]
+fn credit_shrinks_with_the_queue_and_never_to_nothing() {
+    let mut rig = Rig::new();
+    let mut credit_at = |pressure| {
+        rig.committer.set_pressure(pressure);
+        let ping = encode(&Datagram::Ping(Ping { client: ClientId(1), epoch: Epoch::new(1).unwrap() }));
+        match codec::decode(&rig.step(&[(peer(1), ping)])[0].1).unwrap() {
+            Datagram::Ack(ack) => ack.credit,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!([0, 512, 768, 1024].map(&mut credit_at), [WINDOW, WINDOW, 57, 13]);
+    assert_eq!(rig.committer.status().sessions, 0, "a PING opens no session");
+}
+
+proptest::proptest! {
+    /// Whatever comes and whenever the server dies: what was acked is counted after a restart, and journaled once.
+    #[test]
+    fn nothing_acked_is_forgotten_and_nothing_is_journaled_twice(
+        steps in proptest::collection::vec((1u64..4, 1u64..60, 0u16..60, proptest::bool::ANY, 0u8..12), 1..120)
+    ) {
+        let mut rig = Rig::new();
+        let mut floors = std::collections::BTreeMap::<u64, u64>::new();
+        let mut counted = std::collections::BTreeSet::<(u64, u64)>::new();
+        for (client, seq, span, skip, what) in steps {
+            match what {
+                0 => rig = rig.restart(),
+                1 => { rig.clock.advance_s(2); rig.step(&[]); }
+                _ => {
+                    let span = span.min(u16::try_from(seq - 1).unwrap());
+                    let sent = rig.step(&[(peer(1), data(client, seq, span, skip))]);
+                    if let Reply::Ack { floor, bits, .. } = reply(&sent[0].1) {
+                        let before = floors.insert(client, floor).unwrap_or(0);
+                        proptest::prop_assert!(floor >= before, "the floor went back from {before} to {floor}");
+                        for &(_, seq) in counted.iter().filter(|(c, s)| *c == client && *s > floor && *s < floor + 65) {
+                            proptest::prop_assert!(bits.contains(&seq), "{seq} was acked before");
+                        }
+                        counted.extend(bits.into_iter().map(|seq| (client, seq)));
+                    }
+                }
+            }
+        }
+        let mut journaled = std::collections::BTreeSet::new();
+        let mut twice = None;
+        rig.disk.clone().open(&mut |_| {});
+        for block in crate::journal::ReadJournal::read(&rig.disk, Offset(0), usize::MAX).unwrap() {
+            for entry in block.entries().filter(|entry| entry.kind == EntryKind::Data) {
+                if !journaled.insert((entry.meta.session, entry.meta.seq)) {
+                    twice = Some(entry.meta);
+                }
+            }
+        }
+        proptest::prop_assert_eq!(twice, None);
+    }
+}

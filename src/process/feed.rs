@@ -1,0 +1,177 @@
+//! A lane's blocks, each once, in offset order, without a hole, from wherever they are: the channel or the journal.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, TryRecvError};
+
+use super::handler::{Record, records_of};
+use super::progress::Progress;
+use crate::journal::{Block, ReadJournal, StorageError};
+use crate::limits;
+use crate::types::{Lane, Offset};
+
+/// What an entry counts beside its payload towards the limits of batches and flushes, in bytes.
+const ENTRY_OVERHEAD_BYTES: usize = 48;
+
+pub(super) struct Feed {
+    lane: Lane,
+    progress: Arc<Progress>,
+    receiver: Receiver<Arc<Block>>,
+    journal: Arc<dyn ReadJournal>,
+    /// Blocks from the cursor on, without a hole.
+    queue: VecDeque<Arc<Block>>,
+    queue_bytes: usize,
+    /// The offset after the last block in the queue.
+    next: Offset,
+    /// Came through the channel, but blocks before it did not.
+    ahead: Option<Arc<Block>>,
+    /// The committer is gone.
+    closed: bool,
+}
+
+/// What a walk over the queue takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
+
+/// What a walk over the queue took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Taken {
+    /// The offset after the last entry that was looked at.
+    pub(super) end: Offset,
+    /// Bytes of all entries that were looked at, those of other lanes too.
+    pub(super) bytes: usize,
+}
+
+impl Feed {
+    pub(super) fn new(
+        lane: Lane,
+        progress: Arc<Progress>,
+        receiver: Receiver<Arc<Block>>,
+        journal: Arc<dyn ReadJournal>,
+    ) -> Self {
+        let next = progress.watermark(lane);
+        Self {
+            lane,
+            progress,
+            receiver,
+            journal,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            next,
+            ahead: None,
+            closed: false,
+        }
+    }
+
+    /// Fetches what there is, up to a bound. Returns how often it read from the journal.
+    ///
+    /// # Errors
+    /// The journal cannot be read, or does not hold what it committed. The server must stop: to go on would skip entries.
+    pub(super) fn fill(&mut self) -> Result<u64, StorageError> {
+        let mut reads = 0;
+        while self.queue_bytes < limits::LANE_QUEUE_BYTES {
+            // The channel is looked at before the mark of what was not sent: the committer sets the mark first and then
+            // looks at the channel, so that one of the two always sees the other (`Fanout::publish`).
+            let missing_until = match self.ahead.take().or_else(|| self.receive()) {
+                Some(block) if block.end() <= self.next => continue,
+                Some(block) if block.first() <= self.next => {
+                    self.push(block);
+                    continue;
+                }
+                Some(block) => {
+                    let first = block.first();
+                    self.ahead = Some(block);
+                    first
+                }
+                None => self.progress.unsent_end(self.lane),
+            };
+            if missing_until <= self.next {
+                break;
+            }
+            self.read(missing_until)?;
+            reads += 1;
+        }
+        Ok(reads)
+    }
+
+    /// Appends the lane's records from `from` on, whole entries only, until a limit is reached, or up to `until`.
+    pub(super) fn records<'q>(
+        &'q self,
+        lanes: u16,
+        from: Offset,
+        until: Option<Offset>,
+        limits: Limits,
+        records: &mut Vec<Record<'q>>,
+    ) -> Taken {
+        let mut taken = Taken { end: from, bytes: 0 };
+        for block in &self.queue {
+            for entry in block.entries_from(taken.end) {
+                let full = records.len() >= limits.records || taken.bytes >= limits.bytes;
+                if until.map_or(full, |until| entry.offset >= until) {
+                    return taken;
+                }
+                taken.end = entry.offset.plus(1);
+                taken.bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
+                if Lane::of(entry.meta.session, lanes) == self.lane {
+                    records.extend(records_of(&entry));
+                }
+            }
+        }
+        taken
+    }
+
+    /// Everything below is finished: forgets its blocks.
+    pub(super) fn release(&mut self, below: Offset) {
+        while self.queue.front().is_some_and(|block| block.end() <= below) {
+            self.queue_bytes -= self.queue.pop_front().map_or(0, |block| block.size());
+        }
+    }
+
+    /// The channel to wait on, `None` when nothing comes through it any more.
+    pub(super) fn channel(&self) -> Option<&Receiver<Arc<Block>>> {
+        (!self.closed).then_some(&self.receiver)
+    }
+
+    fn receive(&mut self) -> Option<Arc<Block>> {
+        match self.receiver.try_recv() {
+            Ok(block) => {
+                self.progress.received(self.lane, &block);
+                Some(block)
+            }
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                self.closed = true;
+                None
+            }
+        }
+    }
+
+    fn push(&mut self, block: Arc<Block>) {
+        self.next = block.end();
+        self.queue_bytes += block.size();
+        self.queue.push_back(block);
+    }
+
+    fn read(&mut self, missing_until: Offset) -> Result<(), StorageError> {
+        let from = self.next;
+        for block in self.journal.read(from, limits::LANE_READ_BYTES)? {
+            if block.first() > self.next {
+                break;
+            }
+            if block.end() > self.next {
+                self.push(block);
+            }
+        }
+        if self.next > from {
+            return Ok(());
+        }
+        Err(StorageError {
+            action: format!("reading entry {from} for lane {}", self.lane),
+            cause: format!("the journal does not hold it, though every entry below {missing_until} was committed"),
+        })
+    }
+}

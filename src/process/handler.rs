@@ -1,0 +1,295 @@
+//! What processes records: the [`Handler`] trait, and what goes in and comes out of it.
+
+use std::fmt;
+
+use duragram_proto::Seq;
+
+use crate::journal::{Entry, EntryKind, LaneMark};
+use crate::types::{Lane, Offset, SessionId};
+
+/// One application message, or the news that some were lost. Durable in the journal before a handler sees it.
+///
+/// (`offset`, `index`) names a record for ever: who stores it beside the effect gets each effect exactly once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record<'a> {
+    /// Of the entry that holds it.
+    pub offset: Offset,
+    /// Its place within the entry, from 0; above 0 only in batches.
+    pub index: u16,
+    /// Whose.
+    pub session: SessionId,
+    /// The number of its datagram within the session. Of a gap: its last seq.
+    pub seq: Seq,
+    /// The application's routing number.
+    pub channel: u16,
+    /// Arrival of its datagram, in microseconds since 1970.
+    pub received_unix_us: u64,
+    /// The message.
+    pub content: Content<'a>,
+}
+
+/// What a [`Record`] holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content<'a> {
+    /// A client's message.
+    Payload(&'a [u8]),
+    /// The client holds acks for these seqs, and this journal does not hold them: data was lost before it came here
+    /// (a lying disk, a restored backup).
+    Gap {
+        /// First seq that is missing.
+        from: Seq,
+        /// Last seq that is missing.
+        to: Seq,
+    },
+}
+
+/// The records of an entry, in order; of a gap, the news of it.
+pub(crate) fn records_of<'a>(entry: &Entry<'a>) -> impl Iterator<Item = Record<'a>> + use<'a> {
+    let (offset, meta) = (entry.offset, entry.meta);
+    let gap = match entry.kind {
+        EntryKind::Gap { from, to } => Some((0, Content::Gap { from, to })),
+        EntryKind::Data => None,
+    };
+    // A gap has no records. A datagram holds at most 32,753: two bytes each for the length, and 65,507 at most in all.
+    let payloads = (0..=u16::MAX).zip(entry.records().map(Content::Payload));
+    gap.into_iter().chain(payloads).map(move |(index, content)| Record {
+        offset,
+        index,
+        session: meta.session,
+        seq: meta.seq,
+        channel: meta.channel,
+        received_unix_us: meta.received_unix_us,
+        content,
+    })
+}
+
+/// Processes the records of one lane. Every lane has its own handler, which runs on the lane's thread.
+///
+/// # What a handler can rely on
+/// - Records come in offset order. While one of them waits for a retry, no record of a later call comes.
+/// - Every record comes at least once, however often the server is killed; normally exactly once.
+/// - [`flush`](Self::flush) is called only when each record that was presented is finished (done, or a dead letter), so
+///   the state it returns covers exactly the entries below the watermark that it is stored with.
+/// - A panic costs nothing but the record that causes it: the lane finds that record by presenting the records one by one,
+///   retries it as if [`Outcomes::retry`] had been called, and goes on. A handler that holds state must leave it valid when
+///   it panics.
+///
+/// # What is asked of it
+/// - A record answered *done* is either durable where it went, or is made durable by the next `flush` that succeeds.
+/// - To block is allowed: the journal absorbs what comes meanwhile, and no client notices.
+pub trait Handler: Send {
+    /// Processes `records`, never empty, and answers for each by its index in the slice.
+    ///
+    /// Records that get no answer are presented again; so it is fine to stop early. A handler to which order matters
+    /// stops at the first record that it cannot process.
+    fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes);
+
+    /// Makes everything answered *done* so far durable, and returns what the journal is to keep with the watermark.
+    ///
+    /// These bytes come back in [`LaneStart::mark`] after a restart. They are stored with the watermark in one write, so
+    /// they can name a position in the sink, or hold a small aggregate over exactly the entries below it.
+    ///
+    /// # Errors
+    /// The watermark stays where it is; nothing new is presented, and `flush` is called again after a while, as often as
+    /// it takes. The handler still owns what it has answered *done*: it is not presented again before a restart.
+    fn flush(&mut self) -> Result<Vec<u8>, HandlerError>;
+
+    /// The operator asks to open files anew (SIGHUP, after log rotation). A `flush` follows.
+    ///
+    /// # Errors
+    /// Logged; the handler goes on with what it had.
+    fn reopen(&mut self) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+/// Why a handler could not start, flush or reopen, for the operator to read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct HandlerError {
+    message: String,
+}
+
+impl HandlerError {
+    /// From any error or text.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string() }
+    }
+}
+
+/// What a lane knows when its handler is made.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneStart<'a> {
+    /// The lane.
+    pub lane: Lane,
+    /// Where each lane goes on, in lane order.
+    pub marks: &'a [LaneMark],
+    /// The journal's end. Entries from the lane's watermark up to here may have been presented before the restart.
+    pub durable_end: Offset,
+}
+
+impl<'a> LaneStart<'a> {
+    /// Where this lane goes on, and what its handler's last stored `flush` returned (empty at the very first start).
+    pub fn mark(&self) -> &'a LaneMark {
+        &self.marks[usize::from(self.lane.0)]
+    }
+
+    /// How many lanes there are.
+    pub fn lanes(&self) -> u16 {
+        u16::try_from(self.marks.len()).unwrap_or(u16::MAX)
+    }
+}
+
+/// Makes the lanes' handlers; called once for each lane, in lane order, before the first record.
+pub type HandlerFactory = Box<dyn FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send>;
+
+/// A handler's answers to one call of [`Handler::process`]. The last answer to a record counts.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    len: usize,
+    /// Empty until a record gets an answer of its own: [`done_all`](Self::done_all) alone touches nothing per record.
+    answers: Vec<Answer>,
+    rest_done: bool,
+    unavailable: Option<String>,
+}
+
+/// What a handler said of one record.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Answer {
+    /// Nothing: it is presented again.
+    #[default]
+    Unanswered,
+    /// Processed.
+    Done,
+    /// Not now, for this reason.
+    Retry(String),
+    /// Never, for this reason.
+    GiveUp(String),
+}
+
+impl Outcomes {
+    /// For `len` records, none answered. For tests of handlers; lanes make their own.
+    pub fn new(len: usize) -> Self {
+        Self { len, ..Self::default() }
+    }
+
+    /// The record is processed.
+    ///
+    /// # Panics
+    /// This and the other answers panic when `index` is not one of a record.
+    pub fn done(&mut self, index: usize) {
+        self.set(index, Answer::Done);
+    }
+
+    /// Every record is processed, except those with another answer.
+    pub fn done_all(&mut self) {
+        self.rest_done = true;
+    }
+
+    /// The record could not be processed now. It comes again after a delay that grows with each attempt; after the last
+    /// attempt that [`RetryPolicy`](super::RetryPolicy) allows it becomes a dead letter.
+    ///
+    /// For what may be this record's fault. When the sink as a whole does not answer, use [`unavailable`](Self::unavailable).
+    pub fn retry(&mut self, index: usize, reason: impl Into<String>) {
+        self.set(index, Answer::Retry(reason.into()));
+    }
+
+    /// The record cannot ever be processed: it becomes a dead letter at once.
+    pub fn give_up(&mut self, index: usize, reason: impl Into<String>) {
+        self.set(index, Answer::GiveUp(reason.into()));
+    }
+
+    /// What the handler writes to is away. Records without an answer come again after a delay, as often as it takes: an
+    /// outage makes no dead letters.
+    pub fn unavailable(&mut self, reason: impl Into<String>) {
+        self.unavailable = Some(reason.into());
+    }
+
+    /// What was answered for the record.
+    pub fn answer(&self, index: usize) -> &Answer {
+        match self.answers.get(index).unwrap_or(&Answer::Unanswered) {
+            Answer::Unanswered if self.rest_done => &Answer::Done,
+            answer => answer,
+        }
+    }
+
+    /// The reason given to [`unavailable`](Self::unavailable).
+    pub fn unavailable_reason(&self) -> Option<&str> {
+        self.unavailable.as_deref()
+    }
+
+    /// Whether each record is done; costs nothing when [`done_all`](Self::done_all) was the only answer.
+    pub(super) fn all_done(&self) -> bool {
+        let done = |answer: &Answer| *answer == Answer::Done || (self.rest_done && *answer == Answer::Unanswered);
+        if self.answers.is_empty() { self.rest_done } else { self.answers.iter().all(done) }
+    }
+
+    /// Whether nothing at all was answered.
+    pub(super) fn is_silent(&self) -> bool {
+        self.unavailable.is_none() && !self.rest_done && self.answers.iter().all(|answer| *answer == Answer::Unanswered)
+    }
+
+    /// Takes [`done_all`](Self::done_all) back; answers of their own stand.
+    pub(super) fn withdraw_done_all(&mut self) {
+        self.rest_done = false;
+    }
+
+    /// Makes this ready for the next call, keeping the memory.
+    pub(super) fn reset(&mut self, len: usize) {
+        self.len = len;
+        self.answers.clear();
+        self.rest_done = false;
+        self.unavailable = None;
+    }
+
+    fn set(&mut self, index: usize, answer: Answer) {
+        assert!(index < self.len, "answer for record {index} of {}", self.len);
+        if self.answers.is_empty() {
+            self.answers.resize(self.len, Answer::Unanswered);
+        }
+        self.answers[index] = answer;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_its_own_stands_beside_done_all_in_either_order() {
+        for first in [true, false] {
+            let mut outcomes = Outcomes::new(3);
+            if first {
+                outcomes.done_all();
+            }
+            outcomes.retry(1, "busy");
+            if !first {
+                outcomes.done_all();
+            }
+            assert_eq!(outcomes.answer(0), &Answer::Done);
+            assert_eq!(outcomes.answer(1), &Answer::Retry("busy".into()));
+            assert_eq!(outcomes.answer(2), &Answer::Done);
+            assert!(!outcomes.all_done());
+            outcomes.done(1);
+            assert!(outcomes.all_done());
+        }
+    }
+
+    #[test]
+    fn no_answer_survives_a_reset() {
+        let mut outcomes = Outcomes::new(2);
+        outcomes.done_all();
+        outcomes.give_up(0, "broken");
+        outcomes.unavailable("gone");
+        outcomes.reset(1);
+        assert_eq!(outcomes.answer(0), &Answer::Unanswered);
+        assert_eq!(outcomes.unavailable_reason(), None);
+        assert!(!outcomes.all_done());
+    }
+
+    #[test]
+    #[should_panic(expected = "answer for record 2 of 2")]
+    fn an_answer_for_a_record_that_is_not_there_panics() {
+        Outcomes::new(2).done(2);
+    }
+}

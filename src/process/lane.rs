@@ -1,0 +1,374 @@
+//! A lane: takes its sessions' entries in order, presents them to its handler, and moves its watermark.
+//!
+//! Invariants:
+//! - Entries are presented in offset order, each batch only when the one before is finished.
+//! - The watermark moves only after a flush that succeeded while no batch was open. So with the watermark is stored the
+//!   sink state that covers exactly the entries below it.
+//! - What a lane holds in memory is bounded: fetched blocks (`feed`), one batch, and what its handler has not flushed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+
+use super::dead;
+use super::feed::{Feed, Limits};
+use super::handler::{Handler, HandlerError, Record};
+use super::present::{Open, Presenter};
+use super::progress::Progress;
+use super::retry::RetryPolicy;
+use crate::journal::{Block, DeadLetter, DeadLetters, ReadJournal, StorageError};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::types::{Lane, Now, Offset};
+
+/// How lanes batch, flush and retry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneConfig {
+    /// When a record that failed is presented again, and when no more. Its delays also space the tries of a sink that is away.
+    pub retry: RetryPolicy,
+    /// A call of a handler gets no further entry from this many records on. An entry is never split.
+    pub batch_records_max: usize,
+    /// The same in bytes of the entries.
+    pub batch_bytes_max: usize,
+    /// A handler is flushed from this many records on.
+    pub flush_records_max: usize,
+    /// A handler is flushed after this many bytes of entries, other lanes' included: the journal is trimmed behind the flush.
+    pub flush_bytes_max: usize,
+    /// A record waits for its flush no longer than this (and the batch that is at work).
+    pub flush_interval: Duration,
+}
+
+impl Default for LaneConfig {
+    fn default() -> Self {
+        Self {
+            retry: RetryPolicy::default(),
+            batch_records_max: limits::LANE_BATCH_RECORDS,
+            batch_bytes_max: limits::LANE_BATCH_BYTES,
+            flush_records_max: limits::LANE_FLUSH_RECORDS,
+            flush_bytes_max: limits::LANE_FLUSH_BYTES,
+            flush_interval: Duration::from_millis(50),
+        }
+    }
+}
+
+/// What the rest of the server may ask of a lane.
+#[derive(Debug)]
+pub(super) enum LaneCommand {
+    /// Open files anew.
+    Reopen,
+    /// Present a dead letter once more; delete it when that is done, durably.
+    RetryDead { letter: DeadLetter, reply: Sender<Result<(), String>> },
+    /// Process what is durable, until this time of the monotonic clock at the latest, and end.
+    Drain { deadline_mono_us: u64 },
+}
+
+/// What a step did.
+#[derive(Debug)]
+pub enum LaneStep {
+    /// Something; the next step may find more.
+    Worked,
+    /// Nothing is there. Step again when a block or a command comes, or at this time of the monotonic clock.
+    Idle {
+        /// In microseconds; `None`: not by time.
+        until_us: Option<u64>,
+    },
+    /// A retry is not due. Step again at this time of the monotonic clock, in microseconds, or when a command comes;
+    /// blocks wait.
+    RetryAt(u64),
+    /// The lane has ended because it was asked to.
+    Finished {
+        /// Whether it had processed all that was durable.
+        drained: bool,
+    },
+    /// The journal or the dead letters failed. Nothing was skipped; the server must stop.
+    Failed(StorageError),
+}
+
+/// What a lane needs beside its handler.
+#[derive(Clone)]
+pub struct LaneParts {
+    /// Shared with the committer.
+    pub progress: Arc<Progress>,
+    /// For what does not come through the channel.
+    pub journal: Arc<dyn ReadJournal>,
+    /// For records that are given up.
+    pub dead: Arc<dyn DeadLetters>,
+    /// Where to count.
+    pub metrics: Metrics,
+    /// Batches, flushes, retries.
+    pub config: LaneConfig,
+    /// Of the jitter.
+    pub seed: u64,
+}
+
+/// One lane, without its thread: whoever has a clock can drive it by [`step`](Self::step).
+pub struct LaneWorker {
+    lane: Lane,
+    lanes: u16,
+    config: LaneConfig,
+    progress: Arc<Progress>,
+    feed: Feed,
+    presenter: Presenter,
+    commands: Receiver<LaneCommand>,
+    metrics: Metrics,
+    /// Every entry of the lane below is finished.
+    cursor: Offset,
+    /// The end of the batch that is being presented; some of it is `open`.
+    batch_end: Option<Offset>,
+    open: Open,
+    unflushed: Unflushed,
+    drain_by_us: Option<u64>,
+    /// Memory for the next batch.
+    spare: Vec<Record<'static>>,
+}
+
+/// What was finished since the last flush.
+#[derive(Debug, Default)]
+struct Unflushed {
+    records: usize,
+    bytes: usize,
+    /// When the first of the records was presented.
+    since_us: u64,
+}
+
+impl Drop for LaneWorker {
+    /// A channel keeps what was sent when its receiver goes: whoever waits for an answer would wait for ever.
+    fn drop(&mut self) {
+        self.commands.try_iter().for_each(drop);
+    }
+}
+
+impl fmt::Debug for LaneWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LaneWorker({} of {}, at {})", self.lane, self.lanes, self.cursor)
+    }
+}
+
+impl LaneWorker {
+    /// A lane at its watermark.
+    ///
+    /// # Errors
+    /// The handler's first flush failed.
+    pub(super) fn new(
+        lane: Lane,
+        parts: &LaneParts,
+        blocks: Receiver<Arc<Block>>,
+        commands: Receiver<LaneCommand>,
+        handler: Box<dyn Handler>,
+    ) -> Result<Self, HandlerError> {
+        let progress = &parts.progress;
+        let rng = SmallRng::seed_from_u64(parts.seed.wrapping_add(lane.0.into()));
+        let mut presenter =
+            Presenter::new(lane, handler, Arc::clone(&parts.dead), parts.config.retry, rng, &parts.metrics);
+        // The first checkpoint is to know each lane's sink, also of a lane to which nothing ever comes.
+        let sink_state = presenter.flush(Now::default())?;
+        let cursor = progress.watermark(lane);
+        progress.set_mark(lane, cursor, Some(sink_state));
+        Ok(Self {
+            lane,
+            lanes: progress.lanes(),
+            config: parts.config,
+            progress: Arc::clone(progress),
+            feed: Feed::new(lane, Arc::clone(progress), blocks, Arc::clone(&parts.journal)),
+            presenter,
+            commands,
+            metrics: parts.metrics.clone(),
+            cursor,
+            batch_end: None,
+            open: Open::default(),
+            unflushed: Unflushed::default(),
+            drain_by_us: None,
+            spare: Vec::new(),
+        })
+    }
+
+    /// The lane's number.
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Does one thing: obeys commands, and then presents a batch, or flushes, or finds that there is nothing to do.
+    pub fn step(&mut self, now: Now) -> LaneStep {
+        let step = self.obey(now).and_then(|()| self.work(now));
+        match (step.unwrap_or_else(LaneStep::Failed), self.drain_by_us) {
+            (LaneStep::RetryAt(at), Some(deadline)) => LaneStep::RetryAt(at.min(deadline)),
+            (step, _) => step,
+        }
+    }
+
+    fn work(&mut self, now: Now) -> Result<LaneStep, StorageError> {
+        if self.drain_by_us.is_some_and(|deadline| now.mono_us >= deadline) {
+            self.flush(now);
+            return Ok(LaneStep::Finished { drained: self.watermark_is_at_the_end() });
+        }
+        if let Some(at) = self.presenter.flush_due(now) {
+            return Ok(LaneStep::RetryAt(at));
+        }
+        if let Some(end) = self.batch_end {
+            if self.open.due_us > now.mono_us {
+                return Ok(LaneStep::RetryAt(self.open.due_us));
+            }
+            self.present(now, end)?;
+            return Ok(LaneStep::Worked);
+        }
+        // After a flush that failed the handler gets nothing new: what it holds stays bounded.
+        if self.presenter.flush_failed() || self.is_flush_due(now) {
+            self.flush(now);
+            return Ok(LaneStep::Worked);
+        }
+        let reads = self.feed.fill()?;
+        self.metrics.lane_journal_reads.inc_by(reads);
+        if self.take_batch(now)? {
+            return Ok(LaneStep::Worked);
+        }
+        if self.unflushed.records > 0 && self.drain_by_us.is_none() {
+            return Ok(LaneStep::Idle { until_us: Some(self.flush_at_us()) });
+        }
+        if self.drain_by_us.is_none() {
+            return Ok(LaneStep::Idle { until_us: None });
+        }
+        if self.unflushed.records > 0 {
+            self.flush(now);
+            return Ok(LaneStep::Worked);
+        }
+        Ok(LaneStep::Finished { drained: self.watermark_is_at_the_end() })
+    }
+
+    /// Takes the next batch and presents it; returns whether there was an entry of any lane.
+    fn take_batch(&mut self, now: Now) -> Result<bool, StorageError> {
+        let mut records = recycle(std::mem::take(&mut self.spare));
+        let limits = Limits { records: self.config.batch_records_max, bytes: self.config.batch_bytes_max };
+        let taken = self.feed.records(self.lanes, self.cursor, None, limits, &mut records);
+        if taken.end == self.cursor {
+            self.spare = recycle(records);
+            return Ok(false);
+        }
+        if !records.is_empty() {
+            if self.unflushed.records == 0 {
+                self.unflushed.since_us = now.mono_us;
+            }
+            self.unflushed.records += records.len();
+            self.open.reset(records.len());
+            self.batch_end = Some(taken.end);
+            self.presenter.present(now, &records, &mut self.open)?;
+        }
+        self.unflushed.bytes += taken.bytes;
+        self.spare = recycle(records);
+        if self.open.records.is_empty() {
+            self.finish_batch(taken.end);
+        }
+        Ok(true)
+    }
+
+    /// Presents what is left of the batch that ends at `end`.
+    fn present(&mut self, now: Now, end: Offset) -> Result<(), StorageError> {
+        let mut records = recycle(std::mem::take(&mut self.spare));
+        let no_limits = Limits { records: usize::MAX, bytes: usize::MAX };
+        self.feed.records(self.lanes, self.cursor, Some(end), no_limits, &mut records);
+        self.presenter.present(now, &records, &mut self.open)?;
+        self.spare = recycle(records);
+        if self.open.records.is_empty() {
+            self.finish_batch(end);
+        }
+        Ok(())
+    }
+
+    fn finish_batch(&mut self, end: Offset) {
+        self.batch_end = None;
+        self.cursor = end;
+        self.feed.release(end);
+        if self.unflushed.records == 0 {
+            // All of it was other lanes': the handler's state covers it as it is.
+            self.unflushed.bytes = 0;
+            self.progress.set_mark(self.lane, end, None);
+        }
+    }
+
+    fn is_flush_due(&self, now: Now) -> bool {
+        let unflushed = &self.unflushed;
+        unflushed.records > 0
+            && (unflushed.records >= self.config.flush_records_max
+                || unflushed.bytes >= self.config.flush_bytes_max
+                || now.mono_us >= self.flush_at_us())
+    }
+
+    fn flush_at_us(&self) -> u64 {
+        let interval_us = u64::try_from(self.config.flush_interval.as_micros()).unwrap_or(u64::MAX);
+        self.unflushed.since_us.saturating_add(interval_us)
+    }
+
+    /// Flushes. What fails is logged, counted and tried again by a later step.
+    fn flush(&mut self, now: Now) {
+        drop(self.try_flush(now));
+    }
+
+    /// Flushes, and moves the watermark where no batch is open.
+    fn try_flush(&mut self, now: Now) -> Result<(), HandlerError> {
+        let sink_state = self.presenter.flush(now)?;
+        if self.batch_end.is_none() {
+            self.unflushed = Unflushed::default();
+            self.progress.set_mark(self.lane, self.cursor, Some(sink_state));
+        }
+        Ok(())
+    }
+
+    fn watermark_is_at_the_end(&self) -> bool {
+        self.progress.watermark(self.lane) >= self.progress.durable_end()
+    }
+
+    fn obey(&mut self, now: Now) -> Result<(), StorageError> {
+        loop {
+            match self.commands.try_recv() {
+                Ok(LaneCommand::Reopen) => {
+                    self.presenter.reopen();
+                    // Before the watermark names the new file, a crash would find the records in the old one only.
+                    if self.try_flush(now).is_ok() {
+                        self.progress.request_checkpoint();
+                    }
+                }
+                Ok(LaneCommand::RetryDead { letter, reply }) => {
+                    let outcome = self.retry_dead(&letter, now)?;
+                    // Who asked may have gone away meanwhile.
+                    drop(reply.try_send(outcome));
+                }
+                Ok(LaneCommand::Drain { deadline_mono_us }) => self.drain_by_us = Some(deadline_mono_us),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => {
+                    // Nobody is left who could ask for an end.
+                    self.drain_by_us.get_or_insert(now.mono_us);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The inner error is the handler's, the outer one the store's.
+    fn retry_dead(&mut self, letter: &DeadLetter, now: Now) -> Result<Result<(), String>, StorageError> {
+        let presented = self.presenter.present_again(&dead::record(letter));
+        let durable = presented.and_then(|()| self.try_flush(now).map_err(|error| error.to_string()));
+        if durable.is_ok() {
+            self.presenter.dead.delete(letter.id)?;
+        }
+        Ok(durable)
+    }
+
+    /// The channels to wait on after a step that returned [`LaneStep::Idle`]: blocks, unless none can come, and commands.
+    pub(super) fn channels(&self) -> (Option<&Receiver<Arc<Block>>>, &Receiver<LaneCommand>) {
+        (self.feed.channel(), &self.commands)
+    }
+}
+
+/// An empty vector with the memory of another: the records borrow from blocks that are gone by the next batch.
+fn recycle<'a>(mut records: Vec<Record<'_>>) -> Vec<Record<'a>> {
+    records.clear();
+    // The standard library collects in place here, since source and target have one layout; it would be correct without.
+    records.into_iter().map(|_| unreachable!("the vector is empty")).collect()
+}
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;

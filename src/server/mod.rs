@@ -1,0 +1,458 @@
+//! The server as a whole: the one place that wires concrete types together and starts threads.
+//!
+//! [`run`] is `duragram serve`. To embed the server with a [`Handler`](crate::process::Handler) of your own, use
+//! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
+
+mod state;
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver as Events, Sender as EventSender, bounded, never, select};
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{Admin, AdminState, Phase};
+use crate::config::{self, Config};
+use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
+use crate::journal::rocks::{RocksJournal, RocksOptions};
+use crate::journal::{Damage, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError};
+use crate::metrics::Metrics;
+use crate::net::{self, Admission, ChannelSet, Receiver, Sender};
+use crate::process::sink::{self, SinkSpecError};
+use crate::process::{
+    Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
+    Progress, RetryPolicy, spawn_lanes,
+};
+use crate::server::state::ServerState;
+use crate::types::{Clock, SystemClock};
+
+/// Where the server can be reached, with real ports.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ready {
+    /// UDP addresses, in the order of the configuration.
+    pub udp: Vec<SocketAddr>,
+    /// The admin interface's address; `None` when it is off.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Why the server could not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// A sink's specification is not understood.
+    #[error(transparent)]
+    SinkSpec(#[from] SinkSpecError),
+    /// An address is in use, or not this machine's.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data directory was not opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A handler could not be made, such as a sink that cannot be opened.
+    #[error("cannot start processing: {0}")]
+    Handler(#[from] HandlerError),
+    /// The storage failed. Nothing was acked that is not on disk.
+    #[error("storage failed: {0}")]
+    Storage(#[from] StorageError),
+    /// The system refused something else.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+impl Error {
+    /// The process's exit code for this error, as `duragram --help` lists them.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::SinkSpec(_) => 2,
+            Self::Open(OpenError::Damaged(_)) => 3,
+            Self::Open(OpenError::Storage { .. }) | Self::Storage(_) => 4,
+            Self::Open(_) | Self::Bind { .. } | Self::Handler(_) | Self::System(_) => 1,
+        }
+    }
+}
+
+impl From<IngestError> for Error {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::Storage(error) => Self::Storage(error),
+            IngestError::Socket(error) => Self::System(error),
+            panicked @ IngestError::Panicked(_) => Self::System(io::Error::other(panicked)),
+        }
+    }
+}
+
+/// Runs a server with the configured sinks until SIGTERM, SIGINT or an error; SIGHUP reopens the sinks' files. `ready` is
+/// called when datagrams are accepted.
+///
+/// After `Ok` everything acked is on disk, and so is how far processing has come.
+pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
+    let handlers = sink::factory(&config.sink)?;
+    run_with(config, handlers, ready)
+}
+
+/// The same with handlers of your own; `config.sink` is not looked at.
+pub fn run_with(
+    config: Config,
+    handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), Error> {
+    let server = Server::start(config, handlers)?;
+    forward_signals(server.handle())?;
+    ready(server.ready());
+    server.wait()
+}
+
+/// A running server.
+pub struct Server {
+    ready: Ready,
+    state: Arc<ServerState>,
+    clock: SystemClock,
+    drain_timeout: Duration,
+    ingest: Ingest<RocksJournal, Sender, LaneLink>,
+    ingest_ended: Events<Never>,
+    lanes: LaneControl,
+    lane_ends: Events<LaneEnd>,
+    events: Events<Event>,
+    handle: ServerHandle,
+    admin: Option<Admin>,
+}
+
+/// Tells a running server to stop or to reopen files. Cheap to clone; without effect when the server has ended.
+#[derive(Clone, Debug)]
+pub struct ServerHandle(EventSender<Event>);
+
+#[derive(Debug)]
+enum Event {
+    Stop,
+    Reopen,
+}
+
+/// Requests that may wait for the server's main thread.
+const EVENTS_MAX: usize = 16;
+
+impl ServerHandle {
+    /// Stops the server in good order: what was received is committed and acked, the lanes get `drain_timeout` to go on.
+    /// A second call ends the wait for the lanes.
+    pub fn stop(&self) {
+        // With that many requests waiting, the server is stopping already or does so soon.
+        drop(self.0.try_send(Event::Stop));
+    }
+
+    /// Lets every handler open its files anew.
+    pub fn reopen(&self) {
+        drop(self.0.try_send(Event::Reopen));
+    }
+}
+
+impl Server {
+    /// Opens the journal, recovers, and starts serving. On error nothing runs any more; the data directory is as
+    /// [`OpenError`] says.
+    pub fn start(
+        config: Config,
+        handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let mut handlers: HandlerFactory = Box::new(handlers);
+        config.validate()?;
+        let clock = SystemClock::start();
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+
+        // The sockets come first: a port in use is known before anything is written, and what is sent while the journal
+        // is being read waits in the kernel.
+        let (sockets, udp) = bind(&config)?;
+        let (opened, recovered) = open_journal(&config)?;
+        let (end, low) = (opened.end, opened.low);
+        tracing::info!(
+            %low, %end, checkpoint = %opened.checkpoint_at, sessions = recovered.sessions.len(),
+            seconds = clock.now().mono_us as f64 / 1e6, "journal recovered",
+        );
+
+        let marks = Progress::marks_for(&opened.lanes, config.lanes);
+        let progress = Progress::new(end, marks, &metrics);
+        let parts = LaneParts {
+            progress: Arc::clone(&progress),
+            journal: Arc::clone(&opened.reader),
+            dead: Arc::clone(&opened.dead),
+            metrics: metrics.clone(),
+            config: LaneConfig { retry: retry_policy(&config), ..LaneConfig::default() },
+            seed: rand::random(),
+        };
+        let Lanes { workers, fanout, control: lanes } = Lanes::build(&parts, &mut handlers)?;
+
+        let sender = Sender::new(&sockets, metrics.clone())?;
+        let committer = Committer::new(
+            committer_config(&config),
+            recovered,
+            opened.journal,
+            sender,
+            LaneLink { fanout, progress: Arc::clone(&progress) },
+            metrics.clone(),
+        );
+        let admission = admission(&config);
+        let receivers =
+            (0..).zip(sockets).map(|(index, socket)| Receiver::new(socket, index, admission.clone())).collect();
+
+        let (events_in, events) = bounded(EVENTS_MAX);
+        let handle = ServerHandle(events_in);
+        let lane_ends = spawn_lanes(workers, clock)?;
+        let (ingest, ingest_ended) = ingest::spawn(receivers, committer, threading(&config), clock, metrics)?;
+
+        let state = Arc::new(ServerState::new(
+            udp.clone(),
+            registry,
+            ingest.status(),
+            progress,
+            opened.reader,
+            opened.dead,
+            lanes.clone(),
+        ));
+        let mut server = Self {
+            ready: Ready { udp, admin: None },
+            state,
+            clock,
+            drain_timeout: config.drain_timeout,
+            ingest,
+            ingest_ended,
+            lanes,
+            lane_ends,
+            events,
+            handle,
+            admin: None,
+        };
+        if let Some(address) = config.admin {
+            let state: Arc<dyn AdminState> = Arc::clone(&server.state) as Arc<dyn AdminState>;
+            match Admin::start(address, &config, state) {
+                Ok(admin) => {
+                    server.ready.admin = Some(admin.address());
+                    server.admin = Some(admin);
+                }
+                Err(source) => {
+                    server.handle.stop();
+                    server.wait()?;
+                    return Err(Error::Bind { address, source });
+                }
+            }
+        }
+        tracing::info!(udp = ?server.ready.udp, admin = ?server.ready.admin, "serving");
+        Ok(server)
+    }
+
+    /// Where it can be reached.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// For stopping it from elsewhere.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Serves until [`ServerHandle::stop`] is called or something fails, then stops in good order: what is in hand is
+    /// committed and acked, the lanes may go on until the deadline, and a checkpoint is written.
+    pub fn wait(self) -> Result<(), Error> {
+        let served = self.serve();
+        let Self { state, clock, drain_timeout, ingest, lanes, lane_ends, events, admin, .. } = self;
+        state.set_phase(Phase::Draining);
+        tracing::info!("stopping: committing what was received");
+        let stopped = ingest.stop();
+        let result = served.and_then(|()| {
+            let mut committer = stopped?;
+            tracing::info!(end = %state.end(), "draining the lanes");
+            drain(&lanes, &lane_ends, &events, clock, drain_timeout)?;
+            committer.shut_down(&clock)?;
+            Ok(())
+        });
+        if let Err(error) = &result {
+            state.fail(error);
+        }
+        drop(admin);
+        result
+    }
+
+    /// Until someone says stop, or a part ends by itself.
+    fn serve(&self) -> Result<(), Error> {
+        loop {
+            select! {
+                recv(self.events) -> event => match event {
+                    Ok(Event::Reopen) => self.lanes.reopen(),
+                    Ok(Event::Stop) | Err(_) => return Ok(()),
+                },
+                // Stopping it, which comes next, gives its error.
+                recv(self.ingest_ended) -> _ => return Ok(()),
+                recv(self.lane_ends) -> end => match end {
+                    Ok(LaneEnd { drained: Err(error), .. }) => return Err(error.into()),
+                    Ok(_) | Err(_) => return Err(io::Error::other("a lane ended by itself").into()),
+                },
+            }
+        }
+    }
+}
+
+/// Lets the lanes process what is durable, until the deadline or a second request to stop.
+fn drain(
+    lanes: &LaneControl,
+    ends: &Events<LaneEnd>,
+    events: &Events<Event>,
+    clock: SystemClock,
+    timeout: Duration,
+) -> Result<(), StorageError> {
+    let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+    lanes.drain(clock.now().mono_us.saturating_add(timeout_us));
+    // A lane looks at its deadline between two calls of its handler; one that hangs is left behind.
+    let patience = crossbeam_channel::after(timeout + Duration::from_secs(1));
+    let mut second = events.clone();
+    loop {
+        select! {
+            recv(ends) -> end => match end {
+                Ok(LaneEnd { lane, drained }) => {
+                    if !drained? {
+                        tracing::warn!(%lane, "stopped before all was processed; the rest follows after the next start");
+                    }
+                }
+                // All have ended.
+                Err(_) => break,
+            },
+            recv(second) -> event => match event {
+                Ok(Event::Stop) => {
+                    tracing::warn!("told to stop again: not waiting for the lanes");
+                    break;
+                }
+                Ok(_) => {}
+                Err(_) => second = never(),
+            },
+            recv(patience) -> _ => {
+                tracing::warn!("lanes are still busy at the deadline; what they have not finished follows after the next start");
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT stop the server, SIGHUP reopens files. A thread of its own, so that a server that is embedded
+/// keeps its signals to itself.
+fn forward_signals(server: ServerHandle) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut term, mut int, mut hup) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    Some(()) = term.recv() => server.stop(),
+                    Some(()) = int.recv() => server.stop(),
+                    Some(()) = hup.recv() => server.reopen(),
+                    else => return,
+                }
+            }
+        });
+    })?;
+    Ok(())
+}
+
+fn bind(config: &Config) -> Result<(Vec<UdpSocket>, Vec<SocketAddr>), Error> {
+    let mut sockets = Vec::new();
+    let mut addresses = Vec::new();
+    for &address in &config.listen {
+        let bound = net::bind(address, config.receivers, config.receive_buffer_bytes)
+            .map_err(|source| Error::Bind { address, source })?;
+        // The kernel counts its own overhead too and reports twice what was asked for.
+        if bound.receive_buffer_bytes / 2 < config.receive_buffer_bytes {
+            tracing::warn!(
+                asked = config.receive_buffer_bytes,
+                granted = bound.receive_buffer_bytes / 2,
+                "the kernel grants a smaller receive buffer; raise net.core.rmem_max if kernel drops are counted",
+            );
+        }
+        sockets.extend(bound.sockets);
+        addresses.push(bound.addr);
+    }
+    Ok((sockets, addresses))
+}
+
+fn open_journal(config: &Config) -> Result<(Opened<RocksJournal>, ingest::Recovered), Error> {
+    let options = RocksOptions { accept_loss: config.accept_loss, ..RocksOptions::default() };
+    let mut recovery = Recovery::new(config.sessions_max);
+    let opened = RocksJournal::open(&config.data, &options, &mut |replay| recovery.apply(replay))?;
+    for damage in &opened.given_up {
+        tracing::error!(%damage, "acked data was given up, as --accept-loss says");
+    }
+    let recovered = recovery.finish(&opened).map_err(|session| {
+        OpenError::Damaged(Damage {
+            place: DamagePlace::Database,
+            problem: format!("the record of session {session} is one that no session can have made"),
+            files: Vec::new(),
+        })
+    })?;
+    Ok((opened, recovered))
+}
+
+fn admission(config: &Config) -> Admission {
+    let ranges = config.channels.ranges();
+    let channels = (!ranges.is_empty()).then(|| ChannelSet::of(ranges.iter().cloned().flatten()));
+    Admission { datagram_bytes_max: config.datagram_bytes_max, channels }
+}
+
+fn committer_config(config: &Config) -> CommitterConfig {
+    CommitterConfig {
+        window: config.window,
+        commit_bytes_max: config.commit_bytes_max,
+        checkpoint_bytes: config.checkpoint_bytes,
+        checkpoint_interval_us: u64::try_from(config.checkpoint_interval.as_micros()).unwrap_or(u64::MAX),
+        retain_bytes: config.retain_bytes,
+        reserve_bytes: config.reserve_bytes,
+        session_ttl_s: config.session_ttl.as_secs(),
+    }
+}
+
+fn retry_policy(config: &Config) -> RetryPolicy {
+    let config::Retry { attempts_max, first_delay, longest_delay } = config.retry;
+    RetryPolicy { attempts_max, first_delay, longest_delay }
+}
+
+/// The one place where the default is chosen.
+fn threading(config: &Config) -> Threading {
+    match config.threading {
+        config::Threading::Single => Threading::Single,
+        config::Threading::Pipeline => Threading::Pipeline,
+        config::Threading::Auto => {
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            if config.receivers > 1 || cores > 4 { Threading::Pipeline } else { Threading::Single }
+        }
+    }
+}
+
+/// The committer's view of the lanes.
+struct LaneLink {
+    fanout: Fanout,
+    progress: Arc<Progress>,
+}
+
+impl Downstream for LaneLink {
+    fn committed(&mut self, receipt: &Durable) {
+        if let Some(block) = receipt.block() {
+            self.fanout.publish(block);
+        }
+    }
+
+    fn marks(&self) -> Vec<LaneMark> {
+        self.progress.marks()
+    }
+
+    fn take_checkpoint_request(&self) -> bool {
+        self.progress.take_checkpoint_request()
+    }
+}

@@ -1,0 +1,125 @@
+//! What the admin interface sees of the server.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus_client::registry::Registry;
+
+use crate::admin::{AdminState, LaneStatus, Offsets, Phase, Retried, Status};
+use crate::ingest::StatusReader;
+use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
+use crate::process::{LaneControl, Progress};
+use crate::server::Error;
+use crate::types::{Lane, Offset};
+
+/// How long an operator who retries a dead letter waits for the handler.
+const RETRY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Handles on the running parts.
+pub(super) struct ServerState {
+    phase: Mutex<(Phase, Option<String>)>,
+    started: Instant,
+    udp: Vec<SocketAddr>,
+    registry: Registry,
+    ingest: StatusReader,
+    progress: Arc<Progress>,
+    reader: Arc<dyn ReadJournal>,
+    dead: Arc<dyn DeadLetters>,
+    lanes: LaneControl,
+}
+
+impl ServerState {
+    pub(super) fn new(
+        udp: Vec<SocketAddr>,
+        registry: Registry,
+        ingest: StatusReader,
+        progress: Arc<Progress>,
+        reader: Arc<dyn ReadJournal>,
+        dead: Arc<dyn DeadLetters>,
+        lanes: LaneControl,
+    ) -> Self {
+        let phase = Mutex::new((Phase::Running, None));
+        Self { phase, started: Instant::now(), udp, registry, ingest, progress, reader, dead, lanes }
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner).0 = phase;
+    }
+
+    pub(super) fn fail(&self, error: &Error) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = (Phase::Failed, Some(error.to_string()));
+    }
+
+    fn phase(&self) -> Phase {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl AdminState for ServerState {
+    fn failure(&self) -> Option<String> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        match self.phase() {
+            Phase::Running => {}
+            Phase::Recovering => reasons.push("recovering".to_owned()),
+            Phase::Draining => reasons.push("draining".to_owned()),
+            Phase::Failed => reasons.push("failed".to_owned()),
+        }
+        if self.ingest.read().storage_short {
+            reasons.push("free space is below reserve_bytes".to_owned());
+        }
+        reasons
+    }
+
+    fn status(&self) -> Status {
+        let ingest = self.ingest.read();
+        let end = self.progress.durable_end();
+        let lane = |lane: u16| {
+            let watermark = self.progress.watermark(Lane(lane));
+            LaneStatus { lane, watermark: watermark.0, lag: end.since(watermark) }
+        };
+        Status {
+            phase: self.phase(),
+            uptime_s: self.started.elapsed().as_secs(),
+            udp: self.udp.clone(),
+            sessions: ingest.sessions as u64,
+            offsets: Offsets { low: self.progress.lowest_watermark().0, checkpoint: ingest.checkpoint.0, end: end.0 },
+            lanes: (0..self.progress.lanes()).map(lane).collect(),
+            backlog_bytes: ingest.backlog_bytes,
+            free_bytes: ingest.free_bytes,
+            dead_letters: self.dead.count(),
+        }
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn journal(&self) -> &dyn ReadJournal {
+        &*self.reader
+    }
+
+    fn end(&self) -> Offset {
+        self.progress.durable_end()
+    }
+
+    fn dead_letters(&self) -> &dyn DeadLetters {
+        &*self.dead
+    }
+
+    fn retry_dead(&self, letter: DeadLetter) -> Retried {
+        let answer = match self.lanes.retry_dead(letter) {
+            Ok(answer) => answer,
+            Err(busy) => return Retried::Unanswered(busy.to_string()),
+        };
+        match answer.recv_timeout(RETRY_PATIENCE) {
+            Ok(Ok(())) => Retried::Done,
+            Ok(Err(reason)) => Retried::Failed(reason),
+            Err(error) => Retried::Unanswered(error.to_string()),
+        }
+    }
+}

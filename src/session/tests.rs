@@ -1,0 +1,183 @@
+//! The rules by example, and recovery by the same code.
+
+use duragram_proto::{ClientId, Epoch, Seq};
+
+use super::*;
+use crate::types::SessionId;
+
+const WINDOW: u16 = 100;
+
+fn id(client: u64, epoch: u32) -> SessionId {
+    SessionId { client: ClientId(client), epoch: Epoch::new(epoch).unwrap() }
+}
+
+fn session(floor: u64) -> Session {
+    Session::new(id(1, 1), Seq(floor), None)
+}
+
+/// Receives `seq` from a client that holds everything from `base` unacked.
+fn receive(session: &mut Session, seq: u64, base: u64, skip: bool) -> Judgement {
+    session.receive(Seq(seq), Seq(base), skip, WINDOW)
+}
+
+fn unmoved() -> FloorMove {
+    FloorMove::default()
+}
+
+#[test]
+fn a_seq_is_new_once_and_a_duplicate_ever_after() {
+    let mut s = session(0);
+    assert_eq!(receive(&mut s, 1, 1, false), Judgement::New(unmoved()));
+    assert_eq!(receive(&mut s, 1, 1, false), Judgement::Duplicate(unmoved()));
+    assert_eq!(receive(&mut s, 3, 2, false), Judgement::New(unmoved()));
+    assert_eq!(receive(&mut s, 3, 2, false), Judgement::Duplicate(unmoved()));
+    assert_eq!(s.floor(), Seq(1));
+    assert_eq!(receive(&mut s, 2, 2, false), Judgement::New(unmoved()));
+    assert_eq!(s.floor(), Seq(3));
+}
+
+#[test]
+fn a_seq_beyond_the_window_is_refused_and_the_last_within_it_is_not() {
+    let mut s = session(0);
+    assert_eq!(receive(&mut s, 101, 1, false), Judgement::BeyondWindow(unmoved()));
+    assert_eq!(receive(&mut s, 100, 1, false), Judgement::New(unmoved()));
+    assert_eq!(s.floor(), Seq(0));
+}
+
+#[test]
+fn the_floor_moves_before_the_window_is_judged() {
+    let mut s = session(0);
+    assert_eq!(
+        receive(&mut s, 150, 51, true),
+        Judgement::New(FloorMove { abandoned: 50, lost: vec![] }),
+        "150 lies beyond 0 + 100 and within 50 + 100",
+    );
+    assert_eq!(s.floor(), Seq(50));
+}
+
+#[test]
+fn skip_counts_only_what_was_not_journaled_as_abandoned() {
+    let mut s = session(0);
+    receive(&mut s, 2, 1, false);
+    assert_eq!(receive(&mut s, 4, 4, true), Judgement::New(FloorMove { abandoned: 2, lost: vec![] }));
+    assert_eq!(s.floor(), Seq(4));
+}
+
+#[test]
+fn without_skip_each_missing_run_is_a_loss() {
+    let mut s = session(4);
+    receive(&mut s, 6, 5, false);
+    assert_eq!(
+        receive(&mut s, 9, 9, false),
+        Judgement::New(FloorMove { abandoned: 0, lost: vec![(Seq(5), Seq(5)), (Seq(7), Seq(8))] }),
+    );
+    assert_eq!(s.floor(), Seq(9));
+}
+
+#[test]
+fn a_duplicate_moves_the_floor_too() {
+    let mut s = session(0);
+    receive(&mut s, 1, 1, false);
+    receive(&mut s, 3, 2, false);
+    assert_eq!(receive(&mut s, 3, 3, true), Judgement::Duplicate(FloorMove { abandoned: 1, lost: vec![] }));
+    assert_eq!(s.floor(), Seq(3));
+}
+
+#[test]
+fn a_floor_that_no_client_of_this_journal_can_have_reached_is_refused_and_changes_nothing() {
+    for skip in [false, true] {
+        let mut s = session(0);
+        receive(&mut s, 2, 1, false);
+        assert_eq!(receive(&mut s, 200, 102, skip), Judgement::Stale);
+        assert_eq!(s.floor(), Seq(0));
+        assert_eq!(receive(&mut s, 101, 101, skip).moved(), 99, "base - 1 = floor + window is still allowed");
+    }
+}
+
+#[test]
+fn a_seq_near_the_end_of_its_space_does_not_overflow() {
+    let mut s = session(u64::MAX - 2);
+    assert_eq!(receive(&mut s, u64::MAX, u64::MAX - 1, false), Judgement::New(unmoved()));
+    assert_eq!(receive(&mut s, u64::MAX - 1, u64::MAX - 1, false), Judgement::New(unmoved()));
+    assert_eq!(s.floor(), Seq(u64::MAX));
+    assert_eq!(receive(&mut s, u64::MAX, u64::MAX, true), Judgement::Duplicate(unmoved()));
+}
+
+#[test]
+fn a_session_survives_its_record() {
+    let mut s = session(7);
+    for seq in [9, 10, 80] {
+        receive(&mut s, seq, 8, false);
+    }
+    let mut restored = Session::restore(&s.record()).unwrap();
+    assert_eq!(restored.record(), s.record());
+    for seq in [9, 10, 80] {
+        assert_eq!(receive(&mut restored, seq, 8, false), Judgement::Duplicate(unmoved()));
+    }
+    assert_eq!(receive(&mut restored, 8, 8, false), Judgement::New(unmoved()));
+    assert_eq!(restored.floor(), Seq(10));
+}
+
+#[test]
+fn a_full_table_refuses_new_sessions_and_keeps_the_old() {
+    let mut table = SessionTable::new(2);
+    let first = table.open(id(1, 1), Seq(5), None).unwrap();
+    table.open(id(2, 1), Seq(0), None).unwrap();
+    assert_eq!(table.open(id(3, 1), Seq(0), None), Err(TableFull));
+    assert_eq!(table.find(id(1, 1)), Some(first));
+    assert_eq!(table.at(first).floor(), Seq(5));
+    assert_eq!(table.len(), 2);
+}
+
+#[test]
+fn sessions_expire_when_idle_and_their_place_is_used_again() {
+    let mut table = SessionTable::new(2);
+    for (client, active_s) in [(1, 10), (2, 20)] {
+        let index = table.open(id(client, 1), Seq(0), None).unwrap();
+        table.touch(index, active_s);
+    }
+    assert_eq!(table.expire(100, 10), [], "what the next checkpoint must write is not forgotten before");
+    table.take_touched();
+    assert_eq!(table.expire(15, 10), [id(1, 1)]);
+    assert_eq!(table.find(id(1, 1)), None);
+    assert!(table.find(id(2, 1)).is_some());
+    let again = table.open(id(3, 1), Seq(9), None).unwrap();
+    assert_eq!(table.at(again).floor(), Seq(9));
+    assert_eq!(table.len(), 2);
+}
+
+#[test]
+fn expiry_gets_round_the_whole_table_in_small_steps() {
+    let mut table = SessionTable::new(1000);
+    for client in 0..1000 {
+        table.open(id(client, 1), Seq(0), None).unwrap();
+    }
+    let expired: usize = (0..10).map(|_| table.expire(1, 100).len()).sum();
+    assert_eq!(expired, 1000);
+    assert!(table.is_empty());
+}
+
+#[test]
+fn an_unused_epoch_is_above_the_clients_highest_and_the_time_of_day() {
+    let mut table = SessionTable::new(10);
+    assert_eq!(table.unused_epoch(ClientId(1), 1000).value(), 1000);
+    table.open(id(1, 5000), Seq(0), None).unwrap();
+    table.open(id(1, 7), Seq(0), None).unwrap();
+    assert_eq!(table.unused_epoch(ClientId(1), 1000).value(), 5001);
+    assert_eq!(table.unused_epoch(ClientId(2), 0).value(), 1, "a clock before 1970 gives a valid epoch");
+    table.open(id(1, u32::MAX), Seq(0), None).unwrap();
+    table.open(id(1, 1000), Seq(0), None).unwrap();
+    assert_eq!(table.unused_epoch(ClientId(1), 1000).value(), 1001, "past the last epoch any unused one will do");
+}
+
+impl Judgement {
+    /// Seqs that the floor passed without an entry.
+    fn moved(&self) -> u64 {
+        match self {
+            Self::New(m) | Self::Duplicate(m) | Self::BeyondWindow(m) => {
+                m.abandoned + m.lost.iter().map(|(from, to)| to.0 - from.0 + 1).sum::<u64>()
+            }
+            Self::Stale => 0,
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! `duragram serve` as a child process, on ports of its own, in a directory of its own.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+
+use tempfile::TempDir;
+
+use super::sink::{self, Line};
+use super::{PATIENCE, wait_for};
+
+/// What outlives a run of the server: the data directory, the configuration, the sink's file. Deleted when dropped.
+pub(crate) struct Home {
+    dir: TempDir,
+}
+
+/// One run of the server. Killed with SIGKILL when dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) udp: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    stderr: PathBuf,
+    stdout: Receiver<String>,
+}
+
+impl Home {
+    /// With the defaults and a file sink.
+    pub(crate) fn new() -> Self {
+        Self::with_config("")
+    }
+
+    /// With a configuration file. Listening addresses, directory and sink are given as flags.
+    pub(crate) fn with_config(toml: &str) -> Self {
+        let home = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        home.configure(toml);
+        home
+    }
+
+    /// Another configuration file for the next run.
+    pub(crate) fn configure(&self, toml: &str) {
+        fs::write(self.config(), toml).expect("the configuration is written");
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("duragram.toml")
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The journal's directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The file sink's file.
+    pub(crate) fn out(&self) -> PathBuf {
+        self.dir.path().join("out.ndjson")
+    }
+
+    /// What has come out of the sink, in its order: whole lines only.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        sink::read(&self.out())
+    }
+
+    /// Waits until `n` lines have come out, and returns all there are.
+    pub(crate) fn wait_lines(&self, n: usize) -> Vec<Line> {
+        wait_for(&format!("{n} lines in the sink"), || Some(self.lines()).filter(|lines| lines.len() >= n))
+    }
+
+    /// Starts the server and waits until it is ready.
+    pub(crate) fn serve(&self) -> Server {
+        Server::start(self, &self.data())
+    }
+
+    /// As `serve`, with the journal elsewhere.
+    pub(crate) fn serve_data(&self, data: &Path) -> Server {
+        Server::start(self, data)
+    }
+
+    /// `duragram serve` with this home's arguments, not started.
+    pub(crate) fn command(&self, data: &Path) -> Command {
+        let mut command = duragram();
+        command.arg("serve").arg("--config").arg(self.config()).args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]);
+        command.arg("--data").arg(data).args(["--sink", &format!("file:{}", self.out().display())]);
+        command
+    }
+}
+
+/// The binary, free of the environment's `DURAGRAM_*`.
+pub(crate) fn duragram() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duragram"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DURAGRAM_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+impl Server {
+    fn start(home: &Home, data: &Path) -> Self {
+        let stderr = home.path().join("stderr.log");
+        let log = File::options().create(true).append(true).open(&stderr).expect("a log file");
+        let mut child =
+            home.command(data).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the binary");
+        let stdout = lines_of(child.stdout.take().expect("stdout is piped"));
+        let ready = match stdout.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(error) => {
+                child.kill().ok();
+                let status = child.wait();
+                let log = fs::read_to_string(&stderr).unwrap_or_default();
+                panic!("the server is not ready: {error}, {status:?}\n{log}");
+            }
+        };
+        let (udp, admin) = parse_ready(&ready).unwrap_or_else(|| panic!("not the ready line: {ready}"));
+        Self { child, udp, admin, stderr, stdout }
+    }
+
+    /// The next line on stdout after the ready line; `None` at its end.
+    pub(crate) fn stdout_line(&self) -> Option<String> {
+        match self.stdout.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("waited {PATIENCE:?} for a line on stdout"),
+        }
+    }
+
+    /// SIGKILL: no time for a last word.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) fn terminate(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Sends a signal, such as "HUP".
+    pub(crate) fn signal(&self, name: &str) {
+        // The child is not waited for yet, so the pid is still its own.
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.expect("the kill command").success());
+    }
+
+    /// Waits until the server has ended by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait_for("the server's end", || self.child.try_wait().expect("our own child"))
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_none()
+    }
+
+    /// All that was logged in this home.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
+    /// The body of a GET on the admin address.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut response = ureq::get(format!("http://{}{path}", self.admin)).call().expect("the admin interface");
+        response.body_mut().read_to_string().expect("text")
+    }
+
+    /// A metric's value, summed over its labels that contain `label` (all when empty); 0 when it is not there.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = self.get("/metrics");
+        let samples = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (series_name, labels) = series.split_once('{').unwrap_or((series, ""));
+            (series_name == name && labels.contains(label)).then(|| value.parse::<f64>().expect("a number"))
+        });
+        samples.sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        }
+    }
+}
+
+/// The lines of a pipe as they come; the pipe is always read, so that the writer never blocks.
+fn lines_of(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn parse_ready(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let (udp, admin) = line.strip_prefix("duragram ready udp=")?.split_once(" admin=")?;
+    Some((udp.parse().ok()?, admin.parse().ok()?))
+}
