@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -49,7 +50,9 @@ impl Place {
         loop {
             let copy = Self::new();
             let before = listing(&self.path());
-            if copy_dir(&self.path(), &copy.path()).is_ok() && before.is_ok_and(|before| before == listing(&self.path()).unwrap()) {
+            if copy_dir(&self.path(), &copy.path()).is_ok()
+                && before.is_ok_and(|before| before == listing(&self.path()).unwrap())
+            {
                 return copy;
             }
             assert!(Instant::now() < deadline, "the directory does not come to rest");
@@ -83,6 +86,30 @@ fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The files of a directory, by their paths in it.
+pub(in crate::journal) fn files(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn walk(root: &Path, at: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in std::fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => walk(root, &path, files),
+                false => drop(files.insert(path.strip_prefix(root).unwrap().into(), std::fs::read(&path).unwrap())),
+            }
+        }
+    }
+    let mut files_found = BTreeMap::new();
+    walk(path, path, &mut files_found);
+    files_found
+}
+
+pub(in crate::journal) fn write_files(path: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
+    for (name, bytes) in files {
+        let path = path.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
 }
 
 /// Commits one block for each range of numbers.
