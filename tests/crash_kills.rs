@@ -20,10 +20,10 @@ use rand::{RngExt, SeedableRng};
 /// What a record is known by, wherever it shows up: client, epoch, seq and index.
 type Name = (u64, u32, u64, u64);
 
-const CLIENTS: u64 = 4;
+const CLIENTS: u64 = 8;
 const KILLS: usize = 10;
 /// Acks between a restart and the next kill.
-const ACKS_BETWEEN: u64 = 200;
+const ACKS_BETWEEN: u64 = 2000;
 
 /// What the server has said on the wire so far, heard or lost.
 #[derive(Default)]
@@ -64,7 +64,7 @@ async fn load(server: String, client: u64, stop: Arc<AtomicBool>, acks: Arc<Atom
     let batching = if client.is_multiple_of(2) { Batching::ON } else { Batching::Off };
     let sender = Client::builder(server)
         .client_id(client)
-        .window(64)
+        .window(256)
         .batching(batching)
         .retry_interval_max(Duration::from_millis(200))
         .connect()
@@ -131,7 +131,8 @@ fn ten_kills_under_load_lose_nothing_and_repeat_nothing() {
     stop.store(true, Ordering::Relaxed);
     let mut acked: BTreeMap<Name, Vec<u8>> = BTreeMap::new();
     for (client, load) in (1..).zip(loads) {
-        let receipts = runtime.block_on(tokio::time::timeout(common::PATIENCE, load)).expect("acked soon").unwrap();
+        let receipts = async { tokio::time::timeout(common::PATIENCE, load).await.expect("all is acked soon") };
+        let receipts = runtime.block_on(receipts).expect("the load has not panicked");
         for (receipt, record) in receipts {
             let name = (client, receipt.epoch.value(), receipt.seq.0, u64::from(receipt.index));
             assert!(acked.insert(name, record).is_none(), "{name:x?} is the receipt of two records");

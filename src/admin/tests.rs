@@ -372,7 +372,7 @@ fn readers_that_stall_are_cut_off_and_make_room() {
     // More than the sockets' buffers of both sides can take.
     let payload = vec![b'x'; 60_000];
     for _ in 0..40 {
-        state.commit(&vec![&payload[..]; 10]);
+        state.commit(&[&payload[..]; 10]);
     }
     let patience = Patience { stall: Duration::from_millis(200), ..Patience::default() };
     let admin = start_with(&state, patience);

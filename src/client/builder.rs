@@ -95,9 +95,6 @@ impl Builder {
         self
     }
 
-    /// The shortest retransmission timeout, in microseconds.
-    const RTO_MIN_US: u64 = 10_000;
-
     /// Whether small records share datagrams; off by default.
     pub fn batching(mut self, batching: Batching) -> Self {
         self.batching = batching;

@@ -15,4 +15,4 @@ mod tests;
 pub use backlog::Backlog;
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus, Recovered};
 pub use recovery::Recovery;
-pub use run::{Ingest, IngestError, StatusReader, Threading, spawn};
+pub use run::{Ingest, IngestError, Never, StatusReader, Threading, spawn};

@@ -14,6 +14,7 @@ pub mod block;
 mod dead;
 mod error;
 mod files;
+mod mask;
 pub mod memory;
 mod meta;
 mod record;
@@ -22,6 +23,7 @@ pub mod rocks;
 mod rocks_db;
 mod rocks_salvage;
 mod rocks_scan;
+mod rocks_wal;
 #[cfg(test)]
 mod testing;
 

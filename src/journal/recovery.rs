@@ -3,10 +3,9 @@
 //! Opening a RocksDB database for writing replays its log, drops in silence what comes after the first bad record, and
 //! rewrites the files: the evidence of damage is gone. So the database is opened read-only first, and looked at in full:
 //!
-//! 1. with a log reading that also gives what lies behind bad records: each record is verified, the blocks must make one
-//!    chain, and reach as far as the witness, the checkpoint and the lanes say. The same pass replays sessions and blocks;
-//! 2. with the reading that the server will use: it must see every change that the first has seen, else good data lies
-//!    behind damage in the log.
+//! - every record is verified; the blocks must make one chain, and reach as far as the witness, the checkpoint and the lanes
+//!   say. The same pass replays sessions and blocks, so a start reads everything once;
+//! - the files of the log must hold no good record behind the place where RocksDB has stopped ([`super::rocks_wal`]).
 //!
 //! | what is found | what happens |
 //! |---|---|
@@ -25,6 +24,7 @@ use super::rocks::{Reader, RocksDeadLetters, RocksJournal};
 use super::rocks_db::{LogReading, RocksOptions, Store};
 use super::rocks_salvage::{create, salvage};
 use super::rocks_scan::{Scan, Visit, scan};
+use super::rocks_wal::{Dropped, find_dropped};
 use super::{Opened, Replay};
 use crate::types::Offset;
 
@@ -44,28 +44,27 @@ impl RocksJournal {
         let dir = DataDir::claim(path)?;
         dir.finish_adoption().map_err(|error| OpenError::storage("finishing an interrupted salvage", error))?;
         let mut given_up = Vec::new();
-        let mut found = |damage: Damage| {
-            if !options.accept_loss {
-                return Err(damage);
+        if options.accept_loss {
+            let mut note = |damage| {
+                given_up.push(damage);
+                Ok(())
+            };
+            look(&dir, &mut |_| {}, &mut note)?;
+            if !given_up.is_empty() {
+                given_up = salvage(&dir, given_up, options)?;
             }
-            given_up.push(damage);
-            Ok(())
+        }
+        let mut visit = |visit: Visit<'_>| match visit {
+            Visit::Session(session) => replay(Replay::Session(session)),
+            Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
+            Visit::Block { .. } | Visit::Dead(_) => {}
         };
-        let looked = match look(&dir, &mut |visit| forward(visit, replay), &mut found)? {
+        let scan = match look(&dir, &mut visit, &mut Err)? {
+            Some(scan) => scan,
             None => {
                 create(&dir, options)?;
-                None
+                look(&dir, &mut visit, &mut Err)?.unwrap_or_default()
             }
-            Some(_) if !given_up.is_empty() => {
-                salvage(&dir, &given_up, options)?;
-                None
-            }
-            Some(scan) => Some(scan),
-        };
-        // A database that was just made is verified like any other; what it holds has been replayed.
-        let scan = match looked {
-            Some(scan) => scan,
-            None => look(&dir, &mut |_| {}, &mut Err)?.unwrap_or_default(),
         };
 
         let store = Store::open(&dir.database(), options)?;
@@ -86,14 +85,6 @@ impl RocksJournal {
             given_up,
             journal,
         })
-    }
-}
-
-fn forward(visit: Visit<'_>, replay: &mut dyn FnMut(Replay<'_>)) {
-    match visit {
-        Visit::Session(session) => replay(Replay::Session(session)),
-        Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
-        Visit::Block { .. } | Visit::Dead(_) => {}
     }
 }
 
@@ -127,21 +118,25 @@ pub(super) fn look(
             None
         }
     };
-    let scan = match Store::open_read_only(&dir.database(), LogReading::AllGood) {
-        Ok(store) => scan(&store, witness, visit, found)?,
+    let store = match Store::open_read_only(&dir.database(), LogReading::ToFirstBad) {
+        Ok(store) => store,
         Err(damage) => {
             found(damage)?;
-            return Ok(Some(Scan::default()));
+            return Ok(Some(Scan { witness, ..Scan::default() }));
         }
     };
-    match Store::open_read_only(&dir.database(), LogReading::ToFirstBad) {
-        Ok(store) if store.sequence() < scan.sequence => {
-            let behind = scan.sequence - store.sequence();
-            let problem = format!("{behind} good changes lie behind a damaged place in its write-ahead log");
-            found(Damage::new(DamagePlace::Database, problem).in_files(store.logs()))?;
+    // First, since it explains what else is missing.
+    match find_dropped(&dir.database(), store.sequence()) {
+        Ok(None) => {}
+        Ok(Some(Dropped { file, at })) => {
+            let problem = format!("its write-ahead log is damaged before byte {at}, where a later write is whole");
+            found(Damage::new(DamagePlace::Database, problem).in_files(vec![format!("rocksdb/{file}")]))?;
         }
-        Ok(_) => {}
-        Err(damage) => found(damage)?,
+        Err(error) => found(Damage::new(DamagePlace::Database, error).in_files(store.logs()))?,
     }
-    Ok(Some(scan))
+    scan(&store, witness, visit, found).map(Some)
 }
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;

@@ -15,6 +15,7 @@ use rocksdb::WriteBatch;
 use super::block::Place;
 use super::dead::{DeadLetter, DeadLetterId, DeadLetters};
 use super::files::DataDir;
+use super::mask::unmask;
 use super::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
@@ -31,6 +32,8 @@ pub struct RocksJournal {
     low: Offset,
     low_previous_checksum: u32,
     last_checksum: u32,
+    /// For values as they are stored. Bounded by the caller's bound on blocks.
+    scratch: Vec<u8>,
     keeper: Option<Keeper>,
 }
 
@@ -99,6 +102,7 @@ impl RocksJournal {
             low: scan.checkpoint.low,
             low_previous_checksum: scan.checkpoint.low_previous_checksum,
             last_checksum: scan.last_checksum,
+            scratch: Vec::new(),
             keeper: Some(keeper),
         })
     }
@@ -117,7 +121,7 @@ impl RocksJournal {
         }
         let mut blocks = self.shared.store.iterate(JOURNAL, &block_key(self.low), &block_key(self.end));
         blocks.seek_for_prev(block_key(below));
-        match blocks.item().map(|(_, value)| Block::parse(value.to_vec())) {
+        match blocks.item().map(|(_, value)| Block::parse(unmask(value))) {
             Some(Ok(block)) => Ok((block.first(), block.previous_checksum())),
             Some(Err(error)) => Err(StorageError::new("reading the block to trim at", error)),
             None => {
@@ -149,10 +153,10 @@ impl Journal for RocksJournal {
         if !block.is_empty() {
             let place = Place { first, previous_checksum: self.last_checksum, committed_unix_us: unix_us() };
             let block = block.build(place).map_err(|error| self.shared.fail(action(), error))?;
-            batch.put_cf(self.shared.store.family(JOURNAL), block_key(first), block.bytes());
+            self.shared.store.put(&mut batch, JOURNAL, &block_key(first), block.bytes(), &mut self.scratch);
             built = Some(block);
         }
-        put_sessions(&mut batch, &self.shared.store, sessions);
+        put_sessions(&mut batch, &self.shared.store, sessions, &mut self.scratch);
         self.shared.write(batch, action)?;
         block.clear();
         if let Some(block) = &built {
@@ -172,12 +176,12 @@ impl Journal for RocksJournal {
 
         let store = &self.shared.store;
         let mut batch = WriteBatch::default();
-        put_sessions(&mut batch, store, &checkpoint.sessions);
+        put_sessions(&mut batch, store, &checkpoint.sessions, &mut self.scratch);
         for id in &checkpoint.expired {
             batch.delete_cf(store.family(META), session_key(*id));
         }
         let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes: checkpoint.lanes.clone() };
-        batch.put_cf(store.family(META), CHECKPOINT_KEY, state.encode());
+        store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
         if low > self.low {
             batch.delete_range_cf(store.family(JOURNAL), block_key(self.low), block_key(low));
         }
@@ -193,10 +197,10 @@ impl Journal for RocksJournal {
     }
 }
 
-fn put_sessions(batch: &mut WriteBatch, store: &Store, sessions: &[SessionRecord]) {
+fn put_sessions(batch: &mut WriteBatch, store: &Store, sessions: &[SessionRecord], scratch: &mut Vec<u8>) {
     for session in sessions {
         let (key, value) = session.encode();
-        batch.put_cf(store.family(META), key, value);
+        store.put(batch, META, &key, &value, scratch);
     }
 }
 
@@ -234,7 +238,7 @@ pub(super) fn read_blocks(
     }
     let mut bytes = 0;
     while let Some((_, value)) = records.item() {
-        let block = Block::parse(value.to_vec()).map_err(|error| StorageError::new(action(), error))?;
+        let block = Block::parse(unmask(value)).map_err(|error| StorageError::new(action(), error))?;
         if let Some(last) = blocks.last() {
             let next = last.end();
             if block.first() != next && !holes.contains(&(next, block.first())) {
@@ -264,7 +268,7 @@ impl DeadLetters for RocksDeadLetters {
         let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.get(letter.id)?.is_some();
         let mut batch = WriteBatch::default();
-        batch.put_cf(self.0.store.family(DEAD), letter.id.key(), letter.encode());
+        self.0.store.put(&mut batch, DEAD, &letter.id.key(), &letter.encode(), &mut Vec::new());
         self.0.write(batch, || format!("putting a dead letter for entry {}", letter.id.offset))?;
         *count += u64::from(!known);
         Ok(())
@@ -276,7 +280,7 @@ impl DeadLetters for RocksDeadLetters {
         let mut letters = Vec::new();
         records.seek_to_first();
         while let (Some((key, value)), true) = (records.item(), letters.len() < limit) {
-            letters.push(DeadLetter::decode(key, value).map_err(|error| StorageError::new(action(), error))?);
+            letters.push(DeadLetter::decode(key, &unmask(value)).map_err(|error| StorageError::new(action(), error))?);
             records.next();
         }
         records.status().map_err(|error| StorageError::new(action(), error))?;
@@ -366,3 +370,7 @@ fn unix_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+#[path = "rocks_tests.rs"]
+pub(super) mod tests;

@@ -1,6 +1,6 @@
 //! The RocksDB database under the journal: its column families, its settings and why they are so, and how it is opened.
 //!
-//! | column family | key | value |
+//! | column family | key | value, under a [`super::mask`] |
 //! |---|---|---|
 //! | `journal` | first offset of the block, u64 big-endian | [`super::block`] |
 //! | `meta` | [`super::meta`] | [`super::meta`] |
@@ -11,10 +11,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode,
+    Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
+use super::mask::{mask_into, unmask};
 use super::error::{Damage, DamagePlace, OpenError};
 use crate::limits::{BLOCK_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES};
 use crate::types::Offset;
@@ -109,11 +110,19 @@ impl Store {
         self.db.write_opt(batch, &self.synced)
     }
 
-    pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
-        self.db.get_cf(self.family(family), key)
+    /// Adds a value to a batch. `scratch` is for the stored form, and may be used again.
+    pub(super) fn put(&self, batch: &mut WriteBatch, family: &str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
+        mask_into(scratch, value, rand::random());
+        batch.put_cf(self.family(family), key, scratch);
     }
 
-    /// An iterator over the keys `from..to` of a column family. Both bounds, since beyond them lie tombstones.
+    pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
+        let stored = self.db.get_pinned_cf(self.family(family), key)?;
+        Ok(stored.map(|stored| unmask(&stored)))
+    }
+
+    /// An iterator over the keys `from..to` of a column family, whose values are masked. Both bounds, since beyond them lie
+    /// tombstones.
     pub(super) fn iterate(&self, family: &str, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
@@ -141,21 +150,21 @@ impl Store {
         self.db.delete_file_in_range_cf(self.family(JOURNAL), block_key(Offset(0)), block_key(Offset(last)))
     }
 
-    /// The files that may hold this key: table files whose range of keys includes it, else the write-ahead logs.
+    /// The files that may hold this key: table files whose range of keys includes it, and the write-ahead logs.
     pub(super) fn files_of(&self, family: &str, key: &[u8]) -> Vec<String> {
         let holds = |file: &rocksdb::LiveFile| {
             let within = file.start_key.as_deref() <= Some(key) && Some(key) <= file.end_key.as_deref();
             within && file.column_family_name == family
         };
-        let files = self.db.live_files().unwrap_or_default();
-        let files: Vec<_> =
-            files.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name)).collect();
-        if files.is_empty() { self.logs() } else { files }
+        let tables = self.db.live_files().unwrap_or_default();
+        let tables = tables.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name));
+        tables.chain(self.logs()).collect()
     }
 
-    /// The write-ahead logs.
+    /// The write-ahead logs that are not empty.
     pub(super) fn logs(&self) -> Vec<String> {
         let files = std::fs::read_dir(self.db.path()).into_iter().flatten().flatten();
+        let files = files.filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() > 0));
         let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
         names.filter(|name| name.ends_with(".log")).map(|name| format!("rocksdb/{name}")).collect()
     }

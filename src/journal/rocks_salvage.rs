@@ -30,25 +30,33 @@ pub(super) fn create(dir: &DataDir, options: &RocksOptions) -> Result<(), OpenEr
     let path = dir.new_database().map_err(|error| failed(&error))?;
     let new = Store::create(&path, options).map_err(|error| failed(&error))?;
     let mut batch = WriteBatch::default();
-    batch.put_cf(new.family(META), CHECKPOINT_KEY, CheckpointState::default().encode());
+    new.put(&mut batch, META, CHECKPOINT_KEY, &CheckpointState::default().encode(), &mut Vec::new());
     new.write(batch).map_err(|error| failed(&error))?;
     drop(new);
     // Before the database is in its place: there a database without witness is a damaged one.
     dir.write_witness(Offset(0)).and_then(|()| dir.adopt_new_database("")).map_err(|error| failed(&error))
 }
 
-/// Makes the directory's database anew from what is good in it (nothing, when it cannot be opened at all).
+/// Makes the directory's database anew from what is good in it (nothing, when it cannot be opened at all). `findings` is
+/// what a look has found; returns what is given up, which is often less: here good records behind bad ones count too.
 ///
 /// On error the damaged database is as it was, beside an unfinished copy that counts for nothing.
-pub(super) fn salvage(dir: &DataDir, findings: &[Damage], options: &RocksOptions) -> Result<(), OpenError> {
+pub(super) fn salvage(dir: &DataDir, findings: Vec<Damage>, options: &RocksOptions) -> Result<Vec<Damage>, OpenError> {
     let failed = |error: &dyn std::fmt::Display| OpenError::storage("copying what is good to a new database", error);
     let path = dir.new_database().map_err(|error| failed(&error))?;
     let new = Store::create(&path, options).map_err(|error| failed(&error))?;
-    let mut copy = Copy { to: &new, batch: WriteBatch::default(), error: None };
+    let mut copy = Copy { to: &new, batch: WriteBatch::default(), scratch: Vec::new(), error: None };
     let witness = dir.witness().unwrap_or_default();
+    let mut given_up = findings;
     let found = match Store::open_read_only(&dir.database(), LogReading::AllGood) {
-        // What is bad was told to the operator by the first scan; here it is only passed over.
-        Ok(damaged) => scan(&damaged, witness, &mut |visit| copy.take(visit), &mut |_| Ok(()))?,
+        Ok(damaged) => {
+            given_up.retain(|damage| matches!(damage.place, DamagePlace::File(_) | DamagePlace::Database));
+            let mut note = |damage| {
+                given_up.push(damage);
+                Ok(())
+            };
+            scan(&damaged, witness, &mut |visit| copy.take(visit), &mut note)?
+        }
         Err(_) => Scan { witness, ..Scan::default() },
     };
     copy.flush();
@@ -57,18 +65,25 @@ pub(super) fn salvage(dir: &DataDir, findings: &[Damage], options: &RocksOptions
     }
     let accepted = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let next = found.claims().into_iter().fold(found.end, |end, (_, claimed)| end.max(claimed)).plus(OFFSETS_SKIPPED);
-    let batch = closing_batch(&new, &found, next, findings, u64::try_from(accepted.as_micros()).unwrap_or(u64::MAX));
+    let batch = closing_batch(&new, &found, next, &given_up, u64::try_from(accepted.as_micros()).unwrap_or(u64::MAX));
     new.write(batch).map_err(|error| failed(&error))?;
     drop(new);
     let adopt = || {
         dir.write_witness(next)?;
         dir.adopt_new_database(&accepted.as_secs().to_string())
     };
-    adopt().map_err(|error| failed(&error))
+    adopt().map_err(|error| failed(&error))?;
+    Ok(given_up)
 }
 
 /// Checkpoint and losses: what makes the copy a journal.
-fn closing_batch(new: &Store, found: &Scan, next: Offset, findings: &[Damage], accepted_unix_us: u64) -> WriteBatch {
+fn closing_batch(
+    new: &Store,
+    found: &Scan,
+    next: Offset,
+    given_up: &[Damage],
+    accepted_unix_us: u64,
+) -> WriteBatch {
     let mut batch = WriteBatch::default();
     // Without a block to begin at, everything begins at the next offset.
     let low = if found.blocks == 0 { next } else { found.checkpoint.low };
@@ -78,9 +93,9 @@ fn closing_batch(new: &Store, found: &Scan, next: Offset, findings: &[Damage], a
         low_previous_checksum: found.checkpoint.low_previous_checksum,
         lanes: found.checkpoint.lanes.clone(),
     };
-    batch.put_cf(new.family(META), CHECKPOINT_KEY, state.encode());
+    new.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut Vec::new());
 
-    let losses = findings.iter().map(|damage| {
+    let losses = given_up.iter().map(|damage| {
         let entries = match damage.place {
             DamagePlace::Entries { from, to: Some(to) } if to <= found.end => Some((from, to)),
             _ => None,
@@ -93,7 +108,7 @@ fn closing_batch(new: &Store, found: &Scan, next: Offset, findings: &[Damage], a
         what: format!("no entry has an offset from {} up to {next}: some may have been in use", found.end),
     };
     for (number, loss) in (0..).zip(found.losses.iter().cloned().chain(losses).chain([skipped])) {
-        batch.put_cf(new.family(META), loss_key(number), loss.encode(number));
+        new.put(&mut batch, META, &loss_key(number), &loss.encode(number), &mut Vec::new());
     }
     batch
 }
@@ -102,20 +117,22 @@ fn closing_batch(new: &Store, found: &Scan, next: Offset, findings: &[Damage], a
 struct Copy<'a> {
     to: &'a Store,
     batch: WriteBatch,
+    scratch: Vec<u8>,
     error: Option<rocksdb::Error>,
 }
 
 impl Copy<'_> {
     fn take(&mut self, visit: Visit<'_>) {
+        let mut put = |family, key: &[u8], value: &[u8]| {
+            self.to.put(&mut self.batch, family, key, value, &mut self.scratch);
+        };
         match visit {
             Visit::Session(session) => {
                 let (key, value) = session.encode();
-                self.batch.put_cf(self.to.family(META), key, value);
+                put(META, &key, &value);
             }
-            Visit::Block { block, .. } => {
-                self.batch.put_cf(self.to.family(JOURNAL), block_key(block.first()), block.bytes());
-            }
-            Visit::Dead(letter) => self.batch.put_cf(self.to.family(DEAD), letter.id.key(), letter.encode()),
+            Visit::Block { block, .. } => put(JOURNAL, &block_key(block.first()), block.bytes()),
+            Visit::Dead(letter) => put(DEAD, &letter.id.key(), &letter.encode()),
         }
         if self.batch.size_in_bytes() >= BATCH_BYTES {
             self.flush();

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::dead::{DeadLetter, DeadLetterId};
 use super::error::{Damage, DamagePlace};
+use super::mask::unmask;
 use super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
 use super::{Block, Extent, SessionRecord};
@@ -66,7 +67,7 @@ pub(super) fn scan(
     }
     walk(store, DEAD, &[0; DeadLetterId::KEY_LEN]..&[0xff; DeadLetterId::KEY_LEN + 1], &mut |item| match item {
         Item::Unreadable(damage) => found(damage),
-        Item::Record(key, value) => match DeadLetter::decode(key, value) {
+        Item::Record(key, value) => match DeadLetter::decode(key, &value) {
             Err(error) => found(bad_record(store, DEAD, key, error)),
             Ok(letter) => {
                 scan.dead += 1;
@@ -99,7 +100,7 @@ fn scan_meta(
     let mut checkpoint = None;
     walk(store, META, &[0]..&[0xff], &mut |item| match item {
         Item::Unreadable(damage) => found(damage),
-        Item::Record(key, value) => match meta::decode(key, value) {
+        Item::Record(key, value) => match meta::decode(key, &value) {
             Err(error) => found(bad_record(store, META, key, error)),
             Ok(MetaRecord::Checkpoint(state)) => {
                 checkpoint = Some(state);
@@ -151,7 +152,7 @@ fn scan_blocks(
                 return Ok(());
             }
         };
-        let block = match Block::parse(value.to_vec()) {
+        let block = match Block::parse(value) {
             Ok(block) if key == block_key(block.first()) => block,
             Ok(_) => return chain.note(bad_record(store, JOURNAL, key, "the block belongs under another key")),
             Err(error) => return chain.note(bad_record(store, JOURNAL, key, error)),
@@ -167,6 +168,12 @@ fn scan_blocks(
         visit(Visit::Block { block: &block, since_checkpoint: block.end() > at });
         Ok(())
     })?;
+    // Readers look for the block at or before an offset: RocksDB then touches what lies below, although it is trimmed.
+    let mut below = store.iterate(JOURNAL, &block_key(from), &block_key(Offset(u64::MAX)));
+    below.seek_for_prev(block_key(from));
+    if let Err(error) = below.status() {
+        found(bad_record(store, JOURNAL, &block_key(from), format!("cannot be read on down from here: {error}")))?;
+    }
     scan.end = chain.finish(found)?;
     scan.last_checksum = chain.checksum.unwrap_or(0);
     let restart = first.unwrap_or(scan.end);
@@ -241,7 +248,7 @@ impl Chain {
 }
 
 enum Item<'a> {
-    Record(&'a [u8], &'a [u8]),
+    Record(&'a [u8], Vec<u8>),
     /// RocksDB cannot read on from here. The walk tries to go on behind it.
     Unreadable(Damage),
 }
@@ -260,7 +267,7 @@ fn walk(
         while let Some((key, value)) = records.item() {
             last.clear();
             last.extend_from_slice(key);
-            each(Item::Record(key, value))?;
+            each(Item::Record(key, unmask(value)))?;
             records.next();
         }
         let Err(error) = records.status() else { return Ok(()) };

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{Admin, AdminState, Phase};
 use crate::config::{self, Config};
-use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Recovery, Threading};
+use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::journal::rocks::{RocksJournal, RocksOptions};
 use crate::journal::{Damage, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError};
 use crate::metrics::Metrics;
@@ -87,6 +87,7 @@ impl From<IngestError> for Error {
         match error {
             IngestError::Storage(error) => Self::Storage(error),
             IngestError::Socket(error) => Self::System(error),
+            panicked @ IngestError::Panicked(_) => Self::System(io::Error::other(panicked)),
         }
     }
 }
@@ -119,6 +120,7 @@ pub struct Server {
     clock: SystemClock,
     drain_timeout: Duration,
     ingest: Ingest<RocksJournal, Sender, LaneLink>,
+    ingest_ended: Events<Never>,
     lanes: LaneControl,
     lane_ends: Events<LaneEnd>,
     events: Events<Event>,
@@ -134,7 +136,6 @@ pub struct ServerHandle(EventSender<Event>);
 enum Event {
     Stop,
     Reopen,
-    IngestEnded,
 }
 
 /// Requests that may wait for the server's main thread.
@@ -205,9 +206,7 @@ impl Server {
         let (events_in, events) = bounded(EVENTS_MAX);
         let handle = ServerHandle(events_in);
         let lane_ends = spawn_lanes(workers, clock)?;
-        let ended = handle.clone();
-        let on_end = move || drop(ended.0.try_send(Event::IngestEnded));
-        let ingest = ingest::spawn(receivers, committer, threading(&config), clock, metrics, on_end)?;
+        let (ingest, ingest_ended) = ingest::spawn(receivers, committer, threading(&config), clock, metrics)?;
 
         let state = Arc::new(ServerState::new(
             udp.clone(),
@@ -224,6 +223,7 @@ impl Server {
             clock,
             drain_timeout: config.drain_timeout,
             ingest,
+            ingest_ended,
             lanes,
             lane_ends,
             events,
@@ -261,12 +261,13 @@ impl Server {
     /// Serves until [`ServerHandle::stop`] is called or something fails, then stops in good order: what is in hand is
     /// committed and acked, the lanes may go on until the deadline, and a checkpoint is written.
     pub fn wait(self) -> Result<(), Error> {
-        let result = self.serve();
+        let served = self.serve();
         let Self { state, clock, drain_timeout, ingest, lanes, lane_ends, events, admin, .. } = self;
         state.set_phase(Phase::Draining);
-        let result = result.and_then(|()| {
-            tracing::info!("stopping: committing what was received");
-            let mut committer = ingest.stop()?;
+        tracing::info!("stopping: committing what was received");
+        let stopped = ingest.stop();
+        let result = served.and_then(|()| {
+            let mut committer = stopped?;
             tracing::info!(end = %state.end(), "draining the lanes");
             drain(&lanes, &lane_ends, &events, clock, drain_timeout)?;
             committer.shut_down(&clock)?;
@@ -285,9 +286,10 @@ impl Server {
             select! {
                 recv(self.events) -> event => match event {
                     Ok(Event::Reopen) => self.lanes.reopen(),
-                    // Whoever stops ingestion next gets its error.
-                    Ok(Event::Stop | Event::IngestEnded) | Err(_) => return Ok(()),
+                    Ok(Event::Stop) | Err(_) => return Ok(()),
                 },
+                // Stopping it, which comes next, gives its error.
+                recv(self.ingest_ended) -> _ => return Ok(()),
                 recv(self.lane_ends) -> end => match end {
                     Ok(LaneEnd { drained: Err(error), .. }) => return Err(error.into()),
                     Ok(_) | Err(_) => return Err(io::Error::other("a lane ended by itself").into()),

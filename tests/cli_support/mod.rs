@@ -19,10 +19,10 @@ use duragram::proto::{ClientId, Epoch, Seq};
 use duragram::types::{Offset, SessionId};
 use prometheus_client::registry::Registry;
 
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Journal and dead letters in memory behind a real admin interface.
-pub struct FakeServer {
+pub(crate) struct FakeServer {
     disk: MemoryDisk,
     journal: Mutex<MemoryJournal>,
     dead: Arc<dyn DeadLetters>,
@@ -30,7 +30,7 @@ pub struct FakeServer {
 }
 
 impl FakeServer {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let disk = MemoryDisk::default();
         let opened = disk.open(&mut |_| {});
         let mut registry = Registry::default();
@@ -39,18 +39,18 @@ impl FakeServer {
     }
 
     /// Serves the admin interface; on the same address as an earlier one if that is given.
-    pub fn admin(self: &Arc<Self>, address: Option<SocketAddr>) -> Admin {
+    pub(crate) fn admin(self: &Arc<Self>, address: Option<SocketAddr>) -> Admin {
         let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         Admin::start(address, &Config::default(), Arc::clone(self) as Arc<dyn AdminState>).unwrap()
     }
 
     /// Commits an entry of one record.
-    pub fn commit(&self, payload: &[u8]) {
+    pub(crate) fn commit(&self, payload: &[u8]) {
         self.commit_entry(payload, false);
     }
 
     /// Commits an entry of several records.
-    pub fn commit_batch(&self, records: &[&[u8]]) {
+    pub(crate) fn commit_batch(&self, records: &[&[u8]]) {
         let prefixed = records.iter().flat_map(|record| {
             let len = u16::try_from(record.len()).unwrap();
             [&len.to_le_bytes()[..], record].concat()
@@ -74,14 +74,14 @@ impl FakeServer {
     }
 
     /// Trims every entry below.
-    pub fn trim(&self, below: u64) {
+    pub(crate) fn trim(&self, below: u64) {
         let at = self.disk.end();
         let lanes = vec![LaneMark { watermark: at, sink_state: Vec::new() }];
         let checkpoint = Checkpoint { at, lanes, trim_below: Offset(below), ..Checkpoint::default() };
         self.journal.lock().unwrap().checkpoint(&checkpoint).unwrap();
     }
 
-    pub fn put_dead(&self, offset: u64, index: u16, payload: &[u8], error: &str) {
+    pub(crate) fn put_dead(&self, offset: u64, index: u16, payload: &[u8], error: &str) {
         let letter = DeadLetter {
             id: DeadLetterId { offset: Offset(offset), index },
             session: SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).unwrap() },
@@ -97,7 +97,7 @@ impl FakeServer {
         self.dead.put(&letter).unwrap();
     }
 
-    pub fn dead_count(&self) -> u64 {
+    pub(crate) fn dead_count(&self) -> u64 {
         self.dead.count()
     }
 }
@@ -145,7 +145,7 @@ impl AdminState for FakeServer {
 }
 
 /// The program with arguments, and an environment without variables of ours.
-pub fn duragram(args: &[&str]) -> Command {
+pub(crate) fn duragram(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_duragram"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DURAGRAM_")) {
         command.env_remove(name);
@@ -155,30 +155,30 @@ pub fn duragram(args: &[&str]) -> Command {
 }
 
 /// Runs it to its end.
-pub fn run(args: &[&str]) -> Output {
+pub(crate) fn run(args: &[&str]) -> Output {
     duragram(args).output().unwrap()
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// Exit code, stdout and stderr of a run to its end.
-pub fn outcome(args: &[&str]) -> (i32, String, String) {
+pub(crate) fn outcome(args: &[&str]) -> (i32, String, String) {
     let output = run(args);
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
 /// A child that is killed when a test fails before it ends.
-pub struct Running(pub Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// Its exit code, once it has ended by itself.
-    pub fn wait(&mut self) -> i32 {
+    pub(crate) fn wait(&mut self) -> i32 {
         let start = Instant::now();
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {

@@ -1,14 +1,14 @@
 //! What the server sends: ACK, REJECT, WELCOME. What does not fit what was sent is ignored whole, before anything
-//! changes: the path may reorder, repeat and forge.
+//! changes: the path may reorder, repeat and forge (PROTOCOL.md#duty-ignore).
 
-use super::acks::{self, Acks};
+use super::acks;
 use super::queue::{Outcome, Queue};
 use super::{Client, FailReason, Ignored, Slot};
 use crate::backoff;
 use crate::codec::{self, Ack, BITMAP_LEN_MAX, Datagram, Reject, RejectCode, Welcome};
 use crate::{Epoch, Seq};
 
-/// A datagram is lost when one that was sent this many transmissions later has arrived (RFC 9002 §6.1.1).
+/// A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
 const REORDERING_MAX: u64 = 3;
 
 impl<M, B> Client<M, B>
@@ -62,8 +62,7 @@ where
         // PING, and the server has forgotten the session.
         if ack.floor >= self.acks.floor || self.queue.in_flight() == 0 && self.pinged {
             let was_blocked = self.is_blocked_by_credit();
-            let from = ack.floor.max(self.acks.floor);
-            self.acks.limit = Some(from.checked_add(u64::from(ack.credit)).unwrap_or(Seq(u64::MAX)));
+            self.acks.set_credit(ack.credit);
             if was_blocked && !self.is_blocked_by_credit() {
                 self.tries = 0;
             }
@@ -89,7 +88,6 @@ where
         self.acks.fruitful = true;
         self.fruitless_epochs = 0;
         self.tries = 0;
-        self.probe = false;
         let elapsed_us = now_us.saturating_sub(newest.sent_at_us);
         // Sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one.
         if newest.attempt == 0 || elapsed_us >= self.rtt.min_us() {
@@ -129,6 +127,7 @@ where
         }
     }
 
+    /// PROTOCOL.md#duty-reject.
     fn handle_reject(&mut self, now_us: u64, reject: &Reject) -> Result<(), Ignored> {
         if reject.client != self.config.client {
             return Err(Ignored::OtherClient);
@@ -162,10 +161,15 @@ where
             }
         }
         match reject.code {
-            RejectCode::StaleEpoch => self.leave_epoch(now_us),
+            RejectCode::StaleEpoch => {
+                if !self.acks.fruitful {
+                    self.fruitless_epochs = self.fruitless_epochs.saturating_add(1);
+                }
+                self.leave_epoch(now_us);
+            }
             RejectCode::BeyondWindow if refused.is_some() => {
-                let below = Seq(reject.refused - 1);
-                self.acks.limit = Some(self.acks.limit.map_or(below, |limit| limit.min(below)));
+                let below = Seq(reject.refused).above(self.queue.base_seq());
+                self.acks.credit = Some(self.acks.credit.map_or(below, |credit| credit.min(below)));
             }
             RejectCode::Busy | RejectCode::Storage | RejectCode::Unknown(_) => self.pause(now_us, reject),
             _ => {}
@@ -200,18 +204,15 @@ where
             return Err(Ignored::Unasked);
         }
         self.enter_epoch(welcome.epoch);
-        self.acks.limit = Some(Seq(u64::from(welcome.credit)));
+        self.acks.set_credit(welcome.credit);
         self.tries = 0;
         self.arm(now_us, true);
         Ok(())
     }
 
-    /// STALE_EPOCH (PROTOCOL.md#epochs): a client that counts its own epochs takes the next; where that is refused
-    /// again, and where it does not count, the server knows which one is next.
-    fn leave_epoch(&mut self, now_us: u64) {
-        if !self.acks.fruitful {
-            self.fruitless_epochs = self.fruitless_epochs.saturating_add(1);
-        }
+    /// Ends the session (PROTOCOL.md#duty-epoch): a client that counts its own epochs takes the next one; where that was
+    /// refused too, and where it does not count, the server knows which one is next.
+    pub(super) fn leave_epoch(&mut self, now_us: u64) {
         let own = match (self.config.epoch, self.fruitless_epochs) {
             (Some(_), 0 | 1) => self.epoch.and_then(Epoch::next),
             _ => None,
@@ -230,7 +231,7 @@ where
         let from = self.epoch.replace(epoch);
         self.hello = None;
         self.queue.renumber();
-        self.acks = Acks::NONE;
+        self.acks = self.acks.of_next_session();
         self.probe = false;
         self.ping_due = false;
         self.pinged = false;
@@ -240,7 +241,7 @@ where
     /// Begins to ask by HELLO, at once or, where asking has been of no use, after a wait.
     pub(super) fn ask_for_epoch(&mut self, at_once: bool) {
         if !at_once {
-            self.tries = self.tries.saturating_add(1);
+            self.tries = self.fruitless_epochs;
         }
         self.hello = Some(super::Hello { nonce: self.random.next(), due: at_once });
     }

@@ -22,7 +22,7 @@ enum WaitsFor {
     Epoch,
     /// An ACK of what is in flight, or the next try in silence.
     Ack,
-    /// An ACK with more credit; nothing is in flight.
+    /// An ACK with more credit; nothing is in flight (PROTOCOL.md#duty-probe).
     Credit,
 }
 
@@ -49,6 +49,10 @@ where
                 return None;
             }
             return Hello { client, nonce: hello.nonce }.encode(out).ok();
+        }
+        if self.is_beyond_skipping() && self.queue.undecided() > 0 {
+            self.leave_epoch(now_us);
+            return self.transmit(now_us, out);
         }
         let epoch = self.epoch?;
         if core::mem::take(&mut self.ping_due) {
@@ -95,10 +99,6 @@ where
     /// Does what is due. Early and repeated calls do no harm.
     pub fn handle_timeout(&mut self, now_us: u64) {
         let Some(timer) = self.timer.filter(|timer| timer.at_us <= now_us) else { return };
-        if self.waits_for() != Some(timer.waits_for) {
-            // What it waited for was abandoned.
-            return self.arm(now_us, true);
-        }
         match timer.waits_for {
             WaitsFor::Resume => {
                 self.paused_until_us = None;
@@ -193,7 +193,14 @@ where
         self.queue.in_flight() == 0 && self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq))
     }
 
+    /// The credit counts from the floor, which each DATA moves up to its base (PROTOCOL.md#duty-window).
     fn is_beyond_limit(&self, seq: Seq) -> bool {
-        self.acks.limit.is_some_and(|limit| seq > limit)
+        self.acks.credit.is_some_and(|credit| seq.above(self.queue.base_seq()) >= credit)
+    }
+
+    /// Whether so many seqs in a row were given up that the server would not move its floor over them (rule 4).
+    fn is_beyond_skipping(&self) -> bool {
+        let skipped = self.queue.base_seq().above(self.acks.floor).saturating_sub(1);
+        self.acks.credit.is_some() && skipped > self.acks.credit_max
     }
 }

@@ -206,13 +206,28 @@ fn a_message_sent_twice_gives_no_round_trip_time() {
 fn an_overtaken_acks_credit_is_out_of_date() {
     let mut bench = Bench::in_flight(6);
     bench.ack(3, &[], 10).unwrap();
-    assert_eq!(bench.client.credit(), Some(3 + 10 - 6));
+    assert_eq!(bench.client.credit(), Some(10));
+    bench.ack(1, &[], 1_000).unwrap();
     bench.ack(2, &[], 1_000).unwrap();
-    assert_eq!(bench.client.credit(), Some(3 + 10 - 6));
+    assert_eq!(bench.client.credit(), Some(10));
     bench.ack(3, &[], 4).unwrap();
-    assert_eq!(bench.client.credit(), Some(1), "credit may shrink");
+    assert_eq!(bench.client.credit(), Some(4), "credit may shrink");
     bench.ack(3, &[], 0).unwrap();
     assert_eq!(bench.client.credit(), Some(0));
+}
+
+#[test]
+fn no_seq_beyond_the_credit_is_sent() {
+    let mut bench = Bench::in_flight(4);
+    bench.ack(1, &[3], 5).unwrap();
+    for _ in 0..8 {
+        bench.send();
+    }
+    assert_eq!(bench.sent_seqs(), [5, 6]);
+    bench.ack(4, &[], 3).unwrap();
+    assert_eq!(bench.sent_seqs(), [7]);
+    bench.ack(4, &[], 9).unwrap();
+    assert_eq!(bench.sent_seqs(), [8, 9, 10, 11, 12]);
 }
 
 #[test]
@@ -232,6 +247,7 @@ fn without_credit_only_pings_are_sent_until_there_is_some() {
     assert!(waits.iter().all(|wait| *wait <= 75 * SECOND), "{waits:?}");
     bench.ack(2, &[], 1).unwrap();
     assert_eq!(bench.sent_seqs(), [3]);
+    assert!(bench.time_out() < 2 * SECOND, "waiting for credit is no reason to be slow afterwards");
 }
 
 #[test]

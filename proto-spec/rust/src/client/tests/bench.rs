@@ -74,8 +74,9 @@ impl Bench {
         self.client.handle_datagram(self.now_us, &encode(datagram))
     }
 
-    /// An ACK of epoch 7 with the bits of `above` set.
+    /// An ACK of the client's epoch with the bits of `above` set.
     pub(super) fn ack(&mut self, floor: u64, above: &[u64], credit: u16) -> Result<(), Ignored> {
+        let epoch = self.client.epoch().unwrap_or(ACK.epoch);
         let mut bitmap = [0; 128];
         let mut len = 0;
         for seq in above {
@@ -83,7 +84,7 @@ impl Bench {
             bitmap[bit / 8] |= 1 << (bit % 8);
             len = len.max(bit / 64 * 8 + 8);
         }
-        self.receive(&Datagram::Ack(Ack { floor: Seq(floor), credit, bitmap: &bitmap[..len], ..ACK }))
+        self.receive(&Datagram::Ack(Ack { epoch, floor: Seq(floor), credit, bitmap: &bitmap[..len], ..ACK }))
     }
 
     pub(super) fn reject(&mut self, refused: u64, code: RejectCode, retry_after_ms: u32) -> Result<(), Ignored> {
@@ -110,7 +111,7 @@ impl Bench {
     }
 }
 
-/// An ACK of nothing.
+/// An ACK of nothing in epoch 7.
 pub(super) const ACK: Ack<'static> = Ack {
     client: CLIENT,
     epoch: match Epoch::new(7) {

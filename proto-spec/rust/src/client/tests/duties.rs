@@ -32,6 +32,7 @@ fn silence_is_answered_by_ever_rarer_retransmissions_of_one_datagram() {
     bench.wait(SECOND / 10);
     bench.ack(3, &[], 64).unwrap();
     assert_eq!(bench.sent_seqs(), [4, 5]);
+    assert!(bench.time_out() < 2 * SECOND, "and the backoff begins anew");
 }
 
 #[test]
@@ -111,6 +112,18 @@ fn a_hello_refused_for_good_fails_what_waits_and_the_next_message_asks_again() {
     // Nothing was transmitted before, so nothing was skipped.
     let sent = bench.transmit();
     assert_eq!((data(&sent[0]).seq, data(&sent[0]).skip), (Seq(1), false));
+}
+
+#[test]
+fn no_epoch_is_asked_for_when_nothing_waits_for_one() {
+    let mut bench = Bench::new(None);
+    bench.send();
+    assert!(bench.hello().is_some());
+    bench.client.abandon_oldest();
+    bench.time_out();
+    assert_eq!((bench.hello(), bench.client.poll_timeout()), (None, None));
+    bench.send();
+    assert!(bench.hello().is_some());
 }
 
 #[test]

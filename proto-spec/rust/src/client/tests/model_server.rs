@@ -34,6 +34,8 @@ struct Touched {
 
 pub(super) struct ModelServer {
     pub(super) window: u16,
+    /// What of the window is told at most: smaller while there is a backlog.
+    pub(super) credit_max: u16,
     /// The answer to all DATA of this channel, or of any.
     pub(super) refuse: Option<(Option<u16>, RejectCode, u32)>,
     pub(super) payload_len_max: usize,
@@ -44,6 +46,8 @@ pub(super) struct ModelServer {
     /// Seqs that a client gave up, and seqs that it claims were acked and that are not here.
     pub(super) abandoned: u64,
     pub(super) missing: u64,
+    /// Datagrams whose base no client of this journal can have reached.
+    pub(super) stale: u64,
     /// Datagrams that were journaled already.
     pub(super) duplicates: u64,
     durable: BTreeMap<SessionKey, Session>,
@@ -57,6 +61,7 @@ impl ModelServer {
     pub(super) fn new(window: u16) -> Self {
         Self {
             window,
+            credit_max: u16::MAX,
             refuse: None,
             payload_len_max: usize::MAX,
             epoch_min: 0,
@@ -64,6 +69,7 @@ impl ModelServer {
             journal: Vec::new(),
             abandoned: 0,
             missing: 0,
+            stale: 0,
             duplicates: 0,
             durable: BTreeMap::new(),
             live: BTreeMap::new(),
@@ -105,10 +111,13 @@ impl ModelServer {
         }
         let (seq, base) = (data.seq.0, data.base().0);
         let window = u64::from(self.window);
+        // PROTOCOL.md#rule-1.
         let session = self.live.entry(key).or_insert_with(|| Session { floor: base - 1, above: BTreeSet::new() });
         let mut moved = false;
+        // PROTOCOL.md#rule-4.
         if base - 1 > session.floor {
-            if base - 1 > session.floor + window.max(1) {
+            if base - 1 > session.floor + window {
+                self.stale += 1;
                 return reject(RejectCode::StaleEpoch, 0);
             }
             let missing = (session.floor + 1..base).filter(|seq| !session.above.contains(seq)).count() as u64;
@@ -117,6 +126,7 @@ impl ModelServer {
             session.settle();
             moved = true;
         }
+        // PROTOCOL.md#rule-2, PROTOCOL.md#rule-3.
         let duplicate = seq <= session.floor || session.above.contains(&seq);
         if !duplicate && seq > session.floor + window {
             return reject(RejectCode::BeyondWindow, 0);
@@ -128,6 +138,7 @@ impl ModelServer {
                 return Some(self.ack(key, datagram_len, 0, true));
             }
         } else {
+            // PROTOCOL.md#rule-5.
             session.above.insert(seq);
             session.settle();
             self.journal.push(Entry {
@@ -161,14 +172,14 @@ impl ModelServer {
         self.live.entry((client, epoch)).or_insert_with(|| session.clone());
         self.durable.entry((client, epoch)).or_insert(session);
         self.welcomed.insert(client, (nonce, epoch));
-        encode(&Datagram::Welcome(Welcome { client, epoch, credit: self.window, nonce }))
+        encode(&Datagram::Welcome(Welcome { client, epoch, credit: self.credit(), nonce }))
     }
 
     fn receive_ping(&mut self, ping: &Ping, datagram_len: usize) -> Vec<u8> {
         self.ack((ping.client, ping.epoch), datagram_len, 0, true)
     }
 
-    /// Makes all that was received durable, and acks it: the end of a sync.
+    /// Makes all that was received durable, and acks it (PROTOCOL.md#rule-6): the end of a sync.
     pub(super) fn commit(&mut self, now_us: u64) -> Vec<Vec<u8>> {
         self.journal_durable = self.journal.len();
         let touched = core::mem::take(&mut self.touched);
@@ -200,6 +211,10 @@ impl ModelServer {
         self.durable.clear();
     }
 
+    fn credit(&self) -> u16 {
+        self.window.min(self.credit_max)
+    }
+
     fn ack(&self, key: SessionKey, datagram_len: usize, delay_us: u32, duplicate: bool) -> Vec<u8> {
         let none = Session { floor: 0, above: BTreeSet::new() };
         let session = self.durable.get(&key).unwrap_or(&none);
@@ -217,7 +232,7 @@ impl ModelServer {
             client: key.0,
             epoch: key.1,
             floor: Seq(session.floor),
-            credit: self.window,
+            credit: self.credit(),
             durability: Durability::Synced,
             duplicate,
             delay_us,

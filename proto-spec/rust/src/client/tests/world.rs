@@ -41,6 +41,7 @@ pub(super) enum Incident {
     Crash,
     ForgetSessions,
     Window(u16),
+    Credit(u16),
     Refuse(Option<(Option<u16>, crate::codec::RejectCode, u32)>),
     EpochMin(u32),
     /// Nothing passes the path until the next `Up`.
@@ -237,6 +238,7 @@ where
             Incident::Crash => self.server.crash(),
             Incident::ForgetSessions => self.server.forget_sessions(),
             Incident::Window(window) => self.server.window = window,
+            Incident::Credit(credit) => self.server.credit_max = credit,
             Incident::Refuse(refuse) => self.server.refuse = refuse,
             Incident::EpochMin(epoch) => self.server.epoch_min = epoch,
             Incident::Down => self.down = true,
@@ -284,12 +286,12 @@ pub(super) fn messages(count: usize, len_max: usize, seed: u64) -> Vec<Message> 
     let mut random = Random::new(seed);
     let mut message = |n: usize| {
         let len = usize::try_from(random.up_to(len_max as u64)).unwrap();
-        let mut payload: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        let mut payload: Vec<u8> = (0..len).map(|_| random.next().to_le_bytes()[0]).collect();
         // A number, so that mixing two messages up does not go unnoticed.
         for (byte, number) in payload.iter_mut().zip((n as u64).to_le_bytes()) {
             *byte = number;
         }
         Message { channel: 0, batch: false, payload }
     };
-    (0..count).map(|n| message(n)).collect()
+    (0..count).map(&mut message).collect()
 }
