@@ -146,7 +146,9 @@ fn unwitnessed_place(blocks: u64) -> (Place, PathBuf) {
     let (Opened { mut journal, .. }, _) = place.open();
     commit(&mut journal, tens(0, blocks));
     let copy = place.crash_copy();
-    let logs = files(&copy.path()).into_iter().filter(|(name, bytes)| name.extension().is_some_and(|ext| ext == "log") && !bytes.is_empty());
+    let logs = files(&copy.path())
+        .into_iter()
+        .filter(|(name, bytes)| name.extension().is_some_and(|ext| ext == "log") && !bytes.is_empty());
     let logs: Vec<_> = logs.map(|(name, _)| copy.path().join(name)).collect();
     assert_eq!(logs.len(), 1);
     (copy, logs[0].clone())
@@ -270,14 +272,19 @@ fn every_kind_of_damage_in_the_database_is_found_and_named() {
         ("entries 100 to 100: missing: the checkpoint", |store, batch| {
             let state = CheckpointState { at: Offset(101), low: Offset(20), ..CheckpointState::default() };
             let chain = Block::parse(block_of(store, 20)).unwrap().previous_checksum();
-            put(store, batch, META, CHECKPOINT_KEY, &CheckpointState { low_previous_checksum: chain, ..state }.encode());
+            put(
+                store,
+                batch,
+                META,
+                CHECKPOINT_KEY,
+                &CheckpointState { low_previous_checksum: chain, ..state }.encode(),
+            );
         }),
         ("missing: the watermark of lane 1", |store, batch| {
             let ahead = LaneMark { watermark: Offset(107), ..LaneMark::default() };
             let lanes = vec![LaneMark::default(), ahead];
             let chain = Block::parse(block_of(store, 20)).unwrap().previous_checksum();
-            let state =
-                CheckpointState { at: Offset(50), low: Offset(20), low_previous_checksum: chain, lanes };
+            let state = CheckpointState { at: Offset(50), low: Offset(20), low_previous_checksum: chain, lanes };
             put(store, batch, META, CHECKPOINT_KEY, &state.encode());
         }),
         ("of `meta`: its checksum does not match", |store, batch| {

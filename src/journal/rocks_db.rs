@@ -11,12 +11,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
+    DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::mask::{mask_into, unmask};
 use super::error::{Damage, DamagePlace, OpenError};
+use super::mask::{mask_into, unmask};
 use crate::limits::{BLOCK_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES};
 use crate::types::Offset;
 

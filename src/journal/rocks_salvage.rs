@@ -77,13 +77,7 @@ pub(super) fn salvage(dir: &DataDir, findings: Vec<Damage>, options: &RocksOptio
 }
 
 /// Checkpoint and losses: what makes the copy a journal.
-fn closing_batch(
-    new: &Store,
-    found: &Scan,
-    next: Offset,
-    given_up: &[Damage],
-    accepted_unix_us: u64,
-) -> WriteBatch {
+fn closing_batch(new: &Store, found: &Scan, next: Offset, given_up: &[Damage], accepted_unix_us: u64) -> WriteBatch {
     let mut batch = WriteBatch::default();
     // Without a block to begin at, everything begins at the next offset.
     let low = if found.blocks == 0 { next } else { found.checkpoint.low };

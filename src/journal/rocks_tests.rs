@@ -49,7 +49,9 @@ impl Place {
         loop {
             let copy = Self::new();
             let before = listing(&self.path());
-            if copy_dir(&self.path(), &copy.path()).is_ok() && before.is_ok_and(|before| before == listing(&self.path()).unwrap()) {
+            if copy_dir(&self.path(), &copy.path()).is_ok()
+                && before.is_ok_and(|before| before == listing(&self.path()).unwrap())
+            {
                 return copy;
             }
             assert!(Instant::now() < deadline, "the directory does not come to rest");
