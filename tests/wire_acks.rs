@@ -5,9 +5,9 @@ mod common;
 use std::time::Instant;
 
 use common::server::Home;
-use common::wire::{Is, Reply, Wire, refusal};
+use common::wire::{Is, Reply, Wire, bytes_of, refusal};
 use duragram_proto::Seq;
-use duragram_proto::codec::{Durability, RejectCode};
+use duragram_proto::codec::{Datagram, Durability, RejectCode};
 
 const WINDOW: &str = "window = 16\n";
 
@@ -277,4 +277,18 @@ fn the_last_seq_of_all_is_acked() {
     assert_eq!(wire.ask_ack(&data).floor, u64::MAX);
     assert!(wire.ask_ack(&data).duplicate);
     assert_eq!(home.wait_lines(1)[0].seq, u64::MAX);
+}
+
+#[test]
+fn datagrams_that_the_kernel_joined_are_taken_one_by_one() {
+    let home = Home::new();
+    let server = home.serve();
+    let wire = Wire::new(&server, 0xb1);
+    // Equal lengths but the last: what one system call with GSO sends, and GRO hands over as one.
+    let payloads: Vec<_> = (1..=40).map(|n| if n < 40 { vec![n; 100] } else { vec![n; 7] }).collect();
+    let datagrams = (1..).zip(&payloads).map(|(seq, payload)| bytes_of(&Datagram::Data(wire.data(seq, payload))));
+    wire.send_joined(&datagrams.collect::<Vec<_>>().concat(), 132);
+    while wire.ack().floor < 40 {}
+    let lines: Vec<_> = home.wait_lines(40).iter().map(|line| (line.seq, line.payload())).collect();
+    assert_eq!(lines, (1..).zip(payloads).collect::<Vec<_>>());
 }
