@@ -7,11 +7,8 @@
 //! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names nix and socket2; only `server`
 //! knows everything.
 
-#[cfg(any())]
 pub mod admin;
-#[cfg(any())]
 pub mod cli;
-#[cfg(any())]
 pub mod client;
 pub mod config;
 pub mod ingest;

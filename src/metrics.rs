@@ -1,12 +1,17 @@
 //! Every metric of the server: counted by the stages, shown by the admin interface. Names are documented in README.
 
 use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fmt, fs};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 /// What became of a datagram.
@@ -79,7 +84,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes the metrics and registers them under the prefix `duragram`.
+    /// Makes the metrics and registers them under the prefix `duragram`, and those of the process under `process`, as
+    /// Prometheus clients name them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             datagrams: Family::default(),
@@ -108,8 +114,11 @@ impl Metrics {
             handler_panics: Counter::default(),
             lane_journal_reads: Counter::default(),
         };
+        registry.register_collector(Box::new(Process { started: SystemTime::now() }));
         let m = &metrics;
         let r = registry.sub_registry_with_prefix("duragram");
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        r.register("build", "The version that runs", version);
         r.register("datagrams", "Datagrams received, by what became of them", m.datagrams.clone());
         r.register_with_unit("received", "UDP payload received", Unit::Bytes, m.received_bytes.clone());
         r.register("kernel_drops", "Datagrams dropped by the kernel: receive buffer full", m.kernel_drops.clone());
@@ -117,8 +126,18 @@ impl Metrics {
         r.register("reply_errors", "Replies that the kernel refused", m.reply_errors.clone());
         r.register("commits", "Group commits", m.commits.clone());
         r.register("commit_entries", "Entries in a group commit", m.commit_entries.clone());
-        r.register_with_unit("commit", "Time of a group commit: write and sync", Unit::Seconds, m.commit_seconds.clone());
-        r.register_with_unit("ack_delay", "From a datagram's arrival to its ack", Unit::Seconds, m.ack_delay_seconds.clone());
+        r.register_with_unit(
+            "commit",
+            "Time of a group commit: write and sync",
+            Unit::Seconds,
+            m.commit_seconds.clone(),
+        );
+        r.register_with_unit(
+            "ack_delay",
+            "From a datagram's arrival to its ack",
+            Unit::Seconds,
+            m.ack_delay_seconds.clone(),
+        );
         r.register_with_unit("journal_written", "Blocks written to the journal", Unit::Bytes, m.journal_bytes.clone());
         r.register_with_unit("backlog", "Blocks in the journal, not trimmed", Unit::Bytes, m.backlog_bytes.clone());
         r.register("checkpoints", "Checkpoints written", m.checkpoints.clone());
@@ -138,6 +157,35 @@ impl Metrics {
         metrics
     }
 
+    /// Name, type and meaning of every metric, in the order of `/metrics`, as the README lists them.
+    pub fn catalogue() -> Vec<Described> {
+        let mut registry = Registry::default();
+        let metrics = Self::register(&mut registry);
+        // Families without a member are not written.
+        metrics.count("journaled", 1);
+        metrics.replies_sent("ack", 1);
+        drop(metrics.lane_lag.get_or_create(&LaneLabel { lane: 0 }));
+        drop(metrics.processed.get_or_create(&LaneLabel { lane: 0 }));
+        let mut text = String::new();
+        // Writing to a string fails only when a metric's own encoding does; the list is then cut and its test fails.
+        let _encoded = encode(&mut text, &registry);
+        let mut described: Vec<Described> = Vec::new();
+        for line in text.lines() {
+            if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+                let help = help.trim_end_matches('.').to_owned();
+                described.push(Described { name: name.to_owned(), kind: String::new(), help });
+            } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+                && let Some(last) = described.last_mut().filter(|last| last.name == name)
+            {
+                kind.clone_into(&mut last.kind);
+                if kind == "counter" {
+                    last.name.push_str("_total");
+                }
+            }
+        }
+        described
+    }
+
     /// Counts `n` datagrams with one outcome.
     pub fn count(&self, outcome: &'static str, n: u64) {
         if n > 0 {
@@ -150,5 +198,101 @@ impl Metrics {
         if n > 0 {
             self.replies.get_or_create(&Outcome { outcome: kind }).inc_by(n);
         }
+    }
+}
+
+/// A line of [`Metrics::catalogue`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// As it is written at `/metrics`, such as `duragram_commits_total`.
+    pub name: String,
+    /// Such as `counter`.
+    pub kind: String,
+    /// What it tells.
+    pub help: String,
+}
+
+/// The metrics of the process itself, read from `/proc` when they are asked for.
+#[derive(Debug)]
+struct Process {
+    started: SystemTime,
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let started = self.started.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let mut gauge = |name, help, unit, value: f64| {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
+        };
+        gauge("process_start_time", "Start of the process, since 1970", Some(&Unit::Seconds), started)?;
+        // What cannot be read (no /proc) is left out rather than told wrong.
+        if let Some(bytes) = resident_bytes() {
+            gauge("process_resident_memory", "Resident memory", Some(&Unit::Bytes), bytes)?;
+        }
+        if let Ok(open) = fs::read_dir("/proc/self/fd") {
+            // The directory that is being read is open too.
+            let count = u32::try_from(open.count().saturating_sub(1)).unwrap_or(u32::MAX);
+            gauge("process_open_fds", "Open file descriptors", None, f64::from(count))?;
+        }
+        Ok(())
+    }
+}
+
+/// `VmRSS`, bytes.
+fn resident_bytes() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u32 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(f64::from(kib) * 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_has_a_name_of_its_own_a_type_and_help() {
+        let catalogue = Metrics::catalogue();
+        let names: BTreeSet<&str> = catalogue.iter().map(|metric| metric.name.as_str()).collect();
+        assert_eq!(names.len(), catalogue.len());
+        for metric in &catalogue {
+            assert!(metric.name.starts_with("duragram_") || metric.name.starts_with("process_"), "{metric:?}");
+            assert!(!metric.kind.is_empty() && metric.help.len() > 6, "{metric:?}");
+        }
+        for name in ["duragram_commits_total", "duragram_build", "duragram_lane_lag_entries", "process_open_fds"] {
+            assert!(names.contains(name), "{name} is missing in {names:?}");
+        }
+    }
+
+    /// A field that is not registered would count in silence.
+    #[test]
+    fn every_field_is_registered() {
+        let source = include_str!("metrics.rs");
+        let fields = source.split("pub struct Metrics {").nth(1).unwrap().split("\n}").next().unwrap();
+        for field in fields.lines().filter_map(|line| line.trim().strip_prefix("pub ")) {
+            let name = field.split(':').next().unwrap();
+            assert!(source.contains(&format!("m.{name}.clone()")), "{name} is not registered");
+        }
+    }
+
+    #[test]
+    fn the_process_tells_its_memory_and_files() {
+        let mut registry = Registry::default();
+        Metrics::register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let value = |name: &str| -> f64 {
+            let line =
+                text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{text}"));
+            line.rsplit(' ').next().unwrap().parse().unwrap()
+        };
+        assert!(value("process_resident_memory_bytes") > 1e5);
+        assert!(value("process_open_fds") >= 3.0);
+        assert!(value("process_start_time_seconds") > 1.7e9);
+        assert!(text.contains(concat!("duragram_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{text}");
+        assert!(text.ends_with("# EOF\n"));
     }
 }

@@ -168,8 +168,5 @@ fn a_gap_is_not_counted_again_after_a_restart() {
     let wire = Wire::new(&server, 0xc9);
     assert_eq!(wire.ping().floor, 5, "the floor has passed the gap for good");
     assert_eq!(wire.ask_ack(&based(&wire, 6, 6, b"")).floor, 6);
-    assert_eq!(
-        seqs_and_gaps(&home, 4),
-        [(1, None), (4, Some(Gap { from: 2, to: 4 })), (5, None), (6, None)]
-    );
+    assert_eq!(seqs_and_gaps(&home, 4), [(1, None), (4, Some(Gap { from: 2, to: 4 })), (5, None), (6, None)]);
 }

@@ -20,8 +20,31 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::STOP_TIMEOUT;
 use crate::limits;
 
+/// How long peers may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// To send a request's head, the wait for it on an idle connection included.
+    pub(super) head: Duration,
+    /// To take anything of an answer.
+    pub(super) stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_millis(limits::ADMIN_HEAD_MS),
+            stall: Duration::from_millis(limits::ADMIN_STALL_MS),
+        }
+    }
+}
+
 /// Accepts and serves until told to stop; then lets connections finish for [`STOP_TIMEOUT`].
-pub(super) async fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) -> io::Result<()> {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    patience: Patience,
+    mut stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -39,7 +62,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut stopping: w
                 Ok((stream, place)) => {
                     let (router, stopping) = (router.clone(), stopping.clone());
                     connections.spawn(async move {
-                        connection(stream, router, stopping).await;
+                        connection(stream, router, patience, stopping).await;
                         drop(place);
                     });
                 }
@@ -56,14 +79,12 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut stopping: w
     Ok(())
 }
 
-async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, router: Router, patience: Patience, mut stopping: watch::Receiver<bool>) {
     // Latency only; a socket that refuses it works.
     drop(stream.set_nodelay(true));
-    let stream = Unstalled::new(stream, Duration::from_millis(limits::ADMIN_STALL_MS));
+    let stream = Unstalled::new(stream, patience.stall);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits::ADMIN_HEAD_MS))
-        .max_buf_size(limits::ADMIN_HEAD_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(limits::ADMIN_HEAD_BYTES);
     let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
@@ -107,7 +128,8 @@ impl Unstalled {
             return written;
         }
         let patience = self.patience;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + patience)));
+        let deadline =
+            self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + patience)));
         ready!(deadline.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing")))
     }

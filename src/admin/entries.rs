@@ -23,13 +23,12 @@ use super::error::ApiError;
 use super::routes::Shared;
 use crate::journal::{Block, StorageError};
 use crate::limits;
-use crate::process::sink::ndjson;
+use crate::process::records_of;
+use crate::process::sink::Formatter;
 use crate::types::Offset;
 
 /// How often a stream that has sent everything looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Text is sent on in chunks of about this many bytes.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What `/api/entries` takes.
 #[derive(Debug, Deserialize)]
@@ -86,7 +85,8 @@ impl Shared {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
         })?;
         let (chunks, receiver) = mpsc::channel(1);
-        let walk = Walk { shared: self, chunks, next: from, left: limit.unwrap_or(usize::MAX), text: Vec::new() };
+        let left = limit.unwrap_or(usize::MAX);
+        let walk = Walk { shared: self, chunks, next: from, left, formatter: Formatter::default(), text: Vec::new() };
         tokio::spawn(walk.run(if follow { None } else { Some(end) }, place));
         let headers = [(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")];
         Ok((headers, Body::from_stream(Chunks(receiver))).into_response())
@@ -128,6 +128,7 @@ struct Walk {
     next: Offset,
     /// Entries that may still be sent.
     left: usize,
+    formatter: Formatter,
     text: Vec<u8>,
 }
 
@@ -186,9 +187,11 @@ impl Walk {
                 }
                 self.left -= 1;
                 self.next = entry.offset.plus(1);
-                ndjson::write_entry(&mut self.text, &entry);
-                if self.text.len() >= CHUNK_BYTES {
-                    self.flush().await?;
+                for record in records_of(&entry) {
+                    self.formatter.line(&record, &mut self.text);
+                    if self.text.len() >= limits::ADMIN_CHUNK_BYTES {
+                        self.flush().await?;
+                    }
                 }
             }
         }

@@ -28,15 +28,17 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
 fn refusal(request: &Request) -> Option<String> {
     // HTTP/1.0 probes send no Host; browsers always do.
     let hosts = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
-    let foreign = hosts.chain(request.uri().authority().map(|authority| authority.as_str())).find(|host| !is_local(host));
+    let foreign =
+        hosts.chain(request.uri().authority().map(|authority| authority.as_str())).find(|host| !is_local(host));
     if let Some(host) = foreign {
         return Some(format!(
             "Host {host:?} is not this machine's loopback; a proxy must set it to 127.0.0.1 (protection from DNS rebinding)"
         ));
     }
     let reads = [Method::GET, Method::HEAD].contains(request.method());
-    (!reads && !request.headers().contains_key(REQUEST_HEADER))
-        .then(|| format!("requests that change something need the header {REQUEST_HEADER}: 1 (protection from web pages)"))
+    (!reads && !request.headers().contains_key(REQUEST_HEADER)).then(|| {
+        format!("requests that change something need the header {REQUEST_HEADER}: 1 (protection from web pages)")
+    })
 }
 
 /// Whether a Host header names loopback, with any port: `ssh -L` changes it.
@@ -55,8 +57,16 @@ mod tests {
         for host in ["127.0.0.1", "127.0.0.1:7118", "localhost:9", "LOCALHOST", "[::1]", "[::1]:7118", "127.9.9.9:1"] {
             assert!(is_local(host), "{host}");
         }
-        let foreign =
-            ["", "example.com", "127.0.0.1.example.com", "localhost.evil:7118", "10.0.0.1", "::1x", "0.0.0.0:7118", "[::]"];
+        let foreign = [
+            "",
+            "example.com",
+            "127.0.0.1.example.com",
+            "localhost.evil:7118",
+            "10.0.0.1",
+            "::1x",
+            "0.0.0.0:7118",
+            "[::]",
+        ];
         for host in foreign {
             assert!(!is_local(host), "{host}");
         }

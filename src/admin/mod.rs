@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::journal::ReadJournal;
+use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::types::Offset;
 
 mod connections;
@@ -31,6 +31,8 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
+use connections::Patience;
+pub(crate) use dead::{describe as describe_dead_letter, timestamp};
 pub use guard::REQUEST_HEADER;
 
 /// How long connections get to finish when the server stops.
@@ -50,6 +52,22 @@ pub trait AdminState: Send + Sync + 'static {
     fn journal(&self) -> &dyn ReadJournal;
     /// Every entry below is durable.
     fn end(&self) -> Offset;
+    /// What could not be processed.
+    fn dead_letters(&self) -> &dyn DeadLetters;
+    /// Gives a dead letter to its handler once more and deletes it when that succeeds. Waits for the answer, but not
+    /// for ever.
+    fn retry_dead(&self, letter: DeadLetter) -> Retried;
+}
+
+/// What became of another attempt with a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retried {
+    /// It is processed, durably, and is no dead letter any more.
+    Done,
+    /// The handler failed again, for this reason; the letter is as it was.
+    Failed(String),
+    /// No answer in time, or no lane that takes requests. It may still be processed.
+    Unanswered(String),
 }
 
 /// A snapshot of the server. With the configuration it makes `/api/status`.
@@ -123,6 +141,15 @@ impl Admin {
     /// Binds the address and serves from a thread of its own. Nothing runs when an error is returned: the address is
     /// in use or not this machine's, or no thread could be started.
     pub fn start(address: SocketAddr, config: &Config, state: Arc<dyn AdminState>) -> io::Result<Self> {
+        Self::start_with(address, config, state, Patience::default())
+    }
+
+    fn start_with(
+        address: SocketAddr,
+        config: &Config,
+        state: Arc<dyn AdminState>,
+        patience: Patience,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -134,7 +161,7 @@ impl Admin {
         let (stop, stopping) = watch::channel(false);
         let router = routes::router(Arc::new(routes::Shared::new(state, config, address, stopping.clone())));
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            let served = runtime.block_on(connections::serve(listener, router, stopping));
+            let served = runtime.block_on(connections::serve(listener, router, patience, stopping));
             if let Err(error) = served {
                 tracing::error!(%error, "the admin interface cannot accept connections and is gone");
             }

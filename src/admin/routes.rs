@@ -45,6 +45,18 @@ impl Shared {
         let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self { state, streams: Arc::new(Semaphore::new(limits::ADMIN_TAILS)), stopping, fixed }
     }
+
+    /// Runs what may wait for the disk or a lane beside the requests that wait for nothing.
+    pub(super) async fn blocking<T, F>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn AdminState) -> Result<T, ApiError> + Send + 'static,
+    {
+        let state = Arc::clone(&self.state);
+        tokio::task::spawn_blocking(move || work(&*state)).await.unwrap_or_else(|panic| {
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the request failed: {panic}")))
+        })
+    }
 }
 
 /// The whole interface.

@@ -114,7 +114,8 @@ impl Api {
             return Ok(answer);
         }
         let text = answer.body_mut().read_to_string().unwrap_or_default();
-        let told = serde_json::from_str::<Value>(&text).ok().and_then(|json| Some(json.get("error")?.as_str()?.to_owned()));
+        let told =
+            serde_json::from_str::<Value>(&text).ok().and_then(|json| Some(json.get("error")?.as_str()?.to_owned()));
         let message = told.unwrap_or_else(|| format!("the server at {} answered {status}", self.address));
         Err(ApiFailure::Refused { status, message })
     }

@@ -31,8 +31,7 @@ pub(super) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
 }
 
 fn as_json(loaded: &Loaded) -> Value {
-    let config: Map<String, Value> =
-        KEYS.iter().map(|key| (key.name.to_owned(), key.show(&loaded.config))).collect();
+    let config: Map<String, Value> = KEYS.iter().map(|key| (key.name.to_owned(), key.show(&loaded.config))).collect();
     json!({ "config": config, "places": loaded.places, "memory": memory_bound(&loaded.config) })
 }
 
@@ -44,7 +43,8 @@ fn as_toml(loaded: &Loaded) -> String {
         let _infallible = writeln!(text, "{setting:<44} # {place}");
     }
     let bound = memory_bound(&loaded.config);
-    let _infallible = writeln!(text, "\n# Memory at most {} (ordinary use is far below), of which:", mib(bound.total_bytes));
+    let _infallible =
+        writeln!(text, "\n# Memory at most {} (ordinary use is far below), of which:", mib(bound.total_bytes));
     for item in &bound.items {
         let _infallible = writeln!(text, "# {:>12}  {}: {}", mib(item.bytes), item.what, item.formula);
     }

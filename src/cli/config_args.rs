@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
 use super::Failure;
-use crate::config::{Config, KEYS, Key, Loaded, Sources};
+use crate::config::{Config, ConfigError, KEYS, Key, Loaded, Problem, Sources};
+use crate::process::sink::SinkSpec;
 
 /// From this key on the flags are for tuning; the short help (`-h`) leaves them out.
 const FIRST_TUNING_KEY: &str = "lanes";
@@ -26,8 +27,20 @@ impl ConfigArgs {
     pub(super) fn load(&self) -> Result<Loaded, Failure> {
         let sources =
             Sources { file: self.file.clone(), environment: env::vars_os().collect(), flags: self.flags.clone() };
-        sources.load().map_err(Failure::usage)
+        let loaded = sources.load().map_err(Failure::usage)?;
+        check_sinks(&loaded).map_err(Failure::usage)?;
+        Ok(loaded)
     }
+}
+
+/// The configuration takes sinks as text; here it is known what they may say.
+fn check_sinks(loaded: &Loaded) -> Result<(), ConfigError> {
+    let problems = loaded.config.sink.iter().filter_map(|sink| {
+        let error = sink.parse::<SinkSpec>().err()?;
+        Some(Problem { key: "sink".to_owned(), place: loaded.places.get("sink").cloned(), message: error.to_string() })
+    });
+    let problems: Vec<Problem> = problems.collect();
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
 }
 
 impl FromArgMatches for ConfigArgs {
@@ -78,10 +91,11 @@ fn argument(key: &'static Key, flag: &'static str, defaults: &Config) -> Arg {
         none if none.is_empty() => "all".to_owned(),
         default => default,
     };
-    let arg = Arg::new(key.name)
-        .long(flag)
-        .value_name(key.value)
-        .help(format!("{} [default: {default}] [env: {}]", key.help, key.variable()));
+    let arg = Arg::new(key.name).long(flag).value_name(key.value).help(format!(
+        "{} [default: {default}] [env: {}]",
+        key.help,
+        key.variable()
+    ));
     match key {
         Key { value: "BOOL", .. } => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         Key { list: true, .. } => arg.action(ArgAction::Append),

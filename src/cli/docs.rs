@@ -29,7 +29,7 @@ Examples:
 pub(super) struct ManArgs {
     /// Where to write one page for each command; made when it is missing
     #[arg(value_name = "DIR")]
-    dir: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
 }
 
 /// Prints the script.

@@ -16,6 +16,7 @@ mod config_args;
 mod dead;
 mod docs;
 mod journal;
+mod load;
 mod logs;
 mod send;
 mod serve;
@@ -60,6 +61,7 @@ Every command has its own --help.";
 enum Command {
     Serve(serve::ServeArgs),
     Send(send::SendArgs),
+    Load(load::LoadArgs),
     Tail(tail::TailArgs),
     Journal(journal::JournalArgs),
     Dead(dead::DeadArgs),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Send(args) => return send::run(args),
+        Command::Load(args) => load::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Journal(args) => journal::run(&args),
         Command::Dead(args) => dead::run(&args),

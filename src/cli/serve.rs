@@ -24,10 +24,11 @@ pub(super) struct ServeArgs {
 }
 
 const AFTER_HELP: &str = "\
-Values rise in this order: defaults, the file, DURAGRAM_* variables, flags. SIZE is a number of bytes or
-one with a unit (4MiB, 512kB); TIME has a unit (100ms, 30s, 7d). In the file, retry-first-delay is first_delay in the
-table [retry]. Lists are arrays in the file, separated by commas in a variable, repeated flags.
-`duragram check-config` takes the same flags and shows what they come to.
+Values rise in this order: defaults, the file, DURAGRAM_* variables, flags. \
+SIZE is a number of bytes, or one with a unit (4MiB, 512kB); TIME has a unit (100ms, 30s, 7d). \
+In the file, --retry-first-delay is first_delay in the table [retry], and --log-level is level in [log]. \
+Lists are arrays in the file, separated by commas in a variable, repeated flags on the command line. \
+`duragram check-config` takes the same and shows what it comes to.
 
 Examples:
   duragram serve --data /var/lib/duragram --sink file:/var/log/records.ndjson
@@ -52,6 +53,5 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         // The server serves also when nobody reads its stdout any more.
         drop(print(format_args!("duragram ready udp={} admin={admin}\n", udp.join(","))));
     };
-    server::run(config, ready)
-        .map_err(|error| Failure::Failed { code: error.exit_code(), message: error.to_string() })
+    server::run(config, ready).map_err(|error| Failure::Failed { code: error.exit_code(), message: error.to_string() })
 }

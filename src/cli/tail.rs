@@ -115,7 +115,9 @@ pub(super) fn run(args: &TailArgs) -> Result<(), Failure> {
 /// The offset that the next entry will get.
 fn end(api: &Api) -> Result<u64, Failure> {
     let status = api.get("/api/status")?;
-    status["offsets"]["end"].as_u64().ok_or_else(|| Failure::not_done("the server's status names no end of its journal"))
+    status["offsets"]["end"]
+        .as_u64()
+        .ok_or_else(|| Failure::not_done("the server's status names no end of its journal"))
 }
 
 /// What was shown and what comes next.
@@ -165,7 +167,7 @@ impl Tail {
             .map_err(|error| Failure::not_done(format_args!("a line that is not understood came: {error}")))?;
         if let Some(trimmed) = line.trimmed {
             if !std::mem::take(&mut self.quiet_trim) {
-                complain(&format!("entries {} to {} were trimmed before they could be shown", trimmed.from, trimmed.to));
+                self.tell_trimmed(&trimmed);
             }
             self.next = trimmed.to.saturating_add(1);
             return Ok(());
@@ -201,6 +203,17 @@ impl Tail {
             .map_err(output_failure)
         } else {
             self.out.write_all(text).map_err(output_failure)
+        }
+    }
+    fn tell_trimmed(&self, trimmed: &Span) {
+        let Span { mut from, to } = *trimmed;
+        // After a reconnection the last entry is asked for again, since its batch may hold records that did not come.
+        if self.last.is_some_and(|(offset, _)| offset == from) {
+            complain(&format!("if entry {from} holds more records, they were trimmed before they could be shown"));
+            from += 1;
+        }
+        if from <= to {
+            complain(&format!("entries {from} to {to} were trimmed before they could be shown"));
         }
     }
 }

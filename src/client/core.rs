@@ -1,9 +1,13 @@
 //! The state machine with what the library adds to it: tickets for records, and batches. No socket, no clock, no task.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
 
 use duragram_proto::Epoch;
-use duragram_proto::client::{Client as Machine, ClientConfig, Event, MessageId, Outgoing, SendError as MachineError, Slot};
+use duragram_proto::client::{
+    Client as Machine, ClientConfig, Event, MessageId, Outgoing, SendError as MachineError, Slot,
+};
 use tokio::sync::oneshot;
 
 use super::{Batching, Incomplete, Receipt, SendError, Stats};
@@ -17,7 +21,6 @@ const TYPE_REJECT: u8 = 3;
 pub(super) type Outcome = Result<Receipt, SendError>;
 
 /// See the module.
-#[derive(Debug)]
 pub(super) struct Core {
     machine: Machine<Vec<Slot>, Vec<u8>>,
     /// Of the messages from `lowest` on; `None` where the outcome was told.
@@ -26,6 +29,8 @@ pub(super) struct Core {
     /// `None`: batching is off.
     linger_us: Option<u64>,
     batch: Batch,
+    /// The machine had no room for the batch, and nothing has left it since.
+    batch_blocked: bool,
     intake: Intake,
     acked: u64,
     failed: u64,
@@ -93,6 +98,7 @@ impl Core {
                 Batching::Linger(linger) => Some(u64::try_from(linger.as_micros()).unwrap_or(u64::MAX)),
             },
             batch: Batch::default(),
+            batch_blocked: false,
             intake: Intake::Open,
             acked: 0,
             failed: 0,
@@ -151,6 +157,7 @@ impl Core {
         let mut news = false;
         while let Some(event) = self.machine.poll_event() {
             news = true;
+            self.batch_blocked = false;
             self.tell(event);
         }
         if self.batch_due().is_some_and(|at| at <= now_us) {
@@ -230,16 +237,16 @@ impl Core {
             rejects: self.rejects,
             ignored: self.ignored,
             reroutes: 0,
-            rtt: self.machine.rtt_us().map(std::time::Duration::from_micros),
+            rtt: self.machine.rtt_us().map(Duration::from_micros),
             epoch: self.epoch(),
         }
     }
 
-    /// When the open batch goes: at once when nothing else is under way. While messages wait for the window, sending it
-    /// would win nothing; it fills up instead, and acks call again.
+    /// When the open batch goes: at once when nothing else is under way. While messages wait for the window, or there is
+    /// no room, sending it would win nothing; it fills up instead, and acks call again.
     fn batch_due(&self) -> Option<u64> {
         let linger_us = self.linger_us?;
-        if self.batch.tickets.is_empty() {
+        if self.batch.tickets.is_empty() || self.batch_blocked {
             return None;
         }
         let queued = self.machine.queued();
@@ -266,6 +273,7 @@ impl Core {
         };
         let sent = self.send_message(now_us, message);
         self.batch.payload = payload;
+        self.batch_blocked = !sent;
         if sent {
             self.tickets.push_back(Some(Tickets::Batch(std::mem::take(&mut self.batch.tickets))));
             self.batch.clear();
@@ -338,6 +346,13 @@ impl Core {
     }
 }
 
+/// The buffers are not for reading.
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("intake", &self.intake).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
 impl Batch {
     fn add(&mut self, now_us: u64, channel: u16, record: &[u8], ticket: oneshot::Sender<Outcome>) {
         if self.tickets.is_empty() {
@@ -355,5 +370,124 @@ impl Batch {
         self.payload.clear();
         self.tickets.clear();
         self.hurry = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duragram_proto::codec::{self, Ack, Datagram, Durability};
+    use duragram_proto::{ClientId, Seq};
+
+    use super::*;
+
+    const EPOCH: Epoch = Epoch::new(1).unwrap();
+
+    fn core(window: usize, linger: Duration) -> Core {
+        Core::new(ClientConfig::new(ClientId(1), Some(EPOCH)), window, 100_000, Batching::Linger(linger), 1)
+    }
+
+    fn push(core: &mut Core, now_us: u64, record: &[u8]) -> oneshot::Receiver<Outcome> {
+        match core.push(now_us, 0, record) {
+            Ok(Push::Taken(outcome)) => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What goes out now, as seq and number of records.
+    fn sent(core: &mut Core, now_us: u64) -> Vec<(u64, usize)> {
+        core.advance(now_us);
+        let mut out = [0; 1200];
+        let mut all = Vec::new();
+        while let Some(len) = core.transmit(now_us, &mut out) {
+            let Ok(Datagram::Data(data)) = codec::decode(&out[..len]) else { panic!("not DATA") };
+            all.push((data.seq.0, data.records().count()));
+        }
+        all
+    }
+
+    fn ack(core: &mut Core, now_us: u64, floor: u64) {
+        let ack = Ack {
+            client: ClientId(1),
+            epoch: EPOCH,
+            floor: Seq(floor),
+            credit: 1000,
+            durability: Durability::Synced,
+            duplicate: false,
+            delay_us: 0,
+            bitmap: &[],
+        };
+        let mut bytes = [0; codec::ACK_LEN_MAX];
+        let len = ack.encode(&mut bytes).unwrap();
+        assert!(core.receive(now_us, &bytes[..len]));
+        core.advance(now_us);
+    }
+
+    #[test]
+    fn a_batch_lingers_only_while_others_are_under_way() {
+        let mut core = core(100, Duration::from_micros(500));
+        let _first = push(&mut core, 0, b"first");
+        assert_eq!(sent(&mut core, 0), [(1, 1)], "a lone record goes at once");
+        let _second = push(&mut core, 100, b"second");
+        let _third = push(&mut core, 300, b"third");
+        assert_eq!(sent(&mut core, 599), []);
+        assert_eq!(core.wake_us(), Some(600), "500 after its first record");
+        assert_eq!(sent(&mut core, 600), [(2, 2)]);
+        let _fourth = push(&mut core, 700, b"fourth");
+        ack(&mut core, 800, 2);
+        assert_eq!(sent(&mut core, 800), [(3, 1)], "nothing else is under way any more");
+    }
+
+    #[test]
+    fn a_batch_without_room_does_not_wake_the_driver_until_there_is_some() {
+        let mut core = core(1, Duration::from_micros(500));
+        let _first = push(&mut core, 0, b"first");
+        assert_eq!(sent(&mut core, 0), [(1, 1)]);
+        let _second = push(&mut core, 100, b"second");
+        let retransmission = core.machine.poll_timeout();
+        assert_eq!(sent(&mut core, 600), [], "its linger is over, and the only slot is taken");
+        assert_eq!(core.wake_us(), retransmission, "a deadline in the past would spin");
+        ack(&mut core, 1000, 1);
+        assert_eq!(sent(&mut core, 1000), [(2, 1)]);
+    }
+
+    #[test]
+    fn a_full_batch_goes_though_its_linger_is_not_over() {
+        let mut core = core(100, Duration::from_secs(3600));
+        let _first = push(&mut core, 0, b"first");
+        assert_eq!(sent(&mut core, 0), [(1, 1)]);
+        // 1,168 bytes of payload hold three records of 350 bytes with their lengths.
+        let _rest: Vec<_> = (0..4).map(|_| push(&mut core, 1, &[0; 350])).collect();
+        assert_eq!(sent(&mut core, 2), [(2, 3)]);
+    }
+
+    #[test]
+    fn tickets_are_settled_in_any_order_and_each_once() {
+        let mut core = core(100, Duration::ZERO);
+        let outcomes: Vec<_> = (0..5_u8)
+            .map(|n| {
+                let outcome = push(&mut core, 0, &[n]);
+                assert_eq!(sent(&mut core, 1).len(), 1);
+                outcome
+            })
+            .collect();
+        let settle = |core: &mut Core, id: u64| {
+            core.tell(Event::Acked {
+                message: MessageId(id),
+                seq: Seq(id + 1),
+                epoch: EPOCH,
+                durability: Durability::Synced,
+            });
+        };
+        for id in [3, 1, 3, 0, 7] {
+            settle(&mut core, id);
+        }
+        assert_eq!((core.lowest, core.acked, core.unacked), (2, 3, 2));
+        assert!(core.is_settled(2) && !core.is_settled(3));
+        settle(&mut core, 4);
+        settle(&mut core, 2);
+        assert_eq!((core.lowest, core.acked, core.unacked), (5, 5, 0));
+        for (seq, mut outcome) in (1..).zip(outcomes) {
+            assert_eq!(outcome.try_recv().unwrap().unwrap().seq, Seq(seq));
+        }
     }
 }

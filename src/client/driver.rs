@@ -18,8 +18,10 @@ const REPLY_BYTES: usize = 256;
 /// the second value while the silence lasts.
 const SILENCE_FIRST_US: u64 = 5_000_000;
 const SILENCE_MOST_US: u64 = 60_000_000;
-/// Pause before another route is tried after the socket itself failed (the network is down), in microseconds.
-const TROUBLE_PAUSE_US: u64 = 250_000;
+/// Pause before another route is tried after the socket itself failed (the network is down), in microseconds; doubles up
+/// to the second value until something is heard.
+const TROUBLE_FIRST_US: u64 = 10_000;
+const TROUBLE_MOST_US: u64 = 5_000_000;
 
 /// See the module.
 pub(super) struct Driver {
@@ -31,6 +33,7 @@ pub(super) struct Driver {
     silence: Silence,
     /// When to try another route because the socket failed.
     reroute_at_us: Option<u64>,
+    trouble_pause_us: u64,
 }
 
 /// Datagrams side by side in one allocation.
@@ -64,6 +67,7 @@ impl Driver {
             inbox: Burst::new(REPLY_BYTES),
             silence: Silence { since_us: 0, patience_us: SILENCE_FIRST_US },
             reroute_at_us: None,
+            trouble_pause_us: TROUBLE_FIRST_US,
         }
     }
 
@@ -140,6 +144,9 @@ impl Driver {
             };
             self.outbox.lens.push(len);
         }
+        if heard {
+            self.trouble_pause_us = TROUBLE_FIRST_US;
+        }
         if heard || state.core.is_idle() {
             self.silence.over(now_us, state.core.is_idle());
         } else {
@@ -177,11 +184,18 @@ impl Driver {
     /// An error of the socket. Nobody listening is ordinary while the server restarts, and concerns only this address;
     /// all others mean that this socket's way is gone.
     fn note(&mut self, error: &io::Error) {
-        if self.reroute_at_us.is_some() || error.kind() == ErrorKind::ConnectionRefused && !self.route.has_alternatives() {
+        if self.reroute_at_us.is_some()
+            || error.kind() == ErrorKind::ConnectionRefused && !self.route.has_alternatives()
+        {
             return;
         }
         tracing::debug!(%error, "the way to the server is broken");
-        self.reroute_at_us = Some(self.shared.now_us() + TROUBLE_PAUSE_US);
+        self.reroute_later();
+    }
+
+    fn reroute_later(&mut self) {
+        self.reroute_at_us = Some(self.shared.now_us() + self.trouble_pause_us);
+        self.trouble_pause_us = (self.trouble_pause_us * 2).min(TROUBLE_MOST_US);
     }
 
     fn is_reroute_due(&self) -> bool {
@@ -209,9 +223,16 @@ impl Driver {
             }
             Err(error) => {
                 tracing::warn!(%error, "no way to the server");
-                self.reroute_at_us = Some(now_us + SILENCE_FIRST_US);
+                self.reroute_later();
             }
         }
+    }
+}
+
+impl Drop for Driver {
+    /// However the task ends (its runtime may be shut down under the client): nobody waits for ever.
+    fn drop(&mut self) {
+        self.shared.end();
     }
 }
 

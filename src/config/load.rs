@@ -16,7 +16,7 @@ use super::{Config, ConfigError, KEYS, Key, Problem};
 pub(super) const PREFIX: &str = "DURAGRAM_";
 
 /// Variables with the prefix that are read elsewhere: by the command line itself.
-const OTHER_VARIABLES: &[&str] = &["DURAGRAM_CONFIG", "DURAGRAM_SERVER", "DURAGRAM_CLIENT"];
+const OTHER_VARIABLES: &[&str] = &["DURAGRAM_CONFIG", "DURAGRAM_SERVER"];
 
 /// What to make a configuration from.
 #[derive(Clone, Debug, Default)]
@@ -46,13 +46,11 @@ impl Sources {
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let mut problems = Vec::new();
         let mut figment = Figment::new();
-        for layer in
-            [self.file_layer(&mut problems), Some(self.environment_layer(&mut problems)), Some(self.flag_layer())]
-        {
-            if let Some(layer) = layer {
-                unknown_keys(&layer, &mut problems);
-                figment = figment.merge(layer);
-            }
+        let file = self.file_layer(&mut problems);
+        let layers = [self.environment_layer(&mut problems), self.flag_layer()];
+        for layer in file.into_iter().chain(layers) {
+            unknown_keys(&layer, &mut problems);
+            figment = figment.merge(layer);
         }
         let mut config = Config::default();
         let mut places = BTreeMap::new();
@@ -151,8 +149,11 @@ impl Sources {
 struct Layer {
     name: &'static str,
     data: Dict,
-    place: Arc<dyn Fn(&[&str]) -> String + Send + Sync>,
+    place: Place,
 }
+
+/// The place of a key, given as its parts.
+type Place = Arc<dyn Fn(&[&str]) -> String + Send + Sync>;
 
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
@@ -212,7 +213,9 @@ fn unknown_keys(layer: &Layer, problems: &mut Vec<Problem>) {
 fn unknown(what: &str, name: &str, known: &[String]) -> String {
     let nearest = known.iter().map(|known| (distance(name, known), known)).min();
     match nearest {
-        Some((distance, known)) if distance <= name.len() / 3 => format!("unknown {what}; did you mean {known}?"),
+        Some((distance, known)) if distance <= (name.len() / 3).max(2) => {
+            format!("unknown {what}; did you mean {known}?")
+        }
         _ => format!("unknown {what}"),
     }
 }

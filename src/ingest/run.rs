@@ -3,6 +3,7 @@
 //! [`Threading`] is the one place where it is chosen how the stages are spread over threads.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -27,22 +28,33 @@ pub enum Threading {
     Pipeline,
 }
 
-/// Why ingestion stopped by itself.
+/// Why ingestion stopped by itself. Nothing is acked any more.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// The journal failed; nothing is acked any more.
+    /// The journal failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// A socket failed.
     #[error("receiving: {0}")]
     Socket(#[from] io::Error),
+    /// A defect of this program; the message is on stderr.
+    #[error("the {0} thread panicked")]
+    Panicked(&'static str),
 }
 
 /// Ingestion at work.
 pub struct Ingest<J, T, D> {
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<IngestStatus>>,
-    committer: JoinHandle<Result<Committer<J, T, D>, IngestError>>,
+    /// Taken by `stop`.
+    committer: Option<JoinHandle<Result<Committer<J, T, D>, IngestError>>>,
+}
+
+/// A server that is dropped rather than stopped must not go on acking what nobody will process.
+impl<J, T, D> Drop for Ingest<J, T, D> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
 }
 
 /// Reads the state of a running ingestion.
@@ -63,22 +75,21 @@ impl<J, T, D> Ingest<J, T, D> {
     }
 
     /// Stops receiving, commits and acks what is in hand, and gives the committer back for the last checkpoint.
-    pub fn stop(self) -> Result<Committer<J, T, D>, IngestError> {
+    pub fn stop(mut self) -> Result<Committer<J, T, D>, IngestError> {
         self.stop.store(true, Ordering::Release);
-        self.committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let ended = self.committer.take().and_then(|committer| committer.join().ok());
+        ended.unwrap_or(Err(IngestError::Panicked("committer")))
     }
 }
 
-/// Starts the threads. `ended` is called on the committer's thread when it ends by itself, because of an error; `stop`
-/// then gives the error.
+/// Starts the threads. The returned channel closes when ingestion has ended, also by itself; `stop` then gives the error.
 pub fn spawn<J, T, D>(
     receivers: Vec<Receiver>,
     committer: Committer<J, T, D>,
     threading: Threading,
     clock: SystemClock,
     metrics: Metrics,
-    ended: impl FnOnce() + Send + 'static,
-) -> io::Result<Ingest<J, T, D>>
+) -> io::Result<(Ingest<J, T, D>, Queue<Never>)>
 where
     J: Journal + 'static,
     T: Transmit + Send + 'static,
@@ -86,27 +97,41 @@ where
 {
     let stop = Arc::new(AtomicBool::new(false));
     let status = Arc::new(Mutex::new(committer.status()));
-    let shared = Shared { clock, metrics, stop: Arc::clone(&stop), status: Arc::clone(&status) };
-    let committer = match threading {
-        Threading::Single => spawn_thread("ingest", shared, ended, move |shared| single(receivers, committer, shared))?,
+    let (alive, ended) = bounded(0);
+    // From here on an error return stops the threads that run already.
+    let mut ingest = Ingest { stop: Arc::clone(&stop), status: Arc::clone(&status), committer: None };
+    let shared = Shared { clock, metrics, stop, status };
+    ingest.committer = Some(match threading {
+        Threading::Single => spawn_thread("ingest", alive, move || single(receivers, committer, &shared))?,
         Threading::Pipeline => {
-            let (full, waiting) = bounded(receivers.len() * limits::SLABS_PER_RECEIVER);
-            let (give_back, empty) = bounded(receivers.len() * limits::SLABS_PER_RECEIVER);
+            let slabs = receivers.len() * limits::SLABS_PER_RECEIVER;
+            // Beside the slabs, each receiver may leave an error.
+            let (full, waiting) = bounded(slabs + receivers.len());
+            let (give_back, empty) = bounded(slabs);
+            for _ in 0..slabs {
+                give_back.send(Receiver::batch()).expect("the channel has room for every slab");
+            }
             for (index, receiver) in receivers.into_iter().enumerate() {
-                for _ in 0..limits::SLABS_PER_RECEIVER {
-                    give_back.send(Receiver::batch()).expect("the channel has room for every slab");
-                }
                 let (shared, empty, full) = (shared.clone(), empty.clone(), full.clone());
-                thread::Builder::new()
-                    .name(format!("receive-{index}"))
-                    .spawn(move || receive(receiver, &empty, &full, &shared))?;
+                thread::Builder::new().name(format!("receive-{index}")).spawn(move || {
+                    let receiving = || receive(receiver, &empty, &full, &shared);
+                    let ended = catch_unwind(AssertUnwindSafe(receiving));
+                    if let Err(error) = ended.unwrap_or(Err(IngestError::Panicked("receiver"))) {
+                        // Fails when the committer is gone, which then has an error of its own.
+                        drop(full.send(Err(error)));
+                    }
+                })?;
             }
             drop(full);
-            spawn_thread("commit", shared, ended, move |shared| commit(committer, &waiting, &give_back, shared))?
+            spawn_thread("commit", alive, move || commit(committer, &waiting, &give_back, slabs, &shared))?
         }
-    };
-    Ok(Ingest { stop, status, committer })
+    });
+    Ok((ingest, ended))
 }
+
+/// What the channel that tells of the end carries: nothing.
+#[derive(Debug)]
+pub enum Never {}
 
 /// What every thread of ingestion needs.
 #[derive(Clone)]
@@ -129,26 +154,14 @@ impl Shared {
 
 fn spawn_thread<R: Send + 'static>(
     name: &str,
-    shared: Shared,
-    ended: impl FnOnce() + Send + 'static,
-    body: impl FnOnce(&Shared) -> Result<R, IngestError> + Send + 'static,
-) -> io::Result<JoinHandle<Result<R, IngestError>>> {
+    alive: QueueSender<Never>,
+    body: impl FnOnce() -> R + Send + 'static,
+) -> io::Result<JoinHandle<R>> {
     thread::Builder::new().name(name.to_owned()).spawn(move || {
-        // Also when the body panics: a server whose committer is gone must not look alive.
-        let _ended = OnDrop(Some(ended));
-        body(&shared)
+        // Dropped also when the body panics: a server whose committer is gone must not look alive.
+        let _alive = alive;
+        body()
     })
-}
-
-/// Runs a closure when dropped.
-struct OnDrop<F: FnOnce()>(Option<F>);
-
-impl<F: FnOnce()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        if let Some(f) = self.0.take() {
-            f();
-        }
-    }
 }
 
 /// Receive, commit, ack, in one thread.
@@ -168,20 +181,21 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
         for receiver in &mut receivers {
             // A block that is full leaves the rest to the socket's buffer.
             let mut block = alone;
-            loop {
+            for round in 1.. {
                 let received = receiver.receive(&mut batch, block, &shared.clock)?;
                 block = false;
                 drops += u64::from(received.kernel_drops);
-                committer.absorb(&batch);
-                more = received.full;
-                if !received.full || committer.is_full() {
+                committer.absorb(&batch, &shared.clock)?;
+                // Whatever comes, and however much of it is garbage: the turn of the acks comes too.
+                if !received.full || committer.is_full() || round == limits::RECEIVES_PER_COMMIT {
+                    more |= received.full;
                     break;
                 }
             }
         }
         shared.metrics.kernel_drops.inc_by(drops);
-        // The socket's buffer overflowed, or it holds more than a block takes.
-        committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more) * 512 });
+        // The socket's buffer overflowed, or it holds more than a commit takes.
+        committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more) * 768 });
         committer.commit(&shared.clock)?;
         shared.publish(committer.status());
     }
@@ -189,61 +203,58 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
 }
 
 /// A receiver's thread. It ends when told to stop, or when the committer is gone.
-fn receive(mut receiver: Receiver, empty: &Queue<Batch>, full: &QueueSender<Batch>, shared: &Shared) {
-    while !shared.stopping() {
-        // When no slab is free, the kernel's buffer and then the clients' retransmission take the rest.
-        let Ok(mut batch) = empty.recv() else { return };
+fn receive(
+    mut receiver: Receiver,
+    empty: &Queue<Batch>,
+    full: &QueueSender<Result<Batch, IngestError>>,
+    shared: &Shared,
+) -> Result<(), IngestError> {
+    // When no slab is free, the kernel's buffer and then the clients' retransmission take the rest.
+    while let Ok(mut batch) = empty.recv() {
         loop {
-            match receiver.receive(&mut batch, true, &shared.clock) {
-                Ok(received) => {
-                    shared.metrics.kernel_drops.inc_by(u64::from(received.kernel_drops));
-                    if received.messages > 0 {
-                        break;
-                    }
-                    if shared.stopping() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "receiving failed");
-                    return;
-                }
+            if shared.stopping() {
+                return Ok(());
+            }
+            let received = receiver.receive(&mut batch, true, &shared.clock)?;
+            shared.metrics.kernel_drops.inc_by(u64::from(received.kernel_drops));
+            if received.messages > 0 {
+                break;
             }
         }
-        if full.send(batch).is_err() {
-            return;
+        if full.send(Ok(batch)).is_err() {
+            break;
         }
     }
+    Ok(())
 }
 
-/// The committer's thread in the pipeline. It ends when all receivers have ended.
+/// The committer's thread in the pipeline. It ends when all receivers have ended as they were told, or one otherwise.
 fn commit<J: Journal, T: Transmit, D: Downstream>(
     mut committer: Committer<J, T, D>,
-    waiting: &Queue<Batch>,
+    waiting: &Queue<Result<Batch, IngestError>>,
     give_back: &QueueSender<Batch>,
+    slabs: usize,
     shared: &Shared,
 ) -> Result<Committer<J, T, D>, IngestError> {
     let wait = Duration::from_millis(u64::from(limits::RECEIVE_WAIT_MS));
-    let capacity = waiting.capacity().unwrap_or(1);
     loop {
         match waiting.recv_timeout(wait) {
             Ok(first) => {
                 let mut next = Some(first);
+                let mut left = limits::RECEIVES_PER_COMMIT;
                 while let Some(batch) = next {
-                    committer.absorb(&batch);
-                    // The channel has room for every slab there is; a receiver that has ended takes none back.
+                    let batch = batch?;
+                    left -= 1;
+                    committer.absorb(&batch, &shared.clock)?;
+                    // There is room for every slab; only nobody may take it any more, when all receivers have ended.
                     drop(give_back.try_send(batch));
-                    next = if committer.is_full() { None } else { waiting.try_recv().ok() };
+                    next = if committer.is_full() || left == 0 { None } else { waiting.try_recv().ok() };
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) if shared.stopping() => return Ok(committer),
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(IngestError::Socket(io::Error::other("every receiver has ended, see the log")));
-            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(committer),
         }
-        let pressure = waiting.len() * 1024 / capacity;
-        committer.set_pressure(u16::try_from(pressure).unwrap_or(1024));
+        committer.set_pressure(u16::try_from(waiting.len() * 1024 / slabs).unwrap_or(1024));
         committer.commit(&shared.clock)?;
         shared.publish(committer.status());
     }

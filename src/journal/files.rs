@@ -19,7 +19,7 @@ use super::error::{Damage, DamagePlace, OpenError, StorageError};
 use crate::types::Offset;
 
 /// The format of the data directory that this program writes, and the only one that it reads.
-pub const DIRECTORY_FORMAT: u32 = 1;
+pub(super) const DIRECTORY_FORMAT: u32 = 1;
 
 const MARKER: &str = "DURAGRAM";
 const LOCK: &str = "lock";

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::dead::tests::letter;
-use super::super::testing::{Replayed, push, read_all, record, seqs, session};
+use super::super::testing::{Replayed, numbers, push, read_all, record, session};
 use super::*;
 
 fn open(disk: &MemoryDisk) -> (Opened<MemoryJournal>, Replayed) {
@@ -10,9 +10,9 @@ fn open(disk: &MemoryDisk) -> (Opened<MemoryJournal>, Replayed) {
     (opened, replayed)
 }
 
-fn block(seqs: std::ops::RangeInclusive<u64>) -> BlockBuilder {
+fn block(numbers: std::ops::RangeInclusive<u64>) -> BlockBuilder {
     let mut builder = BlockBuilder::default();
-    seqs.for_each(|seq| push(&mut builder, seq, 10));
+    numbers.for_each(|seq| push(&mut builder, seq, 10));
     builder
 }
 
@@ -22,7 +22,7 @@ fn a_start_replays_what_was_committed_from_the_checkpoint_on() {
     let (Opened { mut journal, .. }, _) = open(&disk);
     let mut builder = block(1..=3);
     let receipt = journal.commit(&mut builder, &[record(1, 5)]).unwrap();
-    assert_eq!((receipt.end(), receipt.block().map(|block| seqs(block))), (Offset(3), Some(vec![1, 2, 3])));
+    assert_eq!((receipt.end(), receipt.block().map(|block| numbers(block))), (Offset(3), Some(vec![1, 2, 3])));
     assert!(builder.is_empty());
     journal.commit(&mut block(4..=5), &[]).unwrap();
     let lane = LaneMark { watermark: Offset(4), sink_state: vec![1] };
@@ -37,7 +37,7 @@ fn a_start_replays_what_was_committed_from_the_checkpoint_on() {
     assert_eq!(journal.commit(&mut BlockBuilder::default(), &[record(3, 7)]).unwrap().end(), Offset(5));
 
     let (opened, replayed) = open(&disk);
-    assert_eq!(replayed, Replayed { sessions: vec![record(2, 6), record(3, 7)], seqs: vec![4, 5] });
+    assert_eq!(replayed, Replayed { sessions: vec![record(2, 6), record(3, 7)], numbers: vec![4, 5] });
     assert_eq!(
         (opened.low, opened.checkpoint_at, opened.end, opened.lanes),
         (Offset(3), Offset(4), Offset(5), vec![lane])
@@ -58,7 +58,7 @@ fn a_failed_write_is_final_until_the_next_start() {
         disk.on_write(|_| WriteFate::Durable);
         assert_eq!(journal.commit(&mut block(3..=3), &[]).unwrap_err(), error);
         assert_eq!(journal.checkpoint(&Checkpoint::default()).unwrap_err(), error);
-        assert_eq!(open(&disk).1.seqs, found);
+        assert_eq!(open(&disk).1.numbers, found);
     }
 }
 
@@ -95,7 +95,7 @@ fn a_crash_while_a_write_is_in_flight_loses_it_and_cuts_the_writer_off() {
     assert_eq!(replayed, Replayed::default());
     assert!(journal.commit(&mut block(1..=1), &[]).is_err(), "the first writer is gone");
     second.commit(&mut block(7..=7), &[]).unwrap();
-    assert_eq!(open(&disk).1.seqs, [7]);
+    assert_eq!(open(&disk).1.numbers, [7]);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_checkpoint_that_would_delete_what_is_needed_is_refused() {
         journal.commit(&mut block(1..=3), &[]).unwrap();
         assert!(journal.checkpoint(&wrong).is_err());
         assert!(journal.commit(&mut block(4..=4), &[]).is_err(), "a wrong caller is stopped for good");
-        assert_eq!(open(&disk).1.seqs, [1, 2, 3]);
+        assert_eq!(open(&disk).1.numbers, [1, 2, 3]);
     }
 }
 

@@ -14,15 +14,25 @@ pub mod block;
 mod dead;
 mod error;
 mod files;
+pub mod inspect;
+mod mask;
 pub mod memory;
+mod meta;
 mod record;
+mod recovery;
 pub mod rocks;
+mod rocks_db;
+mod rocks_salvage;
+mod rocks_scan;
+mod rocks_wal;
 #[cfg(test)]
 mod testing;
 
 pub use block::{Block, BlockBuilder, BlockError, Entry, EntryKind, EntryMeta};
 pub use dead::{DeadLetter, DeadLetterId, DeadLetters};
 pub use error::{Damage, DamagePlace, OpenError, StorageError};
+pub use meta::Loss;
+pub use rocks::{RocksJournal, RocksOptions};
 
 /// Proof that a commit is on disk. Only this module can make one; acks are made from it alone.
 #[derive(Debug)]

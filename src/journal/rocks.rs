@@ -1,1 +1,376 @@
-//! The journal on RocksDB.
+//! The journal on RocksDB: commits, checkpoints and trimming, reading, dead letters.
+//!
+//! One thread writes ([`RocksJournal`]); readers and dead letters work beside it on the same database. Whatever fails to
+//! be written poisons them all for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie.
+//! How a database is opened, and why that is most of the work, is in [`super::recovery`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rocksdb::WriteBatch;
+
+use super::block::Place;
+use super::dead::{DeadLetter, DeadLetterId, DeadLetters};
+use super::files::DataDir;
+use super::mask::unmask;
+use super::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
+pub use super::rocks_db::RocksOptions;
+use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
+use super::rocks_scan::{Scan, holes};
+use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, ReadJournal, SessionRecord, StorageError};
+use crate::types::Offset;
+
+/// The writer of the journal in a data directory, which it holds until it and its readers are dropped.
+///
+/// Dropping it writes the witness; there is nothing else to close.
+pub struct RocksJournal {
+    shared: Arc<Shared>,
+    end: Offset,
+    low: Offset,
+    low_previous_checksum: u32,
+    last_checksum: u32,
+    /// For values as they are stored. Bounded by the caller's bound on blocks.
+    scratch: Vec<u8>,
+    keeper: Option<Keeper>,
+}
+
+/// What writer, readers and dead letters have in common.
+pub(super) struct Shared {
+    pub(super) store: Store,
+    /// Every entry below is synced. Readers do not look beyond.
+    end: AtomicU64,
+    /// No entry below is kept. RocksDB may still show some.
+    low: AtomicU64,
+    /// Offsets that were given up, in order.
+    holes: Vec<(Offset, Offset)>,
+    /// The first failure of a write. Set once, never cleared.
+    failed: OnceLock<StorageError>,
+    /// Dead letters; held while one is put or deleted, so that they are counted right.
+    dead: Mutex<u64>,
+    /// After the store: the directory is free only when the database is closed.
+    dir: DataDir,
+}
+
+impl Shared {
+    fn check(&self) -> Result<(), StorageError> {
+        self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// Poisons the journal, unless it is poisoned already, and returns the first cause.
+    fn fail(&self, action: String, cause: impl std::fmt::Display) -> StorageError {
+        self.failed.get_or_init(|| StorageError::new(action, cause)).clone()
+    }
+
+    fn write(&self, batch: WriteBatch, action: impl FnOnce() -> String) -> Result<(), StorageError> {
+        self.check()?;
+        self.store.write(batch).map_err(|error| self.fail(action(), error))
+    }
+
+    fn end(&self) -> Offset {
+        Offset(self.end.load(Ordering::Acquire))
+    }
+
+    fn low(&self) -> Offset {
+        Offset(self.low.load(Ordering::Acquire))
+    }
+}
+
+impl RocksJournal {
+    /// Takes over a database that a scan has found good.
+    pub(super) fn start(
+        store: Store,
+        dir: DataDir,
+        scan: &Scan,
+        witness_interval: Duration,
+    ) -> Result<Self, StorageError> {
+        let shared = Arc::new(Shared {
+            store,
+            end: AtomicU64::new(scan.end.0),
+            low: AtomicU64::new(scan.checkpoint.low.0),
+            holes: holes(&scan.losses),
+            failed: OnceLock::new(),
+            dead: Mutex::new(scan.dead),
+            dir,
+        });
+        let keeper = Keeper::start(shared.clone(), witness_interval)?;
+        Ok(Self {
+            shared,
+            end: scan.end,
+            low: scan.checkpoint.low,
+            low_previous_checksum: scan.checkpoint.low_previous_checksum,
+            last_checksum: scan.last_checksum,
+            scratch: Vec::new(),
+            keeper: Some(keeper),
+        })
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Where the journal would begin if it were trimmed, and the checksum that the first block there repeats.
+    fn trimmed(&self, below: Offset) -> Result<(Offset, u32), StorageError> {
+        if below >= self.end {
+            return Ok((self.end, self.last_checksum));
+        }
+        if below <= self.low {
+            return Ok((self.low, self.low_previous_checksum));
+        }
+        let mut blocks = self.shared.store.iterate(JOURNAL, &block_key(self.low), &block_key(self.end));
+        blocks.seek_for_prev(block_key(below));
+        match blocks.item().map(|(_, value)| Block::parse(unmask(value))) {
+            Some(Ok(block)) => Ok((block.first(), block.previous_checksum())),
+            Some(Err(error)) => Err(StorageError::new("reading the block to trim at", error)),
+            None => {
+                blocks.status().map_err(|error| StorageError::new("looking for the block to trim at", error))?;
+                Ok((self.low, self.low_previous_checksum))
+            }
+        }
+    }
+}
+
+impl Journal for RocksJournal {
+    fn end(&self) -> Offset {
+        self.end
+    }
+
+    fn durable(&self) -> Durable {
+        Durable { block: None, end: self.end }
+    }
+
+    fn commit(&mut self, block: &mut BlockBuilder, sessions: &[SessionRecord]) -> Result<Durable, StorageError> {
+        self.shared.check()?;
+        if block.is_empty() && sessions.is_empty() {
+            return Ok(self.durable());
+        }
+        let first = self.end;
+        let action = || format!("commit of the block at offset {first}");
+        let mut batch = WriteBatch::with_capacity_bytes(block.size() + 64);
+        let mut built = None;
+        if !block.is_empty() {
+            let place = Place { first, previous_checksum: self.last_checksum, committed_unix_us: unix_us() };
+            let block = block.build(place).map_err(|error| self.shared.fail(action(), error))?;
+            self.shared.store.put(&mut batch, JOURNAL, &block_key(first), block.bytes(), &mut self.scratch);
+            built = Some(block);
+        }
+        put_sessions(&mut batch, &self.shared.store, sessions, &mut self.scratch);
+        self.shared.write(batch, action)?;
+        block.clear();
+        if let Some(block) = &built {
+            self.end = block.end();
+            self.last_checksum = block.checksum();
+            self.shared.end.store(self.end.0, Ordering::Release);
+        }
+        Ok(Durable { block: built.map(Arc::new), end: self.end })
+    }
+
+    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
+        self.shared.check()?;
+        let action = || format!("checkpoint at offset {}", checkpoint.at);
+        checkpoint.verify(self.end).map_err(|problem| self.shared.fail(action(), problem))?;
+        let (low, low_previous_checksum) =
+            self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail(action(), error))?;
+
+        let store = &self.shared.store;
+        let mut batch = WriteBatch::default();
+        put_sessions(&mut batch, store, &checkpoint.sessions, &mut self.scratch);
+        for id in &checkpoint.expired {
+            batch.delete_cf(store.family(META), session_key(*id));
+        }
+        let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes: checkpoint.lanes.clone() };
+        store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
+        if low > self.low {
+            batch.delete_range_cf(store.family(JOURNAL), block_key(self.low), block_key(low));
+        }
+        self.shared.write(batch, action)?;
+        self.low = low;
+        self.low_previous_checksum = low_previous_checksum;
+        self.shared.low.store(low.0, Ordering::Release);
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> Result<u64, StorageError> {
+        self.shared.dir.free_bytes()
+    }
+}
+
+fn put_sessions(batch: &mut WriteBatch, store: &Store, sessions: &[SessionRecord], scratch: &mut Vec<u8>) {
+    for session in sessions {
+        let (key, value) = session.encode();
+        store.put(batch, META, &key, &value, scratch);
+    }
+}
+
+/// Reads beside the writer.
+#[derive(Clone)]
+pub(super) struct Reader(pub(super) Arc<Shared>);
+
+impl ReadJournal for Reader {
+    fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Arc<Block>>, StorageError> {
+        let (low, end) = (self.0.low(), self.0.end());
+        read_blocks(&self.0.store, &self.0.holes, low, end, from, bytes_max)
+    }
+}
+
+/// As [`ReadJournal::read`], among the blocks of `low..end`.
+pub(super) fn read_blocks(
+    store: &Store,
+    holes: &[(Offset, Offset)],
+    low: Offset,
+    end: Offset,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<Vec<Arc<Block>>, StorageError> {
+    let action = || format!("reading the journal from offset {from} on");
+    let mut blocks: Vec<Arc<Block>> = Vec::new();
+    if from >= end {
+        return Ok(blocks);
+    }
+    let mut records = store.iterate(JOURNAL, &block_key(low), &block_key(end));
+    records.seek_for_prev(block_key(from.max(low)));
+    if !records.valid() {
+        records.status().map_err(|error| StorageError::new(action(), error))?;
+        // Trimmed meanwhile: the lowest one kept.
+        records.seek_to_first();
+    }
+    let mut bytes = 0;
+    while let Some((_, value)) = records.item() {
+        let block = Block::parse(unmask(value)).map_err(|error| StorageError::new(action(), error))?;
+        if let Some(last) = blocks.last() {
+            let next = last.end();
+            if block.first() != next && !holes.contains(&(next, block.first())) {
+                return Err(StorageError::new(action(), format!("no block begins at offset {next}")));
+            }
+        }
+        // The one that was found may end in front of a hole, and `from` lie in it.
+        if block.end() > from {
+            bytes += block.size();
+            blocks.push(Arc::new(block));
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        records.next();
+    }
+    records.status().map_err(|error| StorageError::new(action(), error))?;
+    Ok(blocks)
+}
+
+/// Dead letters in the database.
+#[derive(Clone)]
+pub(super) struct RocksDeadLetters(pub(super) Arc<Shared>);
+
+impl DeadLetters for RocksDeadLetters {
+    fn put(&self, letter: &DeadLetter) -> Result<(), StorageError> {
+        let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.get(letter.id)?.is_some();
+        let mut batch = WriteBatch::default();
+        self.0.store.put(&mut batch, DEAD, &letter.id.key(), &letter.encode(), &mut Vec::new());
+        self.0.write(batch, || format!("putting a dead letter for entry {}", letter.id.offset))?;
+        *count += u64::from(!known);
+        Ok(())
+    }
+
+    fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
+        let action = || format!("listing dead letters from entry {} on", from.offset);
+        let mut records = self.0.store.iterate(DEAD, &from.key(), &[0xff; DeadLetterId::KEY_LEN + 1]);
+        let mut letters = Vec::new();
+        records.seek_to_first();
+        while let (Some((key, value)), true) = (records.item(), letters.len() < limit) {
+            letters.push(DeadLetter::decode(key, &unmask(value)).map_err(|error| StorageError::new(action(), error))?);
+            records.next();
+        }
+        records.status().map_err(|error| StorageError::new(action(), error))?;
+        Ok(letters)
+    }
+
+    fn get(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StorageError> {
+        let action = || format!("reading the dead letter of entry {}", id.offset);
+        let value = self.0.store.get(DEAD, &id.key()).map_err(|error| StorageError::new(action(), error))?;
+        let letter = value.map(|value| DeadLetter::decode(&id.key(), &value)).transpose();
+        letter.map_err(|error| StorageError::new(action(), error))
+    }
+
+    fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
+        let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.get(id)?.is_none() {
+            return Ok(false);
+        }
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(self.0.store.family(DEAD), id.key());
+        self.0.write(batch, || format!("deleting the dead letter of entry {}", id.offset))?;
+        *count -= 1;
+        Ok(true)
+    }
+
+    fn count(&self) -> u64 {
+        *self.0.dead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread that does, about once a second, what need not hold a commit up: the witness, and the removal of table
+/// files that trimming has emptied.
+struct Keeper {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Writes the first witness before it returns.
+    fn start(shared: Arc<Shared>, interval: Duration) -> Result<Self, StorageError> {
+        let mut witnessed = shared.end();
+        shared.dir.write_witness(witnessed).map_err(|error| StorageError::new("writing the witness", error))?;
+        let mut cleared = Offset(0);
+        let (stop, stopped) = channel();
+        let run = move || {
+            loop {
+                let last = !matches!(stopped.recv_timeout(interval), Err(RecvTimeoutError::Timeout));
+                let (end, low) = (shared.end(), shared.low());
+                if end > witnessed {
+                    // Else a disk that has begun to fail would go unnoticed until it loses a commit.
+                    match shared.dir.write_witness(end) {
+                        Ok(()) => witnessed = end,
+                        Err(error) => drop(shared.fail("writing the witness".into(), error)),
+                    }
+                }
+                if last {
+                    return;
+                }
+                if low > cleared {
+                    match shared.store.delete_files_below(low) {
+                        Ok(()) => cleared = low,
+                        Err(error) => drop(shared.fail("deleting emptied table files".into(), error)),
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("journal-keeper".into()).spawn(run);
+        let thread = thread.map_err(|error| StorageError::new("starting the journal's keeper thread", error))?;
+        Ok(Self { stop, thread })
+    }
+}
+
+impl Drop for RocksJournal {
+    fn drop(&mut self) {
+        let Some(Keeper { stop, thread }) = self.keeper.take() else { return };
+        drop(stop);
+        if thread.join().is_err() {
+            tracing::error!("the journal's keeper thread panicked; the witness may be old");
+        }
+        if let Some(error) = self.shared.failed.get() {
+            tracing::error!(%error, "the journal is closed after a failure");
+        }
+    }
+}
+
+fn unix_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+#[path = "rocks_tests.rs"]
+pub(super) mod tests;

@@ -13,31 +13,37 @@ pub(crate) fn record(client: u64, floor: u64) -> SessionRecord {
     SessionRecord { id: session(client), floor: Seq(floor), above: vec![2, 5], last_active_s: 7, hello_nonce: Some(9) }
 }
 
-/// Adds one entry; its payload repeats its seq, so that a test sees which it reads.
-pub(crate) fn push(builder: &mut BlockBuilder, seq: u64, payload_bytes: usize) {
+/// Adds an entry that is known by its number, which its payload repeats. Tests give each the number of its offset.
+pub(crate) fn push(builder: &mut BlockBuilder, number: u64, payload_bytes: usize) {
     let meta = EntryMeta {
         session: session(0xa1),
-        seq: Seq(seq),
+        seq: Seq(number + 1),
         span: 0,
         skip: false,
         batch: false,
         channel: 0,
-        received_unix_us: 1_000_000 + seq,
+        received_unix_us: 1_000_000 + number,
     };
-    builder.push(&meta, &payload(seq, payload_bytes));
+    builder.push(&meta, &payload(number, payload_bytes));
 }
 
-pub(crate) fn payload(seq: u64, bytes: usize) -> Vec<u8> {
-    seq.to_le_bytes().into_iter().cycle().take(bytes).collect()
+/// Adds an entry that no recovery would take.
+pub(crate) fn push_malformed(builder: &mut BlockBuilder) {
+    builder.push_gap(session(0xa1), Seq(2), Seq(1), 0);
 }
 
-/// The seqs of the entries, whose payloads are checked.
-pub(crate) fn seqs(block: &Block) -> Vec<u64> {
-    let seq = |entry: super::Entry<'_>| {
-        assert_eq!(entry.payload, payload(entry.meta.seq.0, entry.payload.len()));
-        entry.meta.seq.0
+pub(crate) fn payload(number: u64, bytes: usize) -> Vec<u8> {
+    number.to_le_bytes().into_iter().cycle().take(bytes).collect()
+}
+
+/// The numbers of the entries, whose payloads are checked.
+pub(crate) fn numbers(block: &Block) -> Vec<u64> {
+    let number = |entry: super::Entry<'_>| {
+        let number = entry.meta.seq.0 - 1;
+        assert!(entry.payload == payload(number, entry.payload.len()), "the payload of entry {number} is another's");
+        number
     };
-    block.entries().map(seq).collect()
+    block.entries().map(number).collect()
 }
 
 /// All that a reader gives from an offset on, asked for in small steps.
@@ -46,7 +52,7 @@ pub(crate) fn read_all(reader: &dyn ReadJournal, from: Offset) -> Vec<u64> {
     loop {
         let blocks = reader.read(at, 1).unwrap();
         let Some(last) = blocks.last() else { return all };
-        all.extend(blocks.iter().flat_map(|block| seqs(block)));
+        all.extend(blocks.iter().flat_map(|block| numbers(block)));
         assert!(last.end() > at, "reading on must make progress");
         at = last.end();
     }
@@ -56,14 +62,14 @@ pub(crate) fn read_all(reader: &dyn ReadJournal, from: Offset) -> Vec<u64> {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Replayed {
     pub(crate) sessions: Vec<SessionRecord>,
-    pub(crate) seqs: Vec<u64>,
+    pub(crate) numbers: Vec<u64>,
 }
 
 impl Replayed {
     pub(crate) fn take(&mut self, replay: Replay<'_>) {
         match replay {
             Replay::Session(session) => self.sessions.push(session),
-            Replay::Block(block) => self.seqs.extend(seqs(block)),
+            Replay::Block(block) => self.numbers.extend(numbers(block)),
         }
     }
 }

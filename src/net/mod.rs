@@ -1,15 +1,20 @@
 //! Sockets: many datagrams a system call in, many replies a system call out. The only place that names nix and socket2.
 //!
 //! A [`Receiver`] reads into a [`Batch`], decodes and verifies in place; [`Outbox`] collects replies and [`Sender`]
-//! hands them to the kernel. Nothing here knows sessions or the journal.
+//! hands them to the kernel. [`BulkSocket`] is the other end: what a load generator sends with. Nothing here knows sessions
+//! or the journal.
 
 mod batch;
+mod bulk;
 mod outbox;
 mod receive;
 mod send;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Admission, Batch, ChannelSet, DataItem, Dropped, Item, ItemKind};
+pub use bulk::{BulkSocket, Burst, GSO_SEGMENTS_MAX, Inbox, Poller};
 pub use outbox::{Outbox, Transmit};
 pub use receive::{Received, Receiver, wait_readable};
 pub use send::Sender;

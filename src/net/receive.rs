@@ -64,7 +64,9 @@ impl Receiver {
         let flags = if block { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
         let (count, drops) = match self.read(&mut batch.bytes, &mut messages, flags) {
             Ok(read) => read,
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => (0, None),
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {
+                (0, None)
+            }
             Err(errno) => return Err(errno.into()),
         };
         batch.arrived = clock.now();

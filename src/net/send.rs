@@ -22,10 +22,7 @@ pub struct Sender {
 impl Sender {
     /// Sends through second handles on `sockets`, in the order in which `Peer::socket` counts them.
     pub fn new<'a>(sockets: impl IntoIterator<Item = &'a UdpSocket>, metrics: Metrics) -> io::Result<Self> {
-        Ok(Self {
-            sockets: sockets.into_iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?,
-            metrics,
-        })
+        Ok(Self { sockets: sockets.into_iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?, metrics })
     }
 
     /// Sends a run of replies that leave by one socket.

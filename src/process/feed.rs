@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use super::handler::{Record, for_each_record};
+use super::handler::{Record, records_of};
 use super::progress::Progress;
 use crate::journal::{Block, ReadJournal, StorageError};
 use crate::limits;
@@ -117,7 +117,7 @@ impl Feed {
                 taken.end = entry.offset.plus(1);
                 taken.bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
                 if Lane::of(entry.meta.session, lanes) == self.lane {
-                    for_each_record(&entry, |record| records.push(record));
+                    records.extend(records_of(&entry));
                 }
             }
         }

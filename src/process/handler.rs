@@ -43,25 +43,24 @@ pub enum Content<'a> {
     },
 }
 
-/// Gives an entry's records in order: those of its datagram, or the gap.
-pub(super) fn for_each_record<'a>(entry: &Entry<'a>, mut give: impl FnMut(Record<'a>)) {
-    let record = |index, content| Record {
-        offset: entry.offset,
-        index,
-        session: entry.meta.session,
-        seq: entry.meta.seq,
-        channel: entry.meta.channel,
-        received_unix_us: entry.meta.received_unix_us,
-        content,
+/// The records of an entry, in order; of a gap, the news of it.
+pub(crate) fn records_of<'a>(entry: &Entry<'a>) -> impl Iterator<Item = Record<'a>> + use<'a> {
+    let (offset, meta) = (entry.offset, entry.meta);
+    let gap = match entry.kind {
+        EntryKind::Gap { from, to } => Some((0, Content::Gap { from, to })),
+        EntryKind::Data => None,
     };
-    match entry.kind {
-        EntryKind::Gap { from, to } => give(record(0, Content::Gap { from, to })),
-        // Every index fits: `limits::ENTRY_RECORDS`.
-        EntryKind::Data => {
-            let records = (0..=u16::MAX).zip(entry.records());
-            records.for_each(|(index, payload)| give(record(index, Content::Payload(payload))));
-        }
-    }
+    // A gap has no records. A datagram holds at most 32,753: two bytes each for the length, and 65,507 at most in all.
+    let payloads = (0..=u16::MAX).zip(entry.records().map(Content::Payload));
+    gap.into_iter().chain(payloads).map(move |(index, content)| Record {
+        offset,
+        index,
+        session: meta.session,
+        seq: meta.seq,
+        channel: meta.channel,
+        received_unix_us: meta.received_unix_us,
+        content,
+    })
 }
 
 /// Processes the records of one lane. Every lane has its own handler, which runs on the lane's thread.

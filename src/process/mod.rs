@@ -62,7 +62,7 @@ mod property_tests;
 #[cfg(test)]
 mod testing;
 
-use handler::for_each_record;
+pub(crate) use handler::records_of;
 pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
 pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
 pub use progress::{Fanout, Progress};

@@ -1,7 +1,7 @@
 //! The server as a whole: the one place that wires concrete types together and starts threads.
 //!
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`](crate::process::Handler) of your own, use
-//! [`Server::start`]; `tests/embed.rs` does it in 30 lines.
+//! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
 mod state;
 
@@ -17,18 +17,15 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{Admin, AdminState, Phase};
 use crate::config::{self, Config};
-use crate::ingest::{
-    self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Recovery, Threading,
-};
+use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::journal::rocks::{RocksJournal, RocksOptions};
-use crate::journal::{
-    Damage, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError,
-};
+use crate::journal::{Damage, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError};
 use crate::metrics::Metrics;
 use crate::net::{self, Admission, ChannelSet, Receiver, Sender};
+use crate::process::sink::{self, SinkSpecError};
 use crate::process::{
-    Fanout, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, Lanes, Progress, RetryPolicy,
-    sink, spawn_lanes,
+    Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
+    Progress, RetryPolicy, spawn_lanes,
 };
 use crate::server::state::ServerState;
 use crate::types::{Clock, SystemClock};
@@ -49,8 +46,8 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] config::ConfigError),
     /// A sink's specification is not understood.
-    #[error("{0}")]
-    SinkSpec(String),
+    #[error(transparent)]
+    SinkSpec(#[from] SinkSpecError),
     /// An address is in use, or not this machine's.
     #[error("cannot listen on {address}: {source}")]
     Bind {
@@ -90,6 +87,7 @@ impl From<IngestError> for Error {
         match error {
             IngestError::Storage(error) => Self::Storage(error),
             IngestError::Socket(error) => Self::System(error),
+            panicked @ IngestError::Panicked(_) => Self::System(io::Error::other(panicked)),
         }
     }
 }
@@ -99,7 +97,16 @@ impl From<IngestError> for Error {
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
-    let handlers = sink::factory(&config.sink).map_err(|error| Error::SinkSpec(error.to_string()))?;
+    let handlers = sink::factory(&config.sink)?;
+    run_with(config, handlers, ready)
+}
+
+/// The same with handlers of your own; `config.sink` is not looked at.
+pub fn run_with(
+    config: Config,
+    handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), Error> {
     let server = Server::start(config, handlers)?;
     forward_signals(server.handle())?;
     ready(server.ready());
@@ -113,6 +120,7 @@ pub struct Server {
     clock: SystemClock,
     drain_timeout: Duration,
     ingest: Ingest<RocksJournal, Sender, LaneLink>,
+    ingest_ended: Events<Never>,
     lanes: LaneControl,
     lane_ends: Events<LaneEnd>,
     events: Events<Event>,
@@ -128,7 +136,6 @@ pub struct ServerHandle(EventSender<Event>);
 enum Event {
     Stop,
     Reopen,
-    IngestEnded,
 }
 
 /// Requests that may wait for the server's main thread.
@@ -151,7 +158,11 @@ impl ServerHandle {
 impl Server {
     /// Opens the journal, recovers, and starts serving. On error nothing runs any more; the data directory is as
     /// [`OpenError`] says.
-    pub fn start(config: Config, mut handlers: HandlerFactory) -> Result<Self, Error> {
+    pub fn start(
+        config: Config,
+        handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let mut handlers: HandlerFactory = Box::new(handlers);
         config.validate()?;
         let clock = SystemClock::start();
         let mut registry = Registry::default();
@@ -189,14 +200,13 @@ impl Server {
             metrics.clone(),
         );
         let admission = admission(&config);
-        let receivers = (0..).zip(sockets).map(|(index, socket)| Receiver::new(socket, index, admission.clone())).collect();
+        let receivers =
+            (0..).zip(sockets).map(|(index, socket)| Receiver::new(socket, index, admission.clone())).collect();
 
         let (events_in, events) = bounded(EVENTS_MAX);
         let handle = ServerHandle(events_in);
         let lane_ends = spawn_lanes(workers, clock)?;
-        let ended = handle.clone();
-        let on_end = move || drop(ended.0.try_send(Event::IngestEnded));
-        let ingest = ingest::spawn(receivers, committer, threading(&config), clock, metrics, on_end)?;
+        let (ingest, ingest_ended) = ingest::spawn(receivers, committer, threading(&config), clock, metrics)?;
 
         let state = Arc::new(ServerState::new(
             udp.clone(),
@@ -213,6 +223,7 @@ impl Server {
             clock,
             drain_timeout: config.drain_timeout,
             ingest,
+            ingest_ended,
             lanes,
             lane_ends,
             events,
@@ -250,12 +261,13 @@ impl Server {
     /// Serves until [`ServerHandle::stop`] is called or something fails, then stops in good order: what is in hand is
     /// committed and acked, the lanes may go on until the deadline, and a checkpoint is written.
     pub fn wait(self) -> Result<(), Error> {
-        let result = self.serve();
+        let served = self.serve();
         let Self { state, clock, drain_timeout, ingest, lanes, lane_ends, events, admin, .. } = self;
         state.set_phase(Phase::Draining);
-        let result = result.and_then(|()| {
-            tracing::info!("stopping: committing what was received");
-            let mut committer = ingest.stop()?;
+        tracing::info!("stopping: committing what was received");
+        let stopped = ingest.stop();
+        let result = served.and_then(|()| {
+            let mut committer = stopped?;
             tracing::info!(end = %state.end(), "draining the lanes");
             drain(&lanes, &lane_ends, &events, clock, drain_timeout)?;
             committer.shut_down(&clock)?;
@@ -274,9 +286,10 @@ impl Server {
             select! {
                 recv(self.events) -> event => match event {
                     Ok(Event::Reopen) => self.lanes.reopen(),
-                    // Whoever stops ingestion next gets its error.
-                    Ok(Event::Stop | Event::IngestEnded) | Err(_) => return Ok(()),
+                    Ok(Event::Stop) | Err(_) => return Ok(()),
                 },
+                // Stopping it, which comes next, gives its error.
+                recv(self.ingest_ended) -> _ => return Ok(()),
                 recv(self.lane_ends) -> end => match end {
                     Ok(LaneEnd { drained: Err(error), .. }) => return Err(error.into()),
                     Ok(_) | Err(_) => return Err(io::Error::other("a lane ended by itself").into()),
@@ -298,17 +311,16 @@ fn drain(
     lanes.drain(clock.now().mono_us.saturating_add(timeout_us));
     // A lane looks at its deadline between two calls of its handler; one that hangs is left behind.
     let patience = crossbeam_channel::after(timeout + Duration::from_secs(1));
-    let mut waiting = lanes.count();
     let mut second = events.clone();
-    while waiting > 0 {
+    loop {
         select! {
             recv(ends) -> end => match end {
                 Ok(LaneEnd { lane, drained }) => {
-                    waiting -= 1;
                     if !drained? {
                         tracing::warn!(%lane, "stopped before all was processed; the rest follows after the next start");
                     }
                 }
+                // All have ended.
                 Err(_) => break,
             },
             recv(second) -> event => match event {
@@ -320,7 +332,7 @@ fn drain(
                 Err(_) => second = never(),
             },
             recv(patience) -> _ => {
-                tracing::warn!(waiting, "lanes are still busy at the deadline; what they have not finished follows after the next start");
+                tracing::warn!("lanes are still busy at the deadline; what they have not finished follows after the next start");
                 break;
             }
         }
@@ -360,7 +372,8 @@ fn bind(config: &Config) -> Result<(Vec<UdpSocket>, Vec<SocketAddr>), Error> {
         // The kernel counts its own overhead too and reports twice what was asked for.
         if bound.receive_buffer_bytes / 2 < config.receive_buffer_bytes {
             tracing::warn!(
-                asked = config.receive_buffer_bytes, granted = bound.receive_buffer_bytes / 2,
+                asked = config.receive_buffer_bytes,
+                granted = bound.receive_buffer_bytes / 2,
                 "the kernel grants a smaller receive buffer; raise net.core.rmem_max if kernel drops are counted",
             );
         }

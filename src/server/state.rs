@@ -87,11 +87,7 @@ impl AdminState for ServerState {
             uptime_s: self.started.elapsed().as_secs(),
             udp: self.udp.clone(),
             sessions: ingest.sessions as u64,
-            offsets: Offsets {
-                low: self.progress.lowest_watermark().0,
-                checkpoint: ingest.checkpoint.0,
-                end: end.0,
-            },
+            offsets: Offsets { low: self.progress.lowest_watermark().0, checkpoint: ingest.checkpoint.0, end: end.0 },
             lanes: (0..self.progress.lanes()).map(lane).collect(),
             backlog_bytes: ingest.backlog_bytes,
             free_bytes: ingest.free_bytes,

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use duragram_proto::codec::{self, Ack, BITMAP_LEN_MAX, Data, Datagram, Durability, MIN_LEN, Reject, RejectCode, Welcome};
+use duragram_proto::codec::{
+    self, Ack, BITMAP_LEN_MAX, Data, Datagram, Durability, MIN_LEN, Reject, RejectCode, Welcome,
+};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 /// What the server has taken, as it came.

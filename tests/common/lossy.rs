@@ -44,6 +44,9 @@ pub(crate) struct Counts {
     pub(crate) held_back: u64,
 }
 
+/// Sees every datagram that the server sends, in order, before the weather does.
+pub(crate) type Tap = Box<dyn Fn(&[u8]) + Send + Sync>;
+
 /// The path. Closes when dropped.
 pub(crate) struct LossyPath {
     front: SocketAddr,
@@ -55,6 +58,7 @@ struct Shared {
     state: Mutex<State>,
     /// Grows with every `rebind`.
     binding: AtomicU64,
+    tap: Option<Tap>,
 }
 
 struct State {
@@ -67,10 +71,16 @@ struct State {
 impl LossyPath {
     /// Carries what comes to `listen` to `server`, and the answers back. The same seed draws the same fates in the order
     /// of arrival.
-    pub(crate) fn open(listen: SocketAddr, server: SocketAddr, weather: Weather, seed: u64) -> io::Result<Self> {
+    pub(crate) fn open(
+        listen: SocketAddr,
+        server: SocketAddr,
+        weather: Weather,
+        seed: u64,
+        tap: Option<Tap>,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let state = State { weather, server, random: SmallRng::seed_from_u64(seed), counts: Counts::default() };
-        let shared = Arc::new(Shared { state: Mutex::new(state), binding: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { state: Mutex::new(state), binding: AtomicU64::new(0), tap });
         // Not `tokio::net`'s bind, which would have to be awaited: tests open paths within a runtime too.
         let socket = std::net::UdpSocket::bind(listen)?;
         socket.set_nonblocking(true)?;
@@ -85,7 +95,7 @@ impl LossyPath {
 
     /// A path on a loopback port of its own.
     pub(crate) fn to(server: SocketAddr, weather: Weather, seed: u64) -> Self {
-        Self::open((Ipv4Addr::LOCALHOST, 0).into(), server, weather, seed).expect("a loopback socket")
+        Self::open((Ipv4Addr::LOCALHOST, 0).into(), server, weather, seed, None).expect("a loopback socket")
     }
 
     /// Where clients send to.
@@ -183,6 +193,9 @@ async fn carry_to_client(way: Arc<UdpSocket>, front: Arc<UdpSocket>, client: Soc
     let mut buffer = vec![0; 65_536];
     loop {
         let Ok((len, _)) = way.recv_from(&mut buffer).await else { continue };
+        if let Some(tap) = &shared.tap {
+            tap(&buffer[..len]);
+        }
         carry(&buffer[..len], &front, client, &shared).await;
     }
 }

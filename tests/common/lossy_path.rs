@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         [listen, server, seed] => (listen, server, seed.parse()?),
         _ => return Err("usage: lossy_path LISTEN SERVER [SEED]".into()),
     };
-    let path = LossyPath::open(listen.parse()?, server.parse()?, Weather::FOUL, seed)?;
+    let path = LossyPath::open(listen.parse()?, server.parse()?, Weather::FOUL, seed, None)?;
     let mut out = std::io::stdout();
 
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {

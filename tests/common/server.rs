@@ -85,7 +85,12 @@ impl Home {
     /// `duragram serve` with this home's arguments, not started.
     pub(crate) fn command(&self, data: &Path) -> Command {
         let mut command = duragram();
-        command.arg("serve").arg("--config").arg(self.config()).args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.arg("serve").arg("--config").arg(self.config()).args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]);
         command.arg("--data").arg(data).args(["--sink", &format!("file:{}", self.out().display())]);
         command
     }

@@ -34,6 +34,8 @@ mod null;
 mod recover;
 mod stream;
 
+pub(crate) use ndjson::Formatter;
+
 pub use composite::{COMPOSITE_MAX, Composite};
 
 /// A sink as it is named on the command line and in the configuration.

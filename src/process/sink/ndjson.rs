@@ -8,8 +8,7 @@ use duragram_proto::{ClientId, Epoch};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::journal::Entry;
-use crate::process::{Content, Record, for_each_record};
+use crate::process::{Content, Record};
 use crate::types::{Offset, SessionId};
 
 /// With what every line starts.
@@ -17,15 +16,9 @@ pub(super) const LINE_START: &[u8] = b"{\"offset\":";
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Appends the lines of an entry's records.
-pub(crate) fn write_entry(out: &mut Vec<u8>, entry: &Entry<'_>) {
-    let mut formatter = Formatter::default();
-    for_each_record(entry, |record| formatter.line(&record, out));
-}
-
 /// Writes records as lines.
 #[derive(Debug, Default)]
-pub(super) struct Formatter {
+pub(crate) struct Formatter {
     /// The second of `stamp`, since 1970: records that come in a row mostly share it.
     second: Option<u64>,
     /// `2026-01-02T03:04:05`
@@ -35,7 +28,7 @@ pub(super) struct Formatter {
 
 impl Formatter {
     /// Appends the record's line, with its newline.
-    pub(super) fn line(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn line(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(LINE_START);
         json(record.offset.0, out);
         out.extend_from_slice(b",\"index\":");

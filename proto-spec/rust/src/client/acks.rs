@@ -11,8 +11,10 @@ const WORDS: usize = BITMAP_LEN_MAX / 8;
 pub(super) struct Acks {
     /// The highest floor told.
     pub(super) floor: Seq,
-    /// The highest seq that may be sent; `None` before the server told.
-    pub(super) limit: Option<Seq>,
+    /// How many seqs, from the lowest that is still held on, may be sent; `None` before the server told.
+    pub(super) credit: Option<u64>,
+    /// The largest credit told: the server's window is at least this.
+    pub(super) credit_max: u64,
     /// Whether a message was acked.
     pub(super) fruitful: bool,
     /// The newest transmission known to have arrived; 0 before the first.
@@ -23,7 +25,7 @@ pub(super) struct Acks {
 
 impl Acks {
     pub(super) const NONE: Self =
-        Self { floor: Seq::ZERO, limit: None, fruitful: false, newest_arrived: 0, seen: [0; WORDS] };
+        Self { floor: Seq::ZERO, credit: None, credit_max: 0, fruitful: false, newest_arrived: 0, seen: [0; WORDS] };
 
     /// The bits of word `w` of this ack's bitmap that were not in an earlier one's. With thousands in flight behind one
     /// lost datagram each ack repeats a thousand bits, of which few are new.
@@ -44,6 +46,16 @@ impl Acks {
         for (w, seen) in self.seen.iter_mut().enumerate() {
             *seen = word(ack.bitmap, w);
         }
+    }
+
+    /// The server is the same: its credit is the best guess until it tells.
+    pub(super) fn of_next_session(&self) -> Self {
+        Self { credit: self.credit, credit_max: self.credit_max, ..Self::NONE }
+    }
+
+    pub(super) fn set_credit(&mut self, credit: u16) {
+        self.credit = Some(u64::from(credit));
+        self.credit_max = self.credit_max.max(u64::from(credit));
     }
 
     /// 64 bits of `seen`, from bit `first` on.

@@ -9,6 +9,33 @@
 //!    not take counts as lost on the way: the machine will send it again.
 //! 3. [`poll_timeout`](Client::poll_timeout): call `handle_timeout` then, or later.
 //!
+//! ```
+//! use duragram_proto::client::{Client, ClientConfig, Event, Outgoing, Slot};
+//! use duragram_proto::codec::{Ack, Durability};
+//! use duragram_proto::{ClientId, Epoch, Seq};
+//!
+//! // One message in flight, all of its memory in arrays.
+//! let config = ClientConfig::new(ClientId(0xa1), Epoch::new(3));
+//! let mut client = Client::new(config, [Slot::EMPTY; 1], [0; 256], 0x5eed);
+//! let message = client.send(0, Outgoing { channel: 0, batch: false, payload: b"21.5 C" }).expect("room for one");
+//!
+//! let mut datagram = [0; 1200];
+//! let len = client.poll_transmit(0, &mut datagram).expect("something to send");
+//! // A socket sends datagram[..len] and receives the server's answer, here made by hand.
+//! let (client_id, epoch) = (ClientId(0xa1), Epoch::new(3).expect("not 0"));
+//! let ack = Ack {
+//!     client: client_id, epoch, floor: Seq(1), credit: 64,
+//!     durability: Durability::Synced, duplicate: false, delay_us: 90, bitmap: &[],
+//! };
+//! let mut answer = [0; 64];
+//! let answer_len = ack.encode(&mut answer).expect("an ACK without a bitmap has 32 bytes");
+//!
+//! client.handle_datagram(700, &answer[..answer_len]).expect("it fits what was sent");
+//! assert!(matches!(client.poll_event(), Some(Event::Acked { message: acked, .. }) if acked == message));
+//! assert!(client.is_idle() && client.poll_timeout().is_none());
+//! # assert_eq!(len, 38);
+//! ```
+//!
 //! # Time
 //! `now_us` is in microseconds of a clock that never steps back, from any origin.
 //!
@@ -45,7 +72,7 @@ pub struct MessageId(pub u64);
 pub struct ClientConfig {
     /// Who it is.
     pub client: ClientId,
-    /// This run's epoch, never used before by this client (PROTOCOL.md#epochs); `None`: ask the server by HELLO.
+    /// This run's epoch, never used before by this client (PROTOCOL.md#duty-epoch); `None`: ask the server by HELLO.
     pub epoch: Option<Epoch>,
     /// Unix time in microseconds at `now_us` = 0, if the caller has a clock: a new epoch after STALE_EPOCH is then at
     /// least the Unix time in seconds. Without effect when `epoch` is `None`.
@@ -217,10 +244,12 @@ pub struct Client<M, B> {
     timer: Option<Timer>,
     /// Tries since something came back: timeouts, HELLOs or PINGs in a row.
     tries: u32,
-    /// Sessions in a row that ended before an ack of theirs came.
+    /// Sessions in a row that were refused as stale before an ack of theirs came.
     fruitless_epochs: u32,
     paused_until_us: Option<u64>,
-    /// One datagram may exceed the congestion window.
+    /// Timeouts in a row and nothing heard since: one datagram for each timeout, not more, whatever becomes free.
+    silent: bool,
+    /// One datagram may be sent in spite of silence and congestion window.
     probe: bool,
     ping_due: bool,
     /// A PING is unanswered.
@@ -262,6 +291,7 @@ where
             tries: 0,
             fruitless_epochs: 0,
             paused_until_us: None,
+            silent: false,
             probe: false,
             ping_due: false,
             pinged: false,
@@ -305,7 +335,7 @@ where
         })
     }
 
-    /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#skip), to make room for newer ones. Its event
+    /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#duty-skip), to make room for newer ones. Its event
     /// `Abandoned` follows. `None`, and no change, when all are acked.
     pub fn abandon_oldest(&mut self) -> Option<MessageId> {
         self.queue.decide_oldest(Outcome::Abandoned)
@@ -318,6 +348,7 @@ where
         self.congestion.reset();
         self.paused_until_us = None;
         self.tries = 0;
+        self.silent = false;
         while let Some(at) = self.queue.oldest_in_flight() {
             self.queue.mark_lost(at);
         }
@@ -343,9 +374,9 @@ where
         self.queued() == 0
     }
 
-    /// How many seqs beyond the highest sent one the server allows; `None` before it told.
+    /// How many seqs, from the lowest unacked one on, the server allows to be sent; `None` before it told.
     pub fn credit(&self) -> Option<u64> {
-        self.acks.limit.map(|limit| limit.above(self.queue.highest_sent()))
+        self.acks.credit
     }
 
     /// The smoothed round-trip time without the server's delay, in microseconds; `None` before the first sample.
@@ -378,3 +409,6 @@ where
         self.stats
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,15 @@
 //! What the server sends: ACK, REJECT, WELCOME. What does not fit what was sent is ignored whole, before anything
-//! changes: the path may reorder, repeat and forge.
+//! changes: the path may reorder, repeat and forge (PROTOCOL.md#duty-ignore).
 
-use super::acks::{self, Acks};
+use super::acks;
 use super::queue::{Outcome, Queue};
 use super::{Client, FailReason, Ignored, Slot};
 use crate::backoff;
-use crate::codec::{self, Ack, BITMAP_LEN_MAX, Datagram, DecodeError, MIN_LEN, Reject, RejectCode, Welcome};
+use crate::codec::{self, Ack, BITMAP_LEN_MAX, Datagram, Reject, RejectCode, Welcome};
 use crate::{Epoch, Seq};
 
-/// A datagram is lost when one that was sent this many transmissions later has arrived (RFC 9002 §6.1.1).
+/// A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
 const REORDERING_MAX: u64 = 3;
-/// The low nibble of a REJECT's first byte, in every version.
-const REJECT_TYPE: u8 = 3;
 
 impl<M, B> Client<M, B>
 where
@@ -20,20 +18,21 @@ where
 {
     /// Handles a datagram from the server.
     pub fn handle_datagram(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
+        self.handle(now_us, datagram)?;
+        self.silent = false;
+        Ok(())
+    }
+
+    fn handle(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
         match codec::decode(datagram) {
             Ok(Datagram::Ack(ack)) => self.handle_ack(now_us, &ack),
             Ok(Datagram::Reject(reject)) => self.handle_reject(now_us, &reject),
             Ok(Datagram::Welcome(welcome)) => self.handle_welcome(now_us, &welcome),
             Ok(Datagram::Data(_) | Datagram::Hello(_) | Datagram::Ping(_)) => Err(Ignored::ForServers),
-            // A server of another version says so with its own version in the header.
-            Err(DecodeError::Version { client, epoch, seq })
-                if datagram[0] & 0x0f == REJECT_TYPE
-                    && datagram[2..4] == RejectCode::Version.to_wire().to_le_bytes() =>
-            {
-                let code = RejectCode::Version;
-                self.handle_reject(now_us, &Reject { client, epoch, code, refused: seq, retry_after_ms: 0 })
-            }
-            Err(error) => Err(Ignored::Undecodable(error)),
+            Err(error) => match codec::decode_version_refusal(datagram) {
+                Some(reject) => self.handle_reject(now_us, &reject),
+                None => Err(Ignored::Undecodable(error)),
+            },
         }
     }
 
@@ -63,8 +62,7 @@ where
         // PING, and the server has forgotten the session.
         if ack.floor >= self.acks.floor || self.queue.in_flight() == 0 && self.pinged {
             let was_blocked = self.is_blocked_by_credit();
-            let from = ack.floor.max(self.acks.floor);
-            self.acks.limit = Some(from.checked_add(u64::from(ack.credit)).unwrap_or(Seq(u64::MAX)));
+            self.acks.set_credit(ack.credit);
             if was_blocked && !self.is_blocked_by_credit() {
                 self.tries = 0;
             }
@@ -90,7 +88,6 @@ where
         self.acks.fruitful = true;
         self.fruitless_epochs = 0;
         self.tries = 0;
-        self.probe = false;
         let elapsed_us = now_us.saturating_sub(newest.sent_at_us);
         // Sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one.
         if newest.attempt == 0 || elapsed_us >= self.rtt.min_us() {
@@ -107,8 +104,8 @@ where
     }
 
     fn find_losses(&mut self, ack: &Ack<'_>, newest: &Slot, highest_acked: Seq) {
-        // How far this ack's bitmap would have reached: the server cuts it to the length of the datagram it answers. What
-        // lies beyond may be journaled.
+        // How far this ack's bitmap would have reached: the server cuts it to the length of the datagram it answers, which
+        // without its payload is as long as an ACK without a bitmap. What lies beyond may be journaled.
         let room = usize::from(newest.payload_len).min(BITMAP_LEN_MAX) & !7;
         let told = Seq(ack.floor.0.saturating_add(8 * room as u64)).max(highest_acked).max(Seq(ack.floor.0 + 1));
         let overtaken =
@@ -130,6 +127,7 @@ where
         }
     }
 
+    /// PROTOCOL.md#duty-reject.
     fn handle_reject(&mut self, now_us: u64, reject: &Reject) -> Result<(), Ignored> {
         if reject.client != self.config.client {
             return Err(Ignored::OtherClient);
@@ -163,10 +161,15 @@ where
             }
         }
         match reject.code {
-            RejectCode::StaleEpoch => self.leave_epoch(now_us),
+            RejectCode::StaleEpoch => {
+                if !self.acks.fruitful {
+                    self.fruitless_epochs = self.fruitless_epochs.saturating_add(1);
+                }
+                self.leave_epoch(now_us);
+            }
             RejectCode::BeyondWindow if refused.is_some() => {
-                let below = Seq(reject.refused - 1);
-                self.acks.limit = Some(self.acks.limit.map_or(below, |limit| limit.min(below)));
+                let below = Seq(reject.refused).above(self.queue.base_seq());
+                self.acks.credit = Some(self.acks.credit.map_or(below, |credit| credit.min(below)));
             }
             RejectCode::Busy | RejectCode::Storage | RejectCode::Unknown(_) => self.pause(now_us, reject),
             _ => {}
@@ -201,18 +204,15 @@ where
             return Err(Ignored::Unasked);
         }
         self.enter_epoch(welcome.epoch);
-        self.acks.limit = Some(Seq(u64::from(welcome.credit)));
+        self.acks.set_credit(welcome.credit);
         self.tries = 0;
         self.arm(now_us, true);
         Ok(())
     }
 
-    /// STALE_EPOCH (PROTOCOL.md#epochs): a client that counts its own epochs takes the next; where that is refused
-    /// again, and where it does not count, the server knows which one is next.
-    fn leave_epoch(&mut self, now_us: u64) {
-        if !self.acks.fruitful {
-            self.fruitless_epochs = self.fruitless_epochs.saturating_add(1);
-        }
+    /// Ends the session (PROTOCOL.md#duty-epoch): a client that counts its own epochs takes the next one; where that was
+    /// refused too, and where it does not count, the server knows which one is next.
+    pub(super) fn leave_epoch(&mut self, now_us: u64) {
         let own = match (self.config.epoch, self.fruitless_epochs) {
             (Some(_), 0 | 1) => self.epoch.and_then(Epoch::next),
             _ => None,
@@ -231,7 +231,7 @@ where
         let from = self.epoch.replace(epoch);
         self.hello = None;
         self.queue.renumber();
-        self.acks = Acks::NONE;
+        self.acks = self.acks.of_next_session();
         self.probe = false;
         self.ping_due = false;
         self.pinged = false;
@@ -241,7 +241,7 @@ where
     /// Begins to ask by HELLO, at once or, where asking has been of no use, after a wait.
     pub(super) fn ask_for_epoch(&mut self, at_once: bool) {
         if !at_once {
-            self.tries = self.tries.saturating_add(1);
+            self.tries = self.fruitless_epochs;
         }
         self.hello = Some(super::Hello { nonce: self.random.next(), due: at_once });
     }
@@ -282,5 +282,3 @@ impl NewlyAcked {
         }
     }
 }
-
-const _: () = assert!(MIN_LEN == 32, "an ACK without a bitmap is as long as a DATA without a payload");

@@ -20,9 +20,9 @@ enum WaitsFor {
     Resume,
     /// A WELCOME.
     Epoch,
-    /// An ACK of what is in flight.
+    /// An ACK of what is in flight, or the next try in silence.
     Ack,
-    /// An ACK with more credit; nothing is in flight.
+    /// An ACK with more credit; nothing is in flight (PROTOCOL.md#duty-probe).
     Credit,
 }
 
@@ -50,6 +50,10 @@ where
             }
             return Hello { client, nonce: hello.nonce }.encode(out).ok();
         }
+        if self.is_beyond_skipping() && self.queue.undecided() > 0 {
+            self.leave_epoch(now_us);
+            return self.transmit(now_us, out);
+        }
         let epoch = self.epoch?;
         if core::mem::take(&mut self.ping_due) {
             self.pinged = true;
@@ -60,7 +64,7 @@ where
         if self.is_beyond_limit(seq) {
             return None;
         }
-        if !core::mem::take(&mut self.probe) && self.queue.in_flight() >= self.congestion.window() {
+        if !core::mem::take(&mut self.probe) && (self.silent || self.queue.in_flight() >= self.congestion.window()) {
             self.congestion_limited = true;
             return None;
         }
@@ -95,10 +99,6 @@ where
     /// Does what is due. Early and repeated calls do no harm.
     pub fn handle_timeout(&mut self, now_us: u64) {
         let Some(timer) = self.timer.filter(|timer| timer.at_us <= now_us) else { return };
-        if self.waits_for() != Some(timer.waits_for) {
-            // What it waited for was abandoned.
-            return self.arm(now_us, true);
-        }
         match timer.waits_for {
             WaitsFor::Resume => {
                 self.paused_until_us = None;
@@ -125,6 +125,11 @@ where
     }
 
     fn handle_ack_timeout(&mut self) {
+        if self.queue.undecided() == 0 {
+            // All was given up. The silence has lasted long enough for the next message to be tried at once.
+            (self.silent, self.tries) = (false, 0);
+            return;
+        }
         self.stats.timeouts += 1;
         self.tries = self.tries.saturating_add(1);
         if self.tries == 1 {
@@ -133,15 +138,16 @@ where
             if let Some(at) = self.queue.base_transmitted().filter(|at| self.queue.is_in_flight(*at)) {
                 self.queue.mark_lost(at);
             }
-            self.probe = true;
         } else {
-            if self.tries == 2 {
+            if !self.silent {
                 self.congestion.collapse(self.next_transmission);
             }
+            self.silent = true;
             while let Some(at) = self.queue.oldest_in_flight() {
                 self.queue.mark_lost(at);
             }
         }
+        self.probe = true;
         // The server may have shrunk its window below what is to be sent again.
         self.ping_due = self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq));
     }
@@ -167,10 +173,10 @@ where
             Some(WaitsFor::Resume)
         } else if self.hello.is_some() {
             Some(WaitsFor::Epoch)
-        } else if self.queue.in_flight() > 0 {
-            Some(WaitsFor::Ack)
         } else if self.is_blocked_by_credit() {
             Some(WaitsFor::Credit)
+        } else if self.queue.in_flight() > 0 || self.silent {
+            Some(WaitsFor::Ack)
         } else {
             None
         }
@@ -187,7 +193,14 @@ where
         self.queue.in_flight() == 0 && self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq))
     }
 
+    /// The credit counts from the floor, which each DATA moves up to its base (PROTOCOL.md#duty-window).
     fn is_beyond_limit(&self, seq: Seq) -> bool {
-        self.acks.limit.is_some_and(|limit| seq > limit)
+        self.acks.credit.is_some_and(|credit| seq.above(self.queue.base_seq()) >= credit)
+    }
+
+    /// Whether so many seqs in a row were given up that the server would not move its floor over them (rule 4).
+    fn is_beyond_skipping(&self) -> bool {
+        let skipped = self.queue.base_seq().above(self.acks.floor).saturating_sub(1);
+        self.acks.credit.is_some() && skipped > self.acks.credit_max
     }
 }

@@ -1,6 +1,11 @@
 //! Datagrams to bytes and back (PROTOCOL.md#datagrams). All integers are little-endian; nothing is allocated.
 
+mod decode;
+mod encode;
+
 use crate::{ClientId, Epoch, Seq};
+
+pub use decode::{decode, decode_version_refusal};
 
 /// Bytes of the common header.
 pub const HEADER_LEN: usize = 24;
@@ -201,7 +206,7 @@ pub enum DecodeError {
         /// The same.
         seq: u64,
     },
-    /// Type 0 or 7 to 15.
+    /// Type 0 or 7 to 15, or another version's REJECT.
     UnknownType,
     /// SEALED is set and there is no key.
     Sealed,
@@ -214,113 +219,6 @@ pub enum DecodeError {
 /// The slice given to an encoder is shorter than the datagram. Nothing of use was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BufferTooSmall;
-
-/// Parses and verifies one plain datagram.
-///
-/// The checksum is verified before anything else is looked at, so that foreign traffic is never answered.
-pub fn decode(bytes: &[u8]) -> Result<Datagram<'_>, DecodeError> {
-    if bytes.len() < MIN_LEN {
-        return Err(DecodeError::Truncated);
-    }
-    let (body, trailer) = bytes.split_at(bytes.len() - CRC_LEN);
-    let sealed = bytes[0] >> 4 == VERSION && bytes[1] & SEALED != 0;
-    if sealed {
-        return Err(DecodeError::Sealed);
-    }
-    if crc32fast::hash(body) != u32_at(trailer, 0) {
-        return Err(DecodeError::Checksum);
-    }
-    let client = ClientId(u64_at(body, 8));
-    let epoch = u32_at(body, 4);
-    let seq = u64_at(body, 16);
-    if body[0] >> 4 != VERSION {
-        return Err(DecodeError::Version { client, epoch, seq });
-    }
-    let flags = body[1];
-    let small = u16_at(body, 2);
-    let word = u32_at(body, HEADER_LEN);
-    let fixed = body.len() == HEADER_LEN + 4;
-    match body[0] & 0x0f {
-        TYPE_DATA => decode_data(body, client, epoch, flags, small).map(Datagram::Data),
-        TYPE_ACK => {
-            let bitmap = &body[HEADER_LEN + 4..];
-            if bitmap.len() > BITMAP_LEN_MAX || !bitmap.len().is_multiple_of(8) {
-                return Err(DecodeError::Malformed);
-            }
-            Ok(Datagram::Ack(Ack {
-                client,
-                epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)?,
-                floor: Seq(seq),
-                credit: small,
-                durability: match flags & ACK_DURABILITY {
-                    0 => Durability::Synced,
-                    1 => Durability::Handed,
-                    2 => Durability::Replicated,
-                    _ => return Err(DecodeError::Malformed),
-                },
-                duplicate: flags & ACK_DUPLICATE != 0,
-                delay_us: word,
-                bitmap,
-            }))
-        }
-        TYPE_REJECT if fixed => Ok(Datagram::Reject(Reject {
-            client,
-            epoch,
-            code: RejectCode::from_wire(small),
-            refused: seq,
-            retry_after_ms: word,
-        })),
-        TYPE_HELLO if fixed && epoch == 0 && flags == 0 && small == 0 && word == 0 => {
-            Ok(Datagram::Hello(Hello { client, nonce: seq }))
-        }
-        TYPE_WELCOME if fixed && word == 0 => Ok(Datagram::Welcome(Welcome {
-            client,
-            epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)?,
-            credit: small,
-            nonce: seq,
-        })),
-        TYPE_PING if fixed && seq == 0 && flags == 0 && small == 0 && word == 0 => {
-            Ok(Datagram::Ping(Ping { client, epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)? }))
-        }
-        TYPE_REJECT | TYPE_HELLO | TYPE_WELCOME | TYPE_PING => Err(DecodeError::Malformed),
-        _ => Err(DecodeError::UnknownType),
-    }
-}
-
-fn decode_data(body: &[u8], client: ClientId, epoch: u32, flags: u8, span: u16) -> Result<Data<'_>, DecodeError> {
-    let seq = u64_at(body, 16);
-    let epoch = Epoch::new(epoch).ok_or(DecodeError::Malformed)?;
-    if u64::from(span) >= seq {
-        return Err(DecodeError::Malformed);
-    }
-    let data = Data {
-        client,
-        epoch,
-        seq: Seq(seq),
-        span,
-        attempt: flags & DATA_ATTEMPT,
-        begin: flags & DATA_BEGIN != 0,
-        end: flags & DATA_END != 0,
-        batch: flags & DATA_BATCH != 0,
-        skip: flags & DATA_SKIP != 0,
-        channel: u16_at(body, HEADER_LEN),
-        reserved: u16_at(body, HEADER_LEN + 2),
-        payload: &body[HEADER_LEN + 4..],
-    };
-    // What version 1 does not have is refused by its name, not taken for a broken batch.
-    if data.batch && data.is_supported() && !is_batch(data.payload) {
-        return Err(DecodeError::BrokenBatch);
-    }
-    Ok(data)
-}
-
-/// Whether a payload is what BATCH promises: a run of at least one record that ends exactly at its end.
-pub fn is_batch(payload: &[u8]) -> bool {
-    let mut records = Records::new(payload);
-    let first = records.next();
-    records.by_ref().for_each(drop);
-    first.is_some() && !records.broken
-}
 
 impl<'a> Data<'a> {
     /// The lowest seq that the client still holds unacked.
@@ -339,6 +237,14 @@ impl<'a> Data<'a> {
     }
 }
 
+/// Whether a payload is what BATCH promises: a run of at least one record that ends exactly at its end.
+pub fn is_batch(payload: &[u8]) -> bool {
+    let mut records = Records::new(payload);
+    let first = records.next();
+    records.by_ref().for_each(drop);
+    first.is_some() && !records.broken
+}
+
 /// Iterates over the records of a payload.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
@@ -351,6 +257,12 @@ impl<'a> Records<'a> {
     /// Over a batch: each record is `len` u16 and `len` bytes. Ends early where the run is broken.
     pub fn new(batch: &'a [u8]) -> Self {
         Self { rest: batch, whole: false, broken: false }
+    }
+
+    fn stop(&mut self) -> Option<&'a [u8]> {
+        self.broken = true;
+        self.rest = &[];
+        None
     }
 
     /// Over a payload that is one record, also when it is empty.
@@ -380,14 +292,6 @@ impl<'a> Iterator for Records<'a> {
         let (record, rest) = rest.split_at(len);
         self.rest = rest;
         Some(record)
-    }
-}
-
-impl<'a> Records<'a> {
-    fn stop(&mut self) -> Option<&'a [u8]> {
-        self.broken = true;
-        self.rest = &[];
-        None
     }
 }
 
@@ -425,141 +329,5 @@ impl RejectCode {
     }
 }
 
-impl Datagram<'_> {
-    /// Writes the datagram with its trailer; returns its length in bytes.
-    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        match self {
-            Self::Data(data) => data.encode(out),
-            Self::Ack(ack) => ack.encode(out),
-            Self::Reject(reject) => reject.encode(out),
-            Self::Hello(hello) => hello.encode(out),
-            Self::Welcome(welcome) => welcome.encode(out),
-            Self::Ping(ping) => ping.encode(out),
-        }
-    }
-}
-
-impl Data<'_> {
-    /// Writes the datagram with its trailer; returns its length in bytes.
-    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let flags = self.attempt.min(DATA_ATTEMPT)
-            | if self.begin { DATA_BEGIN } else { 0 }
-            | if self.end { DATA_END } else { 0 }
-            | if self.batch { DATA_BATCH } else { 0 }
-            | if self.skip { DATA_SKIP } else { 0 };
-        let mut word = [0; 4];
-        word[..2].copy_from_slice(&self.channel.to_le_bytes());
-        word[2..].copy_from_slice(&self.reserved.to_le_bytes());
-        let header = Header {
-            kind: TYPE_DATA,
-            flags,
-            small: self.span,
-            epoch: self.epoch.value(),
-            client: self.client,
-            long: self.seq.0,
-        };
-        header.encode(u32::from_le_bytes(word), self.payload, out)
-    }
-}
-
-impl Ack<'_> {
-    /// Writes the datagram with its trailer; returns its length in bytes.
-    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header = Header {
-            kind: TYPE_ACK,
-            flags: self.durability as u8 | if self.duplicate { ACK_DUPLICATE } else { 0 },
-            small: self.credit,
-            epoch: self.epoch.value(),
-            client: self.client,
-            long: self.floor.0,
-        };
-        header.encode(self.delay_us, self.bitmap, out)
-    }
-}
-
-impl Reject {
-    /// Writes the datagram with its trailer; returns its length in bytes.
-    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header = Header {
-            kind: TYPE_REJECT,
-            flags: 0,
-            small: self.code.to_wire(),
-            epoch: self.epoch,
-            client: self.client,
-            long: self.refused,
-        };
-        header.encode(self.retry_after_ms, &[], out)
-    }
-}
-
-impl Hello {
-    /// Writes the datagram with its trailer; returns its length in bytes.
-    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header = Header { kind: TYPE_HELLO, flags: 0, small: 0, epoch: 0, client: self.client, long: self.nonce };
-        header.encode(0, &[], out)
-    }
-}
-
-impl Welcome {
-    /// Writes the datagram with its trailer; returns its length in bytes.
-    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header = Header {
-            kind: TYPE_WELCOME,
-            flags: 0,
-            small: self.credit,
-            epoch: self.epoch.value(),
-            client: self.client,
-            long: self.nonce,
-        };
-        header.encode(0, &[], out)
-    }
-}
-
-impl Ping {
-    /// Writes the datagram with its trailer; returns its length in bytes.
-    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header =
-            Header { kind: TYPE_PING, flags: 0, small: 0, epoch: self.epoch.value(), client: self.client, long: 0 };
-        header.encode(0, &[], out)
-    }
-}
-
-/// The common header (PROTOCOL.md#header).
-struct Header {
-    kind: u8,
-    flags: u8,
-    small: u16,
-    epoch: u32,
-    client: ClientId,
-    long: u64,
-}
-
-impl Header {
-    fn encode(&self, word: u32, variable: &[u8], out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let body_len = HEADER_LEN + 4 + variable.len();
-        let out = out.get_mut(..body_len + CRC_LEN).ok_or(BufferTooSmall)?;
-        let (body, trailer) = out.split_at_mut(body_len);
-        body[0] = VERSION << 4 | self.kind;
-        body[1] = self.flags;
-        body[2..4].copy_from_slice(&self.small.to_le_bytes());
-        body[4..8].copy_from_slice(&self.epoch.to_le_bytes());
-        body[8..16].copy_from_slice(&self.client.0.to_le_bytes());
-        body[16..24].copy_from_slice(&self.long.to_le_bytes());
-        body[24..28].copy_from_slice(&word.to_le_bytes());
-        body[28..].copy_from_slice(variable);
-        trailer.copy_from_slice(&crc32fast::hash(body).to_le_bytes());
-        Ok(body_len + CRC_LEN)
-    }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
-}
+#[cfg(test)]
+mod tests;

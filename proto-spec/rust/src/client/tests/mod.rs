@@ -1,0 +1,10 @@
+//! The machine against a model server over a bad path in virtual time, and datagram by datagram.
+
+mod acks;
+mod bench;
+mod duties;
+mod hostile;
+mod model_server;
+mod rejects;
+mod transfers;
+mod world;

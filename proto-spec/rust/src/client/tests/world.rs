@@ -1,0 +1,297 @@
+//! A client, a model server and a path between them that loses, repeats and reorders, in virtual time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::vec;
+use std::vec::Vec;
+
+use super::super::{Client, Event, MessageId, Outgoing, SendError, Slot};
+use super::model_server::ModelServer;
+use crate::random::Random;
+use crate::{Epoch, Seq};
+
+/// The path, each way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Path {
+    pub(super) delay_us: u64,
+    /// Up to this much more, at random: reorders.
+    pub(super) jitter_us: u64,
+    pub(super) loss_per_mille: u64,
+    pub(super) repeat_per_mille: u64,
+    /// Time that the bottleneck takes for one datagram to the server; 0: it has no bottleneck.
+    pub(super) serialization_us: u64,
+    /// Datagrams that wait before the bottleneck; more are lost.
+    pub(super) queue_max: u64,
+}
+
+impl Path {
+    pub(super) const CLEAN: Self = Self {
+        delay_us: 5_000,
+        jitter_us: 0,
+        loss_per_mille: 0,
+        repeat_per_mille: 0,
+        serialization_us: 0,
+        queue_max: u64::MAX,
+    };
+}
+
+/// What happens to the server at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Incident {
+    Crash,
+    ForgetSessions,
+    Window(u16),
+    Credit(u16),
+    Refuse(Option<(Option<u16>, crate::codec::RejectCode, u32)>),
+    EpochMin(u32),
+    /// Nothing passes the path until the next `Up`.
+    Down,
+    Up,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    pub(super) channel: u16,
+    pub(super) batch: bool,
+    pub(super) payload: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum To {
+    Server,
+    Client,
+}
+
+/// Time, number (so that what is simultaneous keeps its order), where to, what.
+type Travelling = Reverse<(u64, u64, To, Vec<u8>)>;
+
+pub(super) struct World<M, B> {
+    pub(super) client: Client<M, B>,
+    pub(super) server: ModelServer,
+    pub(super) path: Path,
+    /// The time of a sync.
+    pub(super) sync_us: u64,
+    pub(super) now_us: u64,
+    pub(super) messages: BTreeMap<MessageId, Message>,
+    pub(super) outcomes: BTreeMap<MessageId, Event>,
+    /// Events that are not the end of a message.
+    pub(super) others: Vec<Event>,
+    pub(super) incidents: VecDeque<(u64, Incident)>,
+    /// When the server got a datagram.
+    pub(super) arrivals: Vec<(u64, Vec<u8>)>,
+    waiting: VecDeque<Message>,
+    travelling: BinaryHeap<Travelling>,
+    commit_at_us: Option<u64>,
+    bottleneck_free_us: u64,
+    down: bool,
+    random: Random,
+    count: u64,
+}
+
+impl<M, B> World<M, B>
+where
+    M: AsRef<[Slot]> + AsMut<[Slot]>,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+{
+    pub(super) fn new(client: Client<M, B>, server: ModelServer, path: Path, seed: u64) -> Self {
+        Self {
+            client,
+            server,
+            path,
+            sync_us: 200,
+            now_us: 0,
+            messages: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            others: Vec::new(),
+            incidents: VecDeque::new(),
+            arrivals: Vec::new(),
+            waiting: VecDeque::new(),
+            travelling: BinaryHeap::new(),
+            commit_at_us: None,
+            bottleneck_free_us: 0,
+            down: false,
+            random: Random::new(seed),
+            count: 0,
+        }
+    }
+
+    pub(super) fn offer(&mut self, messages: impl IntoIterator<Item = Message>) {
+        self.waiting.extend(messages);
+    }
+
+    /// Runs until every offered message has its outcome and no incident is left. Panics when nothing more will happen
+    /// before, or at a virtual time limit.
+    pub(super) fn run(&mut self) {
+        while !(self.is_settled() && self.incidents.is_empty()) {
+            self.step();
+        }
+    }
+
+    pub(super) fn run_until(&mut self, time_us: u64) {
+        while self.next_time_us().is_some_and(|next| next <= time_us) {
+            self.step();
+        }
+        self.now_us = time_us;
+    }
+
+    fn is_settled(&self) -> bool {
+        self.waiting.is_empty() && self.client.is_idle() && self.outcomes.len() == self.messages.len()
+    }
+
+    /// Lets the application and the client do what they can now, then moves on to the next thing that happens.
+    pub(super) fn step(&mut self) {
+        self.drain();
+        if self.is_settled() && self.incidents.is_empty() {
+            return;
+        }
+        let next = self.next_time_us().expect("the client waits for nothing, and nothing is under way: stuck");
+        assert!(next < 100_000_000_000, "not done after a virtual day: {} queued", self.client.queued());
+        self.now_us = self.now_us.max(next);
+        while self.incidents.front().is_some_and(|(at, _)| *at <= self.now_us) {
+            let (_, incident) = self.incidents.pop_front().unwrap();
+            self.happen(incident);
+        }
+        if self.commit_at_us.is_some_and(|at| at <= self.now_us) {
+            self.commit_at_us = None;
+            for ack in self.server.commit(self.now_us) {
+                self.carry(To::Client, ack);
+            }
+        }
+        while self.travelling.peek().is_some_and(|Reverse((at, ..))| *at <= self.now_us) {
+            let Reverse((_, _, to, datagram)) = self.travelling.pop().unwrap();
+            self.arrive(to, datagram);
+        }
+        if self.server.has_uncommitted() && self.commit_at_us.is_none() {
+            self.commit_at_us = Some(self.now_us + self.sync_us);
+        }
+        if self.client.poll_timeout().is_some_and(|at| at <= self.now_us) {
+            self.client.handle_timeout(self.now_us);
+            assert!(self.client.poll_timeout().is_none_or(|at| at > self.now_us), "a timer that is always due");
+        }
+        self.drain();
+    }
+
+    fn next_time_us(&mut self) -> Option<u64> {
+        self.drain();
+        let travelling = self.travelling.peek().map(|Reverse((at, ..))| *at);
+        let incident = self.incidents.front().map(|(at, _)| *at);
+        [travelling, incident, self.commit_at_us, self.client.poll_timeout()].into_iter().flatten().min()
+    }
+
+    pub(super) fn drain(&mut self) {
+        loop {
+            while let Some(event) = self.client.poll_event() {
+                self.note(event);
+            }
+            let before = self.waiting.len();
+            while let Some(message) = self.waiting.front() {
+                let Message { channel, batch, payload } = message;
+                match self.client.send(self.now_us, Outgoing { channel: *channel, batch: *batch, payload }) {
+                    Ok(id) => {
+                        let message = self.waiting.pop_front().unwrap();
+                        assert!(self.messages.insert(id, message).is_none(), "{id:?} was given twice");
+                    }
+                    Err(SendError::Full) => break,
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            let mut out = vec![0; self.client.datagram_len_max()];
+            let mut sent = false;
+            while let Some(len) = self.client.poll_transmit(self.now_us, &mut out) {
+                sent = true;
+                self.carry(To::Server, out[..len].to_vec());
+            }
+            if !sent && self.waiting.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        let message = match event {
+            Event::Acked { message, seq, epoch, .. } => {
+                self.check_journaled(message, seq, epoch);
+                message
+            }
+            Event::Failed { message, .. } | Event::Abandoned { message } => message,
+            other => return self.others.push(other),
+        };
+        assert!(self.messages.contains_key(&message), "{message:?} was never sent");
+        assert!(self.outcomes.insert(message, event).is_none(), "a second outcome: {event:?}");
+    }
+
+    /// The promise, as far as the protocol goes: what is acked is journaled, byte for byte.
+    fn check_journaled(&self, id: MessageId, seq: Seq, epoch: Epoch) {
+        let entries = self.server.journal.iter().rev();
+        let entry = entries.into_iter().find(|entry| entry.seq == seq && entry.session.1 == epoch);
+        let entry = entry.unwrap_or_else(|| panic!("{id:?} was acked as {epoch}/{seq}, which is not journaled"));
+        let message = &self.messages[&id];
+        assert_eq!(
+            (entry.channel, entry.batch, &entry.payload),
+            (message.channel, message.batch, &message.payload),
+            "{id:?} was acked as {epoch}/{seq}, which is another message"
+        );
+    }
+
+    fn happen(&mut self, incident: Incident) {
+        match incident {
+            Incident::Crash => self.server.crash(),
+            Incident::ForgetSessions => self.server.forget_sessions(),
+            Incident::Window(window) => self.server.window = window,
+            Incident::Credit(credit) => self.server.credit_max = credit,
+            Incident::Refuse(refuse) => self.server.refuse = refuse,
+            Incident::EpochMin(epoch) => self.server.epoch_min = epoch,
+            Incident::Down => self.down = true,
+            Incident::Up => self.down = false,
+        }
+    }
+
+    fn arrive(&mut self, to: To, datagram: Vec<u8>) {
+        match to {
+            To::Server => {
+                self.arrivals.push((self.now_us, datagram.clone()));
+                if let Some(reply) = self.server.receive(self.now_us, &datagram) {
+                    self.carry(To::Client, reply);
+                }
+            }
+            // Old acks, of an earlier epoch or of a seq that failed, may be ignored.
+            To::Client => _ = self.client.handle_datagram(self.now_us, &datagram),
+        }
+    }
+
+    fn carry(&mut self, to: To, datagram: Vec<u8>) {
+        if self.down || self.random.up_to(999) < self.path.loss_per_mille {
+            return;
+        }
+        let mut leaves_us = self.now_us;
+        if to == To::Server && self.path.serialization_us > 0 {
+            let waits_us = self.bottleneck_free_us.saturating_sub(self.now_us);
+            if waits_us / self.path.serialization_us >= self.path.queue_max {
+                return;
+            }
+            leaves_us += waits_us + self.path.serialization_us;
+            self.bottleneck_free_us = leaves_us;
+        }
+        let copies = if self.random.up_to(999) < self.path.repeat_per_mille { 2 } else { 1 };
+        for _ in 0..copies {
+            let at = leaves_us + self.path.delay_us + self.random.up_to(self.path.jitter_us);
+            self.count += 1;
+            self.travelling.push(Reverse((at, self.count, to, datagram.clone())));
+        }
+    }
+}
+
+/// `count` messages of random lengths up to `len_max`, each different.
+pub(super) fn messages(count: usize, len_max: usize, seed: u64) -> Vec<Message> {
+    let mut random = Random::new(seed);
+    let mut message = |n: usize| {
+        let len = usize::try_from(random.up_to(len_max as u64)).unwrap();
+        let mut payload: Vec<u8> = (0..len).map(|_| random.next().to_le_bytes()[0]).collect();
+        // A number, so that mixing two messages up does not go unnoticed.
+        for (byte, number) in payload.iter_mut().zip((n as u64).to_le_bytes()) {
+            *byte = number;
+        }
+        Message { channel: 0, batch: false, payload }
+    };
+    (0..count).map(&mut message).collect()
+}

@@ -1,0 +1,141 @@
+//! Bytes to datagrams.
+
+use super::{
+    ACK_DUPLICATE, ACK_DURABILITY, Ack, BITMAP_LEN_MAX, CRC_LEN, DATA_ATTEMPT, DATA_BATCH, DATA_BEGIN, DATA_END,
+    DATA_SKIP, Data, Datagram, DecodeError, Durability, HEADER_LEN, Hello, MIN_LEN, Ping, Reject, RejectCode, SEALED,
+    TYPE_ACK, TYPE_DATA, TYPE_HELLO, TYPE_PING, TYPE_REJECT, TYPE_WELCOME, VERSION, Welcome, is_batch,
+};
+use crate::{ClientId, Epoch, Seq};
+
+/// Parses and verifies one plain datagram.
+///
+/// The checksum is verified before anything else is looked at, so that foreign traffic is never answered.
+pub fn decode(bytes: &[u8]) -> Result<Datagram<'_>, DecodeError> {
+    let body = verified_body(bytes)?;
+    let client = ClientId(u64_at(body, 8));
+    let epoch = u32_at(body, 4);
+    let seq = u64_at(body, 16);
+    if body[0] >> 4 != VERSION {
+        // Of all types REJECT alone keeps its number in every version, so that no two servers ever answer each other.
+        let is_reject = body[0] & 0x0f == TYPE_REJECT;
+        return Err(if is_reject { DecodeError::UnknownType } else { DecodeError::Version { client, epoch, seq } });
+    }
+    let flags = body[1];
+    let small = u16_at(body, 2);
+    let word = u32_at(body, HEADER_LEN);
+    let fixed = body.len() == HEADER_LEN + 4;
+    match body[0] & 0x0f {
+        TYPE_DATA => decode_data(body, client, epoch, flags, small).map(Datagram::Data),
+        TYPE_ACK => {
+            let bitmap = &body[HEADER_LEN + 4..];
+            if bitmap.len() > BITMAP_LEN_MAX || !bitmap.len().is_multiple_of(8) {
+                return Err(DecodeError::Malformed);
+            }
+            Ok(Datagram::Ack(Ack {
+                client,
+                epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)?,
+                floor: Seq(seq),
+                credit: small,
+                durability: match flags & ACK_DURABILITY {
+                    0 => Durability::Synced,
+                    1 => Durability::Handed,
+                    2 => Durability::Replicated,
+                    _ => return Err(DecodeError::Malformed),
+                },
+                duplicate: flags & ACK_DUPLICATE != 0,
+                delay_us: word,
+                bitmap,
+            }))
+        }
+        TYPE_REJECT if fixed => Ok(Datagram::Reject(Reject {
+            client,
+            epoch,
+            code: RejectCode::from_wire(small),
+            refused: seq,
+            retry_after_ms: word,
+        })),
+        TYPE_HELLO if fixed && epoch == 0 && flags == 0 && small == 0 && word == 0 => {
+            Ok(Datagram::Hello(Hello { client, nonce: seq }))
+        }
+        TYPE_WELCOME if fixed && word == 0 => Ok(Datagram::Welcome(Welcome {
+            client,
+            epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)?,
+            credit: small,
+            nonce: seq,
+        })),
+        TYPE_PING if fixed && seq == 0 && flags == 0 && small == 0 && word == 0 => {
+            Ok(Datagram::Ping(Ping { client, epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)? }))
+        }
+        TYPE_REJECT | TYPE_HELLO | TYPE_WELCOME | TYPE_PING => Err(DecodeError::Malformed),
+        _ => Err(DecodeError::UnknownType),
+    }
+}
+
+/// Parses another version's REJECT of code VERSION: how a server says that it does not speak this one
+/// (PROTOCOL.md#versions). `None` for everything else, a REJECT of this version included.
+pub fn decode_version_refusal(bytes: &[u8]) -> Option<Reject> {
+    let body = verified_body(bytes).ok()?;
+    let code = RejectCode::from_wire(u16_at(body, 2));
+    let refusal = body[0] >> 4 != VERSION && body[0] & 0x0f == TYPE_REJECT && code == RejectCode::Version;
+    refusal.then(|| Reject {
+        client: ClientId(u64_at(body, 8)),
+        epoch: u32_at(body, 4),
+        code,
+        refused: u64_at(body, 16),
+        retry_after_ms: u32_at(body, HEADER_LEN),
+    })
+}
+
+/// What stands before the trailer, if the checksum is right.
+fn verified_body(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    if bytes.len() < MIN_LEN {
+        return Err(DecodeError::Truncated);
+    }
+    if bytes[0] >> 4 == VERSION && bytes[1] & SEALED != 0 {
+        return Err(DecodeError::Sealed);
+    }
+    let (body, trailer) = bytes.split_at(bytes.len() - CRC_LEN);
+    if crc32fast::hash(body) != u32_at(trailer, 0) {
+        return Err(DecodeError::Checksum);
+    }
+    Ok(body)
+}
+
+fn decode_data(body: &[u8], client: ClientId, epoch: u32, flags: u8, span: u16) -> Result<Data<'_>, DecodeError> {
+    let seq = u64_at(body, 16);
+    let epoch = Epoch::new(epoch).ok_or(DecodeError::Malformed)?;
+    if u64::from(span) >= seq {
+        return Err(DecodeError::Malformed);
+    }
+    let data = Data {
+        client,
+        epoch,
+        seq: Seq(seq),
+        span,
+        attempt: flags & DATA_ATTEMPT,
+        begin: flags & DATA_BEGIN != 0,
+        end: flags & DATA_END != 0,
+        batch: flags & DATA_BATCH != 0,
+        skip: flags & DATA_SKIP != 0,
+        channel: u16_at(body, HEADER_LEN),
+        reserved: u16_at(body, HEADER_LEN + 2),
+        payload: &body[HEADER_LEN + 4..],
+    };
+    // What version 1 does not have is refused by its name, not taken for a broken batch.
+    if data.batch && data.is_supported() && !is_batch(data.payload) {
+        return Err(DecodeError::BrokenBatch);
+    }
+    Ok(data)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}

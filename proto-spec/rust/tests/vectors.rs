@@ -1,0 +1,181 @@
+//! The golden datagrams, `proto-spec/vectors/datagrams.json`, through this codec (PROTOCOL.md#conformance).
+//!
+//! They were made by a program that shares no code with it.
+
+use std::collections::BTreeSet;
+
+use duragram_proto::codec::{Datagram, DecodeError, RejectCode, decode, decode_version_refusal};
+use serde_json::{Map, Value, json};
+
+type Vector = Map<String, Value>;
+
+fn vectors() -> Vec<Vector> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../vectors/datagrams.json");
+    let text = std::fs::read_to_string(path).expect(path);
+    let file: Value = serde_json::from_str(&text).expect("valid JSON");
+    assert_eq!((&file["format"], &file["protocol_version"]), (&json!(1), &json!(1)));
+    let vectors = file["datagrams"].as_array().expect("a list");
+    vectors.iter().map(|vector| vector.as_object().expect("an object").clone()).collect()
+}
+
+fn text<'a>(vector: &'a Vector, key: &str) -> &'a str {
+    vector[key].as_str().unwrap_or_else(|| panic!("{key} is no text"))
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    assert!(hex.len().is_multiple_of(2), "{hex}");
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A datagram as the file describes it.
+fn described(datagram: &Datagram<'_>) -> Value {
+    match datagram {
+        Datagram::Data(data) => json!({
+            "type": "DATA",
+            "client": data.client.to_string(),
+            "epoch": data.epoch.value(),
+            "seq": data.seq.to_string(),
+            "span": data.span,
+            "attempt": data.attempt,
+            "begin": data.begin,
+            "end": data.end,
+            "batch": data.batch,
+            "skip": data.skip,
+            "channel": data.channel,
+            "reserved": data.reserved,
+            "payload": hex(data.payload),
+        }),
+        Datagram::Ack(ack) => json!({
+            "type": "ACK",
+            "client": ack.client.to_string(),
+            "epoch": ack.epoch.value(),
+            "floor": ack.floor.to_string(),
+            "credit": ack.credit,
+            "durability": ack.durability as u8,
+            "duplicate": ack.duplicate,
+            "delay_us": ack.delay_us,
+            "bitmap": hex(ack.bitmap),
+        }),
+        Datagram::Reject(reject) => json!({
+            "type": "REJECT",
+            "client": reject.client.to_string(),
+            "epoch": reject.epoch,
+            "code": reject.code.to_wire(),
+            "refused": reject.refused.to_string(),
+            "retry_after_ms": reject.retry_after_ms,
+        }),
+        Datagram::Hello(hello) => json!({
+            "type": "HELLO",
+            "client": hello.client.to_string(),
+            "nonce": hello.nonce.to_string(),
+        }),
+        Datagram::Welcome(welcome) => json!({
+            "type": "WELCOME",
+            "client": welcome.client.to_string(),
+            "epoch": welcome.epoch.value(),
+            "credit": welcome.credit,
+            "nonce": welcome.nonce.to_string(),
+        }),
+        Datagram::Ping(ping) => json!({
+            "type": "PING",
+            "client": ping.client.to_string(),
+            "epoch": ping.epoch.value(),
+        }),
+    }
+}
+
+fn named(error: DecodeError) -> &'static str {
+    match error {
+        DecodeError::Truncated => "truncated",
+        DecodeError::Checksum => "checksum",
+        DecodeError::Version { .. } => "version",
+        DecodeError::UnknownType => "unknown_type",
+        DecodeError::Sealed => "sealed",
+        DecodeError::Malformed => "malformed",
+        DecodeError::BrokenBatch => "broken_batch",
+    }
+}
+
+#[test]
+fn every_golden_datagram_decodes_as_described_and_encodes_to_the_same_bytes() {
+    for vector in vectors() {
+        let name = text(&vector, "name");
+        let bytes = bytes(text(&vector, "hex"));
+        match (decode(&bytes), vector.get("datagram"), vector.get("error")) {
+            (Ok(datagram), Some(expected), None) => {
+                assert_eq!(&described(&datagram), expected, "{name}");
+                let mut out = [0; 2_048];
+                let len = datagram.encode(&mut out).expect("there is room");
+                let canonical = vector.get("canonical") != Some(&json!(false));
+                assert_eq!(out[..len] == bytes, canonical, "{name}: encoded to {}", hex(&out[..len]));
+                if let (Datagram::Data(data), Some(records)) = (datagram, vector.get("records")) {
+                    let found: Vec<String> = data.records().map(hex).collect();
+                    assert_eq!(&json!(found), records, "{name}");
+                }
+            }
+            (Err(error), None, Some(expected)) => {
+                assert_eq!(named(error), expected, "{name}");
+                if let DecodeError::Version { client, epoch, seq } = error {
+                    let read = json!({ "client": client.to_string(), "epoch": epoch, "seq": seq.to_string() });
+                    assert_eq!(Some(&read), vector.get("version"), "{name}");
+                }
+            }
+            (result, ..) => panic!("{name}: {result:?}"),
+        }
+        let refusal = decode_version_refusal(&bytes).map(|reject| {
+            json!({ "client": reject.client.to_string(), "epoch": reject.epoch, "refused": reject.refused.to_string() })
+        });
+        assert_eq!(refusal.as_ref(), vector.get("version_refusal"), "{name}");
+    }
+}
+
+#[test]
+fn a_golden_reply_is_a_reject_of_its_request_and_not_longer() {
+    for vector in vectors().iter().filter(|vector| text(vector, "server") == "reject") {
+        let (name, request, reply) = (text(vector, "name"), bytes(text(vector, "hex")), bytes(text(vector, "reply")));
+        assert!(reply.len() <= request.len(), "{name}");
+        let Ok(Datagram::Reject(reject)) = decode(&reply) else { panic!("{name}: {:?}", decode(&reply)) };
+        // Epoch and client stand where they stood, and the refused seq where the seq did.
+        assert_eq!(reply[4..24], request[4..24], "{name}");
+        assert_eq!(reject.retry_after_ms, 0, "{name}");
+    }
+}
+
+/// A new type, code, flag or error needs its golden datagrams.
+#[test]
+fn the_golden_datagrams_cover_all_that_there_is() {
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for vector in vectors() {
+        seen.insert(format!("server: {}", text(&vector, "server")));
+        match decode(&bytes(text(&vector, "hex"))) {
+            Ok(Datagram::Data(data)) => {
+                seen.insert(format!("DATA, attempt {}", data.attempt));
+                let flags = [(data.begin, "BEGIN"), (data.end, "END"), (data.batch, "BATCH"), (data.skip, "SKIP")];
+                seen.extend(flags.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()));
+            }
+            Ok(Datagram::Ack(ack)) => {
+                seen.insert(format!("ACK, durability {}", ack.durability as u8));
+                seen.insert(format!("ACK, duplicate {}", ack.duplicate));
+            }
+            Ok(Datagram::Reject(reject)) => _ = seen.insert(format!("REJECT {:?}", reject.code)),
+            Ok(Datagram::Hello(_)) => _ = seen.insert("HELLO".into()),
+            Ok(Datagram::Welcome(_)) => _ = seen.insert("WELCOME".into()),
+            Ok(Datagram::Ping(_)) => _ = seen.insert("PING".into()),
+            Err(error) => _ = seen.insert(format!("error: {}", named(error))),
+        }
+    }
+    let mut expected: Vec<String> = (1..=9).map(|code| format!("REJECT {:?}", RejectCode::from_wire(code))).collect();
+    expected.extend((0..=7).map(|attempt| format!("DATA, attempt {attempt}")));
+    expected.extend((0..=2).map(|durability| format!("ACK, durability {durability}")));
+    expected.extend(["truncated", "checksum", "version", "unknown_type"].map(|error| format!("error: {error}")));
+    expected.extend(["sealed", "malformed", "broken_batch"].map(|error| format!("error: {error}")));
+    expected.extend(["journal", "ack", "welcome", "reject", "drop"].map(|does| format!("server: {does}")));
+    expected.extend(["ACK, duplicate true", "ACK, duplicate false", "HELLO", "WELCOME", "PING"].map(String::from));
+    expected.extend(["BEGIN", "END", "BATCH", "SKIP"].map(String::from));
+    let missing: Vec<&String> = expected.iter().filter(|name| !seen.contains(*name)).collect();
+    assert!(missing.is_empty(), "no golden datagram for {missing:?}");
+}

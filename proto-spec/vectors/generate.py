@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Writes datagrams.json, from PROTOCOL.md alone: struct and zlib, none of the project's code.
+
+The file is fixed: datagrams may be added, none may change. `python3 generate.py | diff - datagrams.json` prints nothing.
+"""
+
+import json
+import struct
+import zlib
+
+DATA, ACK, REJECT, HELLO, WELCOME, PING = 1, 2, 3, 4, 5, 6
+SEALED, BEGIN, END, BATCH, SKIP = 8, 16, 32, 64, 128
+DUPLICATE = 16
+WHOLE = BEGIN | END
+CLIENT = 0x00000000000000A1
+OTHER = 0xFEDCBA9876543210
+LAST = 2**64 - 1
+
+
+def body(kind, flags, small, epoch, client, long, word, variable=b"", version=1):
+    return struct.pack("<BBHIQQI", version << 4 | kind, flags, small, epoch, client, long, word) + variable
+
+
+def crc(bytes_):
+    return bytes_ + struct.pack("<I", zlib.crc32(bytes_))
+
+
+def crc32c(bytes_):
+    state = 0xFFFFFFFF
+    for byte in bytes_:
+        state ^= byte
+        for _ in range(8):
+            state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
+    return state ^ 0xFFFFFFFF
+
+
+def batch(*records):
+    return b"".join(struct.pack("<H", len(record)) + record for record in records)
+
+
+vectors = []
+
+
+def add(name, about, bytes_, **more):
+    assert not any(vector["name"] == name for vector in vectors), name
+    vectors.append({"name": name, "about": about, "hex": bytes_.hex(), **more})
+
+
+def data(name, about, seq, payload=b"", span=0, flags=WHOLE, channel=0, reserved=0, epoch=3, client=CLIENT, **more):
+    bytes_ = crc(body(DATA, flags, span, epoch, client, seq, channel | reserved << 16, payload))
+    fields = {
+        "type": "DATA",
+        "client": f"{client:016x}",
+        "epoch": epoch,
+        "seq": str(seq),
+        "span": span,
+        "attempt": flags & 7,
+        "begin": bool(flags & BEGIN),
+        "end": bool(flags & END),
+        "batch": bool(flags & BATCH),
+        "skip": bool(flags & SKIP),
+        "channel": channel,
+        "reserved": reserved,
+        "payload": payload.hex(),
+    }
+    more.setdefault("server", "journal")
+    add(name, about, bytes_, datagram=fields, **more)
+
+
+def ack(name, about, floor, bitmap=b"", flags=0, credit=1024, delay_us=150, epoch=3, client=CLIENT, **more):
+    bytes_ = crc(body(ACK, flags, credit, epoch, client, floor, delay_us, bitmap))
+    fields = {
+        "type": "ACK",
+        "client": f"{client:016x}",
+        "epoch": epoch,
+        "floor": str(floor),
+        "credit": credit,
+        "durability": flags & 3,
+        "duplicate": bool(flags & DUPLICATE),
+        "delay_us": delay_us,
+        "bitmap": bitmap.hex(),
+    }
+    add(name, about, bytes_, datagram=fields, server="drop", **more)
+
+
+def reject_bytes(code, refused, retry_after_ms=0, epoch=3, client=CLIENT, version=1):
+    return crc(body(REJECT, 0, code, epoch, client, refused, retry_after_ms, version=version))
+
+
+def reject(name, about, code, refused, retry_after_ms=0, epoch=3, client=CLIENT):
+    fields = {
+        "type": "REJECT",
+        "client": f"{client:016x}",
+        "epoch": epoch,
+        "code": code,
+        "refused": str(refused),
+        "retry_after_ms": retry_after_ms,
+    }
+    add(name, about, reject_bytes(code, refused, retry_after_ms, epoch, client), datagram=fields, server="drop")
+
+
+def hello(name, about, nonce, client=CLIENT):
+    fields = {"type": "HELLO", "client": f"{client:016x}", "nonce": str(nonce)}
+    add(name, about, crc(body(HELLO, 0, 0, 0, client, nonce, 0)), datagram=fields, server="welcome")
+
+
+def welcome(name, about, nonce, epoch, credit=1024, client=CLIENT):
+    fields = {"type": "WELCOME", "client": f"{client:016x}", "epoch": epoch, "credit": credit, "nonce": str(nonce)}
+    add(name, about, crc(body(WELCOME, 0, credit, epoch, client, nonce, 0)), datagram=fields, server="drop")
+
+
+def ping(name, about, epoch=3, client=CLIENT):
+    fields = {"type": "PING", "client": f"{client:016x}", "epoch": epoch}
+    add(name, about, crc(body(PING, 0, 0, epoch, client, 0, 0)), datagram=fields, server="ack")
+
+
+def bad(name, about, bytes_, error, **more):
+    add(name, about, bytes_, error=error, **{"server": "drop", **more})
+
+
+# The worked example of PROTOCOL.md.
+data("example-data-1", "the first message", 1, b"hello")
+ack("example-ack-1", "it is on disk", 1)
+data("example-data-2", "the second message, which the path loses", 2, b"what the path will lose")
+data("example-data-3", "two records in one datagram; seq 2 is still held", 3, batch(b"first", b"second"), span=1, flags=WHOLE | BATCH)
+ack("example-ack-3", "3 is journaled, 2 is not", 1, struct.pack("<Q", 1 << 1), delay_us=210)
+data("example-data-2-again", "the second message again", 2, b"what the path will lose", flags=WHOLE | 1)
+ack("example-ack-all", "all is on disk", 3, delay_us=180)
+ping("example-ping", "asks for the session's ACK")
+ack("example-ack-ping", "nothing new", 3, flags=DUPLICATE, delay_us=20)
+data("example-data-4", "a message that comes while the disk is full", 4, b"later")
+reject("example-reject", "out of space; try again in a second", 7, 4, 1000)
+hello("example-hello", "a client that keeps no epoch", 0x1122334455667788)
+welcome("example-welcome", "its epoch, at least the time of day", 0x1122334455667788, 1_790_000_000)
+
+# DATA.
+data("data-empty", "the shortest DATA: 32 bytes", 1)
+data("data-every-field", "every field at a value of its own; span 4,660 is beyond the default window of 4,096", 0x0123456789ABCDEF, bytes(range(40)), 0x1234, WHOLE | SKIP | 5, 0xBEEF, epoch=0xCAFEBABE, client=OTHER, server="reject", reply=reject_bytes(5, 0x0123456789ABCDEF, epoch=0xCAFEBABE, client=OTHER).hex())
+data("data-last", "the last seq, epoch, client and channel", LAST, b"z", 0, WHOLE, 0xFFFF, epoch=0xFFFFFFFF, client=LAST)
+data("data-span-widest", "base is 1; beyond any window", 65536, b"z", 65535, server="reject", reply=reject_bytes(5, 65536).hex())
+data("data-skip", "the client has abandoned a seq below base", 9, b"z", 2, WHOLE | SKIP)
+for attempt in range(1, 8):
+    data(f"data-attempt-{attempt}", "saturates at 7", 5, b"again", 0, WHOLE | attempt)
+data("data-channel", "an application's routing number", 1, b"z", channel=513)
+data("data-binary", "any byte may stand in a payload", 1, bytes(range(256)))
+data("data-longest-recommended", "1,200 bytes", 1, b"\xaa" * 1168)
+data("data-batch-one", "one record", 1, batch(b"alone"), flags=WHOLE | BATCH, records=[b"alone".hex()])
+data("data-batch-many", "records of unlike lengths, empty ones too", 1, batch(b"", b"a", b"", b"\x00\x01\x02"), flags=WHOLE | BATCH, records=["", "61", "", "000102"])
+unsupported = {"server": "reject", "reply": reject_bytes(2, 1).hex()}
+data("data-fragment-first", "fragments are for a later version", 1, b"z", flags=BEGIN, **unsupported)
+data("data-fragment-last", "the same", 1, b"z", flags=END, **unsupported)
+data("data-fragment-middle", "the same", 1, b"z", flags=0, **unsupported)
+data("data-fragment-of-a-batch", "refused before the batch is looked into", 1, b"\x07\x00z", flags=BEGIN | BATCH, **unsupported)
+data("data-reserved", "reserved is not 0", 1, b"z", reserved=1, **unsupported)
+data("data-reserved-with-a-broken-batch", "refused before the batch is looked into", 1, b"", flags=WHOLE | BATCH, reserved=0x8000, **unsupported)
+data("data-too-long-for-the-default", "1,473 bytes; the default limit is 1,472", 1, b"\xaa" * 1441, server="reject", reply=reject_bytes(3, 1).hex())
+
+# ACK.
+ack("ack-nothing", "of a session that the server does not know", 0, flags=DUPLICATE, delay_us=0)
+ack("ack-no-credit", "credit may be 0", 7, credit=0)
+ack("ack-every-field", "every field at a value of its own", 0x0123456789ABCDEF, b"\x02\x00\x00\x00\x00\x00\x00\x80", DUPLICATE | 2, 0xBEEF, 0x89ABCDEF, 0xCAFEBABE, OTHER)
+ack("ack-handed", "durability 1: handed to the operating system", 1, flags=1)
+ack("ack-replicated", "durability 2: replicated", 1, flags=2)
+ack("ack-bitmap-shortest", "seq floor + 2 alone", 4, b"\x02" + bytes(7))
+ack("ack-bitmap-longest", "128 bytes, all but the first bit set", 4, b"\xfe" + b"\xff" * 127)
+ack("ack-bitmap-zero-words", "zero words at the end mean nothing", 4, b"\x02" + bytes(15))
+ack("ack-last", "the largest of every number", LAST, b"", 0, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, LAST)
+add("ack-unknown-flags", "flags that have no meaning yet are ignored", crc(body(ACK, 0b1110_0100, 1, 3, CLIENT, 1, 0)), datagram={"type": "ACK", "client": f"{CLIENT:016x}", "epoch": 3, "floor": "1", "credit": 1, "durability": 0, "duplicate": False, "delay_us": 0, "bitmap": ""}, canonical=False, server="drop")
+
+# REJECT.
+for code, (name, retry) in enumerate([("version", 0), ("unsupported", 0), ("too-large", 0), ("stale-epoch", 0), ("beyond-window", 0), ("busy", 5000), ("storage", 1000), ("channel", 0), ("sealed-only", 0)], 1):
+    reject(f"reject-{name}", f"code {code}", code, 9, retry)
+reject("reject-unknown-code", "a later version's: treated like BUSY", 4711, 9, 2**32 - 1)
+reject("reject-hello", "of a HELLO: epoch 0, the nonce", 6, 0x1122334455667788, 5000, epoch=0)
+reject("reject-ping", "of a PING: 0", 9, 0)
+
+# HELLO, WELCOME, PING.
+hello("hello-nonce-0", "any nonce will do", 0)
+hello("hello-last", "the largest of every number", LAST, LAST)
+welcome("welcome-last", "the largest of every number", LAST, 0xFFFFFFFF, 0xFFFF, LAST)
+ping("ping-last", "the largest of every number", 0xFFFFFFFF, LAST)
+
+# Not datagrams of this protocol, or not of this version.
+good = crc(body(DATA, WHOLE, 0, 3, CLIENT, 1, 0, b"hello"))
+bad("bad-empty", "no bytes at all", b"", "truncated")
+bad("bad-one-byte", "a first byte that would be right", b"\x11", "truncated")
+bad("bad-31-bytes", "one byte short of the shortest", crc(body(PING, 0, 0, 3, CLIENT, 0, 0))[:-1], "truncated")
+bad("bad-cut", "a DATA that lost its last byte", good[:-1], "checksum")
+bad("bad-crc", "one bit of the trailer is wrong", good[:-1] + bytes([good[-1] ^ 1]), "checksum")
+bad("bad-bit", "one bit of the payload is wrong", good[:30] + bytes([good[30] ^ 0x10]) + good[31:], "checksum")
+bad("bad-crc-big-endian", "the trailer's bytes the other way round", good[:-4] + good[:-5:-1], "checksum")
+bad("bad-crc-32c", "CRC-32C (Castagnoli) instead of CRC-32", good[:-4] + struct.pack("<I", crc32c(good[:-4])), "checksum")
+bad("bad-trailing", "a byte after the trailer", good + b"\x00", "checksum")
+bad("bad-zeros", "32 zero bytes", bytes(32), "checksum")
+bad("bad-text", "foreign traffic", b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", "checksum")
+bad("bad-crc-of-another-version", "garbage is not answered, whatever version it seems to have", bytes([0x21]) + good[1:], "checksum")
+bad("bad-version-2", "answered, so that an operator learns why", crc(body(DATA, WHOLE, 0, 3, CLIENT, 9, 0, b"hello", version=2)), "version", version={"client": f"{CLIENT:016x}", "epoch": 3, "seq": "9"}, server="reject", reply=reject_bytes(1, 9).hex())
+bad("bad-version-0", "the same", crc(body(HELLO, 0, 0, 0, CLIENT, 77, 0, version=0)), "version", version={"client": f"{CLIENT:016x}", "epoch": 0, "seq": "77"}, server="reject", reply=reject_bytes(1, 77, epoch=0).hex())
+bad("bad-version-15", "with a type that version 1 does not have", crc(body(12, 0xFF, 0, 3, OTHER, 9, 0, version=15)), "version", version={"client": f"{OTHER:016x}", "epoch": 3, "seq": "9"}, server="reject", reply=reject_bytes(1, 9, client=OTHER).hex())
+bad("bad-version-2-reject", "a server of version 2 refuses version 1: for clients; a server must not answer it", reject_bytes(1, 9, version=2), "unknown_type", version_refusal={"client": f"{CLIENT:016x}", "epoch": 3, "refused": "9"})
+for kind in [0, *range(7, 16)]:
+    bad(f"bad-type-{kind}", "an unassigned type", crc(body(kind, 0, 0, 3, CLIENT, 1, 0)), "unknown_type")
+bad("bad-data-epoch-0", "no session has epoch 0", crc(body(DATA, WHOLE, 0, 0, CLIENT, 1, 0)), "malformed")
+bad("bad-data-seq-0", "the first seq is 1", crc(body(DATA, WHOLE, 0, 3, CLIENT, 0, 0)), "malformed")
+bad("bad-data-span", "base would be 0", crc(body(DATA, WHOLE, 5, 3, CLIENT, 5, 0)), "malformed")
+bad("bad-batch-empty", "a batch has at least one record", crc(body(DATA, WHOLE | BATCH, 0, 3, CLIENT, 1, 0)), "broken_batch")
+bad("bad-batch-length-cut", "a length needs two bytes", crc(body(DATA, WHOLE | BATCH, 0, 3, CLIENT, 1, 0, batch(b"a") + b"\x00")), "broken_batch")
+bad("bad-batch-record-cut", "the last record is longer than what is left", crc(body(DATA, WHOLE | BATCH, 0, 3, CLIENT, 1, 0, batch(b"a") + b"\x03\x00ab")), "broken_batch")
+bad("bad-ack-epoch-0", "no session has epoch 0", crc(body(ACK, 0, 1, 0, CLIENT, 1, 0)), "malformed")
+bad("bad-ack-bitmap-length", "not a multiple of 8 bytes", crc(body(ACK, 0, 1, 3, CLIENT, 1, 0, b"\x02\x00\x00\x00")), "malformed")
+bad("bad-ack-bitmap-too-long", "136 bytes", crc(body(ACK, 0, 1, 3, CLIENT, 1, 0, b"\x02" + bytes(135))), "malformed")
+bad("bad-ack-durability", "3 has no meaning", crc(body(ACK, 3, 1, 3, CLIENT, 1, 0)), "malformed")
+bad("bad-reject-long", "a REJECT has 32 bytes", crc(body(REJECT, 0, 6, 3, CLIENT, 1, 0, b"\x00")), "malformed")
+bad("bad-hello-epoch", "a HELLO has epoch 0", crc(body(HELLO, 0, 0, 3, CLIENT, 1, 0)), "malformed")
+bad("bad-hello-flags", "must be 0", crc(body(HELLO, 1, 0, 0, CLIENT, 1, 0)), "malformed")
+bad("bad-hello-small", "must be 0", crc(body(HELLO, 0, 1, 0, CLIENT, 1, 0)), "malformed")
+bad("bad-hello-word", "must be 0", crc(body(HELLO, 0, 0, 0, CLIENT, 1, 1)), "malformed")
+bad("bad-hello-long", "a HELLO has 32 bytes", crc(body(HELLO, 0, 0, 0, CLIENT, 1, 0, bytes(8))), "malformed")
+bad("bad-welcome-epoch-0", "no session has epoch 0", crc(body(WELCOME, 0, 1, 0, CLIENT, 1, 0)), "malformed")
+bad("bad-welcome-word", "must be 0", crc(body(WELCOME, 0, 1, 3, CLIENT, 1, 1)), "malformed")
+bad("bad-ping-epoch-0", "no session has epoch 0", crc(body(PING, 0, 0, 0, CLIENT, 0, 0)), "malformed")
+bad("bad-ping-seq", "must be 0", crc(body(PING, 0, 0, 3, CLIENT, 1, 0)), "malformed")
+bad("bad-ping-flags", "must be 0", crc(body(PING, 0x80, 0, 3, CLIENT, 0, 0)), "malformed")
+bad("bad-ping-small", "must be 0", crc(body(PING, 0, 1, 3, CLIENT, 0, 0)), "malformed")
+bad("bad-ping-word", "must be 0", crc(body(PING, 0, 0, 3, CLIENT, 0, 1)), "malformed")
+for kind, name in [(DATA, "data"), (ACK, "ack"), (HELLO, "hello"), (PING, "ping")]:
+    flags = SEALED | (WHOLE if kind == DATA else 0)
+    epoch = 0 if kind == HELLO else 3
+    sealed = body(kind, flags, 0, epoch, CLIENT, 1, 0, bytes(8) + b"\x5a" * 16)
+    bad(f"sealed-{name}", "sealed, and there is no key", sealed, "sealed")
+
+about = [
+    "Golden datagrams of the Duragram protocol, version 1, plain mode. See PROTOCOL.md#conformance.",
+    "hex: the datagram. It either decodes to `datagram`, or does not, for the reason `error`.",
+    "datagram: 64-bit numbers are decimal strings, client is 16 hexadecimal digits, payload and bitmap are hexadecimal.",
+    "records: of a batch, its records. canonical: false where encoding `datagram` gives other bytes than hex.",
+    "server: what a server with default limits does with it as the first datagram of all: journal (and ack), ack, welcome,",
+    "reject (with exactly the bytes of `reply`) or drop (in silence). version: what is read of another version's header.",
+    "version_refusal: what a client reads from another version's REJECT.",
+]
+document = {"format": 1, "protocol_version": 1, "about": about, "datagrams": vectors}
+print(json.dumps(document, indent=1))

@@ -1,0 +1,65 @@
+//! Values on disk are masked, so that nobody who sends data can choose which bytes the disk holds.
+//!
+//! RocksDB's write-ahead log is overwritten file by file (that halves the time of a small commit). Where the new content
+//! ends the old begins, at any byte of any old payload, and RocksDB tells the two apart by the log's number and a CRC: both
+//! can be guessed and computed by whoever wrote the payload. Without a mask, a client could send records of RocksDB's log as
+//! payload, and a restart would take them for its own: delete sessions, move the checkpoint, drop what was acked.
+//! A mask that is drawn after the payload has come, anew for each value, leaves nothing to choose. It need not be secret
+//! afterwards, so it is stored in front of the value.
+//!
+//! | at | size | field |
+//! |---|---|---|
+//! | 0 | 8 | mask |
+//! | 8 | … | the value, each 8 bytes (the last ones: as many as there are) XORed with the mask |
+
+const MASK_LEN: usize = 8;
+
+/// Puts the stored form of `value` into `stored`, in place of what was in it.
+pub(super) fn mask_into(stored: &mut Vec<u8>, value: &[u8], mask: u64) {
+    stored.clear();
+    stored.reserve(MASK_LEN + value.len());
+    stored.extend_from_slice(&mask.to_le_bytes());
+    stored.extend_from_slice(value);
+    apply(&mut stored[MASK_LEN..], mask);
+}
+
+/// The value of a stored form. One that is too short gives an empty value, which no format of the journal allows.
+pub(super) fn unmask(stored: &[u8]) -> Vec<u8> {
+    let Some((mask, value)) = stored.split_first_chunk::<MASK_LEN>() else { return Vec::new() };
+    let mut value = value.to_vec();
+    apply(&mut value, u64::from_le_bytes(*mask));
+    value
+}
+
+fn apply(bytes: &mut [u8], mask: u64) {
+    let (words, rest) = bytes.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_le_bytes(*word) ^ mask).to_le_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.to_le_bytes()) {
+        *byte ^= mask;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_comes_back_and_is_not_stored_as_it_is() {
+        let mut stored = vec![9; 3];
+        for len in 0..40 {
+            let value: Vec<u8> = (0..len).collect();
+            mask_into(&mut stored, &value, 0x0123_4567_89ab_cdef);
+            assert_eq!(stored.len(), value.len() + MASK_LEN);
+            assert_eq!(unmask(&stored), value);
+            assert!(value.iter().zip(&stored[MASK_LEN..]).all(|(plain, masked)| plain != masked));
+        }
+    }
+
+    #[test]
+    fn what_is_too_short_for_a_mask_is_no_value() {
+        assert_eq!(unmask(&[1; 7]), [0; 0]);
+        assert_eq!(unmask(&[1; 8]), [0; 0]);
+    }
+}

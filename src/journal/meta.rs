@@ -1,0 +1,244 @@
+//! What the column family `meta` holds: where recovery starts, and what was given up.
+//!
+//! | key | record |
+//! |---|---|
+//! | `s`, client u64, epoch u32 (big-endian) | a session |
+//! | `c` | the last checkpoint; there is one from the beginning |
+//! | `x`, number u32 (big-endian) | a loss that an operator has accepted |
+
+use duragram_proto::window::DedupWindow;
+use duragram_proto::{ClientId, Epoch, Seq};
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::record::{self, Record, RecordError};
+use super::{LaneMark, SessionRecord};
+use crate::types::{Offset, SessionId};
+
+const SESSION: u8 = b's';
+const CHECKPOINT: u8 = b'c';
+const LOSS: u8 = b'x';
+
+/// The key of the checkpoint.
+pub(super) const CHECKPOINT_KEY: &[u8] = &[CHECKPOINT];
+
+/// What recovery starts from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct CheckpointState {
+    /// The sessions' state includes every entry below.
+    pub(super) at: Offset,
+    /// The lowest entry kept: the first of its block, or the journal's end.
+    pub(super) low: Offset,
+    /// What the block at `low` repeats as the checksum of the block before it. Keeps the chain when nothing is kept.
+    pub(super) low_previous_checksum: u32,
+    pub(super) lanes: Vec<LaneMark>,
+}
+
+/// Something that was damaged, and that an operator chose to go on without.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loss {
+    /// The offsets that no entry has any more: the first, and the first in use after them.
+    pub entries: Option<(Offset, Offset)>,
+    /// When it was accepted, in microseconds since 1970.
+    pub accepted_unix_us: u64,
+    /// What was found.
+    pub what: String,
+}
+
+/// Any record of the column family.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum MetaRecord {
+    Session(SessionRecord),
+    Checkpoint(CheckpointState),
+    Loss(Loss),
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredSession {
+    floor: u64,
+    above: Vec<u64>,
+    last_active_s: u64,
+    hello_nonce: Option<u64>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredCheckpoint {
+    at: u64,
+    low: u64,
+    low_previous_checksum: u32,
+    lanes: Vec<StoredLane>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredLane {
+    watermark: u64,
+    sink_state: Vec<u8>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredLoss {
+    entries: Option<(u64, u64)>,
+    accepted_unix_us: u64,
+    what: String,
+}
+
+impl Record for StoredSession {
+    const VERSION: u32 = 1;
+}
+impl Record for StoredCheckpoint {
+    const VERSION: u32 = 1;
+}
+impl Record for StoredLoss {
+    const VERSION: u32 = 1;
+}
+
+/// The key of a session.
+pub(super) fn session_key(id: SessionId) -> [u8; 13] {
+    let mut key = [SESSION; 13];
+    key[1..9].copy_from_slice(&id.client.0.to_be_bytes());
+    key[9..].copy_from_slice(&id.epoch.value().to_be_bytes());
+    key
+}
+
+/// The key of the loss with this number.
+pub(super) fn loss_key(number: u32) -> [u8; 5] {
+    let mut key = [LOSS; 5];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+impl SessionRecord {
+    /// Key and value.
+    pub(super) fn encode(&self) -> ([u8; 13], Vec<u8>) {
+        let key = session_key(self.id);
+        let stored = StoredSession {
+            floor: self.floor.0,
+            above: self.above.clone(),
+            last_active_s: self.last_active_s,
+            hello_nonce: self.hello_nonce,
+        };
+        (key, record::encode(&key, &stored))
+    }
+}
+
+impl CheckpointState {
+    /// The value.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let lane = |lane: &LaneMark| StoredLane { watermark: lane.watermark.0, sink_state: lane.sink_state.clone() };
+        let stored = StoredCheckpoint {
+            at: self.at.0,
+            low: self.low.0,
+            low_previous_checksum: self.low_previous_checksum,
+            lanes: self.lanes.iter().map(lane).collect(),
+        };
+        record::encode(CHECKPOINT_KEY, &stored)
+    }
+}
+
+impl Loss {
+    /// The value under the key of `number`.
+    pub(super) fn encode(&self, number: u32) -> Vec<u8> {
+        let stored = StoredLoss {
+            entries: self.entries.map(|(from, to)| (from.0, to.0)),
+            accepted_unix_us: self.accepted_unix_us,
+            what: self.what.clone(),
+        };
+        record::encode(&loss_key(number), &stored)
+    }
+}
+
+/// Any record of the column family.
+pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError> {
+    let malformed = |what: &str| RecordError::Malformed(what.into());
+    match key {
+        [SESSION, id @ ..] if id.len() == 12 => {
+            let (client, epoch) = id.split_at(8);
+            let stored: StoredSession = record::decode(key, value)?;
+            let (client, epoch) = (be(client), u32::try_from(be(epoch)).ok().and_then(Epoch::new));
+            if DedupWindow::from_words(Seq(stored.floor), &stored.above).is_none() {
+                return Err(malformed("seqs beyond any window"));
+            }
+            Ok(MetaRecord::Session(SessionRecord {
+                id: SessionId { client: ClientId(client), epoch: epoch.ok_or_else(|| malformed("epoch 0"))? },
+                floor: Seq(stored.floor),
+                above: stored.above,
+                last_active_s: stored.last_active_s,
+                hello_nonce: stored.hello_nonce,
+            }))
+        }
+        CHECKPOINT_KEY => {
+            let stored: StoredCheckpoint = record::decode(key, value)?;
+            let lane = |lane: StoredLane| LaneMark { watermark: Offset(lane.watermark), sink_state: lane.sink_state };
+            Ok(MetaRecord::Checkpoint(CheckpointState {
+                at: Offset(stored.at),
+                low: Offset(stored.low),
+                low_previous_checksum: stored.low_previous_checksum,
+                lanes: stored.lanes.into_iter().map(lane).collect(),
+            }))
+        }
+        [LOSS, number @ ..] if number.len() == 4 => {
+            let stored: StoredLoss = record::decode(key, value)?;
+            Ok(MetaRecord::Loss(Loss {
+                entries: stored.entries.map(|(from, to)| (Offset(from), Offset(to))),
+                accepted_unix_us: stored.accepted_unix_us,
+                what: stored.what,
+            }))
+        }
+        _ => Err(malformed("a key of no known kind")),
+    }
+}
+
+fn be(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::record;
+    use super::*;
+
+    fn samples() -> [(Vec<u8>, Vec<u8>, MetaRecord); 3] {
+        let session = record(0xa1, 5);
+        let lanes = vec![LaneMark { watermark: Offset(8), sink_state: vec![1, 2] }, LaneMark::default()];
+        let checkpoint = CheckpointState { at: Offset(9), low: Offset(7), low_previous_checksum: 0xdead_beef, lanes };
+        let loss = Loss { entries: Some((Offset(3), Offset(5))), accepted_unix_us: 42, what: "a hole".into() };
+        let (key, value) = session.encode();
+        [
+            (key.to_vec(), value, MetaRecord::Session(session)),
+            (CHECKPOINT_KEY.to_vec(), checkpoint.encode(), MetaRecord::Checkpoint(checkpoint)),
+            (loss_key(1).to_vec(), loss.encode(1), MetaRecord::Loss(loss)),
+        ]
+    }
+
+    #[test]
+    fn records_come_back_as_they_were_stored() {
+        for (key, value, stored) in samples() {
+            assert_eq!(decode(&key, &value), Ok(stored));
+        }
+    }
+
+    #[test]
+    fn a_change_of_any_byte_of_key_or_value_is_detected() {
+        for (key, value, _) in samples() {
+            let key_len = key.len();
+            let whole = [key, value].concat();
+            for at in 0..whole.len() {
+                for bit in 0..8 {
+                    let mut bad = whole.clone();
+                    bad[at] ^= 1 << bit;
+                    let (key, value) = bad.split_at(key_len);
+                    assert!(decode(key, value).is_err(), "bit {bit} of byte {at}");
+                }
+            }
+            for at in key_len..whole.len() {
+                assert!(decode(&whole[..key_len], &whole[key_len..at]).is_err(), "cut to {at} bytes");
+            }
+        }
+    }
+
+    /// The format on disk: whoever changes these bytes must raise the record's version.
+    #[test]
+    fn the_format_is_that_of_the_golden_records() {
+        let values: Vec<_> = samples().into_iter().flat_map(|(_, value, _)| value).collect();
+        assert_eq!(values, include_bytes!("testdata/meta_v1.bin"));
+    }
+}

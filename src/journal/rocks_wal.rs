@@ -1,0 +1,176 @@
+//! What RocksDB has dropped from its write-ahead log without a word.
+//!
+//! When it opens a database, RocksDB reads its log up to the first bad record and takes that for the end, as it must: the
+//! write that a crash interrupted is torn. It cannot tell that from damage in the middle of data that was synced, so
+//! everything behind such damage vanishes. But writes do not overlap here, each is synced before the next begins. Hence:
+//! a good record that began after the one where RocksDB stopped proves that the bad one had been synced, and acked.
+//!
+//! The log is a run of pages of 32 KiB, each a run of fragments: CRC-32C (masked) u32, length u16, type u8, log number u32,
+//! then the data; all little-endian, in the form that RocksDB writes when it recycles its logs. A record that fits into
+//! the page is one fragment of type 5, else it begins with one of type 6. Its data begins with the sequence number.
+//! Fragments are looked for at every byte, since behind damage nothing is known to be aligned; that payloads cannot
+//! imitate them is [`super::mask`]'s doing.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+const PAGE_LEN: usize = 32 << 10;
+const HEADER_LEN: usize = 11;
+/// Sequence number and count, in front of each batch.
+const BATCH_HEADER_LEN: usize = 12;
+const WHOLE: u8 = 5;
+const FIRST: u8 = 6;
+/// No log holds so many changes: what claims a sequence number so far ahead is no record.
+const SEQUENCE_AHEAD_MAX: u64 = 1 << 40;
+
+/// A good record that RocksDB has not delivered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Dropped {
+    /// Name of the log.
+    pub(super) file: String,
+    /// Where in it, in bytes.
+    pub(super) at: u64,
+}
+
+/// The first record, in the logs of the database at `path`, that proves damage before it, given the sequence number of the
+/// last change that RocksDB has delivered.
+pub(super) fn find_dropped(path: &Path, sequence: u64) -> io::Result<Option<Dropped>> {
+    let mut logs: Vec<(u64, String)> = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        logs.extend(
+            name.strip_suffix(".log").and_then(|number| number.parse().ok()).map(|number| (number, name.clone())),
+        );
+    }
+    logs.sort();
+    let mut page = vec![0; PAGE_LEN];
+    for (number, name) in logs {
+        let mut log = File::open(path.join(&name))?;
+        let mut page_at = 0;
+        loop {
+            let len = read_full(&mut log, &mut page)?;
+            if let Some(at) = find_in_page(&page[..len], number, sequence) {
+                return Ok(Some(Dropped { file: name, at: page_at + at as u64 }));
+            }
+            page_at += len as u64;
+            if len < PAGE_LEN {
+                break;
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn find_in_page(page: &[u8], log: u64, sequence: u64) -> Option<usize> {
+    // The header has the low 32 bits.
+    let [b0, b1, b2, b3, ..] = log.to_le_bytes();
+    let log = [b0, b1, b2, b3];
+    let last = page.len().checked_sub(HEADER_LEN + BATCH_HEADER_LEN)?;
+    (0..=last).find(|&at| {
+        let header = &page[at..at + HEADER_LEN];
+        matches!(header[6], WHOLE | FIRST) && header[7..] == log && is_dropped(&page[at..], sequence)
+    })
+}
+
+/// Whether a good record starts here that RocksDB has not delivered and that is not the torn last one.
+fn is_dropped(fragment: &[u8], sequence: u64) -> bool {
+    let len = HEADER_LEN + usize::from(u16::from_le_bytes([fragment[4], fragment[5]]));
+    if len < HEADER_LEN + BATCH_HEADER_LEN || len > fragment.len() {
+        return false;
+    }
+    let data = &fragment[HEADER_LEN..];
+    let (Some(first), Some(count)) = (data.first_chunk().copied(), data[8..].first_chunk().copied()) else {
+        return false;
+    };
+    let (first, count) = (u64::from_le_bytes(first), u64::from(u32::from_le_bytes(count)));
+    // The write that a crash interrupts may have left its first fragment whole.
+    let next = sequence + 1;
+    let torn = fragment[6] == FIRST && first == next;
+    // A write of no change takes no number.
+    let undelivered = count > 0 && first >= next && first - next < SEQUENCE_AHEAD_MAX && !torn;
+    undelivered && fragment[..4] == masked(crc32c(&fragment[6..len])).to_le_bytes()
+}
+
+/// As RocksDB stores a CRC.
+fn masked(crc: u32) -> u32 {
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// CRC-32C (RFC 3720, appendix B.4). Bit by bit: it runs only for what looks like a record that was dropped.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
+}
+
+/// Fills the buffer, or as much of it as the file still has.
+fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read(&mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A fragment as RocksDB would write it.
+    pub(crate) fn fragment(kind: u8, log: u32, data: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(data.len()).unwrap().to_le_bytes();
+        let checked = [&[kind][..], &log.to_le_bytes(), data].concat();
+        [&masked(crc32c(&checked)).to_le_bytes()[..], &len, &checked].concat()
+    }
+
+    fn batch(sequence: u64) -> Vec<u8> {
+        [&sequence.to_le_bytes()[..], &1u32.to_le_bytes(), b"change"].concat()
+    }
+
+    #[test]
+    fn a_record_without_changes_is_not_missed() {
+        let empty = [&11u64.to_le_bytes()[..], &0u32.to_le_bytes()].concat();
+        assert_eq!(find_in_page(&fragment(WHOLE, 9, &empty), 9, 10), None);
+    }
+
+    #[test]
+    fn the_checksum_is_crc32c() {
+        // RFC 3720, appendix B.4.
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn a_good_record_behind_the_last_delivered_one_is_found_wherever_it_lies() {
+        let page = [&[7; 5][..], &fragment(WHOLE, 9, &batch(11)), &[0; 40]].concat();
+        assert_eq!(find_in_page(&page, 9, 10), Some(5));
+        assert_eq!(find_in_page(&page, 9, 11), None, "that one was delivered");
+        assert_eq!(find_in_page(&page, 8, 10), None, "left over from the log whose file this was");
+        let first = fragment(FIRST, 9, &batch(11));
+        assert_eq!(find_in_page(&first, 9, 10), None, "this one a crash has torn");
+        assert_eq!(find_in_page(&first, 9, 9), Some(0), "and this one came after another");
+        for at in 0..first.len() {
+            let mut bad = first.clone();
+            bad[at] ^= 4;
+            assert_eq!(find_in_page(&bad, 9, 9), None, "byte {at}");
+        }
+        assert_eq!(find_in_page(&first[..first.len() - 1], 9, 9), None);
+    }
+
+    #[test]
+    fn logs_are_read_page_by_page() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = [&vec![0; PAGE_LEN * 2 + 3][..], &fragment(WHOLE, 12, &batch(11))].concat();
+        fs::write(dir.path().join("000012.log"), &log).unwrap();
+        fs::write(dir.path().join("000003.log"), "").unwrap();
+        fs::write(dir.path().join("000012.sst"), &log).unwrap();
+        let at = u64::try_from(PAGE_LEN * 2 + 3).unwrap();
+        assert_eq!(find_dropped(dir.path(), 10).unwrap(), Some(Dropped { file: "000012.log".into(), at }));
+        assert_eq!(find_dropped(dir.path(), 11).unwrap(), None);
+    }
+}

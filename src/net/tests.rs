@@ -1,0 +1,198 @@
+//! Receiving and sending over real sockets on loopback.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use duragram_proto::codec::{Data, Datagram, Ping, RejectCode};
+use duragram_proto::{ClientId, Epoch, Seq};
+use nix::sys::socket::{setsockopt, sockopt};
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::metrics::Metrics;
+use crate::types::SystemClock;
+
+struct Rig {
+    receiver: Receiver,
+    batch: Batch,
+    client: UdpSocket,
+    server: UdpSocket,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut bound = bind("127.0.0.1:0".parse().unwrap(), 1, 1 << 20).unwrap();
+        let server = bound.sockets.pop().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(bound.addr).unwrap();
+        socket2::SockRef::from(&client).set_recv_buffer_size(4 << 20).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let admission = Admission { datagram_bytes_max: 200, channels: Some(ChannelSet::of([0, 7, 65_535])) };
+        let receiver = Receiver::new(server.try_clone().unwrap(), 0, admission);
+        Self { receiver, batch: Receiver::batch(), client, server }
+    }
+
+    fn receive(&mut self) -> Received {
+        self.receiver.receive(&mut self.batch, true, &SystemClock::start()).unwrap()
+    }
+
+    fn seqs(&self) -> Vec<u64> {
+        let seq = |item: &Item| match &item.kind {
+            ItemKind::Data(data) => {
+                assert_eq!(self.batch.payload(data), data.seq.0.to_le_bytes());
+                data.seq.0
+            }
+            other => panic!("{other:?}"),
+        };
+        self.batch.items().iter().map(seq).collect()
+    }
+}
+
+fn data(seq: u64, channel: u16, payload: &[u8]) -> Vec<u8> {
+    let mut buffer = [0; 65_507];
+    let data = Data {
+        client: ClientId(1),
+        epoch: Epoch::new(1).unwrap(),
+        seq: Seq(seq),
+        span: 0,
+        attempt: 0,
+        begin: true,
+        end: true,
+        batch: false,
+        skip: false,
+        channel,
+        reserved: 0,
+        payload,
+    };
+    let len = data.encode(&mut buffer).unwrap();
+    buffer[..len].to_vec()
+}
+
+fn reading(seq: u64) -> Vec<u8> {
+    data(seq, 0, &seq.to_le_bytes())
+}
+
+#[test]
+fn joined_segments_are_split_also_after_datagrams_that_came_alone() {
+    let mut rig = Rig::new();
+    let mut seq = 0;
+    for round in 0..4 {
+        for _ in 0..3 {
+            seq += 1;
+            rig.client.send(&reading(seq)).unwrap();
+        }
+        rig.receive();
+        assert_eq!(rig.seqs(), (seq - 2..=seq).collect::<Vec<_>>(), "round {round}");
+
+        // One system call, ten datagrams, the last one shorter by nothing: as a sender with GSO does.
+        let joined: Vec<u8> = (1..=10).flat_map(|i| reading(seq + i)).collect();
+        setsockopt(&rig.client, sockopt::UdpGsoSegment, &40).unwrap();
+        rig.client.send(&joined).unwrap();
+        setsockopt(&rig.client, sockopt::UdpGsoSegment, &0).unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 10 {
+            assert!(rig.receive().messages > 0, "round {round}: only {seen:?}");
+            seen.extend(rig.seqs());
+        }
+        assert_eq!(seen, (seq + 1..=seq + 10).collect::<Vec<_>>(), "round {round}");
+        seq += 10;
+    }
+}
+
+#[test]
+fn what_is_refused_and_what_is_dropped_is_told_apart() {
+    let mut rig = Rig::new();
+    let mut garbled = reading(1);
+    garbled[30] ^= 1;
+    let datagrams = [
+        vec![],
+        b"GET / HTTP/1.1\r\nHost: a port that is not HTTP\r\n\r\n".to_vec(),
+        reading(1)[..31].to_vec(),
+        garbled,
+        data(2, 0, &[0; 169]),
+        data(3, 0, &[0; 60_000]),
+        data(4, 8, &[]),
+        data(5, 65_535, &5u64.to_le_bytes()),
+    ];
+    for datagram in &datagrams {
+        rig.client.send(datagram).unwrap();
+    }
+    assert_eq!(rig.receive().messages, datagrams.len());
+    assert_eq!(rig.batch.dropped, Dropped { truncated: 2, checksum: 2, ..Dropped::default() });
+    let codes: Vec<_> = rig
+        .batch
+        .items()
+        .iter()
+        .map(|item| match &item.kind {
+            ItemKind::Refused { seq, code, .. } => (*seq, Some(*code)),
+            ItemKind::Data(data) => (data.seq.0, None),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let too_large = Some(RejectCode::TooLarge);
+    assert_eq!(codes, [(2, too_large), (3, too_large), (4, Some(RejectCode::Channel)), (5, None)]);
+}
+
+#[test]
+fn a_receive_returns_empty_handed_when_nothing_comes() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.receive(), Received { messages: 0, full: false, kernel_drops: 0 });
+}
+
+#[test]
+fn datagrams_that_the_kernel_dropped_are_counted() {
+    let mut rig = Rig::new();
+    for seq in 1..=20_000 {
+        rig.client.send(&reading(seq)).unwrap();
+    }
+    let mut received = 0;
+    let mut dropped = 0;
+    loop {
+        let got = rig.receive();
+        if got.messages == 0 {
+            break;
+        }
+        received += got.messages as u64;
+        dropped += u64::from(got.kernel_drops);
+    }
+    rig.client.send(&reading(20_001)).unwrap();
+    dropped += u64::from(rig.receive().kernel_drops);
+    assert!(dropped > 0, "the test must overflow the buffer");
+    assert_eq!(received + dropped, 20_000);
+}
+
+#[test]
+fn replies_reach_their_receivers_though_some_cannot_be_sent() {
+    let rig = Rig::new();
+    let metrics = Metrics::register(&mut Registry::default());
+    let mut sender = Sender::new([&rig.server], metrics.clone()).unwrap();
+    let mut outbox = Outbox::default();
+    let reply = |n: u64| Datagram::Ping(Ping { client: ClientId(n), epoch: Epoch::new(1).unwrap() });
+    let to = Peer { addr: rig.client.local_addr().unwrap(), socket: 0 };
+    let nowhere = Peer { addr: "[::1]:9".parse().unwrap(), socket: 0 };
+    for n in 0..262 {
+        outbox.push(if n % 100 == 7 { nowhere } else { to }, 32, &reply(n));
+    }
+    sender.transmit(&outbox);
+    assert_eq!(metrics.reply_errors.get(), 3, "an IPv6 address on an IPv4 socket");
+    let mut buffer = [0; 100];
+    for n in (0..262).filter(|n| n % 100 != 7) {
+        let len = rig.client.recv(&mut buffer).unwrap();
+        let mut expected = [0; 100];
+        let expected_len = reply(n).encode(&mut expected).unwrap();
+        assert_eq!(buffer[..len], expected[..expected_len]);
+    }
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let first = bind("127.0.0.1:0".parse().unwrap(), 1, 1 << 20).unwrap();
+    assert_eq!(bind(first.addr, 1, 1 << 20).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn several_sockets_share_one_address() {
+    let bound = bind("127.0.0.1:0".parse().unwrap(), 3, 1 << 20).unwrap();
+    assert_eq!(bound.sockets.len(), 3);
+    assert!(bound.sockets.iter().all(|socket| socket.local_addr().unwrap() == bound.addr));
+}

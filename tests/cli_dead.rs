@@ -1,0 +1,84 @@
+//! `duragram dead`, the real program against a real admin interface.
+
+mod cli_support;
+
+use std::sync::Arc;
+
+use cli_support::{FakeServer, outcome, run};
+use duragram::admin::Admin;
+use serde_json::Value;
+
+fn server() -> (Arc<FakeServer>, Admin, String) {
+    let server = FakeServer::new();
+    let admin = server.admin(None);
+    let address = admin.address().to_string();
+    (server, admin, address)
+}
+
+#[test]
+fn all_pages_of_the_list_are_shown() {
+    let (server, _admin, address) = server();
+    let (code, stdout, stderr) = outcome(&["dead", "list", "--admin", &address]);
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", "duragram: there are no dead letters\n"));
+
+    (0..250).for_each(|offset| server.put_dead(offset, 0, b"x", "no paper\x1b[2J\nat all"));
+    let (code, stdout, _) = outcome(&["dead", "list", "--admin", &address, "--json"]);
+    assert_eq!(code, 0);
+    let offsets: Vec<u64> =
+        stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["offset"].as_u64().unwrap()).collect();
+    assert_eq!(offsets, (0..250).collect::<Vec<_>>());
+
+    let (_, stdout, _) = outcome(&["dead", "list", "--admin", &address]);
+    assert_eq!(stdout.lines().count(), 251);
+    assert!(stdout.lines().next().unwrap().starts_with("ID "), "{stdout}");
+    assert!(stdout.lines().nth(1).unwrap().ends_with("no paper [2J at all"), "{stdout}");
+}
+
+#[test]
+fn one_is_shown_with_its_payload() {
+    let (server, _admin, address) = server();
+    server.put_dead(7, 2, b"a\xffb", "no paper");
+    let (code, stdout, _) = outcome(&["dead", "show", "7/2", "--admin", &address]);
+    let letter: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &letter["error"], &letter["payload_base64"]), (0, &"no paper".into(), &"Yf9i".into()));
+    assert_eq!(run(&["dead", "show", "7/2", "--payload", "--admin", &address]).stdout, b"a\xffb");
+    let (code, _, stderr) = outcome(&["dead", "show", "7", "--admin", &address]);
+    assert_eq!((code, stderr.as_str()), (1, "duragram: there is no dead letter 7/0\n"));
+}
+
+#[test]
+fn retrying_goes_on_after_a_failure_and_fails_in_the_end() {
+    let (server, _admin, address) = server();
+    (0..4).for_each(|offset| server.put_dead(offset, 0, b"x", "no paper"));
+    let (code, stdout, stderr) = outcome(&["dead", "retry", "--all", "--admin", &address]);
+    assert_eq!((code, stdout.as_str()), (1, "0/0 retried\n2/0 retried\n"));
+    let expected =
+        "duragram: 1/0: it failed again: odd\nduragram: 3/0: it failed again: odd\nduragram: 2 of 4 not retried\n";
+    assert_eq!(stderr, expected);
+    assert_eq!(server.dead_count(), 2);
+}
+
+#[test]
+fn discarding_deletes_just_what_was_named() {
+    let (server, _admin, address) = server();
+    (0..4).for_each(|offset| server.put_dead(offset, 1, b"x", "no paper"));
+    let (code, stdout, _) = outcome(&["dead", "discard", "0/1", "2/1", "--admin", &address]);
+    assert_eq!((code, stdout.as_str()), (0, "0/1 discarded\n2/1 discarded\n"));
+    assert_eq!(server.dead_count(), 2);
+    let (code, _, stderr) = outcome(&["dead", "discard", "0/1", "--admin", &address]);
+    assert_eq!((code, stderr.contains("there is no dead letter 0/1")), (1, true), "{stderr}");
+    let (code, _, _) = outcome(&["dead", "discard", "--all", "--admin", &address]);
+    assert_eq!((code, server.dead_count()), (0, 0));
+}
+
+#[test]
+fn what_is_not_an_id_and_nothing_at_all_are_usage_errors() {
+    for args in [
+        &["dead", "retry", "x"][..],
+        &["dead", "discard"],
+        &["dead", "discard", "1", "--all"],
+        &["dead", "show", "1/99999"],
+    ] {
+        assert_eq!(outcome(args).0, 2, "{args:?}");
+    }
+}
