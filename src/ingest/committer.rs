@@ -578,6 +578,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             if let Some(below) = self.backlog.trim(watermark, self.config.retain_bytes) {
                 self.trimmed_below = below;
             }
+            // Below, when a loss was accepted: the lanes have yet to pass what is gone.
+            let trim_below = self.trimmed_below.min(watermark);
             self.checkpoint_marks.clone_from(&lanes);
             let at = self.journal.end();
             let mut sessions = self.sessions.take_touched(limits::CHECKPOINT_RECORD_BYTES);
@@ -586,7 +588,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 self.receipt = self.journal.commit(&mut self.block, &sessions)?;
                 sessions = self.sessions.take_touched(limits::CHECKPOINT_RECORD_BYTES);
             }
-            let checkpoint = Checkpoint { at, sessions, expired, lanes, trim_below: self.trimmed_below };
+            let checkpoint = Checkpoint { at, sessions, expired, lanes, trim_below };
             self.journal.checkpoint(&checkpoint)?;
             self.checkpoint_at = at;
             self.metrics.checkpoints.inc();
