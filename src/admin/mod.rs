@@ -32,7 +32,7 @@ mod routes;
 mod tests;
 
 use connections::Patience;
-pub(crate) use dead::describe as describe_dead_letter;
+pub(crate) use dead::{describe as describe_dead_letter, timestamp};
 pub use guard::REQUEST_HEADER;
 
 /// How long connections get to finish when the server stops.

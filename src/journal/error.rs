@@ -112,7 +112,7 @@ pub struct Damage {
 /// What a finding concerns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DamagePlace {
-    /// Entries `from..to` of the journal; without `to`, all from `from` on.
+    /// Entries `from..to` of the journal; without `to`, all from `from` on; the place itself when they are the same.
     Entries {
         /// The first.
         from: Offset,
@@ -155,6 +155,7 @@ impl fmt::Display for Damage {
 impl fmt::Display for DamagePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Entries { from, to: Some(to) } if to <= from => write!(f, "at entry {from}"),
             Self::Entries { from, to: Some(to) } if to.since(*from) == 1 => write!(f, "entry {from}"),
             Self::Entries { from, to: Some(to) } => write!(f, "entries {from} to {}", to.0.saturating_sub(1)),
             Self::Entries { from, to: None } => write!(f, "entries from {from} on"),

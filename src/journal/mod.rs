@@ -14,6 +14,7 @@ pub mod block;
 mod dead;
 mod error;
 mod files;
+pub mod inspect;
 mod mask;
 pub mod memory;
 mod meta;

@@ -51,7 +51,7 @@ impl RocksJournal {
             };
             look(&dir, &mut |_| {}, &mut note)?;
             if !given_up.is_empty() {
-                salvage(&dir, &given_up, options)?;
+                given_up = salvage(&dir, given_up, options)?;
             }
         }
         let mut visit = |visit: Visit<'_>| match visit {
@@ -136,3 +136,7 @@ pub(super) fn look(
     }
     scan(&store, witness, visit, found).map(Some)
 }
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;

@@ -150,21 +150,21 @@ impl Store {
         self.db.delete_file_in_range_cf(self.family(JOURNAL), block_key(Offset(0)), block_key(Offset(last)))
     }
 
-    /// The files that may hold this key: table files whose range of keys includes it, else the write-ahead logs.
+    /// The files that may hold this key: table files whose range of keys includes it, and the write-ahead logs.
     pub(super) fn files_of(&self, family: &str, key: &[u8]) -> Vec<String> {
         let holds = |file: &rocksdb::LiveFile| {
             let within = file.start_key.as_deref() <= Some(key) && Some(key) <= file.end_key.as_deref();
             within && file.column_family_name == family
         };
-        let files = self.db.live_files().unwrap_or_default();
-        let files: Vec<_> =
-            files.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name)).collect();
-        if files.is_empty() { self.logs() } else { files }
+        let tables = self.db.live_files().unwrap_or_default();
+        let tables = tables.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name));
+        tables.chain(self.logs()).collect()
     }
 
-    /// The write-ahead logs.
+    /// The write-ahead logs that are not empty.
     pub(super) fn logs(&self) -> Vec<String> {
         let files = std::fs::read_dir(self.db.path()).into_iter().flatten().flatten();
+        let files = files.filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() > 0));
         let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
         names.filter(|name| name.ends_with(".log")).map(|name| format!("rocksdb/{name}")).collect()
     }

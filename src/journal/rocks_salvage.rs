@@ -37,18 +37,26 @@ pub(super) fn create(dir: &DataDir, options: &RocksOptions) -> Result<(), OpenEr
     dir.write_witness(Offset(0)).and_then(|()| dir.adopt_new_database("")).map_err(|error| failed(&error))
 }
 
-/// Makes the directory's database anew from what is good in it (nothing, when it cannot be opened at all).
+/// Makes the directory's database anew from what is good in it (nothing, when it cannot be opened at all). `findings` is
+/// what a look has found; returns what is given up, which is often less: here good records behind bad ones count too.
 ///
 /// On error the damaged database is as it was, beside an unfinished copy that counts for nothing.
-pub(super) fn salvage(dir: &DataDir, findings: &[Damage], options: &RocksOptions) -> Result<(), OpenError> {
+pub(super) fn salvage(dir: &DataDir, findings: Vec<Damage>, options: &RocksOptions) -> Result<Vec<Damage>, OpenError> {
     let failed = |error: &dyn std::fmt::Display| OpenError::storage("copying what is good to a new database", error);
     let path = dir.new_database().map_err(|error| failed(&error))?;
     let new = Store::create(&path, options).map_err(|error| failed(&error))?;
     let mut copy = Copy { to: &new, batch: WriteBatch::default(), scratch: Vec::new(), error: None };
     let witness = dir.witness().unwrap_or_default();
+    let mut given_up = findings;
     let found = match Store::open_read_only(&dir.database(), LogReading::AllGood) {
-        // What is bad was told to the operator by the first scan; here it is only passed over.
-        Ok(damaged) => scan(&damaged, witness, &mut |visit| copy.take(visit), &mut |_| Ok(()))?,
+        Ok(damaged) => {
+            given_up.retain(|damage| matches!(damage.place, DamagePlace::File(_) | DamagePlace::Database));
+            let mut note = |damage| {
+                given_up.push(damage);
+                Ok(())
+            };
+            scan(&damaged, witness, &mut |visit| copy.take(visit), &mut note)?
+        }
         Err(_) => Scan { witness, ..Scan::default() },
     };
     copy.flush();
@@ -57,18 +65,19 @@ pub(super) fn salvage(dir: &DataDir, findings: &[Damage], options: &RocksOptions
     }
     let accepted = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let next = found.claims().into_iter().fold(found.end, |end, (_, claimed)| end.max(claimed)).plus(OFFSETS_SKIPPED);
-    let batch = closing_batch(&new, &found, next, findings, u64::try_from(accepted.as_micros()).unwrap_or(u64::MAX));
+    let batch = closing_batch(&new, &found, next, &given_up, u64::try_from(accepted.as_micros()).unwrap_or(u64::MAX));
     new.write(batch).map_err(|error| failed(&error))?;
     drop(new);
     let adopt = || {
         dir.write_witness(next)?;
         dir.adopt_new_database(&accepted.as_secs().to_string())
     };
-    adopt().map_err(|error| failed(&error))
+    adopt().map_err(|error| failed(&error))?;
+    Ok(given_up)
 }
 
 /// Checkpoint and losses: what makes the copy a journal.
-fn closing_batch(new: &Store, found: &Scan, next: Offset, findings: &[Damage], accepted_unix_us: u64) -> WriteBatch {
+fn closing_batch(new: &Store, found: &Scan, next: Offset, given_up: &[Damage], accepted_unix_us: u64) -> WriteBatch {
     let mut batch = WriteBatch::default();
     // Without a block to begin at, everything begins at the next offset.
     let low = if found.blocks == 0 { next } else { found.checkpoint.low };
@@ -80,7 +89,7 @@ fn closing_batch(new: &Store, found: &Scan, next: Offset, findings: &[Damage], a
     };
     new.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut Vec::new());
 
-    let losses = findings.iter().map(|damage| {
+    let losses = given_up.iter().map(|damage| {
         let entries = match damage.place {
             DamagePlace::Entries { from, to: Some(to) } if to <= found.end => Some((from, to)),
             _ => None,

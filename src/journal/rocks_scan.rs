@@ -168,6 +168,12 @@ fn scan_blocks(
         visit(Visit::Block { block: &block, since_checkpoint: block.end() > at });
         Ok(())
     })?;
+    // Readers look for the block at or before an offset: RocksDB then touches what lies below, although it is trimmed.
+    let mut below = store.iterate(JOURNAL, &block_key(from), &block_key(Offset(u64::MAX)));
+    below.seek_for_prev(block_key(from));
+    if let Err(error) = below.status() {
+        found(bad_record(store, JOURNAL, &block_key(from), format!("cannot be read on down from here: {error}")))?;
+    }
     scan.end = chain.finish(found)?;
     scan.last_checksum = chain.checksum.unwrap_or(0);
     let restart = first.unwrap_or(scan.end);

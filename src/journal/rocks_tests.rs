@@ -1,4 +1,6 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -19,7 +21,9 @@ pub(in crate::journal) fn options() -> RocksOptions {
 
 impl Place {
     pub(in crate::journal) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        // In memory where there is such a file system: these tests are about bytes, and sync thousands of times.
+        let memory = Path::new("/dev/shm");
+        Self { dir: tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap() }
     }
 
     pub(in crate::journal) fn path(&self) -> PathBuf {
@@ -41,22 +45,70 @@ impl Place {
 
     /// What a power cut at this moment would leave: every write so far was synced.
     pub(in crate::journal) fn crash_copy(&self) -> Self {
-        let copy = Self::new();
-        copy_dir(&self.path(), &copy.path());
-        copy
+        // RocksDB may be flushing: a copy counts only when nothing moved under it.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let copy = Self::new();
+            let before = listing(&self.path());
+            if copy_dir(&self.path(), &copy.path()).is_ok()
+                && before.is_ok_and(|before| before == listing(&self.path()).unwrap())
+            {
+                return copy;
+            }
+            assert!(Instant::now() < deadline, "the directory does not come to rest");
+        }
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
+/// Names, sizes and times of all files.
+fn listing(path: &Path) -> std::io::Result<Vec<(PathBuf, u64, SystemTime)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let (path, metadata) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+        if metadata.is_dir() {
+            files.extend(listing(&path)?);
         } else {
-            std::fs::copy(entry.path(), target).unwrap();
+            files.push((path, metadata.len(), metadata.modified()?));
         }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let (path, target) = entry.map(|entry| (entry.path(), to.join(entry.file_name())))?;
+        if path.is_dir() {
+            copy_dir(&path, &target)?;
+        } else {
+            std::fs::copy(path, target)?;
+        }
+    }
+    Ok(())
+}
+
+/// The files of a directory, by their paths in it.
+pub(in crate::journal) fn files(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn walk(root: &Path, at: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in std::fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => walk(root, &path, files),
+                false => drop(files.insert(path.strip_prefix(root).unwrap().into(), std::fs::read(&path).unwrap())),
+            }
+        }
+    }
+    let mut files_found = BTreeMap::new();
+    walk(path, path, &mut files_found);
+    files_found
+}
+
+pub(in crate::journal) fn write_files(path: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
+    for (name, bytes) in files {
+        let path = path.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
     }
 }
 
@@ -342,9 +394,9 @@ fn the_witness_follows_the_journal_and_is_exact_after_a_shutdown() {
     let witness = || std::fs::read_to_string(place.path().join("witness")).unwrap();
     assert!(witness().starts_with("end 0 "));
     commit(&mut journal, tens(0, 2));
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     while !witness().starts_with("end 20 ") {
-        assert!(std::time::Instant::now() < deadline, "{}", witness());
+        assert!(Instant::now() < deadline, "{}", witness());
         std::thread::yield_now();
     }
     drop(journal);

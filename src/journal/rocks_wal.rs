@@ -79,9 +79,16 @@ fn is_dropped(fragment: &[u8], sequence: u64) -> bool {
     if len < HEADER_LEN + BATCH_HEADER_LEN || len > fragment.len() {
         return false;
     }
-    let Some(own) = fragment[HEADER_LEN..].first_chunk().copied().map(u64::from_le_bytes) else { return false };
+    let data = &fragment[HEADER_LEN..];
+    let (Some(first), Some(count)) = (data.first_chunk().copied(), data[8..].first_chunk().copied()) else {
+        return false;
+    };
+    let (first, count) = (u64::from_le_bytes(first), u64::from(u32::from_le_bytes(count)));
     // The write that a crash interrupts may have left its first fragment whole.
-    let undelivered = own > sequence + u64::from(fragment[6] == FIRST) && own - sequence < SEQUENCE_AHEAD_MAX;
+    let next = sequence + 1;
+    let torn = fragment[6] == FIRST && first == next;
+    // A write of no change takes no number.
+    let undelivered = count > 0 && first >= next && first - next < SEQUENCE_AHEAD_MAX && !torn;
     undelivered && fragment[..4] == masked(crc32c(&fragment[6..len])).to_le_bytes()
 }
 
@@ -123,6 +130,12 @@ pub(super) mod tests {
 
     fn batch(sequence: u64) -> Vec<u8> {
         [&sequence.to_le_bytes()[..], &1u32.to_le_bytes(), b"change"].concat()
+    }
+
+    #[test]
+    fn a_record_without_changes_is_not_missed() {
+        let empty = [&11u64.to_le_bytes()[..], &0u32.to_le_bytes()].concat();
+        assert_eq!(find_in_page(&fragment(WHOLE, 9, &empty), 9, 10), None);
     }
 
     #[test]

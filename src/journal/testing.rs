@@ -40,7 +40,7 @@ pub(crate) fn payload(number: u64, bytes: usize) -> Vec<u8> {
 pub(crate) fn numbers(block: &Block) -> Vec<u64> {
     let number = |entry: super::Entry<'_>| {
         let number = entry.meta.seq.0 - 1;
-        assert_eq!(entry.payload, payload(number, entry.payload.len()));
+        assert!(entry.payload == payload(number, entry.payload.len()), "the payload of entry {number} is another's");
         number
     };
     block.entries().map(number).collect()

@@ -135,6 +135,13 @@ struct Unflushed {
     since_us: u64,
 }
 
+impl Drop for LaneWorker {
+    /// A channel keeps what was sent when its receiver goes: whoever waits for an answer would wait for ever.
+    fn drop(&mut self) {
+        self.commands.try_iter().for_each(drop);
+    }
+}
+
 impl fmt::Debug for LaneWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LaneWorker({} of {}, at {})", self.lane, self.lanes, self.cursor)

@@ -55,6 +55,13 @@ mod retry;
 pub mod sink;
 mod thread;
 
+#[cfg(test)]
+mod command_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod testing;
+
 pub(crate) use handler::records_of;
 pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
 pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};

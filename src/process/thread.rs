@@ -137,7 +137,7 @@ impl LaneControl {
     /// Presents a dead letter to its handler once more, and deletes it when the handler has processed it durably.
     ///
     /// The answer comes on the returned channel: `Err` with the handler's reason leaves the letter as it is. When the
-    /// channel closes without an answer, the lane has ended. A lane whose handler blocks answers late: wait with a timeout.
+    /// channel closes without an answer, the lane has ended. Wait with a timeout: a lane whose handler blocks answers late.
     ///
     /// # Errors
     /// [`LaneBusy`]; nothing has changed.

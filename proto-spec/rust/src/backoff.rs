@@ -1,5 +1,5 @@
 //! How long to wait before the next try: doubling, bounded, and spread so that a fleet whose server comes back does not
-//! come back as one (PROTOCOL.md#retransmission).
+//! come back as one (PROTOCOL.md#duty-retransmission).
 
 use crate::random::Random;
 

@@ -1,4 +1,4 @@
-//! Congestion control like NewReno's (RFC 5681, RFC 9002 §7), counted in datagrams (PROTOCOL.md#congestion).
+//! Congestion control like NewReno's (RFC 5681, RFC 9002 §7), counted in datagrams (PROTOCOL.md#duty-congestion).
 //!
 //! Transmissions are numbered in the order in which they were made, retransmissions too; it knows nothing of seqs.
 

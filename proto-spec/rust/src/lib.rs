@@ -1,8 +1,12 @@
 //! The Duragram wire protocol, version 1, as state machines without I/O, clock or allocation.
 //!
-//! The normative text is `proto-spec/PROTOCOL.md`; comments of the form `PROTOCOL.md#anchor` cite its sections.
-//! What is here: the [`codec`] (borrowing decode, encode into a slice) and its types. Time and randomness come in as
-//! arguments, datagrams as byte slices: whoever has a socket and a clock can drive it.
+//! The normative text is `proto-spec/PROTOCOL.md`; comments cite its sections by their anchors.
+//!
+//! - [`codec`]: datagrams to bytes and back; decoding borrows, encoding writes into a slice.
+//! - [`client`]: the client's half as a state machine, in memory that the caller provides.
+//! - `window`: the server's record of which seqs are accounted for (feature `alloc`).
+//!
+//! Time and randomness come in as arguments, datagrams as byte slices: whoever has a socket and a clock can drive it.
 #![no_std]
 
 #[cfg(any(test, feature = "std"))]

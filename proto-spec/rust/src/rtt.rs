@@ -1,5 +1,5 @@
 //! The round-trip time and the retransmission timeout after RFC 6298, the server's delay taken out of the samples
-//! (RFC 9002 §5; PROTOCOL.md#retransmission).
+//! (RFC 9002 §5; PROTOCOL.md#duty-retransmission).
 
 /// The clock that the caller passes in may be coarse: RFC 6298's G, as RFC 9002 chooses it.
 const GRANULARITY_US: u64 = 1_000;

@@ -296,6 +296,8 @@ impl Flow {
             return false;
         }
         self.tries = self.tries.saturating_add(1);
+        // Its ack may be what was lost; the next one to cover it would measure the timeout.
+        self.timed = None;
         if self.tries == 1 {
             // It may be the tail that was lost, or an ack. The ack of the lowest one tells about all others.
             if self.base < self.next && self.slot(self.base).state == State::InFlight {

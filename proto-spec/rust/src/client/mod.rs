@@ -9,6 +9,33 @@
 //!    not take counts as lost on the way: the machine will send it again.
 //! 3. [`poll_timeout`](Client::poll_timeout): call `handle_timeout` then, or later.
 //!
+//! ```
+//! use duragram_proto::client::{Client, ClientConfig, Event, Outgoing, Slot};
+//! use duragram_proto::codec::{Ack, Durability};
+//! use duragram_proto::{ClientId, Epoch, Seq};
+//!
+//! // One message in flight, all of its memory in arrays.
+//! let config = ClientConfig::new(ClientId(0xa1), Epoch::new(3));
+//! let mut client = Client::new(config, [Slot::EMPTY; 1], [0; 256], 0x5eed);
+//! let message = client.send(0, Outgoing { channel: 0, batch: false, payload: b"21.5 C" }).expect("room for one");
+//!
+//! let mut datagram = [0; 1200];
+//! let len = client.poll_transmit(0, &mut datagram).expect("something to send");
+//! // A socket sends datagram[..len] and receives the server's answer, here made by hand.
+//! let (client_id, epoch) = (ClientId(0xa1), Epoch::new(3).expect("not 0"));
+//! let ack = Ack {
+//!     client: client_id, epoch, floor: Seq(1), credit: 64,
+//!     durability: Durability::Synced, duplicate: false, delay_us: 90, bitmap: &[],
+//! };
+//! let mut answer = [0; 64];
+//! let answer_len = ack.encode(&mut answer).expect("an ACK without a bitmap has 32 bytes");
+//!
+//! client.handle_datagram(700, &answer[..answer_len]).expect("it fits what was sent");
+//! assert!(matches!(client.poll_event(), Some(Event::Acked { message: acked, .. }) if acked == message));
+//! assert!(client.is_idle() && client.poll_timeout().is_none());
+//! # assert_eq!(len, 38);
+//! ```
+//!
 //! # Time
 //! `now_us` is in microseconds of a clock that never steps back, from any origin.
 //!
@@ -45,7 +72,7 @@ pub struct MessageId(pub u64);
 pub struct ClientConfig {
     /// Who it is.
     pub client: ClientId,
-    /// This run's epoch, never used before by this client (PROTOCOL.md#epochs); `None`: ask the server by HELLO.
+    /// This run's epoch, never used before by this client (PROTOCOL.md#duty-epoch); `None`: ask the server by HELLO.
     pub epoch: Option<Epoch>,
     /// Unix time in microseconds at `now_us` = 0, if the caller has a clock: a new epoch after STALE_EPOCH is then at
     /// least the Unix time in seconds. Without effect when `epoch` is `None`.
@@ -308,7 +335,7 @@ where
         })
     }
 
-    /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#skip), to make room for newer ones. Its event
+    /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#duty-skip), to make room for newer ones. Its event
     /// `Abandoned` follows. `None`, and no change, when all are acked.
     pub fn abandon_oldest(&mut self) -> Option<MessageId> {
         self.queue.decide_oldest(Outcome::Abandoned)

@@ -13,7 +13,7 @@ use super::{FailReason, MessageId, Outgoing};
 use crate::codec::Durability;
 use crate::{Epoch, Seq};
 
-/// More slots than this are not used: `span` has 16 bits.
+/// More slots than this are not used: `span` has 16 bits (PROTOCOL.md#duty-seq).
 const SLOTS_MAX: usize = 1 << 16;
 
 /// Where a message waits. The caller provides them and sees nothing inside.
@@ -311,11 +311,12 @@ where
         Some(decided)
     }
 
-    /// A new epoch: what is undecided gets new seqs, from 1 on and without holes, and counts as not transmitted.
+    /// A new epoch: what is undecided gets new seqs, from 1 on and without holes, and counts as not transmitted
+    /// (PROTOCOL.md#duty-epoch).
     pub(super) fn renumber(&mut self) {
         // Undecided messages move to the end of the ring, in their order; the places before them are left to the rest.
         let mut to = self.next;
-        for from in (self.tail..self.next).rev() {
+        for from in (self.base..self.next).rev() {
             let (from, state) = (self.index(from), self.slot(self.index(from)).state);
             if matches!(state, State::Unsent | State::InFlight | State::Lost) {
                 to -= 1;

@@ -1,5 +1,5 @@
 //! What the server sends: ACK, REJECT, WELCOME. What does not fit what was sent is ignored whole, before anything
-//! changes: the path may reorder, repeat and forge.
+//! changes: the path may reorder, repeat and forge (PROTOCOL.md#duty-ignore).
 
 use super::acks;
 use super::queue::{Outcome, Queue};
@@ -8,7 +8,7 @@ use crate::backoff;
 use crate::codec::{self, Ack, BITMAP_LEN_MAX, Datagram, Reject, RejectCode, Welcome};
 use crate::{Epoch, Seq};
 
-/// A datagram is lost when one that was sent this many transmissions later has arrived (RFC 9002 §6.1.1).
+/// A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
 const REORDERING_MAX: u64 = 3;
 
 impl<M, B> Client<M, B>
@@ -127,6 +127,7 @@ where
         }
     }
 
+    /// PROTOCOL.md#duty-reject.
     fn handle_reject(&mut self, now_us: u64, reject: &Reject) -> Result<(), Ignored> {
         if reject.client != self.config.client {
             return Err(Ignored::OtherClient);

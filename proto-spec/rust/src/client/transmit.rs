@@ -22,7 +22,7 @@ enum WaitsFor {
     Epoch,
     /// An ACK of what is in flight, or the next try in silence.
     Ack,
-    /// An ACK with more credit; nothing is in flight.
+    /// An ACK with more credit; nothing is in flight (PROTOCOL.md#duty-probe).
     Credit,
 }
 
@@ -99,10 +99,6 @@ where
     /// Does what is due. Early and repeated calls do no harm.
     pub fn handle_timeout(&mut self, now_us: u64) {
         let Some(timer) = self.timer.filter(|timer| timer.at_us <= now_us) else { return };
-        if self.waits_for() != Some(timer.waits_for) {
-            // What it waited for was abandoned.
-            return self.arm(now_us, true);
-        }
         match timer.waits_for {
             WaitsFor::Resume => {
                 self.paused_until_us = None;

@@ -64,7 +64,7 @@ fn datagram<'a>(parts: &Parts, variable: &'a mut Vec<u8>) -> Datagram<'a> {
             end: true,
             batch: flags & 8 != 0,
             skip: flags & 16 != 0,
-            channel: word as u16,
+            channel: u16::try_from(word & 0xffff).unwrap(),
             reserved: 0,
             payload: variable,
         }),

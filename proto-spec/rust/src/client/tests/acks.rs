@@ -207,6 +207,7 @@ fn an_overtaken_acks_credit_is_out_of_date() {
     let mut bench = Bench::in_flight(6);
     bench.ack(3, &[], 10).unwrap();
     assert_eq!(bench.client.credit(), Some(10));
+    bench.ack(1, &[], 1_000).unwrap();
     bench.ack(2, &[], 1_000).unwrap();
     assert_eq!(bench.client.credit(), Some(10));
     bench.ack(3, &[], 4).unwrap();

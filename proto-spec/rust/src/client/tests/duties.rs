@@ -115,6 +115,18 @@ fn a_hello_refused_for_good_fails_what_waits_and_the_next_message_asks_again() {
 }
 
 #[test]
+fn no_epoch_is_asked_for_when_nothing_waits_for_one() {
+    let mut bench = Bench::new(None);
+    bench.send();
+    assert!(bench.hello().is_some());
+    bench.client.abandon_oldest();
+    bench.time_out();
+    assert_eq!((bench.hello(), bench.client.poll_timeout()), (None, None));
+    bench.send();
+    assert!(bench.hello().is_some());
+}
+
+#[test]
 fn a_busy_server_is_asked_for_an_epoch_again_after_the_wait() {
     let mut bench = Bench::new(None);
     bench.send();

@@ -126,7 +126,7 @@ impl ModelServer {
             session.settle();
             moved = true;
         }
-        // PROTOCOL.md#rule-2, #rule-3.
+        // PROTOCOL.md#rule-2, PROTOCOL.md#rule-3.
         let duplicate = seq <= session.floor || session.above.contains(&seq);
         if !duplicate && seq > session.floor + window {
             return reject(RejectCode::BeyondWindow, 0);

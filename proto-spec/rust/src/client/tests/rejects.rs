@@ -180,6 +180,8 @@ fn beyond_window_with_nothing_left_in_flight_asks_by_ping() {
 fn a_stale_epoch_is_followed_by_the_next_with_new_seqs_for_what_is_unacked() {
     let mut bench = Bench::in_flight(5);
     bench.ack(1, &[3], 64).unwrap();
+    bench.time_out();
+    assert_eq!(bench.sent_seqs(), [2]);
     bench.reject(4, RejectCode::Channel, 0).unwrap();
     bench.reject(2, RejectCode::StaleEpoch, 0).unwrap();
     let (from, to) = (Epoch::new(7), Epoch::new(8).unwrap());

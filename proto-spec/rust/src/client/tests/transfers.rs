@@ -249,7 +249,7 @@ fn efficiency(path: Path, count: usize, seed: u64) -> (f64, f64) {
     config.rto_initial_us = 200_000;
     let client = Client::new(config, vec![Slot::EMPTY; 1_024], vec![0; 1_024 * 1_200], seed);
     let mut world = World::new(client, ModelServer::new(1_024), path, seed);
-    let full = |n: usize| Message { channel: 0, batch: false, payload: vec![n as u8; 1_168] };
+    let full = |n: usize| Message { channel: 0, batch: false, payload: vec![n.to_le_bytes()[0]; 1_168] };
     world.offer((0..count).map(full));
     world.run();
     check_journaled_once_in_order_of_send(&world);

@@ -286,12 +286,12 @@ pub(super) fn messages(count: usize, len_max: usize, seed: u64) -> Vec<Message> 
     let mut random = Random::new(seed);
     let mut message = |n: usize| {
         let len = usize::try_from(random.up_to(len_max as u64)).unwrap();
-        let mut payload: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        let mut payload: Vec<u8> = (0..len).map(|_| random.next().to_le_bytes()[0]).collect();
         // A number, so that mixing two messages up does not go unnoticed.
         for (byte, number) in payload.iter_mut().zip((n as u64).to_le_bytes()) {
             *byte = number;
         }
         Message { channel: 0, batch: false, payload }
     };
-    (0..count).map(|n| message(n)).collect()
+    (0..count).map(&mut message).collect()
 }

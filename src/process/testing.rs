@@ -1,0 +1,271 @@
+//! What the tests of lanes share: a journal in memory, lanes on it that are driven by hand, a handler that does as told.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use duragram_proto::{ClientId, Epoch, Seq};
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::journal::memory::{MemoryDisk, MemoryJournal};
+use crate::journal::{
+    BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, EntryMeta, Journal, ReadJournal,
+};
+use crate::metrics::Metrics;
+use crate::types::{Lane, Now, Offset, SessionId};
+
+/// (offset, index)
+pub(super) type Key = (u64, u16);
+
+pub(super) fn session(client: u64) -> SessionId {
+    SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() }
+}
+
+pub(super) fn meta(client: u64, seq: u64) -> EntryMeta {
+    EntryMeta {
+        session: session(client),
+        seq: Seq(seq),
+        span: 0,
+        skip: false,
+        batch: false,
+        channel: 0,
+        received_unix_us: 1_700_000_000_000_000 + seq,
+    }
+}
+
+pub(super) fn at(mono_us: u64) -> Now {
+    Now { mono_us, unix_us: 1_700_000_100_000_000 + mono_us }
+}
+
+/// What a handler does with a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Does {
+    Done,
+    Retry,
+    GiveUp,
+    Panic,
+    /// Stops without an answer for this record and those after it.
+    Stop,
+    /// The same, and says that its sink is away.
+    Away,
+}
+
+type Behaviour = Box<dyn FnMut(&Record<'_>) -> Does + Send>;
+
+/// What the handlers of all lanes did.
+#[derive(Default)]
+pub(super) struct Log {
+    /// Records of each call, with their lane.
+    pub(super) calls: Vec<(Lane, Vec<Key>)>,
+    /// Records that were done, with their lane, in order.
+    pub(super) done: Vec<(Lane, Key)>,
+    pub(super) flushes: usize,
+    pub(super) reopened: usize,
+    /// What `flush` fails with.
+    pub(super) flush_error: Option<&'static str>,
+}
+
+/// A handler that asks a closure about each record, goes on after one that it could not do, and keeps how many it has done
+/// as its state.
+pub(super) struct Scripted {
+    lane: Lane,
+    log: Arc<Mutex<Log>>,
+    behaviour: Arc<Mutex<Behaviour>>,
+    done: u64,
+}
+
+impl Handler for Scripted {
+    fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes) {
+        lock(&self.log).calls.push((self.lane, records.iter().map(key).collect()));
+        for (i, record) in records.iter().enumerate() {
+            let does = lock(&self.behaviour)(record);
+            match does {
+                Does::Done => {
+                    self.done += 1;
+                    lock(&self.log).done.push((self.lane, key(record)));
+                    outcomes.done(i);
+                }
+                Does::Retry => outcomes.retry(i, "try later"),
+                Does::GiveUp => outcomes.give_up(i, "never"),
+                Does::Panic => panic!("cannot bear record {}", record.offset),
+                Does::Stop => return,
+                Does::Away => return outcomes.unavailable("gone fishing"),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+        let mut log = lock(&self.log);
+        log.flushes += 1;
+        log.flush_error.map_or_else(|| Ok(self.done.to_le_bytes().to_vec()), |error| Err(HandlerError::new(error)))
+    }
+
+    fn reopen(&mut self) -> Result<(), HandlerError> {
+        lock(&self.log).reopened += 1;
+        Ok(())
+    }
+}
+
+pub(super) fn key(record: &Record<'_>) -> Key {
+    (record.offset.0, record.index)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A server without sockets: a journal, the lanes on it, and who publishes.
+pub(super) struct Rig {
+    pub(super) disk: MemoryDisk,
+    pub(super) journal: MemoryJournal,
+    pub(super) dead: Arc<dyn DeadLetters>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) metrics: Metrics,
+    pub(super) lanes: Lanes,
+    log: Arc<Mutex<Log>>,
+    behaviour: Arc<Mutex<Behaviour>>,
+    seqs: u64,
+}
+
+pub(super) fn config() -> LaneConfig {
+    let retry = RetryPolicy {
+        attempts_max: 3,
+        first_delay: std::time::Duration::from_millis(100),
+        longest_delay: std::time::Duration::from_secs(1),
+    };
+    LaneConfig { retry, ..LaneConfig::default() }
+}
+
+impl Rig {
+    /// On an empty journal, with handlers to which everything succeeds.
+    pub(super) fn new(lanes: u16) -> Self {
+        Self::on(MemoryDisk::default(), lanes, config())
+    }
+
+    /// The server starts on what a disk holds.
+    pub(super) fn on(disk: MemoryDisk, lanes: u16, config: LaneConfig) -> Self {
+        let reader: Arc<dyn ReadJournal> = Arc::new(disk.clone());
+        Self::reading(reader, disk, lanes, config)
+    }
+
+    /// The same with a reader of the test's own.
+    pub(super) fn reading(reader: Arc<dyn ReadJournal>, disk: MemoryDisk, lanes: u16, config: LaneConfig) -> Self {
+        let opened = disk.open(&mut |_| ());
+        let metrics = Metrics::register(&mut Registry::default());
+        let progress = Progress::new(opened.end, Progress::marks_for(&opened.lanes, lanes), &metrics);
+        let parts = LaneParts {
+            progress: Arc::clone(&progress),
+            journal: reader,
+            dead: Arc::clone(&opened.dead),
+            metrics: metrics.clone(),
+            config,
+            seed: 7,
+        };
+        let log = Arc::new(Mutex::new(Log::default()));
+        let done: Behaviour = Box::new(|_| Does::Done);
+        let behaviour = Arc::new(Mutex::new(done));
+        let (log_, behaviour_) = (Arc::clone(&log), Arc::clone(&behaviour));
+        let mut factory: HandlerFactory = Box::new(move |start| {
+            let done = start.mark().sink_state.first_chunk().map_or(0, |state| u64::from_le_bytes(*state));
+            let (log, behaviour) = (Arc::clone(&log_), Arc::clone(&behaviour_));
+            Ok(Box::new(Scripted { lane: start.lane, log, behaviour, done }))
+        });
+        let lanes = Lanes::build(&parts, &mut factory).unwrap();
+        Self { disk, journal: opened.journal, dead: opened.dead, progress, metrics, lanes, log, behaviour, seqs: 0 }
+    }
+
+    pub(super) fn behave(&self, behaviour: impl FnMut(&Record<'_>) -> Does + Send + 'static) {
+        *lock(&self.behaviour) = Box::new(behaviour);
+    }
+
+    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
+        lock(&self.log)
+    }
+
+    /// Commits and publishes a block with an entry of each of these clients.
+    pub(super) fn publish(&mut self, clients: &[u64]) {
+        let mut builder = BlockBuilder::default();
+        for &client in clients {
+            self.seqs += 1;
+            builder.push(&meta(client, self.seqs), format!("record {}", self.seqs).as_bytes());
+        }
+        self.publish_block(builder);
+    }
+
+    pub(super) fn publish_block(&mut self, mut builder: BlockBuilder) {
+        let durable = self.journal.commit(&mut builder, &[]).unwrap();
+        self.lanes.fanout.publish(durable.block().unwrap());
+    }
+
+    /// A block in the journal of which the lanes hear nothing.
+    pub(super) fn commit_unpublished(&mut self, clients: &[u64]) {
+        let mut builder = BlockBuilder::default();
+        for &client in clients {
+            self.seqs += 1;
+            builder.push(&meta(client, self.seqs), b"quiet");
+        }
+        self.journal.commit(&mut builder, &[]).unwrap();
+    }
+
+    /// One step of the only lane.
+    pub(super) fn step(&mut self, mono_us: u64) -> LaneStep {
+        self.lanes.workers[0].step(at(mono_us))
+    }
+
+    /// Steps of all lanes until each has nothing to do at this time.
+    pub(super) fn settle(&mut self, mono_us: u64) {
+        for worker in &mut self.lanes.workers {
+            while matches!(worker.step(at(mono_us)), LaneStep::Worked) {}
+        }
+    }
+
+    /// The watermark of the only lane.
+    pub(super) fn watermark(&self) -> u64 {
+        self.progress.watermark(Lane(0)).0
+    }
+
+    /// What was done, without the lanes.
+    pub(super) fn done(&self) -> Vec<Key> {
+        self.log().done.iter().map(|(_, key)| *key).collect()
+    }
+
+    /// The records of each call, without the lanes.
+    pub(super) fn calls(&self) -> Vec<Vec<Key>> {
+        self.log().calls.iter().map(|(_, call)| call.clone()).collect()
+    }
+
+    pub(super) fn letters(&self) -> Vec<DeadLetter> {
+        self.dead.list(DeadLetterId::FIRST, 1000).unwrap()
+    }
+
+    /// Writes the lanes' marks as the committer does.
+    pub(super) fn checkpoint(&mut self) {
+        let lanes = self.progress.marks();
+        let trim_below = lanes.iter().map(|mark| mark.watermark).min().unwrap();
+        let checkpoint = Checkpoint { at: self.journal.end(), lanes, trim_below, ..Checkpoint::default() };
+        self.journal.checkpoint(&checkpoint).unwrap();
+    }
+
+    /// The server is killed and started again, with handlers to which everything succeeds.
+    pub(super) fn restart(self, lanes: u16, config: LaneConfig) -> Self {
+        let seqs = self.seqs;
+        Self { seqs, ..Self::on(self.disk.clone(), lanes, config) }
+    }
+}
+
+/// A journal of which blocks are missing.
+pub(super) struct Forgetful {
+    pub(super) disk: MemoryDisk,
+    pub(super) lost: std::ops::Range<u64>,
+}
+
+impl ReadJournal for Forgetful {
+    fn read(
+        &self,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<crate::journal::Block>>, crate::journal::StorageError> {
+        let mut blocks = self.disk.read(from, bytes_max)?;
+        blocks.retain(|block| !self.lost.contains(&block.first().0));
+        Ok(blocks)
+    }
+}
