@@ -5,7 +5,7 @@
 mod slow;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,17 @@ use serde_json::Value;
 const DATAGRAMS: u64 = 1_000_000;
 const SECONDS: u64 = 5;
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `duragram load`; killed when a test fails before it ends.
+struct Load(Child);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
 
 /// Resident memory of this process, which is the server's, in bytes.
 fn resident_bytes() -> u64 {
@@ -34,12 +45,12 @@ fn memory_stays_within_the_documented_sum_while_processing_is_slow_and_nothing_a
     let (udp, handle) = (server.ready().udp[0], server.handle());
     let served = thread::spawn(move || server.wait());
 
-    let mut load = Command::new(env!("CARGO_BIN_EXE_duragram"))
+    let load = Command::new(env!("CARGO_BIN_EXE_duragram"))
         .args(["load", "--json", "--server", &udp.to_string(), "--clients", "16", "--window", "1024", "--gso", "16"])
         .args(["--rate", &(DATAGRAMS / SECONDS).to_string(), "--seconds", &SECONDS.to_string(), "--drain", "60"])
         .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary");
+        .spawn();
+    let mut load = Load(load.expect("the binary"));
     let start = Instant::now();
     let (mut peak, mut behind, mut loaded) = (0, 0, None);
     loop {
@@ -47,7 +58,7 @@ fn memory_stays_within_the_documented_sum_while_processing_is_slow_and_nothing_a
         assert!(resident <= bound, "{resident} bytes are resident, the documented sum is {bound}");
         peak = peak.max(resident);
         if loaded.is_none() {
-            loaded = load.try_wait().expect("our own child");
+            loaded = load.0.try_wait().expect("our own child");
             if loaded.is_some() {
                 behind = DATAGRAMS - pace.processed();
                 pace.be_fast();
@@ -60,12 +71,12 @@ fn memory_stays_within_the_documented_sum_while_processing_is_slow_and_nothing_a
         thread::sleep(Duration::from_millis(20));
     }
     assert!(loaded.is_some_and(|status| status.success()), "{loaded:?}");
-    let report: Value = serde_json::from_reader(load.stdout.take().expect("stdout is piped")).expect("a report");
+    let report: Value = serde_json::from_reader(load.0.stdout.take().expect("stdout is piped")).expect("a report");
     assert!(report["acked"] == DATAGRAMS && report["unacked"] == 0, "{report}");
     assert!(behind > DATAGRAMS / 2, "processing was to be slower than ingestion: {behind} behind");
 
     handle.stop();
     served.join().expect("no panic").expect("the server ends in good order");
     assert_eq!(pace.processed(), DATAGRAMS, "each record is processed once");
-    println!("peak {peak} of {bound} bytes, {behind} entries behind");
+    eprintln!("peak {peak} of {bound} bytes, {behind} entries behind");
 }

@@ -251,7 +251,8 @@ impl Flow {
         }
         let seq = reject.refused;
         let concerns_data = (self.base..self.next).contains(&seq) && self.slot(seq).state != State::Acked;
-        if !concerns_data && !(seq == 0 && self.pinged) {
+        let concerns_ping = seq == 0 && self.pinged;
+        if !concerns_data && !concerns_ping {
             return Ok(false);
         }
         self.silent = false;
@@ -492,7 +493,7 @@ fn words(bitmap: &[u8]) -> impl DoubleEndedIterator<Item = u64> + ExactSizeItera
 
 /// The highest set bit of a bitmap, counted from 1; 0 when none is set.
 fn highest_bit(bitmap: &[u8]) -> u64 {
-    let last = words(bitmap).enumerate().filter(|(_, word)| *word != 0).next_back();
+    let last = words(bitmap).enumerate().rfind(|(_, word)| *word != 0);
     last.map_or(0, |(at, word)| at as u64 * 64 + u64::from(64 - word.leading_zeros()))
 }
 
