@@ -1,11 +1,9 @@
 //! `duragram load` as users run it, against a server that journals in memory.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
-use common::fake::Fake;
+use crate::common::fake::Fake;
 use duragram_proto::codec::RejectCode;
 use serde_json::Value;
 

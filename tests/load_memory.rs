@@ -1,9 +1,6 @@
 //! A million datagrams into an embedded server whose processing is slower than ingestion for half of them: its memory stays
 //! within the documented sum. `scripts/soak-memory` is the long version.
 
-#[path = "soak/slow.rs"]
-mod slow;
-
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -12,6 +9,8 @@ use std::time::{Duration, Instant};
 use duragram::limits::memory_bound;
 use duragram::server::Server;
 use serde_json::Value;
+
+use crate::slow;
 
 const DATAGRAMS: u64 = 1_000_000;
 const SECONDS: u64 = 5;

@@ -1,11 +1,9 @@
 //! Raw UDP against the real binary: what is acked, how, and to whom (PROTOCOL.md#ack, design section 3).
 
-mod common;
-
 use std::time::Instant;
 
-use common::server::Home;
-use common::wire::{Is, Reply, Wire, bytes_of, refusal};
+use crate::common::server::Home;
+use crate::common::wire::{Is, Reply, Wire, bytes_of, refusal};
 use duragram_proto::Seq;
 use duragram_proto::codec::{Datagram, Durability, RejectCode};
 
@@ -109,7 +107,7 @@ fn the_bitmap_is_cut_to_what_the_request_pays_for() {
     for seq in (2..=1024).step_by(2) {
         wire.send(&wire.data(seq, &room));
     }
-    common::wait_for("all to be journaled", || {
+    crate::common::wait_for("all to be journaled", || {
         (server.metric("duragram_datagrams_total", "\"journaled\"") == 512.0).then_some(())
     });
     while !wire.drain().is_empty() {}

@@ -1,11 +1,9 @@
 //! Raw UDP against the real binary: epochs for clients that keep none (PROTOCOL.md#hello).
 
-mod common;
-
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::server::{Home, Server};
-use common::wire::{Is, Wire, bytes_of};
+use crate::common::server::{Home, Server};
+use crate::common::wire::{Is, Wire, bytes_of};
 use duragram_proto::codec::{Datagram, Hello, Welcome};
 
 fn welcome(wire: &Wire, nonce: u64) -> Welcome {

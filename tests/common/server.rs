@@ -75,12 +75,19 @@ impl Home {
 
     /// Starts the server and waits until it is ready.
     pub(crate) fn serve(&self) -> Server {
-        Server::start(self, &self.data())
+        self.serve_with(&[])
+    }
+
+    /// As `serve`, with more flags.
+    pub(crate) fn serve_with(&self, flags: &[&str]) -> Server {
+        let mut command = self.command(&self.data());
+        command.args(flags);
+        Server::start(self, command)
     }
 
     /// As `serve`, with the journal elsewhere.
     pub(crate) fn serve_data(&self, data: &Path) -> Server {
-        Server::start(self, data)
+        Server::start(self, self.command(data))
     }
 
     /// `duragram serve` with this home's arguments, not started.
@@ -109,11 +116,11 @@ pub(crate) fn duragram() -> Command {
 }
 
 impl Server {
-    fn start(home: &Home, data: &Path) -> Self {
+    fn start(home: &Home, mut command: Command) -> Self {
         let stderr = home.path().join("stderr.log");
         let log = File::options().create(true).append(true).open(&stderr).expect("a log file");
         let mut child =
-            home.command(data).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the binary");
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the binary");
         let stdout = lines_of(child.stdout.take().expect("stdout is piped"));
         let ready = match stdout.recv_timeout(PATIENCE) {
             Ok(line) => line,
