@@ -1,4 +1,4 @@
-//! Raw UDP against the real binary: every REJECT, and when service resumes (PROTOCOL.md#reject).
+//! Raw UDP against the real binary: every REJECT, and when service resumes (PROTOCOL.md#reject-codes).
 
 mod common;
 
