@@ -1,4 +1,5 @@
-//! Raw UDP against the real binary: what is acked, how, and to whom (PROTOCOL.md#ack, design section 3).
+//! Raw UDP against the real binary: what is acked, how, and to whom (PROTOCOL.md#ack, PROTOCOL.md#rule-1,
+//! PROTOCOL.md#rule-2, PROTOCOL.md#rule-3, PROTOCOL.md#rule-5, PROTOCOL.md#rule-6, PROTOCOL.md#ping).
 
 use std::time::Instant;
 
@@ -289,4 +290,15 @@ fn datagrams_that_the_kernel_joined_are_taken_one_by_one() {
     while wire.ack().floor < 40 {}
     let lines: Vec<_> = home.wait_lines(40).iter().map(|line| (line.seq, line.payload())).collect();
     assert_eq!(lines, (1..).zip(payloads).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_span_as_long_as_the_window_opens_no_session() {
+    let home = Home::with_config("window = 16\nsessions_max = 1\n");
+    let server = home.serve();
+    let stranger = Wire::new(&server, 0xb2);
+    assert_eq!(refusal(&stranger.ask_reject(&stranger.data(17, b""))), (RejectCode::BeyondWindow, 17));
+    let wire = Wire::new(&server, 0xb3);
+    let ack = wire.ask_ack(&wire.data(16, b"the longest span that fits"));
+    assert_eq!((ack.floor, ack.above), (0, vec![16]), "the one place was free");
 }

@@ -1,5 +1,5 @@
 //! Raw UDP against the real binary: what is dropped in silence and counted, and what no datagram can do
-//! (PROTOCOL.md#silence, #amplification).
+//! (PROTOCOL.md#silence, PROTOCOL.md#no-amplification).
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Raw UDP against the real binary: epochs for clients that keep none (PROTOCOL.md#hello).
+//! Raw UDP against the real binary: epochs for clients that keep none (PROTOCOL.md#hello, PROTOCOL.md#welcome).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

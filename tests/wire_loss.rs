@@ -1,4 +1,5 @@
-//! Raw UDP against the real binary: seqs that never come (design section 3, rules 1, 3 and 4).
+//! Raw UDP against the real binary: seqs that never come (PROTOCOL.md#rule-4, and its place before
+//! PROTOCOL.md#rule-3).
 
 use crate::common::server::{Home, Server};
 use crate::common::sink::Gap;

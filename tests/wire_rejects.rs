@@ -1,4 +1,4 @@
-//! Raw UDP against the real binary: every REJECT, and when service resumes (PROTOCOL.md#reject).
+//! Raw UDP against the real binary: every REJECT, and when service resumes (PROTOCOL.md#reject-codes).
 
 use std::fs::{self, File};
 use std::path::Path;
