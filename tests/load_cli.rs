@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Runs `duragram load --json` against the fake with further arguments.
 fn load(server: &str, args: &[&str]) -> Output {
-    let mut command: Command = common::server::duragram();
+    let mut command: Command = crate::common::server::duragram();
     command.args(["load", "--json", "--server", server, "--seconds", "0.5"]).args(args).output().expect("the binary")
 }
 
@@ -179,7 +179,7 @@ fn what_makes_no_sense_or_does_harm_is_refused_with_exit_code_2() {
         (&["--loss", "1"], "--loss"),
         (&["--sockets", "513"], "--sockets"),
     ] {
-        let mut command = common::server::duragram();
+        let mut command = crate::common::server::duragram();
         let output = command.arg("load").args(args).output().expect("the binary");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{args:?}: {stderr}");

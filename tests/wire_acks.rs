@@ -227,7 +227,7 @@ fn the_records_of_a_batch_share_seq_and_offset() {
     let home = Home::new();
     let server = home.serve();
     let wire = Wire::new(&server, 0xad);
-    let payload = common::wire::batch_of(&[b"first", b"", b"\xff\xfe not text"]);
+    let payload = crate::common::wire::batch_of(&[b"first", b"", b"\xff\xfe not text"]);
     let mut batch = wire.data(1, &payload);
     batch.batch = true;
     batch.channel = 7;

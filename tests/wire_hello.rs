@@ -100,7 +100,7 @@ fn a_hello_must_be_exact() {
     for (at, what) in [(1, "flags"), (2, "the u16"), (4, "the epoch"), (24, "the u32")] {
         let mut bytes = hello.clone();
         bytes[at] = 0x10;
-        common::wire::fix_crc(&mut bytes);
+        crate::common::wire::fix_crc(&mut bytes);
         wire.send_bytes(&bytes);
         wire.assert_silence();
         assert!(server.metric("duragram_datagrams_total", "\"malformed\"") > 0.0, "{what} must be 0");
