@@ -22,6 +22,7 @@ mod wire_acks;
 mod wire_garbage;
 mod wire_hello;
 mod wire_loss;
+mod wire_pipeline;
 mod wire_rejects;
 mod wire_restart;
 #[path = "soak/slow.rs"]
