@@ -7,6 +7,7 @@
 //! | `witness` | one line of text: the offset below which entries are known to be durable, and a checksum |
 //! | `rocksdb/` | the database |
 //! | `rocksdb.new/` | a database being made; worth nothing before it is renamed |
+//! | `rocksdb.repair/` | a copy of a database that could not be opened, while it is salvaged |
 //! | `rocksdb.damaged-…/` | what an operator gave up, untouched |
 //!
 //! The database cannot tell a torn tail from lost data; the witness can, since it was written by other means.
@@ -26,6 +27,7 @@ const LOCK: &str = "lock";
 const WITNESS: &str = "witness";
 const DATABASE: &str = "rocksdb";
 const DATABASE_NEW: &str = "rocksdb.new";
+const DATABASE_REPAIR: &str = "rocksdb.repair";
 const DATABASE_DAMAGED: &str = "rocksdb.damaged-";
 /// Found at the root of a file system; no sign of another program.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -99,10 +101,29 @@ impl DataDir {
     /// Where a database is made before [`adopt_new_database`](Self::adopt_new_database). Removes what a crash left.
     pub(super) fn new_database(&self) -> io::Result<PathBuf> {
         let path = self.path.join(DATABASE_NEW);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(path),
+        remove_dir(&path)?;
+        Ok(path)
+    }
+
+    /// A copy of the database to repair it in; its large files are shared with the original, which stays as it is.
+    pub(super) fn copy_to_repair(&self) -> io::Result<PathBuf> {
+        let copy = self.path.join(DATABASE_REPAIR);
+        remove_dir(&copy)?;
+        fs::create_dir(&copy)?;
+        for entry in fs::read_dir(self.database())? {
+            let (from, to) = entry.map(|entry| (entry.path(), copy.join(entry.file_name())))?;
+            // Table files are never written again.
+            match from.extension().is_some_and(|extension| extension == "sst") {
+                true => fs::hard_link(from, to)?,
+                false => drop(fs::copy(from, to)?),
+            }
         }
+        Ok(copy)
+    }
+
+    /// Removes what [`copy_to_repair`](Self::copy_to_repair) made, if it did.
+    pub(super) fn remove_repaired(&self) -> io::Result<()> {
+        remove_dir(&self.path.join(DATABASE_REPAIR))
     }
 
     /// Puts the new database in the place of the database, and the old one, if there is one, aside under `reason`.
@@ -207,6 +228,13 @@ fn replace_file(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(new, dir.join(name))?;
     sync_dir(dir)
+}
+
+fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {

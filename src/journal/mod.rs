@@ -3,6 +3,12 @@
 //! [`Journal`] is the small trait behind which the storage sits: [`rocks`] on disk, [`memory`] for tests and the
 //! simulator, with faults. Entries go in as blocks, one per group commit, in the format of [`block`].
 //! This module knows nothing of sockets, sessions' rules or handlers.
+//!
+//! On disk: `rocks` commits, trims and reads; `recovery` opens, and refuses what is damaged; `rocks_scan` verifies,
+//! `rocks_wal` looks at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator accepts;
+//! `rocks_db` has RocksDB's settings; `files` what lies beside it. [`inspect`] looks at a journal that no server has open.
+//! Formats: [`block`], `meta` (checkpoint, sessions, losses) and `dead` (dead letters) in the envelope of `record`, all of
+//! them under a `mask`.
 
 use std::sync::Arc;
 

@@ -48,7 +48,7 @@ pub(super) fn salvage(dir: &DataDir, findings: Vec<Damage>, options: &RocksOptio
     let mut copy = Copy { to: &new, batch: WriteBatch::default(), scratch: Vec::new(), error: None };
     let witness = dir.witness().unwrap_or_default();
     let mut given_up = findings;
-    let found = match Store::open_read_only(&dir.database(), LogReading::AllGood) {
+    let found = match open_damaged(dir, options) {
         Ok(damaged) => {
             given_up.retain(|damage| matches!(damage.place, DamagePlace::File(_) | DamagePlace::Database));
             let mut note = |damage| {
@@ -57,8 +57,12 @@ pub(super) fn salvage(dir: &DataDir, findings: Vec<Damage>, options: &RocksOptio
             };
             scan(&damaged, witness, &mut |visit| copy.take(visit), &mut note)?
         }
-        Err(_) => Scan { witness, ..Scan::default() },
+        Err(damage) => {
+            given_up.push(damage);
+            Scan { witness, ..Scan::default() }
+        }
     };
+    dir.remove_repaired().map_err(|error| failed(&error))?;
     copy.flush();
     if let Some(error) = copy.error {
         return Err(failed(&error));
@@ -74,6 +78,20 @@ pub(super) fn salvage(dir: &DataDir, findings: Vec<Damage>, options: &RocksOptio
     };
     adopt().map_err(|error| failed(&error))?;
     Ok(given_up)
+}
+
+/// The damaged database, read as far as it can be; or a repaired copy of it, when it cannot be opened as it is.
+fn open_damaged(dir: &DataDir, options: &RocksOptions) -> Result<Store, Damage> {
+    if dir.database().exists()
+        && let Ok(store) = Store::open_read_only(&dir.database(), LogReading::AllGood)
+    {
+        return Ok(store);
+    }
+    let beyond = |error: &dyn std::fmt::Display| {
+        Damage::new(DamagePlace::Database, format!("it cannot be repaired, nothing of it is kept: {error}"))
+    };
+    let copy = dir.copy_to_repair().map_err(|error| beyond(&error))?;
+    Store::repair(&copy, options).map_err(|error| beyond(&error))
 }
 
 /// Checkpoint and losses: what makes the copy a journal.

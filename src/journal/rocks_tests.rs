@@ -345,6 +345,35 @@ fn a_failed_write_poisons_writer_and_dead_letters_and_loses_nothing_that_was_ack
 }
 
 #[test]
+fn a_disk_that_fails_stops_the_writer_for_good() {
+    let place = Place::new();
+    let (Opened { mut journal, dead, .. }, _) = place.open();
+    // What is open can still be written; the next file cannot be made.
+    std::fs::rename(place.path().join("rocksdb"), place.path().join("gone")).unwrap();
+    let mut builder = BlockBuilder::default();
+    let mut synced = 0;
+    let error = loop {
+        push(&mut builder, synced, 50_000);
+        match journal.commit(&mut builder, &[]) {
+            Ok(receipt) => synced = receipt.end().0,
+            Err(error) => break error,
+        }
+        assert!(synced < 1000, "fifty times what a memtable holds");
+    };
+    assert!(
+        error.action.starts_with("commit of the block at offset") && error.cause.contains("No such file"),
+        "{error}"
+    );
+    std::fs::rename(place.path().join("gone"), place.path().join("rocksdb")).unwrap();
+    assert_eq!(journal.commit(&mut builder, &[]).unwrap_err(), error, "also when the disk is back");
+    assert_eq!(journal.checkpoint(&Checkpoint::default()).unwrap_err(), error);
+    assert_eq!(dead.put(&letter(1, 0)).unwrap_err(), error);
+    drop((journal, dead));
+    let replayed = place.open().1.numbers;
+    assert!(replayed.len() as u64 >= synced, "all that was acked is there");
+}
+
+#[test]
 fn dead_letters_are_kept_in_order_and_survive() {
     let place = Place::new();
     let (Opened { dead, .. }, _) = place.open();
