@@ -1,11 +1,9 @@
 //! `duragram journal` and the offline side of `duragram dead`, the real program on a real data directory.
 
-mod cli_support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cli_support::{entry, letter, outcome};
+use crate::cli_support::{entry, letter, outcome};
 use duragram::journal::{BlockBuilder, Checkpoint, Journal, LaneMark, Opened, RocksJournal, RocksOptions};
 use duragram::types::Offset;
 use serde_json::{Value, json};

@@ -1,12 +1,10 @@
 //! Raw UDP against the real binary: what is dropped in silence and counted, and what no datagram can do
-//! (PROTOCOL.md#silence, #amplification).
-
-mod common;
+//! (PROTOCOL.md#silence, PROTOCOL.md#no-amplification).
 
 use std::collections::HashMap;
 
-use common::server::Home;
-use common::wire::{Wire, batch_of, bytes_of, fix_crc};
+use crate::common::server::Home;
+use crate::common::wire::{Wire, batch_of, bytes_of, fix_crc};
 use duragram_proto::codec::{
     Ack, Data, Datagram, Durability, HEADER_LEN, Hello, MIN_LEN, Ping, Reject, RejectCode, Welcome,
 };

@@ -1,9 +1,7 @@
 //! Raw UDP against the real binary: sessions are what they were, after SIGTERM and after SIGKILL.
 
-mod common;
-
-use common::server::{Home, Server};
-use common::wire::{Is, Wire, batch_of};
+use crate::common::server::{Home, Server};
+use crate::common::wire::{Is, Wire, batch_of};
 use duragram_proto::codec::Data;
 
 /// The two ends of a run.

@@ -7,6 +7,8 @@
 mod acks;
 mod backlog;
 mod committer;
+mod counts;
+mod log_limit;
 mod recovery;
 mod run;
 #[cfg(test)]
@@ -14,5 +16,6 @@ mod tests;
 
 pub use backlog::Backlog;
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus, Recovered};
+use counts::Counts;
 pub use recovery::Recovery;
 pub use run::{Ingest, IngestError, Never, StatusReader, Threading, spawn};

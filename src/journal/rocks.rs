@@ -213,6 +213,13 @@ impl ReadJournal for Reader {
         let (low, end) = (self.0.low(), self.0.end());
         read_blocks(&self.0.store, &self.0.holes, low, end, from, bytes_max)
     }
+
+    fn resume(&self, at: Offset) -> Offset {
+        // Trimming never passes a lane: who is below the lowest entry kept has lost what it was to read.
+        let at = at.max(self.0.low());
+        let hole = self.0.holes.iter().find(|&&(from, to)| from <= at && at < to);
+        hole.map_or(at, |&(_, to)| to)
+    }
 }
 
 /// As [`ReadJournal::read`], among the blocks of `low..end`.

@@ -221,3 +221,104 @@ fn concerns_one_message(errno: Errno) -> bool {
             | Errno::EAGAIN
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(datagram_len: usize, gso: bool) -> (UdpSocket, BulkSocket) {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let bulk = BulkSocket::connect(server.local_addr().unwrap(), datagram_len, gso).unwrap();
+        (server, bulk)
+    }
+
+    fn write(burst: &mut Burst, datagram: &[u8]) {
+        burst.space()[..datagram.len()].copy_from_slice(datagram);
+        burst.push(datagram.len());
+    }
+
+    #[test]
+    fn messages_of_several_datagrams_arrive_as_datagrams() {
+        let (server, bulk) = pair(40, true);
+        let mut burst = Burst::default();
+        let mut sent = Vec::new();
+        for n in 0..100u8 {
+            write(&mut burst, &[n; 40]);
+            sent.push(vec![n; 40]);
+            if n % 10 == 9 {
+                burst.end_message();
+            }
+        }
+        // A shorter one is a message of its own.
+        write(&mut burst, &[200; 32]);
+        sent.push(vec![200; 32]);
+        burst.end_message();
+        burst.end_message();
+        assert_eq!(bulk.send(&mut burst).unwrap(), 0);
+        assert!(burst.is_empty() && !burst.is_full());
+        let mut buffer = [0; 100];
+        for expected in sent {
+            let len = server.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..len], expected);
+        }
+    }
+
+    #[test]
+    fn a_burst_is_full_by_messages_and_by_bytes() {
+        let mut burst = Burst::default();
+        for _ in 0..MESSAGES {
+            assert!(!burst.is_full());
+            write(&mut burst, b"x");
+            burst.end_message();
+        }
+        assert!(burst.is_full());
+        let mut burst = Burst::default();
+        write(&mut burst, &[0; MESSAGE_BYTES_MAX]);
+        burst.end_message();
+        assert!(!burst.is_full());
+        write(&mut burst, &[0; MESSAGE_BYTES_MAX]);
+        burst.end_message();
+        assert!(burst.is_full());
+    }
+
+    #[test]
+    fn answers_are_read_from_the_sockets_that_have_some() {
+        let (server, first) = pair(40, false);
+        let second = BulkSocket::connect(server.local_addr().unwrap(), 40, false).unwrap();
+        let to = second.socket.local_addr().unwrap();
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()));
+        for n in 0..100u8 {
+            server.send_to(&[n; 60], to).unwrap();
+        }
+        server.send_to(&[7; 300], to).unwrap();
+        let sockets = [first, second];
+        let mut poller = Poller::new(&sockets);
+        poller.wait(Duration::from_secs(5)).unwrap();
+        assert_eq!(poller.readable().collect::<Vec<_>>(), [1]);
+        let mut inbox = Inbox::default();
+        let mut seen = Vec::new();
+        while sockets[1].receive(&mut inbox, |datagram| seen.push((datagram[0], datagram.len()))).unwrap() {}
+        let mut expected: Vec<_> = (0..100).map(|n| (n, 60)).collect();
+        expected.push((7, ANSWER_BYTES));
+        assert_eq!(seen, expected);
+        assert!(!sockets[0].receive(&mut inbox, |_| panic!("nothing was sent to this one")).unwrap());
+        poller.wait(Duration::ZERO).unwrap();
+        assert_eq!(poller.readable().count(), 0);
+    }
+
+    #[test]
+    fn a_peer_that_is_not_there_costs_messages_but_is_no_error() {
+        let (server, bulk) = pair(40, false);
+        drop(server);
+        let mut burst = Burst::default();
+        let mut lost = 0;
+        for _ in 0..50 {
+            write(&mut burst, b"is anyone there?");
+            burst.end_message();
+            lost += bulk.send(&mut burst).unwrap();
+            bulk.receive(&mut Inbox::default(), |_| panic!("nobody answers")).unwrap();
+        }
+        assert!(lost < 50, "ICMP is told once for each message that was sent: {lost}");
+    }
+}
