@@ -18,6 +18,8 @@ mod crash_kills;
 mod load_cli;
 mod load_memory;
 mod recovery_serve;
+#[path = "soak/slow.rs"]
+mod slow;
 mod wire_acks;
 mod wire_garbage;
 mod wire_hello;
@@ -25,5 +27,3 @@ mod wire_loss;
 mod wire_pipeline;
 mod wire_rejects;
 mod wire_restart;
-#[path = "soak/slow.rs"]
-mod slow;

@@ -42,12 +42,15 @@ pub enum IngestError {
     Panicked(&'static str),
 }
 
+/// What the committer's thread leaves.
+type Ended<J, T, D> = Result<Committer<J, T, D>, IngestError>;
+
 /// Ingestion at work.
 pub struct Ingest<J, T, D> {
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<IngestStatus>>,
     /// Taken by `stop`.
-    committer: Option<JoinHandle<Result<Committer<J, T, D>, IngestError>>>,
+    committer: Option<JoinHandle<Ended<J, T, D>>>,
 }
 
 /// A server that is dropped rather than stopped must not go on acking what nobody will process.
