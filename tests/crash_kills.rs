@@ -126,7 +126,9 @@ fn ten_kills_under_load_lose_nothing_and_repeat_nothing() {
 
     for kill in 0..KILLS {
         let before = acks.load(Ordering::Relaxed);
-        crate::common::wait_for("the load to go on", || (acks.load(Ordering::Relaxed) >= before + ACKS_BETWEEN).then_some(()));
+        crate::common::wait_for("the load to go on", || {
+            (acks.load(Ordering::Relaxed) >= before + ACKS_BETWEEN).then_some(())
+        });
         if kill % 2 == 0 {
             // At any moment of a commit, a checkpoint, a sink's sync.
             std::thread::sleep(Duration::from_micros(random.random_range(0..30_000)));

@@ -119,8 +119,7 @@ impl Server {
     fn start(home: &Home, mut command: Command) -> Self {
         let stderr = home.path().join("stderr.log");
         let log = File::options().create(true).append(true).open(&stderr).expect("a log file");
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the binary");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the binary");
         let stdout = lines_of(child.stdout.take().expect("stdout is piped"));
         let ready = match stdout.recv_timeout(PATIENCE) {
             Ok(line) => line,
