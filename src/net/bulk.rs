@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
@@ -46,9 +47,12 @@ pub struct Inbox {
     headers: MultiHeaders<()>,
 }
 
-/// Waits for several sockets at once.
-pub struct Poller<'a> {
-    fds: Vec<PollFd<'a>>,
+/// Waits for several sockets at once; what a wait costs does not grow with their number.
+#[derive(Debug)]
+pub struct Poller {
+    epoll: Epoll,
+    events: Vec<EpollEvent>,
+    ready: usize,
 }
 
 impl BulkSocket {
@@ -188,23 +192,38 @@ impl Default for Inbox {
     }
 }
 
-impl<'a> Poller<'a> {
-    /// Over these sockets.
-    pub fn new(sockets: &'a [BulkSocket]) -> Self {
-        Self { fds: sockets.iter().map(|s| PollFd::new(s.socket.as_fd(), PollFlags::POLLIN)).collect() }
+impl Poller {
+    /// Over these sockets, which must live as long as it is used.
+    pub fn new(sockets: &[BulkSocket]) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (index, socket) in (0..).zip(sockets) {
+            epoll.add(&socket.socket, EpollEvent::new(EpollFlags::EPOLLIN, index))?;
+        }
+        Ok(Self { epoll, events: vec![EpollEvent::empty(); sockets.len()], ready: 0 })
     }
 
-    /// Waits until a socket has something to read, at most for `timeout`.
+    /// Waits until a socket has something to read, at most for `timeout`, and sometimes for less.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        match ppoll(&mut self.fds, Some(TimeSpec::from_duration(timeout)), None) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
+        let ms = u16::try_from(timeout.as_millis()).unwrap_or(u16::MAX);
+        if ms == 0 && !timeout.is_zero() {
+            // epoll counts in milliseconds. Interrupted is as good as over.
+            let mut fds = [PollFd::new(self.epoll.0.as_fd(), PollFlags::POLLIN)];
+            match ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
+        self.ready = match self.epoll.wait(&mut self.events, ms) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        Ok(())
     }
 
     /// Indexes of the sockets that had something to read, or an error, when the wait ended.
     pub fn readable(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..).zip(&self.fds).filter(|(_, fd)| fd.any() != Some(false)).map(|(index, _)| index)
+        self.events[..self.ready].iter().map(|event| usize::try_from(event.data()).unwrap_or(usize::MAX))
     }
 }
 
@@ -293,7 +312,7 @@ mod tests {
         }
         server.send_to(&[7; 300], to).unwrap();
         let sockets = [first, second];
-        let mut poller = Poller::new(&sockets);
+        let mut poller = Poller::new(&sockets).unwrap();
         poller.wait(Duration::from_secs(5)).unwrap();
         assert_eq!(poller.readable().collect::<Vec<_>>(), [1]);
         let mut inbox = Inbox::default();
