@@ -50,7 +50,7 @@ fn a_journal_that_lost_acked_data_is_refused_and_serves_on_when_the_loss_is_acce
     let mut lines = 50;
     for flags in [&["--accept-loss"][..], &[], &[]] {
         let server = home.serve_with(flags);
-        let wire = Wire::in_epoch(&server, 0x51, 2 + lines as u32);
+        let wire = Wire::in_epoch(&server, 0x51, 2 + u32::try_from(lines).unwrap());
         for seq in 1..=10 {
             wire.ask_ack(&wire.data(seq, b"a later reading"));
         }
