@@ -71,7 +71,7 @@ fn bulk(entries: u64, payload_bytes: usize, trim: bool, seconds: u64) {
     let seconds = start.elapsed().as_secs_f64();
     latencies.sort();
     let total = (entries * commits) as f64;
-    println!(
+    eprintln!(
         "{entries} x {payload_bytes} B, trim {trim}: {:.2} million entries/s, {:.0} MB/s, commit p50 {:?} p99 {:?} max {:?}, push {:.0} ns/entry",
         total / seconds / 1e6,
         total * payload_bytes as f64 / seconds / 1e6,
@@ -113,7 +113,7 @@ fn commits_of_one_entry() {
             })
             .collect();
         latencies.sort();
-        println!("one entry, round {round}: p50 {:?} p99 {:?}", latencies[5_000], latencies[9_900]);
+        eprintln!("one entry, round {round}: p50 {:?} p99 {:?}", latencies[5_000], latencies[9_900]);
     }
 }
 
@@ -140,7 +140,7 @@ fn recovery() {
         });
         let seconds = start.elapsed().as_secs_f64();
         assert_eq!((opened.unwrap().end.0, replayed), (seq, seq));
-        println!(
+        eprintln!(
             "recovery of {seq} entries in blocks of {entries}: {seconds:.2} s, {:.2} million/s",
             seq as f64 / seconds / 1e6
         );

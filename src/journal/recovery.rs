@@ -70,7 +70,7 @@ impl RocksJournal {
         let store = Store::open(&dir.database(), options)?;
         if store.sequence() != scan.sequence {
             let problem = format!("it held {} changes when it was verified, now {}", scan.sequence, store.sequence());
-            return Err(Damage::new(DamagePlace::Database, problem).into());
+            return Err(OpenError::storage("opening the database for writing", problem));
         }
         let journal = RocksJournal::start(store, dir, &scan, options.witness_interval)
             .map_err(|error| OpenError::storage(error.action, error.cause))?;

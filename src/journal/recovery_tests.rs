@@ -6,7 +6,7 @@ use rocksdb::WriteBatch;
 
 use super::super::dead::tests::letter;
 use super::super::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
-use super::super::rocks::tests::{Place, checkpoint, commit, files, options, tens, write_files};
+use super::super::rocks::tests::{Place, checkpoint, commit, files, one, options, tens, write_files};
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
 use super::super::testing::{Replayed, push, read_all, record, session};
 use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, LaneMark};
@@ -67,7 +67,7 @@ fn rich_place() -> Place {
     let mut builder = BlockBuilder::default();
     push(&mut builder, 600, 50_000); // over several pages of the log
     journal.commit(&mut builder, &[record(7, 7)]).unwrap();
-    commit(&mut journal, [601..602]);
+    commit(&mut journal, one(601));
     place
 }
 
@@ -323,7 +323,7 @@ fn with_accept_loss_all_that_is_good_is_kept_and_no_offset_is_used_twice() {
     assert_eq!(read_all(&*opened.reader, Offset(65)), (70..90).collect::<Vec<_>>(), "an offset that was given up");
 
     let Opened { mut journal, end, .. } = opened;
-    commit(&mut journal, [end.0..end.0 + 1]);
+    commit(&mut journal, one(end.0));
     drop((journal, opened.reader, opened.dead));
     // The evidence is where it was, under another name; the next start needs no flag, and with it nothing happens again.
     let aside = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path());
@@ -354,7 +354,7 @@ fn with_accept_loss_a_journal_starts_whatever_file_is_gone_and_keeps_what_the_ot
         assert!(kept == 504 || is_data && kept >= 2, "{}: {kept} kept, {:?}", name.display(), opened.given_up);
         assert!(end >= Offset(602), "{}", name.display());
         let mut journal = opened.journal;
-        commit(&mut journal, [end.0..end.0 + 1]);
+        commit(&mut journal, one(end.0));
         drop((journal, opened.reader, opened.dead));
         let (again, replayed) = place.open();
         assert_eq!((again.end, replayed.numbers.last()), (end.plus(1), Some(&end.0)), "{}", name.display());

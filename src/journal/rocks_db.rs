@@ -86,10 +86,7 @@ impl Store {
     /// Opens for reading and writing. RocksDB replays its log and begins a new one: files change.
     pub(super) fn open(path: &Path, options: &RocksOptions) -> Result<Self, OpenError> {
         let opened = DB::open_cf_descriptors(&settings(LogReading::ToFirstBad), path, families(options));
-        opened.map(Self::new).map_err(|error| match error.kind() {
-            rocksdb::ErrorKind::Corruption => Damage::new(DamagePlace::Database, error).into(),
-            _ => OpenError::storage("opening the database", error),
-        })
+        opened.map(Self::new).map_err(|error| OpenError::storage("opening the database for writing", error))
     }
 
     /// Opens to look: nothing on disk changes. The log is replayed into memory.

@@ -121,6 +121,11 @@ pub(in crate::journal) fn commit(journal: &mut RocksJournal, blocks: impl IntoIt
     }
 }
 
+/// A block of one entry.
+pub(in crate::journal) fn one(number: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
+    std::iter::once(number..number + 1)
+}
+
 /// `n` blocks of ten entries, from seq `from` on.
 pub(in crate::journal) fn tens(from: u64, n: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
     (0..n).map(move |i| from + 10 * i..from + 10 * i + 10)
@@ -155,7 +160,7 @@ fn what_was_committed_survives_a_power_cut_and_a_shutdown() {
     let receipt = journal.commit(&mut builder, &[record(5, 1)]).unwrap();
     assert!(builder.is_empty());
     assert_eq!((receipt.end(), receipt.block().map(|block| numbers(block))), (Offset(2), Some(vec![1, 2])));
-    commit(&mut journal, [3..4]);
+    commit(&mut journal, one(3));
     let receipt = journal.commit(&mut builder, &[record(6, 1)]).unwrap();
     assert_eq!((receipt.end(), receipt.block().is_none()), (Offset(3), true));
     assert_eq!((journal.end(), journal.durable().end()), (Offset(3), Offset(3)));
@@ -216,7 +221,7 @@ fn a_journal_that_was_trimmed_to_nothing_goes_on_at_its_offset() {
     for _ in 0..2 {
         let (Opened { mut journal, low, end, .. }, replayed) = place.open();
         assert_eq!((low, replayed.numbers.first()), (Offset(30), Some(&30)));
-        commit(&mut journal, [end.0..end.0 + 1]);
+        commit(&mut journal, one(end.0));
     }
     assert_eq!(place.open().1.numbers, (30..42).collect::<Vec<_>>());
 }
