@@ -18,8 +18,6 @@ mod crash_kills;
 mod load_cli;
 mod load_memory;
 mod recovery_serve;
-#[path = "soak/slow.rs"]
-mod slow;
 mod wire_acks;
 mod wire_garbage;
 mod wire_hello;
