@@ -36,16 +36,17 @@ pub const LANES: RangeInclusive<u64> = 1..=256;
 pub const RECEIVERS: RangeInclusive<u64> = 1..=64;
 /// `receive_buffer_bytes`, bytes asked of the kernel for each socket.
 pub const RECEIVE_BUFFER_BYTES: RangeInclusive<u64> = 64 * KIB..=GIB;
-/// `commit_bytes_max`, bytes of one block. The block format addresses its parts with 32 bits.
-pub const COMMIT_BYTES: RangeInclusive<u64> = 64 * KIB..=256 * MIB;
-/// `checkpoint_bytes`, bytes journaled between checkpoints; recovery reads at most about this much.
+/// `commit_bytes_max`, bytes of one block, which may pass it by a datagram and the gaps that it reveals: far below what the
+/// block format takes.
+pub const COMMIT_BYTES: RangeInclusive<u64> = 64 * KIB..=128 * MIB;
+/// `checkpoint_bytes`, bytes journaled between checkpoints: what a start applies to the sessions again.
 pub const CHECKPOINT_BYTES: RangeInclusive<u64> = 64 * KIB..=16 * GIB;
 /// `checkpoint_interval`, milliseconds.
 pub const CHECKPOINT_INTERVAL_MS: RangeInclusive<u64> = 10..=3_600_000;
 /// `retain_bytes`, bytes of disk.
 pub const RETAIN_BYTES: RangeInclusive<u64> = 0..=1024 * TIB;
 /// `reserve_bytes`, bytes of disk. Never 0: a commit that runs out of space is final.
-pub const RESERVE_BYTES: RangeInclusive<u64> = MIB..=1024 * TIB;
+pub const RESERVE_BYTES: RangeInclusive<u64> = 64 * MIB..=1024 * TIB;
 /// `retry.attempts_max`, attempts.
 pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=65_535;
 /// `retry.first_delay` and `retry.longest_delay`, milliseconds.
@@ -90,8 +91,14 @@ pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
 pub const LANE_COMMANDS: usize = 16;
 /// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
 pub const RECEIVE_WAIT_MS: u16 = 50;
-/// Sessions that may wait for one commit's acks before the block is committed whatever its size.
-pub const PENDING_ACKS_MAX: usize = 65_536;
+/// Datagrams that one commit answers at most: what is kept of each until then is bounded by it.
+pub const DATAGRAMS_PER_COMMIT: usize = 65_536;
+/// Receives before a commit at most: with a flood that needs no answers the commit still comes.
+pub const RECEIVES_PER_COMMIT: usize = 256;
+/// Bytes of session records that one write of a checkpoint holds, in memory; more take several writes.
+pub const CHECKPOINT_RECORD_BYTES: usize = 1024 * 1024;
+/// Log lines a second about clients whose sessions do not fit this journal: any peer can cause them.
+pub const CLIENT_LOG_LINES_PER_S: u32 = 10;
 /// Bytes of one of them.
 pub const PENDING_ACK_BYTES: usize = 96;
 /// Sessions looked at for expiry with each checkpoint.
@@ -102,8 +109,8 @@ pub const BUSY_RETRY_MS: u32 = 5_000;
 pub const STORAGE_RETRY_MS: u32 = 1_000;
 /// Free space is read this often, in microseconds, while the server works,
 pub const SPACE_CHECK_US: u64 = 250_000;
-/// and after so many bytes of blocks: far less than any sensible reserve.
-pub const SPACE_CHECK_BYTES: u64 = 32 * MIB;
+/// and after so many bytes of blocks: far less than the smallest reserve.
+pub const SPACE_CHECK_BYTES: u64 = 8 * MIB;
 /// Replies that one `sendmmsg` call takes.
 pub const REPLY_MESSAGES: usize = 256;
 /// Bytes of a session in the table without its bitmap: key, state, address, the table's own overhead and slack.
@@ -193,19 +200,20 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     );
     add(
         "commit in hand",
-        "3 copies (built, encoded, RocksDB's batch) x (commit_bytes_max + datagram_bytes_max)".into(),
-        &[3, block],
+        "4 copies (built, encoded, masked, RocksDB's batch) x (commit_bytes_max + datagram_bytes_max)".into(),
+        &[4, block],
     );
     add("reply buffers", format!("{REPLY_MESSAGES} x {ACK_LEN_MAX} B"), &[REPLY_MESSAGES as u64, ACK_LEN_MAX as u64]);
     add(
         "pending acks",
-        format!("{PENDING_ACKS_MAX} x 2 (a list that grows) x {PENDING_ACK_BYTES} B"),
-        &[PENDING_ACKS_MAX as u64, 2, PENDING_ACK_BYTES as u64],
+        format!("{DATAGRAMS_PER_COMMIT} x 2 (a list that grows) x {PENDING_ACK_BYTES} B"),
+        &[DATAGRAMS_PER_COMMIT as u64, 2, PENDING_ACK_BYTES as u64],
     );
-    let bitmap = u64::from(config.window).div_ceil(64) * 8;
+    // A ring of words that is a power of two long, and straddles one word more than the window fills.
+    let bitmap = (u64::from(config.window).div_ceil(64) + 1).next_power_of_two() * 8;
     add(
         "session table",
-        format!("sessions_max x ({SESSION_BYTES} B + window / 8 = {bitmap} B)"),
+        format!("sessions_max x ({SESSION_BYTES} B + {bitmap} B of bitmap)"),
         &[config.sessions_max as u64, SESSION_BYTES as u64 + bitmap],
     );
     add(
@@ -228,6 +236,11 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         "sink lines",
         format!("{lanes} lanes x {sinks} sinks x 2 (a buffer that grows) x {SINK_LINES_BYTES} B"),
         &[lanes, sinks, 2, SINK_LINES_BYTES as u64],
+    );
+    add(
+        "checkpoint in hand",
+        format!("4 copies x ({CHECKPOINT_RECORD_BYTES} B of records and one more record)"),
+        &[4, CHECKPOINT_RECORD_BYTES as u64 + bitmap],
     );
     add("journal memtables", format!("{MEMTABLES} x {MEMTABLE_BYTES} B"), &[MEMTABLES as u64, MEMTABLE_BYTES as u64]);
     add("journal block cache", format!("{BLOCK_CACHE_BYTES} B"), &[BLOCK_CACHE_BYTES as u64]);
@@ -278,7 +291,7 @@ mod tests {
             Config { receivers: base.receivers + 1, ..base.clone() },
             Config { lanes: base.lanes + 1, ..base.clone() },
             Config { sessions_max: base.sessions_max + 1, ..base.clone() },
-            Config { window: base.window + 64, ..base.clone() },
+            Config { window: base.window * 2, ..base.clone() },
             Config { commit_bytes_max: base.commit_bytes_max + 1, ..base.clone() },
             Config { receive_buffer_bytes: base.receive_buffer_bytes + 1, ..base.clone() },
         ];

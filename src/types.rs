@@ -56,7 +56,7 @@ impl Lane {
         x ^= x >> 31;
         // A multiply-shift reduction: uniform, and cheaper than a division. The result is below `lanes`.
         #[allow(clippy::cast_possible_truncation)]
-        let lane = ((x >> 32) * lanes as u64 >> 32) as u16;
+        let lane = (((x >> 32) * lanes as u64) >> 32) as u16;
         Self(lane)
     }
 }

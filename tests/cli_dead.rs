@@ -1,10 +1,8 @@
 //! `duragram dead`, the real program against a real admin interface.
 
-mod cli_support;
-
 use std::sync::Arc;
 
-use cli_support::{FakeServer, outcome, run};
+use crate::cli_support::{FakeServer, outcome, run};
 use duragram::admin::Admin;
 use serde_json::Value;
 

@@ -1,15 +1,13 @@
 //! The async client against a server in memory: what callers see, whatever server and network do.
 
-mod common;
-
 use std::collections::HashSet;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::PATIENCE;
-use common::fake::Fake;
-use common::lossy::{LossyPath, Weather};
+use crate::common::PATIENCE;
+use crate::common::fake::Fake;
+use crate::common::lossy::{LossyPath, Weather};
 use duragram::client::{Batching, Builder, Client, ConnectError, Incomplete, Pending, Receipt, SendError};
 use duragram_proto::Epoch;
 use duragram_proto::client::FailReason;
@@ -137,7 +135,7 @@ async fn a_server_that_comes_back_gets_what_was_sent_while_it_was_away() {
     let back = fake.away();
     let pending = send_all(&client, 5..10).await;
     // It has been refused by the kernel more than once before the server is back.
-    common::wait_for_async("some tries", || (client.stats().retransmissions >= 2).then_some(())).await;
+    crate::common::wait_for_async("some tries", || (client.stats().retransmissions >= 2).then_some(())).await;
     let fake = back();
     receipts(pending).await;
     assert_eq!(fake.records(), (0..10).map(record).collect::<Vec<_>>());
@@ -252,7 +250,7 @@ async fn when_the_window_is_full_send_waits_and_takes_no_memory() {
         let client = client.clone();
         async move { client.send(&record(8)).await.unwrap().await }
     });
-    common::wait_for_async("the fake to be asked", || (fake.memory().arrived > 0).then_some(())).await;
+    crate::common::wait_for_async("the fake to be asked", || (fake.memory().arrived > 0).then_some(())).await;
     fake.set_silent(false);
     assert_eq!(soon(waiting).await.unwrap().unwrap().seq.0, 9);
     receipts(pending).await;
@@ -427,7 +425,7 @@ async fn dropping_the_last_handle_ends_the_client_at_once() {
     for pending in pending {
         assert_eq!(soon(pending).await, Err(SendError::Closed));
     }
-    common::wait_for_async("the task to end", || (tasks.num_alive_tasks() == before).then_some(())).await;
+    crate::common::wait_for_async("the task to end", || (tasks.num_alive_tasks() == before).then_some(())).await;
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! The blocking client against a server in memory.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::PATIENCE;
-use common::fake::Fake;
+use crate::common::PATIENCE;
+use crate::common::fake::Fake;
 use duragram::client::blocking::{Client, StartError};
 use duragram::client::{self, Batching, ConnectError, Incomplete, SendError};
 

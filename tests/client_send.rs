@@ -1,15 +1,13 @@
 //! `duragram send` as people and scripts run it, against a server in memory.
 
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use common::fake::Fake;
-use common::lossy::{LossyPath, Weather};
-use common::server::duragram;
+use crate::common::fake::Fake;
+use crate::common::lossy::{LossyPath, Weather};
+use crate::common::server::duragram;
 use duragram_proto::codec::RejectCode;
 use serde_json::Value;
 

@@ -1,6 +1,7 @@
 //! How fast the journal on disk is. Run alone, on an idle machine:
 //! `cargo test --release --test journal_speed -- --ignored --nocapture --test-threads 1`
 //! `DURAGRAM_SPEED_DIR` chooses the disk.
+#![allow(clippy::print_stdout)] // its results
 
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,9 @@
-//! Raw UDP against the real binary: epochs for clients that keep none (PROTOCOL.md#hello).
-
-mod common;
+//! Raw UDP against the real binary: epochs for clients that keep none (PROTOCOL.md#hello, PROTOCOL.md#welcome).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::server::{Home, Server};
-use common::wire::{Is, Wire, bytes_of};
+use crate::common::server::{Home, Server};
+use crate::common::wire::{Is, Wire, bytes_of};
 use duragram_proto::codec::{Datagram, Hello, Welcome};
 
 fn welcome(wire: &Wire, nonce: u64) -> Welcome {
@@ -102,7 +100,7 @@ fn a_hello_must_be_exact() {
     for (at, what) in [(1, "flags"), (2, "the u16"), (4, "the epoch"), (24, "the u32")] {
         let mut bytes = hello.clone();
         bytes[at] = 0x10;
-        common::wire::fix_crc(&mut bytes);
+        crate::common::wire::fix_crc(&mut bytes);
         wire.send_bytes(&bytes);
         wire.assert_silence();
         assert!(server.metric("duragram_datagrams_total", "\"malformed\"") > 0.0, "{what} must be 0");

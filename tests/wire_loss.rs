@@ -1,10 +1,9 @@
-//! Raw UDP against the real binary: seqs that never come (design section 3, rules 1, 3 and 4).
+//! Raw UDP against the real binary: seqs that never come (PROTOCOL.md#rule-4, and its place before
+//! PROTOCOL.md#rule-3).
 
-mod common;
-
-use common::server::{Home, Server};
-use common::sink::Gap;
-use common::wire::{Wire, refusal};
+use crate::common::server::{Home, Server};
+use crate::common::sink::Gap;
+use crate::common::wire::{Wire, refusal};
 use duragram_proto::codec::{Data, RejectCode};
 
 /// A message whose client counts everything below `base` as delivered.

@@ -1,12 +1,10 @@
-//! Raw UDP against the real binary: every REJECT, and when service resumes (PROTOCOL.md#reject).
-
-mod common;
+//! Raw UDP against the real binary: every REJECT, and when service resumes (PROTOCOL.md#reject-codes).
 
 use std::fs::{self, File};
 use std::path::Path;
 
-use common::server::{Home, Server};
-use common::wire::{Is, Wire, bytes_of, fix_crc, refusal};
+use crate::common::server::{Home, Server};
+use crate::common::wire::{Is, Wire, bytes_of, fix_crc, refusal};
 use duragram_proto::codec::{Data, Datagram, RejectCode};
 
 /// After whatever was refused, nothing is journaled but this one sentinel.
@@ -177,7 +175,7 @@ fn a_disk_below_the_reserve_refuses_and_service_resumes_by_itself() {
     let ballast = home.path().join("ballast");
     fill(&ballast, 2 * MARGIN);
     let mut seq = 1;
-    let reject = common::wait_for("the server to notice the full disk", || {
+    let reject = crate::common::wait_for("the server to notice the full disk", || {
         seq += 1;
         match wire.ask(&wire.data(seq, b"perhaps")).is {
             Is::Reject(reject) => Some(reject),
@@ -194,7 +192,7 @@ fn a_disk_below_the_reserve_refuses_and_service_resumes_by_itself() {
     assert_eq!((refusal(&reject), reject.epoch), ((RejectCode::Storage, 5), 0));
 
     fs::remove_file(&ballast).unwrap();
-    common::wait_for("service to resume", || {
+    crate::common::wait_for("service to resume", || {
         matches!(wire.ask(&wire.data(seq, b"again")).is, Is::Ack(ack) if ack.floor == seq).then_some(())
     });
     let seqs: Vec<_> = home.wait_lines(usize::try_from(seq).unwrap()).iter().map(|line| line.seq).collect();

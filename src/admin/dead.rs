@@ -57,7 +57,7 @@ pub(crate) fn describe(letter: &DeadLetter, with_payload: bool) -> Value {
 }
 
 /// RFC 3339, UTC, with microseconds.
-fn timestamp(unix_us: u64) -> String {
+pub(crate) fn timestamp(unix_us: u64) -> String {
     let moment = i64::try_from(unix_us).ok().and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
     moment.map_or_else(|| format!("{unix_us} us after 1970"), |moment| format!("{moment:.6}"))
 }

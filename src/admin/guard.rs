@@ -1,8 +1,8 @@
 //! Refuses what a browser could be made to send.
 //!
 //! A web page may send requests to 127.0.0.1, though not read the answers: so every request that changes something must
-//! carry a header that pages cannot set without a preflight, which is never granted. And a page's own name may resolve to 127.0.0.1
-//! (DNS rebinding), which makes the answers readable: so the Host must be a loopback address or `localhost`.
+//! carry a header that pages cannot set without a preflight, which is never granted. And a page's own name may resolve to
+//! 127.0.0.1 (DNS rebinding), which makes the answers readable: so the Host must be a loopback address or `localhost`.
 
 use std::net::IpAddr;
 

@@ -5,7 +5,7 @@
 //! of the server through [`AdminState`] alone and knows neither sockets, sessions nor storage.
 //!
 //! It has no login and is therefore bound to loopback. Two things can still reach a loopback port that should not: a
-//! web page in a browser on the same machine, and a name that an attacker points at 127.0.0.1. [`guard`] refuses both.
+//! web page in a browser on the same machine, and a name that an attacker points at 127.0.0.1. `guard` refuses both.
 //! Everything is bounded by `limits`: connections, heads, bodies, streams, and the time that a peer may stall.
 
 use std::io;
@@ -32,7 +32,7 @@ mod routes;
 mod tests;
 
 use connections::Patience;
-pub(crate) use dead::describe as describe_dead_letter;
+pub(crate) use dead::{describe as describe_dead_letter, timestamp};
 pub use guard::REQUEST_HEADER;
 
 /// How long connections get to finish when the server stops.

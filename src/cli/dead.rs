@@ -5,16 +5,16 @@ use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use super::api::{AdminArgs, Api};
+use super::journal::{open_failure, storage_failure};
 use super::{Failure, complain, output_failure, print};
 use crate::admin::describe_dead_letter;
-use crate::journal::{DeadLetterId, DeadLetters, StorageError};
+use crate::journal::{DeadLetter, DeadLetterId, RocksJournal, RocksOptions, inspect};
 use crate::types::Offset;
 
 /// List, show, retry or discard dead letters: records that could not be processed.
@@ -130,12 +130,21 @@ pub(super) fn run(args: &DeadArgs) -> Result<(), Failure> {
         Command::List { place, json } => list(&Store::open(place)?, *json),
         Command::Show { place, id, payload } => show(&Store::open(place)?.show(*id)?, *payload),
         Command::Retry { admin, which } => {
-            let store = Store::Running(Api::new(admin));
-            each(&store, which, "retried", |id| store.retry(id))
+            let api = Api::new(admin);
+            let retry = |id| Ok(api.post(&format!("{}/retry", path(id))).map(drop)?);
+            each(&which.ids(&Store::Running(Api::new(admin)))?, "retried", retry)
         }
         Command::Discard { place, which } => {
-            let store = Store::open(place)?;
-            each(&store, which, "discarded", |id| store.discard(id))
+            let ids = which.ids(&Store::open(place)?)?;
+            let Some(dir) = &place.data else {
+                let api = Api::new(&place.admin);
+                return each(&ids, "discarded", |id| Ok(api.delete(&path(id)).map(drop)?));
+            };
+            let journal = RocksJournal::open(dir, &RocksOptions::default(), &mut |_| {}).map_err(open_failure)?;
+            each(&ids, "discarded", |id| match journal.dead.delete(id.0).map_err(storage_failure)? {
+                true => Ok(()),
+                false => Err(unknown(id)),
+            })
         }
     }
 }
@@ -188,22 +197,9 @@ fn show(letter: &Value, payload: bool) -> Result<(), Failure> {
 }
 
 /// Does something with each; goes on after one that fails, and fails in the end.
-fn each(
-    store: &Store,
-    which: &Which,
-    done: &str,
-    mut work: impl FnMut(Id) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let mut ids = which.ids.clone();
-    if which.all {
-        // The list is taken first: what happens to one must not change which one is next.
-        store.for_each(|letter| {
-            ids.push(id_of(letter)?);
-            Ok(())
-        })?;
-    }
+fn each(ids: &[Id], done: &str, mut work: impl FnMut(Id) -> Result<(), Failure>) -> Result<(), Failure> {
     let mut failed = 0;
-    for &id in &ids {
+    for &id in ids {
         match work(id) {
             Ok(()) => print(format_args!("{id} {done}\n"))?,
             // Nothing of what is left can succeed.
@@ -236,37 +232,30 @@ fn strange() -> Failure {
 /// Dead letters of a running server or of a directory.
 enum Store {
     Running(Api),
-    Offline(Arc<dyn DeadLetters>),
+    Offline(Vec<DeadLetter>),
 }
-
-/// Letters read at once.
-const PAGE: usize = 100;
 
 impl Store {
     fn open(place: &Place) -> Result<Self, Failure> {
         match &place.data {
             None => Ok(Self::Running(Api::new(&place.admin))),
-            Some(dir) => super::journal::open_dead_letters(dir).map(Self::Offline),
+            Some(dir) => inspect::dead_letters(dir).map(Self::Offline).map_err(open_failure),
         }
     }
 
     /// Gives every letter, without its payload, in the journal's order.
     fn for_each(&self, mut visit: impl FnMut(&Value) -> Result<(), Failure>) -> Result<(), Failure> {
+        let api = match self {
+            Self::Running(api) => api,
+            Self::Offline(letters) => {
+                return letters.iter().try_for_each(|letter| visit(&describe_dead_letter(letter, false)));
+            }
+        };
         let mut next = Some(DeadLetterId::FIRST);
         while let Some(from) = next {
-            match self {
-                Self::Running(api) => {
-                    let path = format!("/api/dead?from={}&index={}&limit={PAGE}", from.offset, from.index);
-                    let page = api.get(&path)?;
-                    page["dead"].as_array().ok_or_else(strange)?.iter().try_for_each(&mut visit)?;
-                    next = if page["next"].is_null() { None } else { Some(id_of(&page["next"])?.0) };
-                }
-                Self::Offline(letters) => {
-                    let page = letters.list(from, PAGE).map_err(storage)?;
-                    page.iter().try_for_each(|letter| visit(&describe_dead_letter(letter, false)))?;
-                    next = page.last().filter(|_| page.len() == PAGE).and_then(|last| last.id.next());
-                }
-            }
+            let page = api.get(&format!("/api/dead?from={}&index={}", from.offset, from.index))?;
+            page["dead"].as_array().ok_or_else(strange)?.iter().try_for_each(&mut visit)?;
+            next = if page["next"].is_null() { None } else { Some(id_of(&page["next"])?.0) };
         }
         Ok(())
     }
@@ -275,30 +264,25 @@ impl Store {
         match self {
             Self::Running(api) => Ok(api.get(&path(id))?),
             Self::Offline(letters) => {
-                let letter = letters.get(id.0).map_err(storage)?.ok_or_else(|| unknown(id))?;
-                Ok(describe_dead_letter(&letter, true))
+                let letter = letters.iter().find(|letter| letter.id == id.0).ok_or_else(|| unknown(id))?;
+                Ok(describe_dead_letter(letter, true))
             }
         }
     }
+}
 
-    fn retry(&self, id: Id) -> Result<(), Failure> {
-        match self {
-            Self::Running(api) => Ok(api.post(&format!("{}/retry", path(id))).map(drop)?),
-            Self::Offline(_) => Err(Failure::usage("only a running server can retry")),
+impl Which {
+    /// Those that are meant. All are found out before anything happens to one of them.
+    fn ids(&self, store: &Store) -> Result<Vec<Id>, Failure> {
+        if !self.all {
+            return Ok(self.ids.clone());
         }
-    }
-
-    fn discard(&self, id: Id) -> Result<(), Failure> {
-        match self {
-            Self::Running(api) => Ok(api.delete(&path(id)).map(drop)?),
-            Self::Offline(letters) => {
-                if letters.delete(id.0).map_err(storage)? {
-                    Ok(())
-                } else {
-                    Err(unknown(id))
-                }
-            }
-        }
+        let mut ids = Vec::new();
+        store.for_each(|letter| {
+            ids.push(id_of(letter)?);
+            Ok(())
+        })?;
+        Ok(ids)
     }
 }
 
@@ -308,8 +292,4 @@ fn path(id: Id) -> String {
 
 fn unknown(id: Id) -> Failure {
     Failure::not_done(format_args!("there is no dead letter {id}"))
-}
-
-fn storage(error: StorageError) -> Failure {
-    Failure::Failed { code: super::EXIT_STORAGE, message: error.to_string() }
 }

@@ -1,13 +1,226 @@
-//! draft
-use crate::journal::DeadLetters;
-use std::path::Path;
-use std::sync::Arc;
-/// x
+//! `duragram journal`: looks into the data directory of a server that does not run. Changes nothing.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use bytesize::ByteSize;
+use serde_json::{Value, json};
+
+use super::{EXIT_DAMAGED, EXIT_STORAGE, Failure, output_failure, print, print_json};
+use crate::admin::timestamp;
+use crate::journal::inspect::{self, Stats};
+use crate::journal::{Damage, OpenError, StorageError};
+use crate::process::records_of;
+use crate::process::sink::Formatter;
+use crate::server;
+use crate::types::Offset;
+
+/// Verify, sum up or print the journal of a server that does not run. Changes nothing.
 #[derive(Debug, clap::Args)]
-pub(super) struct JournalArgs {}
-pub(super) fn run(_: &JournalArgs) -> Result<(), super::Failure> {
-    Ok(())
+#[command(after_long_help = AFTER_HELP)]
+pub(super) struct JournalArgs {
+    #[command(subcommand)]
+    command: Command,
 }
-pub(super) fn open_dead_letters(_dir: &Path) -> Result<Arc<dyn DeadLetters>, super::Failure> {
-    Err(super::Failure::usage("draft"))
+
+const AFTER_HELP: &str = "\
+Examples:
+  duragram journal verify --data /var/lib/duragram
+  duragram journal stats --json | jq .disk
+  duragram journal dump --from 1000 --to 2000 > part.ndjson
+
+Exit codes:
+  0  done; verify: nothing is damaged
+  1  not done: no such directory, another program's, of a newer version, in use by a running server
+  2  usage
+  3  journal damaged
+  4  storage failed";
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Verify all that a start of the server verifies, and go on past damage: each finding is a line on stdout
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// For programs: one JSON object with `damage` and `stats`
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what the journal holds: offsets, entries, sessions, lanes, bytes on disk
+    Stats {
+        #[command(flatten)]
+        place: Place,
+        /// For programs: one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print entries as JSON lines, as the sinks and `duragram tail` do
+    Dump {
+        #[command(flatten)]
+        place: Place,
+        /// Begin with this offset [default: the lowest that is kept]
+        #[arg(long, value_name = "OFFSET", default_value_t = 0, hide_default_value = true)]
+        from: u64,
+        /// End before this offset [default: the journal's end]
+        #[arg(long, value_name = "OFFSET")]
+        to: Option<u64>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The journal's directory
+    #[arg(long, value_name = "DIR", env = "DURAGRAM_DATA", default_value = "./duragram-data")]
+    data: PathBuf,
+}
+
+/// Runs one of the commands.
+pub(super) fn run(args: &JournalArgs) -> Result<(), Failure> {
+    match &args.command {
+        Command::Verify { place, json } => verify(&place.data, *json),
+        Command::Stats { place, json } => {
+            let stats = inspect::stats(&place.data).map_err(open_failure)?;
+            if *json { print_json(&as_json(&stats)) } else { print(as_text(&stats)) }
+        }
+        Command::Dump { place, from, to } => dump(&place.data, Offset(*from), to.map(Offset)),
+    }
+}
+
+fn verify(dir: &Path, json: bool) -> Result<(), Failure> {
+    let inspect::Verified { damage, stats } = inspect::verify(dir).map_err(open_failure)?;
+    if json {
+        let damage: Vec<Value> = damage.iter().map(damage_as_json).collect();
+        print_json(&json!({ "damage": damage, "stats": as_json(&stats) }))?;
+    } else {
+        damage.iter().try_for_each(|damage| print(format_args!("{damage}\n")))?;
+        print(as_text(&stats))?;
+    }
+    match damage.len() {
+        0 => Ok(()),
+        n => Err(Failure::Failed {
+            code: EXIT_DAMAGED,
+            message: format!("{} is damaged in {n} {}; nothing was changed", dir.display(), plural(n, "place")),
+        }),
+    }
+}
+
+fn dump(dir: &Path, from: Offset, to: Option<Offset>) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let (mut formatter, mut text) = (Formatter::default(), Vec::new());
+    for block in inspect::dump(dir, from).map_err(open_failure)? {
+        let block = block.map_err(storage_failure)?;
+        for entry in block.entries_from(from) {
+            if to.is_some_and(|to| entry.offset >= to) {
+                return out.flush().map_err(output_failure);
+            }
+            for record in records_of(&entry) {
+                text.clear();
+                formatter.line(&record, &mut text);
+                out.write_all(&text).map_err(output_failure)?;
+            }
+        }
+    }
+    out.flush().map_err(output_failure)
+}
+
+fn damage_as_json(damage: &Damage) -> Value {
+    json!({ "place": damage.place.to_string(), "problem": damage.problem, "files": damage.files })
+}
+
+fn as_json(stats: &Stats) -> Value {
+    let lanes: Vec<Value> = (0u16..)
+        .zip(&stats.lanes)
+        .map(|(lane, mark)| {
+            let lag = stats.end.since(mark.watermark);
+            json!({ "lane": lane, "watermark": mark.watermark.0, "lag": lag })
+        })
+        .collect();
+    let losses: Vec<Value> = stats
+        .losses
+        .iter()
+        .map(|loss| {
+            let entries = loss.entries.map(|(from, to)| json!({ "from": from.0, "to": to.0 }));
+            json!({ "entries": entries, "accepted_at": timestamp(loss.accepted_unix_us), "what": loss.what })
+        })
+        .collect();
+    json!({
+        "offsets": { "low": stats.low.0, "checkpoint": stats.checkpoint_at.0, "end": stats.end.0 },
+        "witness": stats.witness.map(|witness| witness.0),
+        "lanes": lanes,
+        "entries": stats.entries,
+        "blocks": stats.blocks,
+        "block_bytes": stats.block_bytes,
+        "sessions": stats.sessions,
+        "dead_letters": stats.dead_letters,
+        "losses": losses,
+        "disk": {
+            "tables_bytes": stats.disk.tables,
+            "logs_bytes": stats.disk.logs,
+            "set_aside_bytes": stats.disk.set_aside,
+            "other_bytes": stats.disk.other,
+        },
+    })
+}
+
+fn as_text(stats: &Stats) -> String {
+    let size = |bytes| ByteSize(bytes).display().iec().to_string();
+    let mut lines = vec![
+        match stats.entries {
+            0 => format!("entries       none kept; the next gets offset {}", stats.end),
+            n => format!(
+                "entries       {n}, offsets {} to {}, in {} {} of {}",
+                stats.low,
+                stats.end.0.saturating_sub(1),
+                stats.blocks,
+                plural(usize::try_from(stats.blocks).unwrap_or(usize::MAX), "block"),
+                size(stats.block_bytes)
+            ),
+        },
+        format!(
+            "checkpoint    {}; a start replays {} entries",
+            stats.checkpoint_at,
+            stats.end.since(stats.checkpoint_at)
+        ),
+        stats.witness.map_or_else(
+            || "witness       missing".to_owned(),
+            |witness| format!("witness       every entry below {witness} was durable"),
+        ),
+        format!("sessions      {}", stats.sessions),
+    ];
+    for (lane, mark) in stats.lanes.iter().enumerate() {
+        let lag = stats.end.since(mark.watermark);
+        lines.push(format!("lane {lane:<8} processed below {}; {lag} entries to go", mark.watermark));
+    }
+    lines.push(format!("dead letters  {}", stats.dead_letters));
+    for loss in &stats.losses {
+        let entries = loss
+            .entries
+            .map_or_else(String::new, |(from, to)| format!("entries {from} to {}: ", to.0.saturating_sub(1)));
+        let when = timestamp(loss.accepted_unix_us);
+        lines.push(format!("loss          accepted at {when}: {entries}{}", loss.what));
+    }
+    let disk = &stats.disk;
+    lines.push(format!(
+        "on disk       tables {}, logs {}, set aside {}, other {}",
+        size(disk.tables),
+        size(disk.logs),
+        size(disk.set_aside),
+        size(disk.other)
+    ));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn plural(n: usize, word: &str) -> String {
+    if n == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+/// With the exit code that the server would give.
+pub(super) fn open_failure(error: OpenError) -> Failure {
+    let error = server::Error::from(error);
+    Failure::Failed { code: error.exit_code(), message: error.to_string() }
+}
+
+pub(super) fn storage_failure(error: StorageError) -> Failure {
+    Failure::Failed { code: EXIT_STORAGE, message: error.to_string() }
 }

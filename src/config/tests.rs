@@ -105,7 +105,7 @@ fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
         checkpoint_bytes: 1 << 30,
         checkpoint_interval: Duration::from_millis(1500),
         retain_bytes: 0,
-        reserve_bytes: 3 << 20,
+        reserve_bytes: 65 << 20,
         retry: Retry { attempts_max: 2, first_delay: Duration::from_millis(5), longest_delay: Duration::from_secs(61) },
         drain_timeout: Duration::from_secs(3),
         log: Log { format: LogFormat::Json, level: "warn,duragram=debug".into() },
@@ -142,7 +142,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_place() {
         told,
         [
             "--commit-bytes-max: commit_bytes_max: 1 bytes cannot hold one datagram of datagram_bytes_max = 1472",
-            "--commit-bytes-max: commit_bytes_max: 1 is out of range: 65536 to 268435456 bytes",
+            "--commit-bytes-max: commit_bytes_max: 1 is out of range: 65536 to 134217728 bytes",
             "DURAGRAM_LANES: lanes: \"many\" is no whole number",
             "DURAGRAM_WINDOWS: unknown variable; did you mean DURAGRAM_WINDOW?",
             "d.toml:1: windw: unknown key; did you mean window?",

@@ -1,4 +1,4 @@
-//! Making acks. Every function here that makes one takes the receipt of the commit that it rests on.
+//! Making acks. Whatever says that something is durable takes the receipt of the commit that it rests on.
 
 use duragram_proto::Seq;
 use duragram_proto::codec::{ACK_LEN_MAX, Ack, BITMAP_LEN_MAX, Datagram, Durability, MIN_LEN, Welcome};

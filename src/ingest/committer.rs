@@ -3,8 +3,9 @@
 use duragram_proto::codec::{Datagram, Reject, RejectCode};
 use duragram_proto::{ClientId, Seq};
 
-use crate::ingest::Backlog;
 use crate::ingest::acks::{self, ReplyTo};
+use crate::ingest::log_limit::LogLimit;
+use crate::ingest::{Backlog, Counts};
 use crate::journal::{BlockBuilder, Checkpoint, Durable, EntryMeta, Journal, LaneMark, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
@@ -85,11 +86,19 @@ pub struct Committer<J, T, D> {
     receipt: Durable,
     failed: Option<StorageError>,
 
+    /// The number of the commit being built.
+    number: u64,
+    /// Datagrams absorbed for it.
+    absorbed: usize,
+    /// Those of them that are in the block.
+    journaled: u64,
     pending: Vec<PendingAck>,
     welcomes: Vec<PendingWelcome>,
     /// Sessions whose record must be durable before they are answered: opened by HELLO, or floor moved by a duplicate.
     records: Vec<u32>,
     outbox: Outbox,
+    replies: Replies,
+    client_log: LogLimit,
 
     /// 0 (nothing waits) to 1024 (the queue before the committer is full).
     pressure: u16,
@@ -108,10 +117,18 @@ pub struct Committer<J, T, D> {
 struct PendingAck {
     session: u32,
     to: ReplyTo,
-    /// The block being built, or its records, hold something of this session: the ack waits for the commit.
-    changed: bool,
+    /// When the first of the datagrams arrived, in monotonic microseconds.
+    first_us: u64,
     /// The block holds a datagram of this session.
     journaled: bool,
+}
+
+/// Replies put into the outbox, by type.
+#[derive(Default)]
+struct Replies {
+    acks: u64,
+    rejects: u64,
+    welcomes: u64,
 }
 
 struct PendingWelcome {
@@ -137,10 +154,15 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             sessions: recovered.sessions,
             backlog: recovered.backlog,
             failed: None,
+            number: 1,
+            absorbed: 0,
+            journaled: 0,
             pending: Vec::new(),
             welcomes: Vec::new(),
             records: Vec::new(),
             outbox: Outbox::default(),
+            replies: Replies::default(),
+            client_log: LogLimit::default(),
             pressure: 0,
             service_base_s,
             checkpoint_at: recovered.checkpoint_at,
@@ -168,29 +190,34 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.pressure = pressure.min(1024);
     }
 
-    /// Whether the block being built is large enough to be committed now.
+    /// Whether enough is absorbed for a commit.
     pub fn is_full(&self) -> bool {
-        self.block.size() >= self.config.commit_bytes_max || self.pending.len() >= limits::PENDING_ACKS_MAX
+        self.block.size() >= self.config.commit_bytes_max || self.absorbed >= limits::DATAGRAMS_PER_COMMIT
     }
 
-    /// Applies a batch to the sessions and adds what is new to the block. Answers nothing, unless the block becomes full
-    /// on the way: then it is committed as by `commit`, so that no block is larger than `commit_bytes_max` and a datagram.
+    /// Applies a batch to the sessions and adds what is new to the block. Acks nothing, unless the block becomes full on
+    /// the way: then it is committed as by `commit`, so that no block is larger than `commit_bytes_max`, a datagram and
+    /// the gaps that this reveals.
     ///
     /// Errors are final as those of `commit`.
     pub fn absorb(&mut self, batch: &Batch, clock: &impl Clock) -> Result<(), StorageError> {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
         }
+        if self.space_checked_us.is_none() {
+            self.check_space(clock.now());
+        }
         let mut counts = Counts::default();
         for item in batch.items() {
             if self.is_full() {
                 self.commit(clock)?;
             }
+            self.absorbed += 1;
             let to = ReplyTo { peer: item.peer, len: item.len, arrived_us: batch.arrived.mono_us };
             match &item.kind {
                 ItemKind::Data(data) => self.data(batch, data, item, to, &mut counts),
                 ItemKind::Hello { client, nonce } => self.hello(*client, *nonce, to, batch.arrived, &mut counts),
-                ItemKind::Ping(id) => self.ping(*id, to, &mut counts),
+                ItemKind::Ping(id) => self.ping(*id, to, batch.arrived, &mut counts),
                 ItemKind::Refused { client, epoch, seq, code } => {
                     counts.refuse(*code);
                     self.reject(to, *client, *epoch, *seq, *code, 0);
@@ -218,20 +245,13 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             return Err(failed.clone());
         }
         let result = self.commit_block(clock).and_then(|()| self.checkpoint_if_due(clock));
-        if let Err(error) = &result {
-            self.failed = Some(error.clone());
-        }
-        result
+        result.inspect_err(|error| self.failed = Some(error.clone()))
     }
 
-    /// Writes a checkpoint now: at shutdown, after the lanes' last marks.
+    /// Writes a checkpoint now: at shutdown, after the lanes' last marks. Errors are final as those of `commit`.
     pub fn shut_down(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
         self.commit(clock)?;
-        let result = self.checkpoint(clock.now());
-        if let Err(error) = &result {
-            self.failed = Some(error.clone());
-        }
-        result
+        self.checkpoint(clock.now()).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
     /// The state now.
@@ -244,6 +264,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             free_bytes: self.free_bytes,
             storage_short: self.storage_short,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn sessions_for_tests(&self, id: SessionId) -> Option<crate::session::Session> {
+        self.sessions.record_of(id).and_then(|record| crate::session::Session::restore(&record))
     }
 
     fn data(&mut self, batch: &Batch, data: &DataItem, item: &Item, to: ReplyTo, counts: &mut Counts) {
@@ -286,14 +311,15 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                     received_unix_us: batch.arrived.unix_us,
                 };
                 self.block.push(&meta, batch.payload(data));
-                counts.journaled += 1;
-                self.sessions.touch(index, self.service_s(batch.arrived));
-                self.await_ack(index, to, true, true);
+                self.journaled += 1;
+                self.changed(index, batch.arrived);
+                self.await_ack(index, to, true);
             }
             Judgement::Duplicate(moved) => {
                 counts.duplicate += 1;
-                let changed = self.make_durable(index, data.session, &moved, batch.arrived);
-                self.await_ack(index, to, changed, false);
+                self.make_durable(index, data.session, &moved, batch.arrived);
+                self.heard(index, batch.arrived);
+                self.await_ack(index, to, false);
             }
             Judgement::BeyondWindow(moved) => {
                 counts.refuse(RejectCode::BeyondWindow);
@@ -303,43 +329,63 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             Judgement::Stale => {
                 counts.refuse(RejectCode::StaleEpoch);
                 let floor = self.sessions.at(index).floor();
-                tracing::error!(
-                    session = %data.session, peer = %item.peer.addr, %floor, %base,
-                    "a client counts seqs as acked that this journal never accepted; it must open a new epoch",
-                );
+                if let Some(suppressed) = self.client_log.allows(batch.arrived) {
+                    tracing::error!(
+                        session = %data.session, peer = %item.peer.addr, %floor, %base, suppressed,
+                        "a client counts seqs as acked that this journal never accepted; it must open a new epoch",
+                    );
+                }
                 self.refuse(to, data, RejectCode::StaleEpoch, 0);
             }
         }
     }
 
-    /// A floor move without an entry of its own must reach the disk before the session is acked again. Returns whether
-    /// there is anything to commit.
-    fn make_durable(&mut self, index: u32, id: SessionId, moved: &FloorMove, now: Now) -> bool {
-        if !moved.is_some() {
-            return false;
+    /// A floor move without an entry of its own must reach the disk before the session is acked again.
+    fn make_durable(&mut self, index: u32, id: SessionId, moved: &FloorMove, now: Now) {
+        if moved.is_some() {
+            self.journal_losses(id, moved, now);
+            self.record(index);
+            self.changed(index, now);
         }
-        self.journal_losses(id, moved, now);
-        if moved.abandoned > 0 {
-            self.records.push(index);
-        }
-        self.sessions.touch(index, self.service_s(now));
-        true
     }
 
     /// Counts what rule 4 passed over, and journals gap entries for what was lost (PROTOCOL.md#rule-4).
     fn journal_losses(&mut self, id: SessionId, moved: &FloorMove, now: Now) {
-        if !moved.is_some() {
-            return;
-        }
         self.metrics.abandoned.inc_by(moved.abandoned);
+        let mut lost = 0;
         for &(from, to) in &moved.lost {
-            self.metrics.lost.inc_by(to.0 - from.0 + 1);
-            tracing::error!(
-                session = %id, %from, %to,
-                "acked data was lost: the client counts these seqs as acked and this journal does not hold them",
-            );
+            lost += to.0 - from.0 + 1;
             self.block.push_gap(id, from, to, now.unix_us);
         }
+        self.metrics.lost.inc_by(lost);
+        if let (Some((from, _)), Some((_, to))) = (moved.lost.first(), moved.lost.last())
+            && let Some(suppressed) = self.client_log.allows(now)
+        {
+            tracing::error!(
+                session = %id, %from, %to, lost, suppressed,
+                "acked data was lost: the client counts these seqs as acked and this journal does not hold them",
+            );
+        }
+    }
+
+    /// Adds the session's record to the commit being built.
+    fn record(&mut self, index: u32) {
+        let session = self.sessions.at(index);
+        if !session.recorded {
+            session.recorded = true;
+            self.records.push(index);
+        }
+    }
+
+    /// The commit being built holds something of this session: it is not acked before that is durable.
+    fn changed(&mut self, index: u32, now: Now) {
+        self.sessions.at(index).changed_for = self.number;
+        self.sessions.touch(index, self.service_s(now));
+    }
+
+    /// The session's client lives, though it brought nothing new.
+    fn heard(&mut self, index: u32, now: Now) {
+        self.sessions.keep_alive(index, self.service_s(now), self.config.session_ttl_s / 16);
     }
 
     fn hello(&mut self, client: ClientId, nonce: u64, to: ReplyTo, now: Now, counts: &mut Counts) {
@@ -352,44 +398,52 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 return self.reject(to, client, 0, nonce, RejectCode::Storage, limits::STORAGE_RETRY_MS);
             }
             None => {
-                let epoch = self.sessions.unused_epoch(client, now.unix_us / 1_000_000);
-                match self.sessions.open(SessionId { client, epoch }, Seq::ZERO, Some(nonce)) {
-                    Ok(index) => {
-                        self.sessions.touch(index, self.service_s(now));
-                        self.records.push(index);
-                        index
-                    }
-                    Err(TableFull) => {
-                        counts.refuse(RejectCode::Busy);
-                        return self.reject(to, client, 0, nonce, RejectCode::Busy, limits::BUSY_RETRY_MS);
-                    }
-                }
+                let opened = match self.sessions.is_full() {
+                    true => None,
+                    false => self
+                        .sessions
+                        .unused_epoch(client, now.unix_us / 1_000_000)
+                        .and_then(|epoch| self.sessions.open(SessionId { client, epoch }, Seq::ZERO, Some(nonce)).ok()),
+                };
+                let Some(index) = opened else {
+                    counts.refuse(RejectCode::Busy);
+                    return self.reject(to, client, 0, nonce, RejectCode::Busy, limits::BUSY_RETRY_MS);
+                };
+                self.record(index);
+                self.changed(index, now);
+                index
             }
         };
         let id = self.sessions.at(index).id();
         self.welcomes.push(PendingWelcome { id, nonce, to });
     }
 
-    fn ping(&mut self, id: SessionId, to: ReplyTo, counts: &mut Counts) {
+    fn ping(&mut self, id: SessionId, to: ReplyTo, now: Now, counts: &mut Counts) {
         counts.ping += 1;
         match self.sessions.find(id) {
-            Some(index) => self.await_ack(index, to, false, false),
-            None => acks::ack_of_nothing(id, to, self.credit(), &mut self.outbox),
+            Some(index) => {
+                self.heard(index, now);
+                self.await_ack(index, to, false);
+            }
+            None => {
+                acks::ack_of_nothing(id, to, self.credit(), &mut self.outbox);
+                self.replies.acks += 1;
+                self.send_if_many();
+            }
         }
     }
 
     /// Notes that a session is to be acked, to the address of its newest datagram (PROTOCOL.md#rule-6).
-    fn await_ack(&mut self, index: u32, to: ReplyTo, changed: bool, journaled: bool) {
+    fn await_ack(&mut self, index: u32, to: ReplyTo, journaled: bool) {
         let session = self.sessions.at(index);
         match self.pending.get_mut(session.pending as usize) {
             Some(pending) => {
                 pending.to = to;
-                pending.changed |= changed;
                 pending.journaled |= journaled;
             }
             None => {
                 session.pending = u32::try_from(self.pending.len()).expect("pending acks are bounded by a batch");
-                self.pending.push(PendingAck { session: index, to, changed, journaled });
+                self.pending.push(PendingAck { session: index, to, first_us: to.arrived_us, journaled });
             }
         }
     }
@@ -409,55 +463,62 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     ) {
         let reject = Reject { client, epoch, code, refused, retry_after_ms };
         self.outbox.push(to.peer, to.len, &Datagram::Reject(reject));
+        self.replies.rejects += 1;
+        self.send_if_many();
     }
 
     fn commit_block(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
-        let credit = self.credit();
-        // Rejects, and acks of sessions that this block does not touch: all that these count is durable already.
-        let rejects = self.outbox.len() as u64;
-        let now = clock.now();
-        for pending in self.pending.iter().filter(|pending| !pending.changed) {
-            let session = self.sessions.at(pending.session);
-            acks::ack(&self.receipt, session, pending.to, true, credit, now.mono_us, &mut self.outbox);
-        }
-        self.metrics.replies_sent("reject", rejects);
-        self.metrics.replies_sent("ack", self.outbox.len() as u64 - rejects);
+        let pending = std::mem::take(&mut self.pending);
+        // Sessions that this commit does not touch: all that they count is durable already.
+        self.ack_all(&pending, clock, false);
         self.send();
-
         if !self.block.is_empty() || !self.records.is_empty() {
-            self.write_block(clock)?;
-            let now = clock.now();
-            for pending in self.pending.iter().filter(|pending| pending.changed) {
-                let session = self.sessions.at(pending.session);
-                acks::ack(
-                    &self.receipt,
-                    session,
-                    pending.to,
-                    !pending.journaled,
-                    credit,
-                    now.mono_us,
-                    &mut self.outbox,
-                );
-                let delay_us = now.mono_us.saturating_sub(pending.to.arrived_us);
-                self.metrics.ack_delay_seconds.observe(seconds(delay_us));
-            }
-            self.metrics.replies_sent("ack", self.outbox.len() as u64);
+            self.write(clock)?;
+            self.ack_all(&pending, clock, true);
         }
-        for pending in self.pending.drain(..) {
-            self.sessions.at(pending.session).pending = u32::MAX;
+        for PendingAck { session, .. } in &pending {
+            self.sessions.at(*session).pending = u32::MAX;
         }
-        let acked = self.outbox.len() as u64;
-        for PendingWelcome { id, nonce, to } in self.welcomes.drain(..) {
+        self.pending = pending;
+        self.pending.clear();
+        let credit = self.credit();
+        for PendingWelcome { id, nonce, to } in std::mem::take(&mut self.welcomes) {
             acks::welcome(&self.receipt, id, nonce, to, credit, &mut self.outbox);
+            self.replies.welcomes += 1;
+            self.send_if_many();
         }
-        self.metrics.replies_sent("welcome", self.outbox.len() as u64 - acked);
         self.send();
+        self.number += 1;
+        self.absorbed = 0;
         Ok(())
     }
 
-    fn write_block(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+    /// Acks the sessions that the commit being built has `changed`, or those that it has not, on the strength of the last
+    /// receipt: so the former only once it is that commit's.
+    fn ack_all(&mut self, pending: &[PendingAck], clock: &impl Clock, changed: bool) {
+        let (now, credit) = (clock.now(), self.credit());
+        for PendingAck { session, to, first_us, journaled } in pending {
+            let session = self.sessions.at(*session);
+            if (session.changed_for == self.number) != changed {
+                continue;
+            }
+            acks::ack(&self.receipt, session, *to, !journaled, credit, now.mono_us, &mut self.outbox);
+            self.replies.acks += 1;
+            if *journaled {
+                self.metrics.ack_delay_seconds.observe(seconds(now.mono_us.saturating_sub(*first_us)));
+            }
+            self.send_if_many();
+        }
+    }
+
+    fn write(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
         let entries = self.block.len();
-        let records: Vec<_> = self.records.drain(..).map(|index| self.sessions.at(index).record()).collect();
+        let mut records = Vec::with_capacity(self.records.len());
+        for index in self.records.drain(..) {
+            let session = self.sessions.at(index);
+            session.recorded = false;
+            records.push(session.record());
+        }
         let before = clock.now();
         self.receipt = self.journal.commit(&mut self.block, &records)?;
         let after = clock.now();
@@ -468,18 +529,30 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.downstream.committed(&self.receipt);
         self.bytes_since_checkpoint += bytes;
         self.bytes_since_space_check += bytes;
+        self.metrics.count("journaled", std::mem::take(&mut self.journaled));
         self.metrics.commits.inc();
         #[allow(clippy::cast_precision_loss)] // a metric
         self.metrics.commit_entries.observe(entries as f64);
         self.metrics.commit_seconds.observe(seconds(after.mono_us - before.mono_us));
         self.metrics.journal_bytes.inc_by(bytes);
+        self.report();
         Ok(())
+    }
+
+    fn send_if_many(&mut self) {
+        if self.outbox.len() >= limits::REPLY_MESSAGES {
+            self.send();
+        }
     }
 
     fn send(&mut self) {
         if !self.outbox.is_empty() {
             self.transmit.transmit(&self.outbox);
             self.outbox.clear();
+            let Replies { acks, rejects, welcomes } = std::mem::take(&mut self.replies);
+            self.metrics.replies_sent("ack", acks);
+            self.metrics.replies_sent("reject", rejects);
+            self.metrics.replies_sent("welcome", welcomes);
         }
     }
 
@@ -505,9 +578,17 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             if let Some(below) = self.backlog.trim(watermark, self.config.retain_bytes) {
                 self.trimmed_below = below;
             }
+            // Below, when a loss was accepted: the lanes have yet to pass what is gone.
+            let trim_below = self.trimmed_below.min(watermark);
             self.checkpoint_marks.clone_from(&lanes);
-            let (at, sessions) = (self.journal.end(), self.sessions.take_touched());
-            let checkpoint = Checkpoint { at, sessions, expired, lanes, trim_below: self.trimmed_below };
+            let at = self.journal.end();
+            let mut sessions = self.sessions.take_touched(limits::CHECKPOINT_RECORD_BYTES);
+            // Records may be newer than the checkpoint that recovery starts from: applying an entry twice changes nothing.
+            while self.sessions.has_touched() {
+                self.receipt = self.journal.commit(&mut self.block, &sessions)?;
+                sessions = self.sessions.take_touched(limits::CHECKPOINT_RECORD_BYTES);
+            }
+            let checkpoint = Checkpoint { at, sessions, expired, lanes, trim_below };
             self.journal.checkpoint(&checkpoint)?;
             self.checkpoint_at = at;
             self.metrics.checkpoints.inc();
@@ -563,44 +644,6 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
 
     fn service_s(&self, now: Now) -> u64 {
         self.service_base_s + now.mono_us / 1_000_000
-    }
-}
-
-/// What became of a batch's datagrams.
-#[derive(Default)]
-struct Counts {
-    journaled: u64,
-    duplicate: u64,
-    hello: u64,
-    ping: u64,
-    refused: [u64; 10],
-}
-
-impl Counts {
-    fn refuse(&mut self, code: RejectCode) {
-        self.refused[usize::from(code.to_wire()).min(9)] += 1;
-    }
-
-    fn report(&self, metrics: &Metrics) {
-        metrics.count("journaled", self.journaled);
-        metrics.count("duplicate", self.duplicate);
-        metrics.count("hello", self.hello);
-        metrics.count("ping", self.ping);
-        const NAMES: [&str; 10] = [
-            "",
-            "version",
-            "unsupported",
-            "too_large",
-            "stale_epoch",
-            "beyond_window",
-            "busy",
-            "storage",
-            "channel",
-            "sealed_only",
-        ];
-        for (name, &count) in NAMES.iter().zip(&self.refused) {
-            metrics.count(name, count);
-        }
     }
 }
 

@@ -42,11 +42,22 @@ pub enum IngestError {
     Panicked(&'static str),
 }
 
+/// What the committer's thread leaves.
+type Ended<J, T, D> = Result<Committer<J, T, D>, IngestError>;
+
 /// Ingestion at work.
 pub struct Ingest<J, T, D> {
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<IngestStatus>>,
-    committer: JoinHandle<Result<Committer<J, T, D>, IngestError>>,
+    /// Taken by `stop`.
+    committer: Option<JoinHandle<Ended<J, T, D>>>,
+}
+
+/// A server that is dropped rather than stopped must not go on acking what nobody will process.
+impl<J, T, D> Drop for Ingest<J, T, D> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
 }
 
 /// Reads the state of a running ingestion.
@@ -67,9 +78,10 @@ impl<J, T, D> Ingest<J, T, D> {
     }
 
     /// Stops receiving, commits and acks what is in hand, and gives the committer back for the last checkpoint.
-    pub fn stop(self) -> Result<Committer<J, T, D>, IngestError> {
+    pub fn stop(mut self) -> Result<Committer<J, T, D>, IngestError> {
         self.stop.store(true, Ordering::Release);
-        self.committer.join().unwrap_or(Err(IngestError::Panicked("committer")))
+        let ended = self.committer.take().and_then(|committer| committer.join().ok());
+        ended.unwrap_or(Err(IngestError::Panicked("committer")))
     }
 }
 
@@ -89,8 +101,10 @@ where
     let stop = Arc::new(AtomicBool::new(false));
     let status = Arc::new(Mutex::new(committer.status()));
     let (alive, ended) = bounded(0);
-    let shared = Shared { clock, metrics, stop: Arc::clone(&stop), status: Arc::clone(&status) };
-    let committer = match threading {
+    // From here on an error return stops the threads that run already.
+    let mut ingest = Ingest { stop: Arc::clone(&stop), status: Arc::clone(&status), committer: None };
+    let shared = Shared { clock, metrics, stop, status };
+    ingest.committer = Some(match threading {
         Threading::Single => spawn_thread("ingest", alive, move || single(receivers, committer, &shared))?,
         Threading::Pipeline => {
             let slabs = receivers.len() * limits::SLABS_PER_RECEIVER;
@@ -114,8 +128,8 @@ where
             drop(full);
             spawn_thread("commit", alive, move || commit(committer, &waiting, &give_back, slabs, &shared))?
         }
-    };
-    Ok((Ingest { stop, status, committer }, ended))
+    });
+    Ok((ingest, ended))
 }
 
 /// What the channel that tells of the end carries: nothing.
@@ -170,20 +184,21 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
         for receiver in &mut receivers {
             // A block that is full leaves the rest to the socket's buffer.
             let mut block = alone;
-            loop {
+            for round in 1.. {
                 let received = receiver.receive(&mut batch, block, &shared.clock)?;
                 block = false;
                 drops += u64::from(received.kernel_drops);
                 committer.absorb(&batch, &shared.clock)?;
-                more = received.full;
-                if !received.full || committer.is_full() {
+                // Whatever comes, and however much of it is garbage: the turn of the acks comes too.
+                if !received.full || committer.is_full() || round == limits::RECEIVES_PER_COMMIT {
+                    more |= received.full;
                     break;
                 }
             }
         }
         shared.metrics.kernel_drops.inc_by(drops);
-        // The socket's buffer overflowed, or it holds more than a block takes.
-        committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more) * 512 });
+        // The socket's buffer overflowed, or it holds more than a commit takes.
+        committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more) * 768 });
         committer.commit(&shared.clock)?;
         shared.publish(committer.status());
     }
@@ -229,12 +244,14 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
         match waiting.recv_timeout(wait) {
             Ok(first) => {
                 let mut next = Some(first);
+                let mut left = limits::RECEIVES_PER_COMMIT;
                 while let Some(batch) = next {
                     let batch = batch?;
+                    left -= 1;
                     committer.absorb(&batch, &shared.clock)?;
                     // There is room for every slab; only nobody may take it any more, when all receivers have ended.
                     drop(give_back.try_send(batch));
-                    next = if committer.is_full() { None } else { waiting.try_recv().ok() };
+                    next = if committer.is_full() || left == 0 { None } else { waiting.try_recv().ok() };
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}

@@ -83,7 +83,7 @@ pub enum OpenError {
 }
 
 const ADVICE: &str = "Nothing was changed. Look closer with `duragram journal verify`; then restore the data directory \
-                      from a backup, or start once with `accept_loss`, which keeps all that is good and sets the \
+                      from a backup, or start once with `--accept-loss`, which keeps all that is good and sets the \
                       damaged database aside";
 
 impl OpenError {

@@ -6,6 +6,7 @@
 //! | `c` | the last checkpoint; there is one from the beginning |
 //! | `x`, number u32 (big-endian) | a loss that an operator has accepted |
 
+use duragram_proto::window::DedupWindow;
 use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -153,6 +154,9 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError
             let (client, epoch) = id.split_at(8);
             let stored: StoredSession = record::decode(key, value)?;
             let (client, epoch) = (be(client), u32::try_from(be(epoch)).ok().and_then(Epoch::new));
+            if DedupWindow::from_words(Seq(stored.floor), &stored.above).is_none() {
+                return Err(malformed("seqs beyond any window"));
+            }
             Ok(MetaRecord::Session(SessionRecord {
                 id: SessionId { client: ClientId(client), epoch: epoch.ok_or_else(|| malformed("epoch 0"))? },
                 floor: Seq(stored.floor),

@@ -144,6 +144,12 @@ pub trait ReadJournal: Send + Sync {
     /// trimmed); stops after at least one block once `bytes_max` is reached. Empty when nothing at or above `from` is
     /// committed.
     fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Arc<Block>>, StorageError>;
+
+    /// Where a reader that has come to `at` goes on: `at` itself, unless an operator has given up the entries from there on
+    /// (`accept_loss`) or all that was below; then the first offset after them.
+    fn resume(&self, at: Offset) -> Offset {
+        at
+    }
 }
 
 /// What opening a journal hands to the session code, in this order: the sessions of the last checkpoint, then every block

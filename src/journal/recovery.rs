@@ -139,4 +139,5 @@ pub(super) fn look(
 
 #[cfg(test)]
 #[path = "recovery_tests.rs"]
+#[allow(clippy::single_range_in_vec_init)] // runs of entries, of which some tests commit one
 mod tests;

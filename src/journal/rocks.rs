@@ -2,7 +2,7 @@
 //!
 //! One thread writes ([`RocksJournal`]); readers and dead letters work beside it on the same database. Whatever fails to
 //! be written poisons them all for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie.
-//! How a database is opened, and why that is most of the work, is in [`super::recovery`].
+//! How a database is opened, and why that is most of the work, is in `recovery`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -213,6 +213,13 @@ impl ReadJournal for Reader {
         let (low, end) = (self.0.low(), self.0.end());
         read_blocks(&self.0.store, &self.0.holes, low, end, from, bytes_max)
     }
+
+    fn resume(&self, at: Offset) -> Offset {
+        // Trimming never passes a lane: who is below the lowest entry kept has lost what it was to read.
+        let at = at.max(self.0.low());
+        let hole = self.0.holes.iter().find(|&&(from, to)| from <= at && at < to);
+        hole.map_or(at, |&(_, to)| to)
+    }
 }
 
 /// As [`ReadJournal::read`], among the blocks of `low..end`.
@@ -373,4 +380,5 @@ fn unix_us() -> u64 {
 
 #[cfg(test)]
 #[path = "rocks_tests.rs"]
+#[allow(clippy::single_range_in_vec_init)] // runs of entries, of which some tests commit one
 pub(super) mod tests;

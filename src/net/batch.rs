@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use duragram_proto::codec::{self, Datagram, DecodeError, RejectCode};
-use duragram_proto::{ClientId, Epoch, Seq};
+use duragram_proto::{ClientId, Seq};
 
 use crate::net::Peer;
 use crate::types::{Now, SessionId};
@@ -152,7 +152,10 @@ impl Batch {
             Ok(Datagram::Data(data)) => {
                 let code = admission.refuses(len, &data);
                 match code {
-                    Some(code) => refused(data.client, data.epoch.value(), data.seq.0, code),
+                    Some(code) => {
+                        let epoch = data.epoch.value();
+                        ItemKind::Refused { client: data.client, epoch, seq: data.seq.0, code }
+                    }
                     None => {
                         let start = range.start + codec::HEADER_LEN + 4;
                         ItemKind::Data(DataItem {
@@ -173,7 +176,9 @@ impl Batch {
                 self.dropped.wrong_direction += 1;
                 return;
             }
-            Err(DecodeError::Version { client, epoch, seq }) => refused(client, epoch, seq, RejectCode::Version),
+            Err(DecodeError::Version { client, epoch, seq }) => {
+                ItemKind::Refused { client, epoch, seq, code: RejectCode::Version }
+            }
             Err(error) => {
                 self.dropped.count(error);
                 return;
@@ -224,11 +229,6 @@ impl Dropped {
         };
         *counter += 1;
     }
-}
-
-fn refused(client: ClientId, epoch: u32, seq: u64, code: RejectCode) -> ItemKind {
-    // A well-formed DATA never has epoch 0; another version's may.
-    ItemKind::Refused { client, epoch: Epoch::new(epoch).map_or(0, Epoch::value), seq, code }
 }
 
 /// A place in a slab. Slabs are a few MiB (`limits`).

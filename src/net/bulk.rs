@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
@@ -46,9 +47,12 @@ pub struct Inbox {
     headers: MultiHeaders<()>,
 }
 
-/// Waits for several sockets at once.
-pub struct Poller<'a> {
-    fds: Vec<PollFd<'a>>,
+/// Waits for several sockets at once; what a wait costs does not grow with their number.
+#[derive(Debug)]
+pub struct Poller {
+    epoll: Epoll,
+    events: Vec<EpollEvent>,
+    ready: usize,
 }
 
 impl BulkSocket {
@@ -188,23 +192,38 @@ impl Default for Inbox {
     }
 }
 
-impl<'a> Poller<'a> {
-    /// Over these sockets.
-    pub fn new(sockets: &'a [BulkSocket]) -> Self {
-        Self { fds: sockets.iter().map(|s| PollFd::new(s.socket.as_fd(), PollFlags::POLLIN)).collect() }
+impl Poller {
+    /// Over these sockets, which must live as long as it is used.
+    pub fn new(sockets: &[BulkSocket]) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (index, socket) in (0..).zip(sockets) {
+            epoll.add(&socket.socket, EpollEvent::new(EpollFlags::EPOLLIN, index))?;
+        }
+        Ok(Self { epoll, events: vec![EpollEvent::empty(); sockets.len()], ready: 0 })
     }
 
-    /// Waits until a socket has something to read, at most for `timeout`.
+    /// Waits until a socket has something to read, at most for `timeout`, and sometimes for less.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        match ppoll(&mut self.fds, Some(TimeSpec::from_duration(timeout)), None) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
+        let ms = u16::try_from(timeout.as_millis()).unwrap_or(u16::MAX);
+        if ms == 0 && !timeout.is_zero() {
+            // epoll counts in milliseconds. Interrupted is as good as over.
+            let mut fds = [PollFd::new(self.epoll.0.as_fd(), PollFlags::POLLIN)];
+            match ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
+        self.ready = match self.epoll.wait(&mut self.events, ms) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        Ok(())
     }
 
     /// Indexes of the sockets that had something to read, or an error, when the wait ended.
     pub fn readable(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..).zip(&self.fds).filter(|(_, fd)| fd.any() != Some(false)).map(|(index, _)| index)
+        self.events[..self.ready].iter().map(|event| usize::try_from(event.data()).unwrap_or(usize::MAX))
     }
 }
 
@@ -220,4 +239,105 @@ fn concerns_one_message(errno: Errno) -> bool {
             | Errno::ENOMEM
             | Errno::EAGAIN
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(datagram_len: usize, gso: bool) -> (UdpSocket, BulkSocket) {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let bulk = BulkSocket::connect(server.local_addr().unwrap(), datagram_len, gso).unwrap();
+        (server, bulk)
+    }
+
+    fn write(burst: &mut Burst, datagram: &[u8]) {
+        burst.space()[..datagram.len()].copy_from_slice(datagram);
+        burst.push(datagram.len());
+    }
+
+    #[test]
+    fn messages_of_several_datagrams_arrive_as_datagrams() {
+        let (server, bulk) = pair(40, true);
+        let mut burst = Burst::default();
+        let mut sent = Vec::new();
+        for n in 0..100u8 {
+            write(&mut burst, &[n; 40]);
+            sent.push(vec![n; 40]);
+            if n % 10 == 9 {
+                burst.end_message();
+            }
+        }
+        // A shorter one is a message of its own.
+        write(&mut burst, &[200; 32]);
+        sent.push(vec![200; 32]);
+        burst.end_message();
+        burst.end_message();
+        assert_eq!(bulk.send(&mut burst).unwrap(), 0);
+        assert!(burst.is_empty() && !burst.is_full());
+        let mut buffer = [0; 100];
+        for expected in sent {
+            let len = server.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..len], expected);
+        }
+    }
+
+    #[test]
+    fn a_burst_is_full_by_messages_and_by_bytes() {
+        let mut burst = Burst::default();
+        for _ in 0..MESSAGES {
+            assert!(!burst.is_full());
+            write(&mut burst, b"x");
+            burst.end_message();
+        }
+        assert!(burst.is_full());
+        let mut burst = Burst::default();
+        write(&mut burst, &[0; MESSAGE_BYTES_MAX]);
+        burst.end_message();
+        assert!(!burst.is_full());
+        write(&mut burst, &[0; MESSAGE_BYTES_MAX]);
+        burst.end_message();
+        assert!(burst.is_full());
+    }
+
+    #[test]
+    fn answers_are_read_from_the_sockets_that_have_some() {
+        let (server, first) = pair(40, false);
+        let second = BulkSocket::connect(server.local_addr().unwrap(), 40, false).unwrap();
+        let to = second.socket.local_addr().unwrap();
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()));
+        for n in 0..100u8 {
+            server.send_to(&[n; 60], to).unwrap();
+        }
+        server.send_to(&[7; 300], to).unwrap();
+        let sockets = [first, second];
+        let mut poller = Poller::new(&sockets).unwrap();
+        poller.wait(Duration::from_secs(5)).unwrap();
+        assert_eq!(poller.readable().collect::<Vec<_>>(), [1]);
+        let mut inbox = Inbox::default();
+        let mut seen = Vec::new();
+        while sockets[1].receive(&mut inbox, |datagram| seen.push((datagram[0], datagram.len()))).unwrap() {}
+        let mut expected: Vec<_> = (0..100).map(|n| (n, 60)).collect();
+        expected.push((7, ANSWER_BYTES));
+        assert_eq!(seen, expected);
+        assert!(!sockets[0].receive(&mut inbox, |_| panic!("nothing was sent to this one")).unwrap());
+        poller.wait(Duration::ZERO).unwrap();
+        assert_eq!(poller.readable().count(), 0);
+    }
+
+    #[test]
+    fn a_peer_that_is_not_there_costs_messages_but_is_no_error() {
+        let (server, bulk) = pair(40, false);
+        drop(server);
+        let mut burst = Burst::default();
+        let mut lost = 0;
+        for _ in 0..50 {
+            write(&mut burst, b"is anyone there?");
+            burst.end_message();
+            lost += bulk.send(&mut burst).unwrap();
+            bulk.receive(&mut Inbox::default(), |_| panic!("nobody answers")).unwrap();
+        }
+        assert!(lost < 50, "ICMP is told once for each message that was sent: {lost}");
+    }
 }

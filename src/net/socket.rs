@@ -31,7 +31,8 @@ pub fn bind(addr: SocketAddr, count: usize, receive_buffer_bytes: usize) -> io::
     for _ in 0..count {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         if addr.is_ipv6() {
-            socket.set_only_v6(false)?;
+            // So that `0.0.0.0` and `[::]` can be listened on at once, and a client's address has one form.
+            socket.set_only_v6(true)?;
         }
         if count > 1 {
             socket.set_reuse_port(true)?;

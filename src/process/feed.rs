@@ -107,7 +107,9 @@ impl Feed {
         limits: Limits,
         records: &mut Vec<Record<'q>>,
     ) -> Taken {
-        let mut taken = Taken { end: from, bytes: 0 };
+        // With nothing in the queue, all from there up to what comes next is a hole that was given up.
+        let start = if self.queue.is_empty() { from.max(self.next) } else { from };
+        let mut taken = Taken { end: start, bytes: 0 };
         for block in &self.queue {
             for entry in block.entries_from(taken.end) {
                 let full = records.len() >= limits.records || taken.bytes >= limits.bytes;
@@ -158,7 +160,11 @@ impl Feed {
 
     fn read(&mut self, missing_until: Offset) -> Result<(), StorageError> {
         let from = self.next;
-        for block in self.journal.read(from, limits::LANE_READ_BYTES)? {
+        self.next = self.journal.resume(self.next);
+        for block in self.journal.read(self.next, limits::LANE_READ_BYTES)? {
+            if block.first() > self.next {
+                self.next = self.journal.resume(self.next);
+            }
             if block.first() > self.next {
                 break;
             }

@@ -106,11 +106,9 @@ impl Presenter {
         }
         self.blame(now, shown, panic, open);
         let mut charged_most = 0;
-        let mut settled = 0;
         let mut kept = Vec::with_capacity(open.records.len());
-        for mut left in open.records.drain(..) {
+        for (settled, mut left) in open.records.drain(..).enumerate() {
             let answer = if settled < shown { self.outcomes.answer(settled).clone() } else { Answer::Unanswered };
-            settled += 1;
             let attempts = left.attempts;
             if !self.settle(now, &records[left.nth], &mut left, answer)? {
                 charged_most = charged_most.max(if left.attempts > attempts { left.attempts } else { 0 });

@@ -1,6 +1,6 @@
 //! The server as a whole: the one place that wires concrete types together and starts threads.
 //!
-//! [`run`] is `duragram serve`. To embed the server with a [`Handler`](crate::process::Handler) of your own, use
+//! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
 //! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
 mod state;

@@ -18,6 +18,10 @@ pub struct Session {
     hello_nonce: Option<u64>,
     /// Where the committer keeps the pending ack for this session; `u32::MAX` for none.
     pub(crate) pending: u32,
+    /// The number of the commit that the session last changed for: until that is durable it may not be acked.
+    pub(crate) changed_for: u64,
+    /// The session's record is part of the commit being built.
+    pub(crate) recorded: bool,
     /// Changed since the last checkpoint.
     pub(super) touched: bool,
 }
@@ -54,7 +58,16 @@ impl FloorMove {
 impl Session {
     /// A session in which everything up to `floor` is accounted for.
     pub fn new(id: SessionId, floor: Seq, hello_nonce: Option<u64>) -> Self {
-        Self { id, window: DedupWindow::new(floor), last_active_s: 0, hello_nonce, pending: u32::MAX, touched: false }
+        Self {
+            id,
+            window: DedupWindow::new(floor),
+            last_active_s: 0,
+            hello_nonce,
+            pending: u32::MAX,
+            changed_for: 0,
+            recorded: false,
+            touched: false,
+        }
     }
 
     /// The session as a checkpoint kept it; `None` for a record that no session can have made.

@@ -55,6 +55,17 @@ impl SessionTable {
         self.by_id.is_empty()
     }
 
+    /// The session's record.
+    #[cfg(test)]
+    pub fn record_of(&self, id: SessionId) -> Option<SessionRecord> {
+        self.sessions.iter().flatten().find(|session| session.id == id).map(Session::record)
+    }
+
+    /// Whether there is no room for another session.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.sessions_max
+    }
+
     /// The index of a session, good until the next `expire`.
     pub fn find(&mut self, id: SessionId) -> Option<u32> {
         if let Some(Some(session)) = self.sessions.get(self.last as usize)
@@ -86,7 +97,7 @@ impl SessionTable {
 
     /// Opens a session (PROTOCOL.md#rule-1): everything up to `floor` is accounted for.
     pub fn open(&mut self, id: SessionId, floor: Seq, hello_nonce: Option<u64>) -> Result<u32, TableFull> {
-        if self.len() >= self.sessions_max {
+        if self.is_full() {
             return Err(TableFull);
         }
         Ok(self.insert(Session::new(id, floor, hello_nonce)))
@@ -100,18 +111,21 @@ impl SessionTable {
     }
 
     /// An epoch that the client has not used: above its highest, and not below `unix_s`, the time of day in seconds
-    /// (PROTOCOL.md#welcome). Past the last epoch, any that no session of the client has.
-    pub fn unused_epoch(&mut self, client: ClientId, unix_s: u64) -> Epoch {
+    /// (PROTOCOL.md#welcome). Past the last epoch, one that no session of the client has; `None` when none is found soon.
+    pub fn unused_epoch(&mut self, client: ClientId, unix_s: u64) -> Option<Epoch> {
         let clock = u32::try_from(unix_s).ok().and_then(Epoch::new).unwrap_or(FIRST_EPOCH);
         let above = match self.newest_of(client) {
             Some(index) => self.at(index).id.epoch.next(),
             None => Some(FIRST_EPOCH),
         };
         let mut epoch = above.map_or(clock, |above| above.max(clock));
-        while self.find(SessionId { client, epoch }).is_some() {
+        for _ in 0..EPOCHS_TRIED {
+            if self.find(SessionId { client, epoch }).is_none() {
+                return Some(epoch);
+            }
             epoch = epoch.next().unwrap_or(FIRST_EPOCH);
         }
-        epoch
+        None
     }
 
     /// Puts back a session from a checkpoint. Recovery does not refuse what was accepted before a lower maximum was set.
@@ -142,7 +156,7 @@ impl SessionTable {
                 let index = known.unwrap_or_else(|| self.insert(Session::new(id, Seq(base.0.saturating_sub(1)), None)));
                 // The window may have been wider when the entry was accepted.
                 let judgement = self.at(index).receive(entry.meta.seq, base, entry.meta.skip, u16::MAX);
-                if judgement == Judgement::Stale {
+                if matches!(judgement, Judgement::Stale | Judgement::BeyondWindow(_)) {
                     tracing::error!(session = %id, seq = %entry.meta.seq, "a journaled entry does not fit its session");
                 }
                 index
@@ -151,20 +165,34 @@ impl SessionTable {
         self.touch(index, service_s);
     }
 
-    /// The sessions that changed since this was last called, for a checkpoint.
-    pub fn take_touched(&mut self) -> Vec<SessionRecord> {
-        let mut records = Vec::with_capacity(self.touched.len());
-        for index in std::mem::take(&mut self.touched) {
+    /// Notes that a session was heard, though nothing of it changed: it does not expire. Notes it in steps of `step_s`
+    /// seconds, so that not every duplicate makes work for the next checkpoint.
+    pub fn keep_alive(&mut self, index: u32, service_s: u64, step_s: u64) {
+        if self.at(index).last_active_s + step_s < service_s {
+            self.touch(index, service_s);
+        }
+    }
+
+    /// Sessions that changed since they were last taken, for a checkpoint: until all are taken, or their records come to
+    /// `bytes_max` bytes of memory.
+    pub fn take_touched(&mut self, bytes_max: usize) -> Vec<SessionRecord> {
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        while bytes < bytes_max
+            && let Some(index) = self.touched.pop()
+        {
             if let Some(session) = &mut self.sessions[index as usize] {
                 session.touched = false;
                 session.shrink();
-                records.push(session.record());
+                let record = session.record();
+                bytes += size_of::<SessionRecord>() + record.above.len() * size_of::<u64>();
+                records.push(record);
             }
         }
         records
     }
 
-    /// Whether a session changed since the last `take_touched`.
+    /// Whether there are sessions for `take_touched` to take.
     pub fn has_touched(&self) -> bool {
         !self.touched.is_empty()
     }
@@ -232,6 +260,8 @@ impl SessionTable {
     }
 }
 
+/// Only a client that used the last epoch there is makes the server try more than one.
+const EPOCHS_TRIED: usize = 64;
 const FIRST_EPOCH: Epoch = Epoch::new(1).expect("1 is not 0");
 
 /// An index into the table; `limits` keeps it far below 2³².

@@ -137,13 +137,53 @@ fn sessions_expire_when_idle_and_their_place_is_used_again() {
         table.touch(index, active_s);
     }
     assert_eq!(table.expire(100, 10), [], "what the next checkpoint must write is not forgotten before");
-    table.take_touched();
+    table.take_touched(usize::MAX);
     assert_eq!(table.expire(15, 10), [id(1, 1)]);
     assert_eq!(table.find(id(1, 1)), None);
     assert!(table.find(id(2, 1)).is_some());
     let again = table.open(id(3, 1), Seq(9), None).unwrap();
     assert_eq!(table.at(again).floor(), Seq(9));
     assert_eq!(table.len(), 2);
+}
+
+#[test]
+fn a_session_that_is_heard_does_not_expire_though_it_does_not_change() {
+    let mut table = SessionTable::new(2);
+    let index = table.open(id(1, 1), Seq(0), None).unwrap();
+    table.touch(index, 10);
+    table.take_touched(usize::MAX);
+    table.keep_alive(index, 15, 5);
+    assert!(!table.has_touched(), "in steps");
+    table.keep_alive(index, 16, 5);
+    assert!(table.has_touched());
+    table.take_touched(usize::MAX);
+    assert_eq!(table.expire(16, 10), []);
+}
+
+#[test]
+fn touched_sessions_are_taken_in_pieces_of_bounded_size() {
+    let mut table = SessionTable::new(1000);
+    for client in 0..1000 {
+        let index = table.open(id(client, 1), Seq(client), None).unwrap();
+        table.touch(index, 1);
+    }
+    let mut taken = std::collections::BTreeSet::new();
+    while table.has_touched() {
+        let piece = table.take_touched(10_000);
+        assert!(piece.len() < 200);
+        taken.extend(piece.into_iter().map(|record| record.id));
+    }
+    assert_eq!(taken.len(), 1000);
+}
+
+#[test]
+fn the_search_for_an_unused_epoch_is_short() {
+    let mut table = SessionTable::new(1000);
+    table.open(id(1, u32::MAX), Seq(0), None).unwrap();
+    for epoch in 500..700 {
+        table.open(id(1, epoch), Seq(0), None).unwrap();
+    }
+    assert_eq!(table.unused_epoch(ClientId(1), 500), None);
 }
 
 #[test]
@@ -160,14 +200,18 @@ fn expiry_gets_round_the_whole_table_in_small_steps() {
 #[test]
 fn an_unused_epoch_is_above_the_clients_highest_and_the_time_of_day() {
     let mut table = SessionTable::new(10);
-    assert_eq!(table.unused_epoch(ClientId(1), 1000).value(), 1000);
+    assert_eq!(table.unused_epoch(ClientId(1), 1000).unwrap().value(), 1000);
     table.open(id(1, 5000), Seq(0), None).unwrap();
     table.open(id(1, 7), Seq(0), None).unwrap();
-    assert_eq!(table.unused_epoch(ClientId(1), 1000).value(), 5001);
-    assert_eq!(table.unused_epoch(ClientId(2), 0).value(), 1, "a clock before 1970 gives a valid epoch");
+    assert_eq!(table.unused_epoch(ClientId(1), 1000).unwrap().value(), 5001);
+    assert_eq!(table.unused_epoch(ClientId(2), 0).unwrap().value(), 1, "a clock before 1970 gives a valid epoch");
     table.open(id(1, u32::MAX), Seq(0), None).unwrap();
     table.open(id(1, 1000), Seq(0), None).unwrap();
-    assert_eq!(table.unused_epoch(ClientId(1), 1000).value(), 1001, "past the last epoch any unused one will do");
+    assert_eq!(
+        table.unused_epoch(ClientId(1), 1000).unwrap().value(),
+        1001,
+        "past the last epoch any unused one will do"
+    );
 }
 
 impl Judgement {

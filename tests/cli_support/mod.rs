@@ -59,17 +59,8 @@ impl FakeServer {
     }
 
     fn commit_entry(&self, payload: &[u8], batch: bool) {
-        let meta = EntryMeta {
-            session: SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).unwrap() },
-            seq: Seq(1),
-            span: 0,
-            skip: false,
-            batch,
-            channel: 0,
-            received_unix_us: 1_700_000_000_000_000,
-        };
         let mut block = BlockBuilder::default();
-        block.push(&meta, payload);
+        block.push(&entry(batch), payload);
         self.journal.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut block, &[]).unwrap();
     }
 
@@ -82,19 +73,7 @@ impl FakeServer {
     }
 
     pub(crate) fn put_dead(&self, offset: u64, index: u16, payload: &[u8], error: &str) {
-        let letter = DeadLetter {
-            id: DeadLetterId { offset: Offset(offset), index },
-            session: SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).unwrap() },
-            seq: Seq(9),
-            channel: 5,
-            received_unix_us: 1_767_323_045_678_901,
-            payload: payload.to_vec(),
-            gap_from: None,
-            error: error.to_owned(),
-            attempts: 10,
-            since_unix_us: 1_767_323_046_000_000,
-        };
-        self.dead.put(&letter).unwrap();
+        self.dead.put(&letter(offset, index, payload, error)).unwrap();
     }
 
     pub(crate) fn dead_count(&self) -> u64 {
@@ -141,6 +120,37 @@ impl AdminState for FakeServer {
         }
         self.dead.delete(letter.id).unwrap();
         Retried::Done
+    }
+}
+
+fn session() -> SessionId {
+    SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).unwrap() }
+}
+
+pub(crate) fn entry(batch: bool) -> EntryMeta {
+    EntryMeta {
+        session: session(),
+        seq: Seq(1),
+        span: 0,
+        skip: false,
+        batch,
+        channel: 0,
+        received_unix_us: 1_700_000_000_000_000,
+    }
+}
+
+pub(crate) fn letter(offset: u64, index: u16, payload: &[u8], error: &str) -> DeadLetter {
+    DeadLetter {
+        id: DeadLetterId { offset: Offset(offset), index },
+        session: session(),
+        seq: Seq(9),
+        channel: 5,
+        received_unix_us: 1_767_323_045_678_901,
+        payload: payload.to_vec(),
+        gap_from: None,
+        error: error.to_owned(),
+        attempts: 10,
+        since_unix_us: 1_767_323_046_000_000,
     }
 }
 

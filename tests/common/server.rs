@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
@@ -19,7 +20,7 @@ pub(crate) struct Home {
 
 /// One run of the server. Killed with SIGKILL when dropped.
 pub(crate) struct Server {
-    child: Child,
+    child: Arc<Mutex<Child>>,
     pub(crate) udp: SocketAddr,
     pub(crate) admin: SocketAddr,
     stderr: PathBuf,
@@ -74,12 +75,19 @@ impl Home {
 
     /// Starts the server and waits until it is ready.
     pub(crate) fn serve(&self) -> Server {
-        Server::start(self, &self.data())
+        self.serve_with(&[])
+    }
+
+    /// As `serve`, with more flags.
+    pub(crate) fn serve_with(&self, flags: &[&str]) -> Server {
+        let mut command = self.command(&self.data());
+        command.args(flags);
+        Server::start(self, command)
     }
 
     /// As `serve`, with the journal elsewhere.
     pub(crate) fn serve_data(&self, data: &Path) -> Server {
-        Server::start(self, data)
+        Server::start(self, self.command(data))
     }
 
     /// `duragram serve` with this home's arguments, not started.
@@ -108,11 +116,10 @@ pub(crate) fn duragram() -> Command {
 }
 
 impl Server {
-    fn start(home: &Home, data: &Path) -> Self {
+    fn start(home: &Home, mut command: Command) -> Self {
         let stderr = home.path().join("stderr.log");
         let log = File::options().create(true).append(true).open(&stderr).expect("a log file");
-        let mut child =
-            home.command(data).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the binary");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the binary");
         let stdout = lines_of(child.stdout.take().expect("stdout is piped"));
         let ready = match stdout.recv_timeout(PATIENCE) {
             Ok(line) => line,
@@ -124,7 +131,7 @@ impl Server {
             }
         };
         let (udp, admin) = parse_ready(&ready).unwrap_or_else(|| panic!("not the ready line: {ready}"));
-        Self { child, udp, admin, stderr, stdout }
+        Self { child: Arc::new(Mutex::new(child)), udp, admin, stderr, stdout }
     }
 
     /// The next line on stdout after the ready line; `None` at its end.
@@ -137,13 +144,18 @@ impl Server {
     }
 
     /// SIGKILL: no time for a last word.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().expect("our own child");
-        self.child.wait().expect("our own child");
+    pub(crate) fn kill(self) {
+        drop(self);
+    }
+
+    /// SIGKILL from elsewhere, within microseconds.
+    pub(crate) fn killer(&self) -> impl Fn() + Send + Sync + 'static {
+        let child = Arc::clone(&self.child);
+        move || child.lock().expect("nobody panicked with it").kill().expect("our own child")
     }
 
     /// SIGTERM, and waits for the end.
-    pub(crate) fn terminate(mut self) -> ExitStatus {
+    pub(crate) fn terminate(self) -> ExitStatus {
         self.signal("TERM");
         self.wait()
     }
@@ -151,18 +163,23 @@ impl Server {
     /// Sends a signal, such as "HUP".
     pub(crate) fn signal(&self, name: &str) {
         // The child is not waited for yet, so the pid is still its own.
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        let pid = self.child().id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
         assert!(status.expect("the kill command").success());
     }
 
     /// Waits until the server has ended by itself.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        wait_for("the server's end", || self.child.try_wait().expect("our own child"))
+    pub(crate) fn wait(&self) -> ExitStatus {
+        wait_for("the server's end", || self.child().try_wait().expect("our own child"))
     }
 
     /// Whether it still runs.
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("our own child").is_none()
+    pub(crate) fn is_running(&self) -> bool {
+        self.child().try_wait().expect("our own child").is_none()
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().expect("nobody panicked with it")
     }
 
     /// All that was logged in this home.
@@ -190,8 +207,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        child.kill().ok();
+        child.wait().ok();
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", self.log());
         }

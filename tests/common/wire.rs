@@ -1,14 +1,20 @@
 //! A client that has no rules: it sends any bytes and shows what comes back.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use duragram_proto::codec::{self, Data, Datagram, Durability, Hello, Ping, Reject, RejectCode, Welcome};
 use duragram_proto::{ClientId, Epoch, Seq};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 
 use super::PATIENCE;
 use super::server::Server;
+
+/// Datagrams that a test sends before it hears of them: more at once may not fit in the kernel's receive buffer on a
+/// machine as it comes.
+pub(crate) const BURST: usize = 64;
 
 /// One client in one epoch, with a socket of its own.
 pub(crate) struct Wire {
@@ -85,6 +91,15 @@ impl Wire {
         assert_eq!(self.socket.send_to(bytes, self.server).expect("loopback takes it"), bytes.len());
     }
 
+    /// Sends a run of datagrams of `each` bytes (the last may be shorter) in one system call, by UDP GSO.
+    pub(crate) fn send_joined(&self, bytes: &[u8], each: u16) {
+        let iov = [IoSlice::new(bytes)];
+        let control = [ControlMessage::UdpGsoSegments(&each)];
+        let to = SockaddrStorage::from(self.server);
+        let sent = sendmsg(self.socket.as_raw_fd(), &iov, &control, MsgFlags::empty(), Some(&to));
+        assert_eq!(sent, Ok(bytes.len()));
+    }
+
     pub(crate) fn send(&self, data: &Data<'_>) {
         self.send_bytes(&bytes_of(&Datagram::Data(*data)));
     }
@@ -143,18 +158,39 @@ impl Wire {
         self.receive(PATIENCE).unwrap_or_else(|| panic!("waited {PATIENCE:?} for a reply"))
     }
 
+    /// The replies to all that this socket has sent so far, those that need a commit too: asks for an epoch after it
+    /// (for a client of its own), which is answered last of all.
+    pub(crate) fn settle(&self) -> Vec<Reply> {
+        let client = ClientId(0xba44_1e40_0000_0000);
+        self.send_bytes(&bytes_of(&Datagram::Hello(Hello { client, nonce: 1 })));
+        let mut replies = Vec::new();
+        loop {
+            let reply = self.reply();
+            if reply.client() == client {
+                assert!(matches!(reply.is, Is::Welcome(_)), "{reply:?}");
+                return replies;
+            }
+            replies.push(reply);
+        }
+    }
+
     /// Replies until none has come for a short time; for counting what came, never for what must come.
     pub(crate) fn drain(&self) -> Vec<Reply> {
         std::iter::from_fn(|| self.receive(Duration::from_millis(50))).map(|bytes| Reply::parse(&bytes)).collect()
     }
 
-    /// Nothing was answered to what this socket has sent, and nothing of it is under way: the server answers a PING sent
-    /// after it (both take the same way through the server), with no other reply before, nor shortly after.
-    pub(crate) fn assert_silence(&self) {
+    /// Nothing was answered so far to what this socket has sent: the server answers a PING sent after it (both take the
+    /// same way through the server) with no other reply before.
+    pub(crate) fn assert_silence_so_far(&self) {
         let client = ClientId(self.client.0 ^ 0xbabb_1e00_0000_0000);
         self.send_bytes(&bytes_of(&Datagram::Ping(Ping { client, epoch: self.epoch })));
         let reply = self.reply();
         assert!(matches!(&reply.is, Is::Ack(ack) if ack.client == client), "not silent: {reply:?}");
+    }
+
+    /// As `assert_silence_so_far`, and nothing comes shortly after either.
+    pub(crate) fn assert_silence(&self) {
+        self.assert_silence_so_far();
         assert_eq!(self.drain(), [], "not silent");
     }
 

@@ -251,7 +251,8 @@ impl Flow {
         }
         let seq = reject.refused;
         let concerns_data = (self.base..self.next).contains(&seq) && self.slot(seq).state != State::Acked;
-        if !concerns_data && !(seq == 0 && self.pinged) {
+        let concerns_ping = seq == 0 && self.pinged;
+        if !concerns_data && !concerns_ping {
             return Ok(false);
         }
         self.silent = false;
@@ -296,6 +297,8 @@ impl Flow {
             return false;
         }
         self.tries = self.tries.saturating_add(1);
+        // Its ack may be what was lost; the next one to cover it would measure the timeout.
+        self.timed = None;
         if self.tries == 1 {
             // It may be the tail that was lost, or an ack. The ack of the lowest one tells about all others.
             if self.base < self.next && self.slot(self.base).state == State::InFlight {
@@ -490,7 +493,7 @@ fn words(bitmap: &[u8]) -> impl DoubleEndedIterator<Item = u64> + ExactSizeItera
 
 /// The highest set bit of a bitmap, counted from 1; 0 when none is set.
 fn highest_bit(bitmap: &[u8]) -> u64 {
-    let last = words(bitmap).enumerate().filter(|(_, word)| *word != 0).next_back();
+    let last = words(bitmap).enumerate().rfind(|(_, word)| *word != 0);
     last.map_or(0, |(at, word)| at as u64 * 64 + u64::from(64 - word.leading_zeros()))
 }
 

@@ -1,1 +1,422 @@
+//! Flows driven by hand, and over a simulated bad path against a server with the rules of a session.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use duragram_proto::Seq;
+use duragram_proto::codec::{BITMAP_LEN_MAX, Durability};
+use duragram_proto::window::{DedupWindow, Verdict};
+use proptest::prelude::*;
+
+use super::*;
+
+const CLIENT: ClientId = ClientId(7);
+const SECOND: u64 = 1_000 * MS;
+
+struct Rig {
+    flow: Flow,
+    tally: Tally,
+    now_ns: u64,
+}
+
+impl Rig {
+    /// With so many messages to send.
+    fn new(window: u16, messages: u64) -> Self {
+        let mut flow = Flow::new(CLIENT, Epoch::new(5).unwrap(), window, 1);
+        flow.released = messages;
+        Self { flow, tally: Tally::new(), now_ns: SECOND }
+    }
+
+    /// What it sends now: seq, span and attempt of each; a PING as seq 0.
+    fn send(&mut self) -> Vec<(u64, u16, u8)> {
+        let now_ns = self.now_ns;
+        std::iter::from_fn(|| self.flow.next(now_ns, |_| now_ns, &mut self.tally))
+            .map(|outgoing| match outgoing {
+                Outgoing::Data { seq, span, attempt } => (seq, span, attempt),
+                Outgoing::Ping => (0, 0, 0),
+            })
+            .collect()
+    }
+
+    fn seqs(&mut self) -> Vec<u64> {
+        self.send().into_iter().map(|(seq, ..)| seq).collect()
+    }
+
+    fn ack(&mut self, floor: u64, above: &[u64], credit: u16) -> bool {
+        let mut bitmap = [0; BITMAP_LEN_MAX];
+        for seq in above {
+            let bit = usize::try_from(seq - floor - 1).unwrap();
+            bitmap[bit / 8] |= 1 << (bit % 8);
+        }
+        let bitmap = if above.is_empty() { &[][..] } else { &bitmap };
+        let epoch = self.flow.epoch;
+        let (floor, durability) = (Seq(floor), Durability::Synced);
+        let ack = Ack { client: CLIENT, epoch, floor, credit, durability, duplicate: false, delay_us: 0, bitmap };
+        self.flow.handle_ack(self.now_ns, &ack, &mut self.tally)
+    }
+
+    fn reject(&mut self, refused: u64, code: RejectCode, retry_after_ms: u32) -> Result<bool, Refused> {
+        let epoch = self.flow.epoch.value();
+        self.flow.handle_reject(self.now_ns, &Reject { client: CLIENT, epoch, code, refused, retry_after_ms })
+    }
+
+    /// Looks at the clock each millisecond until something is sent; returns that and how long it took, in milliseconds.
+    fn wait(&mut self) -> (Vec<u64>, u64) {
+        for ms in 1..100_000 {
+            self.now_ns += MS;
+            self.flow.handle_time(self.now_ns);
+            let seqs = self.seqs();
+            if !seqs.is_empty() {
+                return (seqs, ms);
+            }
+        }
+        panic!("nothing was sent in 100 s");
+    }
+}
+
+#[test]
+fn the_window_is_what_was_asked_for_and_moves_with_the_acks() {
+    let mut rig = Rig::new(3, 6);
+    assert_eq!(rig.send(), [(1, 0, 0), (2, 1, 0), (3, 2, 0)]);
+    assert!(rig.ack(2, &[], 100));
+    assert_eq!(rig.send(), [(4, 1, 0), (5, 2, 0)]);
+    assert!(rig.ack(5, &[], 100));
+    assert_eq!(rig.send(), [(6, 0, 0)]);
+    assert!(rig.ack(6, &[], 100));
+    assert_eq!(rig.send(), []);
+    assert_eq!((rig.tally.started, rig.tally.acked, rig.tally.resent), (6, 6, 0));
+}
+
+#[test]
+fn latency_counts_from_when_a_datagram_was_due() {
+    let mut rig = Rig::new(100, 100);
+    let (now_ns, mut asked) = (rig.now_ns, Vec::new());
+    let mut due_ns = |n| {
+        asked.push(n);
+        now_ns - n * MS
+    };
+    while rig.flow.next(now_ns, &mut due_ns, &mut rig.tally).is_some() {}
+    assert_eq!(asked, (0..100).collect::<Vec<_>>());
+    rig.now_ns += 50 * MS;
+    rig.ack(100, &[], 100);
+    let about = |us: f64, ms: f64| assert!((us / 1_000.0 - ms).abs() < 0.1, "{us} us, expected {ms} ms");
+    about(rig.tally.quantile_us(0.5).unwrap(), 99.0);
+    about(rig.tally.quantile_us(0.01).unwrap(), 50.0);
+    about(rig.tally.max_us().unwrap(), 149.0);
+}
+
+#[test]
+fn a_hole_is_filled_when_three_later_ones_have_arrived_and_not_again() {
+    let mut rig = Rig::new(100, 20);
+    assert_eq!(rig.seqs().len(), 20);
+    rig.ack(1, &[3, 4], 100);
+    assert_eq!(rig.send(), [], "two later ones: they may have overtaken it");
+    rig.ack(1, &[3, 4, 5, 8], 100);
+    assert_eq!(rig.send(), [(2, 0, 1)], "6 and 7 may only be late");
+    rig.ack(1, &[3, 4, 5, 8, 9, 10], 100);
+    assert_eq!(rig.send(), [(6, 4, 1), (7, 5, 1)]);
+    rig.ack(20, &[], 100);
+    assert_eq!(rig.send(), []);
+    assert_eq!((rig.tally.acked, rig.tally.resent), (20, 3));
+}
+
+#[test]
+fn silence_is_met_with_one_datagram_after_ever_longer_waits_and_an_answer_ends_it() {
+    let mut rig = Rig::new(10, 10);
+    assert_eq!(rig.seqs().len(), 10);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let (seqs, ms) = rig.wait();
+        assert_eq!(seqs, [1]);
+        waits.push(ms);
+    }
+    for (at, (ms, expected)) in waits.iter().zip([1_000, 2_000, 4_000, 5_000, 5_000, 5_000, 5_000, 5_000]).enumerate() {
+        assert!((expected..=expected * 5 / 4 + 1).contains(ms), "wait {at}: {waits:?}");
+    }
+    rig.ack(1, &[], 100);
+    assert_eq!(rig.seqs(), (2..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_timeout_follows_the_round_trip_time() {
+    let mut rig = Rig::new(1, 100);
+    for seq in 1..=50 {
+        assert_eq!(rig.seqs(), [seq]);
+        rig.now_ns += 400 * MS;
+        rig.ack(seq, &[], 100);
+    }
+    assert_eq!(rig.seqs(), [51]);
+    let (seqs, ms) = rig.wait();
+    assert_eq!(seqs, [51]);
+    assert!((400..=501).contains(&ms), "{ms} ms");
+}
+
+#[test]
+fn without_credit_it_asks_by_ping_and_goes_on_when_there_is_some() {
+    let mut rig = Rig::new(10, 10);
+    assert_eq!(rig.seqs().len(), 10);
+    rig.ack(4, &[], 0);
+    for seq in 5..=10 {
+        assert_eq!(rig.reject(seq, RejectCode::BeyondWindow, 0), Ok(true));
+    }
+    assert_eq!(rig.send(), []);
+    for _ in 0..3 {
+        assert_eq!(rig.wait().0, [0], "a PING");
+        rig.ack(4, &[], 0);
+        assert_eq!(rig.send(), []);
+    }
+    assert_eq!(rig.wait().0, [0]);
+    rig.ack(4, &[], 2);
+    assert_eq!(rig.seqs(), [5, 6]);
+    rig.ack(6, &[], 100);
+    assert_eq!(rig.seqs(), [7, 8, 9, 10]);
+    rig.ack(10, &[], 100);
+    assert_eq!((rig.tally.acked, rig.tally.started), (10, 10));
+}
+
+#[test]
+fn credit_bounds_new_datagrams_too() {
+    let mut rig = Rig::new(10, 100);
+    assert_eq!(rig.seqs().len(), 10);
+    rig.ack(10, &[], 3);
+    assert_eq!(rig.seqs(), [11, 12, 13]);
+    rig.ack(13, &[], 0);
+    assert_eq!(rig.wait().0, [0], "nothing in flight: a PING");
+    rig.ack(13, &[], 1);
+    assert_eq!(rig.seqs(), [14]);
+}
+
+#[test]
+fn a_busy_server_is_left_alone_for_as_long_as_it_asks() {
+    for code in [RejectCode::Busy, RejectCode::Storage, RejectCode::Unknown(99)] {
+        let mut rig = Rig::new(4, 4);
+        assert_eq!(rig.seqs().len(), 4);
+        for seq in 1..=4 {
+            assert_eq!(rig.reject(seq, code, 3_000), Ok(true));
+        }
+        let (seqs, ms) = rig.wait();
+        assert_eq!(seqs, [1, 2, 3, 4]);
+        assert!((3_000..=3_751).contains(&ms), "{code:?}: {ms} ms");
+    }
+}
+
+#[test]
+fn a_stale_epoch_is_left_and_what_is_unacked_is_sent_in_the_next_without_holes() {
+    let mut rig = Rig::new(8, 9);
+    assert_eq!(rig.seqs().len(), 8);
+    rig.ack(2, &[4, 6], 100);
+    assert_eq!(rig.send().last(), Some(&(9, 6, 0)));
+    assert_eq!(rig.reject(9, RejectCode::StaleEpoch, 0), Ok(true));
+    assert_eq!(rig.flow.epoch, Epoch::new(6).unwrap());
+    // 3, 5, 7, 8 and 9 are numbered anew.
+    assert_eq!(rig.send(), [(1, 0, 0), (2, 1, 0), (3, 2, 0), (4, 3, 0), (5, 4, 0)]);
+    rig.ack(5, &[], 100);
+    assert_eq!((rig.tally.acked, rig.tally.started), (9, 9));
+    assert_eq!(rig.send(), []);
+}
+
+#[test]
+fn a_server_that_calls_every_epoch_stale_refuses_the_load() {
+    let mut rig = Rig::new(1, 1);
+    for _ in 0..FRUITLESS_EPOCHS_MAX {
+        assert_eq!(rig.seqs(), [1]);
+        assert_eq!(rig.reject(1, RejectCode::StaleEpoch, 0), Ok(true));
+    }
+    assert_eq!(rig.seqs(), [1]);
+    assert_eq!(rig.reject(1, RejectCode::StaleEpoch, 0), Err(Refused(RejectCode::StaleEpoch)));
+}
+
+#[test]
+fn what_the_server_will_never_take_ends_the_load() {
+    for code in [
+        RejectCode::Version,
+        RejectCode::Unsupported,
+        RejectCode::TooLarge,
+        RejectCode::Channel,
+        RejectCode::SealedOnly,
+    ] {
+        let mut rig = Rig::new(4, 4);
+        assert_eq!(rig.seqs().len(), 4);
+        assert_eq!(rig.reject(2, code, 0), Err(Refused(code)));
+    }
+}
+
+#[test]
+fn what_does_not_fit_what_was_sent_is_ignored() {
+    let mut rig = Rig::new(4, 10);
+    assert_eq!(rig.seqs().len(), 4);
+    assert!(!rig.ack(5, &[], 100), "5 was never sent");
+    assert!(!rig.ack(2, &[4, 5], 100));
+    assert!(!rig.ack(u64::MAX, &[], 100));
+    assert_eq!(rig.reject(5, RejectCode::TooLarge, 0), Ok(false));
+    assert_eq!(rig.reject(0, RejectCode::Busy, 9_000), Ok(false), "no PING is unanswered");
+    rig.ack(2, &[], 100);
+    assert_eq!(rig.reject(2, RejectCode::TooLarge, 0), Ok(false), "acked already");
+    rig.flow.epoch = Epoch::new(6).unwrap();
+    let of_another_epoch =
+        Reject { client: CLIENT, epoch: 5, code: RejectCode::TooLarge, refused: 3, retry_after_ms: 0 };
+    assert_eq!(rig.flow.handle_reject(rig.now_ns, &of_another_epoch), Ok(false));
+    assert_eq!(rig.tally.acked, 2);
+}
+
+#[test]
+fn an_ack_that_was_overtaken_adds_what_it_knows_and_takes_nothing_back() {
+    let mut rig = Rig::new(8, 100);
+    assert_eq!(rig.seqs().len(), 8);
+    rig.ack(4, &[], 100);
+    assert_eq!(rig.seqs(), [9, 10, 11, 12]);
+    assert!(rig.ack(1, &[5, 6], 0), "from before, when credit was short");
+    assert_eq!(rig.send(), [(13, 6, 0), (14, 7, 0)], "5 and 6 count, the old credit does not");
+    assert_eq!(rig.tally.acked, 6);
+}
+
+/// What is under way, by arrival and number.
+type Path<T> = BTreeMap<(u64, Reverse<u64>), T>;
+
+/// A server's session behind a path that loses, repeats and delays.
+struct World {
+    rig: Rig,
+    random: TestRandom,
+    loss_percent: u32,
+    window: u16,
+    journal: Option<DedupWindow>,
+    to_server: Path<Outgoing>,
+    to_client: Path<(Option<u64>, u64, Vec<u8>)>,
+    number: u64,
+    highest: u64,
+}
+
+struct TestRandom(u64);
+
+impl TestRandom {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+impl World {
+    fn arrivals(&mut self) -> Vec<(u64, Reverse<u64>)> {
+        let mut copies = 0;
+        if self.random.below(100) >= u64::from(self.loss_percent) {
+            copies = 1 + u64::from(self.random.below(50) == 0);
+        }
+        (0..copies)
+            .map(|_| {
+                self.number += 1;
+                let late_us = if self.random.below(10) == 0 { self.random.below(5_000) } else { self.random.below(20) };
+                (self.rig.now_ns + 1_000 * (100 + late_us), Reverse(self.number))
+            })
+            .collect()
+    }
+
+    /// Until all is acked. Returns whether that came to pass in ten simulated minutes.
+    fn run(&mut self) -> bool {
+        let messages = self.rig.flow.released;
+        let mut next_look_ns = 0;
+        while self.rig.tally.acked < messages {
+            while let Some(outgoing) = self.rig.flow.next(self.rig.now_ns, |_| self.rig.now_ns, &mut self.rig.tally) {
+                for at in self.arrivals() {
+                    self.to_server.insert(at, outgoing);
+                }
+            }
+            next_look_ns = next_look_ns.max(self.rig.now_ns / (10 * MS) * (10 * MS) + 10 * MS);
+            let first = |path: Option<&(u64, Reverse<u64>)>| path.map_or(u64::MAX, |(at_ns, _)| *at_ns);
+            let to_server_ns = first(self.to_server.keys().next());
+            let to_client_ns = first(self.to_client.keys().next());
+            self.rig.now_ns = to_server_ns.min(to_client_ns).min(next_look_ns).max(self.rig.now_ns);
+            if self.rig.now_ns > 601 * SECOND {
+                return false;
+            }
+            if to_server_ns <= self.rig.now_ns {
+                let (_, outgoing) = self.to_server.pop_first().unwrap();
+                self.serve(outgoing);
+            } else if to_client_ns <= self.rig.now_ns {
+                let (_, (refused, floor, bitmap)) = self.to_client.pop_first().unwrap();
+                self.answer(refused, floor, &bitmap);
+            } else {
+                self.rig.flow.handle_time(self.rig.now_ns);
+            }
+        }
+        true
+    }
+
+    fn serve(&mut self, outgoing: Outgoing) {
+        let mut refused = None;
+        if let Outgoing::Data { seq, span, .. } = outgoing {
+            let base = seq - u64::from(span);
+            let journal = self.journal.get_or_insert_with(|| DedupWindow::new(Seq(base - 1)));
+            assert!(base - 1 <= journal.floor().0, "it claims acks that were never sent: base {base}");
+            match journal.classify(Seq(seq), self.window) {
+                Verdict::New => assert!(journal.insert(Seq(seq))),
+                Verdict::Duplicate => {}
+                Verdict::BeyondWindow => refused = Some(seq),
+            }
+            self.highest = self.highest.max(seq);
+        }
+        let mut bitmap = [0; 96];
+        let (mut floor, mut len) = (0, 0);
+        if let Some(journal) = &self.journal {
+            floor = journal.floor().0;
+            len = journal.write_bitmap(&mut bitmap);
+        }
+        for at in self.arrivals() {
+            self.to_client.insert(at, (refused, floor, bitmap[..len].to_vec()));
+        }
+    }
+
+    fn answer(&mut self, refused: Option<u64>, floor: u64, bitmap: &[u8]) {
+        if let Some(seq) = refused {
+            assert!(self.rig.reject(seq, RejectCode::BeyondWindow, 0).is_ok());
+            return;
+        }
+        let ack = Ack {
+            client: CLIENT,
+            epoch: self.rig.flow.epoch,
+            floor: Seq(floor),
+            credit: self.window,
+            durability: Durability::Synced,
+            duplicate: false,
+            delay_us: 0,
+            bitmap,
+        };
+        assert!(self.rig.flow.handle_ack(self.rig.now_ns, &ack, &mut self.rig.tally));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever the path does, each message is journaled and counted as acked exactly once, with seqs from 1 on, and no
+    /// ack is claimed that did not come.
+    #[test]
+    fn every_message_arrives_over_a_bad_path(
+        seed: u64,
+        window in prop_oneof![Just(1), 2..50u16, Just(1_500)],
+        server_window in prop_oneof![1..20u16, Just(4_096)],
+        messages in 1..3_000u64,
+        loss_percent in prop_oneof![Just(0), 1..40u32],
+    ) {
+        // With a short window most losses cost a timeout.
+        let messages = if window.min(server_window) < 50 { messages / 20 + 1 } else { messages };
+        let mut world = World {
+            rig: Rig::new(window, messages),
+            random: TestRandom(seed),
+            loss_percent,
+            window: server_window,
+            journal: None,
+            to_server: Path::new(),
+            to_client: Path::new(),
+            number: 0,
+            highest: 0,
+        };
+        prop_assert!(world.run(), "not done in ten minutes: {:?}", world.rig.flow);
+        let tally = &world.rig.tally;
+        prop_assert_eq!((tally.acked, tally.started, world.highest), (messages, messages, messages));
+        let journal = world.journal.unwrap();
+        prop_assert_eq!((journal.floor(), journal.highest()), (Seq(messages), Seq(messages)));
+        if loss_percent >= 10 && messages > 500 {
+            prop_assert!(tally.resent > 0);
+        }
+    }
+}

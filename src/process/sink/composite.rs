@@ -16,6 +16,7 @@ pub const COMPOSITE_MAX: usize = 32;
 ///
 /// - A record is done when each of them has answered *done*; a record that comes again goes only to those that lack it.
 /// - A record that one of them gives up still goes to the others, and becomes a dead letter when all have answered.
+/// - A dead letter that is retried goes to all of them: who had it is not remembered that long.
 /// - The state that the journal keeps holds each one's under its name, so handlers can be added and removed between runs.
 pub struct Composite {
     children: Vec<Child>,
@@ -61,6 +62,12 @@ impl Composite {
     pub fn state_of(name: &str, composite_state: &[u8]) -> Option<Vec<u8>> {
         let states: BTreeMap<String, String> = serde_json::from_slice(composite_state).ok()?;
         STANDARD.decode(states.get(name)?).ok()
+    }
+
+    /// Records of which it remembers who has them.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.partly.len()
     }
 
     /// Starts a call: what is known of each record, from calls that left it open or were cut short by a panic.

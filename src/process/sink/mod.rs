@@ -170,5 +170,9 @@ fn is_regular_or_new(path: &Path) -> bool {
 }
 
 #[cfg(test)]
+mod composite_tests;
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 #[path = "sink_tests.rs"]
 mod tests;

@@ -14,6 +14,8 @@ use crate::types::{Offset, SessionId};
 /// With what every line starts.
 pub(super) const LINE_START: &[u8] = b"{\"offset\":";
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Writes records as lines.
 #[derive(Debug, Default)]
 pub(crate) struct Formatter {
@@ -75,11 +77,16 @@ impl Formatter {
             let time =
                 i64::try_from(second).ok().and_then(|s| Timestamp::from_second(s).ok()).unwrap_or(Timestamp::MAX);
             self.stamp.clear();
-            write_to(&mut self.stamp, format_args!("{time:.0}"));
+            self.stamp.write_fmt(format_args!("{time:.0}")).expect("a vector takes all bytes");
             self.stamp.truncate("2026-01-02T03:04:05".len());
         }
         out.extend_from_slice(&self.stamp);
-        write_to(out, format_args!(".{:06}Z", unix_us % 1_000_000));
+        out.push(b'.');
+        let micros = unix_us % 1_000_000;
+        for unit in [100_000, 10_000, 1_000, 100, 10, 1] {
+            out.push(DIGITS[usize::try_from(micros / unit % 10).unwrap_or(0)]);
+        }
+        out.push(b'Z');
     }
 }
 
@@ -114,14 +121,9 @@ fn json(value: impl Serialize, out: &mut Vec<u8>) {
 }
 
 fn hex(value: u64, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in value.to_be_bytes() {
         out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-}
-
-fn write_to(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("a vector takes all bytes");
 }
 
 #[cfg(test)]

@@ -118,15 +118,21 @@ fn mend_end(file: &mut File, known_len: Option<u64>) -> io::Result<bool> {
     if line.is_empty() {
         return Ok(false);
     }
-    if parse_key(line).is_some() && serde_json::from_slice::<IgnoredAny>(line).is_ok() {
-        // Ours, torn just before its newline.
-        file.write_all(b"\n")?;
-        return Ok(false);
+    if serde_json::from_slice::<IgnoredAny>(line).is_ok() {
+        let ours = parse_key(line).is_some();
+        if ours {
+            // Torn just before its newline.
+            file.write_all(b"\n")?;
+        }
+        return Ok(!ours);
     }
     let at = len - line.len() as u64;
     let after_known = known_len.is_some_and(|known| at >= known);
-    // What is behind the length that the journal knows is ours to judge; elsewhere a line must show whose it is.
-    let ours = line.starts_with(LINE_START) || (after_known && (LINE_START.starts_with(line) || line[0] == 0));
+    let before = end[..start].strip_suffix(b"\n").and_then(|lines| lines.rsplit(|&byte| byte == b'\n').next());
+    let after_ours = after_known || before.is_some_and(|line| parse_key(line).is_some());
+    // A line must show whose it is; or so must the one before it, when the line is too short for that.
+    let ours =
+        line.starts_with(LINE_START) || (after_ours && LINE_START.starts_with(line)) || (after_known && line[0] == 0);
     if ours {
         file.set_len(at)?;
         tracing::info!(bytes = line.len(), "cut the torn last line of the sink's file; its record comes again");
@@ -204,7 +210,11 @@ impl<'a> Scan<'a> {
         for id in ids {
             match find(directory(path), id)? {
                 Some(renamed) => {
-                    let file = File::open(&renamed)?;
+                    // Who rotates may have taken the right to write; then a torn line stays.
+                    let file = match OpenOptions::new().read(true).append(true).open(&renamed) {
+                        Ok(mut file) => mend_end(&mut file, self.recorded.known_len(id)).map(|_| file)?,
+                        Err(_) => File::open(&renamed)?,
+                    };
                     self.read(&file, self.recorded.first_len(id).unwrap_or(0), None)?;
                     file.sync_data()?;
                     tracing::info!(file = %renamed.display(), "read on in the sink's rotated file");

@@ -1,0 +1,41 @@
+//! What became of datagrams, summed up for a batch so that the metrics are touched once.
+
+use duragram_proto::codec::RejectCode;
+
+use crate::metrics::Metrics;
+
+/// What became of a batch's datagrams.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) duplicate: u64,
+    pub(super) hello: u64,
+    pub(super) ping: u64,
+    refused: [u64; 10],
+}
+
+impl Counts {
+    pub(super) fn refuse(&mut self, code: RejectCode) {
+        self.refused[usize::from(code.to_wire()).min(9)] += 1;
+    }
+
+    pub(super) fn report(&self, metrics: &Metrics) {
+        metrics.count("duplicate", self.duplicate);
+        metrics.count("hello", self.hello);
+        metrics.count("ping", self.ping);
+        const NAMES: [&str; 10] = [
+            "",
+            "version",
+            "unsupported",
+            "too_large",
+            "stale_epoch",
+            "beyond_window",
+            "busy",
+            "storage",
+            "channel",
+            "sealed_only",
+        ];
+        for (name, &count) in NAMES.iter().zip(&self.refused) {
+            metrics.count(name, count);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The integration tests, one program: each would link the whole of RocksDB again.
+//!
+//! `wire_*` speak raw UDP to the real binary, `crash_*` kill it, `cli_*` run its commands, `client_*` test the library.
+
+mod citations;
+mod cli_basics;
+mod cli_dead;
+mod cli_journal;
+mod cli_serve;
+mod cli_support;
+mod cli_tail;
+mod client_async;
+mod client_blocking;
+mod client_send;
+mod common;
+mod config_readme;
+mod crash_kills;
+mod load_cli;
+mod load_memory;
+mod recovery_serve;
+#[path = "soak/slow.rs"]
+mod slow;
+mod wire_acks;
+mod wire_garbage;
+mod wire_hello;
+mod wire_loss;
+mod wire_pipeline;
+mod wire_rejects;
+mod wire_restart;
