@@ -120,7 +120,7 @@ fn commits_of_one_entry() {
 #[test]
 #[ignore = "a measurement"]
 fn recovery() {
-    for (blocks, entries) in [(5_000, 2048), (200_000, 8)] {
+    for (blocks, entries) in [(5_000, 2048), (20_000, 64)] {
         let dir = temp();
         let mut seq = 0;
         {
