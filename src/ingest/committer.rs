@@ -475,6 +475,9 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         if !self.block.is_empty() || !self.records.is_empty() {
             self.write(clock)?;
             self.ack_all(&pending, clock, true);
+            self.send();
+            // After the acks: waking the lanes takes time that clients need not wait.
+            self.downstream.committed(&self.receipt);
         }
         for PendingAck { session, .. } in &pending {
             self.sessions.at(*session).pending = u32::MAX;
@@ -526,7 +529,6 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         if let Some(block) = self.receipt.block() {
             self.backlog.push(block.first(), bytes);
         }
-        self.downstream.committed(&self.receipt);
         self.bytes_since_checkpoint += bytes;
         self.bytes_since_space_check += bytes;
         self.metrics.count("journaled", std::mem::take(&mut self.journaled));
