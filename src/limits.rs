@@ -91,6 +91,8 @@ pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
 pub const LANE_COMMANDS: usize = 16;
 /// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
 pub const RECEIVE_WAIT_MS: u16 = 50;
+/// Bytes of a block from which on its sync runs beside the building of the next: below, waking a thread costs more.
+pub const LAUNCH_BYTES: usize = 64 * 1024;
 /// Datagrams that one commit answers at most: what is kept of each until then is bounded by it.
 pub const DATAGRAMS_PER_COMMIT: usize = 65_536;
 /// Receives before a commit at most: with a flood that needs no answers the commit still comes.

@@ -141,13 +141,21 @@ impl Journal for RocksJournal {
         Durable { block: None, end: self.end }
     }
 
-    fn commit(&mut self, block: &mut BlockBuilder, sessions: &[SessionRecord]) -> Result<Durable, StorageError> {
+    fn write(
+        &mut self,
+        block: &mut BlockBuilder,
+        sessions: &[SessionRecord],
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Durable, StorageError> {
         self.shared.check()?;
-        if block.is_empty() && sessions.is_empty() {
+        if block.is_empty() && sessions.is_empty() && checkpoint.is_none() {
             return Ok(self.durable());
         }
         let first = self.end;
-        let action = || format!("commit of the block at offset {first}");
+        let action = || match block.is_empty() {
+            true => format!("checkpoint or session records at offset {first}"),
+            false => format!("commit of the block at offset {first}"),
+        };
         let mut batch = WriteBatch::with_capacity_bytes(block.size() + 64);
         let mut built = None;
         if !block.is_empty() {
@@ -157,39 +165,36 @@ impl Journal for RocksJournal {
             built = Some(block);
         }
         put_sessions(&mut batch, &self.shared.store, sessions, &mut self.scratch);
+        let end = built.as_ref().map_or(first, Block::end);
+        let mut low = self.low;
+        let mut low_previous_checksum = self.low_previous_checksum;
+        if let Some(checkpoint) = checkpoint {
+            checkpoint.verify(end).map_err(|problem| self.shared.fail(action(), problem))?;
+            (low, low_previous_checksum) =
+                self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail(action(), error))?;
+            let store = &self.shared.store;
+            put_sessions(&mut batch, store, &checkpoint.sessions, &mut self.scratch);
+            for id in &checkpoint.expired {
+                batch.delete_cf(store.family(META), session_key(*id));
+            }
+            let lanes = checkpoint.lanes.clone();
+            let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes };
+            store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
+            if low > self.low {
+                batch.delete_range_cf(store.family(JOURNAL), block_key(self.low), block_key(low));
+            }
+        }
         self.shared.write(batch, action)?;
         block.clear();
         if let Some(block) = &built {
-            self.end = block.end();
+            self.end = end;
             self.last_checksum = block.checksum();
             self.shared.end.store(self.end.0, Ordering::Release);
         }
-        Ok(Durable { block: built.map(Arc::new), end: self.end })
-    }
-
-    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
-        self.shared.check()?;
-        let action = || format!("checkpoint at offset {}", checkpoint.at);
-        checkpoint.verify(self.end).map_err(|problem| self.shared.fail(action(), problem))?;
-        let (low, low_previous_checksum) =
-            self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail(action(), error))?;
-
-        let store = &self.shared.store;
-        let mut batch = WriteBatch::default();
-        put_sessions(&mut batch, store, &checkpoint.sessions, &mut self.scratch);
-        for id in &checkpoint.expired {
-            batch.delete_cf(store.family(META), session_key(*id));
-        }
-        let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes: checkpoint.lanes.clone() };
-        store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
-        if low > self.low {
-            batch.delete_range_cf(store.family(JOURNAL), block_key(self.low), block_key(low));
-        }
-        self.shared.write(batch, action)?;
         self.low = low;
         self.low_previous_checksum = low_previous_checksum;
         self.shared.low.store(low.0, Ordering::Release);
-        Ok(())
+        Ok(Durable { block: built.map(Arc::new), end: self.end })
     }
 
     fn free_bytes(&self) -> Result<u64, StorageError> {

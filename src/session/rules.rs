@@ -100,6 +100,11 @@ impl Session {
         self.window.floor()
     }
 
+    /// Whether anything above the floor is accounted for.
+    pub fn has_gaps(&self) -> bool {
+        self.window.highest() > self.window.floor()
+    }
+
     /// Writes the ACK's bitmap, cut to `out`; returns its length in bytes.
     pub fn write_bitmap(&self, out: &mut [u8]) -> usize {
         self.window.write_bitmap(out)

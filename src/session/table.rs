@@ -1,5 +1,6 @@
 //! All sessions: found by (client, epoch), bounded in number, forgotten when idle for long.
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use duragram_proto::{ClientId, Epoch, Seq};
@@ -21,7 +22,7 @@ pub struct SessionTable {
     sessions_max: usize,
     /// The last session looked up: a client's datagrams come in runs.
     last: u32,
-    touched: Vec<u32>,
+    touched: VecDeque<u32>,
     sweep: usize,
 }
 
@@ -40,7 +41,7 @@ impl SessionTable {
             hasher: DefaultHashBuilder::default(),
             sessions_max,
             last: u32::MAX,
-            touched: Vec::new(),
+            touched: VecDeque::new(),
             sweep: 0,
         }
     }
@@ -91,7 +92,7 @@ impl SessionTable {
         session.last_active_s = service_s;
         if !session.touched {
             session.touched = true;
-            self.touched.push(index);
+            self.touched.push_back(index);
         }
     }
 
@@ -173,14 +174,17 @@ impl SessionTable {
         }
     }
 
-    /// Sessions that changed since they were last taken, for a checkpoint: until all are taken, or their records come to
-    /// `bytes_max` bytes of memory.
-    pub fn take_touched(&mut self, bytes_max: usize) -> Vec<SessionRecord> {
+    /// Takes sessions that changed since they were last taken, for a checkpoint, those that have waited longest first: at most
+    /// `count_max`, and until their records come to `bytes_max` bytes of memory. Returns how many it took off the list, and
+    /// the records of those that still live.
+    pub fn take_touched(&mut self, count_max: usize, bytes_max: usize) -> (usize, Vec<SessionRecord>) {
         let mut records = Vec::new();
-        let mut bytes = 0;
-        while bytes < bytes_max
-            && let Some(index) = self.touched.pop()
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < count_max
+            && bytes < bytes_max
+            && let Some(index) = self.touched.pop_front()
         {
+            taken += 1;
             if let Some(session) = &mut self.sessions[index as usize] {
                 session.touched = false;
                 session.shrink();
@@ -189,12 +193,12 @@ impl SessionTable {
                 records.push(record);
             }
         }
-        records
+        (taken, records)
     }
 
-    /// Whether there are sessions for `take_touched` to take.
-    pub fn has_touched(&self) -> bool {
-        !self.touched.is_empty()
+    /// How many sessions there are for `take_touched` to take.
+    pub fn touched(&self) -> usize {
+        self.touched.len()
     }
 
     /// Forgets sessions idle since before `before_s` seconds of service, looking at `count` of them from where the last

@@ -137,7 +137,7 @@ fn sessions_expire_when_idle_and_their_place_is_used_again() {
         table.touch(index, active_s);
     }
     assert_eq!(table.expire(100, 10), [], "what the next checkpoint must write is not forgotten before");
-    table.take_touched(usize::MAX);
+    table.take_touched(usize::MAX, usize::MAX);
     assert_eq!(table.expire(15, 10), [id(1, 1)]);
     assert_eq!(table.find(id(1, 1)), None);
     assert!(table.find(id(2, 1)).is_some());
@@ -151,12 +151,12 @@ fn a_session_that_is_heard_does_not_expire_though_it_does_not_change() {
     let mut table = SessionTable::new(2);
     let index = table.open(id(1, 1), Seq(0), None).unwrap();
     table.touch(index, 10);
-    table.take_touched(usize::MAX);
+    table.take_touched(usize::MAX, usize::MAX);
     table.keep_alive(index, 15, 5);
-    assert!(!table.has_touched(), "in steps");
+    assert!(table.touched() == 0, "in steps");
     table.keep_alive(index, 16, 5);
-    assert!(table.has_touched());
-    table.take_touched(usize::MAX);
+    assert!(table.touched() > 0);
+    table.take_touched(usize::MAX, usize::MAX);
     assert_eq!(table.expire(16, 10), []);
 }
 
@@ -168,8 +168,8 @@ fn touched_sessions_are_taken_in_pieces_of_bounded_size() {
         table.touch(index, 1);
     }
     let mut taken = std::collections::BTreeSet::new();
-    while table.has_touched() {
-        let piece = table.take_touched(10_000);
+    while table.touched() > 0 {
+        let (_, piece) = table.take_touched(usize::MAX, 10_000);
         assert!(piece.len() < 200);
         taken.extend(piece.into_iter().map(|record| record.id));
     }
