@@ -2,10 +2,10 @@
 //! `duragram load`.
 //!
 //! `cargo bench --bench stages` runs all in about two minutes; `-- commit` only what has that in its name, and
-//! `-- --save-baseline before` and later `-- --baseline before` compare two states of the code. The bench profile is the
-//! release profile, so that RocksDB is not compiled again; `scripts/stages` prints a table. `thrpt` counts datagrams (or what a name says instead): 1
-//! Melem/s is 1,000 ns each. Data stays in the processor's caches here more than in the server, whose other stages compete
-//! for them.
+//! `-- --save-baseline before` and later `-- --baseline before` compare two states of the code. `scripts/stages` prints a
+//! table. The bench profile is the release profile, so that RocksDB is not compiled again. `thrpt` counts datagrams:
+//! 1 Melem/s is 1,000 ns each. Data stays in the processor's caches here more than in the server, whose other stages
+//! compete for them.
 //!
 //! `DURAGRAM_SPEED_DIR` chooses the disk of the group commits; without it they go into the target directory.
 
