@@ -52,7 +52,7 @@ pub(crate) fn benches(c: &mut Criterion) {
     for load in &loads {
         group.throughput(Throughput::Elements(load.clients * load.run * load.runs));
         // What both have in common is the first: lookup, rules, the copy into the block.
-        for (what, parts) in [("absorb", (true, false)), ("build, ack and fan out", (false, true))] {
+        for (what, parts) in [("absorb", (true, false)), ("build and ack", (false, true))] {
             let mut rig = Rig::new();
             group.bench_function(format!("{what}, {}", load.name), |b| {
                 b.iter_custom(|rounds| rig.rounds(load, rounds, parts));
