@@ -103,8 +103,8 @@ pub struct Committer<J, T, D> {
     journaled: u64,
     pending: Vec<PendingAck>,
     welcomes: Vec<PendingWelcome>,
-    /// Kept for the next flight.
-    spare: Flight,
+    /// Kept for the next flights: two at most are in use at once.
+    spares: Vec<Flight>,
     spare_block: BlockBuilder,
     /// Sessions whose record must be durable before they are answered: opened by HELLO, or floor moved by a duplicate.
     records: Vec<u32>,
@@ -165,7 +165,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         let service_base_s = recovered.sessions.last_active_s();
         let mut committer = Self {
             block: BlockBuilder::default(),
-            spare: Flight::default(),
+            spares: Vec::new(),
             spare_block: BlockBuilder::default(),
             writer: None,
             flight: None,
@@ -357,6 +357,9 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
 
     /// Counts what rule 4 passed over, and journals gap entries for what was lost (PROTOCOL.md#rule-4).
     fn journal_losses(&mut self, id: SessionId, moved: &FloorMove, now: Now) {
+        if !moved.is_some() {
+            return;
+        }
         self.metrics.abandoned.inc_by(moved.abandoned);
         let mut lost = 0;
         for &(from, to) in &moved.lost {

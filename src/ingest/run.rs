@@ -15,7 +15,7 @@ use crate::ingest::{Committer, Downstream, IngestStatus};
 use crate::journal::{Journal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::net::{Batch, Receiver, Transmit, wait_readable};
+use crate::net::{Batch, Receiver, Transmit, Waker, wait_readable};
 use crate::types::SystemClock;
 
 /// How the stages of ingestion are spread over threads.
@@ -98,7 +98,9 @@ where
     T: Transmit + Send + 'static,
     D: Downstream + 'static,
 {
-    committer.start_writer()?;
+    let waker = Waker::new()?;
+    let landing = waker.clone();
+    committer.start_writer(move || landing.wake())?;
     let stop = Arc::new(AtomicBool::new(false));
     let status = Arc::new(Mutex::new(committer.status()));
     let (alive, ended) = bounded(0);
@@ -106,7 +108,7 @@ where
     let mut ingest = Ingest { stop: Arc::clone(&stop), status: Arc::clone(&status), committer: None };
     let shared = Shared { clock, metrics, stop, status };
     ingest.committer = Some(match threading {
-        Threading::Single => spawn_thread("ingest", alive, move || single(receivers, committer, &shared))?,
+        Threading::Single => spawn_thread("ingest", alive, move || single(receivers, committer, &waker, &shared))?,
         Threading::Pipeline => {
             let slabs = receivers.len() * limits::SLABS_PER_RECEIVER;
             // Beside the slabs, each receiver may leave an error.
@@ -172,14 +174,16 @@ fn spawn_thread<R: Send + 'static>(
 fn single<J: Journal, T: Transmit, D: Downstream>(
     mut receivers: Vec<Receiver>,
     mut committer: Committer<J, T, D>,
+    waker: &Waker,
     shared: &Shared,
 ) -> Result<Committer<J, T, D>, IngestError> {
     let mut batch = Receiver::batch();
     let alone = receivers.len() == 1;
     while !shared.stopping() {
         let in_flight = committer.is_in_flight();
-        if !alone && !in_flight {
-            wait_readable(&receivers, limits::RECEIVE_WAIT_MS)?;
+        // With nothing in flight and one socket, receiving waits by itself, which saves a system call.
+        if in_flight || !alone {
+            wait_readable(&receivers, waker, limits::RECEIVE_WAIT_MS)?;
         }
         let mut drops = 0;
         let mut more = false;
@@ -202,7 +206,10 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
         shared.metrics.kernel_drops.inc_by(drops);
         // The socket's buffer overflowed, or it holds more than a commit takes.
         committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more && committer.is_full()) * 768 });
-        commit_or_launch(&mut committer, shared)?;
+        // While the disk is busy the block grows.
+        if !in_flight || committer.has_landed() || committer.is_full() {
+            commit_or_launch(&mut committer, shared)?;
+        }
     }
     Ok(committer)
 }

@@ -43,7 +43,8 @@ pub(super) struct Writer<J> {
 }
 
 impl<J: Journal + 'static> Writer<J> {
-    pub(super) fn start() -> std::io::Result<Self> {
+    /// Calls `on_landing` whenever a commit has ended.
+    pub(super) fn start(on_landing: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let (commits, waiting) = bounded::<Commit<J>>(1);
         let (land, landed) = bounded(1);
         let run = move || {
@@ -51,6 +52,7 @@ impl<J: Journal + 'static> Writer<J> {
                 if land.send(commit.run()).is_err() {
                     break;
                 }
+                on_landing();
             }
         };
         let thread = thread::Builder::new().name("write".into()).spawn(run)?;

@@ -47,12 +47,12 @@ pub(super) struct Round {
 }
 
 impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
-    /// From now on `launch` hands commits to a thread of their own.
-    pub fn start_writer(&mut self) -> std::io::Result<()>
+    /// From now on `launch` hands commits to a thread of their own, which calls `on_landing` when one has ended.
+    pub fn start_writer(&mut self, on_landing: impl Fn() + Send + 'static) -> std::io::Result<()>
     where
         J: 'static,
     {
-        self.writer = Some(Writer::start()?);
+        self.writer = Some(Writer::start(on_landing)?);
         Ok(())
     }
 
@@ -63,8 +63,9 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     pub fn commit(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
         self.land(clock)?;
         let Some(commit) = self.close(clock) else { return Ok(()) };
-        let landed = commit.run();
-        self.landed(landed, clock)
+        let flight = self.take_in(commit.run())?;
+        self.settle(flight, clock);
+        Ok(())
     }
 
     /// Starts to commit what was absorbed, and returns while it is in flight, if there is a thread for that; else does what
@@ -73,20 +74,24 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         if self.writer.is_none() {
             return self.commit(clock);
         }
-        self.land(clock)?;
-        let Some(commit) = self.close(clock) else { return Ok(()) };
-        let launched = self.writer.as_ref().map_or(Ok(()), |writer| writer.launch(commit));
+        let landed = self.await_landing()?;
+        // The disk works again before the acks are made.
+        let launched = match (self.close(clock), &self.writer) {
+            (Some(commit), Some(writer)) => writer.launch(commit),
+            _ => Ok(()),
+        };
+        if let Some(flight) = landed {
+            self.settle(flight, clock);
+        }
         launched.inspect_err(|error| self.failed = Some(error.clone()))
     }
 
     /// Waits for the commit in flight, if there is one, and acks it. Errors are final as those of `commit`.
     pub fn land(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
-        if let Some(failed) = &self.failed {
-            return Err(failed.clone());
+        if let Some(flight) = self.await_landing()? {
+            self.settle(flight, clock);
         }
-        let (Some(_), Some(writer)) = (&self.flight, &self.writer) else { return Ok(()) };
-        let landed = writer.land().inspect_err(|error| self.failed = Some(error.clone()))?;
-        self.landed(landed, clock)
+        Ok(())
     }
 
     /// Whether a commit is in flight.
@@ -118,7 +123,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     fn close(&mut self, clock: &impl Clock) -> Option<Commit<J>> {
         let now = clock.now();
         self.check_space(now);
-        let mut flight = std::mem::take(&mut self.spare);
+        let mut flight = self.spares.pop().unwrap_or_default();
         self.owe(&mut flight, now);
         self.send();
         self.absorbed = 0;
@@ -134,7 +139,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         let checkpoint = self.checkpoint(now, flight.end, &mut records);
         if self.block.is_empty() && records.is_empty() && checkpoint.is_none() {
             debug_assert!(flight.acks.is_empty(), "a session changed and nothing is written");
-            self.spare = flight;
+            self.spares.push(flight);
             self.report();
             self.pay_welcomes();
             return None;
@@ -173,22 +178,38 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.pending.clear();
     }
 
-    /// A commit has ended.
-    fn landed(&mut self, landed: Landed<J>, clock: &impl Clock) -> Result<(), StorageError> {
+    /// Waits for the commit in flight, and returns what is owed for it.
+    fn await_landing(&mut self) -> Result<Option<Flight>, StorageError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        let (Some(_), Some(writer)) = (&self.flight, &self.writer) else { return Ok(None) };
+        let landed = writer.land().inspect_err(|error| self.failed = Some(error.clone()))?;
+        self.take_in(landed).map(Some)
+    }
+
+    /// Takes the journal back, and the receipt if there is one; returns what is owed.
+    fn take_in(&mut self, landed: Landed<J>) -> Result<Flight, StorageError> {
         let Landed { journal, block, result } = landed;
         self.journal = Some(journal);
         self.spare_block = block;
-        let mut flight = self.flight.take().expect("it was launched");
+        let flight = self.flight.take().expect("a commit that landed was closed before");
         self.receipt = result.inspect_err(|error| self.failed = Some(error.clone()))?;
         assert!(self.receipt.end() == flight.end, "the journal ends elsewhere than the commit that it has taken");
-        self.count(&flight, clock.now());
-        self.pay(&mut flight, clock);
-        // After the acks: waking the lanes takes time that clients need not wait.
         if let Some(block) = self.receipt.block() {
             let bytes = block.size() as u64;
             self.backlog.push(block.first(), bytes);
             self.bytes_since_space_check += bytes;
-            self.metrics.journal_bytes.inc_by(bytes);
+        }
+        Ok(flight)
+    }
+
+    /// Acks, and lets the lanes know.
+    fn settle(&mut self, mut flight: Flight, clock: &impl Clock) {
+        self.count(&flight, clock.now());
+        self.pay(&mut flight, clock);
+        // After the acks: waking the lanes takes time that clients need not wait.
+        if self.receipt.block().is_some() {
             self.downstream.committed(&self.receipt);
         }
         if let Some((at, lanes)) = flight.checkpoint.take() {
@@ -196,9 +217,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             self.checkpoint_marks = lanes;
             self.metrics.checkpoints.inc();
         }
-        self.spare = flight;
+        self.spares.push(flight);
         self.report();
-        Ok(())
     }
 
     /// Sends what is owed for a commit, on the strength of its receipt.
@@ -237,6 +257,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
 
     fn count(&self, flight: &Flight, now: Now) {
         self.metrics.count("journaled", flight.journaled);
+        self.metrics.journal_bytes.inc_by(self.receipt.block().map_or(0, |block| block.size() as u64));
         self.metrics.commits.inc();
         #[allow(clippy::cast_precision_loss)] // a metric
         self.metrics.commit_entries.observe(flight.entries as f64);
