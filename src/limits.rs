@@ -124,6 +124,8 @@ pub const SESSION_BYTES: usize = 256;
 pub const MEMTABLE_BYTES: usize = 64 * 1024 * 1024;
 /// Memtables at once: the one being filled and those being flushed.
 pub const MEMTABLES: usize = 4;
+/// Blocks whose place is remembered, 16 bytes each, so that trimming need not read one back.
+pub const TRIM_PLACES: usize = 65_536;
 /// RocksDB's block cache, in bytes.
 pub const BLOCK_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
@@ -245,6 +247,8 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         &[4, CHECKPOINT_RECORD_BYTES as u64 + bitmap],
     );
     add("journal memtables", format!("{MEMTABLES} x {MEMTABLE_BYTES} B"), &[MEMTABLES as u64, MEMTABLE_BYTES as u64]);
+    // A deque that has grown to a power of two.
+    add("trim places", format!("{TRIM_PLACES} x 16 B"), &[TRIM_PLACES as u64, 16]);
     add("journal block cache", format!("{BLOCK_CACHE_BYTES} B"), &[BLOCK_CACHE_BYTES as u64]);
     if config.admin.is_some() {
         add(

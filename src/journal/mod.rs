@@ -6,7 +6,7 @@
 //!
 //! On disk: `rocks` commits, trims and reads; `recovery` opens, and refuses what is damaged; `rocks_scan` verifies,
 //! `rocks_wal` looks at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator accepts;
-//! `rocks_db` has RocksDB's settings; `files` what lies beside it. [`inspect`] looks at a journal that no server has open.
+//! `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it. [`inspect`] looks at a journal that no server has open.
 //! Formats: [`block`], `meta` (checkpoint, sessions, losses) and `dead` (dead letters) in the envelope of `record`, all of
 //! them under a `mask`.
 
@@ -28,6 +28,7 @@ mod record;
 mod recovery;
 pub mod rocks;
 mod rocks_db;
+mod rocks_laid;
 mod rocks_salvage;
 mod rocks_scan;
 mod rocks_wal;

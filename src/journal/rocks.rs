@@ -4,6 +4,7 @@
 //! be written poisons them all for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie.
 //! How a database is opened, and why that is most of the work, is in `recovery`.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,6 +22,7 @@ pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
 use super::rocks_scan::{Scan, holes};
 use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, ReadJournal, SessionRecord, StorageError};
+use crate::limits::TRIM_PLACES;
 use crate::types::Offset;
 
 /// The writer of the journal in a data directory, which it holds until it and its readers are dropped.
@@ -32,6 +34,8 @@ pub struct RocksJournal {
     low: Offset,
     low_previous_checksum: u32,
     last_checksum: u32,
+    /// The blocks committed last.
+    places: Places,
     /// For values as they are stored. Bounded by the caller's bound on blocks.
     scratch: Vec<u8>,
     keeper: Option<Keeper>,
@@ -102,6 +106,7 @@ impl RocksJournal {
             low: scan.checkpoint.low,
             low_previous_checksum: scan.checkpoint.low_previous_checksum,
             last_checksum: scan.last_checksum,
+            places: Places::default(),
             scratch: Vec::new(),
             keeper: Some(keeper),
         })
@@ -119,6 +124,9 @@ impl RocksJournal {
         if below <= self.low {
             return Ok((self.low, self.low_previous_checksum));
         }
+        if let Some(place) = self.places.at_or_before(below) {
+            return Ok(place);
+        }
         let mut blocks = self.shared.store.iterate(JOURNAL, &block_key(self.low), &block_key(self.end));
         blocks.seek_for_prev(block_key(below));
         match blocks.item().map(|(_, value)| Block::parse(unmask(value))) {
@@ -129,6 +137,26 @@ impl RocksJournal {
                 Ok((self.low, self.low_previous_checksum))
             }
         }
+    }
+}
+
+/// Where the blocks begin that were committed last, and the checksum that each repeats: what trimming needs to know of
+/// the block it stops at, without reading that back.
+#[derive(Default)]
+struct Places(VecDeque<(Offset, u32)>);
+
+impl Places {
+    fn push(&mut self, first: Offset, previous_checksum: u32) {
+        if self.0.len() == TRIM_PLACES {
+            self.0.pop_front();
+        }
+        self.0.push_back((first, previous_checksum));
+    }
+
+    /// The last block that begins at `offset` or before; `None` when that is older than what is remembered.
+    fn at_or_before(&self, offset: Offset) -> Option<(Offset, u32)> {
+        let after = self.0.partition_point(|&(first, _)| first <= offset);
+        self.0.get(after.checked_sub(1)?).copied()
     }
 }
 
@@ -187,6 +215,7 @@ impl Journal for RocksJournal {
         self.shared.write(batch, action)?;
         block.clear();
         if let Some(block) = &built {
+            self.places.push(first, self.last_checksum);
             self.end = end;
             self.last_checksum = block.checksum();
             self.shared.end.store(self.end.0, Ordering::Release);
