@@ -3,6 +3,7 @@
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use super::*;
+use crate::limits;
 use crate::types::SessionId;
 
 const WINDOW: u16 = 100;
@@ -158,6 +159,23 @@ fn a_session_that_is_heard_does_not_expire_though_it_does_not_change() {
     assert!(table.touched() > 0);
     table.take_touched(usize::MAX, usize::MAX);
     assert_eq!(table.expire(16, 10), []);
+}
+
+#[test]
+fn a_session_takes_no_more_memory_than_the_documented_sum_says() {
+    let mut table = SessionTable::new(1_000_000);
+    let mut peak = 0;
+    for client in 0..1_000_000 {
+        let index = table.open(id(client, 1), Seq(0), None).unwrap();
+        table.touch(index, 1);
+        if client >= 4_096 {
+            // Each time that one of its tables grows, what it holds for a session is at its highest.
+            peak = peak.max(table.bytes() / table.len());
+        }
+    }
+    assert!(peak <= limits::SESSION_BYTES, "{peak} bytes");
+    let all = table.bytes() / table.len();
+    assert!(all <= 130, "{all} bytes for each of a million");
 }
 
 #[test]
