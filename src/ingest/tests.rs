@@ -636,3 +636,6 @@ proptest::proptest! {
         proptest::prop_assert_eq!(twice, None);
     }
 }
+
+#[path = "flight_tests.rs"]
+mod flight;
