@@ -98,7 +98,7 @@ pub const DATAGRAMS_PER_COMMIT: usize = 65_536;
 /// Receives before a commit at most: with a flood that needs no answers the commit still comes.
 pub const RECEIVES_PER_COMMIT: usize = 256;
 /// Bytes of session records that one write of a checkpoint holds, in memory; more take several writes.
-pub const CHECKPOINT_RECORD_BYTES: usize = 1024 * 1024;
+pub const CHECKPOINT_RECORD_BYTES: usize = 8 * 1024 * 1024;
 /// Log lines a second about clients whose sessions do not fit this journal: any peer can cause them.
 pub const CLIENT_LOG_LINES_PER_S: u32 = 10;
 /// Bytes of one of them.

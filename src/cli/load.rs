@@ -17,6 +17,7 @@ mod engine;
 mod flow;
 mod pace;
 mod payloads;
+mod sent_times;
 mod tally;
 
 use engine::{Done, Glance, Plan};

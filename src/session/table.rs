@@ -309,7 +309,7 @@ impl Chunks {
     /// Returns the new one's index.
     fn push(&mut self, session: Session) -> usize {
         let index = self.len();
-        if index % limits::SESSIONS_PER_CHUNK == 0 {
+        if index.is_multiple_of(limits::SESSIONS_PER_CHUNK) {
             self.0.push(Vec::with_capacity(limits::SESSIONS_PER_CHUNK));
         }
         if let Some(last) = self.0.last_mut() {

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use duragram_proto::codec::{Ack, Reject, RejectCode};
 use duragram_proto::{ClientId, Epoch};
 
+use super::sent_times::SentTimes;
 use super::tally::Tally;
 
 /// A datagram is lost when one that was sent this many transmissions later has arrived (RFC 9002 §6.1.1).
@@ -62,8 +63,7 @@ pub(super) struct Flow {
     /// Tries since something came back.
     tries: u32,
     recovery: Option<Recovery>,
-    /// The newest first.
-    marks: [Mark; 4],
+    sent: SentTimes,
     ping_due: bool,
     pinged: bool,
     paused_until_ns: Option<u64>,
@@ -83,14 +83,6 @@ struct Recovery {
     end: u64,
     /// Datagrams that may be sent now.
     allowance: u64,
-}
-
-/// When transmissions were made: the last of those between two times.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mark {
-    from_ns: u64,
-    to_ns: u64,
-    transmission: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -149,7 +141,7 @@ impl Flow {
             deadline_ns: NEVER,
             tries: 0,
             recovery: None,
-            marks: [Mark::default(); 4],
+            sent: SentTimes::default(),
             ping_due: false,
             pinged: false,
             paused_until_ns: None,
@@ -207,7 +199,7 @@ impl Flow {
             recovery.allowance -= 1;
         }
         self.transmissions += 1;
-        self.mark(now_ns);
+        self.sent.note(now_ns, self.transmissions, self.rtt_min_ns);
         let transmission = self.transmissions;
         let slot = self.slot_mut(seq);
         slot.state = State::InFlight;
@@ -369,7 +361,7 @@ impl Flow {
         // Which transmission of several has arrived cannot be known, but hardly the last when that was sent only now.
         if attempt == 0 {
             newly.newest = newly.newest.max(transmission);
-        } else if transmission <= self.answerable(now_ns) {
+        } else if transmission <= self.sent.by(now_ns.saturating_sub(self.rtt_min_ns)) {
             newly.newest_again = newly.newest_again.max(transmission);
         }
         if attempt == 0 && self.rtt.is_none() {
@@ -458,22 +450,6 @@ impl Flow {
         let timeout_ns = self.rtt.map_or(RTO_INITIAL_NS, |(smoothed, variance)| smoothed + 4 * variance);
         let backed_off_ns = timeout_ns.max(RTO_MIN_NS) << self.tries.min(6);
         self.jittered(backed_off_ns.min(RTO_MAX_NS))
-    }
-
-    /// Notes when a transmission is made, in steps of half of the shortest round trip.
-    fn mark(&mut self, now_ns: u64) {
-        if now_ns >= self.marks[0].from_ns + self.rtt_min_ns / 2 {
-            self.marks.rotate_right(1);
-            self.marks[0].from_ns = now_ns;
-        }
-        self.marks[0].to_ns = now_ns;
-        self.marks[0].transmission = self.transmissions;
-    }
-
-    /// The newest transmission that an answer which comes now can be to: it takes some time to come.
-    fn answerable(&self, now_ns: u64) -> u64 {
-        let before = |mark: &&Mark| mark.to_ns + self.rtt_min_ns <= now_ns;
-        self.marks.iter().find(before).map_or(0, |mark| mark.transmission)
     }
 
     /// RFC 6298 §2, with the server's delay, which a load generator wants to bear, in the RTT.

@@ -10,25 +10,24 @@ use crate::{ClientId, Epoch, Seq};
 /// Parses and verifies one plain datagram.
 ///
 /// The checksum is verified before anything else is looked at, so that foreign traffic is never answered.
-#[inline]
 pub fn decode(bytes: &[u8]) -> Result<Datagram<'_>, DecodeError> {
-    let body = verified_body(bytes)?;
-    let client = ClientId(u64_at(body, 8));
-    let epoch = u32_at(body, 4);
-    let seq = u64_at(body, 16);
-    if body[0] >> 4 != VERSION {
+    let (head, rest) = verified_body(bytes)?;
+    let client = ClientId(u64_at(head, 8));
+    let epoch = u32_at(head, 4);
+    let seq = u64_at(head, 16);
+    if head[0] >> 4 != VERSION {
         // Of all types REJECT alone keeps its number in every version, so that no two servers ever answer each other.
-        let is_reject = body[0] & 0x0f == TYPE_REJECT;
+        let is_reject = head[0] & 0x0f == TYPE_REJECT;
         return Err(if is_reject { DecodeError::UnknownType } else { DecodeError::Version { client, epoch, seq } });
     }
-    let flags = body[1];
-    let small = u16_at(body, 2);
-    let word = u32_at(body, HEADER_LEN);
-    let fixed = body.len() == HEADER_LEN + 4;
-    match body[0] & 0x0f {
-        TYPE_DATA => decode_data(body, client, epoch, flags, small).map(Datagram::Data),
+    let flags = head[1];
+    let small = u16_at(head, 2);
+    let word = u32_at(head, HEADER_LEN);
+    let fixed = rest.is_empty();
+    match head[0] & 0x0f {
+        TYPE_DATA => decode_data(head, rest).map(Datagram::Data),
         TYPE_ACK => {
-            let bitmap = &body[HEADER_LEN + 4..];
+            let bitmap = rest;
             if bitmap.len() > BITMAP_LEN_MAX || !bitmap.len().is_multiple_of(8) {
                 return Err(DecodeError::Malformed);
             }
@@ -75,21 +74,24 @@ pub fn decode(bytes: &[u8]) -> Result<Datagram<'_>, DecodeError> {
 /// Parses another version's REJECT of code VERSION: how a server says that it does not speak this one
 /// (PROTOCOL.md#versions). `None` for everything else, a REJECT of this version included.
 pub fn decode_version_refusal(bytes: &[u8]) -> Option<Reject> {
-    let body = verified_body(bytes).ok()?;
-    let code = RejectCode::from_wire(u16_at(body, 2));
-    let refusal = body[0] >> 4 != VERSION && body[0] & 0x0f == TYPE_REJECT && code == RejectCode::Version;
+    let (head, _) = verified_body(bytes).ok()?;
+    let code = RejectCode::from_wire(u16_at(head, 2));
+    let refusal = head[0] >> 4 != VERSION && head[0] & 0x0f == TYPE_REJECT && code == RejectCode::Version;
     refusal.then(|| Reject {
-        client: ClientId(u64_at(body, 8)),
-        epoch: u32_at(body, 4),
+        client: ClientId(u64_at(head, 8)),
+        epoch: u32_at(head, 4),
         code,
-        refused: u64_at(body, 16),
-        retry_after_ms: u32_at(body, HEADER_LEN),
+        refused: u64_at(head, 16),
+        retry_after_ms: u32_at(head, HEADER_LEN),
     })
 }
 
+/// The header and the four bytes after it, which every type has: their places need no check when they are read.
+type Head = [u8; HEADER_LEN + 4];
+
 /// What stands before the trailer, if the checksum is right.
 #[inline]
-fn verified_body(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+fn verified_body(bytes: &[u8]) -> Result<(&Head, &[u8]), DecodeError> {
     if bytes.len() < MIN_LEN {
         return Err(DecodeError::Truncated);
     }
@@ -97,21 +99,21 @@ fn verified_body(bytes: &[u8]) -> Result<&[u8], DecodeError> {
         return Err(DecodeError::Sealed);
     }
     let (body, trailer) = bytes.split_at(bytes.len() - CRC_LEN);
-    if crc32fast::hash(body) != u32_at(trailer, 0) {
+    if trailer != crc32fast::hash(body).to_le_bytes() {
         return Err(DecodeError::Checksum);
     }
-    Ok(body)
+    body.split_first_chunk().ok_or(DecodeError::Truncated)
 }
 
 #[inline]
-fn decode_data(body: &[u8], client: ClientId, epoch: u32, flags: u8, span: u16) -> Result<Data<'_>, DecodeError> {
-    let seq = u64_at(body, 16);
-    let epoch = Epoch::new(epoch).ok_or(DecodeError::Malformed)?;
+fn decode_data<'a>(head: &Head, payload: &'a [u8]) -> Result<Data<'a>, DecodeError> {
+    let (seq, flags, span) = (u64_at(head, 16), head[1], u16_at(head, 2));
+    let epoch = Epoch::new(u32_at(head, 4)).ok_or(DecodeError::Malformed)?;
     if u64::from(span) >= seq {
         return Err(DecodeError::Malformed);
     }
     let data = Data {
-        client,
+        client: ClientId(u64_at(head, 8)),
         epoch,
         seq: Seq(seq),
         span,
@@ -120,9 +122,9 @@ fn decode_data(body: &[u8], client: ClientId, epoch: u32, flags: u8, span: u16) 
         end: flags & DATA_END != 0,
         batch: flags & DATA_BATCH != 0,
         skip: flags & DATA_SKIP != 0,
-        channel: u16_at(body, HEADER_LEN),
-        reserved: u16_at(body, HEADER_LEN + 2),
-        payload: &body[HEADER_LEN + 4..],
+        channel: u16_at(head, HEADER_LEN),
+        reserved: u16_at(head, HEADER_LEN + 2),
+        payload,
     };
     // What version 1 does not have is refused by its name, not taken for a broken batch.
     if data.batch && data.is_supported() && !is_batch(data.payload) {
@@ -131,17 +133,17 @@ fn decode_data(body: &[u8], client: ClientId, epoch: u32, flags: u8, span: u16) 
     Ok(data)
 }
 
-#[inline]
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+#[inline(always)]
+fn u16_at(head: &Head, at: usize) -> u16 {
+    u16::from_le_bytes([head[at], head[at + 1]])
 }
 
-#[inline]
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+#[inline(always)]
+fn u32_at(head: &Head, at: usize) -> u32 {
+    u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
 }
 
-#[inline]
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+#[inline(always)]
+fn u64_at(head: &Head, at: usize) -> u64 {
+    u64::from(u32_at(head, at)) | u64::from(u32_at(head, at + 4)) << 32
 }
