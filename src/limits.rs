@@ -124,9 +124,9 @@ pub const SESSION_BYTES: usize = 144;
 // ---- Constants of the journal ----------------------------------------------------------------------------------
 
 /// Bytes of one memtable. Large against the lanes' lag: what is trimmed before its flush never reaches an SST.
-pub const MEMTABLE_BYTES: usize = 64 * 1024 * 1024;
+pub const MEMTABLE_BYTES: usize = 96 * 1024 * 1024;
 /// Memtables at once: the one being filled and those being flushed.
-pub const MEMTABLES: usize = 4;
+pub const MEMTABLES: usize = 3;
 /// Blocks whose place is remembered, 16 bytes each, so that trimming need not read one back.
 pub const TRIM_PLACES: usize = 65_536;
 /// RocksDB's block cache, in bytes.
@@ -207,7 +207,7 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     );
     add(
         "commit in hand",
-        "4 copies (built, encoded, masked, RocksDB's batch) x (commit_bytes_max + datagram_bytes_max)".into(),
+        "4 copies (built, the next one, masked, RocksDB's batch) x (commit_bytes_max + datagram_bytes_max)".into(),
         &[4, block],
     );
     add("reply buffers", format!("{REPLY_MESSAGES} x {ACK_LEN_MAX} B"), &[REPLY_MESSAGES as u64, ACK_LEN_MAX as u64]);

@@ -57,13 +57,13 @@ pub struct Config {
     /// SO_RCVBUF to ask for, bytes for each socket; the kernel may grant less. Default 16 MiB: 16 clients that have 1,024
     /// datagrams of 1,232 bytes each under way do not overflow it.
     pub receive_buffer_bytes: usize,
-    /// A group commit takes no further datagram at this size, bytes. Default 4 MiB.
+    /// A group commit takes no further datagram at this size, bytes. Default 1 MiB.
     pub commit_bytes_max: usize,
-    /// A checkpoint is due after this many journaled bytes. Default 8 MiB.
+    /// A checkpoint is due after this many journaled bytes. Default 4 MiB.
     pub checkpoint_bytes: u64,
     /// A checkpoint is due after this long, if anything was journaled or processed. Default 1 s.
     pub checkpoint_interval: Duration,
-    /// Processed entries to keep for `duragram tail`, bytes. Default 16 MiB.
+    /// Processed entries to keep for `duragram tail`, bytes. Default 1 MiB.
     pub retain_bytes: u64,
     /// With less free space than this on the journal's file system new data gets REJECT 7, bytes. Default 256 MiB.
     pub reserve_bytes: u64,
@@ -204,14 +204,14 @@ impl Default for Config {
             sessions_max: 1_000_000,
             session_ttl: Duration::from_secs(7 * 86_400),
             channels: Channels::ALL,
-            lanes: u16::try_from(cores.clamp(1, 4)).unwrap_or(1),
+            lanes: u16::try_from((cores / 2).clamp(1, 4)).unwrap_or(1),
             receivers: 1,
             threading: Threading::Auto,
             receive_buffer_bytes: 16 << 20,
-            commit_bytes_max: 4 << 20,
-            checkpoint_bytes: 8 << 20,
+            commit_bytes_max: 1 << 20,
+            checkpoint_bytes: 4 << 20,
             checkpoint_interval: Duration::from_secs(1),
-            retain_bytes: 16 << 20,
+            retain_bytes: 1 << 20,
             reserve_bytes: 256 << 20,
             retry: Retry {
                 attempts_max: 10,

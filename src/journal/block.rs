@@ -9,18 +9,18 @@
 //! | 8 | 4 | CRC-32 (IEEE 802.3) of all bytes after it, little-endian |
 //! | 12 | … | rkyv archive: all payloads, all entry headers of 40 bytes, the root of 36 bytes |
 //!
-//! Building is two copies, each payload into the arena and the arena into the block; reading is none. A block is
-//! verified once, when it is parsed: after that no reader can fail or panic on it, whoever wrote it.
+//! Building copies each payload once, to its place in the block; reading copies none. A block is verified once, when it is parsed: after that no reader can fail or panic on it, whoever wrote it.
 //! The archive's layout follows from rkyv's features, which `Cargo.toml` pins; the golden bytes in the tests hold it.
 //! This file knows nothing of RocksDB, nor of what the server does with entries.
 
 use duragram_proto::codec::Records;
 use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::api::low::{LowSerializer, access};
-use rkyv::rancor::{self, Panic, ResultExt as _};
+use rkyv::boxed::{ArchivedBox, BoxResolver};
+use rkyv::rancor::{self, Fallible, Panic, ResultExt as _};
 use rkyv::ser::Serializer;
 use rkyv::ser::allocator::SubAllocator;
-use rkyv::with::InlineAsBox;
+use rkyv::with::{ArchiveWith, InlineAsBox, SerializeWith};
 use rkyv::{Archive, Serialize};
 
 use crate::types::{Offset, SessionId};
@@ -36,9 +36,9 @@ const PREFIX_LEN: usize = 12;
 const ROOT_LEN: usize = size_of::<ArchivedBody<'static>>();
 /// Bytes of one entry beside its payload.
 const HEADER_LEN: usize = size_of::<ArchivedHeader>();
-/// Capacity that a builder keeps from one block to the next, in entries and in payload bytes.
+/// Capacity that a builder keeps from one block to the next, in entries, and that it takes anew, in bytes of a block.
 const KEEP_ENTRIES_MAX: usize = 64 << 10;
-const KEEP_PAYLOAD_BYTES_MAX: usize = 16 << 20;
+const KEEP_BLOCK_BYTES_MAX: usize = 16 << 20;
 
 const FLAG_GAP: u32 = 1;
 const FLAG_SKIP: u32 = 2;
@@ -48,9 +48,9 @@ const FLAGS_KNOWN: u32 = FLAG_GAP | FLAG_SKIP | FLAG_BATCH;
 /// What the archive holds. The arena comes first and the headers after it: rkyv writes in the fields' order.
 #[derive(Archive, Serialize)]
 struct Body<'a> {
-    /// All payloads, one after the other, without gaps.
-    #[rkyv(with = InlineAsBox)]
-    payloads: &'a [u8],
+    /// Bytes of all payloads, which lie one after the other, without gaps, where the archive begins.
+    #[rkyv(with = InPlace)]
+    payloads: usize,
     #[rkyv(with = InlineAsBox)]
     headers: &'a [Header],
     /// The offset of the first entry; the others follow.
@@ -59,6 +59,27 @@ struct Body<'a> {
     committed_unix_us: u64,
     /// The checksum of the block before this one; 0 in the first of all. It makes the blocks a chain.
     previous_checksum: u32,
+}
+
+/// The arena, given by its length, is written before rkyv begins: right behind the prefix. In the archive it is what
+/// [`InlineAsBox`] makes of a slice of bytes.
+struct InPlace;
+
+impl ArchiveWith<usize> for InPlace {
+    type Archived = ArchivedBox<[u8]>;
+    type Resolver = BoxResolver;
+
+    fn resolve_with(&len: &usize, resolver: BoxResolver, out: rkyv::Place<Self::Archived>) {
+        // A block beyond 32 bits is refused before it comes to this.
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        ArchivedBox::resolve_from_raw_parts(resolver, rkyv::primitive::ArchivedUsize::from_native(len), out);
+    }
+}
+
+impl<S: Fallible + ?Sized> SerializeWith<usize, S> for InPlace {
+    fn serialize_with(_: &usize, _: &mut S) -> Result<BoxResolver, S::Error> {
+        Ok(BoxResolver::from_pos(PREFIX_LEN))
+    }
 }
 
 /// An entry beside its payload. No padding, so that rkyv copies the array in one piece.
@@ -209,11 +230,13 @@ impl Block {
         if stated != actual {
             return Err(BlockError::Checksum { stated, actual });
         }
-        Self::verify_archive(bytes)
+        let (first, end) = Self::verify_archive(&bytes)?;
+        Ok(Self { bytes, first, end })
     }
 
-    /// Verifies what the checksum cannot vouch for: a writer that was wrong.
-    fn verify_archive(bytes: Vec<u8>) -> Result<Self, BlockError> {
+    /// Verifies what the checksum cannot vouch for: a writer that was wrong. Returns the offsets of the first entry and
+    /// after the last.
+    fn verify_archive(bytes: &[u8]) -> Result<(Offset, Offset), BlockError> {
         let body = access::<ArchivedBody<'_>, rancor::Error>(&bytes[PREFIX_LEN..])
             .map_err(|error| BlockError::Archive(error.to_string()))?;
         let entries = body.headers.len() as u64;
@@ -229,7 +252,7 @@ impl Block {
         if start != arena.len() {
             return Err(BlockError::Archive(format!("{} payload bytes belong to no entry", arena.len() - start)));
         }
-        Ok(Self { first: Offset(first), end: Offset(end), bytes })
+        Ok((Offset(first), Offset(end)))
     }
 
     /// The offset of its first entry.
@@ -370,10 +393,17 @@ pub(super) struct Place {
 }
 
 /// A block being built. Reused from commit to commit; offsets are given when it is committed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BlockBuilder {
     headers: Vec<Header>,
-    payloads: Vec<u8>,
+    /// Room for the prefix, then all payloads: the block as it will be, up to the headers.
+    bytes: Vec<u8>,
+}
+
+impl Default for BlockBuilder {
+    fn default() -> Self {
+        Self { headers: Vec::new(), bytes: vec![0; PREFIX_LEN] }
+    }
 }
 
 impl BlockBuilder {
@@ -390,14 +420,14 @@ impl BlockBuilder {
     }
 
     fn add(&mut self, meta: &EntryMeta, flags: u32, payload: &[u8]) {
-        self.payloads.extend_from_slice(payload);
+        self.bytes.extend_from_slice(payload);
         self.headers.push(Header {
             client: meta.session.client.0,
             seq: meta.seq.0,
             received_unix_us: meta.received_unix_us,
             epoch: meta.session.epoch.value(),
             // A block beyond this is beyond BLOCK_BYTES_MAX too, and refused as a whole.
-            payload_end: u32::try_from(self.payloads.len()).unwrap_or(u32::MAX),
+            payload_end: u32::try_from(self.bytes.len() - PREFIX_LEN).unwrap_or(u32::MAX),
             flags,
             span: meta.span,
             channel: meta.channel,
@@ -416,15 +446,15 @@ impl BlockBuilder {
 
     /// The size of the block on disk so far, in bytes.
     pub fn size(&self) -> usize {
-        PREFIX_LEN + self.payloads.len() + self.headers.len() * HEADER_LEN + ROOT_LEN
+        self.bytes.len() + self.headers.len() * HEADER_LEN + ROOT_LEN
     }
 
     /// Forgets all entries and keeps the memory, up to a bound.
     pub fn clear(&mut self) {
         self.headers.clear();
         self.headers.shrink_to(KEEP_ENTRIES_MAX);
-        self.payloads.clear();
-        self.payloads.shrink_to(KEEP_PAYLOAD_BYTES_MAX);
+        self.bytes.truncate(PREFIX_LEN);
+        self.bytes.shrink_to(KEEP_BLOCK_BYTES_MAX);
     }
 
     /// The newest arrival among the entries, in microseconds since 1970; 0 without entries.
@@ -432,31 +462,53 @@ impl BlockBuilder {
         self.headers.iter().map(|header| header.received_unix_us).max().unwrap_or(0)
     }
 
-    /// The block with its place; the builder keeps its entries until [`clear`](Self::clear).
+    /// The block with its place; the builder is empty then.
     ///
     /// It is verified as if it had been read, so that nothing is written which recovery would refuse.
     ///
     /// # Errors
     /// [`BlockError`]: no entries, too large, or an entry that breaks the format's rules. Nothing has changed.
-    pub(super) fn build(&self, place: Place) -> Result<Block, BlockError> {
+    pub(super) fn build(&mut self, place: Place) -> Result<Block, BlockError> {
         let size = self.size();
         if size > BLOCK_BYTES_MAX {
             return Err(BlockError::Size(size));
         }
-        let mut bytes = Vec::with_capacity(size);
-        bytes.extend_from_slice(&[0; PREFIX_LEN]);
+        let payloads = self.bytes.len() - PREFIX_LEN;
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let built = self.finish(&mut bytes, payloads, place);
+        match built {
+            Ok((first, end)) => {
+                // The next block may well be as large.
+                self.bytes.reserve_exact(size.min(KEEP_BLOCK_BYTES_MAX));
+                self.bytes.resize(PREFIX_LEN, 0);
+                self.clear();
+                bytes.shrink_to_fit();
+                Ok(Block { bytes, first, end })
+            }
+            Err(error) => {
+                bytes.truncate(PREFIX_LEN + payloads);
+                self.bytes = bytes;
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts headers, root and prefix to the payloads in `bytes`.
+    fn finish(&self, bytes: &mut Vec<u8>, payloads: usize, place: Place) -> Result<(Offset, Offset), BlockError> {
+        bytes.reserve_exact(self.headers.len() * HEADER_LEN + ROOT_LEN);
         let body = Body {
-            payloads: &self.payloads,
+            payloads,
             headers: &self.headers,
             first_offset: place.first.0,
             committed_unix_us: place.committed_unix_us,
             previous_checksum: place.previous_checksum,
         };
-        // Nothing here needs scratch space: the slices are copied whole.
-        let mut serializer = Serializer::new(bytes, SubAllocator::new(&mut []), ());
+        // Nothing here needs scratch space: the headers are copied whole.
+        let mut serializer = Serializer::new(std::mem::take(bytes), SubAllocator::new(&mut []), ());
         let strategy: &mut LowSerializer<_, _, rancor::Error> = rancor::Strategy::wrap(&mut serializer);
-        rkyv::api::serialize_using(&body, strategy).map_err(|error| BlockError::Archive(error.to_string()))?;
-        let mut bytes = serializer.into_writer();
+        let serialized = rkyv::api::serialize_using(&body, strategy);
+        *bytes = serializer.into_writer();
+        serialized.map_err(|error| BlockError::Archive(error.to_string()))?;
         let length = u32::try_from(bytes.len()).map_err(|_| BlockError::Size(bytes.len()))?;
         let checksum = crc32fast::hash(&bytes[PREFIX_LEN..]);
         bytes[..4].copy_from_slice(&BLOCK_VERSION.to_le_bytes());

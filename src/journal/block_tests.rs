@@ -141,9 +141,8 @@ fn a_builder_keeps_its_memory_up_to_a_bound() {
         builder.push(&meta(seq), &payload);
     }
     assert_eq!(builder.size(), builder.build(PLACE).unwrap().size());
-    builder.clear();
-    assert!(builder.is_empty());
-    assert!(builder.payloads.capacity() >= payload.len() && builder.payloads.capacity() <= 2 * KEEP_PAYLOAD_BYTES_MAX);
+    assert_eq!((builder.len(), builder.size()), (0, BlockBuilder::default().size()));
+    assert!(builder.bytes.capacity() >= payload.len() && builder.bytes.capacity() <= 2 * KEEP_BLOCK_BYTES_MAX);
 }
 
 fn any_entry() -> impl Strategy<Value = (EntryMeta, Vec<u8>)> {

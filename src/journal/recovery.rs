@@ -73,7 +73,7 @@ impl RocksJournal {
             return Err(OpenError::storage("opening the database for writing", problem));
         }
         let free_bytes = dir.free_bytes().map_err(|error| OpenError::storage(error.action, error.cause))?;
-        store.lay_out_logs(options, free_bytes)?;
+        store.lay_out_log(options, free_bytes)?;
         let journal = RocksJournal::start(store, dir, &scan, options.witness_interval)
             .map_err(|error| OpenError::storage(error.action, error.cause))?;
         Ok(Opened {

@@ -8,6 +8,7 @@ use super::super::dead::tests::letter;
 use super::super::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 use super::super::rocks::tests::{Place, checkpoint, commit, files, one, options, tens, write_files};
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
+use super::super::rocks_laid::FILL;
 use super::super::testing::{Replayed, push, read_all, record, session};
 use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, LaneMark};
 use super::*;
@@ -165,6 +166,48 @@ fn a_torn_last_commit_is_dropped_as_a_whole_and_its_offsets_are_used_again() {
     commit(&mut journal, tens(20, 2));
     drop(journal);
     assert_eq!(place.open().1.numbers, (0..40).collect::<Vec<_>>());
+}
+
+/// What a crash leaves of a log that was laid out: records, and filling behind them.
+#[test]
+fn a_log_that_was_laid_out_ends_where_its_records_end_and_damage_in_it_is_found() {
+    let laid_out = RocksOptions { lay_out: true, ..options() };
+    let place = Place::new();
+    let (Opened { mut journal, .. }, _) = place.try_open(&laid_out).unwrap();
+    let empty = place.crash_copy();
+    assert_eq!(empty.try_open(&laid_out).unwrap().0.end, Offset(0), "nothing was written to it");
+    commit(&mut journal, tens(0, 3));
+    let copy = place.crash_copy();
+    let good_files = files(&copy.path());
+    let (name, good) = good_files
+        .iter()
+        .find(|(name, bytes)| name.extension().is_some_and(|extension| extension == "log") && !bytes.is_empty())
+        .unwrap();
+    let end = good.iter().rposition(|&byte| byte != FILL).unwrap() + 1;
+    assert!(end < 20_000 && good.len() > 1 << 20, "{end} of {}", good.len());
+    // A crash within the last commit leaves its first bytes, and filling.
+    for cut in [end, end - 1, end - 100] {
+        let place = Place::new();
+        write_files(&place.path(), &good_files);
+        let mut torn = good.clone();
+        torn[cut..].fill(FILL);
+        fs::write(place.path().join(name), torn).unwrap();
+        let entries = if cut == end { 30 } else { 20 };
+        let (Opened { mut journal, end, .. }, replayed) = place.try_open(&laid_out).unwrap();
+        assert_eq!((end, replayed.numbers), (Offset(entries), (0..entries).collect()), "cut at {cut}");
+        commit(&mut journal, tens(entries, 1));
+        drop(journal);
+        assert_eq!(place.try_open(&laid_out).unwrap().0.end, Offset(entries + 10));
+    }
+    // A write that the disk has lost reads as filling; what came after it proves that it was synced.
+    for lost in [0..end / 3, end / 3..2 * end / 3] {
+        let place = Place::new();
+        write_files(&place.path(), &good_files);
+        let mut bad = good.clone();
+        bad[lost.clone()].fill(FILL);
+        fs::write(place.path().join(name), bad).unwrap();
+        assert!(matches!(place.try_open(&laid_out), Err(OpenError::Damaged(_))), "lost {lost:?}");
+    }
 }
 
 #[test]

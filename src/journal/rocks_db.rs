@@ -5,14 +5,14 @@
 //! | `journal` | first offset of the block, u64 big-endian | [`super::block`] |
 //! | `meta` | [`super::meta`] | [`super::meta`] |
 //! | `dead` | offset u64, index u16, big-endian | [`super::dead`] |
-//! | `default` | unused: put and taken away at once to change logs | |
+//! | `default` | unused | |
 
 use std::path::Path;
 use std::time::Duration;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::error::{Damage, DamagePlace, OpenError};
@@ -24,9 +24,6 @@ use crate::types::Offset;
 pub(super) const JOURNAL: &str = "journal";
 pub(super) const META: &str = "meta";
 pub(super) const DEAD: &str = "dead";
-const UNUSED: &str = "default";
-/// The only key that this family ever sees, and never keeps.
-const NOTHING_KEY: &[u8] = b"nothing";
 
 /// How many emptied write-ahead logs are kept to be written again. A log that is overwritten does not grow, so its sync
 /// need not write the inode: measured here, 89–111 µs against 148–176 µs for a commit of one record.
@@ -52,7 +49,9 @@ pub struct RocksOptions {
     /// Bytes of one memtable of the journal. Large against the lag of trimming: a block that is trimmed before its memtable
     /// is flushed never reaches a table file.
     pub memtable_bytes: usize,
-    /// Free space that filling logs in advance must leave, in bytes.
+    /// Fill the first write-ahead log in advance, so that commits are fast from the start on.
+    pub lay_out: bool,
+    /// Free space that this must leave, in bytes.
     pub reserve_bytes: u64,
     /// How often the witness follows the journal's end.
     pub witness_interval: Duration,
@@ -63,6 +62,7 @@ impl Default for RocksOptions {
         Self {
             accept_loss: false,
             memtable_bytes: MEMTABLE_BYTES,
+            lay_out: true,
             reserve_bytes: *RESERVE_BYTES.start(),
             witness_interval: Duration::from_secs(1),
         }
@@ -178,35 +178,22 @@ impl Store {
         tables.chain(self.logs()).collect()
     }
 
-    /// Lays out the logs that will be written first ([`super::rocks_laid`]), if `free_bytes` allows.
+    /// Lays out the log that is written first ([`super::rocks_laid`]), if `free_bytes` allows.
     ///
-    /// For a database that nobody else writes to yet.
-    pub(super) fn lay_out_logs(&self, options: &RocksOptions, free_bytes: u64) -> Result<(), OpenError> {
+    /// For a database that was just opened and that nobody writes to yet.
+    pub(super) fn lay_out_log(&self, options: &RocksOptions, free_bytes: u64) -> Result<(), OpenError> {
         // What fills a memtable, and what a large last block or a checkpoint adds: as much as RocksDB preallocates.
         let bytes = options.memtable_bytes as u64 * 11 / 10;
-        if free_bytes < options.reserve_bytes.saturating_add(2 * bytes) {
-            tracing::warn!(free_bytes, "too little free space to lay out the write-ahead logs: commits will be slower");
+        if !options.lay_out {
             return Ok(());
         }
-        self.begin_second_log().map_err(|error| OpenError::storage("changing the write-ahead log", error))?;
-        // The last is being written, the one before it waits to be used again. Others hold records.
+        if free_bytes < options.reserve_bytes.saturating_add(bytes) {
+            tracing::warn!(free_bytes, "too little free space to lay out the write-ahead log: commits will be slower");
+            return Ok(());
+        }
         let path = self.db.path();
-        let lay_out = || logs(path)?.iter().rev().take(2).try_for_each(|(_, log)| lay_out(&path.join(log), bytes));
+        let lay_out = || logs(path)?.last().map_or(Ok(()), |(_, log)| lay_out(&path.join(log), bytes));
         lay_out().map_err(|error| OpenError::storage("laying out the write-ahead log", error))
-    }
-
-    /// Gives up the log that is being written, which thereby can be recycled, and begins another.
-    fn begin_second_log(&self) -> Result<(), rocksdb::Error> {
-        // What is put and taken away again reaches the log, and no table file.
-        let mut batch = WriteBatch::default();
-        batch.put(NOTHING_KEY, []);
-        batch.single_delete(NOTHING_KEY);
-        self.write(batch)?;
-        let families = [JOURNAL, META, DEAD, UNUSED].map(|name| self.family(name));
-        self.db.flush_cfs_opt(&families.each_ref(), &FlushOptions::default())?;
-        // RocksDB closes the old log behind the flush's back, and cuts it then: this waits until it has.
-        self.db.disable_file_deletions()?;
-        self.db.enable_file_deletions()
     }
 
     /// The write-ahead logs that are not empty.
@@ -221,7 +208,7 @@ impl Store {
     #[cfg(test)]
     pub(super) fn flush(&self) {
         let families = [JOURNAL, META, DEAD].map(|name| self.family(name));
-        self.db.flush_cfs_opt(&families.each_ref(), &FlushOptions::default()).unwrap();
+        self.db.flush_cfs_opt(&families.each_ref(), &rocksdb::FlushOptions::default()).unwrap();
     }
 }
 
@@ -273,6 +260,6 @@ fn families(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
         family(JOURNAL, bytes, MEMTABLES - 1),
         family(META, bytes / 4, 2),
         family(DEAD, bytes / 16, 2),
-        family(UNUSED, bytes / 16, 2),
+        family("default", bytes / 16, 2),
     ]
 }

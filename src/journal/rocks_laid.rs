@@ -1,14 +1,13 @@
-//! Lays the write-ahead logs out: gives them blocks that are written before the first commit needs one.
+//! Lays a write-ahead log out: gives it blocks that are written before the first commit needs one.
 //!
 //! A write that only replaces what a file holds leaves the file's inode and extents as they are, so syncing it is the
-//! data and no more. RocksDB gets there by recycling its logs, but begins with two new ones. Here those two are filled
-//! before the journal is handed to its writer: the log that RocksDB writes next, at whose start it stands, and an empty
-//! one before it, which RocksDB has put up for recycling and takes when the first is full.
+//! data and no more. RocksDB gets there by recycling its logs, but begins with two new ones, which last for long where
+//! little is sent. Here the first is filled before the journal is handed to its writer, while RocksDB stands at its start.
 //!
 //! What is filled in reads as the leftover of another log: a run of bytes each of which RocksDB takes for the type of a
 //! recycled fragment, with a log number that is not in use. So a reader stops where the log's records end, as it does in
-//! a recycled log; zeros it would skip. Nothing is acked before this is done, and a crash on the way leaves logs without
-//! records, in part filled.
+//! a recycled log; zeros it would skip. Nothing is acked before this is done, and a crash on the way leaves a log without
+//! records, in part filled. RocksDB cuts off what is left of it when it closes the log.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
