@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use crate::protocol::{self, Connect, Connection, InOrder, Protocol, Reply, Taken};
+use crate::protocol::{self, Connect, Connection, InOrder, Protocol, Taken};
 
 /// The stream is trimmed to about so many messages, as one is whose readers keep up: memory stays bounded.
 const STREAM_MESSAGES_MAX: u64 = 1_000_000;
