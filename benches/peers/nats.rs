@@ -33,8 +33,7 @@ impl Nats {
         reader.get_ref().write_all(request.as_bytes())?;
         loop {
             let line = read_line(&mut reader)?;
-            if line == "PING" {
-                reader.get_ref().write_all(b"PONG\r\n")?;
+            if line.starts_with("INFO ") {
                 continue;
             }
             let refused = || io::Error::other(format!("no stream: {line}"));
@@ -76,9 +75,13 @@ fn greet(server: SocketAddr, subject: &str) -> io::Result<BufReader<TcpStream>> 
         "headers": true, "no_responders": true, "name": "peer_load",
     });
     write!(reader.get_ref(), "CONNECT {options}\r\nSUB {subject} 1\r\nPING\r\n")?;
-    match read_line(&mut reader)?.as_str() {
-        "PONG" => Ok(reader),
-        other => Err(io::Error::other(protocol::unexpected(other.as_bytes()))),
+    loop {
+        match read_line(&mut reader)?.as_str() {
+            "PONG" => return Ok(reader),
+            // The server may tell more about itself at any time.
+            more if more.starts_with("INFO ") => {}
+            other => return Err(io::Error::other(protocol::unexpected(other.as_bytes()))),
+        }
     }
 }
 
