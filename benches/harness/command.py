@@ -13,8 +13,8 @@ from . import compare, filled, growth, lasting, machine, process, programs, repo
 HELP = """\
 Measures Duragram on this machine. Without a mode: against its floor and its peers, in less than ten minutes.
 
-  compare          floor, Duragram, Redis Streams, NATS JetStream and beanstalkd, each syncing before it acks (and NATS's
-                   default, which does not), in turn, medians of 5 rounds       -> bench.json, bench.svg
+  compare          floor, Duragram, Redis Streams, NATS JetStream and beanstalkd, each syncing before it acks (and
+                   NATS's default, which does not), in turn, medians of 5 rounds -> bench.json, bench.svg
   growth           throughput and p99 of Duragram against clients, payload size, lanes and backlog (12 minutes)
                                                                                 -> growth.json, growth-*.svg
   soak             10 minutes at 70 % of the maximum: p99.9, longest stall, memory -> soak.json, soak.svg
@@ -65,19 +65,22 @@ def parse(argv):
                         help="compare: these systems alone")
     parser.add_argument("--series", type=lambda text: text.split(","), metavar="A,B",
                         help="growth: these series alone; the others of an earlier run are kept")
-    parser.add_argument("--rounds", type=positive(int), metavar="N", help="how often each measurement is repeated [5; growth 3]")
+    parser.add_argument("--rounds", type=positive(int), metavar="N",
+                        help="how often each measurement is repeated [5; growth, sessions, redis-benchmark 3]")
     parser.add_argument("--seconds", type=positive(float), metavar="S",
                         help="of one measured load [compare: what the time allows; soak: 600]")
     parser.add_argument("--minutes", type=positive(float), metavar="M", default=10,
                         help="compare: no round begins that would end later, after the build [10]")
-    parser.add_argument("--sessions", type=positive(int), metavar="N", default=filled.SESSIONS, help="sessions: so many")
-    parser.add_argument("--entries", type=positive(int), metavar="N", default=filled.ENTRIES, help="recovery: so many")
+    parser.add_argument("--sessions", type=positive(int), metavar="N", default=filled.SESSIONS,
+                        help="sessions: so many [%(default)s]")
+    parser.add_argument("--entries", type=positive(int), metavar="N", default=filled.ENTRIES,
+                        help="recovery: so many [%(default)s]")
     parser.add_argument("--backlog-bytes", type=positive(int), metavar="N", default=growth.BACKLOG_BYTES,
                         help="growth: the largest backlog [10 GiB]")
     parser.add_argument("--dir", type=Path, default=programs.CACHE / "data", metavar="DIR",
                         help="on the disk to measure; gigabytes are written [%(default)s]")
     parser.add_argument("--results", type=Path, default=programs.ROOT / "benches/results", metavar="DIR",
-                        help="where results go [benches/results]")  # fmt: skip
+                        help="where results go [benches/results]")
     options = parser.parse_args(argv)
     options.rounds = options.rounds or ROUNDS.get(options.mode, 5)
     options.wants = lambda name: options.series is None or name in options.series
@@ -88,7 +91,8 @@ def words(known):
     def parse_words(text):
         unknown = set(text.split(",")) - known
         if unknown:
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+            names = ", ".join(sorted(unknown)), ", ".join(sorted(known))
+            raise argparse.ArgumentTypeError("unknown: {}; known: {}".format(*names))
         return text.split(",")
 
     return parse_words

@@ -37,7 +37,7 @@ def sessions(options, programs, space, save):
             before = process.resident_bytes(server.pid)
             held = process.metrics(server.admin)["duragram_sessions"]
             systems.load(system, server, {**fill, "clients": options.sessions}, options.sessions / FILL_RATE * 1.05,
-                         directory)  # fmt: skip
+                         directory)
             time.sleep(1)
             after = process.resident_bytes(server.pid)
             held = process.metrics(server.admin)["duragram_sessions"] - held
@@ -45,10 +45,10 @@ def sessions(options, programs, space, save):
             run = {
                 "few_per_s": few_rate, "many_per_s": many_rate, "ratio": many_rate / few_rate,
                 "added": held, "bytes_per_session": (after - before) / max(held, 1), "rss_bytes": after,
-            }  # fmt: skip
+            }
             found["runs"].append(run)
             say(f"{number}: {few_rate:,.0f}/s with {FEW}, {many_rate:,.0f}/s with {options.sessions:,}; "
-                f"{run['bytes_per_session']:.0f} bytes a session")  # fmt: skip
+                f"{run['bytes_per_session']:.0f} bytes a session")
         finally:
             server.stop()
             shutil.rmtree(directory, ignore_errors=True)
@@ -98,8 +98,9 @@ def recovery(options, programs, space, save):
             "entries": held, "backlog_bytes": size, "start_s": sorted(starts)[len(starts) // 2], "starts_s": starts,
             "serve_start_s": round(ready, 4), "entries_scanned_per_s": held / ready, "drain_s": round(drained, 3),
             "entries_drained_per_s": held / max(drained, 1e-3),
-        }  # fmt: skip
-        say(f"{held:,.0f} entries: ready after {ready:.2f} s ({held / ready:,.0f}/s), all processed {drained:.2f} s later")
+        }
+        say(f"{held:,.0f} entries: ready after {ready:.2f} s ({held / ready:,.0f}/s), "
+            f"all processed {drained:.2f} s later")
         save(found)
         return found
     finally:

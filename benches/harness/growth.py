@@ -54,13 +54,13 @@ def run(options, programs, space, save):
     if options.wants("backlog"):
         found["series"]["backlog"] = {
             "title": "backlog", "unit": "bytes", "points": backlog(options, programs, space, seconds),
-        }  # fmt: skip
+        }
         save(found)
     return found
 
 
 def backlog(options, programs, space, seconds):
-    """Bulk load into a server that processes next to nothing; each point is a load, at the backlog that it began with."""
+    """Bulk load into a server that processes next to nothing; each point is a load, and the backlog it began with."""
     need = options.backlog_bytes + (4 << 30)
     if shutil.disk_usage(space.path).free < need:
         say(f"the backlog is left out: it needs {need >> 30} GiB")

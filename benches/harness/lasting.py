@@ -44,7 +44,7 @@ def soak(options, programs, space, save):
             over.set()
             watcher.join()
         found = {"maximum_per_s": sorted(most)[1], "share": SHARE, "rate": rate, "figures": figures,
-                 "samples": samples}  # fmt: skip
+                 "samples": samples}
         say(f"p99.9 {figures['p999_us'] / 1e3:.1f} ms, longest {figures['max_us'] / 1e3:.1f} ms")
         save(found)
         return found
@@ -126,7 +126,7 @@ def redis_check(options, programs, space, save):
             pair = {"shape": shape, "peer_load": sorted(ours)[middle], "redis_benchmark": sorted(theirs)[middle]}
             found["pairs"].append(pair)
             say(f"{clients}x{window}: peer_load {pair['peer_load']:,.0f}/s, "
-                f"redis-benchmark {pair['redis_benchmark']:,.0f}/s")  # fmt: skip
+                f"redis-benchmark {pair['redis_benchmark']:,.0f}/s")
         save(found)
         return found
     finally:

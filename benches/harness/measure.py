@@ -40,10 +40,15 @@ def watched(system, server, shape, seconds, directory):
     """Loads a running server; what it took of processor, memory and disk is added to what was measured."""
     counts = process.metrics(server.admin) if server.admin else None
     disk = process.device_bytes_written(directory)
+    begin, busy, ours = time.monotonic(), process.busy_seconds(), process.ended_children_seconds()
     cpu = process.cpu_seconds(server.pid)
-    begin = time.monotonic()
     report = load(system, server, shape, seconds, directory)
-    report["server_cores"] = round((process.cpu_seconds(server.pid) - cpu) / (time.monotonic() - begin), 3)
+    elapsed = time.monotonic() - begin
+    cpu = process.cpu_seconds(server.pid) - cpu
+    ours = process.ended_children_seconds() - ours
+    report["server_cores"] = round(cpu / elapsed, 3)
+    report["load_cores"] = round(ours / elapsed, 3)
+    report["other_cores"] = round(max(process.busy_seconds() - busy - cpu - ours, 0) / elapsed, 3)
     report["server_rss_bytes"] = process.resident_bytes(server.pid)
     if counts is not None:
         after = process.metrics(server.admin)

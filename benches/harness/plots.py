@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 COLOURS = {
     "floor": "#9aa0a6", "floor-laid-out": "#c5c9ce", "duragram": "#d1495b", "redis": "#30638e", "nats": "#3c7a57",
     "beanstalkd": "#8a6d3b", "nats-default": "#b7d5c4",
-}  # fmt: skip
+}
 
 
 def main():

@@ -43,8 +43,8 @@ class Programs:
         if not all(shutil.which(name) for name in names):
             unpack_debian(CACHE / "debian")
         bins = CACHE / "debian" / "usr/bin"
-        find = lambda name: shutil.which(name) or (str(bins / name) if (bins / name).exists() else None)  # noqa: E731
-        self.redis_server, self.redis_benchmark, self.beanstalkd = map(find, names)
+        path = f"{os.environ.get('PATH', '')}:{bins}"
+        self.redis_server, self.redis_benchmark, self.beanstalkd = (shutil.which(name, path=path) for name in names)
         libraries = sorted({str(path.parent) for path in (CACHE / "debian").glob("usr/lib/**/*.so*")})
         if libraries:
             self.peer_env = {"LD_LIBRARY_PATH": ":".join(libraries)}
@@ -108,8 +108,11 @@ def pip_install(package):
 def plot(results):
     """Draws what the JSON in the results' directory holds; without matplotlib there are no plots."""
     python = CACHE / "venv/bin/python"
-    has = lambda: subprocess.run([python, "-c", "import matplotlib"], stderr=subprocess.DEVNULL).returncode == 0  # noqa: E731
-    if not ((python.exists() and has()) or (pip_install("matplotlib") and has())):
+    try:
+        probe = subprocess.run([python, "-c", "import matplotlib"], stderr=subprocess.DEVNULL).returncode
+    except FileNotFoundError:
+        probe = None
+    if probe != 0 and not pip_install("matplotlib"):
         say("no plots: matplotlib could not be fetched")
         return
     subprocess.run([python, "-B", ROOT / "benches/harness/plots.py", results], check=False)

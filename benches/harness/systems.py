@@ -131,7 +131,7 @@ class Redis(Peer):
         return [
             self.programs.redis_server, "--port", port, "--bind", "127.0.0.1", "--dir", directory, "--save", "",
             "--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0",
-        ]  # fmt: skip
+        ]
 
 
 class Nats(Peer):
