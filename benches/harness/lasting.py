@@ -137,7 +137,7 @@ def redis_check(options, programs, space, save):
 def redis_benchmark(programs, server, shape, requests):
     """Requests a second by Redis's own load program."""
     argv = [programs.redis_benchmark, "-p", server.address.split(":")[1], "-c", shape["clients"], "-P", shape["window"]]
-    argv += ["-n", max(requests, 1000), "--csv", "XADD", "bench", "MAXLEN", "~", "1000000", "*", "f", "x" * 100]
+    argv += ["-n", max(requests, 1000), "--csv", "XADD", "bench", "*", "f", "x" * 100]
     child = process.start(argv, subprocess.DEVNULL, programs.peer_env, subprocess.PIPE)
     try:
         out, _ = child.communicate(timeout=120)
