@@ -8,7 +8,7 @@ from .process import Failed
 from .programs import say
 
 # Starting, warming up, stopping and removing take about so long beyond the measured seconds.
-OVERHEAD_SECONDS = measure.WARM_SECONDS + 0.9
+OVERHEAD_SECONDS = measure.WARM_SECONDS + 1.0
 SECONDS_MIN, SECONDS_MAX = 1.0, 10.0
 
 
@@ -90,7 +90,7 @@ def does_not_work(system, space):
 
 
 def affordable(budget, runs):
-    return min(max(budget * 0.97 / runs - OVERHEAD_SECONDS, SECONDS_MIN), SECONDS_MAX)
+    return min(max(budget * 0.95 / runs - OVERHEAD_SECONDS, SECONDS_MIN), SECONDS_MAX)
 
 
 def ordered(plan, number):

@@ -46,9 +46,15 @@ def comparison(found, results):
             values = [row[key] * scale for _, row in rows]
             label = kind["title"] + ("" if kind["durable"] else " (not durable)")
             axis.barh(places, values, height * 0.9, color=COLOURS.get(system, "#555"), label=label)
+            if system == "duragram" and key == "acked_per_s":
+                for place, value, (y, _) in zip(places, values, rows):
+                    told = ratios(found, list(cases)[y])
+                    axis.text(value * 0.94, place, told, ha="right", va="center", fontsize=6, color="white")
             if key == "p50_us":
                 axis.hlines(places, values, [row["p99_us"] * scale for _, row in rows], color="#333", linewidth=0.8)
         axis.set_xscale("log")
+        # Room for the ratios in the shortest bar.
+        axis.set_xlim(left=min(row[key] for case in medians.values() for row in case.values()) * scale / 10)
         axis.set_title(title)
         axis.grid(axis="x", alpha=0.3)
         axis.invert_yaxis()
@@ -56,6 +62,17 @@ def comparison(found, results):
     axes[1].set_yticks([])
     axes[0].legend(fontsize=7)
     save(figure, results / "bench.svg")
+
+
+def ratios(found, case):
+    """Duragram's throughput by that of the floor and of the best durable peer in a case."""
+    row, kinds = found["medians"][case], found["systems"]
+    ours = row["duragram"]["acked_per_s"]
+    told = [f"{ours / row['floor']['acked_per_s']:.2f} × floor"] if "floor" in row else []
+    peers = [key for key in row if kinds[key]["durable"] and not key.startswith(("floor", "duragram"))]
+    if peers:
+        told.append(f"{ours / max(row[key]['acked_per_s'] for key in peers):.1f} × best peer")
+    return ", ".join(told)
 
 
 def growth(found, results):

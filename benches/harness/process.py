@@ -107,7 +107,7 @@ def await_line(process, pattern, log):
         if process.poll() is not None:
             break
         time.sleep(0.002)
-    raise Failed(f"does not start: {tail(log)}")
+    raise Failed(f"does not start (exit code {process.poll()}): {tail(log)}")
 
 
 def await_port(process, port, log):
@@ -119,7 +119,7 @@ def await_port(process, port, log):
             return
         except OSError:
             time.sleep(0.01)
-    raise Failed(f"does not start: {tail(log)}")
+    raise Failed(f"does not start (exit code {process.poll()}): {tail(log)}")
 
 
 def run_json(argv, seconds_max, log_path, check=True):
