@@ -11,6 +11,7 @@ matplotlib.use("svg")
 matplotlib.rcParams.update({"svg.hashsalt": "duragram", "svg.fonttype": "none", "font.size": 9})
 
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 COLOURS = {
     "floor": "#9aa0a6", "floor-laid-out": "#c5c9ce", "duragram": "#d1495b", "redis": "#30638e", "nats": "#3c7a57",
@@ -30,6 +31,10 @@ def save(figure, path):
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+
+
+def from_zero(axis):
+    axis.set_ylim(0, axis.get_ylim()[1] * 1.08)
 
 
 def comparison(found, results):
@@ -89,13 +94,14 @@ def growth(found, results):
         for key, place in (("acked_per_s_min", "_"), ("acked_per_s_max", "_")):
             if all(key in point for point in points):
                 rate.plot(xs, [point[key] for point in points], place, color="#d1495b")
-        rate.set_ylim(bottom=0)
-        late.set_ylim(bottom=0)
         if name.startswith("clients"):
             rate.set_xscale("log")
             rate.set_yscale("log")
-            rate.set_ylim(bottom=None)
             late.set_yscale("log")
+        else:
+            from_zero(rate)
+            from_zero(late)
+            rate.xaxis.set_major_locator(MaxNLocator(integer=True))
         rate.set_xlabel(f"{series['title']}{', GB' if name == 'backlog' else ', bytes' if series['unit'] else ''}")
         rate.set_ylabel("acked datagrams a second (circles)", color="#d1495b")
         late.set_ylabel("p99, ms (squares)", color="#30638e")
@@ -119,7 +125,7 @@ def soak(found, results):
     axes[2].set_ylabel("journaled a second")
     axes[2].set_xlabel("seconds")
     for axis in axes:
-        axis.set_ylim(bottom=0)
+        from_zero(axis)
         axis.grid(alpha=0.3)
     save(figure, results / "soak.svg")
 
