@@ -8,6 +8,8 @@ from pathlib import Path
 
 SYNCS = 300
 SYNC_BYTES = 4096
+WRITES = 400
+WRITE_BYTES = 256 * 1024
 
 
 def traits(directory):
@@ -25,6 +27,7 @@ def traits(directory):
         "filesystem": filesystem(directory),
         "fdatasync_p50_us": p50,
         "fdatasync_p99_us": p99,
+        "synced_write_mb_per_s": synced_write_mb_per_s(directory),
     }
 
 
@@ -34,7 +37,8 @@ def describe(machine):
     return (
         f"{machine['cores']} cores of {machine['cpu']}{virtual}, {machine['memory_gib']} GiB of memory, Linux "
         f"{machine['kernel']}, {machine['filesystem']}; fdatasync of 4 KiB in a laid-out file p50 "
-        f"{machine['fdatasync_p50_us']:.0f} µs, p99 {machine['fdatasync_p99_us']:.0f} µs"
+        f"{machine['fdatasync_p50_us']:.0f} µs, p99 {machine['fdatasync_p99_us']:.0f} µs; writes of 256 KiB, each "
+        f"synced, {machine['synced_write_mb_per_s']} MB/s"
     )
 
 
@@ -68,3 +72,19 @@ def sync_us(directory):
         path.unlink()
     times.sort()
     return round(times[SYNCS // 2], 1), round(times[SYNCS * 99 // 100], 1)
+
+
+def synced_write_mb_per_s(directory):
+    """How fast a file grows by writes of 256 KiB that are each synced."""
+    path = Path(directory) / "write-probe"
+    chunk = os.urandom(WRITE_BYTES)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        begin = time.perf_counter()
+        for _ in range(WRITES):
+            os.write(file, chunk)
+            os.fdatasync(file)
+        return round(WRITES * WRITE_BYTES / (time.perf_counter() - begin) / 1e6)
+    finally:
+        os.close(file)
+        path.unlink()

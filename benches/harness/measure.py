@@ -40,6 +40,7 @@ def watched(system, server, shape, seconds, directory):
     """Loads a running server; what it took of processor, memory and disk is added to what was measured."""
     counts = process.metrics(server.admin) if server.admin else None
     disk = process.device_bytes_written(directory)
+    drops = process.udp_drops(server.address)
     begin, busy, ours = time.monotonic(), process.busy_seconds(), process.ended_children_seconds()
     cpu = process.cpu_seconds(server.pid)
     report = load(system, server, shape, seconds, directory)
@@ -50,11 +51,12 @@ def watched(system, server, shape, seconds, directory):
     report["load_cores"] = round(ours / elapsed, 3)
     report["other_cores"] = round(max(process.busy_seconds() - busy - cpu - ours, 0) / elapsed, 3)
     report["server_rss_bytes"] = process.resident_bytes(server.pid)
+    if drops is not None:
+        report["kernel_drops"] = process.udp_drops(server.address) - drops
     if counts is not None:
         after = process.metrics(server.admin)
         report["journal_bytes"] = grown(counts, after, "duragram_journal_written_bytes_total")
         report["commits"] = grown(counts, after, "duragram_commits_total")
-        report["kernel_drops"] = grown(counts, after, "duragram_kernel_drops_total")
         report["lag_entries"] = process.total(after, "duragram_lane_lag_entries")
         if disk is not None:
             # What the page cache still holds is part of the price.

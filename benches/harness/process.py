@@ -177,6 +177,17 @@ def device_bytes_written(path):
     return None
 
 
+def udp_drops(address):
+    """Messages that the kernel dropped at the UDP socket bound to an IPv4 address: up to 64 datagrams each, with GSO.
+    None when there is no such socket."""
+    port = int(address.rsplit(":", 1)[1])
+    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[1].split(":")[1], 16) == port:
+            return int(fields[-1])
+    return None
+
+
 def metrics(admin):
     """Duragram's metrics: name (with labels) to value."""
     with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
