@@ -91,6 +91,8 @@ pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
 pub const LANE_COMMANDS: usize = 16;
 /// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
 pub const RECEIVE_WAIT_MS: u16 = 50;
+/// Bytes of a block from which on its sync runs beside the building of the next: below, waking a thread costs more.
+pub const LAUNCH_BYTES: usize = 64 * 1024;
 /// Datagrams that one commit answers at most: what is kept of each until then is bounded by it.
 pub const DATAGRAMS_PER_COMMIT: usize = 65_536;
 /// Receives before a commit at most: with a flood that needs no answers the commit still comes.
@@ -113,8 +115,11 @@ pub const SPACE_CHECK_US: u64 = 250_000;
 pub const SPACE_CHECK_BYTES: u64 = 8 * MIB;
 /// Replies that one `sendmmsg` call takes.
 pub const REPLY_MESSAGES: usize = 256;
-/// Bytes of a session in the table without its bitmap: key, state, address, the table's own overhead and slack.
-pub const SESSION_BYTES: usize = 256;
+/// Sessions of which the table makes room at once.
+pub const SESSIONS_PER_CHUNK: usize = 1024;
+/// Bytes of a session in the table without its bitmap: itself, its places in two hash tables, which are at times half empty,
+/// and in the lists of free and of changed sessions. A test fills a table and holds it against this.
+pub const SESSION_BYTES: usize = 144;
 
 // ---- Constants of the journal ----------------------------------------------------------------------------------
 
@@ -122,6 +127,8 @@ pub const SESSION_BYTES: usize = 256;
 pub const MEMTABLE_BYTES: usize = 64 * 1024 * 1024;
 /// Memtables at once: the one being filled and those being flushed.
 pub const MEMTABLES: usize = 4;
+/// Blocks whose place is remembered, 16 bytes each, so that trimming need not read one back.
+pub const TRIM_PLACES: usize = 65_536;
 /// RocksDB's block cache, in bytes.
 pub const BLOCK_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
@@ -243,6 +250,8 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         &[4, CHECKPOINT_RECORD_BYTES as u64 + bitmap],
     );
     add("journal memtables", format!("{MEMTABLES} x {MEMTABLE_BYTES} B"), &[MEMTABLES as u64, MEMTABLE_BYTES as u64]);
+    // A deque that has grown to a power of two.
+    add("trim places", format!("{TRIM_PLACES} x 16 B"), &[TRIM_PLACES as u64, 16]);
     add("journal block cache", format!("{BLOCK_CACHE_BYTES} B"), &[BLOCK_CACHE_BYTES as u64]);
     if config.admin.is_some() {
         add(

@@ -1,4 +1,5 @@
-//! How fast the journal on disk is. Run alone, on an idle machine:
+//! How fast the journal on disk is over seconds of trimming, with the latencies that the median hides, and at recovery.
+//! Single group commits are benchmarks (`benches/commit.rs`). Run alone, on an idle machine:
 //! `cargo test --release --test journal_speed -- --ignored --nocapture --test-threads 1`
 //! `DURAGRAM_SPEED_DIR` chooses the disk.
 #![allow(clippy::print_stdout)] // its results
@@ -87,33 +88,6 @@ fn bulk(entries: u64, payload_bytes: usize, trim: bool, seconds: u64) {
 fn commits_of_many_entries() {
     for (entries, bytes, trim) in [(2048, 100, true), (2048, 100, false), (2048, 1200, true), (256, 100, true)] {
         bulk(entries, bytes, trim, 5);
-    }
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn commits_of_one_entry() {
-    let dir = temp();
-    let Opened { mut journal, .. } = open(&dir);
-    let (mut block, mut seq) = (BlockBuilder::default(), 0);
-    // Past the third log, so that recycling has begun: as after some minutes of service.
-    for _ in 0..250 {
-        fill(&mut block, 1000, &[7; 1000], &mut seq);
-        journal.commit(&mut block, &[]).unwrap();
-        let at = journal.end();
-        journal.checkpoint(&Checkpoint { at, trim_below: at, ..Checkpoint::default() }).unwrap();
-    }
-    for round in 0..3 {
-        let mut latencies: Vec<_> = (0..10_000)
-            .map(|_| {
-                fill(&mut block, 1, &[7; 100], &mut seq);
-                let before = Instant::now();
-                journal.commit(&mut block, &[]).unwrap();
-                before.elapsed()
-            })
-            .collect();
-        latencies.sort();
-        eprintln!("one entry, round {round}: p50 {:?} p99 {:?}", latencies[5_000], latencies[9_900]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Making acks. Whatever says that something is durable takes the receipt of the commit that it rests on.
 
 use duragram_proto::Seq;
-use duragram_proto::codec::{ACK_LEN_MAX, Ack, BITMAP_LEN_MAX, Datagram, Durability, MIN_LEN, Welcome};
+use duragram_proto::codec::{ACK_LEN_MAX, Ack, Datagram, Durability, MIN_LEN, Welcome};
 
 use crate::journal::Durable;
 use crate::net::{Outbox, Peer};
@@ -18,33 +18,60 @@ pub(super) struct ReplyTo {
     pub(super) arrived_us: u64,
 }
 
-/// Adds a session's ack to the outbox.
-///
-/// `receipt` stands for everything that the session counts as journaled: the committer calls this for sessions that
-/// the block being built has touched only with that block's receipt, and for others with an earlier one.
+/// What a session's ack says, as it was when the block that it rests on was closed: later datagrams may change the session
+/// while that block is on its way to the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AckState {
+    id: SessionId,
+    floor: Seq,
+    /// Bytes of the bitmap in [`Bitmaps`].
+    bitmap: (u32, u8),
+    to: ReplyTo,
+    /// Nothing of it is in the block.
+    duplicate: bool,
+}
+
+/// The bitmaps of many acks.
+pub(super) type Bitmaps = Vec<u8>;
+
+impl AckState {
+    /// Of a session now.
+    pub(super) fn of(session: &Session, to: ReplyTo, duplicate: bool, bitmaps: &mut Bitmaps) -> Self {
+        let start = bitmaps.len();
+        // PROTOCOL.md#no-amplification: the bitmap is cut so that the reply is no longer than its request.
+        let room = to.len.min(ACK_LEN_MAX).saturating_sub(MIN_LEN) / 8 * 8;
+        let mut len = 0;
+        if room > 0 && session.has_gaps() {
+            bitmaps.resize(start + room, 0);
+            len = session.write_bitmap(&mut bitmaps[start..]);
+            bitmaps.truncate(start + len);
+        }
+        let bitmap = (u32::try_from(start).expect("bounded by a commit"), u8::try_from(len).expect("at most 128"));
+        Self { id: session.id(), floor: session.floor(), bitmap, to, duplicate }
+    }
+}
+
+/// Adds a session's ack to the outbox. `receipt` stands for everything that `state` counts as journaled.
 pub(super) fn ack(
     receipt: &Durable,
-    session: &Session,
-    to: ReplyTo,
-    duplicate: bool,
+    state: &AckState,
+    bitmaps: &Bitmaps,
     credit: u16,
     now_us: u64,
     outbox: &mut Outbox,
 ) {
     let _proof = receipt.end();
-    let mut bitmap = [0; BITMAP_LEN_MAX];
-    // PROTOCOL.md#no-amplification: the bitmap is cut so that the reply is no longer than its request.
-    let room = to.len.min(ACK_LEN_MAX).saturating_sub(MIN_LEN) / 8 * 8;
-    let len = session.write_bitmap(&mut bitmap[..room]);
+    let AckState { id, floor, bitmap: (start, len), to, duplicate } = *state;
+    let start = start as usize;
     let ack = Ack {
-        client: session.id().client,
-        epoch: session.id().epoch,
-        floor: session.floor(),
+        client: id.client,
+        epoch: id.epoch,
+        floor,
         credit,
         durability: Durability::Synced,
         duplicate,
         delay_us: u32::try_from(now_us.saturating_sub(to.arrived_us)).unwrap_or(u32::MAX),
-        bitmap: &bitmap[..len],
+        bitmap: &bitmaps[start..start + usize::from(len)],
     };
     outbox.push(to.peer, to.len, &Datagram::Ack(ack));
 }

@@ -1,17 +1,22 @@
-//! The committer: sessions, blocks, commits, acks, checkpoints.
+//! The committer: what a datagram does to its session, and what is owed for it. How blocks reach the disk, and what
+//! happens then, is in [`commit`].
+
+mod commit;
 
 use duragram_proto::codec::{Datagram, Reject, RejectCode};
 use duragram_proto::{ClientId, Seq};
 
 use crate::ingest::acks::{self, ReplyTo};
 use crate::ingest::log_limit::LogLimit;
+use crate::ingest::writer::Writer;
 use crate::ingest::{Backlog, Counts};
-use crate::journal::{BlockBuilder, Checkpoint, Durable, EntryMeta, Journal, LaneMark, StorageError};
+use crate::journal::{BlockBuilder, Durable, EntryMeta, Journal, LaneMark, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::net::{Batch, DataItem, Item, ItemKind, Outbox, Transmit};
 use crate::session::{FloorMove, Judgement, SessionTable, TableFull};
 use crate::types::{Clock, Now, Offset, SessionId};
+use commit::{Flight, Round};
 
 /// What follows the committer: the lanes.
 pub trait Downstream: Send {
@@ -75,7 +80,11 @@ pub struct IngestStatus {
 /// Turns datagrams into durable entries and acks. One thread owns it; every method is synchronous.
 pub struct Committer<J, T, D> {
     config: CommitterConfig,
-    journal: J,
+    /// Away while a commit is in flight.
+    journal: Option<J>,
+    writer: Option<Writer<J>>,
+    /// What is owed when the commit in flight has landed.
+    flight: Option<Flight>,
     transmit: T,
     downstream: D,
     metrics: Metrics,
@@ -86,7 +95,7 @@ pub struct Committer<J, T, D> {
     receipt: Durable,
     failed: Option<StorageError>,
 
-    /// The number of the commit being built.
+    /// The number of the commit being built. All before it are durable, or one of them is in flight.
     number: u64,
     /// Datagrams absorbed for it.
     absorbed: usize,
@@ -94,6 +103,9 @@ pub struct Committer<J, T, D> {
     journaled: u64,
     pending: Vec<PendingAck>,
     welcomes: Vec<PendingWelcome>,
+    /// Kept for the next flights: two at most are in use at once.
+    spares: Vec<Flight>,
+    spare_block: BlockBuilder,
     /// Sessions whose record must be durable before they are answered: opened by HELLO, or floor moved by a duplicate.
     records: Vec<u32>,
     outbox: Outbox,
@@ -106,6 +118,8 @@ pub struct Committer<J, T, D> {
     checkpoint_at: Offset,
     checkpoint_mono_us: u64,
     checkpoint_marks: Vec<LaneMark>,
+    /// The checkpoint that is being written, if one is.
+    round: Option<Round>,
     bytes_since_checkpoint: u64,
     trimmed_below: Offset,
     space_checked_us: Option<u64>,
@@ -151,6 +165,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         let service_base_s = recovered.sessions.last_active_s();
         let mut committer = Self {
             block: BlockBuilder::default(),
+            spares: Vec::new(),
+            spare_block: BlockBuilder::default(),
+            writer: None,
+            flight: None,
+            round: None,
             sessions: recovered.sessions,
             backlog: recovered.backlog,
             failed: None,
@@ -175,7 +194,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             free_bytes: u64::MAX,
             storage_short: false,
             config,
-            journal,
+            journal: Some(journal),
             transmit,
             downstream,
             metrics,
@@ -195,8 +214,13 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.block.size() >= self.config.commit_bytes_max || self.absorbed >= limits::DATAGRAMS_PER_COMMIT
     }
 
+    /// Whether so much is absorbed that building and receiving the next block beside its sync is worth waking a thread.
+    pub fn is_large(&self) -> bool {
+        self.block.size() >= limits::LAUNCH_BYTES
+    }
+
     /// Applies a batch to the sessions and adds what is new to the block. Acks nothing, unless the block becomes full on
-    /// the way: then it is committed as by `commit`, so that no block is larger than `commit_bytes_max`, a datagram and
+    /// the way: then it is launched as by `launch`, so that no block is larger than `commit_bytes_max`, a datagram and
     /// the gaps that this reveals.
     ///
     /// Errors are final as those of `commit`.
@@ -210,7 +234,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         let mut counts = Counts::default();
         for item in batch.items() {
             if self.is_full() {
-                self.commit(clock)?;
+                self.launch(clock)?;
             }
             self.absorbed += 1;
             let to = ReplyTo { peer: item.peer, len: item.len, arrived_us: batch.arrived.mono_us };
@@ -234,24 +258,6 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.metrics.count("wrong_direction", dropped.wrong_direction);
         self.metrics.count("sealed", dropped.sealed);
         Ok(())
-    }
-
-    /// Sends what needs no commit, commits the block if there is anything to commit, acks it, and writes a checkpoint
-    /// when one is due.
-    ///
-    /// An error is final: nothing that was in the block is acked, and nothing is ever acked again.
-    pub fn commit(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
-        if let Some(failed) = &self.failed {
-            return Err(failed.clone());
-        }
-        let result = self.commit_block(clock).and_then(|()| self.checkpoint_if_due(clock));
-        result.inspect_err(|error| self.failed = Some(error.clone()))
-    }
-
-    /// Writes a checkpoint now: at shutdown, after the lanes' last marks. Errors are final as those of `commit`.
-    pub fn shut_down(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
-        self.commit(clock)?;
-        self.checkpoint(clock.now()).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
     /// The state now.
@@ -351,6 +357,9 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
 
     /// Counts what rule 4 passed over, and journals gap entries for what was lost (PROTOCOL.md#rule-4).
     fn journal_losses(&mut self, id: SessionId, moved: &FloorMove, now: Now) {
+        if !moved.is_some() {
+            return;
+        }
         self.metrics.abandoned.inc_by(moved.abandoned);
         let mut lost = 0;
         for &(from, to) in &moved.lost {
@@ -467,80 +476,6 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.send_if_many();
     }
 
-    fn commit_block(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
-        let pending = std::mem::take(&mut self.pending);
-        // Sessions that this commit does not touch: all that they count is durable already.
-        self.ack_all(&pending, clock, false);
-        self.send();
-        if !self.block.is_empty() || !self.records.is_empty() {
-            self.write(clock)?;
-            self.ack_all(&pending, clock, true);
-            self.send();
-            // After the acks: waking the lanes takes time that clients need not wait.
-            self.downstream.committed(&self.receipt);
-        }
-        for PendingAck { session, .. } in &pending {
-            self.sessions.at(*session).pending = u32::MAX;
-        }
-        self.pending = pending;
-        self.pending.clear();
-        let credit = self.credit();
-        for PendingWelcome { id, nonce, to } in std::mem::take(&mut self.welcomes) {
-            acks::welcome(&self.receipt, id, nonce, to, credit, &mut self.outbox);
-            self.replies.welcomes += 1;
-            self.send_if_many();
-        }
-        self.send();
-        self.number += 1;
-        self.absorbed = 0;
-        Ok(())
-    }
-
-    /// Acks the sessions that the commit being built has `changed`, or those that it has not, on the strength of the last
-    /// receipt: so the former only once it is that commit's.
-    fn ack_all(&mut self, pending: &[PendingAck], clock: &impl Clock, changed: bool) {
-        let (now, credit) = (clock.now(), self.credit());
-        for PendingAck { session, to, first_us, journaled } in pending {
-            let session = self.sessions.at(*session);
-            if (session.changed_for == self.number) != changed {
-                continue;
-            }
-            acks::ack(&self.receipt, session, *to, !journaled, credit, now.mono_us, &mut self.outbox);
-            self.replies.acks += 1;
-            if *journaled {
-                self.metrics.ack_delay_seconds.observe(seconds(now.mono_us.saturating_sub(*first_us)));
-            }
-            self.send_if_many();
-        }
-    }
-
-    fn write(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
-        let entries = self.block.len();
-        let mut records = Vec::with_capacity(self.records.len());
-        for index in self.records.drain(..) {
-            let session = self.sessions.at(index);
-            session.recorded = false;
-            records.push(session.record());
-        }
-        let before = clock.now();
-        self.receipt = self.journal.commit(&mut self.block, &records)?;
-        let after = clock.now();
-        let bytes = self.receipt.block().map_or(0, |block| block.size() as u64);
-        if let Some(block) = self.receipt.block() {
-            self.backlog.push(block.first(), bytes);
-        }
-        self.bytes_since_checkpoint += bytes;
-        self.bytes_since_space_check += bytes;
-        self.metrics.count("journaled", std::mem::take(&mut self.journaled));
-        self.metrics.commits.inc();
-        #[allow(clippy::cast_precision_loss)] // a metric
-        self.metrics.commit_entries.observe(entries as f64);
-        self.metrics.commit_seconds.observe(seconds(after.mono_us - before.mono_us));
-        self.metrics.journal_bytes.inc_by(bytes);
-        self.report();
-        Ok(())
-    }
-
     fn send_if_many(&mut self) {
         if self.outbox.len() >= limits::REPLY_MESSAGES {
             self.send();
@@ -558,47 +493,6 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         }
     }
 
-    fn checkpoint_if_due(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
-        let now = clock.now();
-        self.check_space(now);
-        let due = self.bytes_since_checkpoint >= self.config.checkpoint_bytes
-            || now.mono_us.saturating_sub(self.checkpoint_mono_us) >= self.config.checkpoint_interval_us
-            || self.downstream.take_checkpoint_request();
-        if due { self.checkpoint(now) } else { Ok(()) }
-    }
-
-    /// Writes what changed since the last checkpoint, if anything, and lets the journal trim.
-    fn checkpoint(&mut self, now: Now) -> Result<(), StorageError> {
-        self.checkpoint_mono_us = now.mono_us;
-        self.bytes_since_checkpoint = 0;
-        let expire_before_s = self.service_s(now).saturating_sub(self.config.session_ttl_s);
-        let expired = self.sessions.expire(expire_before_s, limits::SESSIONS_SWEPT);
-        let lanes = self.downstream.marks();
-        if self.sessions.has_touched() || !expired.is_empty() || lanes != self.checkpoint_marks {
-            self.metrics.sessions_expired.inc_by(expired.len() as u64);
-            let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
-            if let Some(below) = self.backlog.trim(watermark, self.config.retain_bytes) {
-                self.trimmed_below = below;
-            }
-            // Below, when a loss was accepted: the lanes have yet to pass what is gone.
-            let trim_below = self.trimmed_below.min(watermark);
-            self.checkpoint_marks.clone_from(&lanes);
-            let at = self.journal.end();
-            let mut sessions = self.sessions.take_touched(limits::CHECKPOINT_RECORD_BYTES);
-            // Records may be newer than the checkpoint that recovery starts from: applying an entry twice changes nothing.
-            while self.sessions.has_touched() {
-                self.receipt = self.journal.commit(&mut self.block, &sessions)?;
-                sessions = self.sessions.take_touched(limits::CHECKPOINT_RECORD_BYTES);
-            }
-            let checkpoint = Checkpoint { at, sessions, expired, lanes, trim_below };
-            self.journal.checkpoint(&checkpoint)?;
-            self.checkpoint_at = at;
-            self.metrics.checkpoints.inc();
-        }
-        self.report();
-        Ok(())
-    }
-
     /// Foresees a full disk: below the reserve new data is refused, until space is back (PROTOCOL.md#reject).
     fn check_space(&mut self, now: Now) {
         let due = self.space_checked_us.is_none_or(|at| now.mono_us.saturating_sub(at) >= limits::SPACE_CHECK_US);
@@ -607,7 +501,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         }
         self.space_checked_us = Some(now.mono_us);
         self.bytes_since_space_check = 0;
-        match self.journal.free_bytes() {
+        let Some(journal) = &self.journal else { return };
+        match journal.free_bytes() {
             Ok(free) => {
                 let short = free < self.config.reserve_bytes;
                 if short != self.storage_short {
@@ -647,9 +542,4 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     fn service_s(&self, now: Now) -> u64 {
         self.service_base_s + now.mono_us / 1_000_000
     }
-}
-
-#[allow(clippy::cast_precision_loss)] // a metric
-fn seconds(us: u64) -> f64 {
-    us as f64 / 1e6
 }

@@ -13,6 +13,7 @@ mod recovery;
 mod run;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use backlog::Backlog;
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus, Recovered};

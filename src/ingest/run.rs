@@ -15,7 +15,7 @@ use crate::ingest::{Committer, Downstream, IngestStatus};
 use crate::journal::{Journal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::net::{Batch, Receiver, Transmit, wait_readable};
+use crate::net::{Batch, Receiver, Transmit, Waker, wait_readable};
 use crate::types::SystemClock;
 
 /// How the stages of ingestion are spread over threads.
@@ -88,7 +88,7 @@ impl<J, T, D> Ingest<J, T, D> {
 /// Starts the threads. The returned channel closes when ingestion has ended, also by itself; `stop` then gives the error.
 pub fn spawn<J, T, D>(
     receivers: Vec<Receiver>,
-    committer: Committer<J, T, D>,
+    mut committer: Committer<J, T, D>,
     threading: Threading,
     clock: SystemClock,
     metrics: Metrics,
@@ -98,6 +98,9 @@ where
     T: Transmit + Send + 'static,
     D: Downstream + 'static,
 {
+    let waker = Waker::new()?;
+    let landing = waker.clone();
+    committer.start_writer(move || landing.wake())?;
     let stop = Arc::new(AtomicBool::new(false));
     let status = Arc::new(Mutex::new(committer.status()));
     let (alive, ended) = bounded(0);
@@ -105,7 +108,7 @@ where
     let mut ingest = Ingest { stop: Arc::clone(&stop), status: Arc::clone(&status), committer: None };
     let shared = Shared { clock, metrics, stop, status };
     ingest.committer = Some(match threading {
-        Threading::Single => spawn_thread("ingest", alive, move || single(receivers, committer, &shared))?,
+        Threading::Single => spawn_thread("ingest", alive, move || single(receivers, committer, &waker, &shared))?,
         Threading::Pipeline => {
             let slabs = receivers.len() * limits::SLABS_PER_RECEIVER;
             // Beside the slabs, each receiver may leave an error.
@@ -167,30 +170,34 @@ fn spawn_thread<R: Send + 'static>(
     })
 }
 
-/// Receive, commit, ack, in one thread.
+/// Receive, commit, ack, in one thread; the sync of a large commit runs in another, beside the receiving of the next.
 fn single<J: Journal, T: Transmit, D: Downstream>(
     mut receivers: Vec<Receiver>,
     mut committer: Committer<J, T, D>,
+    waker: &Waker,
     shared: &Shared,
 ) -> Result<Committer<J, T, D>, IngestError> {
     let mut batch = Receiver::batch();
     let alone = receivers.len() == 1;
     while !shared.stopping() {
-        if !alone {
-            wait_readable(&receivers, limits::RECEIVE_WAIT_MS)?;
+        let in_flight = committer.is_in_flight();
+        // With nothing in flight and one socket, receiving waits by itself, which saves a system call.
+        if in_flight || !alone {
+            wait_readable(&receivers, waker, limits::RECEIVE_WAIT_MS)?;
         }
         let mut drops = 0;
         let mut more = false;
         for receiver in &mut receivers {
             // A block that is full leaves the rest to the socket's buffer.
-            let mut block = alone;
+            let mut block = alone && !in_flight;
             for round in 1.. {
                 let received = receiver.receive(&mut batch, block, &shared.clock)?;
                 block = false;
                 drops += u64::from(received.kernel_drops);
                 committer.absorb(&batch, &shared.clock)?;
                 // Whatever comes, and however much of it is garbage: the turn of the acks comes too.
-                if !received.full || committer.is_full() || round == limits::RECEIVES_PER_COMMIT {
+                let turn = committer.is_full() || round == limits::RECEIVES_PER_COMMIT;
+                if !received.full || turn || (in_flight && committer.has_landed()) {
                     more |= received.full;
                     break;
                 }
@@ -198,11 +205,27 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
         }
         shared.metrics.kernel_drops.inc_by(drops);
         // The socket's buffer overflowed, or it holds more than a commit takes.
-        committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more) * 768 });
-        committer.commit(&shared.clock)?;
-        shared.publish(committer.status());
+        committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more && committer.is_full()) * 768 });
+        // While the disk is busy the block grows.
+        if !in_flight || committer.has_landed() || committer.is_full() {
+            commit_or_launch(&mut committer, shared)?;
+        }
     }
     Ok(committer)
+}
+
+/// What is small is committed here and now; what is large is synced by the writer's thread, while this one goes on.
+fn commit_or_launch<J: Journal, T: Transmit, D: Downstream>(
+    committer: &mut Committer<J, T, D>,
+    shared: &Shared,
+) -> Result<(), IngestError> {
+    if committer.is_large() {
+        committer.launch(&shared.clock)?;
+    } else {
+        committer.commit(&shared.clock)?;
+    }
+    shared.publish(committer.status());
+    Ok(())
 }
 
 /// A receiver's thread. It ends when told to stop, or when the committer is gone.
@@ -241,7 +264,9 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
 ) -> Result<Committer<J, T, D>, IngestError> {
     let wait = Duration::from_millis(u64::from(limits::RECEIVE_WAIT_MS));
     loop {
-        match waiting.recv_timeout(wait) {
+        // With a commit in flight, that is what is waited for.
+        let in_flight = committer.is_in_flight();
+        match waiting.recv_timeout(if in_flight { Duration::ZERO } else { wait }) {
             Ok(first) => {
                 let mut next = Some(first);
                 let mut left = limits::RECEIVES_PER_COMMIT;
@@ -251,14 +276,14 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
                     committer.absorb(&batch, &shared.clock)?;
                     // There is room for every slab; only nobody may take it any more, when all receivers have ended.
                     drop(give_back.try_send(batch));
-                    next = if committer.is_full() || left == 0 { None } else { waiting.try_recv().ok() };
+                    let turn = committer.is_full() || left == 0 || (in_flight && committer.has_landed());
+                    next = if turn { None } else { waiting.try_recv().ok() };
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(committer),
         }
         committer.set_pressure(u16::try_from(waiting.len() * 1024 / slabs).unwrap_or(1024));
-        committer.commit(&shared.clock)?;
-        shared.publish(committer.status());
+        commit_or_launch(&mut committer, shared)?;
     }
 }

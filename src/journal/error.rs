@@ -16,7 +16,7 @@ pub struct StorageError {
 }
 
 impl StorageError {
-    pub(super) fn new(action: impl Into<String>, cause: impl fmt::Display) -> Self {
+    pub(crate) fn new(action: impl Into<String>, cause: impl fmt::Display) -> Self {
         Self { action: action.into(), cause: cause.to_string() }
     }
 }

@@ -29,10 +29,13 @@ pub enum WriteFate {
 /// A write in flight, as a hook sees it.
 #[derive(Clone, Copy, Debug)]
 pub enum Write<'a> {
-    /// A commit, with its block if it has entries.
-    Commit(Option<&'a Block>),
-    /// A checkpoint.
-    Checkpoint(&'a Checkpoint),
+    /// Entries, session records, a checkpoint: whatever one batch holds.
+    Commit {
+        /// If it has entries.
+        block: Option<&'a Block>,
+        /// If one is part of it.
+        checkpoint: Option<&'a Checkpoint>,
+    },
     /// A dead letter is put or deleted.
     DeadLetter(DeadLetterId),
 }
@@ -59,6 +62,19 @@ struct Synced {
     last_checksum: u32,
     /// Raised by a crash: writers of an earlier one no longer reach the disk.
     generation: u64,
+}
+
+impl Synced {
+    fn apply(&mut self, checkpoint: &Checkpoint) {
+        self.sessions.extend(checkpoint.sessions.iter().map(|session| (session.id, session.clone())));
+        checkpoint.expired.iter().for_each(|id| drop(self.sessions.remove(id)));
+        self.lanes.clone_from(&checkpoint.lanes);
+        self.checkpoint_at = checkpoint.at;
+        while self.blocks.front().is_some_and(|block| block.end() <= checkpoint.trim_below) {
+            self.blocks.pop_front();
+        }
+        self.low = self.blocks.front().map_or(self.end, |block| block.first());
+    }
 }
 
 struct Faults {
@@ -193,12 +209,17 @@ impl Journal for MemoryJournal {
         Durable { block: None, end: self.end() }
     }
 
-    fn commit(&mut self, block: &mut BlockBuilder, sessions: &[SessionRecord]) -> Result<Durable, StorageError> {
+    fn write(
+        &mut self,
+        block: &mut BlockBuilder,
+        sessions: &[SessionRecord],
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Durable, StorageError> {
         let (first, previous_checksum) = {
             let synced = lock(&self.handle.disk.synced);
             (synced.end, synced.last_checksum)
         };
-        let action = format!("commit of the block at offset {first}");
+        let action = format!("write at offset {first}");
         let place = Place { first, previous_checksum, committed_unix_us: block.newest_arrival_unix_us() };
         let built = match block.is_empty() {
             true => None,
@@ -208,8 +229,11 @@ impl Journal for MemoryJournal {
             },
         };
         block.clear();
-        let mut end = first;
-        self.handle.write(action, Write::Commit(built.as_deref()), |synced| {
+        let mut end = built.as_ref().map_or(first, |block| block.end());
+        if let Some(Err(problem)) = checkpoint.map(|checkpoint| checkpoint.verify(end)) {
+            return Err(self.handle.refuse(StorageError::new(action, problem)));
+        }
+        self.handle.write(action, Write::Commit { block: built.as_deref(), checkpoint }, |synced| {
             synced.sessions.extend(sessions.iter().map(|session| (session.id, session.clone())));
             if let Some(block) = &built {
                 synced.end = block.end();
@@ -217,25 +241,11 @@ impl Journal for MemoryJournal {
                 synced.blocks.push_back(block.clone());
             }
             end = synced.end;
+            if let Some(checkpoint) = checkpoint {
+                synced.apply(checkpoint);
+            }
         })?;
         Ok(Durable { block: built, end })
-    }
-
-    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
-        let action = format!("checkpoint at offset {}", checkpoint.at);
-        if let Err(problem) = checkpoint.verify(self.end()) {
-            return Err(self.handle.refuse(StorageError::new(action, problem)));
-        }
-        self.handle.write(action, Write::Checkpoint(checkpoint), |synced| {
-            synced.sessions.extend(checkpoint.sessions.iter().map(|session| (session.id, session.clone())));
-            checkpoint.expired.iter().for_each(|id| drop(synced.sessions.remove(id)));
-            synced.lanes.clone_from(&checkpoint.lanes);
-            synced.checkpoint_at = checkpoint.at;
-            while synced.blocks.front().is_some_and(|block| block.end() <= checkpoint.trim_below) {
-                synced.blocks.pop_front();
-            }
-            synced.low = synced.blocks.front().map_or(synced.end, |block| block.first());
-        })
     }
 
     fn free_bytes(&self) -> Result<u64, StorageError> {

@@ -69,7 +69,7 @@ fn a_write_is_durable_only_after_its_hook() {
     static SEEN: AtomicBool = AtomicBool::new(false);
     let look = disk.clone();
     disk.on_write(move |write| {
-        let Write::Commit(Some(block)) = write else { panic!("{write:?}") };
+        let Write::Commit { block: Some(block), .. } = write else { panic!("{write:?}") };
         assert_eq!((block.end(), look.end()), (Offset(2), Offset(0)));
         assert!(reader.read(Offset(0), 1).unwrap().is_empty());
         SEEN.store(true, Ordering::SeqCst);

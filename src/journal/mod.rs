@@ -6,7 +6,7 @@
 //!
 //! On disk: `rocks` commits, trims and reads; `recovery` opens, and refuses what is damaged; `rocks_scan` verifies,
 //! `rocks_wal` looks at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator accepts;
-//! `rocks_db` has RocksDB's settings; `files` what lies beside it. [`inspect`] looks at a journal that no server has open.
+//! `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it. [`inspect`] looks at a journal that no server has open.
 //! Formats: [`block`], `meta` (checkpoint, sessions, losses) and `dead` (dead letters) in the envelope of `record`, all of
 //! them under a `mask`.
 
@@ -28,6 +28,7 @@ mod record;
 mod recovery;
 pub mod rocks;
 mod rocks_db;
+mod rocks_laid;
 mod rocks_salvage;
 mod rocks_scan;
 mod rocks_wal;
@@ -125,14 +126,27 @@ pub trait Journal: Send {
     /// The receipt for everything that is durable now.
     fn durable(&self) -> Durable;
 
-    /// Writes a block and session records in one batch and syncs it; returns the receipt when all of it is durable.
+    /// Writes a block, session records and a checkpoint in one batch and syncs it; returns the receipt when all of it is
+    /// durable. Then what the checkpoint allows is deleted.
     ///
-    /// `block` may be empty (session records only). It is emptied and made ready for the next block.
+    /// `block` may be empty. It is emptied and made ready for the next block. The checkpoint may include its entries.
     /// On error nothing may be acked any more, ever: the state on disk is unknown and the journal refuses further writes.
-    fn commit(&mut self, block: &mut BlockBuilder, sessions: &[SessionRecord]) -> Result<Durable, StorageError>;
+    fn write(
+        &mut self,
+        block: &mut BlockBuilder,
+        sessions: &[SessionRecord],
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Durable, StorageError>;
 
-    /// Writes a checkpoint, synced, and deletes what it allows. Errors are final as in `commit`.
-    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError>;
+    /// Writes without a checkpoint.
+    fn commit(&mut self, block: &mut BlockBuilder, sessions: &[SessionRecord]) -> Result<Durable, StorageError> {
+        self.write(block, sessions, None)
+    }
+
+    /// Writes a checkpoint alone.
+    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
+        self.write(&mut BlockBuilder::default(), &[], Some(checkpoint)).map(drop)
+    }
 
     /// Bytes free on the file system for this process, for the reserve.
     fn free_bytes(&self) -> Result<u64, StorageError>;

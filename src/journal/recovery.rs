@@ -72,6 +72,8 @@ impl RocksJournal {
             let problem = format!("it held {} changes when it was verified, now {}", scan.sequence, store.sequence());
             return Err(OpenError::storage("opening the database for writing", problem));
         }
+        let free_bytes = dir.free_bytes().map_err(|error| OpenError::storage(error.action, error.cause))?;
+        store.lay_out_logs(options, free_bytes)?;
         let journal = RocksJournal::start(store, dir, &scan, options.witness_interval)
             .map_err(|error| OpenError::storage(error.action, error.cause))?;
         Ok(Opened {

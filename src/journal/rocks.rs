@@ -4,6 +4,7 @@
 //! be written poisons them all for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie.
 //! How a database is opened, and why that is most of the work, is in `recovery`.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,6 +22,7 @@ pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
 use super::rocks_scan::{Scan, holes};
 use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, ReadJournal, SessionRecord, StorageError};
+use crate::limits::TRIM_PLACES;
 use crate::types::Offset;
 
 /// The writer of the journal in a data directory, which it holds until it and its readers are dropped.
@@ -32,6 +34,8 @@ pub struct RocksJournal {
     low: Offset,
     low_previous_checksum: u32,
     last_checksum: u32,
+    /// The blocks committed last.
+    places: Places,
     /// For values as they are stored. Bounded by the caller's bound on blocks.
     scratch: Vec<u8>,
     keeper: Option<Keeper>,
@@ -102,6 +106,7 @@ impl RocksJournal {
             low: scan.checkpoint.low,
             low_previous_checksum: scan.checkpoint.low_previous_checksum,
             last_checksum: scan.last_checksum,
+            places: Places::default(),
             scratch: Vec::new(),
             keeper: Some(keeper),
         })
@@ -119,6 +124,9 @@ impl RocksJournal {
         if below <= self.low {
             return Ok((self.low, self.low_previous_checksum));
         }
+        if let Some(place) = self.places.at_or_before(below) {
+            return Ok(place);
+        }
         let mut blocks = self.shared.store.iterate(JOURNAL, &block_key(self.low), &block_key(self.end));
         blocks.seek_for_prev(block_key(below));
         match blocks.item().map(|(_, value)| Block::parse(unmask(value))) {
@@ -132,6 +140,26 @@ impl RocksJournal {
     }
 }
 
+/// Where the blocks begin that were committed last, and the checksum that each repeats: what trimming needs to know of
+/// the block it stops at, without reading that back.
+#[derive(Default)]
+struct Places(VecDeque<(Offset, u32)>);
+
+impl Places {
+    fn push(&mut self, first: Offset, previous_checksum: u32) {
+        if self.0.len() == TRIM_PLACES {
+            self.0.pop_front();
+        }
+        self.0.push_back((first, previous_checksum));
+    }
+
+    /// The last block that begins at `offset` or before; `None` when that is older than what is remembered.
+    fn at_or_before(&self, offset: Offset) -> Option<(Offset, u32)> {
+        let after = self.0.partition_point(|&(first, _)| first <= offset);
+        self.0.get(after.checked_sub(1)?).copied()
+    }
+}
+
 impl Journal for RocksJournal {
     fn end(&self) -> Offset {
         self.end
@@ -141,13 +169,21 @@ impl Journal for RocksJournal {
         Durable { block: None, end: self.end }
     }
 
-    fn commit(&mut self, block: &mut BlockBuilder, sessions: &[SessionRecord]) -> Result<Durable, StorageError> {
+    fn write(
+        &mut self,
+        block: &mut BlockBuilder,
+        sessions: &[SessionRecord],
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Durable, StorageError> {
         self.shared.check()?;
-        if block.is_empty() && sessions.is_empty() {
+        if block.is_empty() && sessions.is_empty() && checkpoint.is_none() {
             return Ok(self.durable());
         }
         let first = self.end;
-        let action = || format!("commit of the block at offset {first}");
+        let action = || match block.is_empty() {
+            true => format!("checkpoint or session records at offset {first}"),
+            false => format!("commit of the block at offset {first}"),
+        };
         let mut batch = WriteBatch::with_capacity_bytes(block.size() + 64);
         let mut built = None;
         if !block.is_empty() {
@@ -157,39 +193,37 @@ impl Journal for RocksJournal {
             built = Some(block);
         }
         put_sessions(&mut batch, &self.shared.store, sessions, &mut self.scratch);
+        let end = built.as_ref().map_or(first, Block::end);
+        let mut low = self.low;
+        let mut low_previous_checksum = self.low_previous_checksum;
+        if let Some(checkpoint) = checkpoint {
+            checkpoint.verify(end).map_err(|problem| self.shared.fail(action(), problem))?;
+            (low, low_previous_checksum) =
+                self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail(action(), error))?;
+            let store = &self.shared.store;
+            put_sessions(&mut batch, store, &checkpoint.sessions, &mut self.scratch);
+            for id in &checkpoint.expired {
+                batch.delete_cf(store.family(META), session_key(*id));
+            }
+            let lanes = checkpoint.lanes.clone();
+            let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes };
+            store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
+            if low > self.low {
+                batch.delete_range_cf(store.family(JOURNAL), block_key(self.low), block_key(low));
+            }
+        }
         self.shared.write(batch, action)?;
         block.clear();
         if let Some(block) = &built {
-            self.end = block.end();
+            self.places.push(first, self.last_checksum);
+            self.end = end;
             self.last_checksum = block.checksum();
             self.shared.end.store(self.end.0, Ordering::Release);
         }
-        Ok(Durable { block: built.map(Arc::new), end: self.end })
-    }
-
-    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
-        self.shared.check()?;
-        let action = || format!("checkpoint at offset {}", checkpoint.at);
-        checkpoint.verify(self.end).map_err(|problem| self.shared.fail(action(), problem))?;
-        let (low, low_previous_checksum) =
-            self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail(action(), error))?;
-
-        let store = &self.shared.store;
-        let mut batch = WriteBatch::default();
-        put_sessions(&mut batch, store, &checkpoint.sessions, &mut self.scratch);
-        for id in &checkpoint.expired {
-            batch.delete_cf(store.family(META), session_key(*id));
-        }
-        let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes: checkpoint.lanes.clone() };
-        store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
-        if low > self.low {
-            batch.delete_range_cf(store.family(JOURNAL), block_key(self.low), block_key(low));
-        }
-        self.shared.write(batch, action)?;
         self.low = low;
         self.low_previous_checksum = low_previous_checksum;
         self.shared.low.store(low.0, Ordering::Release);
-        Ok(())
+        Ok(Durable { block: built.map(Arc::new), end: self.end })
     }
 
     fn free_bytes(&self) -> Result<u64, StorageError> {

@@ -16,7 +16,7 @@ pub(in crate::journal) struct Place {
 
 /// Small memtables, so that little data makes table files; no witness but at the start and at the end.
 pub(in crate::journal) fn options() -> RocksOptions {
-    RocksOptions { memtable_bytes: 1 << 20, witness_interval: Duration::from_secs(3600), accept_loss: false }
+    RocksOptions { memtable_bytes: 1 << 20, witness_interval: Duration::from_secs(3600), ..RocksOptions::default() }
 }
 
 impl Place {

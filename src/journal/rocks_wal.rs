@@ -11,9 +11,11 @@
 //! Fragments are looked for at every byte, since behind damage nothing is known to be aligned; that payloads cannot
 //! imitate them is [`super::mask`]'s doing.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+
+use super::rocks_laid::{FILL, logs};
 
 const PAGE_LEN: usize = 32 << 10;
 const HEADER_LEN: usize = 11;
@@ -36,21 +38,16 @@ pub(super) struct Dropped {
 /// The first record, in the logs of the database at `path`, that proves damage before it, given the sequence number of the
 /// last change that RocksDB has delivered.
 pub(super) fn find_dropped(path: &Path, sequence: u64) -> io::Result<Option<Dropped>> {
-    let mut logs: Vec<(u64, String)> = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        logs.extend(
-            name.strip_suffix(".log").and_then(|number| number.parse().ok()).map(|number| (number, name.clone())),
-        );
-    }
-    logs.sort();
     let mut page = vec![0; PAGE_LEN];
-    for (number, name) in logs {
+    for (number, name) in logs(path)? {
         let mut log = File::open(path.join(&name))?;
         let mut page_at = 0;
         loop {
             let len = read_full(&mut log, &mut page)?;
-            if let Some(at) = find_in_page(&page[..len], number, sequence) {
+            // Most of a log that was laid out may be that.
+            let filled = page[..len].iter().all(|&byte| byte == FILL);
+            let found = if filled { None } else { find_in_page(&page[..len], number, sequence) };
+            if let Some(at) = found {
                 return Ok(Some(Dropped { file: name, at: page_at + at as u64 }));
             }
             page_at += len as u64;
@@ -119,6 +116,8 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A fragment as RocksDB would write it.

@@ -16,7 +16,7 @@ mod tests;
 pub use batch::{Admission, Batch, ChannelSet, DataItem, Dropped, Item, ItemKind};
 pub use bulk::{BulkSocket, Burst, GSO_SEGMENTS_MAX, Inbox, Poller};
 pub use outbox::{Outbox, Transmit};
-pub use receive::{Received, Receiver, wait_readable};
+pub use receive::{Received, Receiver, Waker, wait_readable};
 pub use send::Sender;
 pub use socket::{BoundSockets, bind};
 

@@ -3,10 +3,12 @@
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
 
 use crate::limits;
@@ -133,10 +135,37 @@ impl Receiver {
     }
 }
 
-/// Waits until one of the receivers' sockets has something to read, at most `timeout_ms` milliseconds.
-pub fn wait_readable(receivers: &[Receiver], timeout_ms: u16) -> io::Result<()> {
-    let mut fds: Vec<_> = receivers.iter().map(|r| PollFd::new(r.socket.as_fd(), PollFlags::POLLIN)).collect();
-    match poll(&mut fds, PollTimeout::from(timeout_ms)) {
+/// Ends a [`wait_readable`] from another thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<EventFd>);
+
+impl Waker {
+    /// One that has not been used.
+    pub fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self(Arc::new(EventFd::from_value_and_flags(0, flags)?)))
+    }
+
+    /// Ends the wait, or the next one if none is going on.
+    pub fn wake(&self) {
+        // Fails only when it was used 2⁶⁴ − 2 times and never waited for.
+        self.0.write(1).ok();
+    }
+
+    /// Forgets that it was used.
+    fn clear(&self) {
+        // Fails when it was not.
+        self.0.read().ok();
+    }
+}
+
+/// Waits until one of the receivers' sockets has something to read or the waker is used, at most `timeout_ms` milliseconds.
+pub fn wait_readable(receivers: &[Receiver], waker: &Waker, timeout_ms: u16) -> io::Result<()> {
+    let sockets = receivers.iter().map(|receiver| receiver.socket.as_fd());
+    let mut fds: Vec<_> = sockets.chain([waker.0.as_fd()]).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    let waited = poll(&mut fds, PollTimeout::from(timeout_ms));
+    waker.clear();
+    match waited {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

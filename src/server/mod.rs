@@ -384,7 +384,11 @@ fn bind(config: &Config) -> Result<(Vec<UdpSocket>, Vec<SocketAddr>), Error> {
 }
 
 fn open_journal(config: &Config) -> Result<(Opened<RocksJournal>, ingest::Recovered), Error> {
-    let options = RocksOptions { accept_loss: config.accept_loss, ..RocksOptions::default() };
+    let options = RocksOptions {
+        accept_loss: config.accept_loss,
+        reserve_bytes: config.reserve_bytes,
+        ..RocksOptions::default()
+    };
     let mut recovery = Recovery::new(config.sessions_max);
     let opened = RocksJournal::open(&config.data, &options, &mut |replay| recovery.apply(replay))?;
     for damage in &opened.given_up {

@@ -15,7 +15,8 @@ pub struct Session {
     /// In seconds of service: the time that the server has run, over all its runs. So neither a stepping clock nor a
     /// long standstill makes sessions expire whose clients had no chance to be heard.
     pub(super) last_active_s: u64,
-    hello_nonce: Option<u64>,
+    /// Of the HELLO that opened it, until something comes in it. Few sessions have one at a time.
+    hello_nonce: Option<Box<u64>>,
     /// Where the committer keeps the pending ack for this session; `u32::MAX` for none.
     pub(crate) pending: u32,
     /// The number of the commit that the session last changed for: until that is durable it may not be acked.
@@ -62,7 +63,7 @@ impl Session {
             id,
             window: DedupWindow::new(floor),
             last_active_s: 0,
-            hello_nonce,
+            hello_nonce: hello_nonce.map(Box::new),
             pending: u32::MAX,
             changed_for: 0,
             recorded: false,
@@ -86,7 +87,7 @@ impl Session {
             floor: self.window.floor(),
             above: self.window.words().collect(),
             last_active_s: self.last_active_s,
-            hello_nonce: self.hello_nonce,
+            hello_nonce: self.hello_nonce.as_deref().copied(),
         }
     }
 
@@ -98,6 +99,11 @@ impl Session {
     /// Every seq up to here is accounted for.
     pub fn floor(&self) -> Seq {
         self.window.floor()
+    }
+
+    /// Whether anything above the floor is accounted for.
+    pub fn has_gaps(&self) -> bool {
+        self.window.highest() > self.window.floor()
     }
 
     /// Writes the ACK's bitmap, cut to `out`; returns its length in bytes.
@@ -112,7 +118,9 @@ impl Session {
 
     /// Whether this session was opened by the HELLO with this nonce, and nothing has come in it yet.
     pub fn is_fresh_from(&self, nonce: u64) -> bool {
-        self.hello_nonce == Some(nonce) && self.window.floor() == Seq::ZERO && self.window.highest() == Seq::ZERO
+        self.hello_nonce.as_deref() == Some(&nonce)
+            && self.window.floor() == Seq::ZERO
+            && self.window.highest() == Seq::ZERO
     }
 
     /// Applies rules 2 to 5 to a datagram: `base` is the lowest seq that its client still holds unacked.
@@ -130,6 +138,7 @@ impl Session {
             Verdict::BeyondWindow => Judgement::BeyondWindow(moved),
             // PROTOCOL.md#rule-5.
             Verdict::New => {
+                self.hello_nonce = None;
                 self.window.insert(seq);
                 Judgement::New(moved)
             }

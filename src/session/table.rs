@@ -1,18 +1,23 @@
 //! All sessions: found by (client, epoch), bounded in number, forgotten when idle for long.
+//!
+//! Sessions stand in chunks of a fixed size, so that a table that grows copies none of them and has no more than a chunk
+//! to spare; what a session takes in all is bounded by [`limits::SESSION_BYTES`].
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use duragram_proto::{ClientId, Epoch, Seq};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::journal::{Entry, EntryKind, SessionRecord};
+use crate::limits;
 use crate::session::{Judgement, Session};
 use crate::types::SessionId;
 
 /// The sessions, stored densely; the hash tables hold indexes only.
 #[derive(Debug)]
 pub struct SessionTable {
-    sessions: Vec<Option<Session>>,
+    sessions: Chunks,
     free: Vec<u32>,
     by_id: HashTable<u32>,
     /// For each client, the index of its session with the highest epoch.
@@ -21,7 +26,7 @@ pub struct SessionTable {
     sessions_max: usize,
     /// The last session looked up: a client's datagrams come in runs.
     last: u32,
-    touched: Vec<u32>,
+    touched: VecDeque<u32>,
     sweep: usize,
 }
 
@@ -33,14 +38,14 @@ impl SessionTable {
     /// An empty table for at most `sessions_max` sessions.
     pub fn new(sessions_max: usize) -> Self {
         Self {
-            sessions: Vec::new(),
+            sessions: Chunks::default(),
             free: Vec::new(),
             by_id: HashTable::new(),
             newest: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             sessions_max,
             last: u32::MAX,
-            touched: Vec::new(),
+            touched: VecDeque::new(),
             sweep: 0,
         }
     }
@@ -58,7 +63,7 @@ impl SessionTable {
     /// The session's record.
     #[cfg(test)]
     pub fn record_of(&self, id: SessionId) -> Option<SessionRecord> {
-        self.sessions.iter().flatten().find(|session| session.id == id).map(Session::record)
+        self.sessions.iter().find(|session| session.id == id).map(Session::record)
     }
 
     /// Whether there is no room for another session.
@@ -68,30 +73,30 @@ impl SessionTable {
 
     /// The index of a session, good until the next `expire`.
     pub fn find(&mut self, id: SessionId) -> Option<u32> {
-        if let Some(Some(session)) = self.sessions.get(self.last as usize)
+        if let Some(session) = self.sessions.at(self.last)
             && session.id == id
         {
             return Some(self.last);
         }
         let hash = self.hasher.hash_one(id);
         let sessions = &self.sessions;
-        let index = *self.by_id.find(hash, |&i| sessions[i as usize].as_ref().is_some_and(|s| s.id == id))?;
+        let index = *self.by_id.find(hash, |&i| sessions.at(i).is_some_and(|s| s.id == id))?;
         self.last = index;
         Some(index)
     }
 
     /// The session at an index given by `find` or `open`.
     pub fn at(&mut self, index: u32) -> &mut Session {
-        self.sessions[index as usize].as_mut().expect("indexes are used before sessions expire")
+        self.sessions.at_mut(index).expect("indexes are used before sessions expire")
     }
 
     /// Notes that a session has changed at `service_s` seconds of service and belongs in the next checkpoint.
     pub fn touch(&mut self, index: u32, service_s: u64) {
-        let session = self.sessions[index as usize].as_mut().expect("indexes are used before sessions expire");
+        let session = self.sessions.at_mut(index).expect("indexes are used before sessions expire");
         session.last_active_s = service_s;
         if !session.touched {
             session.touched = true;
-            self.touched.push(index);
+            self.touched.push_back(index);
         }
     }
 
@@ -107,7 +112,7 @@ impl SessionTable {
     pub fn newest_of(&mut self, client: ClientId) -> Option<u32> {
         let hash = self.hasher.hash_one(client);
         let sessions = &self.sessions;
-        self.newest.find(hash, |&i| sessions[i as usize].as_ref().is_some_and(|s| s.id.client == client)).copied()
+        self.newest.find(hash, |&i| sessions.at(i).is_some_and(|s| s.id.client == client)).copied()
     }
 
     /// An epoch that the client has not used: above its highest, and not below `unix_s`, the time of day in seconds
@@ -173,15 +178,18 @@ impl SessionTable {
         }
     }
 
-    /// Sessions that changed since they were last taken, for a checkpoint: until all are taken, or their records come to
-    /// `bytes_max` bytes of memory.
-    pub fn take_touched(&mut self, bytes_max: usize) -> Vec<SessionRecord> {
+    /// Takes sessions that changed since they were last taken, for a checkpoint, those that have waited longest first: at most
+    /// `count_max`, and until their records come to `bytes_max` bytes of memory. Returns how many it took off the list, and
+    /// the records of those that still live.
+    pub fn take_touched(&mut self, count_max: usize, bytes_max: usize) -> (usize, Vec<SessionRecord>) {
         let mut records = Vec::new();
-        let mut bytes = 0;
-        while bytes < bytes_max
-            && let Some(index) = self.touched.pop()
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < count_max
+            && bytes < bytes_max
+            && let Some(index) = self.touched.pop_front()
         {
-            if let Some(session) = &mut self.sessions[index as usize] {
+            taken += 1;
+            if let Some(session) = self.sessions.at_mut(index) {
                 session.touched = false;
                 session.shrink();
                 let record = session.record();
@@ -189,12 +197,12 @@ impl SessionTable {
                 records.push(record);
             }
         }
-        records
+        (taken, records)
     }
 
-    /// Whether there are sessions for `take_touched` to take.
-    pub fn has_touched(&self) -> bool {
-        !self.touched.is_empty()
+    /// How many sessions there are for `take_touched` to take.
+    pub fn touched(&self) -> usize {
+        self.touched.len()
     }
 
     /// Forgets sessions idle since before `before_s` seconds of service, looking at `count` of them from where the last
@@ -202,11 +210,11 @@ impl SessionTable {
     pub fn expire(&mut self, before_s: u64, count: usize) -> Vec<SessionId> {
         let mut expired = Vec::new();
         for _ in 0..count.min(self.sessions.len()) {
-            let at = self.sweep % self.sessions.len();
-            self.sweep = at + 1;
-            let idle = self.sessions[at].as_ref().is_some_and(|s| s.last_active_s < before_s && !s.touched);
-            if idle && let Some(session) = self.sessions[at].take() {
-                self.remove(index(at), session.id);
+            let at = index(self.sweep % self.sessions.len());
+            self.sweep = at as usize + 1;
+            let idle = self.sessions.at(at).is_some_and(|s| s.last_active_s < before_s && !s.touched);
+            if idle && let Some(session) = self.sessions.take(at) {
+                self.remove(at, session.id);
                 expired.push(session.id);
             }
         }
@@ -215,23 +223,29 @@ impl SessionTable {
 
     /// The latest activity of any session, in seconds of service: where service time goes on after a restart.
     pub fn last_active_s(&self) -> u64 {
-        self.sessions.iter().flatten().map(|s| s.last_active_s).max().unwrap_or(0)
+        self.sessions.iter().map(|s| s.last_active_s).max().unwrap_or(0)
+    }
+
+    /// Memory held for the sessions without their bitmaps, in bytes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.sessions.bytes()
+            + self.by_id.allocation_size()
+            + self.newest.allocation_size()
+            + (self.free.capacity() + self.touched.capacity()) * size_of::<u32>()
     }
 
     fn insert(&mut self, session: Session) -> u32 {
         let id = session.id;
         let at = match self.free.pop() {
             Some(at) => {
-                self.sessions[at as usize] = Some(session);
+                self.sessions.put(at, session);
                 at
             }
-            None => {
-                self.sessions.push(Some(session));
-                index(self.sessions.len() - 1)
-            }
+            None => index(self.sessions.push(session)),
         };
         let (sessions, hasher) = (&self.sessions, &self.hasher);
-        let id_of = |i: u32| sessions[i as usize].as_ref().expect("only live sessions are indexed").id;
+        let id_of = |i: u32| sessions.at(i).expect("only live sessions are indexed").id;
         self.by_id.insert_unique(hasher.hash_one(id), at, |&i| hasher.hash_one(id_of(i)));
         let hash = hasher.hash_one(id.client);
         match self.newest.find_mut(hash, |&i| id_of(i).client == id.client) {
@@ -257,6 +271,61 @@ impl SessionTable {
         }
         self.free.push(at);
         self.last = u32::MAX;
+    }
+}
+
+/// A vector whose elements stay where they are.
+#[derive(Debug, Default)]
+struct Chunks(Vec<Vec<Option<Session>>>);
+
+impl Chunks {
+    /// Places, free ones included.
+    fn len(&self) -> usize {
+        self.0.last().map_or(0, |last| (self.0.len() - 1) * limits::SESSIONS_PER_CHUNK + last.len())
+    }
+
+    fn at(&self, index: u32) -> Option<&Session> {
+        let index = index as usize;
+        self.0.get(index / limits::SESSIONS_PER_CHUNK)?.get(index % limits::SESSIONS_PER_CHUNK)?.as_ref()
+    }
+
+    fn place(&mut self, index: u32) -> &mut Option<Session> {
+        let index = index as usize;
+        &mut self.0[index / limits::SESSIONS_PER_CHUNK][index % limits::SESSIONS_PER_CHUNK]
+    }
+
+    fn at_mut(&mut self, index: u32) -> Option<&mut Session> {
+        self.place(index).as_mut()
+    }
+
+    fn put(&mut self, index: u32, session: Session) {
+        *self.place(index) = Some(session);
+    }
+
+    fn take(&mut self, index: u32) -> Option<Session> {
+        self.place(index).take()
+    }
+
+    /// Returns the new one's index.
+    fn push(&mut self, session: Session) -> usize {
+        let index = self.len();
+        if index % limits::SESSIONS_PER_CHUNK == 0 {
+            self.0.push(Vec::with_capacity(limits::SESSIONS_PER_CHUNK));
+        }
+        if let Some(last) = self.0.last_mut() {
+            last.push(Some(session));
+        }
+        index
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.0.iter().flatten().flatten()
+    }
+
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        let chunk = |chunk: &Vec<Option<Session>>| size_of_val(chunk) + chunk.capacity() * size_of::<Option<Session>>();
+        self.0.iter().map(chunk).sum()
     }
 }
 

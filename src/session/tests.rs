@@ -3,6 +3,7 @@
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use super::*;
+use crate::limits;
 use crate::types::SessionId;
 
 const WINDOW: u16 = 100;
@@ -137,7 +138,7 @@ fn sessions_expire_when_idle_and_their_place_is_used_again() {
         table.touch(index, active_s);
     }
     assert_eq!(table.expire(100, 10), [], "what the next checkpoint must write is not forgotten before");
-    table.take_touched(usize::MAX);
+    table.take_touched(usize::MAX, usize::MAX);
     assert_eq!(table.expire(15, 10), [id(1, 1)]);
     assert_eq!(table.find(id(1, 1)), None);
     assert!(table.find(id(2, 1)).is_some());
@@ -151,13 +152,30 @@ fn a_session_that_is_heard_does_not_expire_though_it_does_not_change() {
     let mut table = SessionTable::new(2);
     let index = table.open(id(1, 1), Seq(0), None).unwrap();
     table.touch(index, 10);
-    table.take_touched(usize::MAX);
+    table.take_touched(usize::MAX, usize::MAX);
     table.keep_alive(index, 15, 5);
-    assert!(!table.has_touched(), "in steps");
+    assert!(table.touched() == 0, "in steps");
     table.keep_alive(index, 16, 5);
-    assert!(table.has_touched());
-    table.take_touched(usize::MAX);
+    assert!(table.touched() > 0);
+    table.take_touched(usize::MAX, usize::MAX);
     assert_eq!(table.expire(16, 10), []);
+}
+
+#[test]
+fn a_session_takes_no_more_memory_than_the_documented_sum_says() {
+    let mut table = SessionTable::new(1_000_000);
+    let mut peak = 0;
+    for client in 0..1_000_000 {
+        let index = table.open(id(client, 1), Seq(0), None).unwrap();
+        table.touch(index, 1);
+        if client >= 4_096 {
+            // Each time that one of its tables grows, what it holds for a session is at its highest.
+            peak = peak.max(table.bytes() / table.len());
+        }
+    }
+    assert!(peak <= limits::SESSION_BYTES, "{peak} bytes");
+    let all = table.bytes() / table.len();
+    assert!(all <= 130, "{all} bytes for each of a million");
 }
 
 #[test]
@@ -168,8 +186,8 @@ fn touched_sessions_are_taken_in_pieces_of_bounded_size() {
         table.touch(index, 1);
     }
     let mut taken = std::collections::BTreeSet::new();
-    while table.has_touched() {
-        let piece = table.take_touched(10_000);
+    while table.touched() > 0 {
+        let (_, piece) = table.take_touched(usize::MAX, 10_000);
         assert!(piece.len() < 200);
         taken.extend(piece.into_iter().map(|record| record.id));
     }

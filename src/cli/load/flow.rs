@@ -57,17 +57,40 @@ pub(super) struct Flow {
     timed: Option<(u64, u64)>,
     /// Smoothed RTT and its variance.
     rtt: Option<(u64, u64)>,
+    rtt_min_ns: u64,
     deadline_ns: u64,
     /// Tries since something came back.
     tries: u32,
-    /// Timeouts in a row and nothing heard since: one datagram for each timeout, not more.
-    silent: bool,
-    probe: bool,
+    recovery: Option<Recovery>,
+    /// The newest first.
+    marks: [Mark; 4],
     ping_due: bool,
     pinged: bool,
     paused_until_ns: Option<u64>,
     fruitless_epochs: u32,
     random: u32,
+}
+
+/// After a timeout all that is in flight is in doubt, and is sent again as TCP does it: one datagram, then two for each
+/// that is acked (RFC 5681 §3.1), until all are acked or sent again.
+#[derive(Clone, Copy, Debug)]
+struct Recovery {
+    /// In doubt are transmissions up to this one,
+    began: u64,
+    /// of seqs from here,
+    next: u64,
+    /// to before here.
+    end: u64,
+    /// Datagrams that may be sent now.
+    allowance: u64,
+}
+
+/// When transmissions were made: the last of those between two times.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    from_ns: u64,
+    to_ns: u64,
+    transmission: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,10 +145,11 @@ impl Flow {
             newest_arrived: 0,
             timed: None,
             rtt: None,
+            rtt_min_ns: RTO_INITIAL_NS,
             deadline_ns: NEVER,
             tries: 0,
-            silent: false,
-            probe: false,
+            recovery: None,
+            marks: [Mark::default(); 4],
             ping_due: false,
             pinged: false,
             paused_until_ns: None,
@@ -149,35 +173,41 @@ impl Flow {
             self.pinged = true;
             return Some(Outgoing::Ping);
         }
-        if self.silent && !self.probe {
+        if self.recovery.is_some_and(|recovery| recovery.allowance == 0) {
             return None;
         }
-        let seq = match self.first_lost() {
-            Some(seq) if seq <= self.limit => {
+        let (seq, again) = self.candidate()?;
+        if seq > self.limit {
+            // With nothing in flight no ack will tell of more credit unless it is asked for.
+            if self.deadline_ns == NEVER {
+                self.arm(now_ns);
+            }
+            return None;
+        }
+        if again {
+            if self.slot(seq).state == State::InFlight {
+                self.in_flight -= 1; // In doubt, and about to be sent anew.
+            } else {
                 self.lost.pop_front();
-                let slot = self.slot_mut(seq);
-                slot.attempt = slot.attempt.saturating_add(u8::from(slot.state == State::Lost));
-                tally.resent += 1;
-                seq
             }
-            Some(_) => return self.out_of_credit(now_ns),
-            None if self.started == self.released || self.next - self.base == self.window => return None,
-            None if self.next > self.limit => return self.out_of_credit(now_ns),
-            None => {
-                let seq = self.next;
-                let due_ns = due_ns(self.started);
-                *self.slot_mut(seq) = Slot { due_ns, ..Slot::default() };
-                self.next += 1;
-                self.started += 1;
-                tally.started += 1;
-                if self.timed.is_none() {
-                    self.timed = Some((seq, now_ns));
-                }
-                seq
+            let slot = self.slot_mut(seq);
+            slot.attempt = slot.attempt.saturating_add(u8::from(slot.state != State::Renumbered));
+            tally.resent += 1;
+        } else {
+            let due_ns = due_ns(self.started);
+            *self.slot_mut(seq) = Slot { due_ns, ..Slot::default() };
+            self.next += 1;
+            self.started += 1;
+            tally.started += 1;
+            if self.timed.is_none() {
+                self.timed = Some((seq, now_ns));
             }
-        };
-        self.probe = false;
+        }
+        if let Some(recovery) = &mut self.recovery {
+            recovery.allowance -= 1;
+        }
         self.transmissions += 1;
+        self.mark(now_ns);
         let transmission = self.transmissions;
         let slot = self.slot_mut(seq);
         slot.state = State::InFlight;
@@ -218,7 +248,6 @@ impl Flow {
             self.base += 1;
         }
         newly.tell(tally);
-        self.silent = false;
 
         // Of an ack overtaken by a newer one the credit is out of date, unless nothing is in flight: then it answers a PING.
         let newest = floor >= self.floor;
@@ -236,6 +265,10 @@ impl Flow {
             self.tries = 0;
             self.fruitless_epochs = 0;
             self.newest_arrived = self.newest_arrived.max(newly.newest);
+            if !newly.in_doubt {
+                self.newest_arrived = self.newest_arrived.max(newly.newest_again);
+            }
+            self.recover(&newly);
             if newest {
                 self.find_lost(highest);
             }
@@ -255,7 +288,9 @@ impl Flow {
         if !concerns_data && !concerns_ping {
             return Ok(false);
         }
-        self.silent = false;
+        if let Some(recovery) = &mut self.recovery {
+            recovery.allowance += 1;
+        }
         if concerns_data && self.slot(seq).state == State::InFlight {
             self.mark_lost(seq);
         }
@@ -299,23 +334,26 @@ impl Flow {
         self.tries = self.tries.saturating_add(1);
         // Its ack may be what was lost; the next one to cover it would measure the timeout.
         self.timed = None;
-        if self.tries == 1 {
-            // It may be the tail that was lost, or an ack. The ack of the lowest one tells about all others.
-            if self.base < self.next && self.slot(self.base).state == State::InFlight {
-                self.mark_lost(self.base);
-            }
-        } else {
-            self.silent = true;
-            for seq in self.base..self.next {
-                if self.slot(seq).state == State::InFlight {
-                    self.mark_lost(seq);
-                }
-            }
-        }
-        self.probe = true;
-        self.ping_due = self.is_out_of_credit();
+        self.recovery = (self.in_flight > 0).then_some(Recovery {
+            began: self.transmissions,
+            next: self.base,
+            end: self.next,
+            allowance: 1,
+        });
+        self.ping_due = self.candidate().is_some_and(|(seq, _)| seq > self.limit);
         self.arm(now_ns);
         true
+    }
+
+    /// What an ack means for what is in doubt.
+    fn recover(&mut self, newly: &Newly) {
+        let Some(recovery) = &mut self.recovery else { return };
+        recovery.allowance += 2 * newly.count;
+        // What was sent once and before the timeout is arriving: the server was slow, the rest is on its way too, and what
+        // is not will be found missing between what arrives (RFC 5682 calls it F-RTO).
+        if newly.in_doubt {
+            self.recovery = None;
+        }
     }
 
     fn acked(&mut self, seq: u64, now_ns: u64, newly: &mut Newly, tally: &mut Tally) {
@@ -328,10 +366,17 @@ impl Flow {
             State::Lost | State::Renumbered => {}
         }
         newly.add(now_ns.saturating_sub(due_ns), tally);
+        // Which transmission of several has arrived cannot be known, but hardly the last when that was sent only now.
         if attempt == 0 {
-            // Which transmission of several has arrived cannot be known.
             newly.newest = newly.newest.max(transmission);
+        } else if transmission <= self.answerable(now_ns) {
+            newly.newest_again = newly.newest_again.max(transmission);
         }
+        if attempt == 0 && self.rtt.is_none() {
+            // The one that was to be timed may be lost; this one was sent when it was due, or later.
+            self.sample(now_ns.saturating_sub(due_ns));
+        }
+        newly.in_doubt |= attempt == 0 && self.recovery.is_some_and(|recovery| transmission <= recovery.began);
         if let Some((timed, sent_ns)) = self.timed
             && timed == seq
         {
@@ -350,6 +395,11 @@ impl Flow {
         for seq in self.base..=highest.max(self.base) {
             let slot = self.slot(seq);
             if slot.state == State::InFlight && slot.transmission + REORDERING_MAX <= self.newest_arrived {
+                // One that was sent in a recovery leaves its place to another.
+                let transmission = slot.transmission;
+                if let Some(recovery) = self.recovery.as_mut().filter(|recovery| transmission > recovery.began) {
+                    recovery.allowance += 1;
+                }
                 self.mark_lost(seq);
             }
         }
@@ -375,19 +425,27 @@ impl Flow {
         None
     }
 
-    fn is_out_of_credit(&mut self) -> bool {
-        match self.first_lost() {
-            Some(seq) => seq > self.limit,
-            None => self.started < self.released && self.next > self.limit,
+    /// What to send next, credit aside, and whether it was sent before: the lowest of what is lost or in doubt, then what
+    /// is new.
+    fn candidate(&mut self) -> Option<(u64, bool)> {
+        let lost = self.first_lost();
+        let in_doubt = self.first_in_doubt();
+        if let Some(seq) = lost.into_iter().chain(in_doubt).min() {
+            return Some((seq, true));
         }
+        self.recovery = None;
+        let may_be_new = self.started < self.released && self.next - self.base < self.window;
+        may_be_new.then_some((self.next, false))
     }
 
-    /// Nothing can be sent; with nothing in flight no ack will tell of more credit unless it is asked for.
-    fn out_of_credit(&mut self, now_ns: u64) -> Option<Outgoing> {
-        if self.deadline_ns == NEVER {
-            self.arm(now_ns);
+    fn first_in_doubt(&mut self) -> Option<u64> {
+        let Recovery { began, next, end, .. } = self.recovery?;
+        let in_doubt = |slot: &Slot| slot.state == State::InFlight && slot.transmission <= began;
+        let seq = (next.max(self.base)..end).find(|seq| in_doubt(self.slot(*seq)));
+        if let Some(recovery) = &mut self.recovery {
+            recovery.next = seq.unwrap_or(end);
         }
-        None
+        seq
     }
 
     /// Sets the timer, if there is something to wait for.
@@ -402,8 +460,25 @@ impl Flow {
         self.jittered(backed_off_ns.min(RTO_MAX_NS))
     }
 
+    /// Notes when a transmission is made, in steps of half of the shortest round trip.
+    fn mark(&mut self, now_ns: u64) {
+        if now_ns >= self.marks[0].from_ns + self.rtt_min_ns / 2 {
+            self.marks.rotate_right(1);
+            self.marks[0].from_ns = now_ns;
+        }
+        self.marks[0].to_ns = now_ns;
+        self.marks[0].transmission = self.transmissions;
+    }
+
+    /// The newest transmission that an answer which comes now can be to: it takes some time to come.
+    fn answerable(&self, now_ns: u64) -> u64 {
+        let before = |mark: &&Mark| mark.to_ns + self.rtt_min_ns <= now_ns;
+        self.marks.iter().find(before).map_or(0, |mark| mark.transmission)
+    }
+
     /// RFC 6298 §2, with the server's delay, which a load generator wants to bear, in the RTT.
     fn sample(&mut self, rtt_ns: u64) {
+        self.rtt_min_ns = self.rtt_min_ns.min(rtt_ns);
         self.rtt = Some(match self.rtt {
             None => (rtt_ns, rtt_ns / 2),
             Some((smoothed, variance)) => ((7 * smoothed + rtt_ns) / 8, (3 * variance + smoothed.abs_diff(rtt_ns)) / 4),
@@ -431,7 +506,7 @@ impl Flow {
         (self.base, self.next) = (1, 1 + unacked.len() as u64);
         (self.floor, self.limit) = (0, NEVER);
         (self.in_flight, self.newest_arrived, self.timed) = (0, 0, None);
-        (self.probe, self.ping_due, self.pinged) = (false, false, false);
+        (self.recovery, self.ping_due, self.pinged) = (None, false, false);
         self.lost.clear();
         for (seq, slot) in (1..).zip(unacked) {
             *self.slot_mut(seq) = Slot { due_ns: slot.due_ns, state: State::Renumbered, ..Slot::default() };
@@ -467,6 +542,10 @@ struct Newly {
     count: u64,
     /// The newest of its first transmissions.
     newest: u64,
+    /// The newest of its later ones that can have been answered.
+    newest_again: u64,
+    /// Whether something sent once, before a timeout, is among them.
+    in_doubt: bool,
     latency_ns: u64,
     run: u64,
 }

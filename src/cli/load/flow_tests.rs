@@ -134,7 +134,11 @@ fn silence_is_met_with_one_datagram_after_ever_longer_waits_and_an_answer_ends_i
         assert!((expected..=expected * 5 / 4 + 1).contains(ms), "wait {at}: {waits:?}");
     }
     rig.ack(1, &[], 100);
-    assert_eq!(rig.seqs(), (2..=10).collect::<Vec<_>>());
+    assert_eq!(rig.seqs(), [2, 3]);
+    rig.ack(3, &[], 100);
+    assert_eq!(rig.seqs(), [4, 5, 6, 7]);
+    rig.ack(7, &[], 100);
+    assert_eq!(rig.seqs(), [8, 9, 10]);
 }
 
 #[test]
@@ -268,6 +272,104 @@ fn an_ack_that_was_overtaken_adds_what_it_knows_and_takes_nothing_back() {
     assert!(rig.ack(1, &[5, 6], 0), "from before, when credit was short");
     assert_eq!(rig.send(), [(13, 6, 0), (14, 7, 0)], "5 and 6 count, the old credit does not");
     assert_eq!(rig.tally.acked, 6);
+}
+
+/// A server one millisecond away (both ways) that journals what arrives in a window, and what of it is lost.
+struct Near {
+    rig: Rig,
+    journal: DedupWindow,
+}
+
+impl Near {
+    /// A flow that has filled its window `rounds` times, so that it knows the round-trip time.
+    fn warm(window: u16, rounds: u64) -> Self {
+        let mut near = Self { rig: Rig::new(window, u64::from(window) * rounds), journal: DedupWindow::new(Seq(0)) };
+        for _ in 0..rounds {
+            near.round(|_, _| false);
+        }
+        assert_eq!((near.rig.tally.acked, near.rig.tally.resent), (u64::from(window) * rounds, 0));
+        near
+    }
+
+    /// One round trip: what is sent now, less what is lost (by seq and attempt), and one ack, if anything arrived.
+    fn round(&mut self, mut lost: impl FnMut(u64, u8) -> bool) {
+        let mut arrived = false;
+        for (seq, _, attempt) in self.rig.send() {
+            if !lost(seq, attempt) {
+                self.journal.insert(Seq(seq));
+                arrived = true;
+            }
+        }
+        self.rig.now_ns += MS;
+        if arrived {
+            self.ack();
+        } else {
+            self.rig.flow.handle_time(self.rig.now_ns);
+        }
+    }
+
+    fn ack(&mut self) {
+        let floor = self.journal.floor().0;
+        let above: Vec<u64> =
+            (floor + 1..=self.journal.highest().0).filter(|&s| self.journal.contains(Seq(s))).collect();
+        let above: Vec<u64> = above.into_iter().filter(|seq| seq - floor <= 1_024).collect();
+        self.rig.ack(floor, &above, u16::MAX);
+    }
+
+    /// Sends `count` more and loses the first transmission of some; returns how many milliseconds pass until all are acked.
+    fn ms_to_recover(&mut self, count: u64, lost: impl Fn(u64, u8) -> bool) -> u64 {
+        let begin = self.rig.flow.next;
+        self.rig.flow.released += count;
+        let (started_ns, all) = (self.rig.now_ns, self.rig.tally.acked + count);
+        while self.rig.tally.acked < all {
+            self.round(|seq, attempt| lost(seq - begin, attempt));
+            assert!(self.rig.now_ns < started_ns + 100 * SECOND, "not acked in 100 s: {:?}", self.rig.flow);
+        }
+        (self.rig.now_ns - started_ns) / MS
+    }
+}
+
+#[test]
+fn a_lost_tail_is_recovered_in_a_few_round_trips_after_one_timeout() {
+    for lost in [1, 64, 500, 1_024] {
+        let mut near = Near::warm(1_024, 20);
+        let ms = near.ms_to_recover(1_024, |n, attempt| n >= 1_024 - lost && attempt == 0);
+        // The timeout, up to a quarter more, then a round trip for each doubling.
+        assert!((100..=125 + 14).contains(&ms), "{lost} lost: {ms} ms");
+        assert_eq!(near.rig.tally.resent, lost);
+    }
+}
+
+#[test]
+fn a_retransmission_that_is_lost_is_missed_when_later_ones_have_arrived() {
+    let mut near = Near::warm(1_024, 20);
+    let ms = near.ms_to_recover(1_024, |n, attempt| n >= 500 && (attempt == 0 || attempt == 1 && n % 100 >= 90));
+    assert!((100..=125 + 20).contains(&ms), "{ms} ms");
+    assert!(near.rig.tally.resent <= 524 + 10 * 5 + 20, "{}", near.rig.tally.resent);
+}
+
+#[test]
+fn after_a_stall_of_the_server_what_it_had_all_along_is_not_sent_again() {
+    let mut near = Near::warm(1_000, 20);
+    near.rig.flow.released += 1_000;
+    let begin = near.rig.flow.next;
+    assert_eq!(near.rig.seqs().len(), 1_000);
+    // Half a second: two timeouts, one datagram each.
+    for _ in 0..500 {
+        near.rig.now_ns += MS;
+        near.rig.flow.handle_time(near.rig.now_ns);
+        assert!(near.rig.seqs().len() <= 1);
+    }
+    assert_eq!(near.rig.tally.resent, 2);
+    for seq in begin..begin + 1_000 {
+        near.journal.insert(Seq(seq));
+        if (seq - begin) % 100 == 99 {
+            near.rig.now_ns += MS;
+            near.ack();
+            assert!(near.rig.seqs().is_empty(), "the originals are arriving");
+        }
+    }
+    assert_eq!(near.rig.tally.acked, 21_000);
 }
 
 /// What is under way, by arrival and number.

@@ -249,6 +249,8 @@ pub struct Client<M, B> {
     paused_until_us: Option<u64>,
     /// Timeouts in a row and nothing heard since: one datagram for each timeout, not more, whatever becomes free.
     silent: bool,
+    /// The number of the first transmission after a timeout, until its answer has come.
+    timed_out_before: Option<u64>,
     /// One datagram may be sent in spite of silence and congestion window.
     probe: bool,
     ping_due: bool,
@@ -292,6 +294,7 @@ where
             fruitless_epochs: 0,
             paused_until_us: None,
             silent: false,
+            timed_out_before: None,
             probe: false,
             ping_due: false,
             pinged: false,

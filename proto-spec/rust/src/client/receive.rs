@@ -108,8 +108,21 @@ where
         // without its payload is as long as an ACK without a bitmap. What lies beyond may be journaled.
         let room = usize::from(newest.payload_len).min(BITMAP_LEN_MAX) & !7;
         let told = Seq(ack.floor.0.saturating_add(8 * room as u64)).max(highest_acked).max(Seq(ack.floor.0 + 1));
-        let overtaken =
-            |slot: &Slot| slot.seq <= told && slot.transmission + REORDERING_MAX <= self.acks.newest_arrived;
+        let newest_arrived = self.acks.newest_arrived;
+        let mut all_before = 0;
+        if let Some(before) = self.timed_out_before.filter(|before| *before <= newest_arrived) {
+            self.timed_out_before = None;
+            // The lowest was missing and the next is too, and of the others this ack does not tell: one for each round trip
+            // would take as many. So all of them count as lost, as in TCP after a timeout (RFC 5681 §3.1).
+            let missing = |at| self.queue.is_in_flight(at) && self.queue.slot(at).transmission < newest_arrived;
+            if told < self.queue.highest_sent() && self.queue.base_transmitted().is_some_and(missing) {
+                all_before = before;
+                self.congestion.collapse(self.next_transmission);
+            }
+        }
+        let overtaken = |slot: &Slot| {
+            slot.transmission < all_before || slot.seq <= told && slot.transmission + REORDERING_MAX <= newest_arrived
+        };
         let mut lost = |queue: &mut Queue<M, B>, at| {
             self.stats.losses += 1;
             self.congestion.lost(queue.slot(at).transmission, self.next_transmission);
@@ -232,6 +245,7 @@ where
         self.hello = None;
         self.queue.renumber();
         self.acks = self.acks.of_next_session();
+        self.timed_out_before = None;
         self.probe = false;
         self.ping_due = false;
         self.pinged = false;

@@ -147,6 +147,7 @@ where
                 self.queue.mark_lost(at);
             }
         }
+        self.timed_out_before = Some(self.next_transmission);
         self.probe = true;
         // The server may have shrunk its window below what is to be sent again.
         self.ping_due = self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq));

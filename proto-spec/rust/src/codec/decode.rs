@@ -10,6 +10,7 @@ use crate::{ClientId, Epoch, Seq};
 /// Parses and verifies one plain datagram.
 ///
 /// The checksum is verified before anything else is looked at, so that foreign traffic is never answered.
+#[inline]
 pub fn decode(bytes: &[u8]) -> Result<Datagram<'_>, DecodeError> {
     let body = verified_body(bytes)?;
     let client = ClientId(u64_at(body, 8));
@@ -87,6 +88,7 @@ pub fn decode_version_refusal(bytes: &[u8]) -> Option<Reject> {
 }
 
 /// What stands before the trailer, if the checksum is right.
+#[inline]
 fn verified_body(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     if bytes.len() < MIN_LEN {
         return Err(DecodeError::Truncated);
@@ -101,6 +103,7 @@ fn verified_body(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     Ok(body)
 }
 
+#[inline]
 fn decode_data(body: &[u8], client: ClientId, epoch: u32, flags: u8, span: u16) -> Result<Data<'_>, DecodeError> {
     let seq = u64_at(body, 16);
     let epoch = Epoch::new(epoch).ok_or(DecodeError::Malformed)?;
@@ -128,14 +131,17 @@ fn decode_data(body: &[u8], client: ClientId, epoch: u32, flags: u8, span: u16) 
     Ok(data)
 }
 
+#[inline]
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
+#[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }

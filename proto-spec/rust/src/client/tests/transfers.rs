@@ -325,6 +325,33 @@ fn an_outage_in_which_old_messages_make_room_for_new_ones_ends_without_a_false_a
 }
 
 #[test]
+fn a_lost_tail_is_recovered_in_a_few_round_trips_after_one_timeout() {
+    // Without payload an ack has no room for a bitmap and tells of the lowest one alone.
+    for len_max in [0, 8, 100, 1_168] {
+        let config = ClientConfig::new(CLIENT, Epoch::new(7));
+        let client = Client::new(config, vec![Slot::EMPTY; 2_048], vec![0; 2_048 * 1_200], 1);
+        let mut world = World::new(client, ModelServer::new(4_096), Path::CLEAN, 1);
+        world.offer(messages(4_000, len_max, 1));
+        world.run();
+        assert!(world.client.congestion_window() > 1_000, "wide open: {}", world.client.congestion_window());
+        let (begin_us, before) = (world.now_us, world.client.stats());
+        world.offer(messages(1_000, len_max, 2));
+        // The first half arrives, of the rest nothing.
+        world.lose_from = Some(world.arrivals.len() + 500);
+        world.drain();
+        world.lose_from = None;
+        assert_eq!(world.client.in_flight(), 1_000);
+        world.run();
+        check_journaled_once_in_order_of_send(&world);
+        let (ms, stats) = ((world.now_us - begin_us) / 1_000, world.client.stats());
+        let again = stats.retransmissions - before.retransmissions;
+        // 10 ms a round trip: the answers to the first half, the timeout, then one for each doubling of the window.
+        assert!(ms < 12 + 130 + 12 * 10, "{len_max} bytes: {ms} ms, {again} sent again, {stats:?}");
+        assert!((500..=750).contains(&again), "{len_max} bytes: {again} sent again");
+    }
+}
+
+#[test]
 fn batches_and_channels_arrive_as_they_were_given() {
     let mut world = world(16, Some(7), Path::CLEAN, 64, 1);
     let batch = |records: &[&[u8]]| {

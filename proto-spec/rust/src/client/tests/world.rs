@@ -77,6 +77,9 @@ pub(super) struct World<M, B> {
     /// Events that are not the end of a message.
     pub(super) others: Vec<Event>,
     pub(super) incidents: VecDeque<(u64, Incident)>,
+    /// Datagrams to the server from this many on are lost.
+    pub(super) lose_from: Option<usize>,
+    carried_to_server: usize,
     /// When the server got a datagram.
     pub(super) arrivals: Vec<(u64, Vec<u8>)>,
     waiting: VecDeque<Message>,
@@ -104,6 +107,8 @@ where
             outcomes: BTreeMap::new(),
             others: Vec::new(),
             incidents: VecDeque::new(),
+            lose_from: None,
+            carried_to_server: 0,
             arrivals: Vec::new(),
             waiting: VecDeque::new(),
             travelling: BinaryHeap::new(),
@@ -260,6 +265,12 @@ where
     }
 
     fn carry(&mut self, to: To, datagram: Vec<u8>) {
+        if to == To::Server {
+            self.carried_to_server += 1;
+            if self.lose_from.is_some_and(|from| self.carried_to_server > from) {
+                return;
+            }
+        }
         if self.down || self.random.up_to(999) < self.path.loss_per_mille {
             return;
         }

@@ -1,0 +1,315 @@
+//! Commits: from a closed block to its acks.
+//!
+//! A commit is closed, runs, and lands. It runs in the calling thread, or in the [`Writer`]'s while this one absorbs the
+//! next block. What it owes is noted when it is closed, since the sessions may change while it is in flight, and is
+//! paid with the receipt when it has landed. A checkpoint is part of a commit: at that moment the sessions' state is exactly
+//! what the journal and the block hold.
+
+use super::{Committer, Downstream, PendingAck, PendingWelcome};
+use crate::ingest::acks::{self, AckState, Bitmaps};
+use crate::ingest::writer::{Commit, Landed, Writer};
+use crate::journal::{Checkpoint, Journal, LaneMark, SessionRecord, StorageError};
+use crate::limits;
+use crate::net::Transmit;
+use crate::types::{Clock, Now, Offset};
+
+/// What is owed for a commit.
+#[derive(Default)]
+pub(super) struct Flight {
+    acks: Vec<Owed>,
+    bitmaps: Bitmaps,
+    welcomes: Vec<PendingWelcome>,
+    /// Where the journal ends when it has landed.
+    end: Offset,
+    entries: usize,
+    /// Datagrams in the block.
+    journaled: u64,
+    closed: Now,
+    /// Offset and lanes of the checkpoint that is part of it.
+    checkpoint: Option<(Offset, Vec<LaneMark>)>,
+}
+
+struct Owed {
+    state: AckState,
+    /// When the first of its datagrams arrived, in monotonic microseconds.
+    first_us: u64,
+    journaled: bool,
+}
+
+/// A checkpoint that is being written, over as many commits as its records need.
+pub(super) struct Round {
+    /// The sessions' records will include every entry below.
+    at: Offset,
+    /// Sessions whose records are still to be written.
+    left: usize,
+    /// Records were written.
+    begun: bool,
+}
+
+impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
+    /// From now on `launch` hands commits to a thread of their own, which calls `on_landing` when one has ended.
+    pub fn start_writer(&mut self, on_landing: impl Fn() + Send + 'static) -> std::io::Result<()>
+    where
+        J: 'static,
+    {
+        self.writer = Some(Writer::start(on_landing)?);
+        Ok(())
+    }
+
+    /// Commits what was absorbed, with a checkpoint if one is due, and acks it; what needs no commit is sent before.
+    /// A commit in flight is waited for.
+    ///
+    /// An error is final: nothing that was in the block is acked, and nothing is ever acked again.
+    pub fn commit(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+        self.land(clock)?;
+        let Some(commit) = self.close(clock) else { return Ok(()) };
+        let flight = self.take_in(commit.run())?;
+        self.settle(flight, clock);
+        Ok(())
+    }
+
+    /// Starts to commit what was absorbed, and returns while it is in flight, if there is a thread for that; else does what
+    /// `commit` does. A commit in flight is waited for. Errors are final as those of `commit`.
+    pub fn launch(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+        if self.writer.is_none() {
+            return self.commit(clock);
+        }
+        let landed = self.await_landing()?;
+        // The disk works again before the acks are made.
+        let launched = match (self.close(clock), &self.writer) {
+            (Some(commit), Some(writer)) => writer.launch(commit),
+            _ => Ok(()),
+        };
+        if let Some(flight) = landed {
+            self.settle(flight, clock);
+        }
+        launched.inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    /// Waits for the commit in flight, if there is one, and acks it. Errors are final as those of `commit`.
+    pub fn land(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+        if let Some(flight) = self.await_landing()? {
+            self.settle(flight, clock);
+        }
+        Ok(())
+    }
+
+    /// Whether a commit is in flight.
+    pub fn is_in_flight(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// Whether `land` would not wait.
+    pub fn has_landed(&self) -> bool {
+        self.writer.as_ref().is_none_or(Writer::has_landed)
+    }
+
+    /// Writes a checkpoint now: at shutdown, after the lanes' last marks. Errors are final as those of `commit`.
+    pub fn shut_down(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+        // One that was begun, then the last.
+        self.commit(clock)?;
+        while self.round.is_some() {
+            self.commit(clock)?;
+        }
+        self.begin_round(clock.now(), self.receipt.end());
+        while self.round.is_some() {
+            self.commit(clock)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the block and notes what is owed for it; acks what rests on earlier commits, of which none is in flight.
+    /// `None` when there is nothing to write.
+    fn close(&mut self, clock: &impl Clock) -> Option<Commit<J>> {
+        let now = clock.now();
+        self.check_space(now);
+        let mut flight = self.spares.pop().unwrap_or_default();
+        self.owe(&mut flight, now);
+        self.send();
+        self.absorbed = 0;
+
+        let mut records = Vec::with_capacity(self.records.len());
+        for index in self.records.drain(..) {
+            let session = self.sessions.at(index);
+            session.recorded = false;
+            records.push(session.record());
+        }
+        flight.end = self.receipt.end().plus(self.block.len() as u64);
+        self.bytes_since_checkpoint += if self.block.is_empty() { 0 } else { self.block.size() as u64 };
+        let checkpoint = self.checkpoint(now, flight.end, &mut records);
+        if self.block.is_empty() && records.is_empty() && checkpoint.is_none() {
+            debug_assert!(flight.acks.is_empty(), "a session changed and nothing is written");
+            self.spares.push(flight);
+            self.report();
+            self.pay_welcomes();
+            return None;
+        }
+        flight.welcomes.append(&mut self.welcomes);
+        flight.entries = self.block.len();
+        flight.journaled = std::mem::take(&mut self.journaled);
+        flight.closed = now;
+        flight.checkpoint = checkpoint.as_ref().map(|checkpoint| (checkpoint.at, checkpoint.lanes.clone()));
+        self.flight = Some(flight);
+        self.number += 1;
+        let block = std::mem::replace(&mut self.block, std::mem::take(&mut self.spare_block));
+        let journal = self.journal.take().expect("no commit is in flight");
+        Some(Commit { journal, block, records, checkpoint })
+    }
+
+    /// Acks the sessions that the block has not changed, and notes what the others are owed.
+    fn owe(&mut self, flight: &mut Flight, now: Now) {
+        let credit = self.credit();
+        let mut bitmaps = Bitmaps::new();
+        for at in 0..self.pending.len() {
+            let PendingAck { session, to, first_us, journaled } = self.pending[at];
+            let session = self.sessions.at(session);
+            session.pending = u32::MAX;
+            if session.changed_for == self.number {
+                let state = AckState::of(session, to, !journaled, &mut flight.bitmaps);
+                flight.acks.push(Owed { state, first_us, journaled });
+            } else {
+                bitmaps.clear();
+                let state = AckState::of(session, to, !journaled, &mut bitmaps);
+                acks::ack(&self.receipt, &state, &bitmaps, credit, now.mono_us, &mut self.outbox);
+                self.replies.acks += 1;
+                self.send_if_many();
+            }
+        }
+        self.pending.clear();
+    }
+
+    /// Waits for the commit in flight, and returns what is owed for it.
+    fn await_landing(&mut self) -> Result<Option<Flight>, StorageError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        let (Some(_), Some(writer)) = (&self.flight, &self.writer) else { return Ok(None) };
+        let landed = writer.land().inspect_err(|error| self.failed = Some(error.clone()))?;
+        self.take_in(landed).map(Some)
+    }
+
+    /// Takes the journal back, and the receipt if there is one; returns what is owed.
+    fn take_in(&mut self, landed: Landed<J>) -> Result<Flight, StorageError> {
+        let Landed { journal, block, result } = landed;
+        self.journal = Some(journal);
+        self.spare_block = block;
+        let flight = self.flight.take().expect("a commit that landed was closed before");
+        self.receipt = result.inspect_err(|error| self.failed = Some(error.clone()))?;
+        assert!(self.receipt.end() == flight.end, "the journal ends elsewhere than the commit that it has taken");
+        if let Some(block) = self.receipt.block() {
+            let bytes = block.size() as u64;
+            self.backlog.push(block.first(), bytes);
+            self.bytes_since_space_check += bytes;
+        }
+        Ok(flight)
+    }
+
+    /// Acks, and lets the lanes know.
+    fn settle(&mut self, mut flight: Flight, clock: &impl Clock) {
+        self.count(&flight, clock.now());
+        self.pay(&mut flight, clock);
+        // After the acks: waking the lanes takes time that clients need not wait.
+        if self.receipt.block().is_some() {
+            self.downstream.committed(&self.receipt);
+        }
+        if let Some((at, lanes)) = flight.checkpoint.take() {
+            self.checkpoint_at = at;
+            self.checkpoint_marks = lanes;
+            self.metrics.checkpoints.inc();
+        }
+        self.spares.push(flight);
+        self.report();
+    }
+
+    /// Sends what is owed for a commit, on the strength of its receipt.
+    fn pay(&mut self, flight: &mut Flight, clock: &impl Clock) {
+        let (now, credit) = (clock.now(), self.credit());
+        for Owed { state, first_us, journaled } in flight.acks.drain(..) {
+            acks::ack(&self.receipt, &state, &flight.bitmaps, credit, now.mono_us, &mut self.outbox);
+            self.replies.acks += 1;
+            if journaled {
+                self.metrics.ack_delay_seconds.observe(seconds(now.mono_us.saturating_sub(first_us)));
+            }
+            self.send_if_many();
+        }
+        flight.bitmaps.clear();
+        for welcome in flight.welcomes.drain(..) {
+            self.welcome(welcome);
+        }
+        self.send();
+    }
+
+    /// Repeated HELLOs whose epochs are durable already.
+    fn pay_welcomes(&mut self) {
+        let mut welcomes = std::mem::take(&mut self.welcomes);
+        for welcome in welcomes.drain(..) {
+            self.welcome(welcome);
+        }
+        self.welcomes = welcomes;
+        self.send();
+    }
+
+    fn welcome(&mut self, PendingWelcome { id, nonce, to }: PendingWelcome) {
+        acks::welcome(&self.receipt, id, nonce, to, self.credit(), &mut self.outbox);
+        self.replies.welcomes += 1;
+        self.send_if_many();
+    }
+
+    fn count(&self, flight: &Flight, now: Now) {
+        self.metrics.count("journaled", flight.journaled);
+        self.metrics.journal_bytes.inc_by(self.receipt.block().map_or(0, |block| block.size() as u64));
+        self.metrics.commits.inc();
+        #[allow(clippy::cast_precision_loss)] // a metric
+        self.metrics.commit_entries.observe(flight.entries as f64);
+        self.metrics.commit_seconds.observe(seconds(now.mono_us.saturating_sub(flight.closed.mono_us)));
+    }
+
+    /// The checkpoint that the commit ending at `end` completes, if it completes one. Else the next piece of one that is
+    /// being written is added to `records`: records may be newer than the checkpoint that recovery starts from, since
+    /// applying an entry twice changes nothing.
+    fn checkpoint(&mut self, now: Now, end: Offset, records: &mut Vec<SessionRecord>) -> Option<Checkpoint> {
+        if self.round.is_none() && self.is_checkpoint_due(now) {
+            self.begin_round(now, end);
+        }
+        let round = self.round.as_mut()?;
+        let (taken, sessions) = self.sessions.take_touched(round.left, limits::CHECKPOINT_RECORD_BYTES);
+        round.left -= taken;
+        if round.left > 0 {
+            round.begun = true;
+            records.extend(sessions);
+            return None;
+        }
+        let Round { at, begun, .. } = self.round.take()?;
+        let expire_before_s = self.service_s(now).saturating_sub(self.config.session_ttl_s);
+        let expired = self.sessions.expire(expire_before_s, limits::SESSIONS_SWEPT);
+        self.metrics.sessions_expired.inc_by(expired.len() as u64);
+        let lanes = self.downstream.marks();
+        if !begun && sessions.is_empty() && expired.is_empty() && lanes == self.checkpoint_marks {
+            return None;
+        }
+        let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
+        if let Some(below) = self.backlog.trim(watermark, self.config.retain_bytes) {
+            self.trimmed_below = below;
+        }
+        // Below, when a loss was accepted: the lanes have yet to pass what is gone.
+        let trim_below = self.trimmed_below.min(watermark).min(at);
+        Some(Checkpoint { at, sessions, expired, lanes, trim_below })
+    }
+
+    fn is_checkpoint_due(&self, now: Now) -> bool {
+        self.bytes_since_checkpoint >= self.config.checkpoint_bytes
+            || now.mono_us.saturating_sub(self.checkpoint_mono_us) >= self.config.checkpoint_interval_us
+            || self.downstream.take_checkpoint_request()
+    }
+
+    fn begin_round(&mut self, now: Now, at: Offset) {
+        self.checkpoint_mono_us = now.mono_us;
+        self.bytes_since_checkpoint = 0;
+        self.round = Some(Round { at, left: self.sessions.touched(), begun: false });
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // a metric
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}

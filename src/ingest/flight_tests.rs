@@ -1,0 +1,145 @@
+//! What the committer does while a commit is in flight on the writer's thread.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::*;
+
+/// Holds the disk's writes until they are let go.
+struct Gate {
+    begun: Receiver<()>,
+    go: Sender<WriteFate>,
+}
+
+impl Gate {
+    fn on(rig: &mut Rig) -> Self {
+        let (begin, begun) = channel();
+        let (go, gone) = channel();
+        rig.disk.on_write(move |_| {
+            begin.send(()).unwrap();
+            gone.recv().unwrap()
+        });
+        rig.committer.start_writer(|| {}).unwrap();
+        Self { begun, go }
+    }
+
+    /// Absorbs, launches, and returns when the write has begun.
+    fn launch(&self, rig: &mut Rig, datagrams: &[(Peer, Vec<u8>)]) {
+        rig.absorb(datagrams).unwrap();
+        rig.committer.launch(&rig.clock).unwrap();
+        self.begun.recv().unwrap();
+        assert!(rig.committer.is_in_flight());
+    }
+
+    fn land(&self, rig: &mut Rig, fate: WriteFate) -> Result<(), StorageError> {
+        self.go.send(fate).unwrap();
+        rig.committer.land(&rig.clock)
+    }
+}
+
+fn replies(rig: &Rig) -> Vec<Reply> {
+    rig.sent().iter().map(|(_, bytes)| reply(bytes)).collect()
+}
+
+#[test]
+fn an_ack_counts_what_its_commit_holds_and_nothing_that_came_while_it_was_in_flight() {
+    let mut rig = Rig::new();
+    let gate = Gate::on(&mut rig);
+    gate.launch(&mut rig, &[(peer(1), data(1, 1, 0, false)), (peer(1), data(1, 3, 2, false))]);
+    // Of the same session: they would move the floor to 4. And the first one again.
+    let more = [data(1, 2, 1, false), data(1, 4, 3, false), data(1, 1, 0, false)].map(|bytes| (peer(1), bytes));
+    rig.absorb(&more).unwrap();
+    assert_eq!(replies(&rig), [], "nothing is durable yet");
+    gate.land(&mut rig, WriteFate::Durable).unwrap();
+    assert_eq!(replies(&rig), [Reply::Ack { floor: 1, bits: vec![3], duplicate: false }]);
+    assert_eq!(rig.lanes.0.lock().unwrap().1, Offset(2));
+    rig.committer.launch(&rig.clock).unwrap();
+    gate.begun.recv().unwrap();
+    assert_eq!(replies(&rig), []);
+    gate.land(&mut rig, WriteFate::Durable).unwrap();
+    assert_eq!(replies(&rig), [acked(4)]);
+}
+
+#[test]
+fn a_duplicate_of_what_is_in_flight_is_acked_only_when_that_has_landed() {
+    let mut rig = Rig::new();
+    let gate = Gate::on(&mut rig);
+    gate.launch(&mut rig, &[(peer(1), data(1, 1, 0, false))]);
+    let ping = encode(&Datagram::Ping(Ping { client: ClientId(1), epoch: Epoch::new(1).unwrap() }));
+    rig.absorb(&[(peer(2), data(1, 1, 0, false)), (peer(2), ping)]).unwrap();
+    assert_eq!(replies(&rig), []);
+    gate.go.send(WriteFate::Durable).unwrap();
+    // Waits for the commit in flight. There is nothing else to write: the duplicate is no entry.
+    rig.committer.launch(&rig.clock).unwrap();
+    let mut seen = replies(&rig);
+    seen.sort_by_key(|reply| *reply == acked_again(1));
+    assert_eq!(seen, [acked(1), acked_again(1)]);
+    assert_eq!(rig.disk.end(), Offset(1));
+}
+
+#[test]
+fn a_commit_that_fails_in_flight_is_never_acked_nor_is_what_came_meanwhile() {
+    for fate in [WriteFate::FailedAndLost, WriteFate::FailedButWritten] {
+        let mut rig = Rig::new();
+        let gate = Gate::on(&mut rig);
+        gate.launch(&mut rig, &[(peer(1), data(1, 1, 0, false)), (peer(1), hello(7, 7))]);
+        rig.absorb(&[(peer(1), data(1, 2, 0, false)), (peer(1), data(1, 1, 0, false))]).unwrap();
+        gate.land(&mut rig, fate).unwrap_err();
+        for _ in 0..2 {
+            rig.committer.launch(&rig.clock).unwrap_err();
+            rig.committer.commit(&rig.clock).unwrap_err();
+            rig.absorb(&[(peer(1), data(1, 1, 0, false))]).unwrap_err();
+        }
+        rig.committer.shut_down(&rig.clock).unwrap_err();
+        assert_eq!(rig.sent(), []);
+        assert_eq!(rig.lanes.0.lock().unwrap().1, Offset(0));
+    }
+}
+
+#[test]
+fn a_checkpoint_knows_nothing_of_what_came_after_its_commit_was_closed() {
+    let mut rig = Rig::new();
+    let gate = Gate::on(&mut rig);
+    rig.clock.advance_s(2);
+    gate.launch(&mut rig, &[(peer(1), data(1, 1, 0, false))]);
+    // Absorbed before the checkpoint lands, and lost in the crash after it.
+    rig.absorb(&[(peer(1), data(1, 2, 1, false)), (peer(2), data(2, 1, 0, false))]).unwrap();
+    gate.land(&mut rig, WriteFate::Durable).unwrap();
+    assert_eq!(rig.committer.status().checkpoint, Offset(1));
+    drop(gate);
+    let mut rig = rig.restart();
+    rig.disk.on_write(|_| WriteFate::Durable);
+    assert_eq!(rig.data(1, 2, 1), acked(2), "it is new to a journal that does not hold it");
+    assert_eq!(rig.data(2, 1, 0), acked(1));
+    assert_eq!(rig.disk.end(), Offset(3));
+}
+
+#[test]
+fn a_full_block_waits_for_the_commit_in_flight() {
+    let mut rig = Rig::on(MemoryDisk::default(), CommitterConfig { commit_bytes_max: 2000, ..config() }, 10);
+    let gate = Gate::on(&mut rig);
+    let large = |seq| (peer(1), data_with(1, seq, 0, false, &[7; 1400]));
+    gate.launch(&mut rig, &[large(1), large(2)]);
+    // Two writes for what is absorbed now, one after the other: the first is full, the second follows it.
+    gate.go.send(WriteFate::Durable).unwrap();
+    gate.go.send(WriteFate::Durable).unwrap();
+    gate.go.send(WriteFate::Durable).unwrap();
+    rig.absorb(&[large(3), large(4), large(5), large(6)]).unwrap();
+    rig.committer.launch(&rig.clock).unwrap();
+    rig.committer.land(&rig.clock).unwrap();
+    assert_eq!(rig.disk.end(), Offset(6));
+    assert_eq!(replies(&rig), [acked(2), acked(4), acked(6)]);
+}
+
+#[test]
+fn shutting_down_waits_for_the_commit_in_flight_and_writes_the_rest() {
+    let mut rig = Rig::new();
+    let gate = Gate::on(&mut rig);
+    gate.launch(&mut rig, &[(peer(1), data(1, 1, 0, false))]);
+    rig.absorb(&[(peer(1), data(1, 2, 1, false))]).unwrap();
+    for _ in 0..3 {
+        gate.go.send(WriteFate::Durable).unwrap();
+    }
+    rig.committer.shut_down(&rig.clock).unwrap();
+    assert_eq!(replies(&rig), [acked(1), acked(2)]);
+    assert_eq!(rig.committer.status().checkpoint, Offset(2));
+}

@@ -1,0 +1,74 @@
+//! Lays the write-ahead logs out: gives them blocks that are written before the first commit needs one.
+//!
+//! A write that only replaces what a file holds leaves the file's inode and extents as they are, so syncing it is the
+//! data and no more. RocksDB gets there by recycling its logs, but begins with two new ones. Here those two are filled
+//! before the journal is handed to its writer: the log that RocksDB writes next, at whose start it stands, and an empty
+//! one before it, which RocksDB has put up for recycling and takes when the first is full.
+//!
+//! What is filled in reads as the leftover of another log: a run of bytes each of which RocksDB takes for the type of a
+//! recycled fragment, with a log number that is not in use. So a reader stops where the log's records end, as it does in
+//! a recycled log; zeros it would skip. Nothing is acked before this is done, and a crash on the way leaves logs without
+//! records, in part filled.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// Every byte of the filling. As a fragment's header it says: type 5, log 0x05050505.
+pub(super) const FILL: u8 = 5;
+/// Bytes of one write.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Number and name of each write-ahead log in the database at `path`, in their order.
+pub(super) fn logs(path: &Path) -> io::Result<Vec<(u64, String)>> {
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let number = name.strip_suffix(".log").and_then(|number| number.parse().ok());
+        logs.extend(number.map(|number| (number, name)));
+    }
+    logs.sort();
+    Ok(logs)
+}
+
+/// Fills a log from its end up to `bytes`, and syncs it. What the file system has no room for is left away.
+///
+/// Nobody may write to the log meanwhile.
+pub(super) fn lay_out(log: &Path, bytes: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(log)?;
+    let start = file.metadata()?.len();
+    let fill = vec![FILL; usize::try_from(STEP_BYTES.min(bytes)).unwrap_or_default()];
+    let mut at = start;
+    while at < bytes {
+        let step = &fill[..usize::try_from(bytes - at).map_or(fill.len(), |left| left.min(fill.len()))];
+        match file.write_all_at(step, at) {
+            Ok(()) => at += step.len() as u64,
+            Err(error) if error.kind() == ErrorKind::StorageFull => return file.set_len(start),
+            Err(error) => return Err(error),
+        }
+    }
+    file.sync_data()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_filled_behind_what_it_holds_and_never_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("000004.log");
+        fs::write(&log, "records").unwrap();
+        fs::write(dir.path().join("000003.log"), "").unwrap();
+        fs::write(dir.path().join("000004.sst"), "").unwrap();
+        assert_eq!(logs(dir.path()).unwrap().iter().map(|log| log.0).collect::<Vec<_>>(), [3, 4]);
+        let bytes = 2 * STEP_BYTES + 5;
+        lay_out(&log, bytes).unwrap();
+        let filled = fs::read(&log).unwrap();
+        assert_eq!(filled.len() as u64, bytes);
+        assert!(filled.starts_with(b"records") && filled[7..].iter().all(|&byte| byte == FILL));
+        lay_out(&log, 9).unwrap();
+        assert_eq!(fs::read(&log).unwrap(), filled);
+    }
+}
