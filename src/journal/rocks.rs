@@ -180,7 +180,8 @@ impl Journal for RocksJournal {
             return Ok(self.durable());
         }
         let first = self.end;
-        let action = || match block.is_empty() {
+        let without_entries = block.is_empty();
+        let action = || match without_entries {
             true => format!("checkpoint or session records at offset {first}"),
             false => format!("commit of the block at offset {first}"),
         };
