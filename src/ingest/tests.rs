@@ -389,8 +389,8 @@ fn a_start_on_a_full_disk_refuses_the_very_first_datagram() {
 
 #[test]
 fn a_checkpoint_of_many_sessions_takes_several_writes_and_is_whole() {
-    let mut rig = Rig::on(MemoryDisk::default(), config(), 100_000);
-    let sessions = 30_000;
+    let mut rig = Rig::on(MemoryDisk::default(), config(), 200_000);
+    let sessions = 150_000;
     let first: Vec<_> = (1..=sessions).map(|client| (peer(1), data(client, 1, 0, false))).collect();
     rig.step(&first);
     rig.clock.advance_s(2);
@@ -402,7 +402,7 @@ fn a_checkpoint_of_many_sessions_takes_several_writes_and_is_whole() {
         rig.step(&[]);
     }
     assert_eq!(rig.committer.status().checkpoint, Offset(sessions));
-    let rig = Rig::on(rig.disk, config(), 100_000);
+    let rig = Rig::on(rig.disk, config(), 200_000);
     assert_eq!(rig.committer.status().sessions as u64, sessions);
     assert!((1..=sessions).all(|client| {
         let id = crate::types::SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() };

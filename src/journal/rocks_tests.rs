@@ -53,7 +53,7 @@ impl Place {
             let copy = Self::new();
             let before = listing(&self.path());
             if copy_dir(&self.path(), &copy.path()).is_ok()
-                && before.is_ok_and(|before| before == listing(&self.path()).unwrap())
+                && before.ok().is_some_and(|before| listing(&self.path()).is_ok_and(|after| before == after))
             {
                 return copy;
             }
