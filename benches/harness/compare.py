@@ -49,7 +49,7 @@ def run(options, programs, space, save):
             missing[system.key] = why
             chosen.remove(system)
     cases = [case for case in CASES if case.key in options.cases]
-    plan = [(case, system) for case in cases for system in chosen if system.shape(case) and case.key not in system.skips]
+    plan = [(case, system) for case in cases for system in chosen if system.takes(case)]
     if not plan:
         raise Failed("nothing is left to measure")
     budget = options.minutes * 60 - (time.monotonic() - options.begun)

@@ -122,7 +122,8 @@ def goals(found):
     ours, floor, row = pair("1x1")
     if ours and floor:
         share = ours["p50_us"] / floor["p50_us"]
-        goal("1 client, window 1: p50", "≤ 1.1 × the better floor", f"{ours['p50_us']:.0f} µs, {share:.2f} ×", share <= 1.1)
+        goal("1 client, window 1: p50", "≤ 1.1 × the better floor",
+             f"{ours['p50_us']:.0f} µs, {share:.2f} ×", share <= 1.1)
         for key in ("redis", "nats", "beanstalkd"):
             if key in row:
                 theirs = row[key]["p50_us"]
@@ -133,8 +134,8 @@ def goals(found):
         if ours and floor:
             share = ours["acked_per_s"] / floor["acked_per_s"]
             title = found["bench"]["cases"][case].replace("the same", "16 × 1,024, GSO 64")
-            goal(f"{title}: acked/s", f"≥ {wanted} × the better floor", f"{count(ours['acked_per_s'])}, {share:.2f} ×",
-                 share >= wanted)
+            goal(f"{title}: acked/s", f"≥ {wanted} × the better floor",
+                 f"{count(ours['acked_per_s'])}, {share:.2f} ×", share >= wanted)
     ours, _, _ = pair("bulk")
     if ours:
         goal("16 × 1,024, GSO 64: acked/s", "≥ 4 million", count(ours["acked_per_s"]), ours["acked_per_s"] >= 4e6)

@@ -40,6 +40,9 @@ class System:
         """Why it cannot run, or None."""
         return None
 
+    def takes(self, case):
+        return case.key not in self.skips and self.shape(case)
+
     def shape(self, case):
         """What it is loaded with in a case; None: the case is not for it."""
         return self.shapes.get(case.key, case.load)
