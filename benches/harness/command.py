@@ -33,7 +33,7 @@ A peer that cannot be had is named and left out.
 """
 EPILOG = f"""\
 cases:    {" ".join(case.key for case in compare.CASES)}
-systems:  {" ".join(kind.key for kind in systems.ALL)}; by name only: {" ".join(kind.key for kind in systems.OPTIONAL)}
+systems:  {" ".join(kind.key for kind in systems.ALL)}
 series of growth:  {" ".join(name for name, *_ in growth.series())} backlog
 
 examples:
@@ -57,7 +57,7 @@ def parse(argv):
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    keys = {kind.key for kind in systems.ALL + systems.OPTIONAL}
+    keys = {kind.key for kind in systems.ALL}
     parser.add_argument("mode", nargs="?", default="compare", choices=[*MODES, "report"], metavar="MODE")
     parser.add_argument("--cases", type=words({case.key for case in compare.CASES}), metavar="A,B",
                         default=[case.key for case in compare.CASES], help="compare: these cases alone")

@@ -8,7 +8,7 @@ from .process import Failed
 from .programs import say
 
 # Starting, warming up, stopping and removing take about so long beyond the measured seconds.
-OVERHEAD_SECONDS = measure.WARM_SECONDS + 1.0
+OVERHEAD_SECONDS = measure.WARM_SECONDS + 0.6
 SECONDS_MIN, SECONDS_MAX = 1.0, 10.0
 
 
@@ -40,7 +40,7 @@ BULK = next(case for case in CASES if case.key == "bulk")
 
 def run(options, programs, space, save):
     """Runs the rounds; calls `save` with all that is known after each."""
-    chosen = [kind(programs) for kind in systems.ALL + systems.OPTIONAL if kind.key in options.systems]
+    chosen = [kind(programs) for kind in systems.ALL if kind.key in options.systems]
     missing = {}
     for system in list(chosen):
         why = system.missing() or does_not_work(system, space)
@@ -49,7 +49,7 @@ def run(options, programs, space, save):
             missing[system.key] = why
             chosen.remove(system)
     cases = [case for case in CASES if case.key in options.cases]
-    plan = [(case, system) for case in cases for system in chosen if system.shape(case)]
+    plan = [(case, system) for case in cases for system in chosen if system.takes(case)]
     if not plan:
         raise Failed("nothing is left to measure")
     budget = options.minutes * 60 - (time.monotonic() - options.begun)

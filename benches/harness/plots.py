@@ -73,7 +73,8 @@ def ratios(found, case):
     """Duragram's throughput by that of the floor and of the best durable peer in a case."""
     row, kinds = found["medians"][case], found["systems"]
     ours = row["duragram"]["acked_per_s"]
-    told = [f"{ours / row['floor']['acked_per_s']:.2f} × floor"] if "floor" in row else []
+    floors = [row[key]["acked_per_s"] for key in ("floor", "floor-laid-out") if key in row]
+    told = [f"{ours / max(floors):.2f} × floor"] if floors else []
     peers = [key for key in row if kinds[key]["durable"] and not key.startswith(("floor", "duragram"))]
     if peers:
         told.append(f"{ours / max(row[key]['acked_per_s'] for key in peers):.1f} × best peer")

@@ -30,6 +30,8 @@ class System:
     durable = True
     # A case's key to what this system is loaded with in its place, or None to leave it out.
     shapes = {}
+    # Cases that tell nothing new of it.
+    skips = ()
 
     def __init__(self, programs):
         self.programs = programs
@@ -37,6 +39,9 @@ class System:
     def missing(self):
         """Why it cannot run, or None."""
         return None
+
+    def takes(self, case):
+        return case.key not in self.skips and self.shape(case)
 
     def shape(self, case):
         """What it is loaded with in a case; None: the case is not for it."""
@@ -88,7 +93,7 @@ class Floor(Datagrams):
 
 class LaidOutFloor(Floor):
     key, title = "floor-laid-out", "floor, file laid out"
-    note = "the floor, writing round in a file that is full of zeros beforehand"
+    note = "the same, writing round in a file that is full of zeros beforehand, as a database does with old logs"
     arguments = ("--laid-out", "512")
 
 
@@ -140,6 +145,7 @@ class Nats(Peer):
     sync = "sync_interval: always"
     # Its syncs are one after the other: more in flight only wait longer, and draining them takes seconds.
     shapes = Peer.shapes | {"bulk": {"clients": 64, "window": 8, "size": 100}}
+    skips = ("bulk",)
 
     def command(self, directory, port):
         config = directory / "nats.conf"
@@ -151,6 +157,7 @@ class NatsDefault(Nats):
     key, title, durable = "nats-default", "NATS, default", False
     note = "**not durable**: its default syncs every 2 minutes; for comparison only"
     sync = ""
+    skips = ()
     shapes = Peer.shapes | {"bulk": {"clients": 16, "window": 256, "size": 100}}
 
 
@@ -158,14 +165,14 @@ class Beanstalkd(Peer):
     key, title, program, peer = "beanstalkd", "beanstalkd", "beanstalkd", "beanstalkd"
     note = "`-f 0`: a sync after each write; `put`"
     shapes = Nats.shapes
+    skips = Nats.skips
 
     def command(self, directory, port):
         (directory / "wal").mkdir()
         return [self.programs.beanstalkd, "-l", "127.0.0.1", "-p", port, "-b", directory / "wal", "-f", "0"]
 
 
-ALL = (Floor, Duragram, Redis, Nats, Beanstalkd, NatsDefault)
-OPTIONAL = (LaidOutFloor,)
+ALL = (Floor, LaidOutFloor, Duragram, Redis, Nats, Beanstalkd, NatsDefault)
 
 
 def start_ready(argv, path, pattern):
