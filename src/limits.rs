@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use duragram_proto::codec::{ACK_LEN_MAX, DATAGRAM_LEN_MAX, MIN_LEN};
+use duragram_proto::codec::{ACK_LEN_MAX, BITMAP_LEN_MAX, DATAGRAM_LEN_MAX, MIN_LEN};
 
 use crate::config::Config;
 
@@ -101,8 +101,10 @@ pub const RECEIVES_PER_COMMIT: usize = 256;
 pub const CHECKPOINT_RECORD_BYTES: usize = 8 * 1024 * 1024;
 /// Log lines a second about clients whose sessions do not fit this journal: any peer can cause them.
 pub const CLIENT_LOG_LINES_PER_S: u32 = 10;
-/// Bytes of one of them.
+/// Bytes of a session that waits for its ack, in the list of the block being built.
 pub const PENDING_ACK_BYTES: usize = 96;
+/// Bytes of an ack that waits for its commit to land, without its bitmap.
+pub const OWED_ACK_BYTES: usize = 112;
 /// Sessions looked at for expiry with each checkpoint.
 pub const SESSIONS_SWEPT: usize = 16_384;
 /// `retry_after_ms` of REJECT 6: the table of sessions empties slowly.
@@ -207,14 +209,19 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     );
     add(
         "commit in hand",
-        "4 copies (built, the next one, masked, RocksDB's batch) x (commit_bytes_max + datagram_bytes_max)".into(),
-        &[4, block],
+        "5 copies (in flight, the next one, room for one more, masked, RocksDB's batch) x (commit_bytes_max + \
+         datagram_bytes_max)"
+            .into(),
+        &[5, block],
     );
     add("reply buffers", format!("{REPLY_MESSAGES} x {ACK_LEN_MAX} B"), &[REPLY_MESSAGES as u64, ACK_LEN_MAX as u64]);
     add(
         "pending acks",
-        format!("{DATAGRAMS_PER_COMMIT} x 2 (a list that grows) x {PENDING_ACK_BYTES} B"),
-        &[DATAGRAMS_PER_COMMIT as u64, 2, PENDING_ACK_BYTES as u64],
+        format!(
+            "{DATAGRAMS_PER_COMMIT} x 2 (lists that grow) x ({PENDING_ACK_BYTES} B + 2 (commits) x ({OWED_ACK_BYTES} B + \
+             {BITMAP_LEN_MAX} B))"
+        ),
+        &[DATAGRAMS_PER_COMMIT as u64, 2, (PENDING_ACK_BYTES + 2 * (OWED_ACK_BYTES + BITMAP_LEN_MAX)) as u64],
     );
     // A ring of words that is a power of two long, and straddles one word more than the window fills.
     let bitmap = (u64::from(config.window).div_ceil(64) + 1).next_power_of_two() * 8;

@@ -36,6 +36,9 @@ struct Owed {
     journaled: bool,
 }
 
+const _: () =
+    assert!(size_of::<Owed>() <= limits::OWED_ACK_BYTES && size_of::<PendingAck>() <= limits::PENDING_ACK_BYTES);
+
 /// A checkpoint that is being written, over as many commits as its records need.
 pub(super) struct Round {
     /// The sessions' records will include every entry below.
