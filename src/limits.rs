@@ -45,8 +45,9 @@ pub const CHECKPOINT_BYTES: RangeInclusive<u64> = 64 * KIB..=16 * GIB;
 pub const CHECKPOINT_INTERVAL_MS: RangeInclusive<u64> = 10..=3_600_000;
 /// `retain_bytes`, bytes of disk.
 pub const RETAIN_BYTES: RangeInclusive<u64> = 0..=1024 * TIB;
-/// `reserve_bytes`, bytes of disk. Never 0: a commit that runs out of space is final.
-pub const RESERVE_BYTES: RangeInclusive<u64> = 64 * MIB..=1024 * TIB;
+/// `reserve_bytes`, bytes of disk: no less than what memory may still have to go to table files, since a write that runs
+/// out of space is final.
+pub const RESERVE_BYTES: RangeInclusive<u64> = (MEMTABLES * MEMTABLE_BYTES) as u64..=1024 * TIB;
 /// `retry.attempts_max`, attempts.
 pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=65_535;
 /// `retry.first_delay` and `retry.longest_delay`, milliseconds.
@@ -209,19 +210,23 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     );
     add(
         "commit in hand",
-        "5 copies (in flight, the next one, room for one more, masked, RocksDB's batch) x (commit_bytes_max + \
-         datagram_bytes_max)"
+        "8 copies (last, in flight, the next one and the room into which it grows, room for one more, masked, RocksDB's \
+         batch twice) x (commit_bytes_max + datagram_bytes_max)"
             .into(),
-        &[5, block],
+        &[8, block],
     );
     add("reply buffers", format!("{REPLY_MESSAGES} x {ACK_LEN_MAX} B"), &[REPLY_MESSAGES as u64, ACK_LEN_MAX as u64]);
     add(
         "pending acks",
         format!(
-            "{DATAGRAMS_PER_COMMIT} x 2 (lists that grow) x ({PENDING_ACK_BYTES} B + 2 (commits) x ({OWED_ACK_BYTES} B + \
-             {BITMAP_LEN_MAX} B))"
+            "{DATAGRAMS_PER_COMMIT} x 2 (lists that grow) x (2 (acks, WELCOMEs) x {PENDING_ACK_BYTES} B + 2 (commits) x \
+             ({PENDING_ACK_BYTES} B + {OWED_ACK_BYTES} B + {BITMAP_LEN_MAX} B))"
         ),
-        &[DATAGRAMS_PER_COMMIT as u64, 2, (PENDING_ACK_BYTES + 2 * (OWED_ACK_BYTES + BITMAP_LEN_MAX)) as u64],
+        &[
+            DATAGRAMS_PER_COMMIT as u64,
+            2,
+            (2 * PENDING_ACK_BYTES + 2 * (PENDING_ACK_BYTES + OWED_ACK_BYTES + BITMAP_LEN_MAX)) as u64,
+        ],
     );
     // A ring of words that is a power of two long, and straddles one word more than the window fills.
     let bitmap = (u64::from(config.window).div_ceil(64) + 1).next_power_of_two() * 8;

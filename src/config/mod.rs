@@ -65,7 +65,7 @@ pub struct Config {
     pub checkpoint_interval: Duration,
     /// Processed entries to keep for `duragram tail`, bytes. Default 1 MiB.
     pub retain_bytes: u64,
-    /// With less free space than this on the journal's file system new data gets REJECT 7, bytes. Default 256 MiB.
+    /// With less free space than this on the journal's file system new data gets REJECT 7, bytes. Default 512 MiB.
     pub reserve_bytes: u64,
     /// How often and when a handler sees a record again that it could not process.
     pub retry: Retry,
@@ -212,7 +212,7 @@ impl Default for Config {
             checkpoint_bytes: 4 << 20,
             checkpoint_interval: Duration::from_secs(1),
             retain_bytes: 1 << 20,
-            reserve_bytes: 256 << 20,
+            reserve_bytes: 512 << 20,
             retry: Retry {
                 attempts_max: 10,
                 first_delay: Duration::from_millis(100),

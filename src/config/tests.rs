@@ -105,7 +105,7 @@ fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
         checkpoint_bytes: 1 << 30,
         checkpoint_interval: Duration::from_millis(1500),
         retain_bytes: 0,
-        reserve_bytes: 65 << 20,
+        reserve_bytes: 400 << 20,
         retry: Retry { attempts_max: 2, first_delay: Duration::from_millis(5), longest_delay: Duration::from_secs(61) },
         drain_timeout: Duration::from_secs(3),
         log: Log { format: LogFormat::Json, level: "warn,duragram=debug".into() },

@@ -10,7 +10,7 @@ use crate::ingest::acks::{self, ReplyTo};
 use crate::ingest::log_limit::LogLimit;
 use crate::ingest::writer::Writer;
 use crate::ingest::{Backlog, Counts};
-use crate::journal::{BlockBuilder, Durable, EntryMeta, Journal, LaneMark, StorageError};
+use crate::journal::{BlockBuilder, Durable, EntryMeta, Journal, LaneMark, SessionRecord, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::net::{Batch, DataItem, Item, ItemKind, Outbox, Transmit};
@@ -108,6 +108,8 @@ pub struct Committer<J, T, D> {
     spare_block: BlockBuilder,
     /// Sessions whose record must be durable before they are answered: opened by HELLO, or floor moved by a duplicate.
     records: Vec<u32>,
+    /// So many of them come to [`limits::CHECKPOINT_RECORD_BYTES`] with the widest bitmaps.
+    records_max: usize,
     outbox: Outbox,
     replies: Replies,
     client_log: LogLimit,
@@ -179,6 +181,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             pending: Vec::new(),
             welcomes: Vec::new(),
             records: Vec::new(),
+            records_max: limits::CHECKPOINT_RECORD_BYTES
+                / (size_of::<SessionRecord>() + usize::from(config.window).div_ceil(64) * size_of::<u64>()),
             outbox: Outbox::default(),
             replies: Replies::default(),
             client_log: LogLimit::default(),
@@ -211,7 +215,9 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
 
     /// Whether enough is absorbed for a commit.
     pub fn is_full(&self) -> bool {
-        self.block.size() >= self.config.commit_bytes_max || self.absorbed >= limits::DATAGRAMS_PER_COMMIT
+        self.block.size() >= self.config.commit_bytes_max
+            || self.absorbed >= limits::DATAGRAMS_PER_COMMIT
+            || self.records.len() >= self.records_max
     }
 
     /// Whether so much is absorbed that building and receiving the next block beside its sync is worth waking a thread.

@@ -143,3 +143,56 @@ fn shutting_down_waits_for_the_commit_in_flight_and_writes_the_rest() {
     assert_eq!(replies(&rig), [acked(1), acked(2)]);
     assert_eq!(rig.committer.status().checkpoint, Offset(2));
 }
+
+#[test]
+fn a_session_with_something_in_the_block_does_not_expire_however_late_that_is_committed() {
+    let mut rig = Rig::new();
+    rig.data(1, 1, 0);
+    rig.absorb(&[(peer(1), data(1, 2, 1, false))]).unwrap();
+    // As if the commit before had hung for longer than sessions may be idle.
+    rig.clock.advance_s(200);
+    rig.committer.commit(&rig.clock).unwrap();
+    assert_eq!(replies(&rig), [acked(2)]);
+    assert_eq!(rig.data(1, 2, 1), acked_again(2), "a retransmission that waited meanwhile");
+    assert_eq!(rig.disk.end(), Offset(2));
+}
+
+#[test]
+fn a_stop_acks_what_is_in_flight_and_hands_it_to_the_lanes() {
+    use crate::net::{Receiver, bind};
+    use crate::types::SystemClock;
+
+    let rig = Rig::new();
+    let (begin, begun) = channel();
+    let (go, gone) = channel();
+    rig.disk.on_write(move |write| {
+        if let Write::Commit { block: Some(_), .. } = write {
+            begin.send(()).unwrap();
+            let _: () = gone.recv().unwrap();
+        }
+        WriteFate::Durable
+    });
+    let bound = bind("127.0.0.1:0".parse().unwrap(), 1, 1 << 20).unwrap();
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(bound.addr).unwrap();
+    // They are in the socket before the server reads: more than a block that is committed on the spot.
+    let datagrams = 60;
+    assert!(datagrams * 1400 > crate::limits::LAUNCH_BYTES as u64);
+    for seq in 1..=datagrams {
+        client.send(&data_with(1, seq, 0, true, &[7; 1400])).unwrap();
+    }
+    let admission = Admission { datagram_bytes_max: 1472, channels: None };
+    let receivers = bound.sockets.into_iter().map(|socket| Receiver::new(socket, 0, admission.clone())).collect();
+    let metrics = Metrics::register(&mut Registry::default());
+    let (ingest, _) = spawn(receivers, rig.committer, Threading::Single, SystemClock::start(), metrics).unwrap();
+    begun.recv().unwrap();
+    let stopping = std::thread::spawn(move || ingest.stop().map(drop).unwrap());
+    // One for each commit that may follow.
+    (0..datagrams).for_each(|_| go.send(()).unwrap());
+    stopping.join().unwrap();
+    let end = rig.disk.end();
+    assert!(end > Offset(0));
+    let sent = std::mem::take(&mut *rig.wire.0.lock().unwrap());
+    assert_eq!(sent.last().map(|(_, bytes)| reply(bytes)), Some(acked(end.0)));
+    assert_eq!(rig.lanes.0.lock().unwrap().1, end);
+}

@@ -207,10 +207,21 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
         // The socket's buffer overflowed, or it holds more than a commit takes.
         committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more && committer.is_full()) * 768 });
         // While the disk is busy the block grows.
-        if !in_flight || committer.has_landed() || committer.is_full() {
+        if !committer.is_in_flight() || committer.has_landed() || committer.is_full() {
             commit_or_launch(&mut committer, shared)?;
         }
     }
+    finish(committer, shared)
+}
+
+/// Told to stop: what is in flight lands, what is in hand is committed, and both are acked and handed to the lanes, which
+/// may still be told to process them.
+fn finish<J: Journal, T: Transmit, D: Downstream>(
+    mut committer: Committer<J, T, D>,
+    shared: &Shared,
+) -> Result<Committer<J, T, D>, IngestError> {
+    committer.commit(&shared.clock)?;
+    shared.publish(committer.status());
     Ok(committer)
 }
 
@@ -281,7 +292,7 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(committer),
+            Err(RecvTimeoutError::Disconnected) => return finish(committer, shared),
         }
         committer.set_pressure(u16::try_from(waiting.len() * 1024 / slabs).unwrap_or(1024));
         commit_or_launch(&mut committer, shared)?;

@@ -67,9 +67,9 @@ impl<J> Writer<J> {
         if sent == Some(true) { Ok(()) } else { Err(gone()) }
     }
 
-    /// Whether what was launched has ended, so that [`land`](Self::land) does not wait.
+    /// Whether what was launched has ended, so that [`land`](Self::land) does not wait; also when the thread has panicked.
     pub(super) fn has_landed(&self) -> bool {
-        !self.landed.is_empty()
+        !self.landed.is_empty() || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Waits for what was launched.

@@ -16,6 +16,7 @@ use std::path::Path;
 
 /// Every byte of the filling. As a fragment's header it says: type 5, log 0x05050505.
 pub(super) const FILL: u8 = 5;
+const NO_ROOM: [ErrorKind; 3] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
 /// Bytes of one write.
 const STEP_BYTES: u64 = 1 << 20;
 
@@ -31,7 +32,8 @@ pub(super) fn logs(path: &Path) -> io::Result<Vec<(u64, String)>> {
     Ok(logs)
 }
 
-/// Fills a log from its end up to `bytes`, and syncs it. What the file system has no room for is left away.
+/// Fills a log from its end up to `bytes`, and syncs it. Where the file system has no room for it, or the user may not take
+/// so much, the log stays as it was: it is only slower.
 ///
 /// Nobody may write to the log meanwhile.
 pub(super) fn lay_out(log: &Path, bytes: u64) -> io::Result<()> {
@@ -43,7 +45,7 @@ pub(super) fn lay_out(log: &Path, bytes: u64) -> io::Result<()> {
         let step = &fill[..usize::try_from(bytes - at).map_or(fill.len(), |left| left.min(fill.len()))];
         match file.write_all_at(step, at) {
             Ok(()) => at += step.len() as u64,
-            Err(error) if error.kind() == ErrorKind::StorageFull => return file.set_len(start),
+            Err(error) if NO_ROOM.contains(&error.kind()) => return file.set_len(start),
             Err(error) => return Err(error),
         }
     }

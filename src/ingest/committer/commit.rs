@@ -11,7 +11,7 @@ use crate::ingest::writer::{Commit, Landed, Writer};
 use crate::journal::{Checkpoint, Journal, LaneMark, SessionRecord, StorageError};
 use crate::limits;
 use crate::net::Transmit;
-use crate::types::{Clock, Now, Offset};
+use crate::types::{Clock, Now, Offset, SessionId};
 
 /// What is owed for a commit.
 #[derive(Default)]
@@ -36,8 +36,11 @@ struct Owed {
     journaled: bool,
 }
 
-const _: () =
-    assert!(size_of::<Owed>() <= limits::OWED_ACK_BYTES && size_of::<PendingAck>() <= limits::PENDING_ACK_BYTES);
+const _: () = assert!(
+    size_of::<Owed>() <= limits::OWED_ACK_BYTES
+        && size_of::<PendingAck>() <= limits::PENDING_ACK_BYTES
+        && size_of::<PendingWelcome>() <= limits::PENDING_ACK_BYTES
+);
 
 /// A checkpoint that is being written, over as many commits as its records need.
 pub(super) struct Round {
@@ -47,6 +50,8 @@ pub(super) struct Round {
     left: usize,
     /// Records were written.
     begun: bool,
+    /// Sessions that had expired when it began: all that they count was in an earlier checkpoint.
+    expired: Vec<SessionId>,
 }
 
 impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
@@ -282,16 +287,15 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             records.extend(sessions);
             return None;
         }
-        let Round { at, begun, .. } = self.round.take()?;
-        let expire_before_s = self.service_s(now).saturating_sub(self.config.session_ttl_s);
-        let expired = self.sessions.expire(expire_before_s, limits::SESSIONS_SWEPT);
-        self.metrics.sessions_expired.inc_by(expired.len() as u64);
+        let Round { at, begun, mut expired, .. } = self.round.take()?;
+        // One that was opened again meanwhile has a record that must stay.
+        expired.retain(|id| self.sessions.find(*id).is_none());
         let lanes = self.downstream.marks();
         if !begun && sessions.is_empty() && expired.is_empty() && lanes == self.checkpoint_marks {
             return None;
         }
         let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
-        if let Some(below) = self.backlog.trim(watermark, self.config.retain_bytes) {
+        if let Some(below) = self.backlog.trim(watermark.min(at), self.config.retain_bytes) {
             self.trimmed_below = below;
         }
         // Below, when a loss was accepted: the lanes have yet to pass what is gone.
@@ -308,7 +312,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     fn begin_round(&mut self, now: Now, at: Offset) {
         self.checkpoint_mono_us = now.mono_us;
         self.bytes_since_checkpoint = 0;
-        self.round = Some(Round { at, left: self.sessions.touched(), begun: false });
+        // Before records are taken: a session that has changed since the last checkpoint does not expire.
+        let expire_before_s = self.service_s(now).saturating_sub(self.config.session_ttl_s);
+        let expired = self.sessions.expire(expire_before_s, limits::SESSIONS_SWEPT);
+        self.metrics.sessions_expired.inc_by(expired.len() as u64);
+        self.round = Some(Round { at, left: self.sessions.touched(), begun: false, expired });
     }
 }
 
