@@ -216,7 +216,7 @@ pub const KEYS: &[Key] = &[
         threading,
         show_threading,
         "MODE",
-        "Receiving and committing in one thread (single), in several (pipeline), or as fits (auto)"
+        "Receiving and committing in one thread, large syncs in another (single), a thread for each receiver besides (pipeline), or as fits (auto)"
     ),
     one!(
         "receive_buffer_bytes",
