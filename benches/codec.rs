@@ -3,10 +3,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use duragram_proto::Seq;
-use duragram_proto::codec::{self, Ack, Datagram, Durability};
+use duragram_proto::codec::{self, Datagram};
 
-use crate::support::{Payload, data, encoded, session};
+use crate::support::{Payload, ack, data, encoded, session};
 
 pub(crate) fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("codec");
@@ -16,17 +15,7 @@ pub(crate) fn benches(c: &mut Criterion) {
         round(&mut group, &format!("DATA, {}", payload.name), &data);
     }
     for (name, bitmap) in [("no bitmap", &[][..]), ("8 B of bitmap", &[0b10; 8]), ("128 B of bitmap", &[0b10; 128])] {
-        let ack = Datagram::Ack(Ack {
-            client: session(1).client,
-            epoch: session(1).epoch,
-            floor: Seq(100_000),
-            credit: 4096,
-            durability: Durability::Synced,
-            duplicate: false,
-            delay_us: 100,
-            bitmap,
-        });
-        round(&mut group, &format!("ACK, {name}"), &ack);
+        round(&mut group, &format!("ACK, {name}"), &Datagram::Ack(ack(bitmap)));
     }
     group.finish();
 }

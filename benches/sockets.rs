@@ -9,11 +9,10 @@ use criterion::{Criterion, Throughput};
 use duragram::metrics::Metrics;
 use duragram::net::{Admission, BulkSocket, Burst, Outbox, Peer, Receiver, Sender, Transmit, bind};
 use duragram::types::SystemClock;
-use duragram_proto::Seq;
-use duragram_proto::codec::{Ack, Datagram, Durability, MIN_LEN};
+use duragram_proto::codec::{Datagram, MIN_LEN};
 use prometheus_client::registry::Registry;
 
-use crate::support::{Payload, data, encoded, session};
+use crate::support::{Payload, ack, data, encoded, session};
 
 /// Messages of one system call, each of one or more datagrams.
 const MESSAGES: usize = 64;
@@ -88,17 +87,11 @@ fn send_acks(rounds: u64, clients: usize) -> Duration {
     let clients: Vec<_> = (0..clients).map(|_| client().expect("loopback")).collect();
     let mut outbox = Outbox::default();
     for socket in &clients {
-        let ack = Ack {
-            client: session(1).client,
-            epoch: session(1).epoch,
-            floor: Seq(100_000),
-            credit: 4096,
-            durability: Durability::Synced,
-            duplicate: false,
-            delay_us: 100,
-            bitmap: &[],
-        };
-        outbox.push(Peer { addr: socket.local_addr().expect("it is bound"), socket: 0 }, MIN_LEN, &Datagram::Ack(ack));
+        outbox.push(
+            Peer { addr: socket.local_addr().expect("it is bound"), socket: 0 },
+            MIN_LEN,
+            &Datagram::Ack(ack(&[])),
+        );
     }
     let mut ack = [0; MIN_LEN];
     let mut elapsed = Duration::ZERO;

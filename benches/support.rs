@@ -5,7 +5,7 @@ use std::sync::Arc;
 use duragram::journal::memory::MemoryJournal;
 use duragram::journal::{Block, BlockBuilder, Checkpoint, EntryMeta, Journal};
 use duragram::types::SessionId;
-use duragram_proto::codec::{Data, Datagram};
+use duragram_proto::codec::{Ack, Data, Datagram, Durability};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 /// A kind of payload, with the name that it has in the results.
@@ -59,6 +59,19 @@ pub(crate) fn data(session: SessionId, seq: u64, span: u16, payload: &Payload) -
         channel: 0,
         reserved: 0,
         payload: &payload.bytes,
+    }
+}
+
+pub(crate) fn ack(bitmap: &[u8]) -> Ack<'_> {
+    Ack {
+        client: session(1).client,
+        epoch: session(1).epoch,
+        floor: Seq(100_000),
+        credit: 4096,
+        durability: Durability::Synced,
+        duplicate: false,
+        delay_us: 100,
+        bitmap,
     }
 }
 

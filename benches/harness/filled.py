@@ -71,14 +71,9 @@ def few_and_many(system, space, many, seconds):
 @contextlib.contextmanager
 def running(system, space, arguments=()):
     """A fresh server that has worked for a while."""
-    directory = space.fresh()
-    server = system.start(directory, arguments)
-    try:
+    with measure.serving(system, space, arguments) as (server, directory):
         systems.load(system, server, BULK.load, measure.WARM_SECONDS, directory, check=False)
         yield server, directory
-    finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def sustained(system, server, directory, clients, rate, seconds):

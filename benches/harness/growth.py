@@ -66,24 +66,20 @@ def backlog(options, programs, space, seconds):
         say(f"the backlog is left out: it needs {need >> 30} GiB")
         return []
     system = systems.SlowDuragram(programs)
-    directory = space.fresh()
-    server = system.start(directory)
     points = []
-    try:
-        systems.load(system, server, BULK.load, measure.WARM_SECONDS, directory, check=False)
-        while True:
-            held = process.total(process.metrics(server.admin), "duragram_backlog_bytes")
-            figures = measure.watched(system, server, BULK.load, seconds, directory)
-            show(f"backlog {held / 1e9:.1f} GB", figures)
-            points.append({"x": held} | figures)
-            if held >= options.backlog_bytes:
-                return points
-    except (Failed, OSError) as problem:
-        say(f"backlog: {problem}")
-        return points
-    finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+    with measure.serving(system, space) as (server, directory):
+        try:
+            systems.load(system, server, BULK.load, measure.WARM_SECONDS, directory, check=False)
+            while True:
+                held = process.total(process.metrics(server.admin), "duragram_backlog_bytes")
+                figures = measure.watched(system, server, BULK.load, seconds, directory)
+                show(f"backlog {held / 1e9:.1f} GB", figures)
+                points.append({"x": held} | figures)
+                if held >= options.backlog_bytes:
+                    return points
+        except (Failed, OSError) as problem:
+            say(f"backlog: {problem}")
+            return points
 
 
 def show(what, figures):

@@ -1,6 +1,5 @@
 """Long and quiet runs: the soak at 70 % of the maximum, and the idle server."""
 
-import shutil
 import subprocess
 import threading
 import time
@@ -24,19 +23,17 @@ def soak(options, programs, space, save):
     rate = sorted(most)[1] * SHARE
     seconds = options.seconds or 600.0
     say(f"maximum {sorted(most)[1]:,.0f}/s; soaking at {rate:,.0f}/s for {seconds:.0f} s")
-    directory = space.fresh()
-    server = system.start(directory)
     samples, over = [], threading.Event()
 
-    def watch(begin):
+    def watch(server, begin):
         while not over.wait(SAMPLE_SECONDS):
             try:
                 samples.append(sample(server, begin))
             except (OSError, ValueError):
                 return
 
-    try:
-        watcher = threading.Thread(target=watch, args=(time.monotonic(),))
+    with measure.serving(system, space) as (server, directory):
+        watcher = threading.Thread(target=watch, args=(server, time.monotonic()))
         watcher.start()
         try:
             figures = measure.watched(system, server, bulk(rate=rate, window=SOAK_WINDOW), seconds, directory)
@@ -48,9 +45,6 @@ def soak(options, programs, space, save):
         say(f"p99.9 {figures['p999_us'] / 1e3:.1f} ms, longest {figures['max_us'] / 1e3:.1f} ms")
         save(found)
         return found
-    finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def sample(server, begin):
@@ -69,9 +63,7 @@ def idle(options, programs, space, save):
     """Processor time and memory of a server that nobody talks to: fresh, and after a bulk load."""
     seconds = options.seconds or IDLE_SECONDS
     system = systems.Duragram(programs)
-    directory = space.fresh()
-    server = system.start(directory)
-    try:
+    with measure.serving(system, space) as (server, directory):
         time.sleep(2)
         found = {"seconds": seconds, "fresh": quiet(server, seconds)}
         systems.load(system, server, BULK.load, 2.0, directory, check=False)
@@ -81,9 +73,6 @@ def idle(options, programs, space, save):
             say(f"idle, {key}: {found[key]['cpu_share']:.3%} of a core, {found[key]['rss_bytes'] / 2**20:.1f} MiB")
         save(found)
         return found
-    finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def quiet(server, seconds):
@@ -112,9 +101,7 @@ def redis_check(options, programs, space, save):
     if system.missing() or not programs.redis_benchmark:
         raise Failed("redis-server and redis-benchmark are needed")
     found = {"seconds": seconds, "pairs": []}
-    directory = space.fresh()
-    server = system.start(directory)
-    try:
+    with measure.serving(system, space) as (server, directory):
         for clients, window in ((1, 1), (8, 64), (512, 1), (16, 1024)):
             shape = {"clients": clients, "window": window, "size": 100}
             systems.load(system, server, shape, 0.5, directory, check=False)
@@ -129,9 +116,6 @@ def redis_check(options, programs, space, save):
                 f"redis-benchmark {pair['redis_benchmark']:,.0f}/s")
         save(found)
         return found
-    finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def redis_benchmark(programs, server, shape, requests):

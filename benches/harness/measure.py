@@ -1,5 +1,6 @@
 """One measurement, the same for every system: a fresh server, a warm-up, the load, and what the kernel saw of it."""
 
+import contextlib
 import os
 import shutil
 import statistics
@@ -20,16 +21,23 @@ def once(system, space, shape, seconds, warm_shape, arguments=None):
     """Measures a fresh server once; returns a dictionary of figures."""
     if shutil.disk_usage(space.path).free < FREE_BYTES_MIN:
         raise Failed(f"less than {FREE_BYTES_MIN >> 30} GiB are free under {space.path}")
-    directory = space.fresh()
-    server = None
-    try:
-        # What earlier runs left to be written is not this one's.
-        os.sync()
-        server = system.start(directory, arguments) if arguments else system.start(directory)
+    # What earlier runs left to be written is not this one's.
+    os.sync()
+    with serving(system, space, arguments) as (server, directory):
         if warm_shape:
             load(system, server, warm_shape, WARM_SECONDS, directory, check=False)
             time.sleep(REST_SECONDS)
         return watched(system, server, shape, seconds, directory)
+
+
+@contextlib.contextmanager
+def serving(system, space, arguments=None):
+    """A server in a fresh directory, and that directory; neither is left behind."""
+    directory = space.fresh()
+    server = None
+    try:
+        server = system.start(directory, arguments) if arguments else system.start(directory)
+        yield server, directory
     finally:
         if server:
             server.stop()
