@@ -95,9 +95,9 @@ fn run(mut worker: LaneWorker, clock: &impl Clock) -> Result<bool, StorageError>
             }
             // While blocks keep coming the lane naps and takes all that have come at once. Nobody waits for it, and
             // being woken for each block would cost the committer a system call a lane and commit.
-            LaneStep::Idle { until_us } if std::mem::take(&mut worked) => {
-                let nap_ends = now.mono_us + limits::LANE_NAP_US;
-                (false, Some(until_us.map_or(nap_ends, |until| until.min(nap_ends))))
+            LaneStep::Idle { .. } if std::mem::take(&mut worked) => {
+                thread::sleep(Duration::from_micros(limits::LANE_NAP_US));
+                continue;
             }
             LaneStep::Idle { until_us } => (true, until_us),
             LaneStep::RetryAt(at) => (false, Some(at)),
