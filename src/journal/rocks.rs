@@ -2,7 +2,7 @@
 //!
 //! One thread writes ([`RocksJournal`]); readers and dead letters work beside it on the same database. Whatever fails to
 //! be written poisons them all for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie.
-//! How a database is opened, and why that is most of the work, is in `recovery`.
+//! How a database is opened, and why that is most of the work, is in `rocks_open`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use super::mask::unmask;
 use super::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
-use super::rocks_scan::{Scan, holes};
+use super::recovery::{Scan, Witness, holes};
 use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, ReadJournal, SessionRecord, StorageError};
 use crate::limits::TRIM_PLACES;
 use crate::types::Offset;
@@ -77,6 +77,11 @@ impl Shared {
         Offset(self.end.load(Ordering::Acquire))
     }
 
+    /// RocksDB counts a change when it can be read, which is after its sync.
+    fn witness(&self) -> Witness {
+        Witness::Durable { end: self.end(), changes: self.store.sequence() }
+    }
+
     fn low(&self) -> Offset {
         Offset(self.low.load(Ordering::Acquire))
     }
@@ -93,7 +98,7 @@ impl RocksJournal {
         let shared = Arc::new(Shared {
             store,
             end: AtomicU64::new(scan.end.0),
-            low: AtomicU64::new(scan.checkpoint.low.0),
+            low: AtomicU64::new(scan.low.0),
             holes: holes(&scan.losses),
             failed: OnceLock::new(),
             dead: Mutex::new(scan.dead),
@@ -103,8 +108,8 @@ impl RocksJournal {
         Ok(Self {
             shared,
             end: scan.end,
-            low: scan.checkpoint.low,
-            low_previous_checksum: scan.checkpoint.low_previous_checksum,
+            low: scan.low,
+            low_previous_checksum: scan.low_previous_checksum,
             last_checksum: scan.last_checksum,
             places: Places::default(),
             scratch: Vec::new(),
@@ -363,18 +368,18 @@ struct Keeper {
 impl Keeper {
     /// Writes the first witness before it returns.
     fn start(shared: Arc<Shared>, interval: Duration) -> Result<Self, StorageError> {
-        let mut witnessed = shared.end();
+        let mut witnessed = shared.witness();
         shared.dir.write_witness(witnessed).map_err(|error| StorageError::new("writing the witness", error))?;
         let mut cleared = Offset(0);
         let (stop, stopped) = channel();
         let run = move || {
             loop {
                 let last = !matches!(stopped.recv_timeout(interval), Err(RecvTimeoutError::Timeout));
-                let (end, low) = (shared.end(), shared.low());
-                if end > witnessed {
+                let (witness, low) = (shared.witness(), shared.low());
+                if witness != witnessed {
                     // Else a disk that has begun to fail would go unnoticed until it loses a commit.
-                    match shared.dir.write_witness(end) {
-                        Ok(()) => witnessed = end,
+                    match shared.dir.write_witness(witness) {
+                        Ok(()) => witnessed = witness,
                         Err(error) => drop(shared.fail("writing the witness".into(), error)),
                     }
                 }

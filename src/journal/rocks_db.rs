@@ -15,7 +15,7 @@ use rocksdb::{
     DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::error::{Damage, DamagePlace, OpenError};
+use super::error::OpenError;
 use super::mask::{mask_into, unmask};
 use super::rocks_laid::{lay_out, logs};
 use crate::limits::{BLOCK_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES};
@@ -103,10 +103,10 @@ impl Store {
     }
 
     /// Opens to look: nothing on disk changes. The log is replayed into memory.
-    pub(super) fn open_read_only(path: &Path, log: LogReading) -> Result<Self, Damage> {
+    pub(super) fn open_read_only(path: &Path, log: LogReading) -> Result<Self, rocksdb::Error> {
         let families = families(&RocksOptions::default());
         let opened = DB::open_cf_descriptors_read_only(&settings(log), path, families, false);
-        opened.map(Self::new).map_err(|error| Damage::new(DamagePlace::Database, error))
+        opened.map(Self::new)
     }
 
     /// Makes a database that cannot be opened any more into one that can, out of the files that are left, and opens it.
@@ -154,6 +154,11 @@ impl Store {
     /// The column family, which is there since the database was opened with it.
     pub(super) fn family(&self, name: &str) -> &ColumnFamily {
         self.db.cf_handle(name).expect("opened with all column families")
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        self.db.path()
     }
 
     /// Counts every change that the database has seen.

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::recovery::Tail;
 use super::rocks_laid::{FILL, logs};
 
 const PAGE_LEN: usize = 32 << 10;
@@ -26,19 +27,10 @@ const FIRST: u8 = 6;
 /// No log holds so many changes: what claims a sequence number so far ahead is no record.
 const SEQUENCE_AHEAD_MAX: u64 = 1 << 40;
 
-/// A good record that RocksDB has not delivered.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Dropped {
-    /// Name of the log.
-    pub(super) file: String,
-    /// Where in it, in bytes.
-    pub(super) at: u64,
-}
-
-/// The first record, in the logs of the database at `path`, that proves damage before it, given the sequence number of the
-/// last change that RocksDB has delivered.
-pub(super) fn find_dropped(path: &Path, sequence: u64) -> io::Result<Option<Dropped>> {
+/// What the logs of the database at `path` hold behind the last change that RocksDB has delivered, given its sequence number.
+pub(super) fn tail(path: &Path, sequence: u64) -> io::Result<Tail> {
     let mut page = vec![0; PAGE_LEN];
+    let mut torn = Tail::Clean;
     for (number, name) in logs(path)? {
         let mut log = File::open(path.join(&name))?;
         let mut page_at = 0;
@@ -47,8 +39,17 @@ pub(super) fn find_dropped(path: &Path, sequence: u64) -> io::Result<Option<Drop
             // Most of a log that was laid out may be that.
             let filled = page[..len].iter().all(|&byte| byte == FILL);
             let found = if filled { None } else { find_in_page(&page[..len], number, sequence) };
-            if let Some(at) = found {
-                return Ok(Some(Dropped { file: name, at: page_at + at as u64 }));
+            let place = |at: usize| (format!("rocksdb/{name}"), page_at + at as u64);
+            match found {
+                Some((at, Found::Whole)) => {
+                    let (file, at) = place(at);
+                    return Ok(Tail::GoodAfterBad { file, at });
+                }
+                Some((at, Found::Torn)) if torn == Tail::Clean => {
+                    let (file, at) = place(at);
+                    torn = Tail::Torn { file, at };
+                }
+                _ => {}
             }
             page_at += len as u64;
             if len < PAGE_LEN {
@@ -56,37 +57,58 @@ pub(super) fn find_dropped(path: &Path, sequence: u64) -> io::Result<Option<Drop
             }
         }
     }
-    Ok(None)
+    Ok(torn)
 }
 
-fn find_in_page(page: &[u8], log: u64, sequence: u64) -> Option<usize> {
+/// What RocksDB has not delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    /// A good record that proves damage before it.
+    Whole,
+    /// The beginning of the write that should come next, and the write is not whole.
+    Torn,
+}
+
+/// The first whole record of the page that was not delivered, or else the torn write.
+fn find_in_page(page: &[u8], log: u64, sequence: u64) -> Option<(usize, Found)> {
     // The header has the low 32 bits.
     let [b0, b1, b2, b3, ..] = log.to_le_bytes();
     let log = [b0, b1, b2, b3];
     let last = page.len().checked_sub(HEADER_LEN + BATCH_HEADER_LEN)?;
-    (0..=last).find(|&at| {
+    let mut torn = None;
+    for at in 0..=last {
         let header = &page[at..at + HEADER_LEN];
-        matches!(header[6], WHOLE | FIRST) && header[7..] == log && is_dropped(&page[at..], sequence)
-    })
+        if !matches!(header[6], WHOLE | FIRST) || header[7..] != log {
+            continue;
+        }
+        match undelivered(&page[at..], sequence) {
+            Some(Found::Whole) => return Some((at, Found::Whole)),
+            Some(Found::Torn) => torn = torn.or(Some((at, Found::Torn))),
+            None => {}
+        }
+    }
+    torn
 }
 
-/// Whether a good record starts here that RocksDB has not delivered and that is not the torn last one.
-fn is_dropped(fragment: &[u8], sequence: u64) -> bool {
+/// What starts here, if it looks like a record that RocksDB has not delivered.
+fn undelivered(fragment: &[u8], sequence: u64) -> Option<Found> {
     let len = HEADER_LEN + usize::from(u16::from_le_bytes([fragment[4], fragment[5]]));
-    if len < HEADER_LEN + BATCH_HEADER_LEN || len > fragment.len() {
-        return false;
-    }
     let data = &fragment[HEADER_LEN..];
-    let (Some(first), Some(count)) = (data.first_chunk().copied(), data[8..].first_chunk().copied()) else {
-        return false;
-    };
-    let (first, count) = (u64::from_le_bytes(first), u64::from(u32::from_le_bytes(count)));
-    // The write that a crash interrupts may have left its first fragment whole.
+    let first = u64::from_le_bytes(*data.first_chunk()?);
+    let count = u64::from(u32::from_le_bytes(*data[8..].first_chunk()?));
     let next = sequence + 1;
-    let torn = fragment[6] == FIRST && first == next;
     // A write of no change takes no number.
-    let undelivered = count > 0 && first >= next && first - next < SEQUENCE_AHEAD_MAX && !torn;
-    undelivered && fragment[..4] == masked(crc32c(&fragment[6..len])).to_le_bytes()
+    if count == 0 || first < next || first - next >= SEQUENCE_AHEAD_MAX {
+        return None;
+    }
+    let good = len >= HEADER_LEN + BATCH_HEADER_LEN
+        && len <= fragment.len()
+        && fragment[..4] == masked(crc32c(&fragment[6..len])).to_le_bytes();
+    // The write that a crash interrupts may have left its first fragment whole.
+    match good && !(fragment[6] == FIRST && first == next) {
+        true => Some(Found::Whole),
+        false => (first == next).then_some(Found::Torn),
+    }
 }
 
 /// As RocksDB stores a CRC.
@@ -147,18 +169,31 @@ pub(super) mod tests {
     #[test]
     fn a_good_record_behind_the_last_delivered_one_is_found_wherever_it_lies() {
         let page = [&[7; 5][..], &fragment(WHOLE, 9, &batch(11)), &[0; 40]].concat();
-        assert_eq!(find_in_page(&page, 9, 10), Some(5));
+        assert_eq!(find_in_page(&page, 9, 10), Some((5, Found::Whole)));
         assert_eq!(find_in_page(&page, 9, 11), None, "that one was delivered");
         assert_eq!(find_in_page(&page, 8, 10), None, "left over from the log whose file this was");
         let first = fragment(FIRST, 9, &batch(11));
-        assert_eq!(find_in_page(&first, 9, 10), None, "this one a crash has torn");
-        assert_eq!(find_in_page(&first, 9, 9), Some(0), "and this one came after another");
+        assert_eq!(find_in_page(&first, 9, 10), Some((0, Found::Torn)), "this one a crash has torn");
+        assert_eq!(find_in_page(&first, 9, 9), Some((0, Found::Whole)), "and this one came after another");
         for at in 0..first.len() {
             let mut bad = first.clone();
             bad[at] ^= 4;
-            assert_eq!(find_in_page(&bad, 9, 9), None, "byte {at}");
+            // With the sequence number changed it may look like the next one.
+            let found = find_in_page(&bad, 9, 9);
+            assert!(!matches!(found, Some((_, Found::Whole))), "byte {at}");
         }
         assert_eq!(find_in_page(&first[..first.len() - 1], 9, 9), None);
+    }
+
+    #[test]
+    fn a_write_that_is_not_whole_is_told_from_nothing() {
+        let whole = fragment(WHOLE, 9, &batch(11));
+        let end = whole.len() - 1;
+        let torn = [&[7; 5][..], &whole[..end], &[FILL; 40]].concat();
+        assert_eq!(find_in_page(&torn, 9, 10), Some((5, Found::Torn)));
+        assert_eq!(find_in_page(&torn, 9, 9), None, "not the one that comes next");
+        let both = [&torn[..], &fragment(WHOLE, 9, &batch(12))].concat();
+        assert_eq!(find_in_page(&both, 9, 10), Some((torn.len(), Found::Whole)));
     }
 
     #[test]
@@ -169,7 +204,7 @@ pub(super) mod tests {
         fs::write(dir.path().join("000003.log"), "").unwrap();
         fs::write(dir.path().join("000012.sst"), &log).unwrap();
         let at = u64::try_from(PAGE_LEN * 2 + 3).unwrap();
-        assert_eq!(find_dropped(dir.path(), 10).unwrap(), Some(Dropped { file: "000012.log".into(), at }));
-        assert_eq!(find_dropped(dir.path(), 11).unwrap(), None);
+        assert_eq!(tail(dir.path(), 10).unwrap(), Tail::GoodAfterBad { file: "rocksdb/000012.log".into(), at });
+        assert_eq!(tail(dir.path(), 11).unwrap(), Tail::Clean);
     }
 }

@@ -6,6 +6,7 @@ use rocksdb::WriteBatch;
 
 use super::super::dead::tests::letter;
 use super::super::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
+use super::super::recovery::Witness;
 use super::super::rocks::tests::{Place, checkpoint, commit, files, one, options, tens, write_files};
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
 use super::super::rocks_laid::FILL;
@@ -213,7 +214,7 @@ fn a_log_that_was_laid_out_ends_where_its_records_end_and_damage_in_it_is_found(
 #[test]
 fn an_end_below_the_witness_is_refused() {
     let (place, log) = unwitnessed_place(3);
-    DataDir::claim(&place.path()).unwrap().write_witness(Offset(30)).unwrap();
+    DataDir::claim(&place.path()).unwrap().write_witness(Witness::Durable { end: Offset(30), changes: 0 }).unwrap();
     let len = fs::metadata(&log).unwrap().len();
     fs::File::options().write(true).open(&log).unwrap().set_len(len - 1).unwrap();
     let found = damage(&place);
@@ -430,7 +431,7 @@ fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
     fs::create_dir(place.path().join("rocksdb.new")).unwrap();
     fs::write(place.path().join("rocksdb.new/CURRENT"), "half").unwrap();
     assert_eq!(place.crash_copy().open().0.end, Offset(0));
-    DataDir::claim(&place.path()).unwrap().write_witness(Offset(0)).unwrap();
+    DataDir::claim(&place.path()).unwrap().write_witness(Witness::NotInService).unwrap();
     let (Opened { mut journal, .. }, _) = place.crash_copy().open();
     commit(&mut journal, tens(0, 1));
 }

@@ -1,0 +1,538 @@
+//! The look at everything: verifies each record, and hands what is good to a visitor.
+//!
+//! What it checks beyond each record's own checksum is what no storage can know: that the blocks follow each other without
+//! hole from the lowest entry kept, each naming the checksum of the one before it, and that the journal reaches as far as
+//! checkpoint, lanes and witness say. So a log whose tail the storage dropped in silence is found out.
+
+use super::super::dead::{DeadLetter, DeadLetterId};
+use super::super::error::{Damage, DamageKind, DamagePlace};
+use super::super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
+use super::super::{Block, Extent, LaneMark, SessionRecord};
+use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
+use super::table::{Outcome, decide};
+use crate::types::Offset;
+
+/// A database as recovery sees it: read-only. Nothing on the disk changes.
+pub trait Evidence {
+    /// How many changes the database holds; each put or deletion is one.
+    fn changes(&self) -> u64;
+
+    /// What lies behind the last write that the storage has delivered.
+    ///
+    /// # Errors
+    /// Why that cannot be said.
+    fn tail(&self) -> Result<Tail, String>;
+
+    /// Gives the records `from..to` of a family in the order of their keys, also past what cannot be read.
+    fn walk(&self, family: Family, from: &[u8], to: &[u8], each: &mut dyn FnMut(Item<'_>));
+
+    /// Why readers would stumble over what lies below `key`, if they would: they look for the block at or before an offset.
+    fn unreadable_below(&self, family: Family, key: &[u8]) -> Option<String> {
+        let _ = (family, key);
+        None
+    }
+
+    /// The files that may hold this key, for whoever has to act.
+    fn files_of(&self, family: Family, key: &[u8]) -> Vec<String> {
+        let _ = (family, key);
+        Vec::new()
+    }
+}
+
+/// A family of records.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Family {
+    /// Blocks.
+    Journal,
+    /// Checkpoint, sessions, losses.
+    Meta,
+    /// Dead letters.
+    Dead,
+}
+
+impl Family {
+    /// Its name on disk and in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Journal => "journal",
+            Self::Meta => "meta",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// One step of a walk over records.
+#[derive(Debug)]
+pub enum Item<'a> {
+    /// Key and value, as they were put.
+    Record(&'a [u8], Vec<u8>),
+    /// The storage cannot read on from behind this key. The walk tries to go on after it.
+    Unreadable {
+        /// The last key before it, or where the walk began.
+        after: &'a [u8],
+        /// What the storage says.
+        error: String,
+    },
+}
+
+/// What lies behind the last write that a storage has delivered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Tail {
+    /// Nothing.
+    Clean,
+    /// A write that was begun and is not whole: at most the one that a crash has interrupted.
+    Torn {
+        /// In which file, in the data directory.
+        file: String,
+        /// Where, in bytes.
+        at: u64,
+    },
+    /// A whole write behind one that is not: that one was durable, since the next began only after it.
+    GoodAfterBad {
+        /// In which file, in the data directory.
+        file: String,
+        /// Where the good one begins, in bytes.
+        at: u64,
+    },
+}
+
+/// What the witness says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Witness {
+    /// The directory is being made: there was never a journal in it.
+    NotInService,
+    /// So much was durable when it was written.
+    Durable {
+        /// Every entry below.
+        end: Offset,
+        /// That many changes of the database; entries, sessions, dead letters.
+        changes: u64,
+    },
+}
+
+impl Witness {
+    /// Every entry below was durable.
+    pub fn end(self) -> Offset {
+        match self {
+            Self::NotInService => Offset(0),
+            Self::Durable { end, .. } => end,
+        }
+    }
+}
+
+/// A data directory, as far as it was read without its database.
+#[derive(Debug)]
+pub struct Directory<'a, E> {
+    /// By its marker.
+    pub format: Format,
+    /// `None` when there is none; an error when it is not what was written.
+    pub witness: Result<Option<Witness>, String>,
+    /// `None` when there is none; an error when it cannot be opened.
+    pub database: Result<Option<&'a E>, String>,
+}
+
+/// Something good that a look came by.
+pub enum Visit<'a> {
+    /// A session as the last checkpoint or a later commit wrote it.
+    Session(SessionRecord),
+    /// A block; they come in their order.
+    Block {
+        /// The block.
+        block: &'a Block,
+        /// It holds entries that the checkpoint does not include.
+        since_checkpoint: bool,
+    },
+    /// A dead letter.
+    Dead(DeadLetter),
+}
+
+/// What a look found, all in all.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// What decides.
+    pub facts: Facts,
+    /// What is there.
+    pub scan: Scan,
+    /// Everything that is not what it was, in words: at least one finding for each fact that speaks against a start.
+    pub damage: Vec<Damage>,
+    /// Where the torn write begins, if there is one: file, and byte in it.
+    pub torn: Option<(String, u64)>,
+}
+
+impl Look {
+    /// What a start does.
+    pub fn outcome(&self) -> Outcome {
+        decide(&self.facts)
+    }
+
+    /// The finding that explains a refusal of this kind.
+    pub fn finding(&self, kind: DamageKind) -> Damage {
+        let finding = self.damage.iter().find(|damage| damage.kind == kind).cloned();
+        finding.unwrap_or_else(|| Damage::new(kind, DamagePlace::Database, kind.describe()))
+    }
+}
+
+/// What is there.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The offset of the checkpoint.
+    pub checkpoint_at: Offset,
+    /// The lowest entry kept.
+    pub low: Offset,
+    /// What the block there repeats as the checksum of the one before it.
+    pub low_previous_checksum: u32,
+    /// The lanes of the checkpoint.
+    pub lanes: Vec<LaneMark>,
+    /// What operators have given up.
+    pub losses: Vec<Loss>,
+    /// How many changes the database has seen.
+    pub changes: u64,
+    /// The witness that it was held against.
+    pub witness: Option<Offset>,
+    /// The offset that the next entry gets.
+    pub end: Offset,
+    /// Of the last block, for the next one to repeat.
+    pub last_checksum: u32,
+    /// All blocks, summed up.
+    pub extents: Vec<Extent>,
+    /// Sessions.
+    pub sessions: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Entries in them.
+    pub entries: u64,
+    /// Bytes of them.
+    pub block_bytes: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+impl Scan {
+    /// Who says up to where entries were durable.
+    pub(in crate::journal) fn claims(&self) -> Vec<(DamageKind, String, Offset)> {
+        let mut claims = vec![(DamageKind::BelowCheckpoint, "the checkpoint".to_owned(), self.checkpoint_at)];
+        claims.extend(self.witness.map(|end| (DamageKind::BelowWitness, "the witness".to_owned(), end)));
+        let lanes = self.lanes.iter().enumerate();
+        claims.extend(lanes.map(|(lane, mark)| {
+            (DamageKind::BelowCheckpoint, format!("the watermark of lane {lane}"), mark.watermark)
+        }));
+        claims
+    }
+}
+
+/// Looks at everything and changes nothing. `visit` is given everything good.
+pub fn look<E: Evidence>(directory: &Directory<'_, E>, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
+    let mut look = Look::default();
+    look.format(directory.format);
+    if matches!(directory.format, Format::Older(_) | Format::Newer(_)) {
+        return look;
+    }
+    let witness = look.witness(&directory.witness);
+    match directory.database {
+        Ok(Some(evidence)) => look.database(evidence, witness, visit),
+        Ok(None) => look.no_database(&directory.witness),
+        Err(ref error) => look.found(Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error)),
+    }
+    look
+}
+
+impl Look {
+    /// Every fact against a start has its finding, and every finding its fact.
+    fn found(&mut self, damage: Damage) {
+        let facts = &mut self.facts;
+        match damage.kind {
+            DamageKind::Marker => facts.format = Format::Unreadable,
+            DamageKind::DatabaseMissing => facts.database = DatabaseFact::Absent,
+            DamageKind::DatabaseUnreadable => facts.database = DatabaseFact::Unreadable,
+            DamageKind::GoodAfterBad => facts.bad = Bad::BeforeGood,
+            DamageKind::LastBlock if facts.bad == Bad::None => facts.bad = Bad::Last,
+            DamageKind::Hole => facts.hole = true,
+            DamageKind::Chain => facts.chain_broken = true,
+            DamageKind::BelowWitness => facts.witness = WitnessFact::Beyond,
+            DamageKind::Checkpoint => facts.checkpoint = CheckpointFact::Missing,
+            DamageKind::BelowCheckpoint => facts.checkpoint = CheckpointFact::Newer,
+            DamageKind::Record => facts.record_bad = true,
+            // Each has more than one fact, which its finder notes.
+            DamageKind::Format | DamageKind::Witness | DamageKind::LastBlock => {}
+        }
+        self.damage.push(damage);
+    }
+
+    fn format(&mut self, format: Format) {
+        self.facts.format = format;
+        let marker = |kind, problem: &str| Damage::new(kind, DamagePlace::File("DURAGRAM"), problem);
+        match format {
+            Format::Unreadable => self.found(marker(DamageKind::Marker, "it is missing, or not what was written")),
+            Format::Older(version) => {
+                let problem = format!("it has format {version}, which no version of this program has written");
+                self.found(marker(DamageKind::Format, &problem));
+            }
+            Format::Known | Format::Newer(_) => {}
+        }
+    }
+
+    fn witness(&mut self, witness: &Result<Option<Witness>, String>) -> Option<Witness> {
+        let finding = |problem: &str| Damage::new(DamageKind::Witness, DamagePlace::File("witness"), problem);
+        match witness {
+            Ok(Some(witness)) => {
+                self.scan.witness = Some(witness.end());
+                return Some(*witness);
+            }
+            Ok(None) => self.facts.witness = WitnessFact::Missing,
+            Err(problem) => {
+                self.facts.witness = WitnessFact::Damaged;
+                self.found(finding(problem));
+            }
+        }
+        None
+    }
+
+    fn no_database(&mut self, witness: &Result<Option<Witness>, String>) {
+        self.facts.database = DatabaseFact::Absent;
+        self.facts.last = LastWrite::Absent;
+        let problem = match witness {
+            Ok(None | Some(Witness::NotInService)) => return,
+            Ok(Some(Witness::Durable { end, .. })) => {
+                self.facts.witness = WitnessFact::Beyond;
+                format!("it is missing, and the witness proves that entries below {end} were durable")
+            }
+            Err(damage) => format!("it is missing, and the witness is no help: {damage}"),
+        };
+        self.found(Damage::new(DamageKind::DatabaseMissing, DamagePlace::Database, problem));
+    }
+
+    fn database<E: Evidence>(&mut self, evidence: &E, witness: Option<Witness>, visit: &mut dyn FnMut(Visit<'_>)) {
+        if self.facts.witness == WitnessFact::Missing {
+            // A database is never in its place before the first witness.
+            self.found(Damage::new(DamageKind::Witness, DamagePlace::File("witness"), "it is missing"));
+        }
+        self.scan.changes = evidence.changes();
+        self.tail(evidence);
+        let checkpoint = self.meta(evidence, visit);
+        self.blocks(evidence, checkpoint, visit);
+        self.facts.last = match self.scan.blocks {
+            _ if self.torn.is_some() => LastWrite::Torn,
+            0 => LastWrite::Absent,
+            _ => LastWrite::Whole,
+        };
+        self.hold_against_claims(witness);
+        self.dead_letters(evidence, visit);
+    }
+
+    fn tail<E: Evidence>(&mut self, evidence: &E) {
+        match evidence.tail() {
+            Ok(Tail::Clean) => {}
+            Ok(Tail::Torn { file, at }) => self.torn = Some((file, at)),
+            Ok(Tail::GoodAfterBad { file, at }) => {
+                let problem = format!("its write-ahead log is damaged before byte {at}, where a later write is whole");
+                let damage = Damage::new(DamageKind::GoodAfterBad, DamagePlace::Database, problem);
+                self.found(Damage { byte: Some(at), ..damage.in_files(vec![file]) });
+            }
+            Err(error) => self.found(Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error)),
+        }
+    }
+
+    /// Returns the checkpoint; `None` when there is no good one.
+    fn meta<E: Evidence>(&mut self, evidence: &E, visit: &mut dyn FnMut(Visit<'_>)) -> Option<CheckpointState> {
+        let mut checkpoint = None;
+        evidence.walk(Family::Meta, &[0], &[0xff], &mut |item| match item {
+            Item::Unreadable { .. } => self.found(bad_item(evidence, Family::Meta, &item)),
+            Item::Record(key, value) => match meta::decode(key, &value) {
+                Err(error) => self.found(bad_record(evidence, Family::Meta, key, error)),
+                Ok(MetaRecord::Checkpoint(state)) => checkpoint = Some(state),
+                Ok(MetaRecord::Loss(loss)) => self.scan.losses.push(loss),
+                Ok(MetaRecord::Session(session)) => {
+                    self.scan.sessions += 1;
+                    visit(Visit::Session(session));
+                }
+            },
+        });
+        let place = || DamagePlace::Record { family: Family::Meta.name(), key: CHECKPOINT_KEY.to_vec() };
+        match &checkpoint {
+            None => self.found(Damage::new(DamageKind::Checkpoint, place(), "there is no good checkpoint")),
+            Some(state) if state.low > state.at => {
+                self.found(Damage::new(DamageKind::Checkpoint, place(), "it lies below the lowest entry kept"));
+            }
+            Some(_) => {}
+        }
+        checkpoint
+    }
+
+    fn blocks<E: Evidence>(
+        &mut self,
+        evidence: &E,
+        checkpoint: Option<CheckpointState>,
+        visit: &mut dyn FnMut(Visit<'_>),
+    ) {
+        let start = checkpoint.as_ref();
+        let (from, at) = start.map_or_else(Default::default, |state| (state.low, state.at));
+        let mut chain = Chain {
+            holes: holes(&self.scan.losses),
+            next: start.map(|state| state.low),
+            checksum: start.map(|state| state.low_previous_checksum),
+            bad: None,
+        };
+        let mut first = None;
+        evidence.walk(Family::Journal, &from.0.to_be_bytes(), &KEY_LAST, &mut |item| {
+            let (key, value) = match item {
+                Item::Record(key, value) => (key, value),
+                Item::Unreadable { .. } => return chain.note(bad_item(evidence, Family::Journal, &item)),
+            };
+            let bad = |problem: &dyn std::fmt::Display| bad_record(evidence, Family::Journal, key, problem);
+            let block = match Block::parse(value) {
+                Ok(block) if key == block.first().0.to_be_bytes() => block,
+                Ok(_) => return chain.note(bad(&"the block belongs under another key")),
+                Err(error) => return chain.note(bad(&error)),
+            };
+            let (found, used) = chain.follow(&block);
+            if let Some(mut damage) = found {
+                if damage.files.is_empty() {
+                    damage.files = evidence.files_of(Family::Journal, key);
+                }
+                self.found(damage);
+            }
+            if !used {
+                return;
+            }
+            first.get_or_insert(block.first());
+            Extent::add(&mut self.scan.extents, &block);
+            self.scan.blocks += 1;
+            self.scan.entries += block.end().since(block.first());
+            self.scan.block_bytes += block.size() as u64;
+            visit(Visit::Block { block: &block, since_checkpoint: block.end() > at });
+        });
+        if let Some(error) = evidence.unreadable_below(Family::Journal, &from.0.to_be_bytes()) {
+            let problem = format!("cannot be read on down from here: {error}");
+            self.found(bad_record(evidence, Family::Journal, &from.0.to_be_bytes(), problem));
+        }
+        let (end, bad) = chain.finish();
+        if let Some(bad) = bad {
+            self.found(bad);
+        }
+        let restart = first.unwrap_or(end);
+        let checkpoint =
+            checkpoint.unwrap_or(CheckpointState { at: restart, low: restart, ..CheckpointState::default() });
+        let scan = &mut self.scan;
+        scan.end = end;
+        scan.last_checksum = chain.checksum.unwrap_or(0);
+        (scan.checkpoint_at, scan.low, scan.lanes) = (checkpoint.at, checkpoint.low, checkpoint.lanes);
+        scan.low_previous_checksum = checkpoint.low_previous_checksum;
+    }
+
+    fn hold_against_claims(&mut self, witness: Option<Witness>) {
+        let end = self.scan.end;
+        let mut short = false;
+        for (kind, who, claimed) in self.scan.claims() {
+            if claimed > end {
+                short = true;
+                let place = DamagePlace::Entries { from: end, to: Some(claimed) };
+                self.found(Damage::new(kind, place, format!("missing: {who} proves that they were durable")));
+            }
+        }
+        match witness {
+            Some(Witness::Durable { changes, .. }) if changes > self.scan.changes && !short => {
+                let missing = changes - self.scan.changes;
+                let problem = format!("its last {missing} changes are missing: the witness proves that they were durable");
+                self.found(Damage::new(DamageKind::BelowWitness, DamagePlace::Database, problem));
+            }
+            _ => {}
+        }
+    }
+
+    fn dead_letters<E: Evidence>(&mut self, evidence: &E, visit: &mut dyn FnMut(Visit<'_>)) {
+        let last = [0xff; DeadLetterId::KEY_LEN + 1];
+        evidence.walk(Family::Dead, &[0; DeadLetterId::KEY_LEN], &last, &mut |item| match item {
+            Item::Unreadable { .. } => self.found(bad_item(evidence, Family::Dead, &item)),
+            Item::Record(key, value) => match DeadLetter::decode(key, &value) {
+                Err(error) => self.found(bad_record(evidence, Family::Dead, key, error)),
+                Ok(letter) => {
+                    self.scan.dead += 1;
+                    visit(Visit::Dead(letter));
+                }
+            },
+        });
+    }
+}
+
+/// Behind all keys of blocks: no block begins at the last of all offsets.
+pub(in crate::journal) const KEY_LAST: [u8; 8] = [0xff; 8];
+
+/// The offsets that operators have given up, in order; those that border on each other are one.
+pub(in crate::journal) fn holes(losses: &[Loss]) -> Vec<(Offset, Offset)> {
+    let mut given_up: Vec<_> = losses.iter().filter_map(|loss| loss.entries).collect();
+    given_up.sort_unstable();
+    let mut holes: Vec<(Offset, Offset)> = Vec::new();
+    for (from, to) in given_up {
+        match holes.last_mut() {
+            Some((_, end)) if from <= *end => *end = to.max(*end),
+            _ => holes.push((from, to)),
+        }
+    }
+    holes
+}
+
+/// What the next block must be.
+struct Chain {
+    holes: Vec<(Offset, Offset)>,
+    /// Its first offset; `None` while the start is unknown.
+    next: Option<Offset>,
+    /// The checksum that it must repeat; `None` where the block before it is unknown.
+    checksum: Option<u32>,
+    /// Damage since the last good block. What it spans is known at the next good one.
+    bad: Option<Damage>,
+}
+
+impl Chain {
+    fn note(&mut self, damage: Damage) {
+        self.bad.get_or_insert(damage);
+    }
+
+    /// What is wrong, and whether the block is to be used; it is not when its entries were there already.
+    fn follow(&mut self, block: &Block) -> (Option<Damage>, bool) {
+        let first = block.first();
+        let next = self.next.unwrap_or(first);
+        if first < next {
+            let place = DamagePlace::Entries { from: first, to: Some(block.end()) };
+            return (Some(Damage::new(DamageKind::Chain, place, "a block that overlaps the one before it")), false);
+        }
+        let place = DamagePlace::Entries { from: next, to: Some(first) };
+        let bad = self.bad.take().map(|bad| Damage { kind: DamageKind::GoodAfterBad, ..bad });
+        let given_up = self.holes.iter().any(|&(_, to)| to == first);
+        let found = if first > next && (bad.is_some() || !self.holes.contains(&(next, first))) {
+            Some(match bad {
+                Some(bad) => Damage { place, ..bad },
+                None => Damage::new(DamageKind::Hole, place, "missing"),
+            })
+        } else if bad.is_some() {
+            bad
+        } else if !given_up && first == next && self.checksum.is_some_and(|sum| sum != block.previous_checksum()) {
+            Some(Damage::new(DamageKind::Chain, place, "the block here was not written after the one before it"))
+        } else {
+            None
+        };
+        self.next = Some(block.end());
+        self.checksum = Some(block.checksum());
+        (found, true)
+    }
+
+    /// Where the next block goes, and what is wrong behind the last one.
+    fn finish(&mut self) -> (Offset, Option<Damage>) {
+        let end = self.next.unwrap_or_default();
+        let bad = self.bad.take().map(|bad| Damage { place: DamagePlace::Entries { from: end, to: None }, ..bad });
+        let hole = self.holes.iter().find(|&&(from, _)| from == end);
+        (hole.map_or(end, |&(_, to)| to), bad)
+    }
+}
+
+fn bad_record<E: Evidence>(evidence: &E, family: Family, key: &[u8], problem: impl std::fmt::Display) -> Damage {
+    // Of a block, it is the last one until a good one follows.
+    let kind = if family == Family::Journal { DamageKind::LastBlock } else { DamageKind::Record };
+    let place = DamagePlace::Record { family: family.name(), key: key.to_vec() };
+    Damage::new(kind, place, problem).in_files(evidence.files_of(family, key))
+}
+
+fn bad_item<E: Evidence>(evidence: &E, family: Family, item: &Item<'_>) -> Damage {
+    let (Item::Record(key, _) | Item::Unreadable { after: key, .. }) = item;
+    let error = if let Item::Unreadable { error, .. } = item { error } else { "" };
+    bad_record(evidence, family, key, format!("cannot be read on from here: {error}"))
+}
