@@ -19,4 +19,6 @@ pub use backlog::Backlog;
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus, Recovered};
 use counts::Counts;
 pub use recovery::Recovery;
+#[doc(hidden)]
+pub use writer::WriterByHand;
 pub use run::{Ingest, IngestError, Never, StatusReader, Threading, spawn};

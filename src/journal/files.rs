@@ -16,6 +16,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::database::Beside;
 use super::error::{Damage, DamagePlace, OpenError, StorageError};
 use crate::types::Offset;
 
@@ -35,7 +36,7 @@ const MARKER_TEXT: &str = "duragram data directory, format ";
 
 /// A data directory that this process holds: no server can open it meanwhile.
 #[derive(Debug)]
-pub(super) struct DataDir {
+pub struct DataDir {
     path: PathBuf,
     /// Released when the file is closed. `None`: an offline tool found no lock file, so there is no server.
     _lock: Option<File>,
@@ -166,14 +167,14 @@ impl DataDir {
             _ => Err(damaged(&"it is not what was written")),
         }
     }
+}
 
-    /// Replaces the witness, durably: every entry below `end` is on disk.
-    pub(super) fn write_witness(&self, end: Offset) -> io::Result<()> {
+impl Beside for DataDir {
+    fn write_witness(&self, end: Offset) -> io::Result<()> {
         replace_file(&self.path, WITNESS, &witness_text(end))
     }
 
-    /// Bytes that this process may still write on the directory's file system.
-    pub(super) fn free_bytes(&self) -> Result<u64, StorageError> {
+    fn free_bytes(&self) -> Result<u64, StorageError> {
         let stat = nix::sys::statvfs::statvfs(&self.path)
             .map_err(|error| StorageError::new("asking for the free space of the data directory", error))?;
         Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))

@@ -17,6 +17,7 @@ use duragram_proto::Seq;
 use crate::types::{Offset, SessionId};
 
 pub mod block;
+mod database;
 mod dead;
 mod error;
 mod files;

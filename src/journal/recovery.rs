@@ -18,14 +18,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::database::{Beside as _, Database as _};
 use super::error::{Damage, DamagePlace, OpenError};
 use super::files::DataDir;
-use super::rocks::{Reader, RocksDeadLetters, RocksJournal};
+use super::rocks::{Reader, StoredDeadLetters, RocksJournal};
 use super::rocks_db::{LogReading, RocksOptions, Store};
 use super::rocks_salvage::{create, salvage};
 use super::rocks_scan::{Scan, Visit, scan};
 use super::rocks_wal::{Dropped, find_dropped};
-use super::{Opened, Replay};
+use super::{Opened, Replay, StorageError};
 use crate::types::Offset;
 
 impl RocksJournal {
@@ -74,11 +75,15 @@ impl RocksJournal {
         }
         let free_bytes = dir.free_bytes().map_err(|error| OpenError::storage(error.action, error.cause))?;
         store.lay_out_log(options, free_bytes)?;
-        let journal = RocksJournal::start(store, dir, &scan, options.witness_interval)
-            .map_err(|error| OpenError::storage(error.action, error.cause))?;
+        let start = || {
+            let (mut journal, kept) = RocksJournal::start(store, dir, &scan)?;
+            journal.start_keeper(kept, options.witness_interval)?;
+            Ok(journal)
+        };
+        let journal = start().map_err(|error: StorageError| OpenError::storage(error.action, error.cause))?;
         Ok(Opened {
             reader: Arc::new(Reader(journal.shared())),
-            dead: Arc::new(RocksDeadLetters(journal.shared())),
+            dead: Arc::new(StoredDeadLetters(journal.shared())),
             lanes: scan.checkpoint.lanes,
             checkpoint_at: scan.checkpoint.at,
             low: scan.checkpoint.low,

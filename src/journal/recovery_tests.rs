@@ -242,7 +242,7 @@ fn delete(store: &Store, batch: &mut WriteBatch, family: &str, key: &[u8]) {
     batch.delete_cf(store.family(family), key);
 }
 
-fn put(store: &Store, batch: &mut WriteBatch, family: &str, key: &[u8], value: &[u8]) {
+fn put(store: &Store, batch: &mut WriteBatch, family: &'static str, key: &[u8], value: &[u8]) {
     store.put(batch, family, key, value, &mut Vec::new());
 }
 

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rocksdb::WriteBatch;
 
+use super::database::{Beside as _, Database as _};
 use super::error::{Damage, DamagePlace, OpenError};
 use super::files::DataDir;
 use super::meta::{CHECKPOINT_KEY, CheckpointState, Loss, loss_key};
@@ -135,7 +136,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn take(&mut self, visit: Visit<'_>) {
-        let mut put = |family, key: &[u8], value: &[u8]| {
+        let mut put = |family: &'static str, key: &[u8], value: &[u8]| {
             self.to.put(&mut self.batch, family, key, value, &mut self.scratch);
         };
         match visit {

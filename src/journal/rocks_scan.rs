@@ -6,11 +6,12 @@
 
 use std::ops::Range;
 
+use super::database::{Cursor as _, Database};
 use super::dead::{DeadLetter, DeadLetterId};
 use super::error::{Damage, DamagePlace};
 use super::mask::unmask;
 use super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
-use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
+use super::rocks_db::{DEAD, JOURNAL, META, block_key};
 use super::{Block, Extent, SessionRecord};
 use crate::types::Offset;
 
@@ -51,7 +52,7 @@ pub(super) struct Scan {
 
 /// Scans everything. `found` is told of each damage and decides whether the scan goes on; its error ends it.
 pub(super) fn scan(
-    store: &Store,
+    store: &impl Database,
     witness: Option<Offset>,
     visit: &mut dyn FnMut(Visit<'_>),
     found: &mut dyn FnMut(Damage) -> Result<(), Damage>,
@@ -92,7 +93,7 @@ impl Scan {
 
 /// Returns the checkpoint; `None` when it is damaged and `found` goes on.
 fn scan_meta(
-    store: &Store,
+    store: &impl Database,
     scan: &mut Scan,
     visit: &mut dyn FnMut(Visit<'_>),
     found: &mut dyn FnMut(Damage) -> Result<(), Damage>,
@@ -128,7 +129,7 @@ fn scan_meta(
 }
 
 fn scan_blocks(
-    store: &Store,
+    store: &impl Database,
     scan: &mut Scan,
     checkpoint: Option<CheckpointState>,
     visit: &mut dyn FnMut(Visit<'_>),
@@ -170,7 +171,7 @@ fn scan_blocks(
     })?;
     // Readers look for the block at or before an offset: RocksDB then touches what lies below, although it is trimmed.
     let mut below = store.iterate(JOURNAL, &block_key(from), &block_key(Offset(u64::MAX)));
-    below.seek_for_prev(block_key(from));
+    below.seek_for_prev(&block_key(from));
     if let Err(error) = below.status() {
         found(bad_record(store, JOURNAL, &block_key(from), format!("cannot be read on down from here: {error}")))?;
     }
@@ -255,7 +256,7 @@ enum Item<'a> {
 
 /// Walks the records of a column family in the order of their keys, also past what cannot be read.
 fn walk(
-    store: &Store,
+    store: &impl Database,
     family: &'static str,
     range: Range<&[u8]>,
     each: &mut dyn FnMut(Item<'_>) -> Result<(), Damage>,
@@ -309,7 +310,7 @@ fn record_place(family: &'static str, key: &[u8]) -> DamagePlace {
     DamagePlace::Record { family, key: key.to_vec() }
 }
 
-fn bad_record(store: &Store, family: &'static str, key: &[u8], problem: impl std::fmt::Display) -> Damage {
+fn bad_record(store: &impl Database, family: &'static str, key: &[u8], problem: impl std::fmt::Display) -> Damage {
     Damage::new(record_place(family, key), problem).in_files(store.files_of(family, key))
 }
 
