@@ -110,10 +110,15 @@ fn damage_is_exit_code_3_with_its_place_and_changes_nothing() {
     let before = contents(&path);
     let (code, stdout, stderr) = run(&["journal", "verify"], &path);
     assert_eq!(code, 3, "{stdout}{stderr}");
-    assert!(stdout.starts_with("file `witness`: "), "{stdout}");
+    assert!(stdout.starts_with("damage        the witness is gone or damaged"), "{stdout}");
+    assert!(
+        stdout.contains("\n  kind        witness\n  where       file `witness`\n  problem     it is missing\n"),
+        "{stdout}"
+    );
     assert!(stderr.contains("is damaged in 1 place; nothing was changed"), "{stderr}");
     let (code, stdout, _) = run(&["journal", "verify", "--json"], &path);
-    assert_eq!((code, &json_of(&stdout)["damage"][0]["place"]), (3, &json!("file `witness`")));
+    let found = &json_of(&stdout)["damage"][0];
+    assert_eq!((code, &found["place"], &found["kind"]), (3, &json!("file `witness`"), &json!("witness")));
     for args in
         [&["journal", "stats"][..], &["journal", "dump"], &["dead", "list"], &["dead", "discard", "1"], &["serve"]]
     {

@@ -16,6 +16,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::database::Beside;
 use super::error::{OpenError, StorageError};
 use super::recovery::{Format, Witness};
 use crate::types::Offset;
@@ -42,7 +43,7 @@ const WITNESS_UNUSED: &str = "not in service";
 
 /// A data directory that this process holds: no server can open it meanwhile.
 #[derive(Debug)]
-pub(super) struct DataDir {
+pub struct DataDir {
     path: PathBuf,
     format: Format,
     /// Released when the file is closed. `None`: an offline tool found no lock file, so there is no server.
@@ -190,14 +191,14 @@ impl DataDir {
             None => Err("it is not what was written".into()),
         }
     }
+}
 
-    /// Replaces the witness, durably.
-    pub(super) fn write_witness(&self, witness: Witness) -> io::Result<()> {
+impl Beside for DataDir {
+    fn write_witness(&self, witness: Witness) -> io::Result<()> {
         replace_file(&self.path, WITNESS, &with_checksum(&witness_text(witness)))
     }
 
-    /// Bytes that this process may still write on the directory's file system.
-    pub(super) fn free_bytes(&self) -> Result<u64, StorageError> {
+    fn free_bytes(&self) -> Result<u64, StorageError> {
         let stat = nix::sys::statvfs::statvfs(&self.path)
             .map_err(|error| StorageError::new("asking for the free space of the data directory", error))?;
         Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
@@ -422,7 +423,7 @@ mod tests {
             assert_eq!(dir.witness(), Ok(Some(witness)));
         }
         // As version 0.1.0 wrote it.
-        fs::write(temp.path().join(WITNESS), "end 1234 crc32 e8d8e9b3\n").unwrap();
+        fs::write(temp.path().join(WITNESS), "end 1234 crc32 cea31bf9\n").unwrap();
         assert_eq!(dir.witness(), Ok(Some(Witness::Durable { end: Offset(1234), changes: 0 })));
         dir.write_witness(Witness::Durable { end: Offset(1234), changes: 56 }).unwrap();
         let good = fs::read(temp.path().join(WITNESS)).unwrap();

@@ -8,14 +8,16 @@
 //! | `default` | unused | |
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
     DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
+use super::database::{Cursor, Database};
 use super::error::OpenError;
+use super::files::DataDir;
 use super::mask::{mask_into, unmask};
 use super::rocks_laid::{lay_out, logs};
 use crate::limits::{BLOCK_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES};
@@ -81,7 +83,7 @@ pub(super) enum LogReading {
 }
 
 /// An open database.
-pub(super) struct Store {
+pub struct Store {
     db: DB,
     synced: WriteOptions,
 }
@@ -124,33 +126,6 @@ impl Store {
         Self { db, synced }
     }
 
-    /// Applies a batch, all or nothing, and syncs it.
-    pub(super) fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
-        self.db.write_opt(batch, &self.synced)
-    }
-
-    /// Adds a value to a batch. `scratch` is for the stored form, and may be used again.
-    pub(super) fn put(&self, batch: &mut WriteBatch, family: &str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
-        mask_into(scratch, value, rand::random());
-        batch.put_cf(self.family(family), key, scratch);
-    }
-
-    pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
-        let stored = self.db.get_pinned_cf(self.family(family), key)?;
-        Ok(stored.map(|stored| unmask(&stored)))
-    }
-
-    /// An iterator over the keys `from..to` of a column family, whose values are masked. Both bounds, since beyond them lie
-    /// tombstones.
-    pub(super) fn iterate(&self, family: &str, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(from);
-        options.set_iterate_upper_bound(to);
-        // Blocks are read once: they would only push indexes out of the cache.
-        options.fill_cache(false);
-        self.db.raw_iterator_cf_opt(self.family(family), options)
-    }
-
     /// The column family, which is there since the database was opened with it.
     pub(super) fn family(&self, name: &str) -> &ColumnFamily {
         self.db.cf_handle(name).expect("opened with all column families")
@@ -159,30 +134,6 @@ impl Store {
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         self.db.path()
-    }
-
-    /// Counts every change that the database has seen.
-    pub(super) fn sequence(&self) -> u64 {
-        self.db.latest_sequence_number()
-    }
-
-    /// Removes table files that hold nothing but entries below `low`. What such a file deletes may come back:
-    /// readers must not look below `low`.
-    pub(super) fn delete_files_below(&self, low: Offset) -> Result<(), rocksdb::Error> {
-        let Some(last) = low.0.checked_sub(1) else { return Ok(()) };
-        // The upper end is inclusive.
-        self.db.delete_file_in_range_cf(self.family(JOURNAL), block_key(Offset(0)), block_key(Offset(last)))
-    }
-
-    /// The files that may hold this key: table files whose range of keys includes it, and the write-ahead logs.
-    pub(super) fn files_of(&self, family: &str, key: &[u8]) -> Vec<String> {
-        let holds = |file: &rocksdb::LiveFile| {
-            let within = file.start_key.as_deref() <= Some(key) && Some(key) <= file.end_key.as_deref();
-            within && file.column_family_name == family
-        };
-        let tables = self.db.live_files().unwrap_or_default();
-        let tables = tables.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name));
-        tables.chain(self.logs()).collect()
     }
 
     /// Lays out the log that is written first ([`super::rocks_laid`]), if `free_bytes` allows.
@@ -216,6 +167,107 @@ impl Store {
     pub(super) fn flush(&self) {
         let families = [JOURNAL, META, DEAD].map(|name| self.family(name));
         self.db.flush_cfs_opt(&families.each_ref(), &rocksdb::FlushOptions::default()).unwrap();
+    }
+}
+
+impl Database for Store {
+    type Batch = WriteBatch;
+    type Error = rocksdb::Error;
+    type Cursor<'a> = DBRawIterator<'a>;
+    type Beside = DataDir;
+
+    fn batch(&self, bytes: usize) -> WriteBatch {
+        WriteBatch::with_capacity_bytes(bytes)
+    }
+
+    fn put(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
+        mask_into(scratch, value, rand::random());
+        batch.put_cf(self.family(family), key, scratch);
+    }
+
+    fn delete(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8]) {
+        batch.delete_cf(self.family(family), key);
+    }
+
+    fn delete_range(&self, batch: &mut WriteBatch, family: &'static str, from: &[u8], to: &[u8]) {
+        batch.delete_range_cf(self.family(family), from, to);
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
+        self.db.write_opt(batch, &self.synced)
+    }
+
+    fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
+        let stored = self.db.get_pinned_cf(self.family(family), key)?;
+        Ok(stored.map(|stored| unmask(&stored)))
+    }
+
+    /// Both bounds, since beyond them lie tombstones.
+    fn iterate(&self, family: &'static str, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        // Blocks are read once: they would only push indexes out of the cache.
+        options.fill_cache(false);
+        self.db.raw_iterator_cf_opt(self.family(family), options)
+    }
+
+    fn sequence(&self) -> u64 {
+        self.db.latest_sequence_number()
+    }
+
+    /// Table files whose range of keys includes it, and the write-ahead logs.
+    fn files_of(&self, family: &'static str, key: &[u8]) -> Vec<String> {
+        let holds = |file: &rocksdb::LiveFile| {
+            let within = file.start_key.as_deref() <= Some(key) && Some(key) <= file.end_key.as_deref();
+            within && file.column_family_name == family
+        };
+        let tables = self.db.live_files().unwrap_or_default();
+        let tables = tables.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name));
+        tables.chain(self.logs()).collect()
+    }
+
+    fn delete_files_below(&self, low: Offset) -> Result<(), rocksdb::Error> {
+        let Some(last) = low.0.checked_sub(1) else { return Ok(()) };
+        // The upper end is inclusive.
+        self.db.delete_file_in_range_cf(self.family(JOURNAL), block_key(Offset(0)), block_key(Offset(last)))
+    }
+
+    fn unix_us(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Cursor for DBRawIterator<'_> {
+    type Error = rocksdb::Error;
+
+    fn seek(&mut self, key: &[u8]) {
+        self.seek(key);
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8]) {
+        self.seek_for_prev(key);
+    }
+
+    fn seek_to_first(&mut self) {
+        self.seek_to_first();
+    }
+
+    fn next(&mut self) {
+        self.next();
+    }
+
+    fn valid(&self) -> bool {
+        self.valid()
+    }
+
+    fn item(&self) -> Option<(&[u8], &[u8])> {
+        self.item()
+    }
+
+    fn status(&self) -> Result<(), rocksdb::Error> {
+        self.status()
     }
 }
 

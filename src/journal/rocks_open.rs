@@ -8,14 +8,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::error::{Damage, OpenError};
+use super::database::{Beside as _, Database as _};
+use super::error::OpenError;
 use super::files::{DIRECTORY_FORMAT, DataDir};
-use super::recovery::{Directory, Format, Look, Outcome, Visit, look};
-use super::rocks::{Reader, RocksDeadLetters, RocksJournal};
+use super::recovery::{Directory, Format, Look, Outcome, Tail, Visit, look};
+use super::rocks::{Reader, RocksJournal, StoredDeadLetters};
 use super::rocks_db::{LogReading, RocksOptions, Store};
 use super::rocks_salvage::{create, salvage};
-use super::rocks_scan::RocksEvidence;
-use super::{Opened, Replay};
+use super::rocks_wal::tail;
+use super::{Opened, Replay, StorageError};
 
 impl RocksJournal {
     /// Opens the journal in the data directory `path`, or makes a new one; the directory's parent must exist.
@@ -65,11 +66,15 @@ impl RocksJournal {
         }
         let free_bytes = dir.free_bytes().map_err(|error| OpenError::storage(error.action, error.cause))?;
         store.lay_out_log(options, free_bytes)?;
-        let journal = RocksJournal::start(store, dir, &scan, options.witness_interval)
-            .map_err(|error| OpenError::storage(error.action, error.cause))?;
+        let start = || {
+            let (mut journal, kept) = RocksJournal::start(store, dir, &scan)?;
+            journal.start_keeper(kept, options.witness_interval)?;
+            Ok(journal)
+        };
+        let journal = start().map_err(|error: StorageError| OpenError::storage(error.action, error.cause))?;
         Ok(Opened {
             reader: Arc::new(Reader(journal.shared())),
-            dead: Arc::new(RocksDeadLetters(journal.shared())),
+            dead: Arc::new(StoredDeadLetters(journal.shared())),
             lanes: scan.lanes,
             checkpoint_at: scan.checkpoint_at,
             low: scan.low,
@@ -90,12 +95,14 @@ pub(super) fn examine(dir: &DataDir, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
         Format::Known | Format::Unreadable => Some(Store::open_read_only(&dir.database(), LogReading::ToFirstBad)),
     };
     let opened = opened.transpose().map_err(|error| error.to_string());
-    let evidence = opened.as_ref().map(|store| store.as_ref().map(|store| RocksEvidence { store, log: true }));
-    let database = match &evidence {
-        Ok(evidence) => Ok(evidence.as_ref()),
-        Err(error) => Err((*error).clone()),
+    let tail = match &opened {
+        Ok(Some(store)) => {
+            tail(store.path(), store.sequence()).map_err(|error| format!("its log cannot be read: {error}"))
+        }
+        _ => Ok(Tail::Clean),
     };
-    look(&Directory { format: dir.format(), witness: dir.witness(), database }, visit)
+    let database = opened.as_ref().map(Option::as_ref).map_err(Clone::clone);
+    look(&Directory { format: dir.format(), witness: dir.witness(), database, tail }, visit)
 }
 
 /// What was found, if it is good; `None` when there is no journal yet.

@@ -13,6 +13,7 @@ use super::super::rocks_laid::FILL;
 use super::super::testing::{Replayed, push, read_all, record, session};
 use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, LaneMark};
 use super::*;
+use crate::types::Offset;
 
 /// Everything that a start gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -243,7 +244,7 @@ fn delete(store: &Store, batch: &mut WriteBatch, family: &str, key: &[u8]) {
     batch.delete_cf(store.family(family), key);
 }
 
-fn put(store: &Store, batch: &mut WriteBatch, family: &str, key: &[u8], value: &[u8]) {
+fn put(store: &Store, batch: &mut WriteBatch, family: &'static str, key: &[u8], value: &[u8]) {
     store.put(batch, family, key, value, &mut Vec::new());
 }
 

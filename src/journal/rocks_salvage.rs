@@ -8,12 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rocksdb::WriteBatch;
 
+use super::database::{Beside as _, Database as _};
 use super::error::{Damage, DamageKind, DamagePlace, OpenError};
 use super::files::DataDir;
 use super::meta::{CHECKPOINT_KEY, CheckpointState, Loss, loss_key};
+use super::recovery::{Directory, Format, Scan, Tail, Visit, Witness, look};
 use super::rocks_db::{DEAD, JOURNAL, LogReading, META, RocksOptions, Store, block_key};
-use super::recovery::{Directory, Format, Scan, Visit, Witness, look};
-use super::rocks_scan::RocksEvidence;
 use crate::types::Offset;
 
 /// Offsets that are left unused above everything that may have been given out. Entries that were lost may have been
@@ -42,7 +42,11 @@ pub(super) fn create(dir: &DataDir, options: &RocksOptions) -> Result<(), OpenEr
 /// what a look has found; returns what is given up, which is often less: here good records behind bad ones count too.
 ///
 /// On error the damaged database is as it was, beside an unfinished copy that counts for nothing.
-pub(super) fn salvage(dir: &mut DataDir, findings: Vec<Damage>, options: &RocksOptions) -> Result<Vec<Damage>, OpenError> {
+pub(super) fn salvage(
+    dir: &mut DataDir,
+    findings: Vec<Damage>,
+    options: &RocksOptions,
+) -> Result<Vec<Damage>, OpenError> {
     let failed = |error: &dyn std::fmt::Display| OpenError::storage("copying what is good to a new database", error);
     let path = dir.new_database().map_err(|error| failed(&error))?;
     let new = Store::create(&path, options).map_err(|error| failed(&error))?;
@@ -53,9 +57,8 @@ pub(super) fn salvage(dir: &mut DataDir, findings: Vec<Damage>, options: &RocksO
             let of_records = |damage: &Damage| !matches!(damage.place, DamagePlace::File(_) | DamagePlace::Database);
             given_up.retain(|damage| !of_records(damage));
             // RocksDB has delivered all that is good in the log.
-            let evidence = RocksEvidence { store: &damaged, log: false };
-            let directory =
-                Directory { format: Format::Known, witness: dir.witness(), database: Ok(Some(&evidence)) };
+            let (witness, tail) = (dir.witness(), Ok(Tail::Clean));
+            let directory = Directory { format: Format::Known, witness, database: Ok(Some(&damaged)), tail };
             let found = look(&directory, &mut |visit| copy.take(visit));
             given_up.extend(found.damage.into_iter().filter(of_records));
             found.scan
@@ -71,11 +74,12 @@ pub(super) fn salvage(dir: &mut DataDir, findings: Vec<Damage>, options: &RocksO
         return Err(failed(&error));
     }
     let accepted = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let next = found.claims().into_iter().fold(found.end, |end, (_, _, claimed)| end.max(claimed)).plus(OFFSETS_SKIPPED);
+    let next =
+        found.claims().into_iter().fold(found.end, |end, (_, _, claimed)| end.max(claimed)).plus(OFFSETS_SKIPPED);
     let batch = closing_batch(&new, &found, next, &given_up, u64::try_from(accepted.as_micros()).unwrap_or(u64::MAX));
     new.write(batch).map_err(|error| failed(&error))?;
     drop(new);
-    let adopt = || {
+    let mut adopt = || {
         // How many changes the new database holds is known when it is opened.
         dir.write_witness(Witness::Durable { end: next, changes: 0 })?;
         dir.adopt_new_database(&accepted.as_secs().to_string())?;
@@ -142,7 +146,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn take(&mut self, visit: Visit<'_>) {
-        let mut put = |family, key: &[u8], value: &[u8]| {
+        let mut put = |family: &'static str, key: &[u8], value: &[u8]| {
             self.to.put(&mut self.batch, family, key, value, &mut self.scratch);
         };
         match visit {

@@ -4,76 +4,16 @@
 //! hole from the lowest entry kept, each naming the checksum of the one before it, and that the journal reaches as far as
 //! checkpoint, lanes and witness say. So a log whose tail the storage dropped in silence is found out.
 
+use super::super::database::{Cursor as _, Database};
 use super::super::dead::{DeadLetter, DeadLetterId};
 use super::super::error::{Damage, DamageKind, DamagePlace};
 use super::super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
+use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
 use super::super::{Block, Extent, LaneMark, SessionRecord};
 use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 use super::table::{Outcome, decide};
+use super::walk::{Item, walk};
 use crate::types::Offset;
-
-/// A database as recovery sees it: read-only. Nothing on the disk changes.
-pub trait Evidence {
-    /// How many changes the database holds; each put or deletion is one.
-    fn changes(&self) -> u64;
-
-    /// What lies behind the last write that the storage has delivered.
-    ///
-    /// # Errors
-    /// Why that cannot be said.
-    fn tail(&self) -> Result<Tail, String>;
-
-    /// Gives the records `from..to` of a family in the order of their keys, also past what cannot be read.
-    fn walk(&self, family: Family, from: &[u8], to: &[u8], each: &mut dyn FnMut(Item<'_>));
-
-    /// Why readers would stumble over what lies below `key`, if they would: they look for the block at or before an offset.
-    fn unreadable_below(&self, family: Family, key: &[u8]) -> Option<String> {
-        let _ = (family, key);
-        None
-    }
-
-    /// The files that may hold this key, for whoever has to act.
-    fn files_of(&self, family: Family, key: &[u8]) -> Vec<String> {
-        let _ = (family, key);
-        Vec::new()
-    }
-}
-
-/// A family of records.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Family {
-    /// Blocks.
-    Journal,
-    /// Checkpoint, sessions, losses.
-    Meta,
-    /// Dead letters.
-    Dead,
-}
-
-impl Family {
-    /// Its name on disk and in messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Journal => "journal",
-            Self::Meta => "meta",
-            Self::Dead => "dead",
-        }
-    }
-}
-
-/// One step of a walk over records.
-#[derive(Debug)]
-pub enum Item<'a> {
-    /// Key and value, as they were put.
-    Record(&'a [u8], Vec<u8>),
-    /// The storage cannot read on from behind this key. The walk tries to go on after it.
-    Unreadable {
-        /// The last key before it, or where the walk began.
-        after: &'a [u8],
-        /// What the storage says.
-        error: String,
-    },
-}
 
 /// What lies behind the last write that a storage has delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -121,18 +61,19 @@ impl Witness {
 }
 
 /// A data directory, as far as it was read without its database.
-#[derive(Debug)]
-pub struct Directory<'a, E> {
+pub(in crate::journal) struct Directory<'a, D> {
     /// By its marker.
     pub format: Format,
     /// `None` when there is none; an error when it is not what was written.
     pub witness: Result<Option<Witness>, String>,
-    /// `None` when there is none; an error when it cannot be opened.
-    pub database: Result<Option<&'a E>, String>,
+    /// Opened to look; nothing on the disk has changed. `None` when there is none; an error when it cannot be opened.
+    pub database: Result<Option<&'a D>, String>,
+    /// What the database's log holds behind the last write that it has delivered; an error when that cannot be read.
+    pub tail: Result<Tail, String>,
 }
 
 /// Something good that a look came by.
-pub enum Visit<'a> {
+pub(in crate::journal) enum Visit<'a> {
     /// A session as the last checkpoint or a later commit wrote it.
     Session(SessionRecord),
     /// A block; they come in their order.
@@ -221,7 +162,7 @@ impl Scan {
 }
 
 /// Looks at everything and changes nothing. `visit` is given everything good.
-pub fn look<E: Evidence>(directory: &Directory<'_, E>, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
+pub(in crate::journal) fn look<D: Database>(directory: &Directory<'_, D>, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
     let mut look = Look::default();
     look.format(directory.format);
     if matches!(directory.format, Format::Older(_) | Format::Newer(_)) {
@@ -229,7 +170,7 @@ pub fn look<E: Evidence>(directory: &Directory<'_, E>, visit: &mut dyn FnMut(Vis
     }
     let witness = look.witness(&directory.witness);
     match directory.database {
-        Ok(Some(evidence)) => look.database(evidence, witness, visit),
+        Ok(Some(database)) => look.database(database, &directory.tail, witness, visit),
         Ok(None) => look.no_database(&directory.witness),
         Err(ref error) => look.found(Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error)),
     }
@@ -301,44 +242,50 @@ impl Look {
         self.found(Damage::new(DamageKind::DatabaseMissing, DamagePlace::Database, problem));
     }
 
-    fn database<E: Evidence>(&mut self, evidence: &E, witness: Option<Witness>, visit: &mut dyn FnMut(Visit<'_>)) {
+    fn database<D: Database>(
+        &mut self,
+        database: &D,
+        tail: &Result<Tail, String>,
+        witness: Option<Witness>,
+        visit: &mut dyn FnMut(Visit<'_>),
+    ) {
         if self.facts.witness == WitnessFact::Missing {
             // A database is never in its place before the first witness.
             self.found(Damage::new(DamageKind::Witness, DamagePlace::File("witness"), "it is missing"));
         }
-        self.scan.changes = evidence.changes();
-        self.tail(evidence);
-        let checkpoint = self.meta(evidence, visit);
-        self.blocks(evidence, checkpoint, visit);
+        self.scan.changes = database.sequence();
+        self.tail(tail);
+        let checkpoint = self.meta(database, visit);
+        self.blocks(database, checkpoint, visit);
         self.facts.last = match self.scan.blocks {
             _ if self.torn.is_some() => LastWrite::Torn,
             0 => LastWrite::Absent,
             _ => LastWrite::Whole,
         };
         self.hold_against_claims(witness);
-        self.dead_letters(evidence, visit);
+        self.dead_letters(database, visit);
     }
 
-    fn tail<E: Evidence>(&mut self, evidence: &E) {
-        match evidence.tail() {
+    fn tail(&mut self, tail: &Result<Tail, String>) {
+        match tail {
             Ok(Tail::Clean) => {}
-            Ok(Tail::Torn { file, at }) => self.torn = Some((file, at)),
+            Ok(Tail::Torn { file, at }) => self.torn = Some((file.clone(), *at)),
             Ok(Tail::GoodAfterBad { file, at }) => {
                 let problem = format!("its write-ahead log is damaged before byte {at}, where a later write is whole");
                 let damage = Damage::new(DamageKind::GoodAfterBad, DamagePlace::Database, problem);
-                self.found(Damage { byte: Some(at), ..damage.in_files(vec![file]) });
+                self.found(Damage { byte: Some(*at), ..damage.in_files(vec![file.clone()]) });
             }
             Err(error) => self.found(Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error)),
         }
     }
 
     /// Returns the checkpoint; `None` when there is no good one.
-    fn meta<E: Evidence>(&mut self, evidence: &E, visit: &mut dyn FnMut(Visit<'_>)) -> Option<CheckpointState> {
+    fn meta<D: Database>(&mut self, database: &D, visit: &mut dyn FnMut(Visit<'_>)) -> Option<CheckpointState> {
         let mut checkpoint = None;
-        evidence.walk(Family::Meta, &[0], &[0xff], &mut |item| match item {
-            Item::Unreadable { .. } => self.found(bad_item(evidence, Family::Meta, &item)),
+        walk(database, META, &[0], &[0xff], &mut |item| match item {
+            Item::Unreadable { .. } => self.found(bad_item(database, META, &item)),
             Item::Record(key, value) => match meta::decode(key, &value) {
-                Err(error) => self.found(bad_record(evidence, Family::Meta, key, error)),
+                Err(error) => self.found(bad_record(database, META, key, error)),
                 Ok(MetaRecord::Checkpoint(state)) => checkpoint = Some(state),
                 Ok(MetaRecord::Loss(loss)) => self.scan.losses.push(loss),
                 Ok(MetaRecord::Session(session)) => {
@@ -347,7 +294,7 @@ impl Look {
                 }
             },
         });
-        let place = || DamagePlace::Record { family: Family::Meta.name(), key: CHECKPOINT_KEY.to_vec() };
+        let place = || DamagePlace::Record { family: META, key: CHECKPOINT_KEY.to_vec() };
         match &checkpoint {
             None => self.found(Damage::new(DamageKind::Checkpoint, place(), "there is no good checkpoint")),
             Some(state) if state.low > state.at => {
@@ -358,9 +305,9 @@ impl Look {
         checkpoint
     }
 
-    fn blocks<E: Evidence>(
+    fn blocks<D: Database>(
         &mut self,
-        evidence: &E,
+        database: &D,
         checkpoint: Option<CheckpointState>,
         visit: &mut dyn FnMut(Visit<'_>),
     ) {
@@ -373,21 +320,21 @@ impl Look {
             bad: None,
         };
         let mut first = None;
-        evidence.walk(Family::Journal, &from.0.to_be_bytes(), &KEY_LAST, &mut |item| {
+        walk(database, JOURNAL, &block_key(from), &KEY_LAST, &mut |item| {
             let (key, value) = match item {
                 Item::Record(key, value) => (key, value),
-                Item::Unreadable { .. } => return chain.note(bad_item(evidence, Family::Journal, &item)),
+                Item::Unreadable { .. } => return chain.note(bad_item(database, JOURNAL, &item)),
             };
-            let bad = |problem: &dyn std::fmt::Display| bad_record(evidence, Family::Journal, key, problem);
+            let bad = |problem: &dyn std::fmt::Display| bad_record(database, JOURNAL, key, problem);
             let block = match Block::parse(value) {
-                Ok(block) if key == block.first().0.to_be_bytes() => block,
+                Ok(block) if key == block_key(block.first()) => block,
                 Ok(_) => return chain.note(bad(&"the block belongs under another key")),
                 Err(error) => return chain.note(bad(&error)),
             };
             let (found, used) = chain.follow(&block);
             if let Some(mut damage) = found {
                 if damage.files.is_empty() {
-                    damage.files = evidence.files_of(Family::Journal, key);
+                    damage.files = database.files_of(JOURNAL, key);
                 }
                 self.found(damage);
             }
@@ -401,9 +348,12 @@ impl Look {
             self.scan.block_bytes += block.size() as u64;
             visit(Visit::Block { block: &block, since_checkpoint: block.end() > at });
         });
-        if let Some(error) = evidence.unreadable_below(Family::Journal, &from.0.to_be_bytes()) {
+        // Readers look for the block at or before an offset: RocksDB then touches what lies below, although it is trimmed.
+        let mut below = database.iterate(JOURNAL, &block_key(from), &KEY_LAST);
+        below.seek_for_prev(&block_key(from));
+        if let Err(error) = below.status() {
             let problem = format!("cannot be read on down from here: {error}");
-            self.found(bad_record(evidence, Family::Journal, &from.0.to_be_bytes(), problem));
+            self.found(bad_record(database, JOURNAL, &block_key(from), problem));
         }
         let (end, bad) = chain.finish();
         if let Some(bad) = bad {
@@ -432,19 +382,20 @@ impl Look {
         match witness {
             Some(Witness::Durable { changes, .. }) if changes > self.scan.changes && !short => {
                 let missing = changes - self.scan.changes;
-                let problem = format!("its last {missing} changes are missing: the witness proves that they were durable");
+                let problem =
+                    format!("its last {missing} changes are missing: the witness proves that they were durable");
                 self.found(Damage::new(DamageKind::BelowWitness, DamagePlace::Database, problem));
             }
             _ => {}
         }
     }
 
-    fn dead_letters<E: Evidence>(&mut self, evidence: &E, visit: &mut dyn FnMut(Visit<'_>)) {
+    fn dead_letters<D: Database>(&mut self, database: &D, visit: &mut dyn FnMut(Visit<'_>)) {
         let last = [0xff; DeadLetterId::KEY_LEN + 1];
-        evidence.walk(Family::Dead, &[0; DeadLetterId::KEY_LEN], &last, &mut |item| match item {
-            Item::Unreadable { .. } => self.found(bad_item(evidence, Family::Dead, &item)),
+        walk(database, DEAD, &[0; DeadLetterId::KEY_LEN], &last, &mut |item| match item {
+            Item::Unreadable { .. } => self.found(bad_item(database, DEAD, &item)),
             Item::Record(key, value) => match DeadLetter::decode(key, &value) {
-                Err(error) => self.found(bad_record(evidence, Family::Dead, key, error)),
+                Err(error) => self.found(bad_record(database, DEAD, key, error)),
                 Ok(letter) => {
                     self.scan.dead += 1;
                     visit(Visit::Dead(letter));
@@ -455,7 +406,7 @@ impl Look {
 }
 
 /// Behind all keys of blocks: no block begins at the last of all offsets.
-pub(in crate::journal) const KEY_LAST: [u8; 8] = [0xff; 8];
+const KEY_LAST: [u8; 8] = [0xff; 8];
 
 /// The offsets that operators have given up, in order; those that border on each other are one.
 pub(in crate::journal) fn holes(losses: &[Loss]) -> Vec<(Offset, Offset)> {
@@ -524,15 +475,15 @@ impl Chain {
     }
 }
 
-fn bad_record<E: Evidence>(evidence: &E, family: Family, key: &[u8], problem: impl std::fmt::Display) -> Damage {
+fn bad_record<D: Database>(database: &D, family: &'static str, key: &[u8], problem: impl std::fmt::Display) -> Damage {
     // Of a block, it is the last one until a good one follows.
-    let kind = if family == Family::Journal { DamageKind::LastBlock } else { DamageKind::Record };
-    let place = DamagePlace::Record { family: family.name(), key: key.to_vec() };
-    Damage::new(kind, place, problem).in_files(evidence.files_of(family, key))
+    let kind = if family == JOURNAL { DamageKind::LastBlock } else { DamageKind::Record };
+    let place = DamagePlace::Record { family: family, key: key.to_vec() };
+    Damage::new(kind, place, problem).in_files(database.files_of(family, key))
 }
 
-fn bad_item<E: Evidence>(evidence: &E, family: Family, item: &Item<'_>) -> Damage {
+fn bad_item<D: Database>(database: &D, family: &'static str, item: &Item<'_>) -> Damage {
     let (Item::Record(key, _) | Item::Unreadable { after: key, .. }) = item;
     let error = if let Item::Unreadable { error, .. } = item { error } else { "" };
-    bad_record(evidence, family, key, format!("cannot be read on from here: {error}"))
+    bad_record(database, family, key, format!("cannot be read on from here: {error}"))
 }
