@@ -159,7 +159,13 @@ impl DataDir {
     pub(super) fn adopt_new_database(&self, reason: &str) -> io::Result<()> {
         sync_dir(&self.path.join(DATABASE_NEW))?;
         if self.database().exists() {
-            fs::rename(self.database(), self.path.join(format!("{DATABASE_DAMAGED}{reason}")))?;
+            // Two losses may be accepted within one second.
+            let name = |n: u32| {
+                self.path
+                    .join(format!("{DATABASE_DAMAGED}{reason}{}", if n > 0 { format!("-{n}") } else { String::new() }))
+            };
+            let free = (0..).map(name).find(|name| !name.exists());
+            fs::rename(self.database(), free.ok_or(ErrorKind::AlreadyExists)?)?;
             sync_dir(&self.path)?;
         }
         fs::rename(self.path.join(DATABASE_NEW), self.database())?;
@@ -456,8 +462,8 @@ mod tests {
         assert_eq!(names(&dir.database()), ["new"]);
 
         fs::create_dir(dir.new_database().unwrap()).unwrap();
-        dir.adopt_new_database("2").unwrap();
-        assert_eq!(names(&temp.path().join("rocksdb.damaged-2")), ["new"]);
+        dir.adopt_new_database("1").unwrap();
+        assert_eq!(names(&temp.path().join("rocksdb.damaged-1-1")), ["new"]);
         assert_eq!(names(&dir.database()), [""; 0]);
     }
 }

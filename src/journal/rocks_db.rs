@@ -111,6 +111,16 @@ impl Store {
         opened.map(Self::new)
     }
 
+    /// How many changes are in table files, when the log is left out of account. `without_logs` is any directory that holds no
+    /// logs.
+    pub(super) fn changes_in_tables(path: &Path, without_logs: &Path) -> Result<u64, rocksdb::Error> {
+        let mut settings = settings(LogReading::ToFirstBad);
+        settings.set_wal_dir(without_logs);
+        let families = families(&RocksOptions::default());
+        let opened = DB::open_cf_descriptors_read_only(&settings, path, families, false)?;
+        Ok(opened.latest_sequence_number())
+    }
+
     /// Makes a database that cannot be opened any more into one that can, out of the files that are left, and opens it.
     pub(super) fn repair(path: &Path, options: &RocksOptions) -> Result<Self, rocksdb::Error> {
         let mut settings = settings(LogReading::AllGood);

@@ -96,9 +96,11 @@ pub(super) fn examine(dir: &DataDir, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
     };
     let opened = opened.transpose().map_err(|error| error.to_string());
     let tail = match &opened {
-        Ok(Some(store)) => {
-            tail(store.path(), store.sequence()).map_err(|error| format!("its log cannot be read: {error}"))
-        }
+        Ok(Some(store)) => match Store::changes_in_tables(store.path(), dir.path()) {
+            Ok(in_tables) => tail(store.path(), in_tables, store.sequence())
+                .map_err(|error| format!("its log cannot be read: {error}")),
+            Err(error) => Err(error.to_string()),
+        },
         _ => Ok(Tail::Clean),
     };
     let database = opened.as_ref().map(Option::as_ref).map_err(Clone::clone);

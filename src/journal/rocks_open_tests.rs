@@ -11,7 +11,7 @@ use super::super::rocks::tests::{Place, checkpoint, commit, files, one, options,
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
 use super::super::rocks_laid::FILL;
 use super::super::testing::{Replayed, push, read_all, record, session};
-use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, LaneMark};
+use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, LaneMark, inspect};
 use super::*;
 use crate::types::Offset;
 
@@ -379,6 +379,44 @@ fn with_accept_loss_all_that_is_good_is_kept_and_no_offset_is_used_twice() {
         assert_eq!(replayed.numbers, (50..60).chain(70..90).chain([end.0]).collect::<Vec<_>>());
         assert!(opened.given_up.is_empty());
     }
+}
+
+#[test]
+fn losses_that_border_on_each_other_are_one_and_can_be_accepted_again_and_again() {
+    let place = plain_place();
+    let accepting = RocksOptions { accept_loss: true, ..options() };
+    let mut ends = Vec::new();
+    for _ in 0..3 {
+        // The last block of all: entries from the end of the block before it on are given up, up to where the last loss ended.
+        let last = inspect::stats(&place.path()).unwrap();
+        let lost = ends.last().copied().unwrap_or(Offset(90));
+        tamper(&place, |store, batch| delete(store, batch, JOURNAL, &block_key(lost)));
+        damage(&place);
+        let (opened, _) = place.try_open(&accepting).unwrap();
+        assert!(opened.end > last.end);
+        assert_eq!(read_all(&*opened.reader, Offset(0)), (20..90).collect::<Vec<_>>());
+        assert_eq!(opened.reader.resume(Offset(95)), opened.end, "a reader goes on behind all that was given up");
+        let Opened { mut journal, end, .. } = opened;
+        commit(&mut journal, one(end.0));
+        ends.push(end);
+        drop((journal, opened.reader, opened.dead));
+        let (again, _) = place.open();
+        assert_eq!(read_all(&*again.reader, Offset(0)), (20..90).chain([end.0]).collect::<Vec<_>>());
+    }
+    let names = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let aside = names.filter(|name| name.to_string_lossy().starts_with("rocksdb.damaged-")).count();
+    assert_eq!(aside, 3, "each damaged database is kept, also when two are set aside in one second");
+}
+
+#[test]
+fn a_journal_that_lost_its_checkpoint_goes_on_with_the_blocks_that_are_left() {
+    let place = plain_place();
+    tamper(&place, |store, batch| delete(store, batch, META, CHECKPOINT_KEY));
+    let (opened, _) = place.try_open(&RocksOptions { accept_loss: true, ..options() }).unwrap();
+    let kept = read_all(&*opened.reader, Offset(0));
+    drop(opened);
+    assert_eq!(kept, (20..100).collect::<Vec<_>>(), "which blocks were processed is not known");
+    assert_eq!(read_all(&*place.open().0.reader, Offset(0)), kept);
 }
 
 #[test]

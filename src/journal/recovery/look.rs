@@ -34,6 +34,11 @@ pub enum Tail {
         /// Where the good one begins, in bytes.
         at: u64,
     },
+    /// The log does not go on where the rest of the database ends: what was written in between is missing.
+    Gap {
+        /// So many changes are there before the gap.
+        in_tables: u64,
+    },
 }
 
 /// What the witness says.
@@ -275,6 +280,13 @@ impl Look {
                 let damage = Damage::new(DamageKind::GoodAfterBad, DamagePlace::Database, problem);
                 self.found(Damage { byte: Some(*at), ..damage.in_files(vec![file.clone()]) });
             }
+            Ok(Tail::Gap { in_tables }) => {
+                let problem = format!(
+                    "its write-ahead log does not go on after the {in_tables} changes that its table files hold: \
+                     its MANIFEST has lost its end, or a log is missing"
+                );
+                self.found(Damage::new(DamageKind::GoodAfterBad, DamagePlace::Database, problem));
+            }
             Err(error) => self.found(Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error)),
         }
     }
@@ -319,6 +331,7 @@ impl Look {
             checksum: start.map(|state| state.low_previous_checksum),
             bad: None,
         };
+        // Offset and chain of the first block that is there.
         let mut first = None;
         walk(database, JOURNAL, &block_key(from), &KEY_LAST, &mut |item| {
             let (key, value) = match item {
@@ -341,7 +354,7 @@ impl Look {
             if !used {
                 return;
             }
-            first.get_or_insert(block.first());
+            first.get_or_insert((block.first(), block.previous_checksum()));
             Extent::add(&mut self.scan.extents, &block);
             self.scan.blocks += 1;
             self.scan.entries += block.end().since(block.first());
@@ -359,9 +372,9 @@ impl Look {
         if let Some(bad) = bad {
             self.found(bad);
         }
-        let restart = first.unwrap_or(end);
-        let checkpoint =
-            checkpoint.unwrap_or(CheckpointState { at: restart, low: restart, ..CheckpointState::default() });
+        let (restart, low_previous_checksum) = first.unwrap_or((end, 0));
+        let restarted = CheckpointState { at: restart, low: restart, low_previous_checksum, lanes: Vec::new() };
+        let checkpoint = checkpoint.unwrap_or(restarted);
         let scan = &mut self.scan;
         scan.end = end;
         scan.last_checksum = chain.checksum.unwrap_or(0);
