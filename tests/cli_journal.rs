@@ -129,6 +129,26 @@ fn damage_is_exit_code_3_with_its_place_and_changes_nothing() {
 }
 
 #[test]
+fn damage_in_the_log_is_told_with_kind_file_and_byte() {
+    let (_home, path) = home();
+    let logs = contents(&path).into_iter().filter(|(name, _)| name.extension().is_some_and(|kind| kind == "log"));
+    let (log, mut bytes) = logs.max_by_key(|(_, bytes)| bytes.iter().filter(|&&byte| byte != 5).count()).unwrap();
+    // In its first record, which holds the first block.
+    let at = 40;
+    bytes[at] ^= 1;
+    fs::write(&log, &bytes).unwrap();
+    let (code, stdout, _) = run(&["journal", "verify", "--json"], &path);
+    let verified = json_of(&stdout);
+    let found = verified["damage"].as_array().unwrap();
+    let found = found.iter().find(|damage| damage["kind"] == "good-after-bad").unwrap_or_else(|| panic!("{stdout}"));
+    let name = format!("rocksdb/{}", log.file_name().unwrap().to_str().unwrap());
+    assert_eq!((code, &found["files"]), (3, &json!([name])), "{stdout}");
+    assert!(found["byte"].as_u64().unwrap() > at as u64, "the good record lies behind the damage: {stdout}");
+    let (_, stdout, _) = run(&["journal", "verify"], &path);
+    assert!(stdout.contains(&format!("  in          {name}, byte {}\n", found["byte"])), "{stdout}");
+}
+
+#[test]
 fn a_directory_that_is_missing_or_another_programs_or_in_use_is_exit_code_1() {
     let (home, path) = home();
     let other = home.path().join("other");

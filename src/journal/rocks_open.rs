@@ -128,4 +128,8 @@ fn newer_format(dir: &DataDir) -> OpenError {
 #[cfg(test)]
 #[path = "rocks_open_tests.rs"]
 #[allow(clippy::single_range_in_vec_init)] // runs of entries, of which some tests commit one
-mod tests;
+pub(super) mod tests;
+
+#[cfg(test)]
+#[path = "rocks_refusals_tests.rs"]
+mod refusals;

@@ -169,3 +169,8 @@ impl Copy<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "rocks_salvage_tests.rs"]
+#[allow(clippy::single_range_in_vec_init)] // runs of entries, of which some tests commit one
+mod tests;

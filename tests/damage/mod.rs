@@ -53,7 +53,7 @@ fn round(shape: &Shape, seed: u64) -> Result<(String, Outcome), String> {
 }
 
 fn check(shape: &Shape, path: &PathBuf, files: &Files, random: &mut Random) -> Result<Outcome, String> {
-    let verified = random.one_in(4).then(|| inspect::verify(path).map(|verified| verified.damage.len()));
+    let verified = random.one_in(8).then(|| inspect::verify(path).map(|verified| verified.damage.len()));
     if verified.is_some() {
         unchanged(path, files).map_err(|problem| format!("`journal verify` has changed {problem}"))?;
     }
@@ -88,7 +88,7 @@ fn check(shape: &Shape, path: &PathBuf, files: &Files, random: &mut Random) -> R
         None | Some(Ok(1..) | Err(OpenError::Damaged(_))) => {}
         Some(other) => return Err(format!("refused ({refused}), and `journal verify` says {other:?}")),
     }
-    if random.one_in(4) {
+    if random.one_in(8) {
         accept(shape, path, &refused.to_string(), random)?;
     }
     Ok(Outcome::Refused)
