@@ -5,7 +5,7 @@
 //! This module knows nothing of sockets, sessions' rules or handlers.
 //!
 //! [`recovery`] verifies all that a directory holds and decides what a start does with it, for any storage.
-//! On disk: `rocks` commits, trims and reads; `rocks_open` opens, and refuses what is damaged; `rocks_wal` looks at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator
+//! On disk: `rocks` commits, trims and reads; `rocks_open` opens, and refuses what is damaged; `rocks_wal` and `rocks_manifest` look at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator
 //! accepts; `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it. [`inspect`] looks at
 //! a journal that no server has open.
 //! Formats: [`block`], `meta` (checkpoint, sessions, losses) and `dead` (dead letters) in the envelope of `record`, all of
@@ -31,6 +31,7 @@ pub mod recovery;
 pub mod rocks;
 mod rocks_db;
 mod rocks_laid;
+mod rocks_manifest;
 mod rocks_open;
 mod rocks_salvage;
 mod rocks_wal;

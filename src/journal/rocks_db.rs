@@ -16,10 +16,11 @@ use rocksdb::{
 };
 
 use super::database::{Cursor, Database};
-use super::error::OpenError;
+use super::error::{Damage, DamageKind, DamagePlace, OpenError};
 use super::files::DataDir;
 use super::mask::{mask_into, unmask};
 use super::rocks_laid::{lay_out, logs};
+use super::rocks_manifest::verify_manifest;
 use crate::limits::{BLOCK_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES};
 use crate::types::Offset;
 
@@ -105,10 +106,11 @@ impl Store {
     }
 
     /// Opens to look: nothing on disk changes. The log is replayed into memory.
-    pub(super) fn open_read_only(path: &Path, log: LogReading) -> Result<Self, rocksdb::Error> {
+    pub(super) fn open_read_only(path: &Path, log: LogReading) -> Result<Self, Damage> {
+        verify_manifest(path)?;
         let families = families(&RocksOptions::default());
         let opened = DB::open_cf_descriptors_read_only(&settings(log), path, families, false);
-        opened.map(Self::new)
+        opened.map(Self::new).map_err(|error| Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error))
     }
 
     /// How many changes are in table files, when the log is left out of account. `without_logs` is any directory that holds no
@@ -162,6 +164,11 @@ impl Store {
         let path = self.db.path();
         let lay_out = || logs(path)?.last().map_or(Ok(()), |(_, log)| lay_out(&path.join(log), bytes));
         lay_out().map_err(|error| OpenError::storage("laying out the write-ahead log", error))
+    }
+
+    /// The number of the first write-ahead log that still counts: what was in earlier ones is in tables, or was given up.
+    pub(super) fn first_log(&self) -> u64 {
+        self.db.property_int_value(rocksdb::properties::MIN_LOG_NUMBER_TO_KEEP).ok().flatten().unwrap_or_default()
     }
 
     /// The write-ahead logs that are not empty.

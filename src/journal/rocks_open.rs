@@ -94,10 +94,10 @@ pub(super) fn examine(dir: &DataDir, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
         Format::Known | Format::Unreadable if !dir.database().exists() => None,
         Format::Known | Format::Unreadable => Some(Store::open_read_only(&dir.database(), LogReading::ToFirstBad)),
     };
-    let opened = opened.transpose().map_err(|error| error.to_string());
+    let opened = opened.transpose();
     let tail = match &opened {
         Ok(Some(store)) => match Store::changes_in_tables(store.path(), dir.path()) {
-            Ok(in_tables) => tail(store.path(), in_tables, store.sequence())
+            Ok(in_tables) => tail(store.path(), store.first_log(), in_tables, store.sequence())
                 .map_err(|error| format!("its log cannot be read: {error}")),
             Err(error) => Err(error.to_string()),
         },

@@ -9,6 +9,9 @@
 //! entries, or the oldest log its file, RocksDB makes do with what there is. So the log must hold the change that comes
 //! after the last one in table files.
 //!
+//! Logs that RocksDB has done with are not looked at. Where a sync fails for lack of space, RocksDB flushes what it has and
+//! begins a new log by itself; the old one ends with the whole record of a write that failed, which nobody was told of.
+//!
 //! The log is a run of pages of 32 KiB, each a run of fragments: CRC-32C (masked) u32, length u16, type u8, log number u32,
 //! then the data; all little-endian, in the form that RocksDB writes when it recycles its logs. A record that fits into
 //! the page is one fragment of type 5, else it begins with one of type 6. Its data begins with the sequence number.
@@ -22,7 +25,7 @@ use std::path::Path;
 use super::recovery::Tail;
 use super::rocks_laid::{FILL, logs};
 
-const PAGE_LEN: usize = 32 << 10;
+pub(super) const PAGE_LEN: usize = 32 << 10;
 const HEADER_LEN: usize = 11;
 /// Sequence number and count, in front of each batch.
 const BATCH_HEADER_LEN: usize = 12;
@@ -31,13 +34,13 @@ const FIRST: u8 = 6;
 /// No log holds so many changes: what claims a sequence number so far ahead is no record.
 const SEQUENCE_AHEAD_MAX: u64 = 1 << 40;
 
-/// What the logs of the database at `path` hold besides what RocksDB has delivered, given how many changes are in its table
-/// files and how many RocksDB has delivered with those of the logs.
-pub(super) fn tail(path: &Path, in_tables: u64, delivered: u64) -> io::Result<Tail> {
+/// What the logs of the database at `path`, from number `first_log` on, hold besides what RocksDB has delivered, given how
+/// many changes are in its table files and how many RocksDB has delivered with those of the logs.
+pub(super) fn tail(path: &Path, first_log: u64, in_tables: u64, delivered: u64) -> io::Result<Tail> {
     let search = Search { first: in_tables + 1, next: delivered + 1 };
     let mut page = vec![0; PAGE_LEN];
     let (mut torn, mut joined) = (None, delivered <= in_tables);
-    for (number, name) in logs(path)? {
+    for (number, name) in logs(path)?.into_iter().filter(|&(number, _)| number >= first_log) {
         let mut log = File::open(path.join(&name))?;
         let mut page_at = 0;
         loop {
@@ -125,12 +128,12 @@ fn is_good(fragment: &[u8]) -> bool {
 }
 
 /// As RocksDB stores a CRC.
-fn masked(crc: u32) -> u32 {
+pub(super) fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// CRC-32C (RFC 3720, appendix B.4). Bit by bit: it runs only for what looks like a record that was dropped.
-fn crc32c(bytes: &[u8]) -> u32 {
+pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
 }
@@ -223,8 +226,10 @@ pub(super) mod tests {
         fs::write(dir.path().join("000012.sst"), &log).unwrap();
         let at = u64::try_from(PAGE_LEN * 2 + 3).unwrap();
         let behind = Tail::GoodAfterBad { file: "rocksdb/000012.log".into(), at };
-        assert_eq!(tail(dir.path(), 10, 10).unwrap(), behind);
-        assert_eq!(tail(dir.path(), 10, 11).unwrap(), Tail::Clean);
+        assert_eq!(tail(dir.path(), 12, 10, 10).unwrap(), behind);
+        assert_eq!(tail(dir.path(), 12, 10, 11).unwrap(), Tail::Clean);
+        assert_eq!(tail(dir.path(), 12, 11, 11).unwrap(), Tail::Clean);
+        assert_eq!(tail(dir.path(), 13, 10, 10).unwrap(), Tail::Clean, "RocksDB has done with that log");
     }
 
     #[test]
@@ -234,9 +239,9 @@ pub(super) mod tests {
         let log = [fragment(WHOLE, 12, &three(11)), fragment(FIRST, 12, &three(14))].concat();
         fs::write(dir.path().join("000012.log"), log).unwrap();
         for in_tables in 10..16 {
-            assert_eq!(tail(dir.path(), in_tables, 16).unwrap(), Tail::Clean, "{in_tables}");
+            assert_eq!(tail(dir.path(), 12, in_tables, 16).unwrap(), Tail::Clean, "{in_tables}");
         }
-        assert_eq!(tail(dir.path(), 9, 16).unwrap(), Tail::Gap { in_tables: 9 });
-        assert_eq!(tail(dir.path(), 16, 16).unwrap(), Tail::Clean, "all is in table files");
+        assert_eq!(tail(dir.path(), 12, 9, 16).unwrap(), Tail::Gap { in_tables: 9 });
+        assert_eq!(tail(dir.path(), 12, 16, 16).unwrap(), Tail::Clean, "all is in table files");
     }
 }

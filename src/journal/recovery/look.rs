@@ -10,6 +10,7 @@ use super::super::error::{Damage, DamageKind, DamagePlace};
 use super::super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
 use super::super::{Block, Extent, LaneMark, SessionRecord};
+use super::chain::Chain;
 use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 use super::table::{Outcome, decide};
 use super::walk::{Item, walk};
@@ -72,7 +73,7 @@ pub(in crate::journal) struct Directory<'a, D> {
     /// `None` when there is none; an error when it is not what was written.
     pub witness: Result<Option<Witness>, String>,
     /// Opened to look; nothing on the disk has changed. `None` when there is none; an error when it cannot be opened.
-    pub database: Result<Option<&'a D>, String>,
+    pub database: Result<Option<&'a D>, Damage>,
     /// What the database's log holds behind the last write that it has delivered; an error when that cannot be read.
     pub tail: Result<Tail, String>,
 }
@@ -177,7 +178,7 @@ pub(in crate::journal) fn look<D: Database>(directory: &Directory<'_, D>, visit:
     match directory.database {
         Ok(Some(database)) => look.database(database, &directory.tail, witness, visit),
         Ok(None) => look.no_database(&directory.witness),
-        Err(ref error) => look.found(Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error)),
+        Err(ref damage) => look.found(damage.clone()),
     }
     look
 }
@@ -325,12 +326,7 @@ impl Look {
     ) {
         let start = checkpoint.as_ref();
         let (from, at) = start.map_or_else(Default::default, |state| (state.low, state.at));
-        let mut chain = Chain {
-            holes: holes(&self.scan.losses),
-            next: start.map(|state| state.low),
-            checksum: start.map(|state| state.low_previous_checksum),
-            bad: None,
-        };
+        let mut chain = Chain::from(start, &self.scan.losses);
         // Offset and chain of the first block that is there.
         let mut first = None;
         walk(database, JOURNAL, &block_key(from), &KEY_LAST, &mut |item| {
@@ -377,7 +373,7 @@ impl Look {
         let checkpoint = checkpoint.unwrap_or(restarted);
         let scan = &mut self.scan;
         scan.end = end;
-        scan.last_checksum = chain.checksum.unwrap_or(0);
+        scan.last_checksum = chain.last_checksum();
         (scan.checkpoint_at, scan.low, scan.lanes) = (checkpoint.at, checkpoint.low, checkpoint.lanes);
         scan.low_previous_checksum = checkpoint.low_previous_checksum;
     }
@@ -420,73 +416,6 @@ impl Look {
 
 /// Behind all keys of blocks: no block begins at the last of all offsets.
 const KEY_LAST: [u8; 8] = [0xff; 8];
-
-/// The offsets that operators have given up, in order; those that border on each other are one.
-pub(in crate::journal) fn holes(losses: &[Loss]) -> Vec<(Offset, Offset)> {
-    let mut given_up: Vec<_> = losses.iter().filter_map(|loss| loss.entries).collect();
-    given_up.sort_unstable();
-    let mut holes: Vec<(Offset, Offset)> = Vec::new();
-    for (from, to) in given_up {
-        match holes.last_mut() {
-            Some((_, end)) if from <= *end => *end = to.max(*end),
-            _ => holes.push((from, to)),
-        }
-    }
-    holes
-}
-
-/// What the next block must be.
-struct Chain {
-    holes: Vec<(Offset, Offset)>,
-    /// Its first offset; `None` while the start is unknown.
-    next: Option<Offset>,
-    /// The checksum that it must repeat; `None` where the block before it is unknown.
-    checksum: Option<u32>,
-    /// Damage since the last good block. What it spans is known at the next good one.
-    bad: Option<Damage>,
-}
-
-impl Chain {
-    fn note(&mut self, damage: Damage) {
-        self.bad.get_or_insert(damage);
-    }
-
-    /// What is wrong, and whether the block is to be used; it is not when its entries were there already.
-    fn follow(&mut self, block: &Block) -> (Option<Damage>, bool) {
-        let first = block.first();
-        let next = self.next.unwrap_or(first);
-        if first < next {
-            let place = DamagePlace::Entries { from: first, to: Some(block.end()) };
-            return (Some(Damage::new(DamageKind::Chain, place, "a block that overlaps the one before it")), false);
-        }
-        let place = DamagePlace::Entries { from: next, to: Some(first) };
-        let bad = self.bad.take().map(|bad| Damage { kind: DamageKind::GoodAfterBad, ..bad });
-        let given_up = self.holes.iter().any(|&(_, to)| to == first);
-        let found = if first > next && (bad.is_some() || !self.holes.contains(&(next, first))) {
-            Some(match bad {
-                Some(bad) => Damage { place, ..bad },
-                None => Damage::new(DamageKind::Hole, place, "missing"),
-            })
-        } else if bad.is_some() {
-            bad
-        } else if !given_up && first == next && self.checksum.is_some_and(|sum| sum != block.previous_checksum()) {
-            Some(Damage::new(DamageKind::Chain, place, "the block here was not written after the one before it"))
-        } else {
-            None
-        };
-        self.next = Some(block.end());
-        self.checksum = Some(block.checksum());
-        (found, true)
-    }
-
-    /// Where the next block goes, and what is wrong behind the last one.
-    fn finish(&mut self) -> (Offset, Option<Damage>) {
-        let end = self.next.unwrap_or_default();
-        let bad = self.bad.take().map(|bad| Damage { place: DamagePlace::Entries { from: end, to: None }, ..bad });
-        let hole = self.holes.iter().find(|&&(from, _)| from == end);
-        (hole.map_or(end, |&(_, to)| to), bad)
-    }
-}
 
 fn bad_record<D: Database>(database: &D, family: &'static str, key: &[u8], problem: impl std::fmt::Display) -> Damage {
     // Of a block, it is the last one until a good one follows.

@@ -10,12 +10,14 @@
 //!
 //! This module knows no storage but by [`super::database`]: RocksDB's database and the simulator's go through the same code.
 
+mod chain;
 mod facts;
 mod look;
 mod table;
 mod walk;
 
+pub(super) use chain::holes;
 pub use facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
-pub(super) use look::{Directory, Visit, holes, look};
+pub(super) use look::{Directory, Visit, look};
 pub use look::{Look, Scan, Tail, Witness};
 pub use table::{Outcome, decide};
