@@ -84,10 +84,21 @@ where
 }
 
 fn run(mut worker: LaneWorker, clock: &impl Clock) -> Result<bool, StorageError> {
+    // Whether anything was done since the last wait.
+    let mut worked = false;
     loop {
         let now = clock.now();
         let (blocks_too, until_us) = match worker.step(now) {
-            LaneStep::Worked => continue,
+            LaneStep::Worked => {
+                worked = true;
+                continue;
+            }
+            // While blocks keep coming the lane naps and takes all that have come at once. Nobody waits for it, and
+            // being woken for each block would cost the committer a system call a lane and commit.
+            LaneStep::Idle { .. } if std::mem::take(&mut worked) => {
+                thread::sleep(Duration::from_micros(limits::LANE_NAP_US));
+                continue;
+            }
             LaneStep::Idle { until_us } => (true, until_us),
             LaneStep::RetryAt(at) => (false, Some(at)),
             LaneStep::Finished { drained } => return Ok(drained),
