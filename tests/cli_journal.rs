@@ -110,10 +110,15 @@ fn damage_is_exit_code_3_with_its_place_and_changes_nothing() {
     let before = contents(&path);
     let (code, stdout, stderr) = run(&["journal", "verify"], &path);
     assert_eq!(code, 3, "{stdout}{stderr}");
-    assert!(stdout.starts_with("file `witness`: "), "{stdout}");
+    assert!(stdout.starts_with("damage        the witness is gone or damaged"), "{stdout}");
+    assert!(
+        stdout.contains("\n  kind        witness\n  where       file `witness`\n  problem     it is missing\n"),
+        "{stdout}"
+    );
     assert!(stderr.contains("is damaged in 1 place; nothing was changed"), "{stderr}");
     let (code, stdout, _) = run(&["journal", "verify", "--json"], &path);
-    assert_eq!((code, &json_of(&stdout)["damage"][0]["place"]), (3, &json!("file `witness`")));
+    let found = &json_of(&stdout)["damage"][0];
+    assert_eq!((code, &found["place"], &found["kind"]), (3, &json!("file `witness`"), &json!("witness")));
     for args in
         [&["journal", "stats"][..], &["journal", "dump"], &["dead", "list"], &["dead", "discard", "1"], &["serve"]]
     {
@@ -121,6 +126,26 @@ fn damage_is_exit_code_3_with_its_place_and_changes_nothing() {
         assert!(code == 3 && stdout.is_empty() && stderr.contains("damaged"), "{args:?}: {code} {stdout}{stderr}");
     }
     assert!(contents(&path) == before, "a tool that refuses has written");
+}
+
+#[test]
+fn damage_in_the_log_is_told_with_kind_file_and_byte() {
+    let (_home, path) = home();
+    let logs = contents(&path).into_iter().filter(|(name, _)| name.extension().is_some_and(|kind| kind == "log"));
+    let (log, mut bytes) = logs.max_by_key(|(_, bytes)| bytes.iter().filter(|&&byte| byte != 5).count()).unwrap();
+    // In its first record, which holds the first block.
+    let at = 40;
+    bytes[at] ^= 1;
+    fs::write(&log, &bytes).unwrap();
+    let (code, stdout, _) = run(&["journal", "verify", "--json"], &path);
+    let verified = json_of(&stdout);
+    let found = verified["damage"].as_array().unwrap();
+    let found = found.iter().find(|damage| damage["kind"] == "good-after-bad").unwrap_or_else(|| panic!("{stdout}"));
+    let name = format!("rocksdb/{}", log.file_name().unwrap().to_str().unwrap());
+    assert_eq!((code, &found["files"]), (3, &json!([name])), "{stdout}");
+    assert!(found["byte"].as_u64().unwrap() > at as u64, "the good record lies behind the damage: {stdout}");
+    let (_, stdout, _) = run(&["journal", "verify"], &path);
+    assert!(stdout.contains(&format!("  in          {name}, byte {}\n", found["byte"])), "{stdout}");
 }
 
 #[test]

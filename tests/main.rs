@@ -15,6 +15,7 @@ mod client_send;
 mod common;
 mod config_readme;
 mod crash_kills;
+mod damage;
 mod load_cli;
 mod load_memory;
 mod recovery_serve;

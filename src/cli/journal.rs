@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{EXIT_DAMAGED, EXIT_STORAGE, Failure, output_failure, print, print_json};
 use crate::admin::timestamp;
 use crate::journal::inspect::{self, Stats};
-use crate::journal::{Damage, OpenError, StorageError};
+use crate::journal::{Damage, DamagePlace, OpenError, StorageError};
 use crate::process::records_of;
 use crate::process::sink::Formatter;
 use crate::server;
@@ -38,11 +38,11 @@ Exit codes:
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Verify all that a start of the server verifies, and go on past damage: each finding is a line on stdout
+    /// Verify all that a start of the server verifies, and go on past damage: kind, offsets, file and byte of each finding
     Verify {
         #[command(flatten)]
         place: Place,
-        /// For programs: one JSON object with `damage` and `stats`
+        /// For programs: one JSON object with `damage`, `torn` and `stats`
         #[arg(long)]
         json: bool,
     },
@@ -87,12 +87,18 @@ pub(super) fn run(args: &JournalArgs) -> Result<(), Failure> {
 }
 
 fn verify(dir: &Path, json: bool) -> Result<(), Failure> {
-    let inspect::Verified { damage, stats } = inspect::verify(dir).map_err(open_failure)?;
+    let inspect::Verified { damage, torn, stats } = inspect::verify(dir).map_err(open_failure)?;
     if json {
         let damage: Vec<Value> = damage.iter().map(damage_as_json).collect();
-        print_json(&json!({ "damage": damage, "stats": as_json(&stats) }))?;
+        let torn = torn.map(|(file, byte)| json!({ "file": file, "byte": byte }));
+        print_json(&json!({ "damage": damage, "torn": torn, "stats": as_json(&stats) }))?;
     } else {
-        damage.iter().try_for_each(|damage| print(format_args!("{damage}\n")))?;
+        damage.iter().try_for_each(|damage| print(damage_as_text(damage)))?;
+        if let Some((file, byte)) = torn {
+            print(format_args!(
+                "torn          {file}, byte {byte}: a write that a crash interrupted; it was never acked\n"
+            ))?;
+        }
         print(as_text(&stats))?;
     }
     match damage.len() {
@@ -124,7 +130,32 @@ fn dump(dir: &Path, from: Offset, to: Option<Offset>) -> Result<(), Failure> {
 }
 
 fn damage_as_json(damage: &Damage) -> Value {
-    json!({ "place": damage.place.to_string(), "problem": damage.problem, "files": damage.files })
+    let entries = match damage.place {
+        DamagePlace::Entries { from, to } => json!({ "from": from.0, "to": to.map(|to| to.0) }),
+        _ => Value::Null,
+    };
+    json!({
+        "kind": damage.kind.name(),
+        "meaning": damage.kind.describe(),
+        "place": damage.place.to_string(),
+        "entries": entries,
+        "problem": damage.problem,
+        "files": damage.files,
+        "byte": damage.byte,
+    })
+}
+
+fn damage_as_text(damage: &Damage) -> String {
+    let mut text = format!("damage        {}\n", damage.kind.describe());
+    let mut detail = |name: &str, what: String| text.push_str(&format!("  {name:<12}{what}\n"));
+    detail("kind", damage.kind.name().into());
+    detail("where", damage.place.to_string());
+    detail("problem", damage.problem.clone());
+    if !damage.files.is_empty() {
+        let byte = damage.byte.map_or_else(String::new, |byte| format!(", byte {byte}"));
+        detail("in", format!("{}{byte}", damage.files.join(", ")));
+    }
+    text
 }
 
 fn as_json(stats: &Stats) -> Value {

@@ -20,3 +20,5 @@ pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus, Recove
 use counts::Counts;
 pub use recovery::Recovery;
 pub use run::{Ingest, IngestError, Never, StatusReader, Threading, spawn};
+#[doc(hidden)]
+pub use writer::WriterByHand;

@@ -92,21 +92,90 @@ impl OpenError {
     }
 }
 
-impl From<Damage> for OpenError {
-    fn from(damage: Damage) -> Self {
-        Self::Damaged(damage)
-    }
-}
-
 /// One finding: something that was durable and is not what it was.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Damage {
+    /// Of which kind it is.
+    pub kind: DamageKind,
     /// Where.
     pub place: DamagePlace,
     /// What is wrong.
     pub problem: String,
     /// Files of the data directory that are concerned, where known.
     pub files: Vec<String>,
+    /// Where in the file, in bytes, when it is one file and that is known.
+    pub byte: Option<u64>,
+}
+
+/// The kinds of damage, each a row of the decision table of recovery.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum DamageKind {
+    /// The marker `DURAGRAM` is gone or damaged.
+    Marker,
+    /// The marker names a format that no version has written.
+    Format,
+    /// There is no database where there must be one.
+    DatabaseMissing,
+    /// The storage cannot make sense of the database.
+    DatabaseUnreadable,
+    /// Something was damaged that was durable: what was written after it is whole.
+    GoodAfterBad,
+    /// The last block is damaged, although the storage says that it was written as a whole.
+    LastBlock,
+    /// Entries are missing between two that are there.
+    Hole,
+    /// A block does not follow the one before it.
+    Chain,
+    /// The witness is gone or damaged.
+    Witness,
+    /// The journal ends below the witness.
+    BelowWitness,
+    /// The checkpoint is gone or damaged.
+    Checkpoint,
+    /// The journal ends below its checkpoint.
+    BelowCheckpoint,
+    /// A session, a dead letter or a note of a loss is damaged.
+    Record,
+}
+
+impl DamageKind {
+    /// Its name for programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Marker => "marker",
+            Self::Format => "format",
+            Self::DatabaseMissing => "database-missing",
+            Self::DatabaseUnreadable => "database-unreadable",
+            Self::GoodAfterBad => "good-after-bad",
+            Self::LastBlock => "last-block",
+            Self::Hole => "hole",
+            Self::Chain => "chain",
+            Self::Witness => "witness",
+            Self::BelowWitness => "below-witness",
+            Self::Checkpoint => "checkpoint",
+            Self::BelowCheckpoint => "below-checkpoint",
+            Self::Record => "record",
+        }
+    }
+
+    /// What it means.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Marker => "the marker is gone or damaged",
+            Self::Format => "the marker names a format that no version has written",
+            Self::DatabaseMissing => "there is no database where there must be one",
+            Self::DatabaseUnreadable => "RocksDB cannot make sense of the database",
+            Self::GoodAfterBad => "durable data is damaged: what was written after it is whole",
+            Self::LastBlock => "the last block is damaged, although it was written as a whole",
+            Self::Hole => "entries are missing between two that are there",
+            Self::Chain => "a block does not follow the one before it",
+            Self::Witness => "the witness is gone or damaged: nothing says whether the journal's end is missing",
+            Self::BelowWitness => "the journal's end is missing: the witness knows of more",
+            Self::Checkpoint => "the checkpoint is gone or damaged: sessions and watermarks are unknown",
+            Self::BelowCheckpoint => "the journal's end is missing: its checkpoint knows of more",
+            Self::Record => "a session, a dead letter or a note of a loss is damaged",
+        }
+    }
 }
 
 /// What a finding concerns.
@@ -133,8 +202,8 @@ pub enum DamagePlace {
 }
 
 impl Damage {
-    pub(super) fn new(place: DamagePlace, problem: impl fmt::Display) -> Self {
-        Self { place, problem: problem.to_string(), files: Vec::new() }
+    pub(crate) fn new(kind: DamageKind, place: DamagePlace, problem: impl fmt::Display) -> Self {
+        Self { kind, place, problem: problem.to_string(), files: Vec::new(), byte: None }
     }
 
     pub(super) fn in_files(self, files: Vec<String>) -> Self {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `DURAGRAM` | the marker: one line of text with the directory's format; written first, never changed |
 //! | `lock` | nothing; locked by a running server, shared by offline tools |
-//! | `witness` | one line of text: the offset below which entries are known to be durable, and a checksum |
+//! | `witness` | one line of text: what is known to be durable ([`Witness`]), and a checksum |
 //! | `rocksdb/` | the database |
 //! | `rocksdb.new/` | a database being made; worth nothing before it is renamed |
 //! | `rocksdb.repair/` | a copy of a database that could not be opened, while it is salvaged |
@@ -16,7 +16,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::error::{Damage, DamagePlace, OpenError, StorageError};
+use super::database::Beside;
+use super::error::{OpenError, StorageError};
+use super::recovery::{Format, Witness};
 use crate::types::Offset;
 
 /// The format of the data directory that this program writes, and the only one that it reads.
@@ -31,12 +33,19 @@ const DATABASE_REPAIR: &str = "rocksdb.repair";
 const DATABASE_DAMAGED: &str = "rocksdb.damaged-";
 /// Found at the root of a file system; no sign of another program.
 const LOST_AND_FOUND: &str = "lost+found";
+/// In front of the format's number. From format 2 on the line must end with its checksum, as the witness's does: so a marker
+/// of format 1 in which a bit has changed is not taken for one of a later version.
 const MARKER_TEXT: &str = "duragram data directory, format ";
+/// In front of the checksum of what stands before it in the line.
+const CHECKSUM_TEXT: &str = " crc32 ";
+/// Of a directory that was never in service.
+const WITNESS_UNUSED: &str = "not in service";
 
 /// A data directory that this process holds: no server can open it meanwhile.
 #[derive(Debug)]
-pub(super) struct DataDir {
+pub struct DataDir {
     path: PathBuf,
+    format: Format,
     /// Released when the file is closed. `None`: an offline tool found no lock file, so there is no server.
     _lock: Option<File>,
 }
@@ -54,19 +63,19 @@ impl DataDir {
             Err(error) => return Err(unwritable(path, &error)),
         }
         // Before anything is written, so that another program's directory stays as it is.
-        let marked = is_marked(path)?;
+        let whose = whose(path)?;
         let lock_path = path.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(|error| unwritable(&lock_path, &error))?;
         lock.try_lock().map_err(|error| lock_failed(path, error))?;
+        let mut dir = Self { path: path.into(), format: Format::Known, _lock: Some(lock) };
         // Marked by another server between the look and the lock: then it is there now.
-        if marked || is_marked(path)? {
-            verify_marker(path)?;
+        if whose == Whose::Nobodys && self::whose(path)? == Whose::Nobodys {
+            dir.write_marker().map_err(|error| unwritable(&path.join(MARKER), &error))?;
         } else {
-            replace_file(path, MARKER, &format!("{MARKER_TEXT}{DIRECTORY_FORMAT}\n"))
-                .map_err(|error| unwritable(&path.join(MARKER), &error))?;
+            dir.format = read_marker(path);
         }
-        Ok(Self { path: path.into(), _lock: Some(lock) })
+        Ok(dir)
     }
 
     /// Takes the directory for an offline tool, together with others of its kind. Changes nothing.
@@ -74,7 +83,7 @@ impl DataDir {
         if !path.exists() {
             return Err(OpenError::Missing { path: path.into() });
         }
-        if !is_marked(path)? {
+        if whose(path)? == Whose::Nobodys {
             return Err(OpenError::NotOurs { path: path.into(), found: format!("it has no file `{MARKER}`") });
         }
         let lock = match File::open(path.join(LOCK)) {
@@ -85,8 +94,25 @@ impl DataDir {
         if let Some(lock) = &lock {
             lock.try_lock_shared().map_err(|error| lock_failed(path, error))?;
         }
-        verify_marker(path)?;
-        Ok(Self { path: path.into(), _lock: lock })
+        Ok(Self { path: path.into(), format: read_marker(path), _lock: lock })
+    }
+
+    /// Its format, by the marker.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Marks the directory as one of this program's format, where the marker is gone.
+    pub(super) fn mark(&mut self) -> io::Result<()> {
+        if self.format != Format::Known {
+            self.write_marker()?;
+            self.format = Format::Known;
+        }
+        Ok(())
+    }
+
+    fn write_marker(&self) -> io::Result<()> {
+        replace_file(&self.path, MARKER, &format!("{MARKER_TEXT}{DIRECTORY_FORMAT}\n"))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -133,7 +159,13 @@ impl DataDir {
     pub(super) fn adopt_new_database(&self, reason: &str) -> io::Result<()> {
         sync_dir(&self.path.join(DATABASE_NEW))?;
         if self.database().exists() {
-            fs::rename(self.database(), self.path.join(format!("{DATABASE_DAMAGED}{reason}")))?;
+            // Two losses may be accepted within one second.
+            let name = |n: u32| {
+                self.path
+                    .join(format!("{DATABASE_DAMAGED}{reason}{}", if n > 0 { format!("-{n}") } else { String::new() }))
+            };
+            let free = (0..).map(name).find(|name| !name.exists());
+            fs::rename(self.database(), free.ok_or(ErrorKind::AlreadyExists)?)?;
             sync_dir(&self.path)?;
         }
         fs::rename(self.path.join(DATABASE_NEW), self.database())?;
@@ -152,36 +184,44 @@ impl DataDir {
         Ok(())
     }
 
-    /// The last witness; `None` when there is none.
-    pub(super) fn witness(&self) -> Result<Option<Offset>, Damage> {
-        let damaged = |problem: &dyn std::fmt::Display| Damage::new(DamagePlace::File(WITNESS), problem);
+    /// The last witness; `None` when there is none, an error when it is not what was written.
+    pub(super) fn witness(&self) -> Result<Option<Witness>, String> {
         let text = match fs::read(self.path.join(WITNESS)) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(damaged(&error)),
+            Err(error) => return Err(error.to_string()),
         };
-        let end = str::from_utf8(&text).ok().and_then(|text| text.split(' ').nth(1)).and_then(|end| end.parse().ok());
-        match end.map(Offset) {
-            Some(end) if witness_text(end).as_bytes() == text => Ok(Some(end)),
-            _ => Err(damaged(&"it is not what was written")),
+        let witness = checked(&text).and_then(parse_witness);
+        match witness {
+            Some(witness) => Ok(Some(witness)),
+            None => Err("it is not what was written".into()),
         }
     }
+}
 
-    /// Replaces the witness, durably: every entry below `end` is on disk.
-    pub(super) fn write_witness(&self, end: Offset) -> io::Result<()> {
-        replace_file(&self.path, WITNESS, &witness_text(end))
+impl Beside for DataDir {
+    fn write_witness(&self, witness: Witness) -> io::Result<()> {
+        replace_file(&self.path, WITNESS, &with_checksum(&witness_text(witness)))
     }
 
-    /// Bytes that this process may still write on the directory's file system.
-    pub(super) fn free_bytes(&self) -> Result<u64, StorageError> {
+    fn free_bytes(&self) -> Result<u64, StorageError> {
         let stat = nix::sys::statvfs::statvfs(&self.path)
             .map_err(|error| StorageError::new("asking for the free space of the data directory", error))?;
         Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 }
 
-/// Whether the marker is there. An error when something else is instead.
-fn is_marked(path: &Path) -> Result<bool, OpenError> {
+/// Whose a directory is, by the names in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whose {
+    /// This program's; the marker may be gone.
+    Ours,
+    /// It is empty, or holds what the very first start leaves when it is interrupted.
+    Nobodys,
+}
+
+/// An error when it is another program's.
+fn whose(path: &Path) -> Result<Whose, OpenError> {
     let not_ours = |found: String| OpenError::NotOurs { path: path.into(), found };
     let names = match fs::read_dir(path) {
         Ok(names) => names.collect::<io::Result<Vec<_>>>(),
@@ -189,35 +229,65 @@ fn is_marked(path: &Path) -> Result<bool, OpenError> {
         Err(error) => Err(error),
     };
     let names = names.map_err(|error| OpenError::storage(format!("reading {}", path.display()), error))?;
-    let names: Vec<_> = names.iter().map(fs::DirEntry::file_name).collect();
-    if names.iter().any(|name| name == MARKER) {
-        return Ok(true);
+    let names: Vec<_> = names.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let has = |name: &str| names.iter().any(|other| other == name);
+    if has(MARKER) {
+        return Ok(Whose::Ours);
     }
-    // What the very first start leaves when it is interrupted.
-    let marker_new = format!("{MARKER}.new");
-    let harmless = [LOCK, &marker_new, LOST_AND_FOUND];
-    match names.iter().find(|name| !harmless.iter().any(|harmless| name == harmless)) {
-        Some(other) => Err(not_ours(format!("it has no file `{MARKER}` but `{}`", other.display()))),
-        None => Ok(false),
-    }
-}
-
-fn verify_marker(path: &Path) -> Result<(), OpenError> {
-    let damaged = |problem: &dyn std::fmt::Display| Damage::new(DamagePlace::File(MARKER), problem).into();
-    let text = fs::read(path.join(MARKER)).map_err(|error| damaged(&error))?;
-    let format = str::from_utf8(&text).ok().and_then(|text| text.strip_prefix(MARKER_TEXT)?.strip_suffix('\n'));
-    match format.and_then(|format| format.parse().ok()) {
-        Some(DIRECTORY_FORMAT) => Ok(()),
-        Some(found) if found > DIRECTORY_FORMAT => {
-            Err(OpenError::NewerFormat { path: path.into(), found, known: DIRECTORY_FORMAT })
-        }
-        _ => Err(damaged(&"it is not what was written")),
+    let of_first_start = [LOCK, &format!("{MARKER}.new"), LOST_AND_FOUND];
+    let Some(other) = names.iter().find(|name| !of_first_start.contains(&name.as_str())) else {
+        return Ok(Whose::Nobodys);
+    };
+    let later = [WITNESS, &format!("{WITNESS}.new"), DATABASE, DATABASE_NEW, DATABASE_REPAIR];
+    let known = |name: &String| {
+        let name = name.as_str();
+        of_first_start.contains(&name) || later.contains(&name) || name.starts_with(DATABASE_DAMAGED)
+    };
+    match has(WITNESS) && names.iter().all(known) {
+        true => Ok(Whose::Ours),
+        false => Err(not_ours(format!("it has no file `{MARKER}` but `{other}`"))),
     }
 }
 
-fn witness_text(end: Offset) -> String {
-    let text = format!("end {end}");
-    format!("{text} crc32 {:08x}\n", crc32fast::hash(text.as_bytes()))
+fn read_marker(path: &Path) -> Format {
+    let Ok(text) = fs::read(path.join(MARKER)) else { return Format::Unreadable };
+    let of_first_format = format!("{MARKER_TEXT}{DIRECTORY_FORMAT}\n");
+    if text == of_first_format.as_bytes() {
+        return Format::Known;
+    }
+    let number = checked(&text).and_then(|text| text.strip_prefix(MARKER_TEXT)?.parse().ok());
+    match number {
+        Some(number) if number > DIRECTORY_FORMAT => Format::Newer(number),
+        Some(number) if number < DIRECTORY_FORMAT => Format::Older(number),
+        _ => Format::Unreadable,
+    }
+}
+
+fn witness_text(witness: Witness) -> String {
+    match witness {
+        Witness::NotInService => WITNESS_UNUSED.into(),
+        Witness::Durable { end, changes } => format!("end {end} changes {changes}"),
+    }
+}
+
+fn parse_witness(text: &str) -> Option<Witness> {
+    if text == WITNESS_UNUSED {
+        return Some(Witness::NotInService);
+    }
+    let rest = text.strip_prefix("end ")?;
+    // Version 0.1.0 did not count changes.
+    let (end, changes) = rest.split_once(" changes ").unwrap_or((rest, "0"));
+    Some(Witness::Durable { end: Offset(end.parse().ok()?), changes: changes.parse().ok()? })
+}
+
+fn with_checksum(text: &str) -> String {
+    format!("{text}{CHECKSUM_TEXT}{:08x}\n", crc32fast::hash(text.as_bytes()))
+}
+
+/// What stands before the checksum, if it is what was written.
+fn checked(line: &[u8]) -> Option<&str> {
+    let (text, _) = str::from_utf8(line).ok()?.rsplit_once(CHECKSUM_TEXT)?;
+    (with_checksum(text).as_bytes() == line).then_some(text)
 }
 
 /// After a crash there is either the old file or the new one, whole.
@@ -314,15 +384,31 @@ mod tests {
 
         let path = temp.path().join("data");
         drop(DataDir::claim(&path).unwrap());
-        fs::write(path.join(MARKER), format!("{MARKER_TEXT}2\n")).unwrap();
-        assert_eq!(
-            DataDir::claim(&path).unwrap_err(),
-            OpenError::NewerFormat { path: path.clone(), found: 2, known: 1 }
-        );
-        for text in ["", "duragram", "duragram data directory, format 0\n", "duragram data directory, format 1"] {
+        let format = |text: &str| {
             fs::write(path.join(MARKER), text).unwrap();
-            assert!(matches!(DataDir::claim(&path), Err(OpenError::Damaged(_))), "{text:?}");
+            DataDir::claim(&path).unwrap().format()
+        };
+        assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}2"))), Format::Newer(2));
+        assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}0"))), Format::Older(0));
+        for text in ["", "duragram", "duragram data directory, format 2\n", "duragram data directory, format 1"] {
+            assert_eq!(format(text), Format::Unreadable, "{text:?}");
         }
+        assert_eq!(format("duragram data directory, format 1\n"), Format::Known);
+    }
+
+    #[test]
+    fn a_directory_without_its_marker_is_still_ours_when_all_names_in_it_are() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::claim(temp.path()).unwrap();
+        dir.write_witness(Witness::NotInService).unwrap();
+        fs::create_dir(dir.database()).unwrap();
+        drop(dir);
+        fs::remove_file(temp.path().join(MARKER)).unwrap();
+        assert_eq!(DataDir::claim(temp.path()).unwrap().format(), Format::Unreadable);
+        assert!(!temp.path().join(MARKER).exists(), "a marker is not made up");
+        assert_eq!(DataDir::look(temp.path()).unwrap().format(), Format::Unreadable);
+        fs::write(temp.path().join("notes.txt"), "").unwrap();
+        assert!(matches!(DataDir::claim(temp.path()), Err(OpenError::NotOurs { .. })));
     }
 
     #[test]
@@ -337,11 +423,15 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::claim(temp.path()).unwrap();
         assert_eq!(dir.witness(), Ok(None));
-        for end in [0, 7, u64::MAX] {
-            dir.write_witness(Offset(end)).unwrap();
-            assert_eq!(dir.witness(), Ok(Some(Offset(end))));
+        let numbers = [0, 7, u64::MAX].map(|n| Witness::Durable { end: Offset(n), changes: n / 2 });
+        for witness in numbers.into_iter().chain([Witness::NotInService]) {
+            dir.write_witness(witness).unwrap();
+            assert_eq!(dir.witness(), Ok(Some(witness)));
         }
-        dir.write_witness(Offset(1234)).unwrap();
+        // As version 0.1.0 wrote it.
+        fs::write(temp.path().join(WITNESS), "end 1234 crc32 cea31bf9\n").unwrap();
+        assert_eq!(dir.witness(), Ok(Some(Witness::Durable { end: Offset(1234), changes: 0 })));
+        dir.write_witness(Witness::Durable { end: Offset(1234), changes: 56 }).unwrap();
         let good = fs::read(temp.path().join(WITNESS)).unwrap();
         for at in 0..good.len() {
             for bit in 0..8 {
@@ -372,8 +462,8 @@ mod tests {
         assert_eq!(names(&dir.database()), ["new"]);
 
         fs::create_dir(dir.new_database().unwrap()).unwrap();
-        dir.adopt_new_database("2").unwrap();
-        assert_eq!(names(&temp.path().join("rocksdb.damaged-2")), ["new"]);
+        dir.adopt_new_database("1").unwrap();
+        assert_eq!(names(&temp.path().join("rocksdb.damaged-1-1")), ["new"]);
         assert_eq!(names(&dir.database()), [""; 0]);
     }
 }

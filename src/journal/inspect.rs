@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use super::error::{Damage, OpenError, StorageError};
 use super::files::DataDir;
-use super::recovery::look;
+use super::recovery::{Outcome, Scan, Visit, holes};
 use super::rocks::read_blocks;
 use super::rocks_db::{LogReading, Store};
-use super::rocks_scan::{Scan, Visit, holes};
+use super::rocks_open::{examine, sound};
 use super::{Block, DeadLetter, LaneMark, Loss};
 use crate::types::Offset;
 
@@ -27,6 +27,8 @@ const DUMP_BYTES: usize = 1 << 20;
 pub struct Verified {
     /// Everything that is damaged or missing, as far as one can look past it. Empty: a server would start.
     pub damage: Vec<Damage>,
+    /// Where a write begins that a crash has torn before it was acked: file, and byte in it. No damage.
+    pub torn: Option<(String, u64)>,
     /// What is there and good.
     pub stats: Stats,
 }
@@ -79,14 +81,13 @@ pub struct DiskUse {
 /// As for [`super::RocksJournal::open`], but never `Damaged`: damage is the answer, not an error.
 pub fn verify(path: &Path) -> Result<Verified, OpenError> {
     let dir = DataDir::look(path)?;
-    let mut damage = Vec::new();
-    let mut note = |found| {
-        damage.push(found);
-        Ok(())
-    };
-    let scan = look(&dir, &mut |_| {}, &mut note)?.unwrap_or_default();
-    let stats = stats_of(&dir, scan)?;
-    Ok(Verified { damage, stats })
+    let found = examine(&dir, &mut |_| {});
+    if found.outcome() == Outcome::NewerFormat {
+        sound(&dir, found)?;
+        return Ok(Verified { damage: Vec::new(), torn: None, stats: Stats::default() });
+    }
+    let stats = stats_of(&dir, found.scan)?;
+    Ok(Verified { damage: found.damage, torn: found.torn, stats })
 }
 
 /// What the journal holds.
@@ -95,8 +96,8 @@ pub fn verify(path: &Path) -> Result<Verified, OpenError> {
 /// As for [`super::RocksJournal::open`]: a damaged journal has no figures to rely on.
 pub fn stats(path: &Path) -> Result<Stats, OpenError> {
     let dir = DataDir::look(path)?;
-    let scan = look(&dir, &mut |_| {}, &mut Err)?.unwrap_or_default();
-    stats_of(&dir, scan)
+    let found = sound(&dir, examine(&dir, &mut |_| {}))?.unwrap_or_default();
+    stats_of(&dir, found.scan)
 }
 
 /// The journal's blocks from the one on that holds `from`, or from the lowest one kept.
@@ -107,13 +108,12 @@ pub fn stats(path: &Path) -> Result<Stats, OpenError> {
 /// As for [`super::RocksJournal::open`].
 pub fn dump(path: &Path, from: Offset) -> Result<Dump, OpenError> {
     let dir = DataDir::look(path)?;
-    let scan = look(&dir, &mut |_| {}, &mut Err)?;
-    let store = match &scan {
-        Some(_) => Some(Store::open_read_only(&dir.database(), LogReading::ToFirstBad)?),
-        None => None,
-    };
-    let scan = scan.unwrap_or_default();
-    let (low, end) = (scan.checkpoint.low, scan.end);
+    let found = sound(&dir, examine(&dir, &mut |_| {}))?;
+    let open = |_: &_| Store::open_read_only(&dir.database(), LogReading::ToFirstBad);
+    let store = found.as_ref().map(open).transpose();
+    let store = store.map_err(|error| OpenError::storage("opening the database again", error))?;
+    let scan = found.unwrap_or_default().scan;
+    let (low, end) = (scan.low, scan.end);
     Ok(Dump { store, holes: holes(&scan.losses), low, end, next: from, ready: Vec::new().into_iter(), _dir: dir })
 }
 
@@ -129,7 +129,7 @@ pub fn dead_letters(path: &Path) -> Result<Vec<DeadLetter>, OpenError> {
             letters.push(letter);
         }
     };
-    look(&dir, &mut visit, &mut Err)?;
+    sound(&dir, examine(&dir, &mut visit))?;
     Ok(letters)
 }
 
@@ -168,11 +168,11 @@ fn stats_of(dir: &DataDir, scan: Scan) -> Result<Stats, OpenError> {
     let disk =
         disk_use(dir.path()).map_err(|error| OpenError::storage(format!("reading {}", dir.path().display()), error))?;
     Ok(Stats {
-        low: scan.checkpoint.low,
+        low: scan.low,
         end: scan.end,
-        checkpoint_at: scan.checkpoint.at,
+        checkpoint_at: scan.checkpoint_at,
         witness: scan.witness,
-        lanes: scan.checkpoint.lanes,
+        lanes: scan.lanes,
         entries: scan.entries,
         blocks: scan.blocks,
         block_bytes: scan.block_bytes,

@@ -25,8 +25,8 @@ fn tools_change_nothing_and_tell_what_is_there() {
     let total: u64 = before.values().map(|bytes| bytes.len() as u64).sum();
     assert_eq!(stats.disk.tables + stats.disk.logs + stats.disk.other, total);
 
-    let Verified { damage, stats: verified } = verify(&place.path()).unwrap();
-    assert_eq!((damage, verified), (vec![], stats));
+    let Verified { damage, stats: verified, torn } = verify(&place.path()).unwrap();
+    assert_eq!((damage, verified, torn), (vec![], stats, None));
     assert_eq!(dead_letters(&place.path()).unwrap(), [letter(3, 0)]);
     let dumped = |from| -> Vec<u64> {
         dump(&place.path(), Offset(from)).unwrap().flat_map(|block| numbers(&block.unwrap())).collect()
@@ -69,7 +69,7 @@ fn verify_lists_every_damage_and_the_others_refuse() {
 
     let accepting = RocksOptions { accept_loss: true, ..options() };
     drop(RocksJournal::open(&place.path(), &accepting, &mut |_| {}).unwrap());
-    let Verified { damage, stats } = verify(&place.path()).unwrap();
+    let Verified { damage, stats, .. } = verify(&place.path()).unwrap();
     assert!(damage.is_empty() && stats.losses.len() > 2 && stats.disk.set_aside > 0, "{stats:?}");
 }
 

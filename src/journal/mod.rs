@@ -4,9 +4,10 @@
 //! simulator, with faults. Entries go in as blocks, one per group commit, in the format of [`block`].
 //! This module knows nothing of sockets, sessions' rules or handlers.
 //!
-//! On disk: `rocks` commits, trims and reads; `recovery` opens, and refuses what is damaged; `rocks_scan` verifies,
-//! `rocks_wal` looks at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator accepts;
-//! `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it. [`inspect`] looks at a journal that no server has open.
+//! [`recovery`] verifies all that a directory holds and decides what a start does with it, for any storage.
+//! On disk: `rocks` commits, trims and reads; `rocks_open` opens, and refuses what is damaged; `rocks_wal` and `rocks_manifest` look at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator
+//! accepts; `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it. [`inspect`] looks at
+//! a journal that no server has open.
 //! Formats: [`block`], `meta` (checkpoint, sessions, losses) and `dead` (dead letters) in the envelope of `record`, all of
 //! them under a `mask`.
 
@@ -17,6 +18,7 @@ use duragram_proto::Seq;
 use crate::types::{Offset, SessionId};
 
 pub mod block;
+mod database;
 mod dead;
 mod error;
 mod files;
@@ -25,19 +27,20 @@ mod mask;
 pub mod memory;
 mod meta;
 mod record;
-mod recovery;
+pub mod recovery;
 pub mod rocks;
 mod rocks_db;
 mod rocks_laid;
+mod rocks_manifest;
+mod rocks_open;
 mod rocks_salvage;
-mod rocks_scan;
 mod rocks_wal;
 #[cfg(test)]
 mod testing;
 
 pub use block::{Block, BlockBuilder, BlockError, Entry, EntryKind, EntryMeta};
 pub use dead::{DeadLetter, DeadLetterId, DeadLetters};
-pub use error::{Damage, DamagePlace, OpenError, StorageError};
+pub use error::{Damage, DamageKind, DamagePlace, OpenError, StorageError};
 pub use meta::Loss;
 pub use rocks::{RocksJournal, RocksOptions};
 

@@ -1,35 +1,36 @@
-//! The journal on RocksDB: commits, checkpoints and trimming, reading, dead letters.
+//! The journal on a database: commits, checkpoints and trimming, reading, dead letters.
 //!
-//! One thread writes ([`RocksJournal`]); readers and dead letters work beside it on the same database. Whatever fails to
+//! The database is RocksDB, or the simulator's ([`super::simulated`]). One thread writes ([`RocksJournal`]); readers and dead letters work beside it on the same database. Whatever fails to
 //! be written poisons them all for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie.
-//! How a database is opened, and why that is most of the work, is in `recovery`.
+//! How a database is opened, and why that is most of the work, is in `rocks_open`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use rocksdb::WriteBatch;
+use std::time::Duration;
 
 use super::block::Place;
+use super::database::{Beside as _, Cursor as _, Database};
 use super::dead::{DeadLetter, DeadLetterId, DeadLetters};
-use super::files::DataDir;
 use super::mask::unmask;
 use super::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
+use super::recovery::{Scan, Witness, holes};
 pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
-use super::rocks_scan::{Scan, holes};
 use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, ReadJournal, SessionRecord, StorageError};
 use crate::limits::TRIM_PLACES;
 use crate::types::Offset;
 
+/// The journal on RocksDB.
+pub type RocksJournal = StoredJournal<Store>;
+
 /// The writer of the journal in a data directory, which it holds until it and its readers are dropped.
 ///
 /// Dropping it writes the witness; there is nothing else to close.
-pub struct RocksJournal {
-    shared: Arc<Shared>,
+pub struct StoredJournal<D: Database> {
+    shared: Arc<Shared<D>>,
     end: Offset,
     low: Offset,
     low_previous_checksum: u32,
@@ -42,8 +43,8 @@ pub struct RocksJournal {
 }
 
 /// What writer, readers and dead letters have in common.
-pub(super) struct Shared {
-    pub(super) store: Store,
+pub(super) struct Shared<D: Database> {
+    pub(super) store: D,
     /// Every entry below is synced. Readers do not look beyond.
     end: AtomicU64,
     /// No entry below is kept. RocksDB may still show some.
@@ -55,10 +56,10 @@ pub(super) struct Shared {
     /// Dead letters; held while one is put or deleted, so that they are counted right.
     dead: Mutex<u64>,
     /// After the store: the directory is free only when the database is closed.
-    dir: DataDir,
+    dir: D::Beside,
 }
 
-impl Shared {
+impl<D: Database> Shared<D> {
     fn check(&self) -> Result<(), StorageError> {
         self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
     }
@@ -68,7 +69,7 @@ impl Shared {
         self.failed.get_or_init(|| StorageError::new(action, cause)).clone()
     }
 
-    fn write(&self, batch: WriteBatch, action: impl FnOnce() -> String) -> Result<(), StorageError> {
+    fn write(&self, batch: D::Batch, action: impl FnOnce() -> String) -> Result<(), StorageError> {
         self.check()?;
         self.store.write(batch).map_err(|error| self.fail(action(), error))
     }
@@ -77,42 +78,50 @@ impl Shared {
         Offset(self.end.load(Ordering::Acquire))
     }
 
+    /// The database counts a change when it can be read, which is after its sync.
+    fn witness(&self) -> Witness {
+        Witness::Durable { end: self.end(), changes: self.store.sequence() }
+    }
+
     fn low(&self) -> Offset {
         Offset(self.low.load(Ordering::Acquire))
     }
 }
 
-impl RocksJournal {
-    /// Takes over a database that a scan has found good.
-    pub(super) fn start(
-        store: Store,
-        dir: DataDir,
-        scan: &Scan,
-        witness_interval: Duration,
-    ) -> Result<Self, StorageError> {
+impl<D: Database> StoredJournal<D> {
+    /// Takes over a database that a scan has found good. Whoever calls it sees to it that the returned duties are done
+    /// about once a second.
+    pub(super) fn start(store: D, dir: D::Beside, scan: &Scan) -> Result<(Self, Kept), StorageError> {
         let shared = Arc::new(Shared {
             store,
             end: AtomicU64::new(scan.end.0),
-            low: AtomicU64::new(scan.checkpoint.low.0),
+            low: AtomicU64::new(scan.low.0),
             holes: holes(&scan.losses),
             failed: OnceLock::new(),
             dead: Mutex::new(scan.dead),
             dir,
         });
-        let keeper = Keeper::start(shared.clone(), witness_interval)?;
-        Ok(Self {
+        let kept = Kept::first(&shared)?;
+        let journal = Self {
             shared,
             end: scan.end,
-            low: scan.checkpoint.low,
-            low_previous_checksum: scan.checkpoint.low_previous_checksum,
+            low: scan.low,
+            low_previous_checksum: scan.low_previous_checksum,
             last_checksum: scan.last_checksum,
             places: Places::default(),
             scratch: Vec::new(),
-            keeper: Some(keeper),
-        })
+            keeper: None,
+        };
+        Ok((journal, kept))
     }
 
-    pub(super) fn shared(&self) -> Arc<Shared> {
+    /// Starts a thread for these duties.
+    pub(super) fn start_keeper(&mut self, kept: Kept, interval: Duration) -> Result<(), StorageError> {
+        self.keeper = Some(Keeper::start(self.shared(), kept, interval)?);
+        Ok(())
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared<D>> {
         self.shared.clone()
     }
 
@@ -128,7 +137,7 @@ impl RocksJournal {
             return Ok(place);
         }
         let mut blocks = self.shared.store.iterate(JOURNAL, &block_key(self.low), &block_key(self.end));
-        blocks.seek_for_prev(block_key(below));
+        blocks.seek_for_prev(&block_key(below));
         match blocks.item().map(|(_, value)| Block::parse(unmask(value))) {
             Some(Ok(block)) => Ok((block.first(), block.previous_checksum())),
             Some(Err(error)) => Err(StorageError::new("reading the block to trim at", error)),
@@ -160,7 +169,7 @@ impl Places {
     }
 }
 
-impl Journal for RocksJournal {
+impl<D: Database> Journal for StoredJournal<D> {
     fn end(&self) -> Offset {
         self.end
     }
@@ -185,15 +194,16 @@ impl Journal for RocksJournal {
             true => format!("checkpoint or session records at offset {first}"),
             false => format!("commit of the block at offset {first}"),
         };
-        let mut batch = WriteBatch::with_capacity_bytes(block.size() + 64);
+        let mut batch = self.shared.store.batch(block.size() + 64);
         let mut built = None;
         if !block.is_empty() {
-            let place = Place { first, previous_checksum: self.last_checksum, committed_unix_us: unix_us() };
+            let place =
+                Place { first, previous_checksum: self.last_checksum, committed_unix_us: self.shared.store.unix_us() };
             let block = block.build(place).map_err(|error| self.shared.fail(action(), error))?;
             self.shared.store.put(&mut batch, JOURNAL, &block_key(first), block.bytes(), &mut self.scratch);
             built = Some(block);
         }
-        put_sessions(&mut batch, &self.shared.store, sessions, &mut self.scratch);
+        put_sessions(&self.shared.store, &mut batch, sessions, &mut self.scratch);
         let end = built.as_ref().map_or(first, Block::end);
         let mut low = self.low;
         let mut low_previous_checksum = self.low_previous_checksum;
@@ -202,15 +212,15 @@ impl Journal for RocksJournal {
             (low, low_previous_checksum) =
                 self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail(action(), error))?;
             let store = &self.shared.store;
-            put_sessions(&mut batch, store, &checkpoint.sessions, &mut self.scratch);
+            put_sessions(store, &mut batch, &checkpoint.sessions, &mut self.scratch);
             for id in &checkpoint.expired {
-                batch.delete_cf(store.family(META), session_key(*id));
+                store.delete(&mut batch, META, &session_key(*id));
             }
             let lanes = checkpoint.lanes.clone();
             let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes };
             store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
             if low > self.low {
-                batch.delete_range_cf(store.family(JOURNAL), block_key(self.low), block_key(low));
+                store.delete_range(&mut batch, JOURNAL, &block_key(self.low), &block_key(low));
             }
         }
         self.shared.write(batch, action)?;
@@ -232,7 +242,7 @@ impl Journal for RocksJournal {
     }
 }
 
-fn put_sessions(batch: &mut WriteBatch, store: &Store, sessions: &[SessionRecord], scratch: &mut Vec<u8>) {
+fn put_sessions<D: Database>(store: &D, batch: &mut D::Batch, sessions: &[SessionRecord], scratch: &mut Vec<u8>) {
     for session in sessions {
         let (key, value) = session.encode();
         store.put(batch, META, &key, &value, scratch);
@@ -240,10 +250,9 @@ fn put_sessions(batch: &mut WriteBatch, store: &Store, sessions: &[SessionRecord
 }
 
 /// Reads beside the writer.
-#[derive(Clone)]
-pub(super) struct Reader(pub(super) Arc<Shared>);
+pub(super) struct Reader<D: Database>(pub(super) Arc<Shared<D>>);
 
-impl ReadJournal for Reader {
+impl<D: Database> ReadJournal for Reader<D> {
     fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Arc<Block>>, StorageError> {
         let (low, end) = (self.0.low(), self.0.end());
         read_blocks(&self.0.store, &self.0.holes, low, end, from, bytes_max)
@@ -259,7 +268,7 @@ impl ReadJournal for Reader {
 
 /// As [`ReadJournal::read`], among the blocks of `low..end`.
 pub(super) fn read_blocks(
-    store: &Store,
+    store: &impl Database,
     holes: &[(Offset, Offset)],
     low: Offset,
     end: Offset,
@@ -272,7 +281,7 @@ pub(super) fn read_blocks(
         return Ok(blocks);
     }
     let mut records = store.iterate(JOURNAL, &block_key(low), &block_key(end));
-    records.seek_for_prev(block_key(from.max(low)));
+    records.seek_for_prev(&block_key(from.max(low)));
     if !records.valid() {
         records.status().map_err(|error| StorageError::new(action(), error))?;
         // Trimmed meanwhile: the lowest one kept.
@@ -302,14 +311,13 @@ pub(super) fn read_blocks(
 }
 
 /// Dead letters in the database.
-#[derive(Clone)]
-pub(super) struct RocksDeadLetters(pub(super) Arc<Shared>);
+pub(super) struct StoredDeadLetters<D: Database>(pub(super) Arc<Shared<D>>);
 
-impl DeadLetters for RocksDeadLetters {
+impl<D: Database> DeadLetters for StoredDeadLetters<D> {
     fn put(&self, letter: &DeadLetter) -> Result<(), StorageError> {
         let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.get(letter.id)?.is_some();
-        let mut batch = WriteBatch::default();
+        let mut batch = self.0.store.batch(0);
         self.0.store.put(&mut batch, DEAD, &letter.id.key(), &letter.encode(), &mut Vec::new());
         self.0.write(batch, || format!("putting a dead letter for entry {}", letter.id.offset))?;
         *count += u64::from(!known);
@@ -341,8 +349,8 @@ impl DeadLetters for RocksDeadLetters {
         if self.get(id)?.is_none() {
             return Ok(false);
         }
-        let mut batch = WriteBatch::default();
-        batch.delete_cf(self.0.store.family(DEAD), id.key());
+        let mut batch = self.0.store.batch(0);
+        self.0.store.delete(&mut batch, DEAD, &id.key());
         self.0.write(batch, || format!("deleting the dead letter of entry {}", id.offset))?;
         *count -= 1;
         Ok(true)
@@ -361,33 +369,13 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Writes the first witness before it returns.
-    fn start(shared: Arc<Shared>, interval: Duration) -> Result<Self, StorageError> {
-        let mut witnessed = shared.end();
-        shared.dir.write_witness(witnessed).map_err(|error| StorageError::new("writing the witness", error))?;
-        let mut cleared = Offset(0);
+    fn start<D: Database>(shared: Arc<Shared<D>>, mut kept: Kept, interval: Duration) -> Result<Self, StorageError> {
         let (stop, stopped) = channel();
         let run = move || {
-            loop {
-                let last = !matches!(stopped.recv_timeout(interval), Err(RecvTimeoutError::Timeout));
-                let (end, low) = (shared.end(), shared.low());
-                if end > witnessed {
-                    // Else a disk that has begun to fail would go unnoticed until it loses a commit.
-                    match shared.dir.write_witness(end) {
-                        Ok(()) => witnessed = end,
-                        Err(error) => drop(shared.fail("writing the witness".into(), error)),
-                    }
-                }
-                if last {
-                    return;
-                }
-                if low > cleared {
-                    match shared.store.delete_files_below(low) {
-                        Ok(()) => cleared = low,
-                        Err(error) => drop(shared.fail("deleting emptied table files".into(), error)),
-                    }
-                }
+            while matches!(stopped.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) {
+                kept.keep(&shared);
             }
+            kept.witness(&shared);
         };
         let thread = std::thread::Builder::new().name("journal-keeper".into()).spawn(run);
         let thread = thread.map_err(|error| StorageError::new("starting the journal's keeper thread", error))?;
@@ -395,7 +383,45 @@ impl Keeper {
     }
 }
 
-impl Drop for RocksJournal {
+/// What the keeper has done so far.
+pub(super) struct Kept {
+    witnessed: Witness,
+    cleared: Offset,
+}
+
+impl Kept {
+    /// Writes the first witness.
+    pub(super) fn first<D: Database>(shared: &Shared<D>) -> Result<Self, StorageError> {
+        let witnessed = shared.witness();
+        shared.dir.write_witness(witnessed).map_err(|error| StorageError::new("writing the witness", error))?;
+        Ok(Self { witnessed, cleared: Offset(0) })
+    }
+
+    /// What is due about once a second.
+    pub(super) fn keep<D: Database>(&mut self, shared: &Shared<D>) {
+        let low = shared.low();
+        self.witness(shared);
+        if low > self.cleared {
+            match shared.store.delete_files_below(low) {
+                Ok(()) => self.cleared = low,
+                Err(error) => drop(shared.fail("deleting emptied table files".into(), error)),
+            }
+        }
+    }
+
+    fn witness<D: Database>(&mut self, shared: &Shared<D>) {
+        let witness = shared.witness();
+        if witness != self.witnessed {
+            // Else a disk that has begun to fail would go unnoticed until it loses a commit.
+            match shared.dir.write_witness(witness) {
+                Ok(()) => self.witnessed = witness,
+                Err(error) => drop(shared.fail("writing the witness".into(), error)),
+            }
+        }
+    }
+}
+
+impl<D: Database> Drop for StoredJournal<D> {
     fn drop(&mut self) {
         let Some(Keeper { stop, thread }) = self.keeper.take() else { return };
         drop(stop);
@@ -406,11 +432,6 @@ impl Drop for RocksJournal {
             tracing::error!(%error, "the journal is closed after a failure");
         }
     }
-}
-
-fn unix_us() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
 use rocksdb::{
@@ -18,9 +18,12 @@ use rocksdb::{
     DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::error::{Damage, DamagePlace, OpenError};
+use super::database::{Cursor, Database};
+use super::error::{Damage, DamageKind, DamagePlace, OpenError};
+use super::files::DataDir;
 use super::mask::{mask_into, unmask};
 use super::rocks_laid::{lay_out, logs};
+use super::rocks_manifest::verify_manifest;
 use crate::limits::{BLOCK_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES};
 use crate::types::Offset;
 
@@ -87,7 +90,7 @@ pub(super) enum LogReading {
 }
 
 /// An open database.
-pub(super) struct Store {
+pub struct Store {
     db: DB,
     synced: WriteOptions,
 }
@@ -112,9 +115,20 @@ impl Store {
 
     /// Opens to look: nothing on disk changes. The log is replayed into memory.
     pub(super) fn open_read_only(path: &Path, log: LogReading) -> Result<Self, Damage> {
+        verify_manifest(path)?;
         let families = families(&RocksOptions::default());
         let opened = DB::open_cf_descriptors_read_only(&settings(log), path, families, false);
-        opened.map(Self::new).map_err(|error| Damage::new(DamagePlace::Database, error))
+        opened.map(Self::new).map_err(|error| Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error))
+    }
+
+    /// How many changes are in table files, when the log is left out of account. `without_logs` is any directory that holds no
+    /// logs.
+    pub(super) fn changes_in_tables(path: &Path, without_logs: &Path) -> Result<u64, rocksdb::Error> {
+        let mut settings = settings(LogReading::ToFirstBad);
+        settings.set_wal_dir(without_logs);
+        let families = families(&RocksOptions::default());
+        let opened = DB::open_cf_descriptors_read_only(&settings, path, families, false)?;
+        Ok(opened.latest_sequence_number())
     }
 
     /// Makes a database that cannot be opened any more into one that can, out of the files that are left, and opens it.
@@ -132,60 +146,14 @@ impl Store {
         Self { db, synced }
     }
 
-    /// Applies a batch, all or nothing, and syncs it.
-    pub(super) fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
-        self.db.write_opt(batch, &self.synced)
-    }
-
-    /// Adds a value to a batch. `scratch` is for the stored form, and may be used again.
-    pub(super) fn put(&self, batch: &mut WriteBatch, family: &str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
-        mask_into(scratch, value, rand::random());
-        batch.put_cf(self.family(family), key, scratch);
-    }
-
-    pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
-        let stored = self.db.get_pinned_cf(self.family(family), key)?;
-        Ok(stored.map(|stored| unmask(&stored)))
-    }
-
-    /// An iterator over the keys `from..to` of a column family, whose values are masked. Both bounds, since beyond them lie
-    /// tombstones.
-    pub(super) fn iterate(&self, family: &str, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(from);
-        options.set_iterate_upper_bound(to);
-        // Blocks are read once: they would only push indexes out of the cache.
-        options.fill_cache(false);
-        self.db.raw_iterator_cf_opt(self.family(family), options)
-    }
-
     /// The column family, which is there since the database was opened with it.
     pub(super) fn family(&self, name: &str) -> &ColumnFamily {
         self.db.cf_handle(name).expect("opened with all column families")
     }
 
-    /// Counts every change that the database has seen.
-    pub(super) fn sequence(&self) -> u64 {
-        self.db.latest_sequence_number()
-    }
-
-    /// Removes table files that hold nothing but entries below `low`. What such a file deletes may come back:
-    /// readers must not look below `low`.
-    pub(super) fn delete_files_below(&self, low: Offset) -> Result<(), rocksdb::Error> {
-        let Some(last) = low.0.checked_sub(1) else { return Ok(()) };
-        // The upper end is inclusive.
-        self.db.delete_file_in_range_cf(self.family(JOURNAL), block_key(Offset(0)), block_key(Offset(last)))
-    }
-
-    /// The files that may hold this key: table files whose range of keys includes it, and the write-ahead logs.
-    pub(super) fn files_of(&self, family: &str, key: &[u8]) -> Vec<String> {
-        let holds = |file: &rocksdb::LiveFile| {
-            let within = file.start_key.as_deref() <= Some(key) && Some(key) <= file.end_key.as_deref();
-            within && file.column_family_name == family
-        };
-        let tables = self.db.live_files().unwrap_or_default();
-        let tables = tables.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name));
-        tables.chain(self.logs()).collect()
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        self.db.path()
     }
 
     /// Lays out the log that is written first ([`super::rocks_laid`]), if `free_bytes` allows.
@@ -206,6 +174,11 @@ impl Store {
         lay_out().map_err(|error| OpenError::storage("laying out the write-ahead log", error))
     }
 
+    /// The number of the first write-ahead log that still counts: what was in earlier ones is in tables, or was given up.
+    pub(super) fn first_log(&self) -> u64 {
+        self.db.property_int_value(rocksdb::properties::MIN_LOG_NUMBER_TO_KEEP).ok().flatten().unwrap_or_default()
+    }
+
     /// The write-ahead logs that are not empty.
     pub(super) fn logs(&self) -> Vec<String> {
         let files = std::fs::read_dir(self.db.path()).into_iter().flatten().flatten();
@@ -219,6 +192,107 @@ impl Store {
     pub(super) fn flush(&self) {
         let families = [JOURNAL, META, DEAD].map(|name| self.family(name));
         self.db.flush_cfs_opt(&families.each_ref(), &rocksdb::FlushOptions::default()).unwrap();
+    }
+}
+
+impl Database for Store {
+    type Batch = WriteBatch;
+    type Error = rocksdb::Error;
+    type Cursor<'a> = DBRawIterator<'a>;
+    type Beside = DataDir;
+
+    fn batch(&self, bytes: usize) -> WriteBatch {
+        WriteBatch::with_capacity_bytes(bytes)
+    }
+
+    fn put(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
+        mask_into(scratch, value, rand::random());
+        batch.put_cf(self.family(family), key, scratch);
+    }
+
+    fn delete(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8]) {
+        batch.delete_cf(self.family(family), key);
+    }
+
+    fn delete_range(&self, batch: &mut WriteBatch, family: &'static str, from: &[u8], to: &[u8]) {
+        batch.delete_range_cf(self.family(family), from, to);
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
+        self.db.write_opt(batch, &self.synced)
+    }
+
+    fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
+        let stored = self.db.get_pinned_cf(self.family(family), key)?;
+        Ok(stored.map(|stored| unmask(&stored)))
+    }
+
+    /// Both bounds, since beyond them lie tombstones.
+    fn iterate(&self, family: &'static str, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        // Blocks are read once: they would only push indexes out of the cache.
+        options.fill_cache(false);
+        self.db.raw_iterator_cf_opt(self.family(family), options)
+    }
+
+    fn sequence(&self) -> u64 {
+        self.db.latest_sequence_number()
+    }
+
+    /// Table files whose range of keys includes it, and the write-ahead logs.
+    fn files_of(&self, family: &'static str, key: &[u8]) -> Vec<String> {
+        let holds = |file: &rocksdb::LiveFile| {
+            let within = file.start_key.as_deref() <= Some(key) && Some(key) <= file.end_key.as_deref();
+            within && file.column_family_name == family
+        };
+        let tables = self.db.live_files().unwrap_or_default();
+        let tables = tables.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name));
+        tables.chain(self.logs()).collect()
+    }
+
+    fn delete_files_below(&self, low: Offset) -> Result<(), rocksdb::Error> {
+        let Some(last) = low.0.checked_sub(1) else { return Ok(()) };
+        // The upper end is inclusive.
+        self.db.delete_file_in_range_cf(self.family(JOURNAL), block_key(Offset(0)), block_key(Offset(last)))
+    }
+
+    fn unix_us(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Cursor for DBRawIterator<'_> {
+    type Error = rocksdb::Error;
+
+    fn seek(&mut self, key: &[u8]) {
+        self.seek(key);
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8]) {
+        self.seek_for_prev(key);
+    }
+
+    fn seek_to_first(&mut self) {
+        self.seek_to_first();
+    }
+
+    fn next(&mut self) {
+        self.next();
+    }
+
+    fn valid(&self) -> bool {
+        self.valid()
+    }
+
+    fn item(&self) -> Option<(&[u8], &[u8])> {
+        self.item()
+    }
+
+    fn status(&self) -> Result<(), rocksdb::Error> {
+        self.status()
     }
 }
 

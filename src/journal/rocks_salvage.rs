@@ -8,11 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rocksdb::WriteBatch;
 
-use super::error::{Damage, DamagePlace, OpenError};
+use super::database::{Beside as _, Database as _};
+use super::error::{Damage, DamageKind, DamagePlace, OpenError};
 use super::files::DataDir;
 use super::meta::{CHECKPOINT_KEY, CheckpointState, Loss, loss_key};
+use super::recovery::{Directory, Format, Scan, Tail, Visit, Witness, look};
 use super::rocks_db::{DEAD, JOURNAL, LogReading, META, RocksOptions, Store, block_key};
-use super::rocks_scan::{Scan, Visit, scan};
 use crate::types::Offset;
 
 /// Offsets that are left unused above everything that may have been given out. Entries that were lost may have been
@@ -34,32 +35,37 @@ pub(super) fn create(dir: &DataDir, options: &RocksOptions) -> Result<(), OpenEr
     new.write(batch).map_err(|error| failed(&error))?;
     drop(new);
     // Before the database is in its place: there a database without witness is a damaged one.
-    dir.write_witness(Offset(0)).and_then(|()| dir.adopt_new_database("")).map_err(|error| failed(&error))
+    dir.write_witness(Witness::NotInService).and_then(|()| dir.adopt_new_database("")).map_err(|error| failed(&error))
 }
 
 /// Makes the directory's database anew from what is good in it (nothing, when it cannot be opened at all). `findings` is
 /// what a look has found; returns what is given up, which is often less: here good records behind bad ones count too.
 ///
 /// On error the damaged database is as it was, beside an unfinished copy that counts for nothing.
-pub(super) fn salvage(dir: &DataDir, findings: Vec<Damage>, options: &RocksOptions) -> Result<Vec<Damage>, OpenError> {
+pub(super) fn salvage(
+    dir: &mut DataDir,
+    findings: Vec<Damage>,
+    options: &RocksOptions,
+) -> Result<Vec<Damage>, OpenError> {
     let failed = |error: &dyn std::fmt::Display| OpenError::storage("copying what is good to a new database", error);
     let path = dir.new_database().map_err(|error| failed(&error))?;
     let new = Store::create(&path, options).map_err(|error| failed(&error))?;
     let mut copy = Copy { to: &new, batch: WriteBatch::default(), scratch: Vec::new(), error: None };
-    let witness = dir.witness().unwrap_or_default();
     let mut given_up = findings;
     let found = match open_damaged(dir, options) {
         Ok(damaged) => {
-            given_up.retain(|damage| matches!(damage.place, DamagePlace::File(_) | DamagePlace::Database));
-            let mut note = |damage| {
-                given_up.push(damage);
-                Ok(())
-            };
-            scan(&damaged, witness, &mut |visit| copy.take(visit), &mut note)?
+            let of_records = |damage: &Damage| !matches!(damage.place, DamagePlace::File(_) | DamagePlace::Database);
+            given_up.retain(|damage| !of_records(damage));
+            // RocksDB has delivered all that is good in the log.
+            let (witness, tail) = (dir.witness(), Ok(Tail::Clean));
+            let directory = Directory { format: Format::Known, witness, database: Ok(Some(&damaged)), tail };
+            let found = look(&directory, &mut |visit| copy.take(visit));
+            given_up.extend(found.damage.into_iter().filter(of_records));
+            found.scan
         }
         Err(damage) => {
             given_up.push(damage);
-            Scan { witness, ..Scan::default() }
+            Scan { witness: dir.witness().ok().flatten().map(Witness::end), ..Scan::default() }
         }
     };
     dir.remove_repaired().map_err(|error| failed(&error))?;
@@ -68,13 +74,17 @@ pub(super) fn salvage(dir: &DataDir, findings: Vec<Damage>, options: &RocksOptio
         return Err(failed(&error));
     }
     let accepted = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let next = found.claims().into_iter().fold(found.end, |end, (_, claimed)| end.max(claimed)).plus(OFFSETS_SKIPPED);
+    let next =
+        found.claims().into_iter().fold(found.end, |end, (_, _, claimed)| end.max(claimed)).plus(OFFSETS_SKIPPED);
     let batch = closing_batch(&new, &found, next, &given_up, u64::try_from(accepted.as_micros()).unwrap_or(u64::MAX));
     new.write(batch).map_err(|error| failed(&error))?;
     drop(new);
-    let adopt = || {
-        dir.write_witness(next)?;
-        dir.adopt_new_database(&accepted.as_secs().to_string())
+    let mut adopt = || {
+        // How many changes the new database holds is known when it is opened.
+        dir.write_witness(Witness::Durable { end: next, changes: 0 })?;
+        dir.adopt_new_database(&accepted.as_secs().to_string())?;
+        // Last: until then a directory without marker is refused, and salvaged again.
+        dir.mark()
     };
     adopt().map_err(|error| failed(&error))?;
     Ok(given_up)
@@ -88,7 +98,8 @@ fn open_damaged(dir: &DataDir, options: &RocksOptions) -> Result<Store, Damage> 
         return Ok(store);
     }
     let beyond = |error: &dyn std::fmt::Display| {
-        Damage::new(DamagePlace::Database, format!("it cannot be repaired, nothing of it is kept: {error}"))
+        let kind = DamageKind::DatabaseUnreadable;
+        Damage::new(kind, DamagePlace::Database, format!("it cannot be repaired, nothing of it is kept: {error}"))
     };
     let copy = dir.copy_to_repair().map_err(|error| beyond(&error))?;
     Store::repair(&copy, options).map_err(|error| beyond(&error))
@@ -98,12 +109,12 @@ fn open_damaged(dir: &DataDir, options: &RocksOptions) -> Result<Store, Damage> 
 fn closing_batch(new: &Store, found: &Scan, next: Offset, given_up: &[Damage], accepted_unix_us: u64) -> WriteBatch {
     let mut batch = WriteBatch::default();
     // Without a block to begin at, everything begins at the next offset.
-    let low = if found.blocks == 0 { next } else { found.checkpoint.low };
+    let low = if found.blocks == 0 { next } else { found.low };
     let state = CheckpointState {
-        at: found.checkpoint.at.max(low),
+        at: found.checkpoint_at.max(low),
         low,
-        low_previous_checksum: found.checkpoint.low_previous_checksum,
-        lanes: found.checkpoint.lanes.clone(),
+        low_previous_checksum: found.low_previous_checksum,
+        lanes: found.lanes.clone(),
     };
     new.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut Vec::new());
 
@@ -135,7 +146,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn take(&mut self, visit: Visit<'_>) {
-        let mut put = |family, key: &[u8], value: &[u8]| {
+        let mut put = |family: &'static str, key: &[u8], value: &[u8]| {
             self.to.put(&mut self.batch, family, key, value, &mut self.scratch);
         };
         match visit {
@@ -158,3 +169,8 @@ impl Copy<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "rocks_salvage_tests.rs"]
+#[allow(clippy::single_range_in_vec_init)] // runs of entries, of which some tests commit one
+mod tests;

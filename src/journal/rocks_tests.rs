@@ -63,7 +63,7 @@ impl Place {
 }
 
 /// Names, sizes and times of all files.
-fn listing(path: &Path) -> std::io::Result<Vec<(PathBuf, u64, SystemTime)>> {
+fn listing(path: &Path) -> std::io::Result<Vec<(PathBuf, u64, std::time::SystemTime)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let (path, metadata) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;

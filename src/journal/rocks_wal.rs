@@ -5,6 +5,13 @@
 //! everything behind such damage vanishes. But writes do not overlap here, each is synced before the next begins. Hence:
 //! a good record that began after the one where RocksDB stopped proves that the bad one had been synced, and acked.
 //!
+//! Nor does it ask whether the log goes on where the table files end: when the list of those (the MANIFEST) has lost its last
+//! entries, or the oldest log its file, RocksDB makes do with what there is. So the log must hold the change that comes
+//! after the last one in table files.
+//!
+//! Logs that RocksDB has done with are not looked at. Where a sync fails for lack of space, RocksDB flushes what it has and
+//! begins a new log by itself; the old one ends with the whole record of a write that failed, which nobody was told of.
+//!
 //! The log is a run of pages of 32 KiB, each a run of fragments: CRC-32C (masked) u32, length u16, type u8, log number u32,
 //! then the data; all little-endian, in the form that RocksDB writes when it recycles its logs. A record that fits into
 //! the page is one fragment of type 5, else it begins with one of type 6. Its data begins with the sequence number.
@@ -15,9 +22,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::recovery::Tail;
 use super::rocks_laid::{FILL, logs};
 
-const PAGE_LEN: usize = 32 << 10;
+pub(super) const PAGE_LEN: usize = 32 << 10;
 const HEADER_LEN: usize = 11;
 /// Sequence number and count, in front of each batch.
 const BATCH_HEADER_LEN: usize = 12;
@@ -26,29 +34,27 @@ const FIRST: u8 = 6;
 /// No log holds so many changes: what claims a sequence number so far ahead is no record.
 const SEQUENCE_AHEAD_MAX: u64 = 1 << 40;
 
-/// A good record that RocksDB has not delivered.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Dropped {
-    /// Name of the log.
-    pub(super) file: String,
-    /// Where in it, in bytes.
-    pub(super) at: u64,
-}
-
-/// The first record, in the logs of the database at `path`, that proves damage before it, given the sequence number of the
-/// last change that RocksDB has delivered.
-pub(super) fn find_dropped(path: &Path, sequence: u64) -> io::Result<Option<Dropped>> {
+/// What the logs of the database at `path`, from number `first_log` on, hold besides what RocksDB has delivered, given how
+/// many changes are in its table files and how many RocksDB has delivered with those of the logs.
+pub(super) fn tail(path: &Path, first_log: u64, in_tables: u64, delivered: u64) -> io::Result<Tail> {
+    let search = Search { first: in_tables + 1, next: delivered + 1 };
     let mut page = vec![0; PAGE_LEN];
-    for (number, name) in logs(path)? {
+    let (mut torn, mut joined) = (None, delivered <= in_tables);
+    for (number, name) in logs(path)?.into_iter().filter(|&(number, _)| number >= first_log) {
         let mut log = File::open(path.join(&name))?;
         let mut page_at = 0;
         loop {
             let len = read_full(&mut log, &mut page)?;
             // Most of a log that was laid out may be that.
             let filled = page[..len].iter().all(|&byte| byte == FILL);
-            let found = if filled { None } else { find_in_page(&page[..len], number, sequence) };
-            if let Some(at) = found {
-                return Ok(Some(Dropped { file: name, at: page_at + at as u64 }));
+            let found = if filled { Vec::new() } else { search.page(&page[..len], number) };
+            for (at, found) in found {
+                let (file, at) = (format!("rocksdb/{name}"), page_at + at as u64);
+                match found {
+                    Found::Behind => return Ok(Tail::GoodAfterBad { file, at }),
+                    Found::Torn => torn = torn.or(Some(Tail::Torn { file, at })),
+                    Found::First => joined = true,
+                }
             }
             page_at += len as u64;
             if len < PAGE_LEN {
@@ -56,46 +62,78 @@ pub(super) fn find_dropped(path: &Path, sequence: u64) -> io::Result<Option<Drop
             }
         }
     }
-    Ok(None)
-}
-
-fn find_in_page(page: &[u8], log: u64, sequence: u64) -> Option<usize> {
-    // The header has the low 32 bits.
-    let [b0, b1, b2, b3, ..] = log.to_le_bytes();
-    let log = [b0, b1, b2, b3];
-    let last = page.len().checked_sub(HEADER_LEN + BATCH_HEADER_LEN)?;
-    (0..=last).find(|&at| {
-        let header = &page[at..at + HEADER_LEN];
-        matches!(header[6], WHOLE | FIRST) && header[7..] == log && is_dropped(&page[at..], sequence)
-    })
-}
-
-/// Whether a good record starts here that RocksDB has not delivered and that is not the torn last one.
-fn is_dropped(fragment: &[u8], sequence: u64) -> bool {
-    let len = HEADER_LEN + usize::from(u16::from_le_bytes([fragment[4], fragment[5]]));
-    if len < HEADER_LEN + BATCH_HEADER_LEN || len > fragment.len() {
-        return false;
+    if !joined {
+        return Ok(Tail::Gap { in_tables });
     }
-    let data = &fragment[HEADER_LEN..];
-    let (Some(first), Some(count)) = (data.first_chunk().copied(), data[8..].first_chunk().copied()) else {
-        return false;
-    };
-    let (first, count) = (u64::from_le_bytes(first), u64::from(u32::from_le_bytes(count)));
-    // The write that a crash interrupts may have left its first fragment whole.
-    let next = sequence + 1;
-    let torn = fragment[6] == FIRST && first == next;
-    // A write of no change takes no number.
-    let undelivered = count > 0 && first >= next && first - next < SEQUENCE_AHEAD_MAX && !torn;
-    undelivered && fragment[..4] == masked(crc32c(&fragment[6..len])).to_le_bytes()
+    Ok(torn.unwrap_or(Tail::Clean))
+}
+
+/// What is of interest in a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    /// The record with the first change that is not in table files.
+    First,
+    /// A good record that RocksDB has not delivered, and that proves damage before it.
+    Behind,
+    /// The beginning of the write that should come next, and the write is not whole.
+    Torn,
+}
+
+/// The changes of interest, by their sequence numbers.
+struct Search {
+    /// The first that is not in table files.
+    first: u64,
+    /// The first that RocksDB has not delivered.
+    next: u64,
+}
+
+impl Search {
+    fn page(&self, page: &[u8], log: u64) -> Vec<(usize, Found)> {
+        // The header has the low 32 bits.
+        let [b0, b1, b2, b3, ..] = log.to_le_bytes();
+        let log = [b0, b1, b2, b3];
+        let starts = 0..(page.len() + 1).saturating_sub(HEADER_LEN + BATCH_HEADER_LEN);
+        let candidates = starts.filter(|&at| matches!(page[at + 6], WHOLE | FIRST) && page[at + 7..at + 11] == log);
+        candidates.filter_map(|at| Some((at, self.fragment(&page[at..])?))).collect()
+    }
+
+    /// What the fragment that seems to start here is.
+    fn fragment(&self, fragment: &[u8]) -> Option<Found> {
+        let data = &fragment[HEADER_LEN..];
+        let first = u64::from_le_bytes(*data.first_chunk()?);
+        // A write of no change takes no number.
+        let count = u64::from(u32::from_le_bytes(*data[8..].first_chunk()?));
+        let holds_first = first <= self.first && self.first - first < count;
+        let behind = count > 0 && first >= self.next && first - self.next < SEQUENCE_AHEAD_MAX;
+        if !holds_first && !behind {
+            return None;
+        }
+        let good = is_good(fragment);
+        if !behind {
+            return good.then_some(Found::First);
+        }
+        // The write that a crash interrupts may have left its first fragment whole.
+        match good && !(fragment[6] == FIRST && first == self.next) {
+            true => Some(Found::Behind),
+            false => (first == self.next).then_some(Found::Torn),
+        }
+    }
+}
+
+fn is_good(fragment: &[u8]) -> bool {
+    let len = HEADER_LEN + usize::from(u16::from_le_bytes([fragment[4], fragment[5]]));
+    len >= HEADER_LEN + BATCH_HEADER_LEN
+        && len <= fragment.len()
+        && fragment[..4] == masked(crc32c(&fragment[6..len])).to_le_bytes()
 }
 
 /// As RocksDB stores a CRC.
-fn masked(crc: u32) -> u32 {
+pub(super) fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// CRC-32C (RFC 3720, appendix B.4). Bit by bit: it runs only for what looks like a record that was dropped.
-fn crc32c(bytes: &[u8]) -> u32 {
+pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
 }
@@ -131,10 +169,15 @@ pub(super) mod tests {
         [&sequence.to_le_bytes()[..], &1u32.to_le_bytes(), b"change"].concat()
     }
 
+    /// In a page, when RocksDB has delivered so many changes, all of them from table files.
+    fn find_in_page(page: &[u8], log: u64, delivered: u64) -> Vec<(usize, Found)> {
+        Search { first: 0, next: delivered + 1 }.page(page, log)
+    }
+
     #[test]
     fn a_record_without_changes_is_not_missed() {
         let empty = [&11u64.to_le_bytes()[..], &0u32.to_le_bytes()].concat();
-        assert_eq!(find_in_page(&fragment(WHOLE, 9, &empty), 9, 10), None);
+        assert_eq!(find_in_page(&fragment(WHOLE, 9, &empty), 9, 10), []);
     }
 
     #[test]
@@ -147,18 +190,31 @@ pub(super) mod tests {
     #[test]
     fn a_good_record_behind_the_last_delivered_one_is_found_wherever_it_lies() {
         let page = [&[7; 5][..], &fragment(WHOLE, 9, &batch(11)), &[0; 40]].concat();
-        assert_eq!(find_in_page(&page, 9, 10), Some(5));
-        assert_eq!(find_in_page(&page, 9, 11), None, "that one was delivered");
-        assert_eq!(find_in_page(&page, 8, 10), None, "left over from the log whose file this was");
+        assert_eq!(find_in_page(&page, 9, 10), [(5, Found::Behind)]);
+        assert_eq!(find_in_page(&page, 9, 11), [], "that one was delivered");
+        assert_eq!(find_in_page(&page, 8, 10), [], "left over from the log whose file this was");
         let first = fragment(FIRST, 9, &batch(11));
-        assert_eq!(find_in_page(&first, 9, 10), None, "this one a crash has torn");
-        assert_eq!(find_in_page(&first, 9, 9), Some(0), "and this one came after another");
+        assert_eq!(find_in_page(&first, 9, 10), [(0, Found::Torn)], "this one a crash has torn");
+        assert_eq!(find_in_page(&first, 9, 9), [(0, Found::Behind)], "and this one came after another");
         for at in 0..first.len() {
             let mut bad = first.clone();
             bad[at] ^= 4;
-            assert_eq!(find_in_page(&bad, 9, 9), None, "byte {at}");
+            // With the sequence number changed it may look like the next one.
+            let found = find_in_page(&bad, 9, 9);
+            assert!(found.iter().all(|(_, found)| *found != Found::Behind), "byte {at}");
         }
-        assert_eq!(find_in_page(&first[..first.len() - 1], 9, 9), None);
+        assert_eq!(find_in_page(&first[..first.len() - 1], 9, 9), []);
+    }
+
+    #[test]
+    fn a_write_that_is_not_whole_is_told_from_nothing() {
+        let whole = fragment(WHOLE, 9, &batch(11));
+        let end = whole.len() - 1;
+        let torn = [&[7; 5][..], &whole[..end], &[FILL; 40]].concat();
+        assert_eq!(find_in_page(&torn, 9, 10), [(5, Found::Torn)]);
+        assert_eq!(find_in_page(&torn, 9, 9), [], "not the one that comes next");
+        let both = [&torn[..], &fragment(WHOLE, 9, &batch(12))].concat();
+        assert_eq!(find_in_page(&both, 9, 10), [(5, Found::Torn), (torn.len(), Found::Behind)]);
     }
 
     #[test]
@@ -169,7 +225,23 @@ pub(super) mod tests {
         fs::write(dir.path().join("000003.log"), "").unwrap();
         fs::write(dir.path().join("000012.sst"), &log).unwrap();
         let at = u64::try_from(PAGE_LEN * 2 + 3).unwrap();
-        assert_eq!(find_dropped(dir.path(), 10).unwrap(), Some(Dropped { file: "000012.log".into(), at }));
-        assert_eq!(find_dropped(dir.path(), 11).unwrap(), None);
+        let behind = Tail::GoodAfterBad { file: "rocksdb/000012.log".into(), at };
+        assert_eq!(tail(dir.path(), 12, 10, 10).unwrap(), behind);
+        assert_eq!(tail(dir.path(), 12, 10, 11).unwrap(), Tail::Clean);
+        assert_eq!(tail(dir.path(), 12, 11, 11).unwrap(), Tail::Clean);
+        assert_eq!(tail(dir.path(), 13, 10, 10).unwrap(), Tail::Clean, "RocksDB has done with that log");
+    }
+
+    #[test]
+    fn the_log_must_go_on_where_the_table_files_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let three = |first: u64| [&first.to_le_bytes()[..], &3u32.to_le_bytes(), b"changes"].concat();
+        let log = [fragment(WHOLE, 12, &three(11)), fragment(FIRST, 12, &three(14))].concat();
+        fs::write(dir.path().join("000012.log"), log).unwrap();
+        for in_tables in 10..16 {
+            assert_eq!(tail(dir.path(), 12, in_tables, 16).unwrap(), Tail::Clean, "{in_tables}");
+        }
+        assert_eq!(tail(dir.path(), 12, 9, 16).unwrap(), Tail::Gap { in_tables: 9 });
+        assert_eq!(tail(dir.path(), 12, 16, 16).unwrap(), Tail::Clean, "all is in table files");
     }
 }

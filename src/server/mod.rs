@@ -19,7 +19,7 @@ use crate::admin::{Admin, AdminState, Phase};
 use crate::config::{self, Config};
 use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::journal::rocks::{RocksJournal, RocksOptions};
-use crate::journal::{Damage, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError};
+use crate::journal::{Damage, DamageKind, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError};
 use crate::metrics::Metrics;
 use crate::net::{self, Admission, ChannelSet, Receiver, Sender};
 use crate::process::sink::{self, SinkSpecError};
@@ -395,11 +395,8 @@ fn open_journal(config: &Config) -> Result<(Opened<RocksJournal>, ingest::Recove
         tracing::error!(%damage, "acked data was given up, as --accept-loss says");
     }
     let recovered = recovery.finish(&opened).map_err(|session| {
-        OpenError::Damaged(Damage {
-            place: DamagePlace::Database,
-            problem: format!("the record of session {session} is one that no session can have made"),
-            files: Vec::new(),
-        })
+        let problem = format!("the record of session {session} is one that no session can have made");
+        OpenError::Damaged(Damage::new(DamageKind::Record, DamagePlace::Database, problem))
     })?;
     Ok((opened, recovered))
 }

@@ -7,7 +7,7 @@
 
 use super::{Committer, Downstream, PendingAck, PendingWelcome};
 use crate::ingest::acks::{self, AckState, Bitmaps};
-use crate::ingest::writer::{Commit, Landed, Writer};
+use crate::ingest::writer::{Commit, Landed, Writer, WriterByHand, WriterThread};
 use crate::journal::{Checkpoint, Journal, LaneMark, SessionRecord, StorageError};
 use crate::limits;
 use crate::net::Transmit;
@@ -60,8 +60,16 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     where
         J: 'static,
     {
-        self.writer = Some(Writer::start(on_landing)?);
+        self.writer = Some(Writer::Thread(WriterThread::start(on_landing)?));
         Ok(())
+    }
+
+    /// The same without a thread, for the simulator.
+    #[doc(hidden)]
+    pub fn start_writer_by_hand(&mut self) -> WriterByHand<J> {
+        let hand = WriterByHand::new();
+        self.writer = Some(Writer::ByHand(hand.clone()));
+        hand
     }
 
     /// Commits what was absorbed, with a checkpoint if one is due, and acks it; what needs no commit is sent before.

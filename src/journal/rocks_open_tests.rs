@@ -6,12 +6,14 @@ use rocksdb::WriteBatch;
 
 use super::super::dead::tests::letter;
 use super::super::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
+use super::super::recovery::Witness;
 use super::super::rocks::tests::{Place, checkpoint, commit, files, one, options, tens, write_files};
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
 use super::super::rocks_laid::FILL;
 use super::super::testing::{Replayed, push, read_all, record, session};
 use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, LaneMark};
 use super::*;
+use crate::types::Offset;
 
 /// Everything that a start gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,7 +40,7 @@ fn state((opened, replayed): (Opened<RocksJournal>, Replayed)) -> State {
 }
 
 /// The error of a start that must not change anything, but for the empty lock file.
-fn refused(place: &Place) -> OpenError {
+pub(in crate::journal) fn refused(place: &Place) -> OpenError {
     let before = files(&place.path());
     let error = place.try_open(&options()).err().expect("must be refused");
     let mut after = files(&place.path());
@@ -47,7 +49,7 @@ fn refused(place: &Place) -> OpenError {
     error
 }
 
-fn damage(place: &Place) -> String {
+pub(in crate::journal) fn damage(place: &Place) -> String {
     match refused(place) {
         OpenError::Damaged(damage) => damage.to_string(),
         other => panic!("{other}"),
@@ -55,7 +57,7 @@ fn damage(place: &Place) -> String {
 }
 
 /// A journal with a bit of everything, shut down: table files, log, sessions, lanes, dead letters, trimmed blocks.
-fn rich_place() -> Place {
+pub(in crate::journal) fn rich_place() -> Place {
     let place = Place::new();
     let (Opened { mut journal, dead, .. }, _) = place.open();
     commit(&mut journal, tens(0, 30));
@@ -118,7 +120,7 @@ fn damage_anywhere_is_refused_or_does_no_harm_and_never_loses_in_silence() {
 }
 
 /// A journal whose witness is of its start, as when the power fails within the first second.
-fn unwitnessed_place(blocks: u64) -> (Place, PathBuf) {
+pub(in crate::journal) fn unwitnessed_place(blocks: u64) -> (Place, PathBuf) {
     let place = Place::new();
     let (Opened { mut journal, .. }, _) = place.open();
     commit(&mut journal, tens(0, blocks));
@@ -213,7 +215,7 @@ fn a_log_that_was_laid_out_ends_where_its_records_end_and_damage_in_it_is_found(
 #[test]
 fn an_end_below_the_witness_is_refused() {
     let (place, log) = unwitnessed_place(3);
-    DataDir::claim(&place.path()).unwrap().write_witness(Offset(30)).unwrap();
+    DataDir::claim(&place.path()).unwrap().write_witness(Witness::Durable { end: Offset(30), changes: 0 }).unwrap();
     let len = fs::metadata(&log).unwrap().len();
     fs::File::options().write(true).open(&log).unwrap().set_len(len - 1).unwrap();
     let found = damage(&place);
@@ -221,7 +223,7 @@ fn an_end_below_the_witness_is_refused() {
 }
 
 /// Changes the database by hand, behind the journal's back.
-fn tamper(place: &Place, change: impl FnOnce(&Store, &mut WriteBatch)) {
+pub(in crate::journal) fn tamper(place: &Place, change: impl FnOnce(&Store, &mut WriteBatch)) {
     let store = Store::open(&place.path().join("rocksdb"), &options()).unwrap();
     let mut batch = WriteBatch::default();
     change(&store, &mut batch);
@@ -229,7 +231,7 @@ fn tamper(place: &Place, change: impl FnOnce(&Store, &mut WriteBatch)) {
 }
 
 /// Ten blocks of ten entries with a checkpoint in the middle.
-fn plain_place() -> Place {
+pub(in crate::journal) fn plain_place() -> Place {
     let place = Place::new();
     let (Opened { mut journal, dead, .. }, _) = place.open();
     dead.put(&letter(3, 0)).unwrap();
@@ -238,15 +240,15 @@ fn plain_place() -> Place {
     place
 }
 
-fn delete(store: &Store, batch: &mut WriteBatch, family: &str, key: &[u8]) {
+pub(in crate::journal) fn delete(store: &Store, batch: &mut WriteBatch, family: &str, key: &[u8]) {
     batch.delete_cf(store.family(family), key);
 }
 
-fn put(store: &Store, batch: &mut WriteBatch, family: &str, key: &[u8], value: &[u8]) {
+pub(in crate::journal) fn put(store: &Store, batch: &mut WriteBatch, family: &'static str, key: &[u8], value: &[u8]) {
     store.put(batch, family, key, value, &mut Vec::new());
 }
 
-fn block_of(store: &Store, first: u64) -> Vec<u8> {
+pub(in crate::journal) fn block_of(store: &Store, first: u64) -> Vec<u8> {
     store.get(JOURNAL, &block_key(Offset(first))).unwrap().unwrap()
 }
 
@@ -339,90 +341,6 @@ fn damage_names_the_files_that_hold_it() {
 }
 
 #[test]
-fn with_accept_loss_all_that_is_good_is_kept_and_no_offset_is_used_twice() {
-    let place = plain_place();
-    tamper(&place, |store, batch| {
-        delete(store, batch, JOURNAL, &block_key(Offset(60)));
-        let mut block = block_of(store, 90);
-        *block.last_mut().unwrap() ^= 1;
-        put(store, batch, JOURNAL, &block_key(Offset(90)), &block);
-    });
-    let evidence = files(&place.path().join("rocksdb"));
-    damage(&place);
-    let accepting = RocksOptions { accept_loss: true, ..options() };
-    let (opened, replayed) = place.try_open(&accepting).unwrap();
-    let given_up: Vec<_> = opened.given_up.iter().map(ToString::to_string).collect();
-    assert_eq!(given_up.len(), 3, "{given_up:#?}");
-    assert!(given_up[0].starts_with("entries 60 to 69"), "{given_up:#?}");
-
-    let kept: Vec<u64> = (20..60).chain(70..90).collect();
-    assert_eq!(replayed.numbers, (50..60).chain(70..90).collect::<Vec<_>>());
-    assert_eq!(replayed.sessions, [record(1, 50)]);
-    assert_eq!((opened.low, opened.checkpoint_at), (Offset(20), Offset(50)));
-    assert!(opened.end > Offset(100), "offset 90 to 99 were in use");
-    assert_eq!(opened.lanes, [LaneMark { watermark: Offset(20), sink_state: vec![7] }]);
-    assert_eq!(opened.dead.list(DeadLetterId::FIRST, 9).unwrap(), [letter(3, 0)]);
-    assert_eq!(read_all(&*opened.reader, Offset(0)), kept);
-    assert_eq!(read_all(&*opened.reader, Offset(65)), (70..90).collect::<Vec<_>>(), "an offset that was given up");
-
-    let Opened { mut journal, end, .. } = opened;
-    commit(&mut journal, one(end.0));
-    drop((journal, opened.reader, opened.dead));
-    // The evidence is where it was, under another name; the next start needs no flag, and with it nothing happens again.
-    let aside = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path());
-    let aside: Vec<_> = aside.filter(|path| path.to_string_lossy().contains("rocksdb.damaged-")).collect();
-    assert!(files(&aside[0]) == evidence);
-    for options in [options(), accepting] {
-        let (opened, replayed) = place.try_open(&options).unwrap();
-        assert_eq!(replayed.numbers, (50..60).chain(70..90).chain([end.0]).collect::<Vec<_>>());
-        assert!(opened.given_up.is_empty());
-    }
-}
-
-#[test]
-fn with_accept_loss_a_journal_starts_whatever_file_is_gone_and_keeps_what_the_others_hold() {
-    let place = rich_place();
-    let good_files = files(&place.path());
-    let accepting = RocksOptions { accept_loss: true, ..options() };
-    for name in good_files.keys().filter(|name| !name.ends_with("DURAGRAM")) {
-        let place = Place::new();
-        write_files(&place.path(), &good_files);
-        fs::remove_file(place.path().join(name)).unwrap();
-        let (opened, _) = place.try_open(&accepting).unwrap();
-        let (end, lossy) = (opened.end, !opened.given_up.is_empty());
-        let kept = read_all(&*opened.reader, Offset(0)).len() as u64 + opened.dead.count();
-        // Of 502 entries and 2 dead letters. The worst is the loss of a family's only table file: RocksDB's repair then
-        // passes over the family's records in the log, too.
-        let is_data = name.extension().is_some_and(|extension| extension == "sst" || extension == "log");
-        assert!(kept == 504 || is_data && kept >= 2, "{}: {kept} kept, {:?}", name.display(), opened.given_up);
-        assert!(end >= Offset(602), "{}", name.display());
-        let mut journal = opened.journal;
-        commit(&mut journal, one(end.0));
-        drop((journal, opened.reader, opened.dead));
-        let (again, replayed) = place.open();
-        assert_eq!((again.end, replayed.numbers.last()), (end.plus(1), Some(&end.0)), "{}", name.display());
-        assert_eq!(lossy, end > Offset(602), "{}", name.display());
-        let names = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        assert!(names.into_iter().all(|name| name != "rocksdb.repair" && name != "rocksdb.new"));
-    }
-}
-
-#[test]
-fn good_records_behind_damage_in_the_log_are_kept_when_the_loss_is_accepted() {
-    let (place, log) = unwitnessed_place(400);
-    let mut bytes = fs::read(&log).unwrap();
-    bytes[20_000] ^= 1;
-    fs::write(&log, bytes).unwrap();
-    let found = damage(&place);
-    assert!(found.contains("damaged before byte") && found.contains(".log"), "{found}");
-    let (opened, replayed) = place.try_open(&RocksOptions { accept_loss: true, ..options() }).unwrap();
-    let lost = 4000 - replayed.numbers.len();
-    assert!((10..400).contains(&lost), "of 4000 entries only those in the damaged page may be lost, not {lost}");
-    assert_eq!(replayed.numbers.last(), Some(&3999));
-    assert!(opened.end > Offset(4000));
-}
-
-#[test]
 fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
     // What lies there after each step of a first start, none of it complete.
     let place = Place::new();
@@ -430,7 +348,7 @@ fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
     fs::create_dir(place.path().join("rocksdb.new")).unwrap();
     fs::write(place.path().join("rocksdb.new/CURRENT"), "half").unwrap();
     assert_eq!(place.crash_copy().open().0.end, Offset(0));
-    DataDir::claim(&place.path()).unwrap().write_witness(Offset(0)).unwrap();
+    DataDir::claim(&place.path()).unwrap().write_witness(Witness::NotInService).unwrap();
     let (Opened { mut journal, .. }, _) = place.crash_copy().open();
     commit(&mut journal, tens(0, 1));
 }
@@ -443,22 +361,6 @@ fn a_database_that_is_gone_is_not_taken_for_a_first_start() {
     let (opened, replayed) = place.try_open(&RocksOptions { accept_loss: true, ..options() }).unwrap();
     assert_eq!((replayed, opened.given_up.len()), (Replayed::default(), 2), "{:?}", opened.given_up);
     assert!(opened.end > Offset(100));
-}
-
-#[test]
-fn a_salvage_that_a_crash_interrupts_is_finished_or_begun_again() {
-    let place = plain_place();
-    tamper(&place, |store, batch| delete(store, batch, JOURNAL, &block_key(Offset(60))));
-    let accepting = RocksOptions { accept_loss: true, ..options() };
-    // Before the damaged database is set aside: an unfinished copy counts for nothing.
-    fs::create_dir(place.path().join("rocksdb.new")).unwrap();
-    fs::write(place.path().join("rocksdb.new/CURRENT"), "half").unwrap();
-    damage(&place);
-    drop(place.try_open(&accepting).unwrap());
-    // After it: the copy was complete.
-    fs::rename(place.path().join("rocksdb"), place.path().join("rocksdb.new")).unwrap();
-    let (opened, replayed) = place.open();
-    assert_eq!((opened.low, replayed.numbers.first(), replayed.numbers.len()), (Offset(20), Some(&50), 40));
 }
 
 #[test]

@@ -1,0 +1,69 @@
+//! What the journal needs of the database beneath it. [`super::rocks_db`] is the one on disk; [`super::simulated`] is the
+//! simulator's, so that the very code that commits, trims, reads and recovers runs there too.
+
+use std::fmt::Display;
+use std::io;
+
+use super::error::StorageError;
+use super::recovery::Witness;
+use crate::types::Offset;
+
+/// Column families of keys and values. Values are masked where they are stored.
+pub trait Database: Sized + Send + Sync + 'static {
+    /// Changes that are applied together.
+    type Batch;
+    type Error: Display;
+    type Cursor<'a>: Cursor<Error = Self::Error>;
+    /// What lies beside the database.
+    type Beside: Beside;
+
+    /// An empty batch; `bytes` is about what will be put into it.
+    fn batch(&self, bytes: usize) -> Self::Batch;
+    /// Adds a value to a batch. `scratch` is for the stored form, and may be used again.
+    fn put(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>);
+    /// Adds the deletion of a key.
+    fn delete(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8]);
+    /// Adds the deletion of the keys `from..to`.
+    fn delete_range(&self, batch: &mut Self::Batch, family: &'static str, from: &[u8], to: &[u8]);
+    /// Applies a batch, all or nothing, and syncs it.
+    fn write(&self, batch: Self::Batch) -> Result<(), Self::Error>;
+
+    /// The value of a key.
+    fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
+    /// A cursor over the keys `from..to`, whose values are masked.
+    fn iterate(&self, family: &'static str, from: &[u8], to: &[u8]) -> Self::Cursor<'_>;
+    /// Counts every change that the database has seen.
+    fn sequence(&self) -> u64;
+    /// The files that may hold this key.
+    fn files_of(&self, family: &'static str, key: &[u8]) -> Vec<String>;
+    /// Removes table files that hold nothing but entries below `low`. What such a file deletes may come back:
+    /// readers must not look below `low`.
+    fn delete_files_below(&self, low: Offset) -> Result<(), Self::Error>;
+    /// The time of day, in microseconds since 1970.
+    fn unix_us(&self) -> u64;
+}
+
+/// A place among the keys of a family. Invalid at first, at the end, and where the database cannot read on.
+pub trait Cursor {
+    type Error: Display;
+
+    /// To the first key at or after this one.
+    fn seek(&mut self, key: &[u8]);
+    /// To the last key at or before this one.
+    fn seek_for_prev(&mut self, key: &[u8]);
+    fn seek_to_first(&mut self);
+    fn next(&mut self);
+    fn valid(&self) -> bool;
+    /// Key and masked value.
+    fn item(&self) -> Option<(&[u8], &[u8])>;
+    /// Why the cursor is invalid, if that is not the end.
+    fn status(&self) -> Result<(), Self::Error>;
+}
+
+/// The directory around the database.
+pub trait Beside: Send + Sync + 'static {
+    /// Replaces the witness, durably.
+    fn write_witness(&self, witness: Witness) -> io::Result<()>;
+    /// Bytes that this process may still write.
+    fn free_bytes(&self) -> Result<u64, StorageError>;
+}

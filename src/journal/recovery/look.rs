@@ -1,0 +1,431 @@
+//! The look at everything: verifies each record, and hands what is good to a visitor.
+//!
+//! What it checks beyond each record's own checksum is what no storage can know: that the blocks follow each other without
+//! hole from the lowest entry kept, each naming the checksum of the one before it, and that the journal reaches as far as
+//! checkpoint, lanes and witness say. So a log whose tail the storage dropped in silence is found out.
+
+use super::super::database::{Cursor as _, Database};
+use super::super::dead::{DeadLetter, DeadLetterId};
+use super::super::error::{Damage, DamageKind, DamagePlace};
+use super::super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
+use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
+use super::super::{Block, Extent, LaneMark, SessionRecord};
+use super::chain::Chain;
+use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
+use super::table::{Outcome, decide};
+use super::walk::{Item, walk};
+use crate::types::Offset;
+
+/// What lies behind the last write that a storage has delivered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Tail {
+    /// Nothing.
+    Clean,
+    /// A write that was begun and is not whole: at most the one that a crash has interrupted.
+    Torn {
+        /// In which file, in the data directory.
+        file: String,
+        /// Where, in bytes.
+        at: u64,
+    },
+    /// A whole write behind one that is not: that one was durable, since the next began only after it.
+    GoodAfterBad {
+        /// In which file, in the data directory.
+        file: String,
+        /// Where the good one begins, in bytes.
+        at: u64,
+    },
+    /// The log does not go on where the rest of the database ends: what was written in between is missing.
+    Gap {
+        /// So many changes are there before the gap.
+        in_tables: u64,
+    },
+}
+
+/// What the witness says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Witness {
+    /// The directory is being made: there was never a journal in it.
+    NotInService,
+    /// So much was durable when it was written.
+    Durable {
+        /// Every entry below.
+        end: Offset,
+        /// That many changes of the database; entries, sessions, dead letters.
+        changes: u64,
+    },
+}
+
+impl Witness {
+    /// Every entry below was durable.
+    pub fn end(self) -> Offset {
+        match self {
+            Self::NotInService => Offset(0),
+            Self::Durable { end, .. } => end,
+        }
+    }
+}
+
+/// A data directory, as far as it was read without its database.
+pub(in crate::journal) struct Directory<'a, D> {
+    /// By its marker.
+    pub format: Format,
+    /// `None` when there is none; an error when it is not what was written.
+    pub witness: Result<Option<Witness>, String>,
+    /// Opened to look; nothing on the disk has changed. `None` when there is none; an error when it cannot be opened.
+    pub database: Result<Option<&'a D>, Damage>,
+    /// What the database's log holds behind the last write that it has delivered; an error when that cannot be read.
+    pub tail: Result<Tail, String>,
+}
+
+/// Something good that a look came by.
+pub(in crate::journal) enum Visit<'a> {
+    /// A session as the last checkpoint or a later commit wrote it.
+    Session(SessionRecord),
+    /// A block; they come in their order.
+    Block {
+        /// The block.
+        block: &'a Block,
+        /// It holds entries that the checkpoint does not include.
+        since_checkpoint: bool,
+    },
+    /// A dead letter.
+    Dead(DeadLetter),
+}
+
+/// What a look found, all in all.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// What decides.
+    pub facts: Facts,
+    /// What is there.
+    pub scan: Scan,
+    /// Everything that is not what it was, in words: at least one finding for each fact that speaks against a start.
+    pub damage: Vec<Damage>,
+    /// Where the torn write begins, if there is one: file, and byte in it.
+    pub torn: Option<(String, u64)>,
+}
+
+impl Look {
+    /// What a start does.
+    pub fn outcome(&self) -> Outcome {
+        decide(&self.facts)
+    }
+
+    /// The finding that explains a refusal of this kind.
+    pub fn finding(&self, kind: DamageKind) -> Damage {
+        let finding = self.damage.iter().find(|damage| damage.kind == kind).cloned();
+        finding.unwrap_or_else(|| Damage::new(kind, DamagePlace::Database, kind.describe()))
+    }
+}
+
+/// What is there.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The offset of the checkpoint.
+    pub checkpoint_at: Offset,
+    /// The lowest entry kept.
+    pub low: Offset,
+    /// What the block there repeats as the checksum of the one before it.
+    pub low_previous_checksum: u32,
+    /// The lanes of the checkpoint.
+    pub lanes: Vec<LaneMark>,
+    /// What operators have given up.
+    pub losses: Vec<Loss>,
+    /// How many changes the database has seen.
+    pub changes: u64,
+    /// The witness that it was held against.
+    pub witness: Option<Offset>,
+    /// The offset that the next entry gets.
+    pub end: Offset,
+    /// Of the last block, for the next one to repeat.
+    pub last_checksum: u32,
+    /// All blocks, summed up.
+    pub extents: Vec<Extent>,
+    /// Sessions.
+    pub sessions: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Entries in them.
+    pub entries: u64,
+    /// Bytes of them.
+    pub block_bytes: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+impl Scan {
+    /// Who says up to where entries were durable.
+    pub(in crate::journal) fn claims(&self) -> Vec<(DamageKind, String, Offset)> {
+        let mut claims = vec![(DamageKind::BelowCheckpoint, "the checkpoint".to_owned(), self.checkpoint_at)];
+        claims.extend(self.witness.map(|end| (DamageKind::BelowWitness, "the witness".to_owned(), end)));
+        let lanes = self.lanes.iter().enumerate();
+        claims.extend(lanes.map(|(lane, mark)| {
+            (DamageKind::BelowCheckpoint, format!("the watermark of lane {lane}"), mark.watermark)
+        }));
+        claims
+    }
+}
+
+/// Looks at everything and changes nothing. `visit` is given everything good.
+pub(in crate::journal) fn look<D: Database>(directory: &Directory<'_, D>, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
+    let mut look = Look::default();
+    look.format(directory.format);
+    if matches!(directory.format, Format::Older(_) | Format::Newer(_)) {
+        return look;
+    }
+    let witness = look.witness(&directory.witness);
+    match directory.database {
+        Ok(Some(database)) => look.database(database, &directory.tail, witness, visit),
+        Ok(None) => look.no_database(&directory.witness),
+        Err(ref damage) => look.found(damage.clone()),
+    }
+    look
+}
+
+impl Look {
+    /// Every fact against a start has its finding, and every finding its fact.
+    fn found(&mut self, damage: Damage) {
+        let facts = &mut self.facts;
+        match damage.kind {
+            DamageKind::Marker => facts.format = Format::Unreadable,
+            DamageKind::DatabaseMissing => facts.database = DatabaseFact::Absent,
+            DamageKind::DatabaseUnreadable => facts.database = DatabaseFact::Unreadable,
+            DamageKind::GoodAfterBad => facts.bad = Bad::BeforeGood,
+            DamageKind::LastBlock if facts.bad == Bad::None => facts.bad = Bad::Last,
+            DamageKind::Hole => facts.hole = true,
+            DamageKind::Chain => facts.chain_broken = true,
+            DamageKind::BelowWitness => facts.witness = WitnessFact::Beyond,
+            DamageKind::Checkpoint => facts.checkpoint = CheckpointFact::Missing,
+            DamageKind::BelowCheckpoint => facts.checkpoint = CheckpointFact::Newer,
+            DamageKind::Record => facts.record_bad = true,
+            // Each has more than one fact, which its finder notes.
+            DamageKind::Format | DamageKind::Witness | DamageKind::LastBlock => {}
+        }
+        self.damage.push(damage);
+    }
+
+    fn format(&mut self, format: Format) {
+        self.facts.format = format;
+        let marker = |kind, problem: &str| Damage::new(kind, DamagePlace::File("DURAGRAM"), problem);
+        match format {
+            Format::Unreadable => self.found(marker(DamageKind::Marker, "it is missing, or not what was written")),
+            Format::Older(version) => {
+                let problem = format!("it has format {version}, which no version of this program has written");
+                self.found(marker(DamageKind::Format, &problem));
+            }
+            Format::Known | Format::Newer(_) => {}
+        }
+    }
+
+    fn witness(&mut self, witness: &Result<Option<Witness>, String>) -> Option<Witness> {
+        let finding = |problem: &str| Damage::new(DamageKind::Witness, DamagePlace::File("witness"), problem);
+        match witness {
+            Ok(Some(witness)) => {
+                self.scan.witness = Some(witness.end());
+                return Some(*witness);
+            }
+            Ok(None) => self.facts.witness = WitnessFact::Missing,
+            Err(problem) => {
+                self.facts.witness = WitnessFact::Damaged;
+                self.found(finding(problem));
+            }
+        }
+        None
+    }
+
+    fn no_database(&mut self, witness: &Result<Option<Witness>, String>) {
+        self.facts.database = DatabaseFact::Absent;
+        self.facts.last = LastWrite::Absent;
+        let problem = match witness {
+            Ok(None | Some(Witness::NotInService)) => return,
+            Ok(Some(Witness::Durable { end, .. })) => {
+                self.facts.witness = WitnessFact::Beyond;
+                format!("it is missing, and the witness proves that entries below {end} were durable")
+            }
+            Err(damage) => format!("it is missing, and the witness is no help: {damage}"),
+        };
+        self.found(Damage::new(DamageKind::DatabaseMissing, DamagePlace::Database, problem));
+    }
+
+    fn database<D: Database>(
+        &mut self,
+        database: &D,
+        tail: &Result<Tail, String>,
+        witness: Option<Witness>,
+        visit: &mut dyn FnMut(Visit<'_>),
+    ) {
+        if self.facts.witness == WitnessFact::Missing {
+            // A database is never in its place before the first witness.
+            self.found(Damage::new(DamageKind::Witness, DamagePlace::File("witness"), "it is missing"));
+        }
+        self.scan.changes = database.sequence();
+        self.tail(tail);
+        let checkpoint = self.meta(database, visit);
+        self.blocks(database, checkpoint, visit);
+        self.facts.last = match self.scan.blocks {
+            _ if self.torn.is_some() => LastWrite::Torn,
+            0 => LastWrite::Absent,
+            _ => LastWrite::Whole,
+        };
+        self.hold_against_claims(witness);
+        self.dead_letters(database, visit);
+    }
+
+    fn tail(&mut self, tail: &Result<Tail, String>) {
+        match tail {
+            Ok(Tail::Clean) => {}
+            Ok(Tail::Torn { file, at }) => self.torn = Some((file.clone(), *at)),
+            Ok(Tail::GoodAfterBad { file, at }) => {
+                let problem = format!("its write-ahead log is damaged before byte {at}, where a later write is whole");
+                let damage = Damage::new(DamageKind::GoodAfterBad, DamagePlace::Database, problem);
+                self.found(Damage { byte: Some(*at), ..damage.in_files(vec![file.clone()]) });
+            }
+            Ok(Tail::Gap { in_tables }) => {
+                let problem = format!(
+                    "its write-ahead log does not go on after the {in_tables} changes that its table files hold: \
+                     its MANIFEST has lost its end, or a log is missing"
+                );
+                self.found(Damage::new(DamageKind::GoodAfterBad, DamagePlace::Database, problem));
+            }
+            Err(error) => self.found(Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error)),
+        }
+    }
+
+    /// Returns the checkpoint; `None` when there is no good one.
+    fn meta<D: Database>(&mut self, database: &D, visit: &mut dyn FnMut(Visit<'_>)) -> Option<CheckpointState> {
+        let mut checkpoint = None;
+        walk(database, META, &[0], &[0xff], &mut |item| match item {
+            Item::Unreadable { .. } => self.found(bad_item(database, META, &item)),
+            Item::Record(key, value) => match meta::decode(key, &value) {
+                Err(error) => self.found(bad_record(database, META, key, error)),
+                Ok(MetaRecord::Checkpoint(state)) => checkpoint = Some(state),
+                Ok(MetaRecord::Loss(loss)) => self.scan.losses.push(loss),
+                Ok(MetaRecord::Session(session)) => {
+                    self.scan.sessions += 1;
+                    visit(Visit::Session(session));
+                }
+            },
+        });
+        let place = || DamagePlace::Record { family: META, key: CHECKPOINT_KEY.to_vec() };
+        match &checkpoint {
+            None => self.found(Damage::new(DamageKind::Checkpoint, place(), "there is no good checkpoint")),
+            Some(state) if state.low > state.at => {
+                self.found(Damage::new(DamageKind::Checkpoint, place(), "it lies below the lowest entry kept"));
+            }
+            Some(_) => {}
+        }
+        checkpoint
+    }
+
+    fn blocks<D: Database>(
+        &mut self,
+        database: &D,
+        checkpoint: Option<CheckpointState>,
+        visit: &mut dyn FnMut(Visit<'_>),
+    ) {
+        let start = checkpoint.as_ref();
+        let (from, at) = start.map_or_else(Default::default, |state| (state.low, state.at));
+        let mut chain = Chain::from(start, &self.scan.losses);
+        // Offset and chain of the first block that is there.
+        let mut first = None;
+        walk(database, JOURNAL, &block_key(from), &KEY_LAST, &mut |item| {
+            let (key, value) = match item {
+                Item::Record(key, value) => (key, value),
+                Item::Unreadable { .. } => return chain.note(bad_item(database, JOURNAL, &item)),
+            };
+            let bad = |problem: &dyn std::fmt::Display| bad_record(database, JOURNAL, key, problem);
+            let block = match Block::parse(value) {
+                Ok(block) if key == block_key(block.first()) => block,
+                Ok(_) => return chain.note(bad(&"the block belongs under another key")),
+                Err(error) => return chain.note(bad(&error)),
+            };
+            let (found, used) = chain.follow(&block);
+            if let Some(mut damage) = found {
+                if damage.files.is_empty() {
+                    damage.files = database.files_of(JOURNAL, key);
+                }
+                self.found(damage);
+            }
+            if !used {
+                return;
+            }
+            first.get_or_insert((block.first(), block.previous_checksum()));
+            Extent::add(&mut self.scan.extents, &block);
+            self.scan.blocks += 1;
+            self.scan.entries += block.end().since(block.first());
+            self.scan.block_bytes += block.size() as u64;
+            visit(Visit::Block { block: &block, since_checkpoint: block.end() > at });
+        });
+        // Readers look for the block at or before an offset: RocksDB then touches what lies below, although it is trimmed.
+        let mut below = database.iterate(JOURNAL, &block_key(from), &KEY_LAST);
+        below.seek_for_prev(&block_key(from));
+        if let Err(error) = below.status() {
+            let problem = format!("cannot be read on down from here: {error}");
+            self.found(bad_record(database, JOURNAL, &block_key(from), problem));
+        }
+        let (end, bad) = chain.finish();
+        if let Some(bad) = bad {
+            self.found(bad);
+        }
+        let (restart, low_previous_checksum) = first.unwrap_or((end, 0));
+        let restarted = CheckpointState { at: restart, low: restart, low_previous_checksum, lanes: Vec::new() };
+        let checkpoint = checkpoint.unwrap_or(restarted);
+        let scan = &mut self.scan;
+        scan.end = end;
+        scan.last_checksum = chain.last_checksum();
+        (scan.checkpoint_at, scan.low, scan.lanes) = (checkpoint.at, checkpoint.low, checkpoint.lanes);
+        scan.low_previous_checksum = checkpoint.low_previous_checksum;
+    }
+
+    fn hold_against_claims(&mut self, witness: Option<Witness>) {
+        let end = self.scan.end;
+        let mut short = false;
+        for (kind, who, claimed) in self.scan.claims() {
+            if claimed > end {
+                short = true;
+                let place = DamagePlace::Entries { from: end, to: Some(claimed) };
+                self.found(Damage::new(kind, place, format!("missing: {who} proves that they were durable")));
+            }
+        }
+        match witness {
+            Some(Witness::Durable { changes, .. }) if changes > self.scan.changes && !short => {
+                let missing = changes - self.scan.changes;
+                let problem =
+                    format!("its last {missing} changes are missing: the witness proves that they were durable");
+                self.found(Damage::new(DamageKind::BelowWitness, DamagePlace::Database, problem));
+            }
+            _ => {}
+        }
+    }
+
+    fn dead_letters<D: Database>(&mut self, database: &D, visit: &mut dyn FnMut(Visit<'_>)) {
+        let last = [0xff; DeadLetterId::KEY_LEN + 1];
+        walk(database, DEAD, &[0; DeadLetterId::KEY_LEN], &last, &mut |item| match item {
+            Item::Unreadable { .. } => self.found(bad_item(database, DEAD, &item)),
+            Item::Record(key, value) => match DeadLetter::decode(key, &value) {
+                Err(error) => self.found(bad_record(database, DEAD, key, error)),
+                Ok(letter) => {
+                    self.scan.dead += 1;
+                    visit(Visit::Dead(letter));
+                }
+            },
+        });
+    }
+}
+
+/// Behind all keys of blocks: no block begins at the last of all offsets.
+const KEY_LAST: [u8; 8] = [0xff; 8];
+
+fn bad_record<D: Database>(database: &D, family: &'static str, key: &[u8], problem: impl std::fmt::Display) -> Damage {
+    // Of a block, it is the last one until a good one follows.
+    let kind = if family == JOURNAL { DamageKind::LastBlock } else { DamageKind::Record };
+    let place = DamagePlace::Record { family: family, key: key.to_vec() };
+    Damage::new(kind, place, problem).in_files(database.files_of(family, key))
+}
+
+fn bad_item<D: Database>(database: &D, family: &'static str, item: &Item<'_>) -> Damage {
+    let (Item::Record(key, _) | Item::Unreadable { after: key, .. }) = item;
+    let error = if let Item::Unreadable { error, .. } = item { error } else { "" };
+    bad_record(database, family, key, format!("cannot be read on from here: {error}"))
+}

@@ -1,0 +1,23 @@
+//! Recovery: what a start does with what it finds.
+//!
+//! In three parts, so that each can be checked by itself:
+//!
+//! 1. The look reads everything that a data directory holds, and changes nothing. It verifies every record, and that the
+//!    blocks make one chain that reaches as far as the witness, the checkpoint and the lanes say. The same pass hands out
+//!    what is good, so that a start reads everything once.
+//! 2. What it finds is reduced to [`Facts`].
+//! 3. [`decide`] is the decision table: facts in, outcome out, nothing else known. One row for each combination.
+//!
+//! This module knows no storage but by [`super::database`]: RocksDB's database and the simulator's go through the same code.
+
+mod chain;
+mod facts;
+mod look;
+mod table;
+mod walk;
+
+pub(super) use chain::holes;
+pub use facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
+pub(super) use look::{Directory, Visit, look};
+pub use look::{Look, Scan, Tail, Witness};
+pub use table::{Outcome, decide};

@@ -1,0 +1,184 @@
+//! The decision table of recovery.
+
+use super::super::error::DamageKind;
+use super::facts::Bad::{BeforeGood, Last};
+use super::facts::CheckpointFact::{Missing as NoCheckpoint, Newer as Ahead, Older as Behind};
+use super::facts::DatabaseFact::{Absent, Readable, Unreadable as Closed};
+use super::facts::Format::{Known, Newer, Older, Unreadable};
+use super::facts::LastWrite::{Absent as NoBlock, Torn, Whole};
+use super::facts::WitnessFact::{Beyond, Damaged, Missing, Reached};
+use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
+
+pub use rows::decide;
+
+/// What a start does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// Makes a new journal: there is none, and nothing says that there ever was.
+    Create,
+    /// Goes on where the journal ends.
+    GoOn,
+    /// Goes on without the write that a crash has torn. It was never acked.
+    DropTorn,
+    /// Leaves a directory alone that a later version has written.
+    NewerFormat,
+    /// Refuses, and changes nothing: something that was durable is not what it was. `--accept-loss` overrides it.
+    Refuse(DamageKind),
+}
+
+/// Writes the table once, as the `match` that decides and, for the test that no two rows claim the same facts, as one
+/// predicate for each row.
+macro_rules! table {
+    ($($name:ident: $row:pat => $outcome:expr,)*) => {
+        /// What a start does that has found this.
+        ///
+        /// The rows come in the order in which one cause explains the findings below it.
+        pub fn decide(facts: &Facts) -> Outcome {
+            match facts.row() {
+                $($row => $outcome,)*
+            }
+        }
+
+        /// The names of all rows that claim these facts.
+        #[cfg(test)]
+        pub(super) fn rows(facts: &Facts) -> Vec<&'static str> {
+            let mut names = Vec::new();
+            $(if matches!(facts.row(), $row) {
+                names.push(stringify!($name));
+            })*
+            names
+        }
+
+        #[cfg(test)]
+        pub(super) const ROWS: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+type Row = (Format, DatabaseFact, WitnessFact, Bad, bool, bool, CheckpointFact, bool, LastWrite);
+
+impl Facts {
+    fn row(&self) -> Row {
+        let Self { format, database, witness, last, bad, hole, chain_broken, checkpoint, record_bad } = *self;
+        (format, database, witness, bad, hole, chain_broken, checkpoint, record_bad, last)
+    }
+}
+
+#[rustfmt::skip]
+mod rows {
+    use super::*;
+
+    //                  format      database  witness             bad         hole   broken checkpoint    record last
+    table! {
+        newer_format:       (Newer(_),   _,        _,                  _,          _,     _,     _,            _,     _)
+            => Outcome::NewerFormat,
+        older_format:       (Older(_),   _,        _,                  _,          _,     _,     _,            _,     _)
+            => Outcome::Refuse(DamageKind::Format),
+        marker_unreadable:  (Unreadable, _,        _,                  _,          _,     _,     _,            _,     _)
+            => Outcome::Refuse(DamageKind::Marker),
+        first_start:        (Known,      Absent,   Missing | Reached,  _,          _,     _,     _,            _,     _)
+            => Outcome::Create,
+        database_gone:      (Known,      Absent,   Damaged | Beyond,   _,          _,     _,     _,            _,     _)
+            => Outcome::Refuse(DamageKind::DatabaseMissing),
+        database_closed:    (Known,      Closed,   _,                  _,          _,     _,     _,            _,     _)
+            => Outcome::Refuse(DamageKind::DatabaseUnreadable),
+        good_after_bad:     (Known,      Readable, _,                  BeforeGood, _,     _,     _,            _,     _)
+            => Outcome::Refuse(DamageKind::GoodAfterBad),
+        last_block_bad:     (Known,      Readable, _,                  Last,       _,     _,     _,            _,     _)
+            => Outcome::Refuse(DamageKind::LastBlock),
+        hole:               (Known,      Readable, _,                  Bad::None,  true,  _,     _,            _,     _)
+            => Outcome::Refuse(DamageKind::Hole),
+        chain_broken:       (Known,      Readable, _,                  Bad::None,  false, true,  _,            _,     _)
+            => Outcome::Refuse(DamageKind::Chain),
+        witness_gone:       (Known,      Readable, Missing | Damaged,  Bad::None,  false, false, _,            _,     _)
+            => Outcome::Refuse(DamageKind::Witness),
+        below_the_witness:  (Known,      Readable, Beyond,             Bad::None,  false, false, _,            _,     _)
+            => Outcome::Refuse(DamageKind::BelowWitness),
+        no_checkpoint:      (Known,      Readable, Reached,            Bad::None,  false, false, NoCheckpoint, _,     _)
+            => Outcome::Refuse(DamageKind::Checkpoint),
+        checkpoint_ahead:   (Known,      Readable, Reached,            Bad::None,  false, false, Ahead,        _,     _)
+            => Outcome::Refuse(DamageKind::BelowCheckpoint),
+        record_bad:         (Known,      Readable, Reached,            Bad::None,  false, false, Behind,       true,  _)
+            => Outcome::Refuse(DamageKind::Record),
+        torn:               (Known,      Readable, Reached,            Bad::None,  false, false, Behind,       false, Torn)
+            => Outcome::DropTorn,
+        sound:              (Known,      Readable, Reached,            Bad::None,  false, false, Behind,       false, Whole | NoBlock)
+            => Outcome::GoOn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::rows::{ROWS, rows};
+    use super::*;
+
+    /// Every combination of inputs, also those that no directory can show.
+    fn all() -> impl Iterator<Item = Facts> {
+        let formats = [Known, Unreadable, Older(0), Newer(2)];
+        let rest = move |format| {
+            let databases = [Absent, Closed, Readable].into_iter();
+            let witnesses = [Missing, Damaged, Reached, Beyond];
+            let lasts = [Whole, Torn, NoBlock];
+            let bads = [Bad::None, Last, BeforeGood];
+            let checkpoints = [NoCheckpoint, Behind, Ahead];
+            let facts = Facts { format, ..Facts::default() };
+            databases
+                .map(move |database| Facts { database, ..facts })
+                .flat_map(move |facts| witnesses.map(|witness| Facts { witness, ..facts }))
+                .flat_map(move |facts| lasts.map(|last| Facts { last, ..facts }))
+                .flat_map(move |facts| bads.map(|bad| Facts { bad, ..facts }))
+                .flat_map(move |facts| checkpoints.map(|checkpoint| Facts { checkpoint, ..facts }))
+                .flat_map(|facts| [false, true].map(|hole| Facts { hole, ..facts }))
+                .flat_map(|facts| [false, true].map(|chain_broken| Facts { chain_broken, ..facts }))
+                .flat_map(|facts| [false, true].map(|record_bad| Facts { record_bad, ..facts }))
+        };
+        formats.into_iter().flat_map(rest)
+    }
+
+    #[test]
+    fn every_combination_of_facts_has_exactly_one_row_and_every_row_is_reached() {
+        let mut reached = BTreeMap::<_, usize>::new();
+        for facts in all() {
+            let rows = rows(&facts);
+            assert_eq!(rows.len(), 1, "{facts:?} has {rows:?}");
+            *reached.entry(rows[0]).or_default() += 1;
+        }
+        assert_eq!(reached.values().sum::<usize>(), 4 * 3 * 4 * 3 * 3 * 3 * 2 * 2 * 2);
+        for row in ROWS {
+            assert!(reached.contains_key(row), "nothing leads to {row}");
+        }
+    }
+
+    #[test]
+    fn a_start_goes_on_only_when_nothing_speaks_against_it_and_makes_a_journal_only_where_none_was() {
+        for facts in all() {
+            let ours = facts.format == Known;
+            let promised = matches!(facts.witness, Damaged | Beyond);
+            let entire = facts.bad == Bad::None && !facts.hole && !facts.chain_broken && !facts.record_bad;
+            let reaches = facts.witness == Reached && facts.checkpoint == Behind;
+            match decide(&facts) {
+                Outcome::GoOn | Outcome::DropTorn => {
+                    assert!(ours && facts.database == Readable && entire && reaches, "{facts:?}");
+                }
+                Outcome::Create => assert!(ours && facts.database == Absent && !promised, "{facts:?}"),
+                Outcome::NewerFormat => assert!(matches!(facts.format, Newer(_)), "{facts:?}"),
+                Outcome::Refuse(_) => {
+                    let sound = facts.database == Readable && entire && reaches;
+                    let new = facts.database == Absent && !promised;
+                    assert!(!ours || !sound && !new, "{facts:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_torn_write_is_dropped_only_when_nothing_that_was_durable_is_missing() {
+        let torn = Facts { last: Torn, ..Facts::default() };
+        assert_eq!(decide(&torn), Outcome::DropTorn);
+        let below = Facts { witness: Beyond, ..torn };
+        assert_eq!(decide(&below), Outcome::Refuse(DamageKind::BelowWitness));
+        let ahead = Facts { checkpoint: Ahead, ..torn };
+        assert_eq!(decide(&ahead), Outcome::Refuse(DamageKind::BelowCheckpoint));
+    }
+}

@@ -1,0 +1,92 @@
+//! A walk over the records of a database, also behind what cannot be read.
+
+use super::super::database::{Cursor as _, Database};
+use super::super::mask::unmask;
+
+/// The longest key of any column family, in bytes: a session's.
+const KEY_BYTES_MAX: usize = 13;
+
+/// One step of a walk.
+pub(super) enum Item<'a> {
+    /// Key and value, as they were put.
+    Record(&'a [u8], Vec<u8>),
+    /// The database cannot read on from behind this key. The walk tries to go on after it.
+    Unreadable {
+        /// The last key before it, or where the walk began.
+        after: &'a [u8],
+        /// What the database says.
+        error: String,
+    },
+}
+
+/// Gives the records `from..to` of a family in the order of their keys.
+pub(super) fn walk(
+    database: &impl Database,
+    family: &'static str,
+    from: &[u8],
+    to: &[u8],
+    each: &mut dyn FnMut(Item<'_>),
+) {
+    let mut records = database.iterate(family, from, to);
+    let mut last = from.to_vec();
+    records.seek(&last);
+    loop {
+        while let Some((key, value)) = records.item() {
+            last.clear();
+            last.extend_from_slice(key);
+            each(Item::Record(key, unmask(value)));
+            records.next();
+        }
+        let Err(error) = records.status() else { return };
+        each(Item::Unreadable { after: &last, error: error.to_string() });
+        // What lies behind is found by ever larger steps: the bad part is a block of a table file, whose keys are unknown.
+        last.resize(last.len().max(KEY_BYTES_MAX), 0);
+        let mut bit = 0;
+        loop {
+            if !add_bit(&mut last, bit) {
+                return;
+            }
+            records.seek(&last);
+            if records.valid() {
+                break;
+            }
+            if records.status().is_ok() {
+                return;
+            }
+            bit += 1;
+        }
+    }
+}
+
+/// Adds 2^bit to a big-endian number; whether it fits.
+fn add_bit(number: &mut [u8], bit: usize) -> bool {
+    let Some(at) = number.len().checked_sub(1 + bit / 8) else { return false };
+    let (sum, mut carry) = number[at].overflowing_add(1 << (bit % 8));
+    number[at] = sum;
+    for byte in number[..at].iter_mut().rev() {
+        if !carry {
+            break;
+        }
+        (*byte, carry) = byte.overflowing_add(1);
+    }
+    !carry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_over_keys_carry_and_end_at_the_last_key() {
+        let mut key = [0, 0xff, 0xff];
+        assert!(add_bit(&mut key, 0));
+        assert_eq!(key, [1, 0, 0]);
+        assert!(add_bit(&mut key, 15));
+        assert_eq!(key, [1, 0x80, 0]);
+        assert!(add_bit(&mut key, 15));
+        assert_eq!(key, [2, 0, 0]);
+        let mut last = [0xff, 0xff];
+        assert!(!add_bit(&mut last, 3), "past the last key");
+        assert!(!add_bit(&mut [0; 2], 16), "wider than the key");
+    }
+}

@@ -1,0 +1,135 @@
+//! Opening a journal on RocksDB: first look, then touch.
+//!
+//! Opening a RocksDB database for writing replays its log, drops in silence what comes after the first bad record, and
+//! rewrites the files: the evidence of damage is gone. So the database is opened read-only first and looked at in full
+//! ([`super::recovery`]), and the files of the log must hold no good record behind the place where RocksDB has stopped
+//! ([`super::rocks_wal`]). What is done then is the decision table's ([`super::recovery::decide`]).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::database::{Beside as _, Database as _};
+use super::error::OpenError;
+use super::files::{DIRECTORY_FORMAT, DataDir};
+use super::recovery::{Directory, Format, Look, Outcome, Tail, Visit, look};
+use super::rocks::{Reader, RocksJournal, StoredDeadLetters};
+use super::rocks_db::{LogReading, RocksOptions, Store};
+use super::rocks_salvage::{create, salvage};
+use super::rocks_wal::tail;
+use super::{Opened, Replay, StorageError};
+
+impl RocksJournal {
+    /// Opens the journal in the data directory `path`, or makes a new one; the directory's parent must exist.
+    ///
+    /// `replay` gets the sessions of the last checkpoint and then the blocks from there on. What it has seen counts only
+    /// when this succeeds.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what stands in the way, and whether anything was changed.
+    pub fn open(
+        path: &Path,
+        options: &RocksOptions,
+        replay: &mut dyn FnMut(Replay<'_>),
+    ) -> Result<Opened<Self>, OpenError> {
+        let mut dir = DataDir::claim(path)?;
+        dir.finish_adoption().map_err(|error| OpenError::storage("finishing an interrupted salvage", error))?;
+        let mut given_up = Vec::new();
+        if options.accept_loss {
+            let found = examine(&dir, &mut |_| {});
+            if let Outcome::Refuse(_) = found.outcome() {
+                given_up = salvage(&mut dir, found.damage, options)?;
+            }
+        }
+        let mut visit = |visit: Visit<'_>| match visit {
+            Visit::Session(session) => replay(Replay::Session(session)),
+            Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
+            Visit::Block { .. } | Visit::Dead(_) => {}
+        };
+        let mut found = examine(&dir, &mut visit);
+        if found.outcome() == Outcome::Create {
+            create(&dir, options)?;
+            found = examine(&dir, &mut visit);
+        }
+        let outcome = found.outcome();
+        let Some(found) = sound(&dir, found)? else {
+            return Err(OpenError::storage("making a new database", "it is not there"));
+        };
+        if outcome == Outcome::DropTorn {
+            tracing::info!(end = %found.scan.end, "the last write was torn by a crash before it was acked: it is dropped");
+        }
+
+        let scan = found.scan;
+        let store = Store::open(&dir.database(), options)?;
+        if store.sequence() != scan.changes {
+            let problem = format!("it held {} changes when it was verified, now {}", scan.changes, store.sequence());
+            return Err(OpenError::storage("opening the database for writing", problem));
+        }
+        let free_bytes = dir.free_bytes().map_err(|error| OpenError::storage(error.action, error.cause))?;
+        store.lay_out_log(options, free_bytes)?;
+        let start = || {
+            let (mut journal, kept) = RocksJournal::start(store, dir, &scan)?;
+            journal.start_keeper(kept, options.witness_interval)?;
+            Ok(journal)
+        };
+        let journal = start().map_err(|error: StorageError| OpenError::storage(error.action, error.cause))?;
+        Ok(Opened {
+            reader: Arc::new(Reader(journal.shared())),
+            dead: Arc::new(StoredDeadLetters(journal.shared())),
+            lanes: scan.lanes,
+            checkpoint_at: scan.checkpoint_at,
+            low: scan.low,
+            end: scan.end,
+            extents: scan.extents,
+            given_up,
+            journal,
+        })
+    }
+}
+
+/// Looks at everything in the directory and changes nothing. `visit` is given everything good.
+pub(super) fn examine(dir: &DataDir, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
+    let opened = match dir.format() {
+        // Nothing is known of what is in there.
+        Format::Older(_) | Format::Newer(_) => None,
+        Format::Known | Format::Unreadable if !dir.database().exists() => None,
+        Format::Known | Format::Unreadable => Some(Store::open_read_only(&dir.database(), LogReading::ToFirstBad)),
+    };
+    let opened = opened.transpose();
+    let tail = match &opened {
+        Ok(Some(store)) => match Store::changes_in_tables(store.path(), dir.path()) {
+            Ok(in_tables) => tail(store.path(), store.first_log(), in_tables, store.sequence())
+                .map_err(|error| format!("its log cannot be read: {error}")),
+            Err(error) => Err(error.to_string()),
+        },
+        _ => Ok(Tail::Clean),
+    };
+    let database = opened.as_ref().map(Option::as_ref).map_err(Clone::clone);
+    look(&Directory { format: dir.format(), witness: dir.witness(), database, tail }, visit)
+}
+
+/// What was found, if it is good; `None` when there is no journal yet.
+///
+/// # Errors
+/// What the decision table says that stands in the way.
+pub(super) fn sound(dir: &DataDir, found: Look) -> Result<Option<Look>, OpenError> {
+    match found.outcome() {
+        Outcome::GoOn | Outcome::DropTorn => Ok(Some(found)),
+        Outcome::Create => Ok(None),
+        Outcome::NewerFormat => Err(newer_format(dir)),
+        Outcome::Refuse(kind) => Err(OpenError::Damaged(found.finding(kind))),
+    }
+}
+
+fn newer_format(dir: &DataDir) -> OpenError {
+    let found = if let Format::Newer(found) = dir.format() { found } else { DIRECTORY_FORMAT };
+    OpenError::NewerFormat { path: dir.path().into(), found, known: DIRECTORY_FORMAT }
+}
+
+#[cfg(test)]
+#[path = "rocks_open_tests.rs"]
+#[allow(clippy::single_range_in_vec_init)] // runs of entries, of which some tests commit one
+pub(super) mod tests;
+
+#[cfg(test)]
+#[path = "rocks_refusals_tests.rs"]
+mod refusals;

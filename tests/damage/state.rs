@@ -1,0 +1,211 @@
+//! What a data directory holds, as its files and as what a start makes of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use duragram::journal::{
+    BlockBuilder, DeadLetter, DeadLetterId, EntryMeta, Journal, LaneMark, OpenError, Opened, Replay, RocksJournal,
+    RocksOptions, SessionRecord,
+};
+use duragram::types::{Offset, SessionId};
+use duragram_proto::{ClientId, Epoch, Seq};
+use tempfile::TempDir;
+
+/// Files by their names in the directory.
+pub(super) type Files = BTreeMap<String, Vec<u8>>;
+
+/// Who ever had a session.
+pub(super) const CLIENTS: [u64; 8] = [0, 1, 2, 3, 4, 5, 6, 99];
+
+/// SplitMix64.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    /// Below `n`; 0 when that is 0.
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % (n.max(1) as u64)).unwrap()
+    }
+
+    pub(super) fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// A directory in memory where there is such a file system: these tests are about bytes.
+pub(super) fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// The files of a directory, at a moment at which none of them went away.
+pub(super) fn read_files(path: &Path) -> Files {
+    fn walk(root: &Path, at: &Path, files: &mut Files) -> io::Result<()> {
+        for entry in fs::read_dir(at)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                walk(root, &path, files)?;
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                files.insert(name, fs::read(&path)?);
+            }
+        }
+        Ok(())
+    }
+    for _ in 0..100 {
+        let mut files = Files::new();
+        if walk(path, path, &mut files).is_ok() {
+            return files;
+        }
+    }
+    panic!("the files of {} come and go", path.display())
+}
+
+pub(super) fn write_files(path: &Path, files: &Files) {
+    fs::create_dir_all(path.join("rocksdb")).unwrap();
+    for (name, bytes) in files {
+        let path = path.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+/// Small memtables, so that little data makes table files.
+pub(super) fn plain() -> RocksOptions {
+    RocksOptions {
+        memtable_bytes: 64 << 10,
+        witness_interval: Duration::from_secs(3600),
+        lay_out: false,
+        ..RocksOptions::default()
+    }
+}
+
+pub(super) fn accepting() -> RocksOptions {
+    RocksOptions { accept_loss: true, ..plain() }
+}
+
+/// A journal and what its opening gave.
+pub(super) struct OpenedState {
+    pub(super) opened: Opened<RocksJournal>,
+    sessions: Vec<SessionRecord>,
+    replayed: Vec<(u64, u64)>,
+}
+
+pub(super) fn open(path: &PathBuf, options: &RocksOptions) -> Result<OpenedState, OpenError> {
+    let (mut sessions, mut replayed) = (Vec::new(), Vec::new());
+    let opened = RocksJournal::open(path, options, &mut |replay| match replay {
+        Replay::Session(session) => sessions.push(session),
+        Replay::Block(block) => replayed.push((block.first().0, block.end().0)),
+    })?;
+    Ok(OpenedState { opened, sessions, replayed })
+}
+
+/// Everything that a start gives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct State {
+    pub(super) sessions: Vec<SessionRecord>,
+    pub(super) replayed: Vec<(u64, u64)>,
+    pub(super) lanes: Vec<LaneMark>,
+    pub(super) checkpoint_at: Offset,
+    pub(super) low: Offset,
+    pub(super) end: Offset,
+    pub(super) entries: BTreeMap<u64, (EntryMeta, Vec<u8>)>,
+    pub(super) dead: Vec<DeadLetter>,
+}
+
+impl State {
+    pub(super) fn of(state: &OpenedState) -> Self {
+        let opened = &state.opened;
+        let mut entries = BTreeMap::new();
+        let mut at = opened.low;
+        while at < opened.end {
+            let blocks = opened.reader.read(at, 1 << 20).unwrap();
+            let Some(last) = blocks.last() else { break };
+            at = last.end();
+            for entry in blocks.iter().flat_map(|block| block.entries()) {
+                entries.insert(entry.offset.0, (entry.meta, entry.payload.to_vec()));
+            }
+        }
+        Self {
+            sessions: state.sessions.clone(),
+            replayed: state.replayed.clone(),
+            lanes: opened.lanes.clone(),
+            checkpoint_at: opened.checkpoint_at,
+            low: opened.low,
+            end: opened.end,
+            entries,
+            dead: opened.dead.list(DeadLetterId::FIRST, usize::MAX).unwrap(),
+        }
+    }
+
+    /// In a few words.
+    pub(super) fn difference(&self, good: &Self) -> String {
+        let of = |state: &Self| {
+            let Self { sessions, replayed, lanes, checkpoint_at, low, end, entries, dead } = state;
+            format!(
+                "{} sessions, {} blocks replayed, {} lanes, checkpoint {checkpoint_at}, {low} to {end}, {} entries, {} dead",
+                sessions.len(),
+                replayed.len(),
+                lanes.len(),
+                entries.len(),
+                dead.len()
+            )
+        };
+        format!("{}; it was {}", of(self), of(good))
+    }
+
+    /// Something in this state that was never written. What is trimmed may come back when a loss is accepted.
+    pub(super) fn stranger_to(&self, good: &Self) -> Option<String> {
+        let entry = self
+            .entries
+            .iter()
+            .find(|&(offset, (meta, bytes))| *meta != meta_of(*offset) || *bytes != payload_of(*offset, bytes.len()));
+        let dead = self.dead.iter().find(|letter| !good.dead.contains(letter));
+        let session = self.sessions.iter().find(|session| !CLIENTS.contains(&session.id.client.0));
+        entry
+            .map(|(offset, _)| format!("entry {offset}"))
+            .or(dead.map(|letter| format!("dead letter {:?}", letter.id)))
+            .or(session.map(|session| format!("session {}", session.id)))
+    }
+}
+
+pub(super) fn session(client: u64) -> SessionId {
+    SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() }
+}
+
+/// An entry is known by its offset, which its meta and payload repeat.
+pub(super) fn push(block: &mut BlockBuilder, offset: u64, bytes: usize) {
+    block.push(&meta_of(offset), &payload_of(offset, bytes));
+}
+
+fn meta_of(offset: u64) -> EntryMeta {
+    EntryMeta {
+        session: session(offset % 7),
+        seq: Seq(offset / 7 + 1),
+        span: 0,
+        skip: false,
+        batch: false,
+        channel: 0,
+        received_unix_us: offset,
+    }
+}
+
+fn payload_of(offset: u64, bytes: usize) -> Vec<u8> {
+    offset.to_le_bytes().into_iter().cycle().take(bytes).collect()
+}
+
+/// Returns the journal's end.
+pub(super) fn commit_one(journal: &mut RocksJournal) -> Offset {
+    let mut block = BlockBuilder::default();
+    push(&mut block, journal.end().0, 20);
+    journal.commit(&mut block, &[]).unwrap().end()
+}
