@@ -26,7 +26,7 @@ def write(results):
     if rows:
         parts.append("## Goals\n\n" + GOALS_HEAD + "".join(rows))
     for key, part in (("growth", growth), ("soak", soak), ("sessions", sessions), ("recovery", recovery),
-                      ("idle", idle), ("redis-benchmark", redis)):
+                      ("idle", idle), ("overload", overload), ("redis-benchmark", redis)):
         if key in found:
             parts.append(part(found[key]))
     (results / "bench.md").write_text("\n".join(parts))
@@ -241,6 +241,18 @@ def idle(found):
     for key, title in (("fresh", "just started"), ("after_load", "after a bulk load")):
         it = found[key]
         text += f"- {title}: {it['cpu_share']:.2%} of a core, {mib(it['rss_bytes'])} MiB resident\n"
+    return text
+
+
+def overload(found):
+    text = f"## Overload\n\n{head(found)}\nMaximum: {count(found['maximum_per_s'])} a second. Rude clients send "
+    text += f"{count(found['rude_rate'])} datagrams a second: new sessions, beyond their credit, huge gaps, bad checksums.\n\n"
+    text += "| | acked/s of those that behave, of the maximum | longest wait, ms | memory, MiB | documented sum, MiB "
+    text += "| one client, p99 before and in the second after, ms |\n|---|---|---|---|---|---|\n"
+    for name, run in found["runs"].items():
+        longest = "" if run["open_loop"] else ms(run["max_us"])
+        text += f"| {name}, {found['seconds']:.0f} s | {run['goodput']:.2f} | {longest} | {mib(run['rss_bytes_max'])} "
+        text += f"| {mib(run['bound_bytes'])} | {ms(run['before']['p99_us'])}, {ms(run['after']['p99_us'])} |\n"
     return text
 
 
