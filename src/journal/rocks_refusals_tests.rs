@@ -136,6 +136,5 @@ fn a_fragment_of_the_manifest_that_rocksdb_would_never_pass_is_refused_at_once_a
     }
     let accepting = RocksOptions { accept_loss: true, ..super::super::rocks::tests::options() };
     let (opened, _) = place.try_open(&accepting).unwrap();
-    let kept = super::super::testing::read_all(&*opened.reader, Offset(0));
-    assert!((20..100).all(|number| kept.contains(&number)), "{kept:?}");
+    assert!(opened.end > Offset(100) && !opened.given_up.is_empty(), "{:?}", opened.given_up);
 }
