@@ -45,6 +45,9 @@ const INFO_LOG_BYTES: usize = 1 << 20;
 const MANIFEST_BYTES: usize = 16 << 20;
 /// Files of the journal: large, since a long backlog has thousands.
 const TABLE_FILE_BYTES: u64 = 64 << 20;
+/// New table files that are merged at a time. Many, since most of what is in them will have been trimmed by then, and a
+/// session's record replaced; far more than that many, and commits are held back.
+const TABLES_MERGED: i32 = 16;
 /// Data of a flush is handed to the disk in steps of this, so that a commit's sync does not wait behind all of it.
 const FLUSH_STEP_BYTES: u64 = 1 << 20;
 
@@ -346,6 +349,9 @@ fn families(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
         settings.set_write_buffer_size(memtable_bytes);
         settings.set_max_write_buffer_number(i32::try_from(memtables).unwrap_or(i32::MAX));
         settings.set_target_file_size_base(TABLE_FILE_BYTES);
+        settings.set_level_zero_file_num_compaction_trigger(TABLES_MERGED);
+        settings.set_level_zero_slowdown_writes_trigger(TABLES_MERGED * 3);
+        settings.set_level_zero_stop_writes_trigger(TABLES_MERGED * 4);
         ColumnFamilyDescriptor::new(name, settings)
     };
     vec![
