@@ -1,6 +1,7 @@
 //! The journal on a database: commits, checkpoints and trimming, reading, dead letters.
 //!
-//! The database is RocksDB, or the simulator's ([`super::simulated`]). One thread writes ([`RocksJournal`]); readers and dead letters work beside it on the same database. Whatever fails to
+//! The database is RocksDB, or the simulator's (`simulated`). One thread writes ([`RocksJournal`]); readers and dead letters
+//! work beside it on the same database. Whatever fails to
 //! be written poisons them all for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie.
 //! How a database is opened, and why that is most of the work, is in `rocks_open`.
 

@@ -15,7 +15,7 @@ mod state;
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use duragram::journal::{OpenError, inspect};
@@ -52,7 +52,7 @@ fn round(shape: &Shape, seed: u64) -> Result<(String, Outcome), String> {
     Err(format!("shape {}, seed {seed}: {what}: {failure}\n  the directory is kept in {}", shape.name, kept.display()))
 }
 
-fn check(shape: &Shape, path: &PathBuf, files: &Files, random: &mut Random) -> Result<Outcome, String> {
+fn check(shape: &Shape, path: &Path, files: &Files, random: &mut Random) -> Result<Outcome, String> {
     let verified = random.one_in(8).then(|| inspect::verify(path).map(|verified| verified.damage.len()));
     if verified.is_some() {
         unchanged(path, files).map_err(|problem| format!("`journal verify` has changed {problem}"))?;
@@ -95,7 +95,7 @@ fn check(shape: &Shape, path: &PathBuf, files: &Files, random: &mut Random) -> R
 }
 
 /// What an operator does then. All that is kept was there, and the journal serves on, also when more is lost.
-fn accept(shape: &Shape, path: &PathBuf, refused: &str, random: &mut Random) -> Result<(), String> {
+fn accept(shape: &Shape, path: &Path, refused: &str, random: &mut Random) -> Result<(), String> {
     for again in 0..3 {
         let mut opened =
             open(path, &accepting()).map_err(|error| format!("{refused}; accepted {again} times: {error}"))?;
@@ -123,7 +123,7 @@ fn accept(shape: &Shape, path: &PathBuf, refused: &str, random: &mut Random) -> 
 }
 
 /// A missing lock may have been made.
-fn unchanged(path: &PathBuf, before: &Files) -> Result<(), String> {
+fn unchanged(path: &Path, before: &Files) -> Result<(), String> {
     let mut after = read_files(path);
     if !before.contains_key("lock") {
         after.remove("lock");
@@ -156,7 +156,7 @@ fn rounds(count: u64, seed: u64, progress: bool) -> Sums {
                 }
             }
             if progress && worker == 0 && number % 1000 == 0 && number > 0 {
-                eprintln!("{number} of {count} rounds, {:.0} a second", number as f64 / start.elapsed().as_secs_f64());
+                eprintln!("{number} of {count} rounds in {} s", start.elapsed().as_secs());
             }
             if failures.len() > 20 {
                 break;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use duragram::journal::{
@@ -100,7 +100,7 @@ pub(super) struct OpenedState {
     replayed: Vec<(u64, u64)>,
 }
 
-pub(super) fn open(path: &PathBuf, options: &RocksOptions) -> Result<OpenedState, OpenError> {
+pub(super) fn open(path: &Path, options: &RocksOptions) -> Result<OpenedState, OpenError> {
     let (mut sessions, mut replayed) = (Vec::new(), Vec::new());
     let opened = RocksJournal::open(path, options, &mut |replay| match replay {
         Replay::Session(session) => sessions.push(session),
