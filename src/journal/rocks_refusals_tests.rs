@@ -109,12 +109,33 @@ fn a_change_behind_the_last_block_that_is_missing_is_found_by_the_witness() {
     // The last record of the log is the dead letter.
     let (name, log) = good
         .iter()
-        .filter(|(name, bytes)| name.extension().is_some_and(|extension| extension == "log") && !bytes.is_empty())
-        .next_back()
+        .rfind(|(name, bytes)| name.extension().is_some_and(|extension| extension == "log") && !bytes.is_empty())
         .unwrap();
     fs::write(place.path().join(name), &log[..log.len() - 1]).unwrap();
     match refused(&place) {
         OpenError::Damaged(damage) => assert_eq!(damage.kind, DamageKind::BelowWitness, "{damage}"),
         other => panic!("{other}"),
     }
+}
+
+#[test]
+fn a_fragment_of_the_manifest_that_rocksdb_would_never_pass_is_refused_at_once_also_when_the_loss_is_accepted() {
+    let place = plain_place();
+    let name = fs::read_to_string(place.path().join("rocksdb/CURRENT")).unwrap();
+    let path = place.path().join("rocksdb").join(name.trim_end());
+    let mut manifest = fs::read(&path).unwrap();
+    let second = 7 + usize::from(u16::from_le_bytes([manifest[4], manifest[5]]));
+    // The type of a whole record in a recycled log.
+    manifest[second + 6] = 5;
+    fs::write(&path, manifest).unwrap();
+    match refused(&place) {
+        OpenError::Damaged(damage) => {
+            assert_eq!((damage.kind, damage.byte), (DamageKind::DatabaseUnreadable, Some(second as u64)), "{damage}");
+        }
+        other => panic!("{other}"),
+    }
+    let accepting = RocksOptions { accept_loss: true, ..super::super::rocks::tests::options() };
+    let (opened, _) = place.try_open(&accepting).unwrap();
+    let kept = super::super::testing::read_all(&*opened.reader, Offset(0));
+    assert!((20..100).all(|number| kept.contains(&number)), "{kept:?}");
 }

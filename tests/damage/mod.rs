@@ -156,7 +156,7 @@ fn rounds(count: u64, seed: u64, progress: bool) -> Sums {
                 }
             }
             if progress && worker == 0 && number % 1000 == 0 && number > 0 {
-                eprintln!("{number} of {count} rounds, {:.0} a second", number as f64 / start.elapsed().as_secs_f64());
+                eprintln!("{number} of {count} rounds in {} s", start.elapsed().as_secs());
             }
             if failures.len() > 20 {
                 break;

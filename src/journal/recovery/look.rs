@@ -420,7 +420,7 @@ const KEY_LAST: [u8; 8] = [0xff; 8];
 fn bad_record<D: Database>(database: &D, family: &'static str, key: &[u8], problem: impl std::fmt::Display) -> Damage {
     // Of a block, it is the last one until a good one follows.
     let kind = if family == JOURNAL { DamageKind::LastBlock } else { DamageKind::Record };
-    let place = DamagePlace::Record { family: family, key: key.to_vec() };
+    let place = DamagePlace::Record { family, key: key.to_vec() };
     Damage::new(kind, place, problem).in_files(database.files_of(family, key))
 }
 

@@ -8,6 +8,12 @@
 //! 2. What it finds is reduced to [`Facts`].
 //! 3. [`decide`] is the decision table: facts in, outcome out, nothing else known. One row for each combination.
 //!
+//! What no look can tell, since nothing on the disk says otherwise:
+//!
+//! - that the last commits are missing, or the last one damaged, when they came after the last witness: at most a second's,
+//!   and none after a shutdown in good order. They look as if a crash had interrupted them;
+//! - that the whole directory is an older copy of itself, or was emptied, or that database and witness are gone together.
+//!
 //! This module knows no storage but by [`super::database`]: RocksDB's database and the simulator's go through the same code.
 
 mod chain;
