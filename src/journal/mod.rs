@@ -35,6 +35,8 @@ mod rocks_manifest;
 mod rocks_open;
 mod rocks_salvage;
 mod rocks_wal;
+#[doc(hidden)]
+pub mod simulated;
 #[cfg(test)]
 mod testing;
 
