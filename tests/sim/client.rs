@@ -62,10 +62,12 @@ impl SimClient {
         usize::from(address.port() / 1000).wrapping_sub(1)
     }
 
-    pub(crate) fn change_address(&mut self, now_us: u64) {
+    /// It is somewhere else, and may know of it.
+    pub(crate) fn change_address(&mut self, core: &mut Core, out: &mut Vec<Vec<u8>>) {
         self.addresses += 1;
         if let (Some(machine), true) = (&mut self.machine, self.rng.one_in(2)) {
-            machine.path_changed(now_us);
+            machine.path_changed(core.now_us);
+            self.drain(core, out);
         }
     }
 

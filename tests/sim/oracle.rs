@@ -50,7 +50,8 @@ impl RecordState {
 
 #[derive(Default)]
 struct Session {
-    heard_us: u64,
+    /// When the server last sent an ack.
+    acked_us: u64,
     /// It was idle for so long that the server may have forgotten it.
     forgettable: bool,
     /// The highest floor in an ack, since it may last have been forgotten.
@@ -76,6 +77,7 @@ struct LaneView {
 #[derive(Default)]
 pub(crate) struct Oracle {
     ttl_us: u64,
+    pub(crate) now_us: u64,
     window: u16,
     block_bytes_max: usize,
     pub(crate) violation: Option<String>,
@@ -144,32 +146,26 @@ impl Oracle {
     }
 
     /// The server's socket has got this.
-    pub(crate) fn delivered(&mut self, now_us: u64, from: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn delivered(&mut self, from: SocketAddr, datagram: &[u8]) {
         self.bytes.entry(from).or_default().0 += datagram.len() as u64;
-        match codec::decode(datagram) {
-            Ok(Datagram::Data(data)) => {
-                let Data { client, epoch, skip, .. } = data;
-                let base = data.base().0;
-                let session = self.heard(now_us, (client.0, epoch.value()));
-                session.base = session.base.max(base);
-                if skip {
-                    session.skip_base = session.skip_base.max(base);
-                }
+        if let Ok(Datagram::Data(data)) = codec::decode(datagram) {
+            let base = data.base().0;
+            let session = self.sessions.entry((data.client.0, data.epoch.value())).or_default();
+            session.base = session.base.max(base);
+            if data.skip {
+                session.skip_base = session.skip_base.max(base);
             }
-            Ok(Datagram::Ping(ping)) => drop(self.heard(now_us, (ping.client.0, ping.epoch.value()))),
-            _ => {}
         }
     }
 
-    fn heard(&mut self, now_us: u64, sid: Sid) -> &mut Session {
-        let ttl_us = self.ttl_us;
+    /// Whether the server may have forgotten the session, since it has not answered it for long.
+    fn look_back(&mut self, sid: Sid) -> bool {
         let session = self.sessions.entry(sid).or_default();
-        if session.heard_us > 0 && now_us - session.heard_us > ttl_us / 2 {
+        if sid.0 >= RUDE || session.acked_us > 0 && self.now_us - session.acked_us > self.ttl_us / 2 {
             session.forgettable = true;
             session.floor = 0;
         }
-        session.heard_us = now_us;
-        session
+        session.forgettable
     }
 
     /// The server has sent this.
@@ -214,7 +210,9 @@ impl Oracle {
             self.fail(|| format!("an ack to {sid:?} gives credit {}", ack.credit));
         }
         let mut missing = None;
+        self.look_back(sid);
         let session = self.sessions.entry(sid).or_default();
+        session.acked_us = self.now_us;
         let back = (floor < session.floor).then_some(session.floor);
         session.floor = session.floor.max(floor);
         // What the client itself gave up; of someone who does as he likes, also what he claims.
@@ -309,7 +307,7 @@ impl Oracle {
         let offset = self.entries.len() as u64;
         let hash = content(entry.meta.channel, entry.meta.batch, entry.payload);
         let to = entry.meta.seq.0;
-        let forgettable = sid.0 >= RUDE || self.sessions.get(&sid).is_some_and(|session| session.forgettable);
+        let forgettable = self.look_back(sid);
         let (from, records) = match entry.kind {
             EntryKind::Data => {
                 if !self.sent.get(&(sid, to)).is_some_and(|hashes| hashes.contains(&hash)) {
@@ -403,10 +401,10 @@ impl Oracle {
     pub(crate) fn presented(&mut self, lane: usize, records: &[Record<'_>], lane_of: impl Fn(Sid) -> usize) {
         let entries = &self.entries;
         let dead = |key: &RecordKey| entries[key.0 as usize].records[usize::from(key.1)].dead;
-        self.lanes[lane].open.retain(|key| !dead(key));
         let highest = self.lanes[lane].highest;
+        let unfinished = self.lanes[lane].open.iter().copied().find(|key| !dead(key));
         let goes_on = records.iter().any(|record| Some((record.offset.0, record.index)) > highest);
-        if let (true, Some(open)) = (goes_on, self.lanes[lane].open.first().copied()) {
+        if let (true, Some(open)) = (goes_on, unfinished) {
             self.fail(|| format!("lane {lane} goes on and record {open:?} is not finished"));
         }
         for record in records {

@@ -204,6 +204,10 @@ impl Life {
         } else {
             self.process(plan, now_us);
         }
+        if self.landing_us == NEVER && self.has_flight() {
+            let core = self.core.lock();
+            self.landing_us = core.now_us + self.rng.below(2 * core.sync_us);
+        }
         if let Some(left) = &mut self.failing {
             if *left == 0 {
                 return false;
@@ -263,16 +267,11 @@ impl Life {
 
     /// A commit may be in flight now, and lanes may have got something.
     fn after_commit(&mut self, plan: &Plan) {
-        let core = self.core.lock();
-        let now_us = core.now_us;
-        if self.hand.as_ref().is_some_and(WriterByHand::has_work) {
-            self.landing_us = now_us + self.rng.below(2 * core.sync_us);
-        }
+        let now_us = self.core.lock().now_us;
         for (_, at) in &mut self.lanes {
             *at = (*at).min(now_us + self.rng.below(plan.lane_us));
         }
         let status = self.committer.status();
-        drop(core);
         if status.sessions > plan.sessions_max {
             self.core.lock().oracle.fail(|| format!("{} sessions are in the table", status.sessions));
         }

@@ -144,6 +144,7 @@ impl World {
                 let mut core = self.core.lock();
                 busy = if due_us > core.now_us { 0 } else { busy + 1 };
                 core.now_us = core.now_us.max(due_us);
+                core.oracle.now_us = core.now_us;
                 if busy > 1_000_000 {
                     core.oracle.fail(|| "the clock stands still: something is always due".into());
                 }
@@ -259,7 +260,7 @@ impl World {
         core.trace.note(now_us, "to server", [u64::from(from.port()), 0], &datagram);
         let Some(life) = &mut self.life else { return };
         if life.deliver(&self.plan, now_us, from, datagram.clone()) {
-            core.oracle.delivered(now_us, from, &datagram);
+            core.oracle.delivered(from, &datagram);
         }
     }
 
@@ -317,8 +318,9 @@ impl World {
             }
             Happening::AddressChange => {
                 let index = self.rng.index(self.clients.len());
-                let now_us = self.core.lock().now_us;
-                self.clients[index].change_address(now_us);
+                let mut out = Vec::new();
+                self.clients[index].change_address(&mut self.core.lock(), &mut out);
+                self.from_client(index, out);
                 self.again(means.address_change, happening);
             }
             Happening::ClockJump => {
