@@ -101,6 +101,9 @@ pub(crate) struct Plan {
     pub(crate) lanes_change: bool,
     pub(crate) datagram_max: usize,
     pub(crate) refuse_channels: bool,
+    /// The server's clock of day may be wrong by more than the time for which sessions are kept. Then it may give out an
+    /// epoch twice.
+    pub(crate) clock_wild: bool,
     /// Commits may be in flight while the next block is built.
     pub(crate) flights: bool,
     pub(crate) receive_max: u64,
@@ -128,7 +131,8 @@ impl Plan {
     pub(crate) fn of(rng: &mut Rng) -> Self {
         let faults_us = rng.magnitude(2 * S, 256 * S);
         let busy = rng.one_in(3);
-        let clients = (0..rng.within(1, 5)).map(|_| ClientPlan::of(rng, busy)).collect();
+        let clock_wild = rng.one_in(4);
+        let clients = (0..rng.within(1, 5)).map(|_| ClientPlan::of(rng, busy, clock_wild)).collect();
         let on = |rng: &mut Rng, mean: u64| if rng.one_in(2) { rng.magnitude(mean / 8, mean * 2) } else { 0 };
         let often = |rng: &mut Rng, most: u64| if rng.one_in(2) { rng.below(most) } else { 0 };
         let crashes = rng.one_in(2);
@@ -148,6 +152,7 @@ impl Plan {
             lanes_change: rng.one_in(4),
             datagram_max: usize::try_from(rng.within(300, 1472)).expect("small"),
             refuse_channels: rng.one_in(4),
+            clock_wild,
             flights: rng.one_in(2),
             receive_max: rng.magnitude(1, 64),
             socket_datagrams: usize::try_from(rng.magnitude(4, 256)).expect("small"),
@@ -210,11 +215,12 @@ impl Path {
 }
 
 impl ClientPlan {
-    fn of(rng: &mut Rng, busy: bool) -> Self {
+    fn of(rng: &mut Rng, busy: bool, clock_wild: bool) -> Self {
+        let kinds = if clock_wild { 2 } else { 3 };
         let slots = usize::try_from(rng.magnitude(1, 64)).expect("small");
         let payload_max = rng.magnitude(8, 512);
         Self {
-            epochs: [EpochKind::Counter, EpochKind::Unix, EpochKind::Hello][rng.index(3)],
+            epochs: [EpochKind::Counter, EpochKind::Unix, EpochKind::Hello][rng.index(kinds)],
             slots,
             buffer: slots * usize::try_from(payload_max).expect("small"),
             messages: if busy { rng.magnitude(50, 400) } else { rng.magnitude(1, 100) },

@@ -51,7 +51,8 @@ pub(crate) struct Life {
     committer: Committer<SimulatedJournal, Wire, Link>,
     hand: Option<WriterByHand<SimulatedJournal>>,
     progress: Arc<Progress>,
-    lanes: Vec<(LaneWorker, u64)>,
+    /// Each until it fails, and when it has something to do next.
+    lanes: Vec<(Option<LaneWorker>, u64)>,
     control: LaneControl,
     keeper: Keeper,
     admission: Admission,
@@ -151,7 +152,7 @@ impl Life {
             committer,
             hand,
             progress,
-            lanes: workers.into_iter().map(|worker| (worker, now_us)).collect(),
+            lanes: workers.into_iter().map(|worker| (Some(worker), now_us)).collect(),
             control,
             keeper,
             admission: Admission { datagram_bytes_max: plan.datagram_max, channels },
@@ -279,8 +280,11 @@ impl Life {
 
     fn process(&mut self, plan: &Plan, now_us: u64) {
         let mono_us = now_us - self.clock.started_us;
-        let Some(due) = self.lanes.iter_mut().find(|(_, at)| *at <= now_us) else { return };
-        let (worker, at) = due;
+        let Some((slot, at)) = self.lanes.iter_mut().find(|(_, at)| *at <= now_us) else { return };
+        let Some(worker) = slot else {
+            *at = NEVER;
+            return;
+        };
         let wake = |mono_us: u64| (self.clock.started_us + mono_us).max(now_us + 1);
         match worker.step(self.clock.now()) {
             LaneStep::Worked => *at = now_us + 1 + self.rng.below(plan.lane_us),
@@ -288,7 +292,7 @@ impl Life {
             LaneStep::RetryAt(until_us) => *at = wake(until_us.max(mono_us)),
             LaneStep::Finished { .. } => *at = NEVER,
             LaneStep::Failed(error) => {
-                *at = NEVER;
+                (*slot, *at) = (None, NEVER);
                 let core = self.core.lock();
                 core.trace.say(now_us, || format!("a lane fails: {error}"));
                 self.failing.get_or_insert(self.rng.below(4));
@@ -301,7 +305,7 @@ impl Life {
         self.committer.commit(&self.clock)?;
         let deadline_us = self.clock.now().mono_us + self.rng.below(2_000_000);
         self.control.drain(deadline_us);
-        for (worker, _) in &mut self.lanes {
+        for worker in self.lanes.iter_mut().filter_map(|(worker, _)| worker.as_mut()) {
             loop {
                 let now = self.clock.now();
                 match worker.step(now) {

@@ -77,7 +77,7 @@ impl World {
     fn new(seed: u64, sabotage: Option<Sabotage>, print: bool) -> Self {
         let mut rng = Rng::new(crate::rng::mix(seed));
         let plan = Plan::of(&mut rng);
-        let oracle = Oracle::new(&plan.config);
+        let oracle = Oracle::new(&plan);
         let core = Shared::new(Core {
             now_us: 1,
             skew_us: 0,
@@ -324,9 +324,9 @@ impl World {
                 self.again(means.address_change, happening);
             }
             Happening::ClockJump => {
-                let by = i64::try_from(self.rng.magnitude(1_000, 40_000_000_000)).expect("hours");
-                let by = if self.rng.one_in(2) { by } else { -by };
-                self.core.lock().skew_us += by;
+                let most = if self.plan.clock_wild { 40_000 } else { self.plan.config.session_ttl_s / 4 };
+                let by = i64::try_from(self.rng.magnitude(1_000, most * 1_000_000)).expect("hours");
+                self.core.lock().skew_us = if self.rng.one_in(2) { by } else { -by };
                 self.again(means.clock_jump, happening);
             }
             Happening::Outage => {
