@@ -10,8 +10,10 @@ use crate::oracle::Map;
 use crate::plan::{ClientPlan, EpochKind};
 use crate::rng::Rng;
 
-/// The channel that a server refuses which refuses any.
-pub(crate) const REFUSED_CHANNEL: u16 = 9;
+/// The channels that every server accepts.
+pub(crate) const CHANNELS: [u16; 2] = [0, 3];
+/// One that it may refuse.
+const REFUSED_CHANNEL: u16 = 9;
 const NEVER: u64 = u64::MAX;
 
 struct Message {
@@ -178,7 +180,8 @@ impl SimClient {
         } else {
             payload.extend(number.iter().cycle().take(usize::try_from(len).expect("short")));
         }
-        let channel = if self.rng.ppm(self.plan.refused_channel) { REFUSED_CHANNEL } else { 0 };
+        let channel =
+            if self.rng.ppm(self.plan.refused_channel) { REFUSED_CHANNEL } else { CHANNELS[self.rng.index(2)] };
         if let Ok(id) = machine.send(now_us, Outgoing { channel, batch, payload: &payload }) {
             self.messages.insert(id.0, Message { channel, batch, payload });
         }

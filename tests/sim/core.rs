@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use duragram::journal::simulated::{Fate, Family, Change, Write};
+use duragram::journal::simulated::{Change, Family, Fate, Write};
 use duragram::net::{Outbox, Transmit};
 use duragram::process::{Handler, HandlerError, LaneStart, Outcomes, Record};
-use duragram::types::{Clock, Lane, Now, SessionId};
 use duragram::proto::{ClientId, Epoch};
+use duragram::types::{Clock, Lane, Now, SessionId};
 
 use crate::oracle::{Oracle, Sid};
 use crate::plan::{DiskFaults, HandlerFaults};
@@ -98,7 +98,13 @@ impl Trace {
             self.hash = mix(self.hash ^ number);
         }
         if self.print {
-            println!("{:>14.6} {what} {} {} ({} bytes, {sum:08x})", now_us as f64 / 1e6, numbers[0], numbers[1], bytes.len());
+            println!(
+                "{:>14.6} {what} {} {} ({} bytes, {sum:08x})",
+                now_us as f64 / 1e6,
+                numbers[0],
+                numbers[1],
+                bytes.len()
+            );
         }
     }
 
@@ -142,7 +148,8 @@ impl Core {
     fn decide(&mut self, write: Write<'_>) -> Fate {
         self.counts.writes += 1;
         let slow = self.rng.ppm(self.disk.slow);
-        self.now_us += if slow { self.rng.below(self.slow_sync_us) } else { self.sync_us / 2 + self.rng.below(self.sync_us) };
+        self.now_us +=
+            if slow { self.rng.below(self.slow_sync_us) } else { self.sync_us / 2 + self.rng.below(self.sync_us) };
         self.oracle.now_us = self.now_us;
         let fate = self.forced.take().unwrap_or_else(|| self.draw(write));
         let changes = if let Write::Batch(changes) = write { changes } else { &[] };

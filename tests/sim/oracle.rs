@@ -10,7 +10,7 @@ use std::sync::Arc;
 use duragram::journal::simulated::{Change, Family};
 use duragram::journal::{Block, Entry, EntryKind};
 use duragram::process::{Content, Record};
-use duragram::proto::codec::{self, Ack, Data, Datagram};
+use duragram::proto::codec::{self, Ack, Datagram};
 
 use crate::plan::Plan;
 use crate::rng::mix;
@@ -251,7 +251,9 @@ impl Oracle {
         let hash = content(channel, batch, payload);
         match self.offset_of.get(&(sid, seq)).map(|&offset| &self.entries[offset as usize]) {
             Some(entry) if entry.hash == hash => {}
-            Some(_) => self.fail(|| format!("{sid:?} believes seq {seq} delivered; another message is journaled as it")),
+            Some(_) => {
+                self.fail(|| format!("{sid:?} believes seq {seq} delivered; another message is journaled as it"))
+            }
             None => self.fail(|| format!("{sid:?} believes seq {seq} delivered; it is not durable")),
         }
     }
@@ -457,11 +459,6 @@ impl Oracle {
         for key in std::mem::take(&mut self.lanes[lane].unflushed) {
             self.entries[key.0 as usize].records[usize::from(key.1)].kept = true;
         }
-    }
-
-    /// Where the journal ends.
-    pub(crate) fn end(&self) -> u64 {
-        self.entries.len() as u64
     }
 
     /// Nothing more is under way.

@@ -15,7 +15,7 @@ use duragram::process::{
 use duragram::types::{Clock as _, Lane};
 use prometheus_client::registry::Registry;
 
-use crate::client::REFUSED_CHANNEL;
+use crate::client::CHANNELS;
 use crate::core::{ProcessClock, Sabotage, Shared, Sink, Wire};
 use crate::oracle::Found;
 use crate::plan::Plan;
@@ -144,7 +144,7 @@ impl Life {
         let mut committer =
             Committer::new(plan.config.clone(), recovered, opened.journal, Wire(core.clone()), link, metrics);
         let hand = plan.flights.then(|| committer.start_writer_by_hand());
-        let channels = plan.refuse_channels.then(|| ChannelSet::of((0..=u16::MAX).filter(|&c| c != REFUSED_CHANNEL)));
+        let channels = plan.refuse_channels.then(|| ChannelSet::of(CHANNELS));
         Start::Up(Box::new(Self {
             clock: ProcessClock { core: core.clone(), started_us: now_us },
             core: core.clone(),
@@ -311,7 +311,9 @@ impl Life {
                 match worker.step(now) {
                     LaneStep::Finished { .. } => break,
                     LaneStep::Worked => {}
-                    LaneStep::Idle { until_us } => self.clock.pass_until(until_us.unwrap_or(deadline_us).max(now.mono_us + 1)),
+                    LaneStep::Idle { until_us } => {
+                        self.clock.pass_until(until_us.unwrap_or(deadline_us).max(now.mono_us + 1))
+                    }
                     LaneStep::RetryAt(at) => self.clock.pass_until(at.max(now.mono_us + 1)),
                     LaneStep::Failed(error) => return Err(error),
                 }
@@ -344,7 +346,12 @@ impl Life {
 
     pub(crate) fn describe(&self) -> String {
         let end = self.progress.durable_end();
-        format!("{} datagrams wait; {:?}; lanes at {} of {end}", self.socket.len(), self.committer.status(), self.progress.lowest_watermark())
+        format!(
+            "{} datagrams wait; {:?}; lanes at {} of {end}",
+            self.socket.len(),
+            self.committer.status(),
+            self.progress.lowest_watermark()
+        )
     }
 }
 

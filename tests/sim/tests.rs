@@ -27,8 +27,18 @@ fn the_same_seed_gives_the_same_run() {
 fn a_defect_in_any_part_is_found() {
     use Sabotage::*;
     let all = [
-        LyingSync, ForgottenSessions, ForgottenBlocks, ForgedPayload, AcksBeyond, DoubleReply, FloorsBack, SinkForgets,
-        LaneSkips, DamageSkipped, AcksAfterFailure, Starved,
+        LyingSync,
+        ForgottenSessions,
+        ForgottenBlocks,
+        ForgedPayload,
+        AcksBeyond,
+        DoubleReply,
+        FloorsBack,
+        SinkForgets,
+        LaneSkips,
+        DamageSkipped,
+        AcksAfterFailure,
+        Starved,
     ];
     for sabotage in all {
         let found = (0..200).find_map(|seed| sabotaged(seed, Some(sabotage)).violation.map(|what| (seed, what)));
@@ -54,7 +64,12 @@ fn as_told() {
     let sum = Sum::of(from..from + seeds, until, |sum| {
         if said.elapsed() > Duration::from_secs(10) {
             said = Instant::now();
-            println!("{} of {seeds} seeds, {} failed, {:.0} times real time", sum.runs, sum.failures.len(), sum.speed());
+            println!(
+                "{} of {seeds} seeds, {} failed, {:.0} times real time",
+                sum.runs,
+                sum.failures.len(),
+                sum.speed()
+            );
         }
     });
     println!("seeds from {from}: {}; trace {:016x}", sum.describe(), sum.hash);

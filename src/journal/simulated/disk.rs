@@ -13,7 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Change, Family};
-use crate::types::Offset;
+use crate::journal::recovery::{Tail, Witness};
 
 const SECTOR_BYTES: usize = 512;
 const RECORD_HEADER_LEN: usize = 24;
@@ -57,12 +57,12 @@ pub(super) struct Disk {
     /// Keys in the tables that the database finds damaged when it comes to them.
     pub(super) unreadable: BTreeSet<(Family, Vec<u8>)>,
     log: Log,
-    pub(super) witness: Option<Witness>,
+    pub(super) witness: Option<StoredWitness>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Witness {
-    End(Offset),
+pub(super) enum StoredWitness {
+    Good(Witness),
     Damaged,
 }
 
@@ -80,8 +80,8 @@ struct Log {
 /// What reading the log found.
 pub(super) struct Read {
     pub(super) state: State,
-    /// A good record lies behind the one where reading stopped: at this byte.
-    pub(super) dropped_at: Option<usize>,
+    /// What lies behind the place where reading stopped.
+    pub(super) tail: Tail,
 }
 
 impl Disk {
@@ -93,8 +93,8 @@ impl Disk {
             changes.iter().for_each(|change| state.apply(change));
             at = range.end;
         }
-        let dropped_at = self.log.find_dropped(at, state.sequence + 1);
-        Read { state, dropped_at }
+        let tail = self.log.tail(at, state.sequence + 1);
+        Read { state, tail }
     }
 
     /// The database is opened for writing: what was read goes to new tables, synced, and a new log begins.
@@ -160,9 +160,9 @@ impl Disk {
 
     /// Ends the log at its first bad record, as if nothing lay behind.
     pub(super) fn skip_damage(&mut self) {
-        let end = self.records().last().map_or(0, |last| last.end);
+        let end = self.records().last().map_or(0, |(last, _)| last.end);
         self.log.bytes[end..].fill(FILL);
-        self.witness = Some(Witness::End(Offset(0)));
+        self.witness = Some(StoredWitness::Good(Witness::NotInService));
     }
 
     fn flip_value(&mut self, rng: &mut SmallRng) -> Option<String> {
@@ -216,19 +216,28 @@ impl Disk {
         values.keys().nth(nth).cloned()
     }
 
-    /// Damages a record that is not the last: damage to the last one looks like a commit that a crash has torn.
+    /// Damages a record. Damage to the last one looks like a commit that a crash has torn, unless the witness covers it.
     fn damage_log(&mut self, rng: &mut SmallRng) -> Option<String> {
+        let witnessed = match self.witness {
+            Some(StoredWitness::Good(Witness::Durable { changes, .. })) => changes,
+            _ => 0,
+        };
         let records = self.records();
-        let last = records.len().checked_sub(1)?;
-        let record = records.get(rng.random_range(0..last.max(1))).filter(|_| last > 0)?.clone();
+        let proven = records.iter().filter(|(_, last)| *last <= witnessed).count();
+        let proven = proven.max(records.len().saturating_sub(1));
+        if proven == 0 {
+            return None;
+        }
+        let (record, _) = records[rng.random_range(0..proven)].clone();
         if rng.random_bool(0.5) {
             let at = rng.random_range(record.clone());
             self.log.bytes[at] ^= 1 << rng.random_range(0..8);
             return Some(format!("a bit of byte {at} of the log is flipped"));
         }
         let sector = rng.random_range(record) / SECTOR_BYTES * SECTOR_BYTES;
-        // Zeroes, or a stale or misplaced sector; not what reaches into the last record.
-        let to = (sector + SECTOR_BYTES).min(records[last].start);
+        // Zeroes, or a stale or misplaced sector; not what reaches beyond.
+        let limit = records.get(proven).map_or(self.log.end, |(record, _)| record.start);
+        let to = (sector + SECTOR_BYTES).min(limit);
         let from = rng.random_range(0..self.log.bytes.len()) / SECTOR_BYTES * SECTOR_BYTES;
         let source: Vec<u8> = match rng.random_bool(0.5) {
             true => vec![0; to - sector],
@@ -240,18 +249,18 @@ impl Disk {
     }
 
     fn damage_witness(&mut self, rng: &mut SmallRng) -> String {
-        self.witness = rng.random_bool(0.5).then_some(Witness::Damaged);
+        self.witness = rng.random_bool(0.5).then_some(StoredWitness::Damaged);
         format!("the witness is {:?}", self.witness)
     }
 
-    /// Where the log's good records lie.
-    fn records(&self) -> Vec<Range<usize>> {
+    /// Where the log's good records lie, and the number of the last change in each.
+    fn records(&self) -> Vec<(Range<usize>, u64)> {
         let (mut at, mut next) = (0, self.tables.sequence + 1);
         let mut records = Vec::new();
         while let Some((range, changes)) = self.log.record(at, next) {
             next += changes.len() as u64;
             at = range.end;
-            records.push(range);
+            records.push((range, next - 1));
         }
         records
     }
@@ -290,14 +299,22 @@ impl Log {
         Some((at..end, u64_at(header, 12), &self.bytes[at + RECORD_HEADER_LEN..end]))
     }
 
-    /// As `rocks_wal` does: where a good record lies behind the place where reading stopped. Only the last write can be torn,
-    /// since each is synced before the next begins: so that proves damage.
-    fn find_dropped(&self, from: usize, sequence: u64) -> Option<usize> {
+    /// As `rocks_wal` does: what lies behind the place where reading stopped. Only the last write can be torn, since each is
+    /// synced before the next begins: so a good record there proves damage.
+    fn tail(&self, from: usize, sequence: u64) -> Tail {
+        let file = || "log".to_owned();
         let number = self.number.to_le_bytes();
-        let numbers = self.bytes.get(from + 8..)?;
-        (from..).zip(numbers.windows(4)).find_map(|(at, found)| {
+        let numbers = self.bytes.get(from + 8..).unwrap_or(&[]);
+        let good = (from..).zip(numbers.windows(4)).find_map(|(at, found)| {
             (found == number && self.envelope(at).is_some_and(|(_, first, _)| first >= sequence)).then_some(at)
-        })
+        });
+        let header = self.bytes.get(from..from + RECORD_HEADER_LEN);
+        let begun = header.is_some_and(|header| header[8..12] == number && u64_at(header, 12) == sequence);
+        match good {
+            Some(at) => Tail::GoodAfterBad { file: file(), at: at as u64 },
+            None if begun => Tail::Torn { file: file(), at: from as u64 },
+            None => Tail::Clean,
+        }
     }
 }
 

@@ -5,21 +5,20 @@
 //! at a clock or draws from any randomness but its seeds.
 
 mod disk;
+mod store;
 
-use std::fmt;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::database::{Beside, Cursor, Database};
-use super::error::{Damage, DamagePlace, OpenError, StorageError};
-use super::mask::{mask_into, unmask};
+use super::error::OpenError;
+use super::mask::mask_into;
 use super::meta::{CHECKPOINT_KEY, CheckpointState};
+use super::recovery::{self, Format, Outcome, Scan, Visit, Witness, look};
 use super::rocks::{Kept, Reader, Shared, StoredDeadLetters, StoredJournal};
 use super::rocks_db::{DEAD, JOURNAL, META};
-use super::rocks_scan::{Visit, scan};
 use super::{Opened, Replay, SessionRecord};
 use crate::types::Offset;
-use disk::{Disk, State, Values, Witness};
+use disk::{Disk, State, StoredWitness};
+pub use store::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
 
 /// A column family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -83,7 +82,7 @@ pub enum Write<'a> {
     /// A batch that is to be durable when the write returns.
     Batch(&'a [Change]),
     /// The witness.
-    Witness(Offset),
+    Witness(Witness),
     /// What recovery has read goes to tables of its own.
     Settle,
 }
@@ -140,11 +139,7 @@ impl SimulatedDisk {
     /// An empty disk. `decide` is asked about each write; it may let time pass.
     pub fn new(decide: Decide) -> Self {
         let machine = Machine { process: 0, unix_us: 0, free_bytes: u64::MAX, masks: 1 };
-        Self {
-            disk: Arc::default(),
-            decide: Arc::new(Mutex::new(decide)),
-            machine: Arc::new(Mutex::new(machine)),
-        }
+        Self { disk: Arc::default(), decide: Arc::new(Mutex::new(decide)), machine: Arc::new(Mutex::new(machine)) }
     }
 
     /// The process dies. What it has written stays, synced or not, until the power fails.
@@ -183,11 +178,16 @@ impl SimulatedDisk {
         }
     }
 
-    /// Where the witness says that the journal ends.
-    pub fn witness(&self) -> Option<Offset> {
+    /// How many changes the disk has seen, as its database finds it.
+    pub fn changes(&self) -> u64 {
+        lock(&self.disk).read().state.sequence
+    }
+
+    /// How many changes the witness proves.
+    pub fn witnessed(&self) -> u64 {
         match lock(&self.disk).witness {
-            Some(Witness::End(end)) => Some(end),
-            _ => None,
+            Some(StoredWitness::Good(Witness::Durable { changes, .. })) => changes,
+            _ => 0,
         }
     }
 
@@ -208,10 +208,14 @@ impl SimulatedDisk {
     pub fn open(&self, replay: &mut dyn FnMut(Replay<'_>)) -> Result<(Opened<SimulatedJournal>, Keeper), OpenError> {
         self.kill();
         let process = lock(&self.machine).process;
-        if !lock(&self.disk).exists {
-            self.create();
-        }
-        let (scan, state) = self.look(process, replay)?;
+        let (scan, state) = match self.look(process, replay)? {
+            Some(found) => found,
+            None => {
+                self.create();
+                let found = self.look(process, replay)?;
+                found.ok_or_else(|| OpenError::storage("making a new database", "it is not there"))?
+            }
+        };
         self.decided(process, Write::Settle, |disk, durable| {
             if durable {
                 disk.settle(state.clone());
@@ -225,9 +229,9 @@ impl SimulatedDisk {
         let opened = Opened {
             reader: Arc::new(Reader(shared.clone())),
             dead: Arc::new(StoredDeadLetters(shared.clone())),
-            lanes: scan.checkpoint.lanes,
-            checkpoint_at: scan.checkpoint.at,
-            low: scan.checkpoint.low,
+            lanes: scan.lanes,
+            checkpoint_at: scan.checkpoint_at,
+            low: scan.low,
             end: scan.end,
             extents: scan.extents,
             given_up: Vec::new(),
@@ -248,40 +252,43 @@ impl SimulatedDisk {
             value: Vec::new(),
             stored: stored.into(),
         });
+        disk.witness = Some(StoredWitness::Good(Witness::Durable { end: Offset(0), changes: state.sequence }));
         disk.settle(state);
-        disk.witness = Some(Witness::End(Offset(0)));
         disk.exists = true;
     }
 
-    /// Looks at everything and changes nothing.
-    fn look(
-        &self,
-        process: u64,
-        replay: &mut dyn FnMut(Replay<'_>),
-    ) -> Result<(super::rocks_scan::Scan, State), Damage> {
-        let (read, witness) = {
+    /// Looks at everything and changes nothing; `None` when there is no journal yet.
+    fn look(&self, process: u64, replay: &mut dyn FnMut(Replay<'_>)) -> Result<Option<(Scan, State)>, OpenError> {
+        let (exists, read, witness) = {
             let disk = lock(&self.disk);
-            (disk.read(), disk.witness)
+            (disk.exists, disk.read(), disk.witness)
         };
-        let witness = match witness {
-            Some(Witness::End(end)) => end,
-            None => return Err(Damage::new(DamagePlace::File("witness"), "it is missing")),
-            Some(Witness::Damaged) => {
-                return Err(Damage::new(DamagePlace::File("witness"), "it is not what was written"));
-            }
-        };
-        if let Some(at) = read.dropped_at {
-            let problem = format!("its write-ahead log is damaged before byte {at}, where a later write is whole");
-            return Err(Damage::new(DamagePlace::Database, problem));
-        }
         let store = SimulatedStore { disk: self.clone(), process, state: Mutex::new(read.state) };
+        let directory = recovery::Directory {
+            format: Format::Known,
+            witness: match witness {
+                Some(StoredWitness::Good(witness)) => Ok(Some(witness)),
+                Some(StoredWitness::Damaged) => Err("it is not what was written".into()),
+                None => Ok(None),
+            },
+            database: Ok(exists.then_some(&store)),
+            tail: Ok(read.tail),
+        };
         let mut visit = |visit: Visit<'_>| match visit {
             Visit::Session(session) => replay(Replay::Session(session)),
             Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
             Visit::Block { .. } | Visit::Dead(_) => {}
         };
-        let scan = scan(&store, Some(witness), &mut visit, &mut Err)?;
-        Ok((scan, store.state.into_inner().unwrap_or_else(PoisonError::into_inner)))
+        let found = look(&directory, &mut visit);
+        match found.outcome() {
+            Outcome::GoOn | Outcome::DropTorn => {
+                let state = store.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Ok(Some((found.scan, state)))
+            }
+            Outcome::Create => Ok(None),
+            Outcome::NewerFormat => Err(OpenError::storage("opening a simulated disk", "there is one format")),
+            Outcome::Refuse(kind) => Err(OpenError::Damaged(found.finding(kind))),
+        }
     }
 
     fn mask(&self) -> u64 {
@@ -352,182 +359,4 @@ impl Keeper {
 pub fn encoded(session: &SessionRecord) -> (Vec<u8>, Vec<u8>) {
     let (key, value) = session.encode();
     (key.to_vec(), value)
-}
-
-/// Why a write has failed.
-#[derive(Debug)]
-pub struct SimulatedError(&'static str);
-
-impl fmt::Display for SimulatedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-/// The directory around the database.
-pub struct Directory {
-    disk: SimulatedDisk,
-    process: u64,
-}
-
-impl Beside for Directory {
-    fn write_witness(&self, end: Offset) -> io::Result<()> {
-        let apply = |disk: &mut Disk, durable| {
-            if durable {
-                disk.witness = Some(Witness::End(end));
-            }
-        };
-        self.disk
-            .decided(self.process, Write::Witness(end), apply)
-            .map_err(|error| io::Error::other(error.to_string()))
-    }
-
-    fn free_bytes(&self) -> Result<u64, StorageError> {
-        Ok(lock(&self.disk.machine).free_bytes)
-    }
-}
-
-/// The open database.
-pub struct SimulatedStore {
-    disk: SimulatedDisk,
-    process: u64,
-    state: Mutex<State>,
-}
-
-impl Database for SimulatedStore {
-    type Batch = Vec<Change>;
-    type Error = SimulatedError;
-    type Cursor<'a> = SimulatedCursor<'a>;
-    type Beside = Directory;
-
-    fn batch(&self, _: usize) -> Vec<Change> {
-        Vec::new()
-    }
-
-    fn put(&self, batch: &mut Vec<Change>, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
-        mask_into(scratch, value, self.disk.mask());
-        batch.push(Change::Put {
-            family: Family::named(family),
-            key: key.to_vec(),
-            value: value.to_vec(),
-            stored: scratch[..].into(),
-        });
-    }
-
-    fn delete(&self, batch: &mut Vec<Change>, family: &'static str, key: &[u8]) {
-        batch.push(Change::Delete { family: Family::named(family), key: key.to_vec() });
-    }
-
-    fn delete_range(&self, batch: &mut Vec<Change>, family: &'static str, from: &[u8], to: &[u8]) {
-        batch.push(Change::DeleteRange { family: Family::named(family), from: from.to_vec(), to: to.to_vec() });
-    }
-
-    fn write(&self, batch: Vec<Change>) -> Result<(), SimulatedError> {
-        let sequence = lock(&self.state).sequence;
-        self.disk.decided(self.process, Write::Batch(&batch), |disk, _| disk.append(sequence, &batch, 256))?;
-        let mut state = lock(&self.state);
-        batch.iter().for_each(|change| state.apply(change));
-        let mut disk = lock(&self.disk.disk);
-        if disk.is_flush_due() {
-            disk.settle(state.clone());
-        }
-        Ok(())
-    }
-
-    fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, SimulatedError> {
-        let family = Family::named(family);
-        self.check(family, key)?;
-        Ok(lock(&self.state).families[family as usize].get(key).map(|stored| unmask(stored)))
-    }
-
-    fn iterate(&self, family: &'static str, from: &[u8], to: &[u8]) -> SimulatedCursor<'_> {
-        let family = Family::named(family);
-        SimulatedCursor { store: self, family, from: from.to_vec(), to: to.to_vec(), at: None, failed: false }
-    }
-
-    fn sequence(&self) -> u64 {
-        lock(&self.state).sequence
-    }
-
-    fn files_of(&self, _: &'static str, _: &[u8]) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn delete_files_below(&self, _: Offset) -> Result<(), SimulatedError> {
-        Ok(())
-    }
-
-    fn unix_us(&self) -> u64 {
-        lock(&self.disk.machine).unix_us
-    }
-}
-
-impl SimulatedStore {
-    fn check(&self, family: Family, key: &[u8]) -> Result<(), SimulatedError> {
-        let disk = lock(&self.disk.disk);
-        let unreadable = !disk.unreadable.is_empty() && disk.unreadable.contains(&(family, key.to_vec()));
-        if unreadable { Err(SimulatedError("the table is damaged here")) } else { Ok(()) }
-    }
-}
-
-/// A place in a [`SimulatedStore`].
-pub struct SimulatedCursor<'a> {
-    store: &'a SimulatedStore,
-    family: Family,
-    from: Vec<u8>,
-    to: Vec<u8>,
-    at: Option<(Vec<u8>, Arc<[u8]>)>,
-    failed: bool,
-}
-
-impl SimulatedCursor<'_> {
-    fn go(&mut self, find: impl FnOnce(&Values, &Self) -> Option<(Vec<u8>, Arc<[u8]>)>) {
-        let found = find(&lock(&self.store.state).families[self.family as usize], self);
-        self.failed = found.as_ref().is_some_and(|(key, _)| self.store.check(self.family, key).is_err());
-        self.at = found.filter(|_| !self.failed);
-    }
-}
-
-fn owned((key, value): (&Vec<u8>, &Arc<[u8]>)) -> (Vec<u8>, Arc<[u8]>) {
-    (key.clone(), value.clone())
-}
-
-impl Cursor for SimulatedCursor<'_> {
-    type Error = SimulatedError;
-
-    fn seek(&mut self, key: &[u8]) {
-        let from = key.max(&self.from).to_vec();
-        self.go(|values, cursor| values.range(from..).next().filter(|(key, _)| **key < cursor.to).map(owned));
-    }
-
-    fn seek_for_prev(&mut self, key: &[u8]) {
-        let key = key.to_vec();
-        let before = |values: &Values, cursor: &Self| {
-            let mut below = values.range(..=key).rev().skip_while(|(key, _)| **key >= cursor.to);
-            below.next().filter(|(key, _)| **key >= cursor.from).map(owned)
-        };
-        self.go(before);
-    }
-
-    fn seek_to_first(&mut self) {
-        self.seek(&self.from.clone());
-    }
-
-    fn next(&mut self) {
-        let Some((mut key, _)) = self.at.take() else { return };
-        key.push(0);
-        self.seek(&key);
-    }
-
-    fn valid(&self) -> bool {
-        self.at.is_some()
-    }
-
-    fn item(&self) -> Option<(&[u8], &[u8])> {
-        self.at.as_ref().map(|(key, value)| (&key[..], &value[..]))
-    }
-
-    fn status(&self) -> Result<(), SimulatedError> {
-        if self.failed { Err(SimulatedError("the table is damaged here")) } else { Ok(()) }
-    }
 }
