@@ -3,6 +3,8 @@
 //!
 //! `scripts/sim` runs many seeds, or one again; the tests here are a short run and the proof that the oracles can fail.
 
+#![allow(clippy::print_stdout)] // seeds, traces and sums
+
 mod client;
 mod core;
 mod oracle;

@@ -249,7 +249,7 @@ impl Oracle {
     /// A client counts this message as delivered.
     pub(crate) fn believed(&mut self, sid: Sid, seq: u64, channel: u16, batch: bool, payload: &[u8]) {
         let hash = content(channel, batch, payload);
-        match self.offset_of.get(&(sid, seq)).map(|&offset| &self.entries[offset as usize]) {
+        match self.offset_of.get(&(sid, seq)).map(|&offset| &self.entries[index(offset)]) {
             Some(entry) if entry.hash == hash => {}
             Some(_) => {
                 self.fail(|| format!("{sid:?} believes seq {seq} delivered; another message is journaled as it"))
@@ -337,16 +337,16 @@ impl Oracle {
     }
 
     fn dead_letter(&mut self, key: &[u8]) {
-        let (offset, index) = (be(&key[..8]), usize::from(u16::from_be_bytes([key[8], key[9]])));
-        match self.entries.get_mut(offset as usize).and_then(|entry| entry.records.get_mut(index)) {
+        let (offset, nth) = (be(&key[..8]), usize::from(u16::from_be_bytes([key[8], key[9]])));
+        match self.entries.get_mut(index(offset)).and_then(|entry| entry.records.get_mut(nth)) {
             Some(record) => record.dead = true,
-            None => self.fail(|| format!("a dead letter of record {index} of entry {offset}, which is not durable")),
+            None => self.fail(|| format!("a dead letter of record {nth} of entry {offset}, which is not durable")),
         }
     }
 
     fn trimmed(&mut self, to: u64) {
         for offset in self.low..to.min(self.entries.len() as u64) {
-            if !self.entries[offset as usize].records.iter().all(|record| record.finished()) {
+            if !self.entries[index(offset)].records.iter().all(|record| record.finished()) {
                 self.fail(|| format!("entry {offset} is trimmed and not processed"));
             }
         }
@@ -395,7 +395,7 @@ impl Oracle {
             self.fail(|| format!("lane {lane} begins at {watermark}, the journal ends at {end}"));
         }
         for offset in self.low..watermark.min(end) {
-            let entry = &self.entries[offset as usize];
+            let entry = &self.entries[index(offset)];
             if lane_of(entry.session) == lane && !entry.records.iter().all(|record| record.finished()) {
                 self.fail(|| format!("lane {lane} begins at {watermark} and entry {offset} is not processed"));
             }
@@ -405,7 +405,7 @@ impl Oracle {
     /// A handler is called.
     pub(crate) fn presented(&mut self, lane: usize, records: &[Record<'_>], lane_of: impl Fn(Sid) -> usize) {
         let entries = &self.entries;
-        let dead = |key: &RecordKey| entries[key.0 as usize].records[usize::from(key.1)].dead;
+        let dead = |key: &RecordKey| entries[index(key.0)].records[usize::from(key.1)].dead;
         let highest = self.lanes[lane].highest;
         let unfinished = self.lanes[lane].open.iter().copied().find(|key| !dead(key));
         let goes_on = records.iter().any(|record| Some((record.offset.0, record.index)) > highest);
@@ -415,7 +415,7 @@ impl Oracle {
         for record in records {
             let key = (record.offset.0, record.index);
             let sid = (record.session.client.0, record.session.epoch.value());
-            let Some(entry) = self.entries.get(key.0 as usize) else {
+            let Some(entry) = self.entries.get(index(key.0)) else {
                 return self.fail(|| format!("lane {lane} is shown record {key:?}, which is not durable"));
             };
             let same = match record.content {
@@ -457,7 +457,7 @@ impl Oracle {
     /// A handler has made all that it has done durable.
     pub(crate) fn flushed(&mut self, lane: usize) {
         for key in std::mem::take(&mut self.lanes[lane].unflushed) {
-            self.entries[key.0 as usize].records[usize::from(key.1)].kept = true;
+            self.entries[index(key.0)].records[usize::from(key.1)].kept = true;
         }
     }
 
@@ -472,6 +472,11 @@ impl Oracle {
 
 fn session_key((client, epoch): Sid) -> Vec<u8> {
     [&b"s"[..], &client.to_be_bytes(), &epoch.to_be_bytes()].concat()
+}
+
+/// The place of an entry in memory.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).expect("a run has few entries")
 }
 
 fn be(bytes: &[u8]) -> u64 {
