@@ -339,7 +339,8 @@ impl Life {
     pub(crate) fn is_idle(&self) -> bool {
         let end = self.progress.durable_end();
         let lanes = u16::try_from(self.lanes.len()).expect("few");
-        self.socket.is_empty()
+        self.failing.is_none()
+            && self.socket.is_empty()
             && !self.committer.is_in_flight()
             && (0..lanes).all(|lane| self.progress.watermark(Lane(lane)) == end)
     }
