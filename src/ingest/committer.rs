@@ -407,7 +407,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         counts.hello += 1;
         let repeated = self.sessions.newest_of(client).filter(|&index| self.sessions.at(index).is_fresh_from(nonce));
         let index = match repeated {
-            Some(index) => index,
+            // Else it might expire with the very commit that is its answer's turn.
+            Some(index) => {
+                self.heard(index, now);
+                index
+            }
             None if self.storage_short => {
                 counts.refuse(RejectCode::Storage);
                 return self.reject(to, client, 0, nonce, RejectCode::Storage, limits::STORAGE_RETRY_MS);

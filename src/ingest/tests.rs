@@ -13,7 +13,7 @@ use crate::journal::memory::{MemoryDisk, MemoryJournal, Write, WriteFate};
 use crate::journal::{Durable, EntryKind, LaneMark, StorageError};
 use crate::metrics::Metrics;
 use crate::net::{Admission, Batch, Outbox, Peer, Transmit};
-use crate::types::{Clock, Now, Offset};
+use crate::types::{Clock, Now, Offset, SessionId};
 
 const WINDOW: u16 = 100;
 
@@ -508,6 +508,20 @@ fn only_what_every_lane_has_processed_is_trimmed() {
     rig.step(&[]);
     assert!(rig.disk.low() > Offset(0) && rig.disk.low() <= Offset(seq / 2), "trimmed below {}", rig.disk.low());
     assert!(rig.committer.status().backlog_bytes < backlog);
+}
+
+/// Found by the simulator: the session expired in the commit before its WELCOME was sent.
+#[test]
+fn a_repeated_hello_keeps_its_session() {
+    let mut rig = Rig::new();
+    let Reply::Welcome(epoch) = reply(&rig.step(&[(peer(1), hello(7, 42))])[0].1) else { panic!("no WELCOME") };
+    let id = SessionId { client: ClientId(7), epoch: Epoch::new(epoch).unwrap() };
+    // Its change goes into a checkpoint, and after that it may expire.
+    rig.clock.advance_s(2);
+    rig.step(&[]);
+    rig.clock.advance_s(200);
+    assert_eq!(reply(&rig.step(&[(peer(1), hello(7, 42))])[0].1), Reply::Welcome(epoch));
+    assert!(rig.disk.session(id).is_some(), "the epoch is not on disk any more");
 }
 
 #[test]

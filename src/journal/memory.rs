@@ -1,4 +1,4 @@
-//! A journal in memory, with faults, for tests and the simulator.
+//! A journal in memory, with faults, for tests of what stands above it.
 //!
 //! A [`MemoryDisk`] stands for the data directory: it outlives the journals that are opened on it, and holds just what
 //! their commits have synced. It can be made to fail, to be slow (a hook runs while a commit is in flight) and to be full.

@@ -1,13 +1,13 @@
 //! The journal: what is in here survives a power cut.
 //!
-//! [`Journal`] is the small trait behind which the storage sits: [`rocks`] on disk, [`memory`] for tests and the
-//! simulator, with faults. Entries go in as blocks, one per group commit, in the format of [`block`].
+//! [`Journal`] is the small trait behind which the storage sits: [`rocks`] on disk, [`memory`] for tests,
+//! with faults. Entries go in as blocks, one per group commit, in the format of [`block`].
 //! This module knows nothing of sockets, sessions' rules or handlers.
 //!
 //! [`recovery`] verifies all that a directory holds and decides what a start does with it, for any storage.
 //! On disk: `rocks` commits, trims and reads; `rocks_open` opens, and refuses what is damaged; `rocks_wal` and `rocks_manifest` look at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator
 //! accepts; `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it. [`inspect`] looks at
-//! a journal that no server has open.
+//! a journal that no server has open. [`simulated`] is a database for the simulator, under the code that stands on RocksDB.
 //! Formats: [`block`], `meta` (checkpoint, sessions, losses) and `dead` (dead letters) in the envelope of `record`, all of
 //! them under a `mask`.
 
@@ -35,6 +35,8 @@ mod rocks_manifest;
 mod rocks_open;
 mod rocks_salvage;
 mod rocks_wal;
+#[doc(hidden)]
+pub mod simulated;
 #[cfg(test)]
 mod testing;
 

@@ -1,0 +1,230 @@
+//! A client: the real state machine, with an application that makes messages and now and then restarts.
+
+use std::net::SocketAddr;
+
+use duragram::proto::client::{Client, ClientConfig, Event, MessageId, Outgoing, Slot};
+use duragram::proto::{ClientId, Epoch};
+
+use crate::core::Core;
+use crate::oracle::Map;
+use crate::plan::{ClientPlan, EpochKind};
+use crate::rng::Rng;
+
+/// The channels that every server accepts.
+pub(crate) const CHANNELS: [u16; 2] = [0, 3];
+/// One that it may refuse.
+const REFUSED_CHANNEL: u16 = 9;
+const NEVER: u64 = u64::MAX;
+
+struct Message {
+    channel: u16,
+    batch: bool,
+    payload: Vec<u8>,
+}
+
+pub(crate) struct SimClient {
+    id: u64,
+    plan: ClientPlan,
+    rng: Rng,
+    machine: Option<Client<Vec<Slot>, Vec<u8>>>,
+    messages: Map<u64, Message>,
+    /// The highest epoch used.
+    epoch: u32,
+    addresses: u16,
+    next_message_us: u64,
+    made: u64,
+    restart_us: Option<u64>,
+}
+
+impl SimClient {
+    pub(crate) fn new(index: usize, plan: ClientPlan, mut rng: Rng) -> Self {
+        let first_us = rng.below(plan.pause_us.min(2_000_000));
+        Self {
+            id: index as u64 + 1,
+            plan,
+            rng,
+            machine: None,
+            messages: Map::default(),
+            epoch: 0,
+            addresses: 0,
+            next_message_us: first_us,
+            made: 0,
+            restart_us: Some(0),
+        }
+    }
+
+    /// Where it is now.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let port = u16::try_from(self.id).expect("few clients") * 1000 + self.addresses % 1000;
+        SocketAddr::from(([10, 0, 0, 1], port))
+    }
+
+    /// The client that has this address, or had it.
+    pub(crate) fn index_at(address: SocketAddr) -> usize {
+        usize::from(address.port() / 1000).wrapping_sub(1)
+    }
+
+    /// It is somewhere else, and may know of it.
+    pub(crate) fn change_address(&mut self, core: &mut Core, out: &mut Vec<Vec<u8>>) {
+        self.addresses += 1;
+        if let (Some(machine), true) = (&mut self.machine, self.rng.one_in(2)) {
+            machine.path_changed(core.now_us);
+            self.drain(core, out);
+        }
+    }
+
+    /// It loses what it has not delivered, and begins anew with another epoch.
+    pub(crate) fn restart(&mut self, now_us: u64) {
+        self.machine = None;
+        self.messages.clear();
+        self.restart_us = Some(now_us + 2_000_000 + self.rng.wait(5_000_000));
+    }
+
+    /// Nothing more is made.
+    pub(crate) fn finish(&mut self) {
+        self.next_message_us = NEVER;
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.machine.as_ref().is_none_or(Client::is_idle)
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let machine = self.machine.as_ref();
+        let queued = machine.map_or(0, Client::queued);
+        format!("client {} in epoch {:?} has {queued} messages left", self.id, machine.and_then(Client::epoch))
+    }
+
+    /// When it has something to do next.
+    pub(crate) fn due_us(&self) -> u64 {
+        match &self.machine {
+            Some(machine) => self.next_message_us.min(machine.poll_timeout().unwrap_or(NEVER)),
+            None => self.restart_us.unwrap_or(NEVER),
+        }
+    }
+
+    /// Does what is due; what it sends goes to `out`.
+    pub(crate) fn step(&mut self, core: &mut Core, out: &mut Vec<Vec<u8>>) {
+        let now_us = core.now_us;
+        if self.machine.is_none() {
+            self.begin(core);
+        }
+        let Some(machine) = &mut self.machine else { return };
+        if machine.poll_timeout().is_some_and(|at| at <= now_us) {
+            machine.handle_timeout(now_us);
+        }
+        if self.next_message_us <= now_us {
+            self.make(now_us);
+        }
+        self.drain(core, out);
+    }
+
+    pub(crate) fn receive(&mut self, core: &mut Core, datagram: &[u8], out: &mut Vec<Vec<u8>>) {
+        if let Some(machine) = &mut self.machine {
+            // What does not concern it, it ignores.
+            machine.handle_datagram(core.now_us, datagram).ok();
+            self.drain(core, out);
+        }
+    }
+
+    fn begin(&mut self, core: &mut Core) {
+        let unix_s = u32::try_from(core.true_unix_us() / 1_000_000).expect("before 2106");
+        let epoch = match self.plan.epochs {
+            EpochKind::Counter => Epoch::new(self.epoch + 1),
+            EpochKind::Unix if unix_s <= self.epoch => {
+                self.restart_us = Some(core.now_us + 1_000_000);
+                return;
+            }
+            EpochKind::Unix => Epoch::new(unix_s),
+            EpochKind::Hello => None,
+        };
+        self.epoch = epoch.map_or(0, Epoch::value);
+        core.counts.epochs += 1;
+        let config = ClientConfig {
+            unix_us_at_zero: (self.plan.epochs == EpochKind::Unix).then(|| core.true_unix_us() - core.now_us),
+            rto_max_us: self.plan.rto_max_us,
+            datagram_len_max: 600,
+            ..ClientConfig::new(ClientId(self.id), epoch)
+        };
+        let (slots, buffer) = (vec![Slot::EMPTY; self.plan.slots], vec![0; self.plan.buffer]);
+        self.machine = Some(Client::new(config, slots, buffer, self.rng.next()));
+        self.restart_us = None;
+    }
+
+    /// Makes the next message, if there is room for it.
+    fn make(&mut self, now_us: u64) {
+        let Some(machine) = &mut self.machine else { return };
+        if self.made == self.plan.messages {
+            self.next_message_us = NEVER;
+            return;
+        }
+        self.made += 1;
+        let pause = self.made.is_multiple_of(self.plan.burst);
+        self.next_message_us = now_us + 1 + self.rng.wait(if pause { self.plan.pause_us } else { self.plan.gap_us });
+        if self.rng.ppm(self.plan.abandon) {
+            machine.abandon_oldest();
+        }
+        let mut payload: Vec<u8> = Vec::new();
+        let batch = self.plan.batches && self.rng.one_in(2);
+        let len = self.rng.below(self.plan.payload_max + 1);
+        let number = (self.id << 32 | self.made).to_le_bytes();
+        if batch {
+            let record_len = self.rng.within(0, 40);
+            while (payload.len() as u64 + 2 + record_len) <= len {
+                payload.extend_from_slice(&u16::try_from(record_len).expect("short").to_le_bytes());
+                payload.extend(number.iter().cycle().take(usize::try_from(record_len).expect("short")));
+            }
+            if payload.is_empty() {
+                payload.extend_from_slice(&[0, 0]);
+            }
+        } else {
+            payload.extend(number.iter().cycle().take(usize::try_from(len).expect("short")));
+        }
+        let channel =
+            if self.rng.ppm(self.plan.refused_channel) { REFUSED_CHANNEL } else { CHANNELS[self.rng.index(2)] };
+        if let Ok(id) = machine.send(now_us, Outgoing { channel, batch, payload: &payload }) {
+            self.messages.insert(id.0, Message { channel, batch, payload });
+        }
+    }
+
+    fn drain(&mut self, core: &mut Core, out: &mut Vec<Vec<u8>>) {
+        let mut buffer = [0; 600];
+        loop {
+            self.take_events(core);
+            let Some(machine) = &mut self.machine else { return };
+            match machine.poll_transmit(core.now_us, &mut buffer) {
+                Some(len) => {
+                    core.oracle.sent(&buffer[..len]);
+                    out.push(buffer[..len].to_vec());
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn take_events(&mut self, core: &mut Core) {
+        let Some(machine) = &mut self.machine else { return };
+        while let Some(event) = machine.poll_event() {
+            match event {
+                Event::Acked { message: MessageId(id), seq, epoch, .. } => {
+                    core.counts.acked += 1;
+                    core.trace.note(core.now_us, "believed", [self.id, seq.0], &[]);
+                    let Some(Message { channel, batch, payload }) = self.messages.remove(&id) else {
+                        core.oracle.fail(|| format!("client {} is told twice of message {id}", self.id));
+                        return;
+                    };
+                    core.oracle.believed((self.id, epoch.value()), seq.0, channel, batch, &payload);
+                }
+                Event::Failed { message, .. } | Event::Abandoned { message } => {
+                    self.messages.remove(&message.0);
+                }
+                // Stored before it is used: nothing has been transmitted in it.
+                Event::EpochChanged { to, .. } => {
+                    core.counts.epochs += 1;
+                    self.epoch = to.value();
+                }
+                Event::ServerWaits { .. } => {}
+            }
+        }
+    }
+}

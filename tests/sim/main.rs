@@ -1,0 +1,17 @@
+//! The simulator: the real committer, session table, journal, recovery, lanes and client machine; the network, the disk, the
+//! clock and the life of the process simulated, in one thread, from one seed. `oracle` judges.
+//!
+//! `scripts/sim` runs many seeds, or one again; the tests here are a short run and the proof that the oracles can fail.
+
+#![allow(clippy::print_stdout)] // seeds, traces and sums
+
+mod client;
+mod core;
+mod oracle;
+mod plan;
+mod rng;
+mod rude;
+mod runs;
+mod server;
+mod tests;
+mod world;

@@ -1,0 +1,76 @@
+//! Those who do not keep to the protocol: garbage, floods of sessions, forged addresses, replays, absurd numbers.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use duragram::proto::codec::{Ack, Data, Datagram, Durability, Hello, Ping};
+use duragram::proto::{ClientId, Epoch, Seq};
+
+use crate::client::SimClient;
+use crate::oracle::RUDE;
+use crate::rng::Rng;
+
+pub(crate) struct Rude {
+    rng: Rng,
+    seq: u64,
+}
+
+impl Rude {
+    pub(crate) fn new(rng: Rng) -> Self {
+        Self { rng, seq: 0 }
+    }
+
+    /// A datagram, and where it claims to come from.
+    pub(crate) fn datagram(&mut self, captured: &VecDeque<Vec<u8>>, clients: &[SimClient]) -> (SocketAddr, Vec<u8>) {
+        let rng = &mut self.rng;
+        let port = u16::try_from(60_000 + rng.below(8)).expect("a port");
+        let own = SocketAddr::from(([10, 0, 0, 2], port));
+        // A sender's address can be forged.
+        let from = if rng.one_in(3) { clients[rng.index(clients.len())].address() } else { own };
+        let client = ClientId(RUDE + rng.below(64));
+        let epoch = Epoch::new(u32::try_from(rng.within(1, 3)).expect("small")).expect("not 0");
+        let payload = vec![7; rng.index(64)];
+        let datagram = match rng.below(10) {
+            0 => return (from, (0..rng.below(100)).map(|_| rng.next().to_le_bytes()[0]).collect()),
+            1 | 2 if !captured.is_empty() => return (from, captured[rng.index(captured.len())].clone()),
+            3 => Datagram::Hello(Hello { client, nonce: rng.next() }),
+            4 => Datagram::Ping(Ping { client, epoch }),
+            5 => {
+                let bitmap = &[2, 0, 0, 0, 0, 0, 0, 0];
+                Datagram::Ack(Ack {
+                    client,
+                    epoch,
+                    floor: Seq(rng.below(100)),
+                    credit: 1,
+                    durability: Durability::Synced,
+                    duplicate: false,
+                    delay_us: 0,
+                    bitmap,
+                })
+            }
+            kind => {
+                self.seq += rng.below(20);
+                let seq = if rng.one_in(6) { rng.next() | 1 << 20 } else { self.seq % 4096 + 1 };
+                let wide = 1 << rng.below(16);
+                let span = rng.below(seq.min(wide));
+                Datagram::Data(Data {
+                    client,
+                    epoch,
+                    seq: Seq(seq),
+                    span: u16::try_from(span).expect("16 bits"),
+                    attempt: 0,
+                    begin: kind != 6 || rng.one_in(2),
+                    end: true,
+                    batch: false,
+                    skip: rng.one_in(2),
+                    channel: 0,
+                    reserved: 0,
+                    payload: &payload,
+                })
+            }
+        };
+        let mut buffer = [0; 1500];
+        let len = datagram.encode(&mut buffer).expect("short");
+        (from, buffer[..len].to_vec())
+    }
+}

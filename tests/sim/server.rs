@@ -1,0 +1,374 @@
+//! One life of the server's process: its real parts, stepped by the simulation.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use duragram::ingest::{Committer, Downstream, Recovery, WriterByHand};
+use duragram::journal::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
+use duragram::journal::{Durable, LaneMark, OpenError, Opened, Replay, StorageError};
+use duragram::metrics::Metrics;
+use duragram::net::{Admission, Batch, ChannelSet, Peer};
+use duragram::process::{
+    Fanout, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress, RetryPolicy,
+};
+use duragram::types::{Clock as _, Lane};
+use prometheus_client::registry::Registry;
+
+use crate::client::CHANNELS;
+use crate::core::{ProcessClock, Sabotage, Shared, Sink, Wire};
+use crate::oracle::Found;
+use crate::plan::Plan;
+use crate::rng::Rng;
+
+const NEVER: u64 = u64::MAX;
+
+struct Link {
+    fanout: Fanout,
+    progress: Arc<Progress>,
+}
+
+impl Downstream for Link {
+    fn committed(&mut self, receipt: &Durable) {
+        if let Some(block) = receipt.block() {
+            self.fanout.publish(block);
+        }
+    }
+
+    fn marks(&self) -> Vec<LaneMark> {
+        self.progress.marks()
+    }
+
+    fn take_checkpoint_request(&self) -> bool {
+        self.progress.take_checkpoint_request()
+    }
+}
+
+pub(crate) struct Life {
+    core: Shared,
+    clock: ProcessClock,
+    rng: Rng,
+    committer: Committer<SimulatedJournal, Wire, Link>,
+    hand: Option<WriterByHand<SimulatedJournal>>,
+    progress: Arc<Progress>,
+    /// Each until it fails, and when it has something to do next.
+    lanes: Vec<(Option<LaneWorker>, u64)>,
+    control: LaneControl,
+    keeper: Keeper,
+    admission: Admission,
+    socket: VecDeque<(SocketAddr, Vec<u8>)>,
+    socket_full: bool,
+    step_us: u64,
+    landing_us: u64,
+    keep_us: u64,
+    /// A part has failed: so many steps until the process ends.
+    failing: Option<u64>,
+}
+
+/// What a start came to.
+pub(crate) enum Start {
+    Up(Box<Life>),
+    Refused(OpenError),
+    /// The journal opened, and its content makes no server: a violation, noted.
+    Broken,
+}
+
+impl Life {
+    pub(crate) fn start(core: &Shared, plan: &Plan, disk: &SimulatedDisk, mut rng: Rng) -> Start {
+        disk.set_time(core.lock().unix_us());
+        let sabotage = core.lock().sabotage;
+        let mut recovery = Recovery::new(plan.sessions_max);
+        let mut sessions = Vec::new();
+        let opened = disk.open(&mut |replay| {
+            let forgotten = match &replay {
+                Replay::Session(record) => {
+                    sessions.push(simulated::encoded(record));
+                    sabotage == Some(Sabotage::ForgottenSessions)
+                }
+                Replay::Block(_) => sabotage == Some(Sabotage::ForgottenBlocks),
+            };
+            if !forgotten {
+                recovery.apply(replay);
+            }
+        });
+        let (opened, keeper) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Start::Refused(error),
+        };
+        let lanes = if plan.lanes_change { u16::try_from(rng.within(1, 4)).expect("few") } else { plan.lanes };
+        let found = find(&opened, sessions);
+        {
+            let mut core = core.lock();
+            match found {
+                Ok(found) => core.oracle.started(&found, usize::from(lanes)),
+                Err(error) => core.oracle.fail(|| format!("the journal opens and cannot be read: {error}")),
+            }
+            if core.oracle.violation.is_some() {
+                return Start::Broken;
+            }
+        }
+        let recovered = match recovery.finish(&opened) {
+            Ok(recovered) => recovered,
+            Err(session) => {
+                core.lock().oracle.fail(|| format!("session {session} cannot be recovered"));
+                return Start::Broken;
+            }
+        };
+        let metrics = Metrics::register(&mut Registry::default());
+        let progress = Progress::new(opened.end, Progress::marks_for(&opened.lanes, lanes), &metrics);
+        let retry = RetryPolicy {
+            attempts_max: 4,
+            first_delay: std::time::Duration::from_millis(20),
+            longest_delay: std::time::Duration::from_secs(2),
+        };
+        let parts = LaneParts {
+            progress: Arc::clone(&progress),
+            journal: Arc::clone(&opened.reader),
+            dead: Arc::clone(&opened.dead),
+            metrics: metrics.clone(),
+            config: LaneConfig {
+                retry,
+                batch_records_max: usize::try_from(rng.within(1, 64)).expect("few"),
+                flush_records_max: usize::try_from(rng.within(1, 256)).expect("few"),
+                ..LaneConfig::default()
+            },
+            seed: rng.next(),
+        };
+        let for_sinks = core.clone();
+        let mut sinks: HandlerFactory = Box::new(move |start| Ok(Box::new(Sink::open(&for_sinks, start))));
+        let Ok(Lanes { workers, fanout, control }) = Lanes::build(&parts, &mut sinks) else {
+            return Start::Refused(OpenError::Storage { action: "starting".into(), cause: "a sink is away".into() });
+        };
+        let now_us = core.lock().now_us;
+        let link = Link { fanout, progress: Arc::clone(&progress) };
+        let mut committer =
+            Committer::new(plan.config.clone(), recovered, opened.journal, Wire(core.clone()), link, metrics);
+        let hand = plan.flights.then(|| committer.start_writer_by_hand());
+        let channels = plan.refuse_channels.then(|| ChannelSet::of(CHANNELS));
+        Start::Up(Box::new(Self {
+            clock: ProcessClock { core: core.clone(), started_us: now_us },
+            core: core.clone(),
+            rng,
+            committer,
+            hand,
+            progress,
+            lanes: workers.into_iter().map(|worker| (Some(worker), now_us)).collect(),
+            control,
+            keeper,
+            admission: Admission { datagram_bytes_max: plan.datagram_max, channels },
+            socket: VecDeque::new(),
+            socket_full: false,
+            step_us: now_us,
+            landing_us: NEVER,
+            keep_us: now_us + plan.keep_us,
+            failing: None,
+        }))
+    }
+
+    /// A datagram comes to the socket; whether there was room for it.
+    pub(crate) fn deliver(&mut self, plan: &Plan, now_us: u64, from: SocketAddr, datagram: Vec<u8>) -> bool {
+        if self.socket.len() >= plan.socket_datagrams {
+            self.socket_full = true;
+            return false;
+        }
+        self.socket.push_back((from, datagram));
+        self.step_us = self.step_us.min(now_us + self.rng.below(100));
+        true
+    }
+
+    /// When it has something to do next.
+    pub(crate) fn due_us(&self) -> u64 {
+        let lanes = self.lanes.iter().map(|(_, at)| *at).min().unwrap_or(NEVER);
+        self.step_us.min(self.landing_us).min(self.keep_us).min(lanes)
+    }
+
+    /// Does one thing that is due. False: the process has to end.
+    pub(crate) fn step(&mut self, plan: &Plan, disk: &SimulatedDisk) -> bool {
+        let now_us = {
+            let core = self.core.lock();
+            disk.set_time(core.unix_us());
+            core.now_us
+        };
+        if self.landing_us <= now_us {
+            self.landing_us = NEVER;
+            if let Some(hand) = &self.hand {
+                hand.run();
+            }
+            self.step_us = now_us;
+        } else if self.step_us <= now_us {
+            if let Err(error) = self.ingest(plan, now_us) {
+                self.fail(&error);
+            }
+        } else if self.keep_us <= now_us {
+            self.keeper.keep();
+            self.keep_us = now_us + plan.keep_us;
+        } else {
+            self.process(plan, now_us);
+        }
+        if self.landing_us == NEVER && self.has_flight() {
+            let core = self.core.lock();
+            self.landing_us = core.now_us + self.rng.below(2 * core.sync_us);
+        }
+        if let Some(left) = &mut self.failing {
+            if *left == 0 {
+                return false;
+            }
+            *left -= 1;
+            if self.core.lock().sabotage == Some(Sabotage::AcksAfterFailure) {
+                self.ack_as_before();
+            }
+        }
+        !self.core.lock().dead
+    }
+
+    fn fail(&mut self, error: &StorageError) {
+        let mut core = self.core.lock();
+        core.oracle.failed = true;
+        core.trace.say(core.now_us, || format!("the server fails: {error}"));
+        self.failing.get_or_insert(self.rng.below(4));
+    }
+
+    fn ack_as_before(&self) {
+        let mut core = self.core.lock();
+        if let Some((to, datagram)) = core.replies.last().cloned() {
+            core.oracle.replied(to, &datagram);
+        }
+    }
+
+    /// As `ingest::run` does: receive what waits, commit, ack.
+    fn ingest(&mut self, plan: &Plan, now_us: u64) -> Result<(), StorageError> {
+        let mut batch = Batch::new(0);
+        batch.arrived = self.clock.now();
+        for _ in 0..self.rng.within(1, plan.receive_max) {
+            let Some((addr, datagram)) = self.socket.pop_front() else { break };
+            batch.push(Peer { addr, socket: 0 }, &datagram, &self.admission);
+        }
+        self.committer.absorb(&batch, &self.clock)?;
+        let wait_us = if self.socket.is_empty() { plan.tick_us } else { self.rng.below(200) };
+        self.step_us = now_us + wait_us;
+        // The process may die, or receive more, before it commits.
+        if !batch.items().is_empty() && self.rng.one_in(6) {
+            self.step_us = now_us + self.rng.below(1_000);
+            return Ok(());
+        }
+        let full = u64::from(self.socket_full) * 1024;
+        let pressure = (self.socket.len() as u64 * 1024 / plan.socket_datagrams as u64).max(full);
+        self.committer.set_pressure(u16::try_from(pressure).unwrap_or(1024));
+        self.socket_full = false;
+        if !self.committer.is_in_flight() || self.committer.has_landed() || self.committer.is_full() {
+            if self.rng.one_in(4) {
+                self.committer.commit(&self.clock)?;
+            } else {
+                self.committer.launch(&self.clock)?;
+            }
+            self.after_commit(plan);
+        }
+        Ok(())
+    }
+
+    /// A commit may be in flight now, and lanes may have got something.
+    fn after_commit(&mut self, plan: &Plan) {
+        let now_us = self.core.lock().now_us;
+        for (_, at) in &mut self.lanes {
+            *at = (*at).min(now_us + self.rng.below(plan.lane_us));
+        }
+        let status = self.committer.status();
+        if status.sessions > plan.sessions_max {
+            self.core.lock().oracle.fail(|| format!("{} sessions are in the table", status.sessions));
+        }
+    }
+
+    fn process(&mut self, plan: &Plan, now_us: u64) {
+        let mono_us = now_us - self.clock.started_us;
+        let Some((slot, at)) = self.lanes.iter_mut().find(|(_, at)| *at <= now_us) else { return };
+        let Some(worker) = slot else {
+            *at = NEVER;
+            return;
+        };
+        let wake = |mono_us: u64| (self.clock.started_us + mono_us).max(now_us + 1);
+        match worker.step(self.clock.now()) {
+            LaneStep::Worked => *at = now_us + 1 + self.rng.below(plan.lane_us),
+            LaneStep::Idle { until_us } => *at = until_us.map_or(NEVER, wake),
+            LaneStep::RetryAt(until_us) => *at = wake(until_us.max(mono_us)),
+            LaneStep::Finished { .. } => *at = NEVER,
+            LaneStep::Failed(error) => {
+                (*slot, *at) = (None, NEVER);
+                let core = self.core.lock();
+                core.trace.say(now_us, || format!("a lane fails: {error}"));
+                self.failing.get_or_insert(self.rng.below(4));
+            }
+        }
+    }
+
+    /// Stops in good order: commits, drains the lanes, writes a checkpoint.
+    pub(crate) fn stop(&mut self) -> Result<(), StorageError> {
+        self.committer.commit(&self.clock)?;
+        let deadline_us = self.clock.now().mono_us + self.rng.below(2_000_000);
+        self.control.drain(deadline_us);
+        for worker in self.lanes.iter_mut().filter_map(|(worker, _)| worker.as_mut()) {
+            loop {
+                let now = self.clock.now();
+                match worker.step(now) {
+                    LaneStep::Finished { .. } => break,
+                    LaneStep::Worked => {}
+                    LaneStep::Idle { until_us } => {
+                        self.clock.pass_until(until_us.unwrap_or(deadline_us).max(now.mono_us + 1))
+                    }
+                    LaneStep::RetryAt(at) => self.clock.pass_until(at.max(now.mono_us + 1)),
+                    LaneStep::Failed(error) => return Err(error),
+                }
+            }
+        }
+        self.committer.shut_down(&self.clock)?;
+        self.keeper.keep();
+        Ok(())
+    }
+
+    /// What was launched runs now, since the process is about to die.
+    pub(crate) fn run_flight(&mut self) {
+        if let Some(hand) = &self.hand {
+            hand.run();
+        }
+    }
+
+    pub(crate) fn has_flight(&self) -> bool {
+        self.hand.as_ref().is_some_and(WriterByHand::has_work)
+    }
+
+    /// Nothing waits, and everything durable is processed.
+    pub(crate) fn is_idle(&self) -> bool {
+        let end = self.progress.durable_end();
+        let lanes = u16::try_from(self.lanes.len()).expect("few");
+        self.failing.is_none()
+            && self.socket.is_empty()
+            && !self.committer.is_in_flight()
+            && (0..lanes).all(|lane| self.progress.watermark(Lane(lane)) == end)
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let end = self.progress.durable_end();
+        format!(
+            "{} datagrams wait; {:?}; lanes at {} of {end}",
+            self.socket.len(),
+            self.committer.status(),
+            self.progress.lowest_watermark()
+        )
+    }
+}
+
+/// Everything that the journal holds, for the oracle.
+fn find(opened: &Opened<SimulatedJournal>, mut sessions: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Found, StorageError> {
+    let mut blocks = Vec::new();
+    let mut at = opened.low;
+    while at < opened.end {
+        let read = opened.reader.read(at, 1 << 20)?;
+        let Some(last) = read.last() else { break };
+        at = last.end();
+        blocks.extend(read);
+    }
+    sessions.sort_unstable();
+    let letters = opened.dead.list(duragram::journal::DeadLetterId::FIRST, usize::MAX)?;
+    let key = |id: duragram::journal::DeadLetterId| [&id.offset.0.to_be_bytes()[..], &id.index.to_be_bytes()].concat();
+    let dead = letters.iter().map(|letter| key(letter.id)).collect();
+    Ok(Found { low: opened.low.0, end: opened.end.0, blocks, sessions, dead })
+}

@@ -1,0 +1,77 @@
+//! The short run, and the proof that the oracles can fail.
+
+use std::time::{Duration, Instant};
+
+use crate::core::Sabotage;
+use crate::runs::{Sum, sabotaged};
+use crate::world::run;
+
+#[test]
+fn nothing_acked_is_lost_over_many_seeds() {
+    let until = Instant::now() + Duration::from_secs(20);
+    let sum = Sum::of(0..1_000_000, Some(until), |_| {});
+    println!("{}", sum.describe());
+    assert!(sum.failures.is_empty(), "{:?}", sum.failures);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..40 {
+        let (first, second) = (run(seed, None, false), run(seed, None, false));
+        assert_eq!((first.hash, first.simulated_us), (second.hash, second.simulated_us), "seed {seed}");
+    }
+}
+
+/// Each defect is found within so many seeds.
+#[test]
+fn a_defect_in_any_part_is_found() {
+    use Sabotage::*;
+    let all = [
+        LyingSync,
+        ForgottenSessions,
+        ForgottenBlocks,
+        ForgedPayload,
+        AcksBeyond,
+        DoubleReply,
+        FloorsBack,
+        SinkForgets,
+        LaneSkips,
+        DamageSkipped,
+        AcksAfterFailure,
+        Starved,
+    ];
+    for sabotage in all {
+        let found = (0..200).find_map(|seed| sabotaged(seed, Some(sabotage)).violation.map(|what| (seed, what)));
+        let (seed, what) = found.unwrap_or_else(|| panic!("{sabotage:?} goes unnoticed"));
+        println!("{sabotage:?}: seed {seed}: {what}");
+    }
+}
+
+/// `scripts/sim` runs this with its arguments in the environment.
+#[test]
+#[ignore = "run by scripts/sim"]
+fn as_told() {
+    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
+    if let Some(seed) = number("SIM_SEED") {
+        let outcome = run(seed, None, std::env::var_os("SIM_TRACE").is_some());
+        println!("seed {seed}: trace {:016x}, {:?}", outcome.hash, outcome.counts);
+        assert_eq!(outcome.violation, None);
+        return;
+    }
+    let (from, seeds) = (number("SIM_FROM").unwrap_or(0), number("SIM_SEEDS").unwrap_or(10_000));
+    let until = number("SIM_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut said = Instant::now();
+    let sum = Sum::of(from..from + seeds, until, |sum| {
+        if said.elapsed() > Duration::from_secs(10) {
+            said = Instant::now();
+            println!(
+                "{} of {seeds} seeds, {} failed, {:.0} times real time",
+                sum.runs,
+                sum.failures.len(),
+                sum.speed()
+            );
+        }
+    });
+    println!("seeds from {from}: {}; trace {:016x}", sum.describe(), sum.hash);
+    assert!(sum.failures.is_empty(), "{:?}", sum.failures);
+}

@@ -1,0 +1,312 @@
+//! A run: clients, a network, a server on its disk, and what happens to them, all from one seed, in virtual time.
+//!
+//! For a while there are faults; then they stop, and everything must come to rest in good order.
+
+mod happenings;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::SocketAddr;
+
+use duragram::journal::simulated::{Image, SimulatedDisk};
+
+use crate::client::SimClient;
+use crate::core::{Core, Counts, Sabotage, Shared, Trace};
+use crate::oracle::Oracle;
+use crate::plan::{DiskFaults, HandlerFaults, Means, Path, Plan};
+use crate::rng::Rng;
+use crate::rude::Rude;
+use crate::server::Life;
+use happenings::Happening;
+
+const NEVER: u64 = u64::MAX;
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) violation: Option<String>,
+    pub(crate) simulated_us: u64,
+    pub(crate) hash: u64,
+    pub(crate) counts: Counts,
+}
+
+/// Time, number (so that what is simultaneous keeps its order), whether to the server, the address at the far end, what.
+type Travelling = Reverse<(u64, u64, bool, SocketAddr, Vec<u8>)>;
+
+pub(crate) struct World {
+    plan: Plan,
+    rng: Rng,
+    core: Shared,
+    disk: SimulatedDisk,
+    life: Option<Box<Life>>,
+    clients: Vec<SimClient>,
+    rude: Rude,
+    travelling: BinaryHeap<Travelling>,
+    travelled: u64,
+    happenings: Vec<(u64, Happening)>,
+    outage: bool,
+    faults: bool,
+    /// Some state of the disk in the past, and how many changes it had seen.
+    old: Option<(Image, u64)>,
+    /// Datagrams that clients sent, for replays.
+    captured: VecDeque<Vec<u8>>,
+}
+
+/// Runs one seed.
+pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>, print: bool) -> Outcome {
+    World::new(seed, sabotage, print).run()
+}
+
+impl World {
+    fn new(seed: u64, sabotage: Option<Sabotage>, print: bool) -> Self {
+        let mut rng = Rng::new(crate::rng::mix(seed));
+        let plan = Plan::of(&mut rng);
+        let oracle = Oracle::new(&plan);
+        let core = Shared::new(Core {
+            now_us: 1,
+            skew_us: 0,
+            rng: rng.fork(),
+            oracle,
+            disk: plan.disk,
+            handlers: plan.handlers,
+            sync_us: plan.sync_us,
+            slow_sync_us: plan.slow_sync_us,
+            forced: None,
+            dead: false,
+            dies_after_replies: None,
+            replies: Vec::new(),
+            sabotage,
+            trace: Trace { hash: seed, print },
+            counts: Counts::default(),
+        });
+        let decide = core.clone();
+        let disk = SimulatedDisk::new(Box::new(move |write| decide.decide(write)));
+        let clients = plan.clients.iter().enumerate();
+        let clients = clients.map(|(index, client)| SimClient::new(index, client.clone(), rng.fork())).collect();
+        let mut world = Self {
+            core,
+            disk,
+            life: None,
+            clients,
+            rude: Rude::new(rng.fork()),
+            travelling: BinaryHeap::new(),
+            travelled: 0,
+            happenings: vec![(1, Happening::Start), (plan.faults_us, Happening::FaultsEnd)],
+            outage: false,
+            faults: true,
+            old: None,
+            captured: VecDeque::new(),
+            plan,
+            rng,
+        };
+        if print {
+            println!("seed {seed}: {:#?}", world.plan);
+        }
+        let Means { crash, client_restart, address_change, clock_jump, outage, short_space, rude, stop, overload } =
+            world.plan.means;
+        for (mean, happening) in [
+            (crash, Happening::Crash),
+            (client_restart, Happening::ClientRestart),
+            (address_change, Happening::AddressChange),
+            (clock_jump, Happening::ClockJump),
+            (outage, Happening::Outage),
+            (short_space, Happening::ShortSpace),
+            (rude, Happening::Rude),
+            (stop, Happening::Stop),
+            (overload, Happening::Overload),
+        ] {
+            world.again(mean, happening);
+        }
+        world
+    }
+
+    fn run(mut self) -> Outcome {
+        let mut busy = 0u32;
+        while self.core.lock().oracle.violation.is_none() {
+            let due_us = self.due_us();
+            {
+                let mut core = self.core.lock();
+                busy = if due_us > core.now_us { 0 } else { busy + 1 };
+                core.now_us = core.now_us.max(due_us);
+                core.oracle.now_us = core.now_us;
+                if busy > 1_000_000 {
+                    core.oracle.fail(|| "the clock stands still: something is always due".into());
+                }
+            }
+            self.step(due_us);
+            if !self.faults && self.is_settled() {
+                self.end();
+                break;
+            }
+        }
+        let core = self.core.lock();
+        Outcome {
+            violation: core.oracle.violation.clone(),
+            simulated_us: core.now_us,
+            hash: core.trace.hash,
+            counts: core.counts,
+        }
+    }
+
+    fn due_us(&self) -> u64 {
+        let happening = self.happenings.iter().map(|(at, _)| *at).min().unwrap_or(NEVER);
+        let travelling = self.travelling.peek().map_or(NEVER, |Reverse((at, ..))| *at);
+        let clients = self.clients.iter().map(SimClient::due_us).min().unwrap_or(NEVER);
+        happening.min(travelling).min(clients).min(self.life.as_ref().map_or(NEVER, |life| life.due_us()))
+    }
+
+    /// Does one thing that is due at this time.
+    fn step(&mut self, due_us: u64) {
+        if let Some(at) = self.happenings.iter().position(|(at, _)| *at == due_us) {
+            let (_, happening) = self.happenings.swap_remove(at);
+            return self.happen(happening);
+        }
+        if self.travelling.peek().is_some_and(|Reverse((at, ..))| *at == due_us) {
+            let Some(Reverse((_, _, to_server, address, datagram))) = self.travelling.pop() else { return };
+            return if to_server { self.at_server(address, datagram) } else { self.at_client(address, &datagram) };
+        }
+        if let Some(index) = self.clients.iter().position(|client| client.due_us() == due_us) {
+            let mut out = Vec::new();
+            self.clients[index].step(&mut self.core.lock(), &mut out);
+            return self.from_client(index, out);
+        }
+        if let Some(life) = &mut self.life {
+            let goes_on = life.step(&self.plan, &self.disk);
+            self.carry_replies();
+            if !goes_on {
+                self.end_life();
+            }
+        }
+    }
+
+    // ---- the network ----
+
+    fn from_client(&mut self, index: usize, datagrams: Vec<Vec<u8>>) {
+        let from = self.clients[index].address();
+        for datagram in datagrams {
+            if self.captured.len() == 32 {
+                self.captured.pop_front();
+            }
+            self.captured.push_back(datagram.clone());
+            self.carry(true, from, datagram);
+        }
+    }
+
+    fn carry_replies(&mut self) {
+        let replies = std::mem::take(&mut self.core.lock().replies);
+        for (to, datagram) in replies {
+            self.carry(false, to, datagram);
+        }
+    }
+
+    fn carry(&mut self, to_server: bool, address: SocketAddr, mut datagram: Vec<u8>) {
+        let path = if to_server { self.plan.to_server } else { self.plan.to_client };
+        let rng = &mut self.rng;
+        if self.outage || rng.ppm(path.loss) {
+            return;
+        }
+        let (now_us, sabotage) = {
+            let core = self.core.lock();
+            (core.now_us, core.sabotage)
+        };
+        if rng.ppm(path.truncate) {
+            datagram.truncate(rng.index(datagram.len()));
+        }
+        if rng.ppm(path.flip) && !datagram.is_empty() {
+            // So few that a CRC-32 finds them for sure.
+            for _ in 0..rng.within(1, 3) {
+                let at = rng.index(datagram.len());
+                datagram[at] ^= 1 << rng.below(8);
+            }
+        }
+        if sabotage == Some(Sabotage::ForgedPayload) && to_server && datagram.len() > 40 && rng.one_in(20) {
+            let len = datagram.len();
+            datagram[30] ^= 1;
+            let crc = crc32fast::hash(&datagram[..len - 4]).to_le_bytes();
+            datagram[len - 4..].copy_from_slice(&crc);
+        }
+        if sabotage == Some(Sabotage::Starved) && !to_server && SimClient::index_at(address) == 0 {
+            return;
+        }
+        let copies = 1 + u64::from(rng.ppm(path.duplicate));
+        for _ in 0..copies {
+            let straggles = if rng.ppm(path.straggle) { rng.below(15_000_000) } else { 0 };
+            let at = now_us + path.delay_us + rng.below(path.jitter_us + 1) + straggles;
+            self.travelled += 1;
+            self.travelling.push(Reverse((at, self.travelled, to_server, address, datagram.clone())));
+        }
+    }
+
+    fn at_server(&mut self, from: SocketAddr, datagram: Vec<u8>) {
+        let mut core = self.core.lock();
+        core.counts.datagrams += 1;
+        let now_us = core.now_us;
+        core.trace.note(now_us, "to server", [u64::from(from.port()), 0], &datagram);
+        let Some(life) = &mut self.life else { return };
+        if life.deliver(&self.plan, now_us, from, datagram.clone()) {
+            core.oracle.delivered(from, &datagram);
+        }
+    }
+
+    fn at_client(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let index = SimClient::index_at(to);
+        let Some(client) = self.clients.get_mut(index).filter(|client| client.address() == to) else { return };
+        let mut out = Vec::new();
+        {
+            let mut core = self.core.lock();
+            let now_us = core.now_us;
+            core.trace.note(now_us, "to client", [u64::from(to.port()), 0], datagram);
+            client.receive(&mut core, datagram, &mut out);
+        }
+        self.from_client(index, out);
+    }
+
+    // ---- the end ----
+
+    fn end_faults(&mut self) {
+        self.faults = false;
+        self.outage = false;
+        self.plan.to_server = Path::CLEAN;
+        self.plan.to_client = Path::CLEAN;
+        self.plan.means = Means::default();
+        self.plan.tick_us = self.plan.tick_us.max(300_000);
+        self.plan.lane_us = self.plan.lane_us.min(1_000);
+        self.disk.set_free_bytes(u64::MAX);
+        self.happenings.retain(|(_, happening)| *happening == Happening::Start);
+        self.clients.iter_mut().for_each(SimClient::finish);
+        {
+            let mut core = self.core.lock();
+            core.disk = DiskFaults::default();
+            core.handlers = HandlerFaults::default();
+            core.sync_us = core.sync_us.min(2_000);
+            core.dies_after_replies = None;
+        }
+        // Retransmission timeouts have doubled up to a minute; a full table empties by and by.
+        let wait_us = 400_000_000 + 3 * self.plan.config.session_ttl_s * 1_000_000;
+        self.at(wait_us, Happening::Deadline);
+    }
+
+    fn is_settled(&self) -> bool {
+        self.travelling.is_empty()
+            && self.clients.iter().all(SimClient::is_idle)
+            && self.life.as_ref().is_some_and(|life| life.is_idle())
+    }
+
+    /// A stop in good order and one more start: all is there, and all is processed.
+    fn end(&mut self) {
+        self.core.lock().oracle.at_the_end();
+        if let Some(life) = &mut self.life {
+            if let Err(error) = life.stop() {
+                self.core.lock().oracle.fail(|| format!("the last stop fails: {error}"));
+            }
+            self.end_life();
+            self.start();
+        }
+    }
+
+    fn stuck(&mut self) {
+        let clients: Vec<_> = self.clients.iter().filter(|client| !client.is_idle()).map(SimClient::describe).collect();
+        let server = self.life.as_ref().map_or("the server is down".to_owned(), |life| life.describe());
+        self.core.lock().oracle.fail(|| format!("long after the last fault {clients:?}; {server}"));
+    }
+}
