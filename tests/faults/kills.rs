@@ -39,11 +39,8 @@ const POINTS: &[(&str, u32, &str, u64)] = &[
 struct Siege {
     home: Home,
     path: LossyPath,
-    crowd: Option<Crowd>,
+    crowd: Crowd,
     seed: u64,
-    /// Kills by the layer, and ends of servers that were killed from here, since the point did not come up.
-    struck: u64,
-    missed: u64,
 }
 
 impl Siege {
@@ -52,18 +49,18 @@ impl Siege {
         // Nobody is there yet.
         let nowhere = (Ipv4Addr::LOCALHOST, 9).into();
         let path = LossyPath::open((Ipv4Addr::LOCALHOST, 0).into(), nowhere, Weather::FOUL, seed, None).unwrap();
-        let crowd = Some(Crowd::start(path.addr(), CLIENTS, PLAN));
-        Self { home, path, crowd, seed, struck: 0, missed: 0 }
+        let crowd = Crowd::start(path.addr(), CLIENTS, PLAN);
+        Self { home, path, crowd, seed }
     }
 
-    /// A server that ends itself by this rule, or is killed when that does not happen for a while.
-    fn strike(&mut self, rule: Rule) {
+    /// A server that ends itself by this rule; `false` when that does not happen for a while, and it was killed from here.
+    fn strike(&self, rule: Rule) -> bool {
         let layer = Layer::over(&self.home.disk());
         layer.set(0, rule);
         let mut command = self.home.command(&self.home.data());
         layer.under(&mut command);
         // Killed before it was ready, or afterwards: both count.
-        let struck = match Server::try_start(&self.home, command) {
+        match Server::try_start(&self.home, command) {
             Err(status) => {
                 assert_eq!(status.code(), None, "it ended by itself, {rule:?}, seed {}: {status}", self.seed);
                 true
@@ -76,9 +73,7 @@ impl Siege {
                 }
                 ended
             }
-        };
-        self.struck += u64::from(struck);
-        self.missed += u64::from(!struck);
+        }
     }
 
     fn ends_within(&self, server: &Server, time: Duration) -> bool {
@@ -92,25 +87,22 @@ impl Siege {
         true
     }
 
-    /// A server that is killed from outside, after some time.
-    fn kill_after(&mut self, time: Duration) {
-        if let Ok(server) = Server::try_start(&self.home, self.home.command(&self.home.data())) {
-            self.path.set_server(server.udp);
-            std::thread::sleep(time);
-            self.struck += u64::from(server.is_running());
-        } else {
-            panic!("it does not start, seed {}: {}", self.seed, std::fs::read_to_string(self.home.log_path()).unwrap());
-        }
+    /// A server that is killed from outside, when so much more is acked, and after that time.
+    fn kill_after(&self, acks: u64, time: Duration) {
+        let server = self.home.serve();
+        self.path.set_server(server.udp);
+        assert!(self.crowd.wait_acked(acks, PATIENCE), "nothing is acked, seed {}", self.seed);
+        std::thread::sleep(time);
+        assert!(server.is_running(), "it ended by itself, seed {}", self.seed);
     }
 
     /// The last server: every record that was sent gets its ack, and comes out once.
-    fn end(mut self) -> u64 {
-        let crowd = self.crowd.take().expect("taken here only");
-        crowd.stop();
+    fn end(self) -> u64 {
+        self.crowd.stop();
         let server = self.home.serve();
         self.path.set_server(server.udp);
         self.path.set_weather(Weather::CLEAR);
-        let heard = crowd.finish(PATIENCE).unwrap_or_else(|problem| panic!("seed {}: {problem}", self.seed));
+        let heard = self.crowd.finish(PATIENCE).unwrap_or_else(|problem| panic!("seed {}: {problem}", self.seed));
         assert!(server.terminate().success());
         if let Err(problem) = load::judge(&self.home.lines(), &heard, PLAN.bytes_max) {
             panic!("seed {}: {problem}", self.seed);
@@ -121,12 +113,65 @@ impl Siege {
 
 #[test]
 fn a_kill_at_any_named_point_loses_nothing_and_repeats_nothing() {
-    let mut siege = Siege::begin(4);
+    let siege = Siege::begin(4);
     for (n, &(what, calls, part, _)) in POINTS.iter().enumerate() {
-        let before = siege.missed;
+        // So that there is something to recover.
+        siege.kill_after(50, Duration::ZERO);
         let action = if n % 2 == 0 { Action::KillBefore } else { Action::KillAfter };
-        siege.strike(Rule::nth(calls, part, 1, action));
-        assert_eq!(siege.missed, before, "{what}: it never came to that");
+        assert!(siege.strike(Rule::nth(calls, part, 1, action)), "{what}: it never came to that");
     }
-    assert!(siege.end() > 100);
+    assert!(siege.end() >= 50 * POINTS.len() as u64);
+}
+
+#[test]
+fn a_kill_at_the_nth_call_loses_nothing_and_repeats_nothing() {
+    let mut random = SmallRng::seed_from_u64(5);
+    let siege = Siege::begin(5);
+    for _ in 0..12 {
+        strike_somewhere(&siege, &mut random);
+    }
+    siege.end();
+}
+
+/// At any of the calls of a start and of the work after it.
+fn strike_somewhere(siege: &Siege, random: &mut SmallRng) -> bool {
+    // The start takes about a hundred calls.
+    let n = if random.random() { random.random_range(1..150) } else { random.random_range(1..1500) };
+    let action = if random.random() { Action::KillBefore } else { Action::KillAfter };
+    siege.strike(Rule::nth(calls::ALL, "", n, action))
+}
+
+/// `scripts/soak kills`
+#[test]
+#[ignore = "long: scripts/soak kills"]
+fn kills_for_long() {
+    let seed = setting("FAULTS_SEED").unwrap_or_else(rand::random);
+    let rounds = rounds(300);
+    let mut progress = Progress::start("kills", rounds, seed);
+    let mut random = SmallRng::seed_from_u64(seed);
+    let (mut siege, mut missed, mut records) = (Siege::begin(random.random()), 0, 0);
+    for round in 1..=rounds {
+        let hit = match random.random_range(0..4) {
+            0 => strike_somewhere(&siege, &mut random),
+            1 | 2 => {
+                let (_, calls, part, most) = POINTS[random.random_range(0..POINTS.len())];
+                let action = if random.random() { Action::KillBefore } else { Action::KillAfter };
+                siege.strike(Rule::nth(calls, part, random.random_range(1..=most), action))
+            }
+            _ => {
+                let time = Duration::from_micros(random.random_range(0..60_000));
+                siege.kill_after(random.random_range(0..2000), time);
+                true
+            }
+        };
+        missed += u64::from(!hit);
+        if random.random_range(0..4) == 0 {
+            siege.path.rebind();
+        }
+        if round % 20 == 0 || round == rounds {
+            records += std::mem::replace(&mut siege, Siege::begin(random.random())).end();
+        }
+        progress.done(round);
+    }
+    eprintln!("kills: {rounds}, {missed} of them from outside since the call did not come; {records} records");
 }

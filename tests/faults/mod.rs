@@ -12,8 +12,11 @@
 //! The short form of each runs with all other tests. The long ones are ignored there; `scripts/soak` runs them.
 
 mod disk;
+mod errors;
+mod full;
 mod kills;
 mod layer;
+mod limits;
 mod load;
 mod power;
 
