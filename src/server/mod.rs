@@ -3,6 +3,7 @@
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
 //! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
+mod descriptors;
 mod state;
 
 use std::io;
@@ -164,6 +165,7 @@ impl Server {
     ) -> Result<Self, Error> {
         let mut handlers: HandlerFactory = Box::new(handlers);
         config.validate()?;
+        descriptors::provide(&config)?;
         let clock = SystemClock::start();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);

@@ -175,8 +175,7 @@ impl Disk {
                 self.name(path, None, Some(file));
             }
             Record::Mkdir { path } => {
-                let dir =
-                    self.add(Node::Dir { synced: Names::new(), live: Names::new(), changes: Changes::default() });
+                let dir = self.add(Node::Dir { synced: Names::new(), live: Names::new(), changes: Changes::default() });
                 self.name(path, None, Some(dir));
             }
             Record::Link { from, to } => {
@@ -273,7 +272,9 @@ impl Disk {
     }
 
     fn dir_differs(&self, dir: Inode, path: &Path, ignore: &dyn Fn(&str) -> bool) -> io::Result<Option<String>> {
-        let Node::Dir { live, .. } = &self.inodes[dir] else { return Ok(Some(format!("{} is a file", path.display()))) };
+        let Node::Dir { live, .. } = &self.inodes[dir] else {
+            return Ok(Some(format!("{} is a file", path.display())));
+        };
         let mut there = Vec::new();
         for entry in fs::read_dir(path)? {
             there.push(entry?.file_name().into_string().expect("UTF-8"));

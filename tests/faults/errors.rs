@@ -3,6 +3,7 @@
 //! What the journal's files refuse ends the server: exit code 4, no ack after the failure, and the next start goes on. What
 //! the sink's file refuses is tried again, while acks go on.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::layer::{Action, EIO, ENOSPC, Layer, Record, Rule, calls};
 use super::load::{self, Crowd, Heard, Plan, overhear};
-use super::{CONFIG, PATIENCE, Progress, fast_dir, rounds, setting};
+use super::{CONFIG, Long, PATIENCE, fast_dir};
 use crate::common::lossy::{LossyPath, Weather};
 use crate::common::server::{Home, Server};
 use crate::common::wait_for;
@@ -75,7 +76,7 @@ fn assert_silent_after_fault(records: &[Record]) {
     let mut heard = vec![Heard::default(); CLIENTS];
     for (n, record) in records.iter().enumerate() {
         if let Record::Replies(replies) = record {
-            let news = overhear(replies, &mut heard, &mut Default::default());
+            let news = overhear(replies, &mut heard, &mut BTreeMap::new());
             assert!(!news || n < fault, "an ack went out after {:?}", records[fault]);
         }
     }
@@ -230,21 +231,23 @@ fn fail_somewhere(random: &mut SmallRng) -> Option<i32> {
 #[test]
 #[ignore = "long: scripts/soak errors"]
 fn errors_for_long() {
-    let seed = setting("FAULTS_SEED").unwrap_or_else(rand::random);
-    let rounds = rounds(100);
-    let mut progress = Progress::start("errors", rounds, seed);
-    let mut random = SmallRng::seed_from_u64(seed);
-    let mut ends = std::collections::BTreeMap::<_, u64>::new();
-    for round in 1..=rounds {
-        *ends.entry(fail_somewhere(&mut random)).or_default() += 1;
-        progress.done(round);
+    let mut long = Long::start("errors", 100);
+    let mut ends = BTreeMap::<_, u64>::new();
+    while long.goes_on() {
+        *ends.entry(fail_somewhere(&mut long.random)).or_default() += 1;
+        long.round();
     }
-    eprintln!("errors: exit codes, and None where the server went on: {ends:?}");
+    long.tell(&format!("exit codes, None where the server went on: {ends:?}"));
 }
 
 /// `scripts/soak slow`
 #[test]
 #[ignore = "long: scripts/soak slow"]
 fn a_disk_that_takes_seconds_for_each_sync_for_long() {
-    slow_disk(Duration::from_secs(4), rounds(15));
+    let mut long = Long::start("a disk that takes 4 s for a sync", 3);
+    while long.goes_on() {
+        slow_disk(Duration::from_secs(4), 15);
+        long.round();
+    }
+    long.tell("acks late and right");
 }

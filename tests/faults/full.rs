@@ -8,7 +8,7 @@ use std::time::Duration;
 use duragram::limits::{MEMTABLE_BYTES, RESERVE_BYTES};
 
 use super::load::{self, Crowd, Plan};
-use super::{CONFIG, PATIENCE, Progress, comes_back, rounds, setting};
+use super::{CONFIG, Long, PATIENCE, comes_back};
 use crate::common::server::{Home, Server};
 use crate::common::wait_for;
 use crate::common::wire::Wire;
@@ -109,8 +109,7 @@ fn fills_up(times: u64, full_for: Duration) {
     let Some(disk) = small_disk(&home) else { return };
     let server = home.serve();
     let crowd = Crowd::start(server.udp, 3, PLAN);
-    let mut progress = Progress::start("full disk", times, 0);
-    for n in 1..=times {
+    for _ in 0..times {
         assert!(crowd.wait_acked(1000, PATIENCE), "{:?}", crowd.heard());
         let before = refused(&crowd);
         disk.fill(RESERVE_BYTES.start() - MIB);
@@ -124,7 +123,6 @@ fn fills_up(times: u64, full_for: Duration) {
         assert_eq!(crowd.acked(), acked, "nothing is taken any more");
         Wire::new(&server, 1).ping();
         disk.clear();
-        progress.done(n);
     }
     assert!(crowd.wait_acked(1000, PATIENCE), "service resumes: {:?}", crowd.heard());
     crowd.stop();
@@ -160,6 +158,10 @@ fn a_start_without_any_space_fails_or_refuses_and_loses_nothing() {
 #[test]
 #[ignore = "long: scripts/soak full"]
 fn a_file_system_that_fills_up_again_and_again() {
-    let seconds = setting("FAULTS_FULL_SECONDS").unwrap_or(5);
-    fills_up(rounds(10), Duration::from_secs(seconds));
+    let mut long = Long::start("full disk", 4);
+    while long.goes_on() {
+        fills_up(5, Duration::from_secs(3));
+        long.round();
+    }
+    long.tell("5 times full in each; refused, and resumed");
 }

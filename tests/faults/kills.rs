@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::layer::{Action, Layer, Rule, calls};
 use super::load::{self, Crowd, Plan};
-use super::{CONFIG, PATIENCE, Progress, fast_dir, rounds, setting};
+use super::{CONFIG, Long, PATIENCE, fast_dir};
 use crate::common::lossy::{LossyPath, Weather};
 use crate::common::server::{Home, Server};
 
@@ -145,33 +145,34 @@ fn strike_somewhere(siege: &Siege, random: &mut SmallRng) -> bool {
 #[test]
 #[ignore = "long: scripts/soak kills"]
 fn kills_for_long() {
-    let seed = setting("FAULTS_SEED").unwrap_or_else(rand::random);
-    let rounds = rounds(300);
-    let mut progress = Progress::start("kills", rounds, seed);
-    let mut random = SmallRng::seed_from_u64(seed);
-    let (mut siege, mut missed, mut records) = (Siege::begin(random.random()), 0, 0);
-    for round in 1..=rounds {
-        let hit = match random.random_range(0..4) {
-            0 => strike_somewhere(&siege, &mut random),
-            1 | 2 => {
-                let (_, calls, part, most) = POINTS[random.random_range(0..POINTS.len())];
-                let action = if random.random() { Action::KillBefore } else { Action::KillAfter };
-                siege.strike(Rule::nth(calls, part, random.random_range(1..=most), action))
+    let mut long = Long::start("kills", 300);
+    let (mut missed, mut records) = (0, 0);
+    while long.goes_on() {
+        let siege = Siege::begin(long.random.random());
+        let mut random = SmallRng::seed_from_u64(siege.seed);
+        for _ in 0..20 {
+            let hit = match random.random_range(0..4) {
+                0 => strike_somewhere(&siege, &mut random),
+                1 | 2 => {
+                    let (_, calls, part, most) = POINTS[random.random_range(0..POINTS.len())];
+                    let action = if random.random() { Action::KillBefore } else { Action::KillAfter };
+                    siege.strike(Rule::nth(calls, part, random.random_range(1..=most), action))
+                }
+                _ => {
+                    let time = Duration::from_micros(random.random_range(0..60_000));
+                    siege.kill_after(random.random_range(0..2000), time);
+                    true
+                }
+            };
+            missed += u64::from(!hit);
+            if random.random_range(0..4) == 0 {
+                siege.path.rebind();
             }
-            _ => {
-                let time = Duration::from_micros(random.random_range(0..60_000));
-                siege.kill_after(random.random_range(0..2000), time);
-                true
-            }
-        };
-        missed += u64::from(!hit);
-        if random.random_range(0..4) == 0 {
-            siege.path.rebind();
+            long.round();
         }
-        if round % 20 == 0 || round == rounds {
-            records += std::mem::replace(&mut siege, Siege::begin(random.random())).end();
-        }
-        progress.done(round);
+        records += siege.end();
     }
-    eprintln!("kills: {rounds}, {missed} of them from outside since the call did not come; {records} records");
+    long.tell(&format!(
+        "{missed} of them from outside since the call did not come; {records} records, each there once"
+    ));
 }

@@ -30,8 +30,6 @@ pub(crate) const EVER: u64 = u64::MAX;
 /// What becomes of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
-    /// It is only counted.
-    Count,
     /// SIGKILL instead of it.
     KillBefore,
     /// SIGKILL when it has returned.
@@ -114,7 +112,6 @@ impl Layer {
     /// Sets a rule, at once; its count begins anew.
     pub(crate) fn set(&self, index: usize, rule: Rule) {
         let (action, error, ms) = match rule.action {
-            Action::Count => (0, 0, 0),
             Action::KillBefore => (1, 0, 0),
             Action::KillAfter => (2, 0, 0),
             Action::Fail(error) => (3, error, 0),
@@ -165,21 +162,56 @@ fn at(index: usize, within: usize) -> u64 {
 /// One thing that happened. Paths are absolute.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Record {
-    Write { path: PathBuf, at: u64, bytes: Vec<u8> },
-    Fill { path: PathBuf, at: u64, len: u64, byte: u8 },
-    Sync { path: PathBuf, id: u64 },
-    Synced { id: u64 },
-    Rename { from: PathBuf, to: PathBuf },
-    Remove { path: PathBuf },
-    Create { path: PathBuf },
-    Mkdir { path: PathBuf },
-    Truncate { path: PathBuf, len: u64 },
-    Extend { path: PathBuf, len: u64 },
-    Link { from: PathBuf, to: PathBuf },
+    Write {
+        path: PathBuf,
+        at: u64,
+        bytes: Vec<u8>,
+    },
+    Fill {
+        path: PathBuf,
+        at: u64,
+        len: u64,
+        byte: u8,
+    },
+    Sync {
+        path: PathBuf,
+        id: u64,
+    },
+    Synced {
+        id: u64,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    Create {
+        path: PathBuf,
+    },
+    Mkdir {
+        path: PathBuf,
+    },
+    Truncate {
+        path: PathBuf,
+        len: u64,
+    },
+    Extend {
+        path: PathBuf,
+        len: u64,
+    },
+    Link {
+        from: PathBuf,
+        to: PathBuf,
+    },
     /// Datagrams that are about to be sent.
     Replies(Vec<Vec<u8>>),
     /// A rule has failed or shortened a call.
-    Fault { rule: u64, path: PathBuf },
+    Fault {
+        rule: u64,
+        path: PathBuf,
+    },
 }
 
 fn parse(mut bytes: &[u8]) -> Vec<Record> {

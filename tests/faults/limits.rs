@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::load::{self, Crowd, Plan};
-use super::{CONFIG, PATIENCE, comes_back, rounds};
+use super::{CONFIG, Long, PATIENCE, comes_back};
 use crate::common::server::{Home, Server};
 use crate::common::wait_for;
 
@@ -45,14 +45,17 @@ fn stopped_for(time: Duration) {
 #[test]
 #[ignore = "long: scripts/soak stop"]
 fn a_server_that_was_stopped_for_a_minute_goes_on() {
-    for _ in 0..rounds(2) {
+    let mut long = Long::start("stopped for a minute", 2);
+    while long.goes_on() {
         stopped_for(Duration::from_secs(60));
+        long.round();
     }
+    long.tell("went on");
 }
 
 fn limit_files(server: &Server, files: usize) {
     let mut command = Command::new("prlimit");
-    command.args(["--pid", &server.pid().to_string(), &format!("--nofile={files}:1048576")]);
+    command.args(["--pid", &server.pid().to_string(), &format!("--nofile={files}:")]);
     assert!(command.status().expect("prlimit, of util-linux").success());
 }
 
@@ -73,7 +76,7 @@ fn a_server_without_file_descriptors_goes_on_and_uses_them_again_when_there_are_
     assert!(server.is_running(), "{}", server.log());
     limit_files(&server, 1024);
     wait_for("the witness to go on", || (witness() != before).then_some(()));
-    assert!(server.get("/healthz").contains("ok"));
+    assert!(server.get("/healthz").contains("true"));
     ends_well(&home, server, crowd);
 }
 
@@ -85,15 +88,14 @@ fn a_start_without_file_descriptors_fails_and_harms_nothing() {
     assert!(crowd.wait_acked(500, PATIENCE));
     server.kill();
     let heard = crowd.give_up();
-    for files in [4, 8, 12, 16, 20, 24, 28] {
+    for files in [8, 16, 24, 32, 64] {
         let plain = home.command(&home.data());
         let mut command = Command::new("prlimit");
         command.arg(format!("--nofile={files}:{files}")).arg(plain.get_program()).args(plain.get_args());
-        if let Err(status) = Server::try_start(&home, command) {
-            let code = status.code();
-            let log = fs::read_to_string(home.log_path()).unwrap();
-            assert!(matches!(code, Some(1 | 3 | 4)), "{files} files: {status}\n{log}");
-        }
+        let status = Server::try_start(&home, command).map(|_| "it is ready").unwrap_err();
+        let log = fs::read_to_string(home.log_path()).unwrap();
+        assert_eq!(status.code(), Some(1), "{files} files\n{log}");
+        assert!(log.lines().last().unwrap().contains("file descriptors"), "{files} files\n{log}");
     }
     comes_back(&home, &heard, PLAN).unwrap();
 }
@@ -117,7 +119,9 @@ impl Cgroup {
             if fs::create_dir(&dir).is_err() {
                 continue;
             }
-            if fs::write(dir.join(limit), bytes.to_string()).is_ok() {
+            // In a cgroup the kernel has made this file.
+            let limit = dir.join(limit);
+            if limit.exists() && fs::write(limit, bytes.to_string()).is_ok() {
                 return Some(Self { dir, kills });
             }
             fs::remove_dir(&dir).ok();

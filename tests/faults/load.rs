@@ -64,7 +64,6 @@ pub(crate) struct Heard {
 /// Clients with the ids from 1 on, each at work in a thread of its own. They give up when this is dropped.
 pub(crate) struct Crowd {
     clients: Vec<(Arc<Mutex<Heard>>, JoinHandle<()>)>,
-    plan: Plan,
     /// No new records.
     stop: Arc<AtomicBool>,
     /// Nothing at all any more.
@@ -113,7 +112,7 @@ impl Crowd {
             };
             (heard, thread)
         };
-        Self { clients: (1..).zip(heard).map(client).collect(), plan, stop, abandon }
+        Self { clients: (1..).zip(heard).map(client).collect(), stop, abandon }
     }
 
     /// What all have heard by now, in the order of their ids.
@@ -289,7 +288,8 @@ pub(crate) fn judge(lines: &[Line], heard: &[Heard], bytes_max: usize) -> Result
         if line.gap.is_some() {
             return Err(format!("the server was told that it has lost acked data: {line:?}"));
         }
-        let sent = usize::try_from(client).ok().and_then(|id| heard.get(id.checked_sub(1)?)).map_or(0, |heard| heard.sent);
+        let sent =
+            usize::try_from(client).ok().and_then(|id| heard.get(id.checked_sub(1)?)).map_or(0, |heard| heard.sent);
         let known = line.epoch == EPOCH && line.index == 0 && (1..=sent).contains(&line.seq);
         if !known || line.payload() != payload(client, line.seq, bytes_max) {
             return Err(format!("nobody sent this: {line:?}"));
@@ -307,7 +307,9 @@ pub(crate) fn judge(lines: &[Line], heard: &[Heard], bytes_max: usize) -> Result
         }
     }
     match offsets.iter().max() {
-        Some(&last) if last + 1 != offsets.len() as u64 => Err(format!("{} offsets, the last is {last}", offsets.len())),
+        Some(&last) if last + 1 != offsets.len() as u64 => {
+            Err(format!("{} offsets, the last is {last}", offsets.len()))
+        }
         _ => Ok(()),
     }
 }

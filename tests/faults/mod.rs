@@ -23,6 +23,9 @@ mod power;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
 use crate::common::server::{Home, Server};
 use crate::common::wire::Wire;
 use load::{Crowd, Heard, Plan};
@@ -39,30 +42,44 @@ fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// How often a long test tries: `FAULTS_ROUNDS`.
-fn rounds(default: u64) -> u64 {
-    setting("FAULTS_ROUNDS").unwrap_or(default)
-}
-
-/// Says how far a long test is, about once in five seconds and at its end.
-struct Progress {
+/// A long test: how many rounds it takes (`FAULTS_ROUNDS`), for how long at most (`FAULTS_SECONDS`), with which seed
+/// (`FAULTS_SEED`, else a random one), and how far it is.
+struct Long {
     what: &'static str,
-    total: u64,
+    random: SmallRng,
+    rounds: u64,
+    seconds: u64,
+    done: u64,
     started: Instant,
     told: Instant,
 }
 
-impl Progress {
-    fn start(what: &'static str, total: u64, seed: u64) -> Self {
-        eprintln!("{what}: {total} rounds, FAULTS_SEED={seed}");
-        Self { what, total, started: Instant::now(), told: Instant::now() }
+impl Long {
+    fn start(what: &'static str, rounds: u64) -> Self {
+        let seed = setting("FAULTS_SEED").unwrap_or_else(rand::random);
+        let rounds = setting("FAULTS_ROUNDS").unwrap_or(rounds);
+        let seconds = setting("FAULTS_SECONDS").unwrap_or(u64::MAX);
+        eprintln!("{what}: {rounds} rounds, FAULTS_SEED={seed}");
+        let random = SmallRng::seed_from_u64(seed);
+        Self { what, random, rounds, seconds, done: 0, started: Instant::now(), told: Instant::now() }
     }
 
-    fn done(&mut self, rounds: u64) {
-        if self.told.elapsed() > Duration::from_secs(5) || rounds == self.total {
-            eprintln!("{}: {rounds} of {} in {:.0?}", self.what, self.total, self.started.elapsed());
-            self.told = Instant::now();
+    /// Whether there is a further round to go.
+    fn goes_on(&self) -> bool {
+        self.done < self.rounds && self.started.elapsed().as_secs() < self.seconds
+    }
+
+    /// Another round is over; says so about once in five seconds.
+    fn round(&mut self) {
+        self.done += 1;
+        if self.told.elapsed() > Duration::from_secs(5) {
+            self.tell("so far");
         }
+    }
+
+    fn tell(&mut self, what: &str) {
+        eprintln!("{}: {} of {} in {:.0?}, {what}", self.what, self.done, self.rounds, self.started.elapsed());
+        self.told = Instant::now();
     }
 }
 

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use super::disk::{Disk, Survival};
 use super::layer::{Action, Layer, Record, Rule, calls};
 use super::load::{Crowd, Heard, Plan, overhear};
-use super::{CONFIG, PATIENCE, Progress, comes_back, fast_dir, rounds, setting};
+use super::{CONFIG, Long, PATIENCE, comes_back, fast_dir};
 use crate::common::server::{Home, Server};
 use crate::common::wire::{Is, Wire};
 
@@ -117,7 +117,9 @@ impl History {
     fn epochs_go_on(&self, home: &Home) -> Result<(), String> {
         let Some(&highest) = self.epochs.get(&GREETER) else { return Ok(()) };
         let server = home.serve();
-        let Is::Welcome(welcome) = Wire::new(&server, GREETER).hello(u64::MAX).is else { return Err("no WELCOME".into()) };
+        let Is::Welcome(welcome) = Wire::new(&server, GREETER).hello(u64::MAX).is else {
+            return Err("no WELCOME".into());
+        };
         match welcome.epoch.value() > highest {
             true => Ok(()),
             false => Err(format!("epoch {highest} was given out, and now {}", welcome.epoch.value())),
@@ -251,17 +253,14 @@ fn where_syncs_are_a_lie_every_power_cut_after_an_ack_is_seen_to_lose_data() {
     assert!(problems.iter().all(|problem| problem.contains("has not come out")), "{problems:?}");
 }
 
-/// `scripts/soak power`: new runs, each cut at many moments, for as many rounds as are asked for.
+/// `scripts/soak power`: new runs, each cut at many moments.
 #[test]
 #[ignore = "long: scripts/soak power"]
 fn power_cuts_for_long() {
-    let seed = setting("FAULTS_SEED").unwrap_or_else(rand::random);
-    let rounds = rounds(200);
-    let mut progress = Progress::start("power cuts", rounds, seed);
-    let mut random = SmallRng::seed_from_u64(seed);
-    let mut done = 0;
-    while done < rounds {
+    let mut long = Long::start("power cuts", 200);
+    while long.goes_on() {
         let home = home();
+        let mut random = SmallRng::seed_from_u64(long.random.random());
         let plan = Plan {
             records: random.random_range(20..400),
             window: random.random_range(1..200),
@@ -269,13 +268,77 @@ fn power_cuts_for_long() {
         };
         let each = |_: usize, result: Result<(), String>| {
             never_again(0, result);
-            done += 1;
-            progress.done(done.min(rounds));
+            long.round();
         };
         if random.random() {
-            cut_everywhere(&home, &mut random, plan, 10, 40, each);
+            cut_everywhere(&home, &mut random, plan, 5, 20, each);
         } else {
-            cut_in_recovery(&home, &mut random, plan, 30, 20, each);
+            cut_in_recovery(&home, &mut random, plan, 15, 10, each);
         }
     }
+    long.tell("nothing lost");
+}
+
+/// `scripts/soak control`: without any sync, each cut after an ack has to be seen to lose something.
+#[test]
+#[ignore = "long: scripts/soak control"]
+fn power_cuts_without_syncs_for_long() {
+    let mut long = Long::start("power cuts without syncs", 200);
+    while long.goes_on() {
+        let home = home();
+        let lie = Rule::always(calls::SYNC, ["", ".log"][usize::from(long.random.random::<bool>())], Action::Lie);
+        let mut history = History::record(&home, &[lie], vec![Heard::default(); CLIENTS], PLAN, true);
+        let moments = moments(&mut long.random, history.first_ack(), history.records.len(), 10);
+        let mut random = SmallRng::seed_from_u64(long.random.random());
+        history.cut(
+            &home,
+            &moments,
+            &mut random,
+            |_| Survival::Nothing,
+            |moment, result| {
+                assert!(result.is_err(), "{lie:?}: nothing was missed at {moment}");
+                long.round();
+            },
+        );
+    }
+    long.tell("all of them lost acked data, and that was seen");
+}
+
+/// `scripts/soak big`: enough data for memtables to be flushed and logs to be recycled; cuts where files come, go and are
+/// renamed.
+#[test]
+#[ignore = "long: scripts/soak big"]
+fn power_cuts_around_flushes_and_recycled_logs() {
+    let mut long = Long::start("power cuts around flushes", 40);
+    let plan = Plan { records: 60_000, window: 256, bytes_max: 1400 };
+    while long.goes_on() {
+        let home = home();
+        let mut history = History::record(&home, &[], vec![Heard::default(); CLIENTS], plan, true);
+        let first_ack = history.first_ack();
+        let names = |(index, record): (usize, &Record)| match record {
+            Record::Create { path } | Record::Remove { path } | Record::Rename { to: path, .. } => {
+                let matters = !path.ends_with("witness") && !path.ends_with("witness.new");
+                (index > first_ack && matters).then_some(index)
+            }
+            _ => None,
+        };
+        let near: Vec<_> = history.records.iter().enumerate().filter_map(names).collect();
+        let recycled = |record: &&Record| {
+            let log = |path: &std::path::Path| path.extension().is_some_and(|extension| extension == "log");
+            matches!(record, Record::Rename { from, to } if log(from) && log(to))
+        };
+        assert!(history.records.iter().any(|record| recycled(&record)), "no log was recycled");
+        let mut moments: Vec<_> = (0..20)
+            .map(|_| near[long.random.random_range(0..near.len())] + long.random.random_range(0..8))
+            .filter(|&moment| moment <= history.records.len())
+            .collect();
+        moments.sort_unstable();
+        moments.dedup();
+        let mut random = SmallRng::seed_from_u64(long.random.random());
+        history.cut(&home, &moments, &mut random, Survival::draw, |_, result| {
+            never_again(0, result);
+            long.round();
+        });
+    }
+    long.tell("nothing lost");
 }
