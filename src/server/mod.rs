@@ -139,6 +139,9 @@ enum Event {
     Reopen,
 }
 
+/// How long lanes are waited for after an error.
+const LANES_END: Duration = Duration::from_secs(2);
+
 /// Requests that may wait for the server's main thread.
 const EVENTS_MAX: usize = 16;
 
@@ -277,6 +280,7 @@ impl Server {
         });
         if let Err(error) = &result {
             state.fail(error);
+            end_lanes(&lanes, &lane_ends, clock);
         }
         drop(admin);
         result
@@ -340,6 +344,20 @@ fn drain(
         }
     }
     Ok(())
+}
+
+/// After an error: lets the lanes stop where they are. One that is still at the database when the process ends would find
+/// RocksDB torn down, and abort the process in place of its exit code.
+fn end_lanes(lanes: &LaneControl, ends: &Events<LaneEnd>, clock: SystemClock) {
+    lanes.drain(clock.now().mono_us);
+    // A lane whose handler hangs is left behind.
+    let patience = crossbeam_channel::after(LANES_END);
+    loop {
+        select! {
+            recv(ends) -> end => if end.is_err() { return },
+            recv(patience) -> _ => return,
+        }
+    }
 }
 
 /// SIGTERM and SIGINT stop the server, SIGHUP reopens files. A thread of its own, so that a server that is embedded
