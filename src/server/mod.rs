@@ -196,7 +196,7 @@ impl Server {
         let Lanes { workers, fanout, control: lanes } = Lanes::build(&parts, &mut handlers)?;
 
         let sender = Sender::new(&sockets, metrics.clone())?;
-        let committer = Committer::new(
+        let mut committer = Committer::new(
             committer_config(&config),
             recovered,
             opened.journal,
@@ -204,6 +204,10 @@ impl Server {
             LaneLink { fanout, progress: Arc::clone(&progress) },
             metrics.clone(),
         );
+        // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
+        // tell what a power cut has left of them.
+        progress.request_checkpoint();
+        committer.commit(&clock)?;
         let admission = admission(&config);
         let receivers =
             (0..).zip(sockets).map(|(index, socket)| Receiver::new(socket, index, admission.clone())).collect();

@@ -226,6 +226,24 @@ fn cut_in_recovery(
     second.cut(home, &moments, random, Survival::draw, each);
 }
 
+#[test]
+fn a_power_cut_before_the_first_lines_are_in_a_checkpoint_leaves_none_of_them_torn() {
+    let home = home();
+    home.configure("checkpoint_bytes = 1073741824\ncheckpoint_interval = \"1h\"\nlanes = 2\n");
+    let mut random = SmallRng::seed_from_u64(8);
+    // So many that the sink writes several times.
+    let plan = Plan { records: 4000, ..PLAN };
+    let mut history = History::record(&home, &[], vec![Heard::default(); CLIENTS], plan, true);
+    let writes = |(index, record): (usize, &Record)| match record {
+        Record::Write { path, .. } if *path == home.out() => Some(index + 1),
+        _ => None,
+    };
+    let mut moments: Vec<_> = history.records.iter().enumerate().filter_map(writes).collect();
+    moments.truncate(8);
+    assert!(!moments.is_empty());
+    history.cut(&home, &moments, &mut random, |_| Survival::Some(0.5), never_again);
+}
+
 /// The positive control: with syncs that are not made, power cuts lose acked data, and that is seen, every time.
 #[test]
 fn where_syncs_are_a_lie_every_power_cut_after_an_ack_is_seen_to_lose_data() {
@@ -310,7 +328,7 @@ fn power_cuts_without_syncs_for_long() {
 #[ignore = "long: scripts/soak big"]
 fn power_cuts_around_flushes_and_recycled_logs() {
     let mut long = Long::start("power cuts around flushes", 40);
-    let plan = Plan { records: 60_000, window: 256, bytes_max: 1400 };
+    let plan = Plan { records: 120_000, window: 256, bytes_max: 1400 };
     while long.goes_on() {
         let home = home();
         let mut history = History::record(&home, &[], vec![Heard::default(); CLIENTS], plan, true);

@@ -415,7 +415,8 @@ int unlinkat(int dir, const char *name, int flags) { return remove_at(dir, name,
 
 int mkdir(const char *name, mode_t mode) {
     char path[PATH_MAX];
-    if (!path_at(AT_FDCWD, name, path)) return syscall(SYS_mkdirat, AT_FDCWD, name, mode);
+    // One that is there already takes no disk to be told of.
+    if (!path_at(AT_FDCWD, name, path) || exists(path)) return syscall(SYS_mkdirat, AT_FDCWD, name, mode);
     struct verdict verdict = judge(CALL_MKDIR, path);
     if (!is_made(verdict)) return not_made(verdict, 0);
     int result = syscall(SYS_mkdirat, AT_FDCWD, name, mode);
