@@ -138,6 +138,8 @@ pub const MEMTABLES: usize = 3;
 pub const TRIM_PLACES: usize = 65_536;
 /// RocksDB's block cache, in bytes.
 pub const BLOCK_CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// Table files that RocksDB keeps open at once.
+pub const JOURNAL_FILES: i32 = 512;
 
 // ---- Constants of the control plane ----------------------------------------------------------------------------
 
@@ -165,6 +167,20 @@ pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
 pub const ADMIN_BODY_BYTES: usize = 4 * 1024;
 /// What everything else takes: code, stacks, the async runtime, the allocator's slack, in bytes.
 pub const BASE_BYTES: usize = 96 * 1024 * 1024;
+
+/// File descriptors for everything else: logs, sinks, what files are replaced by, threads that wait.
+pub const OTHER_FILES: u64 = 100;
+
+/// File descriptors that the server may need at once.
+pub fn files(config: &Config) -> u64 {
+    // A socket has one for receiving and one for sending.
+    let sockets = 2 * (config.listen.len() * config.receivers) as u64;
+    u64::from(JOURNAL_FILES.unsigned_abs())
+        + sockets
+        + ADMIN_CONNECTIONS as u64
+        + config.sink.len() as u64
+        + OTHER_FILES
+}
 
 /// One part of the sum.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

@@ -1,6 +1,7 @@
 //! The integration tests, one program: each would link the whole of RocksDB again.
 //!
-//! `wire_*` speak raw UDP to the real binary, `crash_*` kill it, `cli_*` run its commands, `client_*` test the library.
+//! `wire_*` speak raw UDP to the real binary, `crash_*` kill it, `faults` let its disk fail, `cli_*` run its commands,
+//! `client_*` test the library.
 
 mod citations;
 mod cli_basics;
@@ -16,6 +17,7 @@ mod common;
 mod config_readme;
 mod crash_kills;
 mod damage;
+mod faults;
 mod load_cli;
 mod load_memory;
 mod recovery_serve;

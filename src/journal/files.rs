@@ -16,6 +16,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use super::database::Beside;
 use super::error::{OpenError, StorageError};
 use super::recovery::{Format, Witness};
@@ -298,6 +300,14 @@ fn replace_file(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(new, dir.join(name))?;
     sync_dir(dir)
+}
+
+/// Whether an error says that space, file descriptors or memory are used up for now, and nothing about the disk's health.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    const KINDS: [ErrorKind; 3] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::OutOfMemory];
+    const DESCRIPTORS: [Errno; 2] = [Errno::EMFILE, Errno::ENFILE];
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    KINDS.contains(&error.kind()) || errno.is_some_and(|errno| DESCRIPTORS.contains(&errno))
 }
 
 fn remove_dir(path: &Path) -> io::Result<()> {

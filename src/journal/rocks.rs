@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::block::Place;
 use super::database::{Beside as _, Cursor as _, Database};
 use super::dead::{DeadLetter, DeadLetterId, DeadLetters};
+use super::files::is_shortage;
 use super::mask::unmask;
 use super::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 use super::recovery::{Scan, Witness, holes};
@@ -387,6 +388,8 @@ impl Keeper {
 /// What the keeper has done so far.
 pub(super) struct Kept {
     witnessed: Witness,
+    /// It could not be written the last time.
+    behind: bool,
     cleared: Offset,
 }
 
@@ -395,7 +398,7 @@ impl Kept {
     pub(super) fn first<D: Database>(shared: &Shared<D>) -> Result<Self, StorageError> {
         let witnessed = shared.witness();
         shared.dir.write_witness(witnessed).map_err(|error| StorageError::new("writing the witness", error))?;
-        Ok(Self { witnessed, cleared: Offset(0) })
+        Ok(Self { witnessed, behind: false, cleared: Offset(0) })
     }
 
     /// What is due about once a second.
@@ -415,7 +418,14 @@ impl Kept {
         if witness != self.witnessed {
             // Else a disk that has begun to fail would go unnoticed until it loses a commit.
             match shared.dir.write_witness(witness) {
-                Ok(()) => self.witnessed = witness,
+                Ok(()) => (self.witnessed, self.behind) = (witness, false),
+                // Whoever fills the disk up while new data is refused must not end the server.
+                Err(error) if is_shortage(&error) => {
+                    if !self.behind {
+                        tracing::warn!(%error, "the witness cannot be written for now; it is tried again");
+                    }
+                    self.behind = true;
+                }
                 Err(error) => drop(shared.fail("writing the witness".into(), error)),
             }
         }

@@ -24,7 +24,7 @@ use super::files::DataDir;
 use super::mask::{mask_into, unmask};
 use super::rocks_laid::{lay_out, logs};
 use super::rocks_manifest::verify_manifest;
-use crate::limits::{BLOCK_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES};
+use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES};
 use crate::types::Offset;
 
 pub(super) const JOURNAL: &str = "journal";
@@ -36,8 +36,6 @@ pub(super) const DEAD: &str = "dead";
 const WALS_RECYCLED: usize = MEMTABLES - 1;
 // Where logs are not recycled, RocksDB would read the filling of a laid-out log over and over.
 const _: () = assert!(WALS_RECYCLED > 0);
-/// Files that RocksDB keeps open at once.
-const OPEN_FILES_MAX: i32 = 512;
 /// RocksDB's own log: how many files of which size.
 const INFO_LOGS: usize = 4;
 const INFO_LOG_BYTES: usize = 1 << 20;
@@ -325,7 +323,7 @@ fn settings(log: LogReading) -> Options {
     settings.set_recycle_log_file_num(WALS_RECYCLED);
     settings.set_bytes_per_sync(FLUSH_STEP_BYTES);
     settings.set_max_background_jobs(2);
-    settings.set_max_open_files(OPEN_FILES_MAX);
+    settings.set_max_open_files(JOURNAL_FILES);
     settings.set_keep_log_file_num(INFO_LOGS);
     settings.set_max_log_file_size(INFO_LOG_BYTES);
     settings.set_max_manifest_file_size(MANIFEST_BYTES);

@@ -3,6 +3,7 @@
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
 //! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
+mod descriptors;
 mod state;
 
 use std::io;
@@ -138,6 +139,9 @@ enum Event {
     Reopen,
 }
 
+/// How long lanes are waited for after an error.
+const LANES_END: Duration = Duration::from_secs(2);
+
 /// Requests that may wait for the server's main thread.
 const EVENTS_MAX: usize = 16;
 
@@ -164,6 +168,7 @@ impl Server {
     ) -> Result<Self, Error> {
         let mut handlers: HandlerFactory = Box::new(handlers);
         config.validate()?;
+        descriptors::provide(&config)?;
         let clock = SystemClock::start();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
@@ -191,7 +196,7 @@ impl Server {
         let Lanes { workers, fanout, control: lanes } = Lanes::build(&parts, &mut handlers)?;
 
         let sender = Sender::new(&sockets, metrics.clone())?;
-        let committer = Committer::new(
+        let mut committer = Committer::new(
             committer_config(&config),
             recovered,
             opened.journal,
@@ -199,6 +204,10 @@ impl Server {
             LaneLink { fanout, progress: Arc::clone(&progress) },
             metrics.clone(),
         );
+        // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
+        // tell what a power cut has left of them.
+        progress.request_checkpoint();
+        committer.commit(&clock)?;
         let admission = admission(&config);
         let receivers =
             (0..).zip(sockets).map(|(index, socket)| Receiver::new(socket, index, admission.clone())).collect();
@@ -275,6 +284,7 @@ impl Server {
         });
         if let Err(error) = &result {
             state.fail(error);
+            end_lanes(&lanes, &lane_ends, clock);
         }
         drop(admin);
         result
@@ -338,6 +348,20 @@ fn drain(
         }
     }
     Ok(())
+}
+
+/// After an error: lets the lanes stop where they are. One that is still at the database when the process ends would find
+/// RocksDB torn down, and abort the process in place of its exit code.
+fn end_lanes(lanes: &LaneControl, ends: &Events<LaneEnd>, clock: SystemClock) {
+    lanes.drain(clock.now().mono_us);
+    // A lane whose handler hangs is left behind.
+    let patience = crossbeam_channel::after(LANES_END);
+    loop {
+        select! {
+            recv(ends) -> end => if end.is_err() { return },
+            recv(patience) -> _ => return,
+        }
+    }
 }
 
 /// SIGTERM and SIGINT stop the server, SIGHUP reopens files. A thread of its own, so that a server that is embedded

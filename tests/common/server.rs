@@ -35,7 +35,13 @@ impl Home {
 
     /// With a configuration file. Listening addresses, directory and sink are given as flags.
     pub(crate) fn with_config(toml: &str) -> Self {
-        let home = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        Self::below(&std::env::temp_dir(), toml)
+    }
+
+    /// As `with_config`, in a new directory below another one.
+    pub(crate) fn below(parent: &Path, toml: &str) -> Self {
+        let home = Self { dir: tempfile::tempdir_in(parent).expect("a temporary directory") };
+        fs::create_dir(home.disk()).expect("a new directory");
         home.configure(toml);
         home
     }
@@ -53,14 +59,24 @@ impl Home {
         self.dir.path()
     }
 
+    /// All that the server writes, but its log: the journal's directory and the sink's file.
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+
     /// The journal's directory.
     pub(crate) fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.disk().join("data")
+    }
+
+    /// What the server logs, run after run.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.dir.path().join("stderr.log")
     }
 
     /// The file sink's file.
     pub(crate) fn out(&self) -> PathBuf {
-        self.dir.path().join("out.ndjson")
+        self.disk().join("out.ndjson")
     }
 
     /// What has come out of the sink, in its order: whole lines only.
@@ -116,22 +132,26 @@ pub(crate) fn duragram() -> Command {
 }
 
 impl Server {
-    fn start(home: &Home, mut command: Command) -> Self {
-        let stderr = home.path().join("stderr.log");
+    fn start(home: &Home, command: Command) -> Self {
+        Self::try_start(home, command).unwrap_or_else(|status| {
+            let log = fs::read_to_string(home.log_path()).unwrap_or_default();
+            panic!("the server is not ready: {status}\n{log}");
+        })
+    }
+
+    /// Runs one of the home's commands; its exit status when it ends before it is ready, or is not ready in time.
+    pub(crate) fn try_start(home: &Home, mut command: Command) -> Result<Self, ExitStatus> {
+        let stderr = home.log_path();
         let log = File::options().create(true).append(true).open(&stderr).expect("a log file");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the binary");
         let stdout = lines_of(child.stdout.take().expect("stdout is piped"));
-        let ready = match stdout.recv_timeout(PATIENCE) {
-            Ok(line) => line,
-            Err(error) => {
-                child.kill().ok();
-                let status = child.wait();
-                let log = fs::read_to_string(&stderr).unwrap_or_default();
-                panic!("the server is not ready: {error}, {status:?}\n{log}");
-            }
+        let Ok(ready) = stdout.recv_timeout(PATIENCE) else {
+            // When it has ended this does nothing.
+            child.kill().ok();
+            return Err(child.wait().expect("our own child"));
         };
         let (udp, admin) = parse_ready(&ready).unwrap_or_else(|| panic!("not the ready line: {ready}"));
-        Self { child: Arc::new(Mutex::new(child)), udp, admin, stderr, stdout }
+        Ok(Self { child: Arc::new(Mutex::new(child)), udp, admin, stderr, stdout })
     }
 
     /// The next line on stdout after the ready line; `None` at its end.
@@ -171,6 +191,11 @@ impl Server {
     /// Waits until the server has ended by itself.
     pub(crate) fn wait(&self) -> ExitStatus {
         wait_for("the server's end", || self.child().try_wait().expect("our own child"))
+    }
+
+    /// Of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child().id()
     }
 
     /// Whether it still runs.
