@@ -10,8 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use rand::RngExt;
 use rand::rngs::SmallRng;
-use rand::{Rng as _, RngExt};
 
 use super::layer::Record;
 
@@ -358,7 +358,7 @@ impl Content {
                 }
             }
             (Survival::Some(_), Self::Truncate(_) | Self::Extend(_)) => {
-                if random.next_u32() % 2 == 0 {
+                if random.random() {
                     self.apply(bytes);
                 }
             }

@@ -99,6 +99,15 @@ fn refused(crowd: &Crowd) -> u64 {
     crowd.heard().iter().filter_map(|heard| heard.rejects.get("Storage")).sum()
 }
 
+/// How many records are acked when what was committed before has been heard of.
+fn settled(crowd: &Crowd) -> u64 {
+    wait_for("acks to end", || {
+        let acked = crowd.acked();
+        std::thread::sleep(Duration::from_millis(300));
+        (crowd.acked() == acked).then_some(acked)
+    })
+}
+
 #[test]
 fn a_full_file_system_refuses_new_data_loses_nothing_and_resumes() {
     fills_up(1, Duration::from_secs(2));
@@ -116,7 +125,7 @@ fn fills_up(times: u64, full_for: Duration) {
         wait_for("REJECT 7", || (refused(&crowd) > before).then_some(()));
         // Others take what is left, all of it.
         disk.fill(0);
-        let acked = crowd.acked();
+        let acked = settled(&crowd);
         std::thread::sleep(full_for);
         assert!(server.is_running(), "{}", server.log());
         assert!(disk.free_bytes() < MIB, "the disk is full");
