@@ -283,7 +283,7 @@ impl Core {
         self.replies.push((to, datagram));
     }
 
-    fn sabotage_reply(&mut self, sabotage: Sabotage, to: SocketAddr, datagram: &mut Vec<u8>) {
+    fn sabotage_reply(&mut self, sabotage: Sabotage, to: SocketAddr, datagram: &mut [u8]) {
         let len = datagram.len();
         if datagram[0] != 0x12 || len < 32 {
             return;

@@ -168,7 +168,7 @@ impl World {
         if let Some(index) = self.clients.iter().position(|client| client.due_us() == due_us) {
             let mut out = Vec::new();
             self.clients[index].step(&mut self.core.lock(), &mut out);
-            return self.from_client(index, out);
+            return self.sent_by(index, out);
         }
         if let Some(life) = &mut self.life {
             let goes_on = life.step(&self.plan, &self.disk);
@@ -181,7 +181,7 @@ impl World {
 
     // ---- the network ----
 
-    fn from_client(&mut self, index: usize, datagrams: Vec<Vec<u8>>) {
+    fn sent_by(&mut self, index: usize, datagrams: Vec<Vec<u8>>) {
         let from = self.clients[index].address();
         for datagram in datagrams {
             if self.captured.len() == 32 {
@@ -258,7 +258,7 @@ impl World {
             core.trace.note(now_us, "to client", [u64::from(to.port()), 0], datagram);
             client.receive(&mut core, datagram, &mut out);
         }
-        self.from_client(index, out);
+        self.sent_by(index, out);
     }
 
     // ---- the end ----

@@ -76,7 +76,7 @@ impl World {
                 let index = self.rng.index(self.clients.len());
                 let mut out = Vec::new();
                 self.clients[index].change_address(&mut self.core.lock(), &mut out);
-                self.from_client(index, out);
+                self.sent_by(index, out);
                 self.again(means.address_change, happening);
             }
             Happening::ClockJump => {
