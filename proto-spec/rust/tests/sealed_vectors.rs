@@ -265,7 +265,8 @@ fn the_golden_sealed_datagrams_cover_all_that_there_is() {
     }
     let errors = ["truncated", "not_sealed", "bad_seal", "unknown_type", "malformed", "broken_batch"];
     let types = ["DATA", "ACK", "REJECT", "HELLO", "WELCOME", "PING"];
-    let expected = errors.map(|error| format!("error {error}")).into_iter().chain(types.map(|kind| format!("type {kind}")));
+    let expected =
+        errors.map(|error| format!("error {error}")).into_iter().chain(types.map(|kind| format!("type {kind}")));
     let missing: Vec<String> = expected.filter(|name| !seen.contains(name)).collect();
     assert!(missing.is_empty(), "no golden datagram for {missing:?}");
 }

@@ -22,6 +22,12 @@ impl CounterStart {
         Self { first: bits >> 1, last: u64::MAX }
     }
 
+    /// So few that a test can use them up.
+    #[cfg(test)]
+    pub(crate) const fn between(first: u64, last: u64) -> Self {
+        Self { first, last }
+    }
+
     /// The numbers that it allows.
     pub const fn range(self) -> RangeInclusive<u64> {
         self.first..=self.last
