@@ -3,6 +3,8 @@
 //!
 //! They were made by a program that shares no code with either.
 
+#[path = "support/described.rs"]
+mod describe;
 mod support;
 
 use std::collections::BTreeSet;
@@ -13,12 +15,13 @@ use blake2::digest::consts::{U20, U32, U48, U64};
 use blake2::digest::{FixedOutput, KeyInit, Update};
 use chacha20poly1305::ChaCha20Poly1305;
 use chacha20poly1305::aead::AeadInOut;
+use describe::{described, named};
 use duragram_proto::codec::{Datagram, SEALED_MIN_LEN, Side, decode, peek, unseal_reply, unseal_request};
 use duragram_proto::codec::{DecodeError, KeysOf};
 use duragram_proto::seal::{ClientKey, FleetKey, SessionKeys};
 use duragram_proto::{ClientId, Epoch};
 use serde_json::{Value, json};
-use support::{bytes, described, hex, named};
+use support::{bytes, hex};
 
 fn file() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../vectors/sealed.json");

@@ -2,13 +2,16 @@
 //!
 //! They were made by a program that shares no code with it.
 
+#[path = "support/described.rs"]
+mod describe;
 mod support;
 
 use std::collections::BTreeSet;
 
+use describe::{described, named};
 use duragram_proto::codec::{Datagram, DecodeError, RejectCode, decode, decode_version_refusal};
 use serde_json::{Map, Value, json};
-use support::{bytes, described, hex, named};
+use support::{bytes, hex};
 
 type Vector = Map<String, Value>;
 

@@ -59,7 +59,8 @@ impl Wire {
         }
     }
 
-    /// Reads a datagram. `client`, `epoch` and `hello`, the nonce of an open HELLO, say what is expected.
+    /// Reads a datagram. `client`, `epoch` and `hello`, the nonce of an open HELLO, say which keys may be tried.
+    #[cfg_attr(not(feature = "sealed"), allow(unused_variables))]
     pub(super) fn decode<'a>(
         &self,
         bytes: &'a [u8],

@@ -25,6 +25,7 @@ use crate::seal::{ClientKey, CounterStart};
 use crate::{ClientId, Epoch, Seq};
 
 type VecClient = Client<Vec<Slot>, Vec<u8>>;
+type VecWorld = World<Vec<Slot>, Vec<u8>>;
 
 fn key() -> ClientKey {
     ClientKey::new([0xab; 32])
@@ -85,7 +86,7 @@ fn sealed_with(key: &ClientKey, datagram: &Datagram<'_>, counter: u64) -> Vec<u8
     out
 }
 
-fn world(client: VecClient, path: Path, window: u16, seed: u64) -> (World<Vec<Slot>, Vec<u8>>, Rc<Cell<usize>>) {
+fn world(client: VecClient, path: Path, window: u16, seed: u64) -> (VecWorld, Rc<Cell<usize>>) {
     let mut world = World::new(client, ModelServer::new(window), path, seed);
     let gate = Gate::default();
     let sessions = Rc::clone(&gate.sessions);
@@ -93,7 +94,7 @@ fn world(client: VecClient, path: Path, window: u16, seed: u64) -> (World<Vec<Sl
     (world, sessions)
 }
 
-fn check_all_acked(world: &World<Vec<Slot>, Vec<u8>>) {
+fn check_all_acked(world: &VecWorld) {
     for (id, outcome) in &world.outcomes {
         assert!(matches!(outcome, Event::Acked { .. }), "{id:?}: {outcome:?}");
     }
@@ -153,7 +154,7 @@ proptest! {
             client.send(0, Outgoing { channel: 0, batch: false, payload: &[1; 64] }).unwrap();
         }
         let own = transmit(&mut client, 0);
-        let nonce = hello.then(|| peek(&own[0]).unwrap().counter).unwrap_or(1);
+        let nonce = if hello { peek(&own[0]).unwrap().counter } else { 1 };
         let before = format!("{client:?}");
         let genuine = replies(ACK.epoch, nonce);
         for (which, bits) in attempts {
