@@ -10,7 +10,7 @@ mod poly1305;
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use poly1305::Poly1305;
 
@@ -69,7 +69,16 @@ struct Cipher<const GO: usize> {
     /// After what is in `begin`.
     rest: ChaCha20,
     /// The authenticator's key, and from the second block on what encrypts.
-    begin: Zeroizing<[u8; GO]>,
+    begin: Keystream<GO>,
+}
+
+/// A piece of keystream. Wiped as a slice: an array is wiped byte by byte.
+struct Keystream<const LEN: usize>([u8; LEN]);
+
+impl<const LEN: usize> Drop for Keystream<LEN> {
+    fn drop(&mut self) {
+        self.0.as_mut_slice().zeroize();
+    }
 }
 
 const BLOCK_LEN: usize = 64;
@@ -81,34 +90,37 @@ const GO_LEN: usize =
 impl<const GO: usize> Cipher<GO> {
     fn new(key: &DirectionKey, nonce: [u8; 12]) -> Self {
         let mut rest = ChaCha20::new((&*key.0).into(), &nonce.into());
-        let mut begin = Zeroizing::new([0; GO]);
-        rest.apply_keystream(&mut *begin);
+        let begin = Keystream::next(&mut rest);
         Self { rest, begin }
     }
 
     /// Encrypts or decrypts. Once only: the keystream goes on.
     fn apply(&mut self, text: &mut [u8]) {
         let (first, further) = text.split_at_mut(text.len().min(GO - BLOCK_LEN));
-        xor(first, &self.begin[BLOCK_LEN..]);
+        xor(first, &self.begin.0[BLOCK_LEN..]);
         let (whole, last) = further.split_at_mut(further.len() / GO * GO);
         self.rest.apply_keystream(whole);
         if !last.is_empty() {
-            let mut stream = Zeroizing::new([0; GO]);
-            self.rest.apply_keystream(&mut *stream);
-            xor(last, &*stream);
+            xor(last, &Keystream::<GO>::next(&mut self.rest).0);
         }
     }
 
     /// The tag over the clear part and the encrypted text.
     fn tag(&self, clear: &[u8], text: &[u8]) -> [u8; TAG_LEN] {
-        let mut key = Zeroizing::new([0; KEY_LEN]);
-        key.copy_from_slice(&self.begin[..KEY_LEN]);
-        let mut mac = Poly1305::new(&key);
+        let mut mac = Poly1305::new(self.begin.0.first_chunk().expect("a keystream begins with a block"));
         mac.update_padded(clear);
         mac.update_padded(text);
         let lengths = clear.len() as u128 | (text.len() as u128) << 64;
         mac.block(&lengths.to_le_bytes());
         mac.finish()
+    }
+}
+
+impl<const LEN: usize> Keystream<LEN> {
+    fn next(cipher: &mut ChaCha20) -> Self {
+        let mut stream = Self([0; LEN]);
+        cipher.apply_keystream(&mut stream.0);
+        stream
     }
 }
 
