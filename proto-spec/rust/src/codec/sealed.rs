@@ -206,7 +206,7 @@ impl Fields<'_> {
         };
         let clear_len = if self.kind == TYPE_DATA { CLEAR_LEN } else { body.len() };
         let (clear, text) = body.split_at_mut(clear_len);
-        *tag = keys.seal(direction, counter, clear, text);
+        *tag = keys.seal(direction, counter, clear, text).ok_or(BufferTooSmall)?;
         Ok(len)
     }
 }

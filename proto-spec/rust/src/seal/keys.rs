@@ -7,7 +7,7 @@ use blake2::digest::array::ArraySize;
 use blake2::digest::consts::{U8, U32, U64};
 use blake2::digest::typenum::{IsLessOrEqual, True};
 use blake2::digest::{FixedOutput, KeyInit, Update};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::DirectionKey;
 use crate::{ClientId, Epoch};
@@ -65,15 +65,13 @@ impl ClientKey {
 
     /// The keys of a session, or, for `None`, those of HELLO and its answers (epoch 0 on the wire).
     pub fn keys(&self, client: ClientId, epoch: Option<Epoch>) -> SessionKeys {
-        let mut both = Zeroizing::new([[0; KEY_LEN]; 2]);
+        let mut both = Zeroizing::new([0; 2 * KEY_LEN]);
         let epoch = epoch.map_or(0, Epoch::value).to_le_bytes();
-        let parts = [&b"duragram keys v1"[..], &client.0.to_le_bytes(), &epoch];
-        derive::<U64>(&self.0, &parts, both.as_flattened_mut());
-        let [to_server, to_client] = &*both;
-        SessionKeys {
-            to_server: DirectionKey(Zeroizing::new(*to_server)),
-            to_client: DirectionKey(Zeroizing::new(*to_client)),
-        }
+        derive::<U64>(&self.0, &[b"duragram keys v1", &client.0.to_le_bytes(), &epoch], &mut *both);
+        let (mut to_server, mut to_client) = (Secret::default(), Secret::default());
+        to_server.copy_from_slice(&both[..KEY_LEN]);
+        to_client.copy_from_slice(&both[KEY_LEN..]);
+        SessionKeys { to_server: DirectionKey::new(&to_server), to_client: DirectionKey::new(&to_client) }
     }
 
     /// Tells keys apart without giving them away: 8 bytes that may be shown and logged.
@@ -104,13 +102,8 @@ where
     }
     let mut output = mac.finalize_fixed();
     out.copy_from_slice(&output);
-    output.as_mut_slice().zeroize();
+    zeroize::Zeroize::zeroize(output.as_mut_slice());
 }
-
-// Each field wipes itself, which `tests` checks.
-impl ZeroizeOnDrop for FleetKey {}
-impl ZeroizeOnDrop for ClientKey {}
-impl ZeroizeOnDrop for SessionKeys {}
 
 impl fmt::Debug for FleetKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
