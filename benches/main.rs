@@ -14,6 +14,7 @@ mod codec;
 mod commit;
 mod fanout;
 mod ingest;
+mod sealed;
 mod sessions;
 mod sockets;
 mod support;
@@ -30,6 +31,7 @@ fn main() {
         .sample_size(20)
         .configure_from_args();
     codec::benches(&mut criterion);
+    sealed::benches(&mut criterion);
     sessions::benches(&mut criterion);
     block::benches(&mut criterion);
     ingest::benches(&mut criterion);

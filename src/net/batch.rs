@@ -224,7 +224,7 @@ impl Dropped {
             DecodeError::Truncated => &mut self.truncated,
             DecodeError::Checksum => &mut self.checksum,
             DecodeError::UnknownType => &mut self.unknown_type,
-            DecodeError::Sealed => &mut self.sealed,
+            DecodeError::Sealed | DecodeError::NotSealed | DecodeError::BadSeal => &mut self.sealed,
             DecodeError::Malformed | DecodeError::BrokenBatch | DecodeError::Version { .. } => &mut self.malformed,
         };
         *counter += 1;

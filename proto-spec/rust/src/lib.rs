@@ -4,6 +4,7 @@
 //!
 //! - [`codec`]: datagrams to bytes and back; decoding borrows, encoding writes into a slice.
 //! - [`client`]: the client's half as a state machine, in memory that the caller provides.
+//! - `seal`: keys and counters of sealed mode (feature `sealed`).
 //! - `window`: the server's record of which seqs are accounted for (feature `alloc`).
 //!
 //! Time and randomness come in as arguments, datagrams as byte slices: whoever has a socket and a clock can drive it.
@@ -21,6 +22,8 @@ pub mod codec;
 mod congestion;
 mod random;
 mod rtt;
+#[cfg(feature = "sealed")]
+pub mod seal;
 mod types;
 #[cfg(feature = "alloc")]
 pub mod window;

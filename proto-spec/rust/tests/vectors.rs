@@ -2,10 +2,16 @@
 //!
 //! They were made by a program that shares no code with it.
 
+#[path = "support/described.rs"]
+mod describe;
+mod support;
+
 use std::collections::BTreeSet;
 
+use describe::{described, named};
 use duragram_proto::codec::{Datagram, DecodeError, RejectCode, decode, decode_version_refusal};
 use serde_json::{Map, Value, json};
+use support::{bytes, hex};
 
 type Vector = Map<String, Value>;
 
@@ -20,84 +26,6 @@ fn vectors() -> Vec<Vector> {
 
 fn text<'a>(vector: &'a Vector, key: &str) -> &'a str {
     vector[key].as_str().unwrap_or_else(|| panic!("{key} is no text"))
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    assert!(hex.len().is_multiple_of(2), "{hex}");
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A datagram as the file describes it.
-fn described(datagram: &Datagram<'_>) -> Value {
-    match datagram {
-        Datagram::Data(data) => json!({
-            "type": "DATA",
-            "client": data.client.to_string(),
-            "epoch": data.epoch.value(),
-            "seq": data.seq.to_string(),
-            "span": data.span,
-            "attempt": data.attempt,
-            "begin": data.begin,
-            "end": data.end,
-            "batch": data.batch,
-            "skip": data.skip,
-            "channel": data.channel,
-            "reserved": data.reserved,
-            "payload": hex(data.payload),
-        }),
-        Datagram::Ack(ack) => json!({
-            "type": "ACK",
-            "client": ack.client.to_string(),
-            "epoch": ack.epoch.value(),
-            "floor": ack.floor.to_string(),
-            "credit": ack.credit,
-            "durability": ack.durability as u8,
-            "duplicate": ack.duplicate,
-            "delay_us": ack.delay_us,
-            "bitmap": hex(ack.bitmap),
-        }),
-        Datagram::Reject(reject) => json!({
-            "type": "REJECT",
-            "client": reject.client.to_string(),
-            "epoch": reject.epoch,
-            "code": reject.code.to_wire(),
-            "refused": reject.refused.to_string(),
-            "retry_after_ms": reject.retry_after_ms,
-        }),
-        Datagram::Hello(hello) => json!({
-            "type": "HELLO",
-            "client": hello.client.to_string(),
-            "nonce": hello.nonce.to_string(),
-        }),
-        Datagram::Welcome(welcome) => json!({
-            "type": "WELCOME",
-            "client": welcome.client.to_string(),
-            "epoch": welcome.epoch.value(),
-            "credit": welcome.credit,
-            "nonce": welcome.nonce.to_string(),
-        }),
-        Datagram::Ping(ping) => json!({
-            "type": "PING",
-            "client": ping.client.to_string(),
-            "epoch": ping.epoch.value(),
-        }),
-    }
-}
-
-fn named(error: DecodeError) -> &'static str {
-    match error {
-        DecodeError::Truncated => "truncated",
-        DecodeError::Checksum => "checksum",
-        DecodeError::Version { .. } => "version",
-        DecodeError::UnknownType => "unknown_type",
-        DecodeError::Sealed => "sealed",
-        DecodeError::Malformed => "malformed",
-        DecodeError::BrokenBatch => "broken_batch",
-    }
 }
 
 #[test]

@@ -49,8 +49,9 @@ mod payloads;
 mod queue;
 mod receive;
 mod transmit;
+mod wire;
 
-use crate::codec::{self, DATAGRAM_LEN_MAX, Durability, MIN_LEN, RejectCode};
+use crate::codec::{self, DATAGRAM_LEN_MAX, Durability, RejectCode};
 use crate::congestion::Congestion;
 use crate::random::Random;
 use crate::rtt::Rtt;
@@ -59,8 +60,11 @@ use crate::{ClientId, Epoch, Seq};
 use acks::Acks;
 use queue::{Decided, Outcome, Queue};
 use transmit::Timer;
+use wire::Wire;
 
 pub use queue::Slot;
+#[cfg(feature = "sealed")]
+pub use wire::Sealing;
 
 /// A message as the caller names it: counted from 0 in the order of [`Client::send`], and the same message for good,
 /// also where a new epoch gives it another seq.
@@ -228,9 +232,12 @@ pub struct Stats {
 ///
 /// `M` holds the slots (as many messages as may wait or be in flight, at most 65,536 are used) and `B` the bytes of
 /// their payloads, as a ring: arrays on a microcontroller, `Vec`s elsewhere.
-#[derive(Clone, Debug)]
+///
+/// It cannot be cloned: two machines with one epoch and one counter would use each number twice.
+#[derive(Debug)]
 pub struct Client<M, B> {
     config: ClientConfig,
+    wire: Wire,
     queue: Queue<M, B>,
     random: Random,
     rtt: Rtt,
@@ -278,6 +285,18 @@ where
     /// A client with nothing to send. `random_seed` feeds jitter and the HELLO's nonce; it must differ from run to run
     /// and from device to device.
     pub fn new(config: ClientConfig, slots: M, buffer: B, random_seed: u64) -> Self {
+        Self::with_wire(config, Wire::Plain, slots, buffer, random_seed)
+    }
+
+    /// A client that speaks sealed mode alone (PROTOCOL.md#sealed-client). Here `random_seed` must be 64 random bits, drawn
+    /// anew at every start: a HELLO's nonce that came twice would let recorded answers pass for new ones.
+    #[cfg(feature = "sealed")]
+    pub fn sealed(config: ClientConfig, sealing: Sealing, slots: M, buffer: B, random_seed: u64) -> Self {
+        let seal = wire::Seal::new(sealing, config.client, config.epoch);
+        Self::with_wire(config, Wire::Sealed(seal), slots, buffer, random_seed)
+    }
+
+    fn with_wire(config: ClientConfig, wire: Wire, slots: M, buffer: B, random_seed: u64) -> Self {
         let queue = Queue::new(slots, buffer);
         let window_max = u32::try_from(queue.capacity()).unwrap_or(u32::MAX);
         Self {
@@ -302,6 +321,7 @@ where
             epoch_changed: None,
             server_waits: None,
             stats: Stats::default(),
+            wire,
             config,
         }
     }
@@ -399,12 +419,12 @@ where
 
     /// The longest datagram that [`Client::poll_transmit`] may write, in bytes.
     pub fn datagram_len_max(&self) -> usize {
-        self.config.datagram_len_max.clamp(MIN_LEN, DATAGRAM_LEN_MAX)
+        self.config.datagram_len_max.clamp(self.wire.overhead(), DATAGRAM_LEN_MAX)
     }
 
     /// The longest payload that fits in a datagram and in the buffer, in bytes.
     pub fn payload_len_max(&self) -> usize {
-        (self.datagram_len_max() - MIN_LEN).min(self.queue.payload_capacity())
+        (self.datagram_len_max() - self.wire.overhead()).min(self.queue.payload_capacity())
     }
 
     /// Counters.

@@ -5,7 +5,7 @@ use super::acks;
 use super::queue::{Outcome, Queue};
 use super::{Client, FailReason, Ignored, Slot};
 use crate::backoff;
-use crate::codec::{self, Ack, BITMAP_LEN_MAX, Datagram, Reject, RejectCode, Welcome};
+use crate::codec::{Ack, BITMAP_LEN_MAX, Datagram, Reject, RejectCode, Welcome};
 use crate::{Epoch, Seq};
 
 /// A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
@@ -24,15 +24,12 @@ where
     }
 
     fn handle(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
-        match codec::decode(datagram) {
-            Ok(Datagram::Ack(ack)) => self.handle_ack(now_us, &ack),
-            Ok(Datagram::Reject(reject)) => self.handle_reject(now_us, &reject),
-            Ok(Datagram::Welcome(welcome)) => self.handle_welcome(now_us, &welcome),
-            Ok(Datagram::Data(_) | Datagram::Hello(_) | Datagram::Ping(_)) => Err(Ignored::ForServers),
-            Err(error) => match codec::decode_version_refusal(datagram) {
-                Some(reject) => self.handle_reject(now_us, &reject),
-                None => Err(Ignored::Undecodable(error)),
-            },
+        let hello = self.hello.map(|hello| hello.nonce);
+        match self.wire.decode(datagram, self.config.client, self.epoch, hello)? {
+            Datagram::Ack(ack) => self.handle_ack(now_us, &ack),
+            Datagram::Reject(reject) => self.handle_reject(now_us, &reject),
+            Datagram::Welcome(welcome) => self.handle_welcome(now_us, &welcome),
+            Datagram::Data(_) | Datagram::Hello(_) | Datagram::Ping(_) => Err(Ignored::ForServers),
         }
     }
 
@@ -213,7 +210,9 @@ where
         }
         let asked = self.hello.is_some_and(|hello| hello.nonce == welcome.nonce);
         // The epoch that has just been refused would number other messages with the same seqs.
-        if !asked || self.epoch == Some(welcome.epoch) {
+        // And in sealed mode the server gives none but higher ones.
+        let backwards = self.wire.epochs_only_rise() && self.epoch >= Some(welcome.epoch);
+        if !asked || self.epoch == Some(welcome.epoch) || backwards {
             return Err(Ignored::Unasked);
         }
         self.enter_epoch(welcome.epoch);
@@ -242,6 +241,7 @@ where
 
     fn enter_epoch(&mut self, epoch: Epoch) {
         let from = self.epoch.replace(epoch);
+        self.wire.enter(epoch);
         self.hello = None;
         self.queue.renumber();
         self.acks = self.acks.of_next_session();

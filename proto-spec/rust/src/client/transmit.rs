@@ -5,7 +5,7 @@
 use super::{Client, Slot};
 use crate::Seq;
 use crate::backoff;
-use crate::codec::{Data, Hello, Ping};
+use crate::codec::{Data, Datagram, Hello, Ping};
 
 /// A deadline, and what is waited for until then.
 #[derive(Clone, Copy, Debug)]
@@ -48,16 +48,21 @@ where
             if !core::mem::take(&mut hello.due) {
                 return None;
             }
-            return Hello { client, nonce: hello.nonce }.encode(out).ok();
+            let hello = Hello { client, nonce: hello.nonce };
+            return self.wire.encode(&Datagram::Hello(hello), out);
         }
-        if self.is_beyond_skipping() && self.queue.undecided() > 0 {
+        // What is in flight in a session that can send no more is waited for: in the next it would be journaled again.
+        if self.wire.is_used_up() && self.queue.in_flight() > 0 {
+            return None;
+        }
+        if self.queue.undecided() > 0 && (self.is_beyond_skipping() || self.wire.is_used_up()) {
             self.leave_epoch(now_us);
             return self.transmit(now_us, out);
         }
         let epoch = self.epoch?;
         if core::mem::take(&mut self.ping_due) {
             self.pinged = true;
-            return Ping { client, epoch }.encode(out).ok();
+            return self.wire.encode(&Datagram::Ping(Ping { client, epoch }), out);
         }
         self.congestion_limited = false;
         let (at, seq) = self.queue.candidate()?;
@@ -88,7 +93,7 @@ where
             reserved: 0,
             payload: self.queue.payload(at),
         };
-        data.encode(out).ok()
+        self.wire.encode(&Datagram::Data(data), out)
     }
 
     /// When to call [`Client::handle_timeout`], as `now_us`; `None` while nothing is waited for.

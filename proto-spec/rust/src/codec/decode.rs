@@ -20,12 +20,24 @@ pub fn decode(bytes: &[u8]) -> Result<Datagram<'_>, DecodeError> {
         let is_reject = head[0] & 0x0f == TYPE_REJECT;
         return Err(if is_reject { DecodeError::UnknownType } else { DecodeError::Version { client, epoch, seq } });
     }
-    let flags = head[1];
+    let datagram = fields(head, rest)?;
+    check_batch(&datagram)?;
+    Ok(datagram)
+}
+
+/// A datagram of this version, of whose trailer nothing is known here. `rest` is what stands between the fixed part and
+/// the trailer; whether it is the batch that it may claim to be is for [`check_batch`].
+#[inline]
+pub(super) fn fields<'a>(head: &Head, rest: &'a [u8]) -> Result<Datagram<'a>, DecodeError> {
+    let client = ClientId(u64_at(head, 8));
+    let epoch = u32_at(head, 4);
+    let seq = u64_at(head, 16);
+    let flags = head[1] & !SEALED;
     let small = u16_at(head, 2);
     let word = u32_at(head, HEADER_LEN);
     let fixed = rest.is_empty();
     match head[0] & 0x0f {
-        TYPE_DATA => decode_data(head, rest).map(Datagram::Data),
+        TYPE_DATA => data_fields(head, rest).map(Datagram::Data),
         TYPE_ACK => {
             let bitmap = rest;
             if bitmap.len() > BITMAP_LEN_MAX || !bitmap.len().is_multiple_of(8) {
@@ -87,7 +99,7 @@ pub fn decode_version_refusal(bytes: &[u8]) -> Option<Reject> {
 }
 
 /// The header and the four bytes after it, which every type has: their places need no check when they are read.
-type Head = [u8; HEADER_LEN + 4];
+pub(super) type Head = [u8; HEADER_LEN + 4];
 
 /// What stands before the trailer, if the checksum is right.
 #[inline]
@@ -106,13 +118,13 @@ fn verified_body(bytes: &[u8]) -> Result<(&Head, &[u8]), DecodeError> {
 }
 
 #[inline]
-fn decode_data<'a>(head: &Head, payload: &'a [u8]) -> Result<Data<'a>, DecodeError> {
+fn data_fields<'a>(head: &Head, payload: &'a [u8]) -> Result<Data<'a>, DecodeError> {
     let (seq, flags, span) = (u64_at(head, 16), head[1], u16_at(head, 2));
     let epoch = Epoch::new(u32_at(head, 4)).ok_or(DecodeError::Malformed)?;
     if u64::from(span) >= seq {
         return Err(DecodeError::Malformed);
     }
-    let data = Data {
+    Ok(Data {
         client: ClientId(u64_at(head, 8)),
         epoch,
         seq: Seq(seq),
@@ -125,12 +137,19 @@ fn decode_data<'a>(head: &Head, payload: &'a [u8]) -> Result<Data<'a>, DecodeErr
         channel: u16_at(head, HEADER_LEN),
         reserved: u16_at(head, HEADER_LEN + 2),
         payload,
-    };
-    // What version 1 does not have is refused by its name, not taken for a broken batch.
-    if data.batch && data.is_supported() && !is_batch(data.payload) {
-        return Err(DecodeError::BrokenBatch);
+    })
+}
+
+/// A DATA that claims to be a batch must be one.
+#[inline]
+pub(super) fn check_batch(datagram: &Datagram<'_>) -> Result<(), DecodeError> {
+    match datagram {
+        // What version 1 does not have is refused by its name, not taken for a broken batch.
+        Datagram::Data(data) if data.batch && data.is_supported() && !is_batch(data.payload) => {
+            Err(DecodeError::BrokenBatch)
+        }
+        _ => Ok(()),
     }
-    Ok(data)
 }
 
 #[inline(always)]

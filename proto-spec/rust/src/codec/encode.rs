@@ -24,112 +24,132 @@ impl Datagram<'_> {
 impl Data<'_> {
     /// Writes the datagram with its trailer; returns its length in bytes.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().encode(out)
+    }
+
+    #[inline]
+    pub(super) fn fields(&self) -> Fields<'_> {
         let flags = self.attempt.min(DATA_ATTEMPT)
             | if self.begin { DATA_BEGIN } else { 0 }
             | if self.end { DATA_END } else { 0 }
             | if self.batch { DATA_BATCH } else { 0 }
             | if self.skip { DATA_SKIP } else { 0 };
-        let mut word = [0; 4];
-        word[..2].copy_from_slice(&self.channel.to_le_bytes());
-        word[2..].copy_from_slice(&self.reserved.to_le_bytes());
-        let header = Header {
+        Fields {
             kind: TYPE_DATA,
             flags,
             small: self.span,
             epoch: self.epoch.value(),
             client: self.client,
             long: self.seq.0,
-        };
-        header.encode(u32::from_le_bytes(word), self.payload, out)
+            word: u32::from(self.channel) | u32::from(self.reserved) << 16,
+            variable: self.payload,
+        }
     }
 }
 
 impl Ack<'_> {
     /// Writes the datagram with its trailer; returns its length in bytes.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header = Header {
+        self.fields().encode(out)
+    }
+
+    #[inline]
+    pub(super) fn fields(&self) -> Fields<'_> {
+        Fields {
             kind: TYPE_ACK,
             flags: self.durability as u8 | if self.duplicate { ACK_DUPLICATE } else { 0 },
             small: self.credit,
             epoch: self.epoch.value(),
             client: self.client,
             long: self.floor.0,
-        };
-        header.encode(self.delay_us, self.bitmap, out)
+            word: self.delay_us,
+            variable: self.bitmap,
+        }
     }
 }
 
 impl Reject {
     /// Writes the datagram with its trailer; returns its length in bytes.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header = Header {
-            kind: TYPE_REJECT,
-            flags: 0,
-            small: self.code.to_wire(),
-            epoch: self.epoch,
-            client: self.client,
-            long: self.refused,
-        };
-        header.encode(self.retry_after_ms, &[], out)
+        self.fields().encode(out)
+    }
+
+    pub(super) fn fields(&self) -> Fields<'static> {
+        let fields = Fields::bare(TYPE_REJECT, self.client, self.epoch, self.refused);
+        Fields { small: self.code.to_wire(), word: self.retry_after_ms, ..fields }
     }
 }
 
 impl Hello {
     /// Writes the datagram with its trailer; returns its length in bytes.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header = Header { kind: TYPE_HELLO, flags: 0, small: 0, epoch: 0, client: self.client, long: self.nonce };
-        header.encode(0, &[], out)
+        self.fields().encode(out)
+    }
+
+    pub(super) fn fields(&self) -> Fields<'static> {
+        Fields::bare(TYPE_HELLO, self.client, 0, self.nonce)
     }
 }
 
 impl Welcome {
     /// Writes the datagram with its trailer; returns its length in bytes.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header = Header {
-            kind: TYPE_WELCOME,
-            flags: 0,
-            small: self.credit,
-            epoch: self.epoch.value(),
-            client: self.client,
-            long: self.nonce,
-        };
-        header.encode(0, &[], out)
+        self.fields().encode(out)
+    }
+
+    pub(super) fn fields(&self) -> Fields<'static> {
+        Fields { small: self.credit, ..Fields::bare(TYPE_WELCOME, self.client, self.epoch.value(), self.nonce) }
     }
 }
 
 impl Ping {
     /// Writes the datagram with its trailer; returns its length in bytes.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let header =
-            Header { kind: TYPE_PING, flags: 0, small: 0, epoch: self.epoch.value(), client: self.client, long: 0 };
-        header.encode(0, &[], out)
+        self.fields().encode(out)
+    }
+
+    pub(super) fn fields(&self) -> Fields<'static> {
+        Fields::bare(TYPE_PING, self.client, self.epoch.value(), 0)
     }
 }
 
-/// The common header (PROTOCOL.md#header).
-struct Header {
-    kind: u8,
-    flags: u8,
+/// What every datagram consists of: the common header (PROTOCOL.md#header), the word after it, the variable part.
+pub(super) struct Fields<'a> {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
     small: u16,
-    epoch: u32,
-    client: ClientId,
-    long: u64,
+    pub(super) epoch: u32,
+    pub(super) client: ClientId,
+    pub(super) long: u64,
+    word: u32,
+    pub(super) variable: &'a [u8],
 }
 
-impl Header {
-    fn encode(&self, word: u32, variable: &[u8], out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let body_len = HEADER_LEN + 4 + variable.len();
+impl Fields<'_> {
+    fn bare(kind: u8, client: ClientId, epoch: u32, long: u64) -> Self {
+        Self { kind, flags: 0, small: 0, epoch, client, long, word: 0, variable: &[] }
+    }
+
+    #[inline]
+    fn encode(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let body_len = HEADER_LEN + 4 + self.variable.len();
         let out = out.get_mut(..body_len + CRC_LEN).ok_or(BufferTooSmall)?;
         let (body, trailer) = out.split_at_mut(body_len);
-        body[0] = VERSION << 4 | self.kind;
-        body[1] = self.flags;
-        body[2..4].copy_from_slice(&self.small.to_le_bytes());
-        body[4..8].copy_from_slice(&self.epoch.to_le_bytes());
-        body[8..16].copy_from_slice(&self.client.0.to_le_bytes());
-        body[16..24].copy_from_slice(&self.long.to_le_bytes());
-        body[24..28].copy_from_slice(&word.to_le_bytes());
-        body[28..].copy_from_slice(variable);
+        self.write_head(&mut body[..HEADER_LEN + 4]);
+        body[HEADER_LEN + 4..].copy_from_slice(self.variable);
         trailer.copy_from_slice(&crc32fast::hash(body).to_le_bytes());
         Ok(body_len + CRC_LEN)
+    }
+
+    /// Fills the first 28 bytes.
+    #[inline]
+    pub(super) fn write_head(&self, head: &mut [u8]) {
+        head[0] = VERSION << 4 | self.kind;
+        head[1] = self.flags;
+        head[2..4].copy_from_slice(&self.small.to_le_bytes());
+        head[4..8].copy_from_slice(&self.epoch.to_le_bytes());
+        head[8..16].copy_from_slice(&self.client.0.to_le_bytes());
+        head[16..24].copy_from_slice(&self.long.to_le_bytes());
+        head[24..28].copy_from_slice(&self.word.to_le_bytes());
     }
 }

@@ -2,10 +2,14 @@
 
 mod decode;
 mod encode;
+#[cfg(feature = "sealed")]
+mod sealed;
 
 use crate::{ClientId, Epoch, Seq};
 
 pub use decode::{decode, decode_version_refusal};
+#[cfg(feature = "sealed")]
+pub use sealed::{KeysOf, SealedHead, Side, peek, unseal_reply, unseal_request};
 
 /// Bytes of the common header.
 pub const HEADER_LEN: usize = 24;
@@ -17,6 +21,10 @@ pub const MIN_LEN: usize = HEADER_LEN + 4 + CRC_LEN;
 pub const BITMAP_LEN_MAX: usize = 128;
 /// The longest ACK, in bytes.
 pub const ACK_LEN_MAX: usize = MIN_LEN + BITMAP_LEN_MAX;
+/// The shortest sealed datagram of any type: a counter more, and a tag in place of the CRC-32.
+pub const SEALED_MIN_LEN: usize = HEADER_LEN + 4 + 8 + 16;
+/// The longest sealed ACK, in bytes.
+pub const SEALED_ACK_LEN_MAX: usize = SEALED_MIN_LEN + BITMAP_LEN_MAX;
 /// The UDP payload that a client should keep to, in bytes.
 pub const DATAGRAM_LEN_RECOMMENDED: usize = 1200;
 /// The longest UDP payload over IPv4, in bytes.
@@ -208,8 +216,12 @@ pub enum DecodeError {
     },
     /// Type 0 or 7 to 15, or another version's REJECT.
     UnknownType,
-    /// SEALED is set and there is no key.
+    /// SEALED is set where plain datagrams are decoded.
     Sealed,
+    /// Not a sealed datagram of this version, where only those are decoded.
+    NotSealed,
+    /// The tag does not match: another key, or not as it was sealed.
+    BadSeal,
     /// Epoch 0, seq 0, span ≥ seq, a non-zero field that must be 0, a bad bitmap.
     Malformed,
     /// BATCH is set and the payload is not a run of at least one record that ends exactly at its end.

@@ -13,7 +13,7 @@ use crate::{ClientId, Epoch, Seq};
 
 /// The parts of any datagram, owned.
 #[derive(Clone, Debug)]
-struct Parts {
+pub(super) struct Parts {
     kind: u8,
     client: ClientId,
     epoch: Epoch,
@@ -24,7 +24,7 @@ struct Parts {
     records: Vec<Vec<u8>>,
 }
 
-fn parts() -> impl Strategy<Value = Parts> {
+pub(super) fn parts() -> impl Strategy<Value = Parts> {
     let records = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6);
     (1..7u8, any::<u64>(), 1..=u32::MAX, 1..=u64::MAX, any::<u16>(), any::<u8>(), any::<u32>(), records).prop_map(
         |(kind, client, epoch, long, small, flags, word, records)| Parts {
@@ -50,7 +50,7 @@ fn batch(records: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// The datagram that these parts make, its variable part in `variable`.
-fn datagram<'a>(parts: &Parts, variable: &'a mut Vec<u8>) -> Datagram<'a> {
+pub(super) fn datagram<'a>(parts: &Parts, variable: &'a mut Vec<u8>) -> Datagram<'a> {
     let Parts { client, epoch, long, small, flags, word, .. } = *parts;
     *variable = batch(&parts.records);
     match parts.kind {

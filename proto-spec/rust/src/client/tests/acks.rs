@@ -57,7 +57,7 @@ fn what_is_for_others_or_not_for_a_client_is_ignored() {
     assert_eq!(bench.receive(&Datagram::Ack(Ack { epoch: next, ..ack })), Err(Ignored::OtherEpoch));
     assert_eq!(bench.receive(&Datagram::Hello(Hello { client, nonce: 1 })), Err(Ignored::ForServers));
     assert_eq!(bench.receive(&Datagram::Ping(Ping { client, epoch })), Err(Ignored::ForServers));
-    let own = bench.client.clone().poll_transmit(SECOND, &mut [0; 1_200]);
+    let own = bench.client.poll_transmit(SECOND, &mut [0; 1_200]);
     assert_eq!(own, None);
     let nothing = Data {
         client,

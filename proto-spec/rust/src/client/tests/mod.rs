@@ -6,5 +6,7 @@ mod duties;
 mod hostile;
 mod model_server;
 mod rejects;
+#[cfg(feature = "sealed")]
+mod sealed;
 mod transfers;
 mod world;

@@ -65,10 +65,19 @@ enum To {
 /// Time, number (so that what is simultaneous keeps its order), where to, what.
 type Travelling = Reverse<(u64, u64, To, Vec<u8>)>;
 
+/// What stands at the end of the path before a model server, which speaks plain mode only.
+pub(super) trait Translate {
+    /// Sees every transmission of the client, before the path does anything to it.
+    fn sent(&mut self, datagram: &[u8]);
+    fn to_server(&mut self, datagram: &[u8]) -> Vec<u8>;
+    fn to_client(&mut self, datagram: &[u8]) -> Vec<u8>;
+}
+
 pub(super) struct World<M, B> {
     pub(super) client: Client<M, B>,
     pub(super) server: ModelServer,
     pub(super) path: Path,
+    pub(super) translate: Option<std::boxed::Box<dyn Translate>>,
     /// The time of a sync.
     pub(super) sync_us: u64,
     pub(super) now_us: u64,
@@ -101,6 +110,7 @@ where
             client,
             server,
             path,
+            translate: None,
             sync_us: 200,
             now_us: 0,
             messages: BTreeMap::new(),
@@ -255,6 +265,10 @@ where
         match to {
             To::Server => {
                 self.arrivals.push((self.now_us, datagram.clone()));
+                let datagram = match &mut self.translate {
+                    Some(translate) => translate.to_server(&datagram),
+                    None => datagram,
+                };
                 if let Some(reply) = self.server.receive(self.now_us, &datagram) {
                     self.carry(To::Client, reply);
                 }
@@ -264,7 +278,12 @@ where
         }
     }
 
-    fn carry(&mut self, to: To, datagram: Vec<u8>) {
+    fn carry(&mut self, to: To, mut datagram: Vec<u8>) {
+        match (&mut self.translate, to) {
+            (Some(translate), To::Server) => translate.sent(&datagram),
+            (Some(translate), To::Client) => datagram = translate.to_client(&datagram),
+            (None, _) => {}
+        }
         if to == To::Server {
             self.carried_to_server += 1;
             if self.lose_from.is_some_and(|from| self.carried_to_server > from) {

@@ -1,0 +1,162 @@
+//! How the machine's datagrams are protected: by a checksum, or by a seal (PROTOCOL.md#sealed-client).
+
+use super::Ignored;
+use crate::codec::{self, Datagram, MIN_LEN};
+use crate::{ClientId, Epoch};
+
+#[cfg(feature = "sealed")]
+pub(super) use sealed::Seal;
+#[cfg(feature = "sealed")]
+pub use sealed::Sealing;
+
+/// Encodes what is sent and decodes what comes.
+#[derive(Debug)]
+pub(super) enum Wire {
+    Plain,
+    #[cfg(feature = "sealed")]
+    Sealed(Seal),
+}
+
+impl Wire {
+    /// The length of a datagram without payload.
+    pub(super) fn overhead(&self) -> usize {
+        match self {
+            Self::Plain => MIN_LEN,
+            #[cfg(feature = "sealed")]
+            Self::Sealed(_) => codec::SEALED_MIN_LEN,
+        }
+    }
+
+    /// Whether a WELCOME must lead upwards. In plain mode the server itself may have to begin anew past the last epoch.
+    pub(super) fn epochs_only_rise(&self) -> bool {
+        !matches!(self, Self::Plain)
+    }
+
+    /// A session begins.
+    pub(super) fn enter(&mut self, epoch: Epoch) {
+        match self {
+            Self::Plain => _ = epoch,
+            #[cfg(feature = "sealed")]
+            Self::Sealed(seal) => seal.enter(epoch),
+        }
+    }
+
+    /// Whether nothing more can be sent in this session.
+    pub(super) fn is_used_up(&self) -> bool {
+        match self {
+            Self::Plain => false,
+            #[cfg(feature = "sealed")]
+            Self::Sealed(seal) => seal.is_used_up(),
+        }
+    }
+
+    /// Writes a datagram and returns its length.
+    pub(super) fn encode(&mut self, datagram: &Datagram<'_>, out: &mut [u8]) -> Option<usize> {
+        match self {
+            Self::Plain => datagram.encode(out).ok(),
+            #[cfg(feature = "sealed")]
+            Self::Sealed(seal) => seal.encode(datagram, out),
+        }
+    }
+
+    /// Reads a datagram. `client`, `epoch` and `hello`, the nonce of an open HELLO, say which keys may be tried.
+    #[cfg_attr(not(feature = "sealed"), allow(unused_variables))]
+    pub(super) fn decode<'a>(
+        &self,
+        bytes: &'a [u8],
+        client: ClientId,
+        epoch: Option<Epoch>,
+        hello: Option<u64>,
+    ) -> Result<Datagram<'a>, Ignored> {
+        match self {
+            Self::Plain => {
+                let refusal = || codec::decode_version_refusal(bytes).map(Datagram::Reject);
+                codec::decode(bytes).or_else(|error| refusal().ok_or(Ignored::Undecodable(error)))
+            }
+            #[cfg(feature = "sealed")]
+            Self::Sealed(seal) => seal.decode(bytes, (client, epoch, hello)),
+        }
+    }
+}
+
+#[cfg(feature = "sealed")]
+mod sealed {
+    use super::Ignored;
+    use crate::codec::{self, Datagram, KeysOf, SealedHead, Side};
+    use crate::seal::{ClientKey, CounterStart, SessionKeys};
+    use crate::{ClientId, Epoch};
+
+    /// What a sealed client seals with.
+    #[derive(Clone, Debug)]
+    pub struct Sealing {
+        /// The key that it shares with the server.
+        pub key: ClientKey,
+        /// Where its counter begins.
+        pub counter: CounterStart,
+    }
+
+    /// Keys and counter of a client. Not to be copied: two that go on from one counter would use it twice.
+    #[derive(Debug)]
+    pub(in crate::client) struct Seal {
+        sealing: Sealing,
+        client: ClientId,
+        /// Of the session. Those of HELLO are derived when they are needed: once or twice in a client's life.
+        session: Option<SessionKeys>,
+        /// Of the next transmission in the session; `None` when all numbers are used.
+        counter: Option<u64>,
+    }
+
+    impl Seal {
+        pub(in crate::client) fn new(sealing: Sealing, client: ClientId, epoch: Option<Epoch>) -> Self {
+            let mut seal = Self { sealing, client, session: None, counter: None };
+            if let Some(epoch) = epoch {
+                seal.enter(epoch);
+            }
+            seal
+        }
+
+        /// New keys, under which every number is unused.
+        pub(super) fn enter(&mut self, epoch: Epoch) {
+            self.session = Some(self.sealing.key.keys(self.client, Some(epoch)));
+            self.counter = Some(*self.sealing.counter.range().start());
+        }
+
+        pub(super) fn is_used_up(&self) -> bool {
+            self.session.is_some() && self.counter.is_none()
+        }
+
+        /// PROTOCOL.md#sealed-counter: another number for each transmission, HELLO's its nonce.
+        pub(super) fn encode(&mut self, datagram: &Datagram<'_>, out: &mut [u8]) -> Option<usize> {
+            if let Datagram::Hello(hello) = datagram {
+                return hello.seal(&self.sealing.key.keys(self.client, None), out).ok();
+            }
+            let counter = self.counter?;
+            let last = *self.sealing.counter.range().end();
+            self.counter = (counter < last).then(|| counter + 1);
+            datagram.seal(self.session.as_ref()?, counter, out).ok()
+        }
+
+        pub(super) fn decode<'a>(
+            &self,
+            bytes: &'a [u8],
+            (client, epoch, hello): (ClientId, Option<Epoch>, Option<u64>),
+        ) -> Result<Datagram<'a>, Ignored> {
+            let head: SealedHead = codec::peek(bytes).map_err(Ignored::Undecodable)?;
+            if head.sender == Side::Client {
+                return Err(Ignored::ForServers);
+            }
+            if head.client != client {
+                return Err(Ignored::OtherClient);
+            }
+            let opened = match (head.keys, &self.session) {
+                (KeysOf::Session(of), Some(keys)) if Some(of) == epoch => codec::unseal_reply(bytes, keys),
+                (KeysOf::Session(_), _) => return Err(Ignored::OtherEpoch),
+                (KeysOf::Hello { nonce }, _) if Some(nonce) == hello => {
+                    codec::unseal_reply(bytes, &self.sealing.key.keys(client, None))
+                }
+                (KeysOf::Hello { .. }, _) => return Err(Ignored::Unasked),
+            };
+            opened.map_err(Ignored::Undecodable)
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Sealed datagrams to bytes and back (PROTOCOL.md#sealed-layout).
+//!
+//! The header is in clear, so that who receives a datagram finds its keys with [`peek`]; nothing that `peek` tells is true
+//! before the datagram was unsealed with them. Unsealing writes where the datagram stands and allocates nothing.
+
+use super::decode::{Head, check_batch, fields};
+use super::encode::Fields;
+use super::{
+    Ack, BufferTooSmall, Data, Datagram, DecodeError, HEADER_LEN, Hello, Ping, Reject, SEALED, SEALED_MIN_LEN,
+    TYPE_DATA, TYPE_HELLO, TYPE_PING, VERSION, Welcome,
+};
+use crate::seal::{Direction, SessionKeys, TAG_LEN};
+use crate::{ClientId, Epoch};
+
+/// What is in clear before the payload or the bitmap: header, word and counter.
+const CLEAR_LEN: usize = HEADER_LEN + 4 + 8;
+
+/// What a sealed datagram says of itself: enough to find the keys that show whether it is true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SealedHead {
+    /// Whose.
+    pub client: ClientId,
+    /// Which of its keys.
+    pub keys: KeysOf,
+    /// The number that no other datagram under these keys has.
+    pub counter: u64,
+    /// Who sends datagrams of this type.
+    pub sender: Side,
+}
+
+/// Under which keys of a client a datagram is sealed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeysOf {
+    /// Those of a session.
+    Session(Epoch),
+    /// Those of epoch 0: HELLO, WELCOME, and the REJECT of a HELLO, each with the HELLO's nonce.
+    Hello {
+        /// Of the HELLO.
+        nonce: u64,
+    },
+}
+
+/// One end of the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Sends DATA, HELLO and PING.
+    Client,
+    /// Sends ACK, REJECT and WELCOME.
+    Server,
+}
+
+impl KeysOf {
+    /// As [`ClientKey::keys`](crate::seal::ClientKey::keys) takes it.
+    pub fn epoch(self) -> Option<Epoch> {
+        match self {
+            Self::Session(epoch) => Some(epoch),
+            Self::Hello { .. } => None,
+        }
+    }
+}
+
+/// Reads the clear part of a sealed datagram and checks what can be checked without its keys: length, type, fields.
+///
+/// `Err(NotSealed)` for what is not a sealed datagram of this version.
+pub fn peek(bytes: &[u8]) -> Result<SealedHead, DecodeError> {
+    let (head, counter, rest) = parts(bytes)?;
+    let (client, keys, sender) = match fields(head, rest)? {
+        Datagram::Data(data) => (data.client, KeysOf::Session(data.epoch), Side::Client),
+        Datagram::Ping(ping) => (ping.client, KeysOf::Session(ping.epoch), Side::Client),
+        // PROTOCOL.md#sealed-counter: any other counter could meet another HELLO's.
+        Datagram::Hello(hello) if hello.nonce != counter => return Err(DecodeError::Malformed),
+        Datagram::Hello(hello) => (hello.client, KeysOf::Hello { nonce: hello.nonce }, Side::Client),
+        Datagram::Ack(ack) => (ack.client, KeysOf::Session(ack.epoch), Side::Server),
+        Datagram::Welcome(welcome) => (welcome.client, KeysOf::Hello { nonce: welcome.nonce }, Side::Server),
+        Datagram::Reject(reject) => {
+            let session = Epoch::new(reject.epoch).map(KeysOf::Session);
+            (reject.client, session.unwrap_or(KeysOf::Hello { nonce: reject.refused }), Side::Server)
+        }
+    };
+    Ok(SealedHead { client, keys, counter, sender })
+}
+
+/// Verifies a DATA, HELLO or PING, and decrypts a DATA's payload in place. `keys` are those that [`peek`] names.
+///
+/// `Err(UnknownType)` for the types that only a server sends. After any error but `BrokenBatch` the bytes are as they were.
+pub fn unseal_request<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
+    let SealedHead { counter, sender, .. } = peek(bytes)?;
+    if sender != Side::Client {
+        return Err(DecodeError::UnknownType);
+    }
+    let is_data = bytes[0] & 0x0f == TYPE_DATA;
+    let (body, tag) = bytes.split_last_chunk_mut::<TAG_LEN>().ok_or(DecodeError::Truncated)?;
+    let clear_len = if is_data { CLEAR_LEN } else { body.len() };
+    let (clear, text) = body.split_at_mut_checked(clear_len).ok_or(DecodeError::Truncated)?;
+    if !keys.open(Direction::ToServer, counter, clear, text, tag) {
+        return Err(DecodeError::BadSeal);
+    }
+    let head = clear.first_chunk().ok_or(DecodeError::Truncated)?;
+    let datagram = fields(head, text)?;
+    check_batch(&datagram)?;
+    Ok(datagram)
+}
+
+/// Verifies an ACK, REJECT or WELCOME, in which nothing is encrypted. `keys` are those that [`peek`] names.
+///
+/// `Err(UnknownType)` for the types that only a client sends.
+pub fn unseal_reply<'a>(bytes: &'a [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
+    let SealedHead { counter, sender, .. } = peek(bytes)?;
+    if sender != Side::Server {
+        return Err(DecodeError::UnknownType);
+    }
+    let (clear, tag) = bytes.split_last_chunk::<TAG_LEN>().ok_or(DecodeError::Truncated)?;
+    if !keys.open(Direction::ToClient, counter, clear, &mut [], tag) {
+        return Err(DecodeError::BadSeal);
+    }
+    let (head, _, rest) = parts(bytes)?;
+    fields(head, rest)
+}
+
+/// The first 28 bytes, the counter, and what stands between it and the tag.
+#[inline]
+fn parts(bytes: &[u8]) -> Result<(&Head, u64, &[u8]), DecodeError> {
+    let [first, flags, ..] = *bytes else { return Err(DecodeError::Truncated) };
+    if first >> 4 != VERSION || flags & SEALED == 0 {
+        return Err(DecodeError::NotSealed);
+    }
+    let truncated = DecodeError::Truncated;
+    let (body, _) = bytes.split_last_chunk::<TAG_LEN>().ok_or(truncated)?;
+    let (head, rest) = body.split_first_chunk().ok_or(truncated)?;
+    let (counter, rest) = rest.split_first_chunk().ok_or(truncated)?;
+    Ok((head, u64::from_le_bytes(*counter), rest))
+}
+
+impl Datagram<'_> {
+    /// Writes the datagram sealed, with its tag; returns its length in bytes.
+    ///
+    /// `keys` are those of the session; of HELLO, WELCOME and the REJECT of a HELLO those of epoch 0. **`counter` must never
+    /// have been used with these keys in this direction** (PROTOCOL.md#sealed-counter, PROTOCOL.md#sealed-server-counter).
+    /// A HELLO takes its nonce instead.
+    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        match self {
+            Self::Data(data) => data.seal(keys, counter, out),
+            Self::Ack(ack) => ack.seal(keys, counter, out),
+            Self::Reject(reject) => reject.seal(keys, counter, out),
+            Self::Hello(hello) => hello.seal(keys, out),
+            Self::Welcome(welcome) => welcome.seal(keys, counter, out),
+            Self::Ping(ping) => ping.seal(keys, counter, out),
+        }
+    }
+}
+
+impl Data<'_> {
+    /// As [`Datagram::seal`].
+    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().seal(keys, counter, out)
+    }
+}
+
+impl Ack<'_> {
+    /// As [`Datagram::seal`].
+    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().seal(keys, counter, out)
+    }
+}
+
+impl Reject {
+    /// As [`Datagram::seal`].
+    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().seal(keys, counter, out)
+    }
+}
+
+impl Hello {
+    /// As [`Datagram::seal`], with the nonce as the counter.
+    pub fn seal(&self, keys: &SessionKeys, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().seal(keys, self.nonce, out)
+    }
+}
+
+impl Welcome {
+    /// As [`Datagram::seal`].
+    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().seal(keys, counter, out)
+    }
+}
+
+impl Ping {
+    /// As [`Datagram::seal`].
+    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().seal(keys, counter, out)
+    }
+}
+
+impl Fields<'_> {
+    fn seal(mut self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let len = SEALED_MIN_LEN + self.variable.len();
+        let out = out.get_mut(..len).ok_or(BufferTooSmall)?;
+        self.flags |= SEALED;
+        self.write_head(&mut out[..HEADER_LEN + 4]);
+        out[HEADER_LEN + 4..CLEAR_LEN].copy_from_slice(&counter.to_le_bytes());
+        let (body, tag) = out.split_last_chunk_mut::<TAG_LEN>().ok_or(BufferTooSmall)?;
+        body[CLEAR_LEN..].copy_from_slice(self.variable);
+        let direction = match self.kind {
+            TYPE_DATA | TYPE_HELLO | TYPE_PING => Direction::ToServer,
+            _ => Direction::ToClient,
+        };
+        let clear_len = if self.kind == TYPE_DATA { CLEAR_LEN } else { body.len() };
+        let (clear, text) = body.split_at_mut(clear_len);
+        *tag = keys.seal(direction, counter, clear, text).ok_or(BufferTooSmall)?;
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+#[path = "sealed_tests.rs"]
+mod tests;

@@ -1,0 +1,105 @@
+//! Counters that never give a number twice: with one key, a number used twice gives the key's protection away.
+
+use core::ops::RangeInclusive;
+
+/// Where a client's counter begins in each of its epochs, and where it must stop (PROTOCOL.md#sealed-counter).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CounterStart {
+    first: u64,
+    last: u64,
+}
+
+impl CounterStart {
+    /// From a count of the device's starts, stored before it is used: 2³² transmissions for each. The only one that allows
+    /// to go on with an epoch after a restart.
+    pub const fn boot_count(count: u32) -> Self {
+        let first = (count as u64) << 32;
+        Self { first, last: first | u32::MAX as u64 }
+    }
+
+    /// From 64 random bits, drawn anew at every start.
+    pub const fn random(bits: u64) -> Self {
+        Self { first: bits >> 1, last: u64::MAX }
+    }
+
+    /// So few that a test can use them up.
+    #[cfg(test)]
+    pub(crate) const fn between(first: u64, last: u64) -> Self {
+        Self { first, last }
+    }
+
+    /// The numbers that it allows.
+    pub const fn range(self) -> RangeInclusive<u64> {
+        self.first..=self.last
+    }
+}
+
+/// The counter for all that a server seals: larger each time, whatever becomes of the clock and of the process
+/// (PROTOCOL.md#sealed-server-counter).
+///
+/// It follows the clock, and gives only numbers below a limit that the caller has on disk. Call [`take`](Self::take) for
+/// each datagram; [`limit_due`](Self::limit_due) now and then, and when it gives a limit, sync that to the disk and then
+/// call [`limit_stored`](Self::limit_stored).
+///
+/// ```
+/// use duragram_proto::seal::ServerCounter;
+///
+/// # let (stored, unix_ns) = (0, 1_790_000_000_000_000_000);
+/// let mut counter = ServerCounter::resume(stored, unix_ns);
+/// assert_eq!(counter.take(unix_ns), None, "nothing before a limit is on disk");
+/// let limit = counter.limit_due(unix_ns).expect("the first limit");
+/// // Sync `limit` to the disk here.
+/// counter.limit_stored(limit);
+/// assert_eq!(counter.take(unix_ns), Some(unix_ns));
+/// assert_eq!(counter.take(unix_ns - 5), Some(unix_ns + 1));
+/// assert_eq!(counter.limit_due(unix_ns), None);
+/// ```
+#[derive(Debug)]
+pub struct ServerCounter {
+    /// All below were given, or are never to be.
+    next: u64,
+    /// All below may be given.
+    limit: u64,
+}
+
+/// How far a limit lies ahead, in numbers and in nanoseconds: about 73 minutes.
+const RESERVE: u64 = 1 << 42;
+
+impl ServerCounter {
+    /// Goes on from the limit that was stored last, 0 if none ever was. `unix_ns`: Unix time in nanoseconds.
+    pub const fn resume(stored: u64, unix_ns: u64) -> Self {
+        let next = if stored > unix_ns { stored } else { unix_ns };
+        Self { next, limit: 0 }
+    }
+
+    /// The next number; `None` while no limit that allows it is stored: then nothing may be sealed.
+    pub const fn take(&mut self, unix_ns: u64) -> Option<u64> {
+        // A clock that is ahead of the limit must not stop the counter.
+        if self.next < unix_ns && unix_ns < self.limit {
+            self.next = unix_ns;
+        }
+        if self.next >= self.limit {
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        Some(number)
+    }
+
+    /// The limit to be stored, when less than half of the last one's reserve is left.
+    pub const fn limit_due(&self, unix_ns: u64) -> Option<u64> {
+        let now = if self.next < unix_ns { unix_ns } else { self.next };
+        if self.limit.saturating_sub(now) >= RESERVE / 2 {
+            return None;
+        }
+        // The last number stays out of use, so that `next` never wraps.
+        Some(now.saturating_add(RESERVE))
+    }
+
+    /// The limit is on disk.
+    pub const fn limit_stored(&mut self, limit: u64) {
+        if limit > self.limit {
+            self.limit = limit;
+        }
+    }
+}
