@@ -14,7 +14,7 @@
 //!   and none after a shutdown in good order. They look as if a crash had interrupted them;
 //! - that the whole directory is an older copy of itself, or was emptied, or that database and witness are gone together.
 //!
-//! This module knows no storage but by [`super::database`]: RocksDB's database and the simulator's go through the same code.
+//! This module knows no storage but by the trait `Database`: RocksDB's database and the simulator's go through the same code.
 
 mod chain;
 mod facts;
