@@ -14,12 +14,12 @@ const PLAN: Plan = Plan { records: u64::MAX, window: 64, bytes_max: 1100 };
 const CLIENTS: usize = 3;
 
 /// Every record gets its ack and has come out once; returns what the clients went through.
-fn ends_well(home: &Home, server: Server, crowd: Crowd) -> Vec<load::Heard> {
+fn ends_well(home: &Home, server: Server, crowd: Crowd, bytes_max: usize) -> Vec<load::Heard> {
     assert!(crowd.wait_acked(200, PATIENCE), "{:?}\n{}", crowd.heard(), server.log());
     crowd.stop();
     let heard = crowd.finish(PATIENCE).unwrap();
     assert!(server.terminate().success());
-    load::judge(&home.lines(), &heard, PLAN.bytes_max).unwrap();
+    load::judge(&home.lines(), &heard, bytes_max).unwrap();
     heard
 }
 
@@ -36,7 +36,7 @@ fn stopped_for(time: Duration) {
     server.signal("STOP");
     std::thread::sleep(time);
     server.signal("CONT");
-    for heard in ends_well(&home, server, crowd) {
+    for heard in ends_well(&home, server, crowd, PLAN.bytes_max) {
         assert!(heard.stalled >= time / 2 && heard.retransmissions > 0, "{heard:?}");
     }
 }
@@ -63,7 +63,8 @@ fn limit_files(server: &Server, files: usize) {
 fn a_server_without_file_descriptors_goes_on_and_uses_them_again_when_there_are_some() {
     let home = Home::with_config(CONFIG);
     let server = home.serve();
-    let crowd = Crowd::start(server.udp, CLIENTS, PLAN);
+    // Little, so that the journal needs no further log.
+    let crowd = Crowd::start(server.udp, CLIENTS, Plan { window: 2, bytes_max: 60, ..PLAN });
     assert!(crowd.wait_acked(200, PATIENCE));
     // It may keep what it has open, and open nothing more: no witness, no connection.
     limit_files(&server, 3);
@@ -77,7 +78,19 @@ fn a_server_without_file_descriptors_goes_on_and_uses_them_again_when_there_are_
     limit_files(&server, 1024);
     wait_for("the witness to go on", || (witness() != before).then_some(()));
     assert!(server.get("/healthz").contains("true"));
-    ends_well(&home, server, crowd);
+    ends_well(&home, server, crowd, 60);
+}
+
+#[test]
+fn without_a_file_descriptor_for_a_new_log_the_server_ends_and_has_lost_nothing() {
+    let home = Home::with_config(CONFIG);
+    let server = home.serve();
+    let crowd = Crowd::start(server.udp, CLIENTS, PLAN);
+    assert!(crowd.wait_acked(200, PATIENCE));
+    limit_files(&server, 3);
+    assert_eq!(server.wait().code(), Some(4), "{}", server.log());
+    let heard = crowd.give_up();
+    comes_back(&home, &heard, PLAN).unwrap();
 }
 
 #[test]
@@ -172,7 +185,7 @@ fn within_the_memory_that_is_documented_it_is_not_killed() {
     let server = Server::try_start(&home, cgroup.around(&home.command(&home.data()))).unwrap();
     let crowd = Crowd::start(server.udp, CLIENTS, PLAN);
     assert!(crowd.wait_acked(60_000, PATIENCE), "{:?}\n{}", crowd.heard(), server.log());
-    ends_well(&home, server, crowd);
+    ends_well(&home, server, crowd, PLAN.bytes_max);
     assert_eq!(cgroup.killed(), 0);
 }
 
