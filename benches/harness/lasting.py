@@ -10,6 +10,8 @@ from .process import Failed
 from .programs import say
 
 SHARE = 0.7
+# Long enough that bursts of the disk do not count.
+MAXIMUM_SECONDS = 10.0
 SAMPLE_SECONDS = 1.0
 IDLE_SECONDS = 20.0
 # Datagrams that may wait, so that the open loop, not the window, sets the pace.
@@ -19,7 +21,7 @@ SOAK_WINDOW = 4096
 def soak(options, programs, space, save):
     """Open loop at 70 % of what was measured just before, for minutes; memory and lag every second."""
     system = systems.Duragram(programs)
-    most = [measure.once(system, space, BULK.load, 3.0, BULK.load)["acked_per_s"] for _ in range(3)]
+    most = [measure.once(system, space, BULK.load, MAXIMUM_SECONDS, BULK.load)["acked_per_s"] for _ in range(3)]
     rate = sorted(most)[1] * SHARE
     seconds = options.seconds or 600.0
     say(f"maximum {sorted(most)[1]:,.0f}/s; soaking at {rate:,.0f}/s for {seconds:.0f} s")
