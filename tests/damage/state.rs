@@ -36,8 +36,9 @@ impl Random {
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        if let Ok([a, b, c, d]) = self.chosen.by_ref().take(4).collect::<Vec<_>>().try_into() {
-            return u32::from_le_bytes([a, b, c, d]).into();
+        let chosen: Vec<u8> = self.chosen.by_ref().take(4).collect();
+        if let Ok(chosen) = <[u8; 4]>::try_from(chosen) {
+            return u32::from_le_bytes(chosen).into();
         }
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.state;
