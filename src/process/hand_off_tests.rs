@@ -3,11 +3,11 @@
 //! SeqCst, so these orders are all there are.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler};
 use shuttle::sync::atomic;
-use shuttle::thread::Thread;
+use shuttle::sync::mpsc::{self, Receiver, Sender};
 use shuttle::{Config, Runner};
 
 #[path = "hand_off.rs"]
@@ -30,11 +30,11 @@ struct Channel {
     blocks_max: usize,
     /// Stands before each call, so that shuttle may switch threads there.
     step: AtomicU64,
-    lane: OnceLock<Thread>,
 }
 
 impl Channel {
-    fn try_send(&self, block: Block) -> bool {
+    /// Wakes the lane if there is room.
+    fn try_send(&self, block: Block, wake: &Sender<()>) -> bool {
         self.step.load(SeqCst);
         let mut blocks = self.blocks.lock().unwrap();
         let room = blocks.len() < self.blocks_max;
@@ -42,8 +42,9 @@ impl Channel {
             blocks.push_back(block);
         }
         drop(blocks);
-        if room && let Some(lane) = self.lane.get() {
-            lane.unpark();
+        if room {
+            // A lane that has seen all is gone.
+            drop(wake.send(()));
         }
         room
     }
@@ -53,10 +54,10 @@ impl Channel {
         self.blocks.lock().unwrap().pop_front()
     }
 
-    /// As the lane's thread sleeps: what wakes it stays in the channel.
-    fn sleep(&self) {
+    /// As the lane's thread sleeps: until there is something in the channel, where it stays.
+    fn sleep(&self, woken: &Receiver<()>) {
         while self.blocks.lock().unwrap().is_empty() {
-            shuttle::thread::park();
+            woken.recv().unwrap();
         }
     }
 }
@@ -70,14 +71,14 @@ struct World {
 }
 
 impl World {
-    fn publish(&self, block: Block) {
+    fn publish(&self, block: Block, wake: &Sender<()>) {
         self.durable_end.store(block.first + 1, SeqCst);
-        self.hand_off.publish(block.size, block.first + 1, || self.channel.try_send(block));
+        self.hand_off.publish(block.size, block.first + 1, || self.channel.try_send(block, wake));
     }
 
     /// As `Feed::fill` and the lane's thread do it, until all blocks below `end` are seen. The lane's own sums are checked
     /// on the way.
-    fn lane(&self, end: u64) {
+    fn lane(&self, end: u64, woken: &Receiver<()>) {
         let mut next = 0;
         let mut ahead: Option<Block> = None;
         while next < end {
@@ -95,7 +96,7 @@ impl World {
                 Err(unsent_end) => unsent_end,
             };
             if missing_until <= next {
-                self.channel.sleep();
+                self.channel.sleep(woken);
                 continue;
             }
             let durable_end = self.durable_end.load(SeqCst);
@@ -109,18 +110,18 @@ impl World {
 /// deadlock, which shuttle reports: the committer is still there, as in a server to which nothing more is sent.
 fn run(sizes: &[u64], before: usize, blocks_max: usize, bytes_max: u64) {
     let blocks = std::sync::Mutex::default();
-    let channel = Channel { blocks, blocks_max, step: AtomicU64::new(0), lane: OnceLock::new() };
+    let channel = Channel { blocks, blocks_max, step: AtomicU64::new(0) };
     let hand_off = HandOff::new(0, bytes_max);
     let world = Arc::new(World { hand_off, channel, durable_end: 0.into() });
     let end = sizes.len() as u64;
     let blocks: Vec<_> = (0..).zip(sizes).map(|(first, &size)| Block { first, size }).collect();
-    blocks[..before].iter().for_each(|block| world.publish(*block));
+    let (wake, woken) = mpsc::channel();
+    blocks[..before].iter().for_each(|block| world.publish(*block, &wake));
     let lane = {
         let world = Arc::clone(&world);
-        shuttle::thread::spawn(move || world.lane(end))
+        shuttle::thread::spawn(move || world.lane(end, &woken))
     };
-    assert!(world.channel.lane.set(lane.thread().clone()).is_ok());
-    blocks[before..].iter().for_each(|block| world.publish(*block));
+    blocks[before..].iter().for_each(|block| world.publish(*block, &wake));
     lane.join().unwrap();
     // What is left are blocks that it has met in the journal. With them gone no byte is left in the account, or the channel
     // would be narrower for ever.
