@@ -18,6 +18,7 @@ mod config_readme;
 mod crash_kills;
 mod damage;
 mod faults;
+mod fuzz;
 mod load_cli;
 mod load_memory;
 mod recovery_serve;

@@ -74,20 +74,18 @@ impl Feed {
     pub(super) fn fill(&mut self) -> Result<u64, StorageError> {
         let mut reads = 0;
         while self.queue_bytes < limits::LANE_QUEUE_BYTES {
-            // The channel is looked at before the mark of what was not sent: the committer sets the mark first and then
-            // looks at the channel, so that one of the two always sees the other (`Fanout::publish`).
-            let missing_until = match self.ahead.take().or_else(|| self.receive()) {
-                Some(block) if block.end() <= self.next => continue,
-                Some(block) if block.first() <= self.next => {
+            let missing_until = match self.ahead.take().map_or_else(|| self.take(), Ok) {
+                Ok(block) if block.end() <= self.next => continue,
+                Ok(block) if block.first() <= self.next => {
                     self.push(block);
                     continue;
                 }
-                Some(block) => {
+                Ok(block) => {
                     let first = block.first();
                     self.ahead = Some(block);
                     first
                 }
-                None => self.progress.unsent_end(self.lane),
+                Err(unsent_end) => unsent_end,
             };
             if missing_until <= self.next {
                 break;
@@ -138,18 +136,13 @@ impl Feed {
         (!self.closed).then_some(&self.receiver)
     }
 
-    fn receive(&mut self) -> Option<Arc<Block>> {
-        match self.receiver.try_recv() {
-            Ok(block) => {
-                self.progress.received(self.lane, &block);
-                Some(block)
-            }
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => {
-                self.closed = true;
-                None
-            }
-        }
+    fn take(&mut self) -> Result<Arc<Block>, Offset> {
+        let receive = || {
+            let received = self.receiver.try_recv();
+            self.closed |= received == Err(TryRecvError::Disconnected);
+            received.ok()
+        };
+        self.progress.take(self.lane, receive)
     }
 
     fn push(&mut self, block: Arc<Block>) {

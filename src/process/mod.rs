@@ -47,6 +47,7 @@
 
 mod dead;
 mod feed;
+mod hand_off;
 mod handler;
 mod lane;
 mod present;
@@ -58,11 +59,17 @@ mod thread;
 #[cfg(test)]
 mod command_tests;
 #[cfg(test)]
+mod hand_off_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod testing;
 
+// What `hand_off` is made of; its model puts others in their place.
+use std::sync::atomic;
+
 pub(crate) use handler::records_of;
+
 pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
 pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
 pub use progress::{Fanout, Progress};

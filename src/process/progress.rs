@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::hand_off::HandOff;
 use crate::journal::{Block, LaneMark};
 use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
@@ -28,11 +29,7 @@ struct LaneState {
     /// The same as in `mark`, readable without the lock.
     watermark: AtomicU64,
     mark: Mutex<LaneMark>,
-    /// Entries below are not promised to come through the channel: what the lane does not find there it must read from the
-    /// journal.
-    unsent_end: AtomicU64,
-    /// Bytes of the blocks in the channel.
-    channel_bytes: AtomicU64,
+    hand_off: HandOff,
     lag: Gauge,
 }
 
@@ -42,8 +39,7 @@ impl Progress {
         let state = |(lane, mark): (u16, LaneMark)| LaneState {
             watermark: AtomicU64::new(mark.watermark.0),
             mark: Mutex::new(mark),
-            unsent_end: AtomicU64::new(durable_end.0),
-            channel_bytes: AtomicU64::new(0),
+            hand_off: HandOff::new(durable_end.0, limits::LANE_CHANNEL_BYTES as u64),
             lag: metrics.lane_lag.get_or_create(&LaneLabel { lane }).clone(),
         };
         let progress = Self {
@@ -120,14 +116,10 @@ impl Progress {
         state.show_lag(self.durable_end());
     }
 
-    /// A block has left the lane's channel.
-    pub(super) fn received(&self, lane: Lane, block: &Block) {
-        self.lane(lane).channel_bytes.fetch_sub(block.size() as u64, Ordering::SeqCst);
-    }
-
-    /// What the lane does not find in its channel below this, it reads from the journal.
-    pub(super) fn unsent_end(&self, lane: Lane) -> Offset {
-        Offset(self.lane(lane).unsent_end.load(Ordering::SeqCst))
+    /// The next block of the lane's channel; or, when that is empty, the offset below which the lane reads from the journal
+    /// what it has not seen.
+    pub(super) fn take(&self, lane: Lane, receive: impl FnOnce() -> Option<Arc<Block>>) -> Result<Arc<Block>, Offset> {
+        self.lane(lane).hand_off.take(receive, |block| block.size() as u64).map_err(Offset)
     }
 
     fn lane(&self, lane: Lane) -> &LaneState {
@@ -167,32 +159,11 @@ impl Fanout {
         let end = block.end();
         self.progress.durable_end.store(end.0, Ordering::Release);
         for (lane, sender) in self.progress.lanes.iter().zip(&self.senders) {
-            if !lane.offer(sender, block) {
-                lane.unsent_end.store(end.0, Ordering::SeqCst);
-                // The lane may have emptied its channel since, not yet seen the line above, and be going to sleep. If there
-                // is room now, the block wakes it; if not, it has blocks to take out first and sees the line above after.
-                // A block that the lane meets in both places it processes once.
-                lane.offer(sender, block);
-            }
+            lane.hand_off.publish(block.size() as u64, end.0, || {
+                // A lane that is gone misses nothing.
+                !sender.try_send(Arc::clone(block)).is_err_and(|error| error.is_full())
+            });
             lane.show_lag(end);
         }
-    }
-}
-
-impl LaneState {
-    /// Whether the block is in the channel, or there is no lane any more that could miss it.
-    fn offer(&self, sender: &Sender<Arc<Block>>, block: &Arc<Block>) -> bool {
-        let size = block.size() as u64;
-        let held = self.channel_bytes.load(Ordering::SeqCst);
-        // An empty channel takes any block, or one above the limit would never come.
-        if held > 0 && held + size > limits::LANE_CHANNEL_BYTES as u64 {
-            return false;
-        }
-        self.channel_bytes.fetch_add(size, Ordering::SeqCst);
-        let sent = sender.try_send(Arc::clone(block));
-        if sent.is_err() {
-            self.channel_bytes.fetch_sub(size, Ordering::SeqCst);
-        }
-        !sent.is_err_and(|error| error.is_full())
     }
 }

@@ -4,6 +4,8 @@
 //! committer applies datagrams to it, recovery applies the journal's entries to it, by the same code. Nothing here
 //! does I/O or reads a clock; what must reach the disk before an answer may leave is told to the caller.
 
+#[cfg(test)]
+mod model_tests;
 mod rules;
 mod table;
 #[cfg(test)]

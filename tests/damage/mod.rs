@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use duragram::journal::{OpenError, inspect};
@@ -35,7 +36,20 @@ enum Outcome {
 
 /// Hurts a copy of the shape by this seed, and looks what becomes of it. An error says what is wrong.
 fn round(shape: &Shape, seed: u64) -> Result<(String, Outcome), String> {
-    let mut random = Random(seed);
+    hurt_and_look(shape, Random::new(seed), &format!("seed {seed}"))
+}
+
+/// A round by a fuzzer's bytes: which shape, then how it is hurt.
+pub(crate) fn chosen_round(input: &[u8]) {
+    static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(shapes::all);
+    let Some((&shape, how)) = input.split_first() else { return };
+    let shape = &SHAPES[usize::from(shape) % SHAPES.len()];
+    if let Err(failure) = hurt_and_look(shape, Random::chosen(how), "fuzzed") {
+        panic!("{failure}");
+    }
+}
+
+fn hurt_and_look(shape: &Shape, mut random: Random, from: &str) -> Result<(String, Outcome), String> {
     let mut files = shape.files.clone();
     let what = hurt(&mut files, &shape.older, &mut random);
     let home = in_memory();
@@ -47,9 +61,9 @@ fn round(shape: &Shape, seed: u64) -> Result<(String, Outcome), String> {
         Ok(Err(problem)) => problem,
         Err(panic) => format!("panicked: {:?}", panic.downcast_ref::<String>()),
     };
-    let kept = std::env::temp_dir().join(format!("duragram-damage-{}-{seed}", shape.name));
+    let kept = std::env::temp_dir().join(format!("duragram-damage-{}-{}", shape.name, from.replace(' ', "-")));
     write_files(&kept, &files);
-    Err(format!("shape {}, seed {seed}: {what}: {failure}\n  the directory is kept in {}", shape.name, kept.display()))
+    Err(format!("shape {}, {from}: {what}: {failure}\n  the directory is kept in {}", shape.name, kept.display()))
 }
 
 fn check(shape: &Shape, path: &Path, files: &Files, random: &mut Random) -> Result<Outcome, String> {
@@ -148,7 +162,7 @@ fn rounds(count: u64, seed: u64, progress: bool) -> Sums {
         let mut failures = Vec::new();
         for number in (worker..count).step_by(2) {
             let shape = &shapes[usize::try_from(number).unwrap() % shapes.len()];
-            match round(shape, Random(seed.wrapping_add(number)).next()) {
+            match round(shape, Random::new(seed.wrapping_add(number)).next()) {
                 Ok(key) => *sums.entry(key).or_default() += 1,
                 Err(failure) => {
                     eprintln!("{failure}");

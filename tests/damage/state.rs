@@ -20,13 +20,28 @@ pub(super) type Files = BTreeMap<String, Vec<u8>>;
 /// Who ever had a session.
 pub(super) const CLIENTS: [u64; 8] = [0, 1, 2, 3, 4, 5, 6, 99];
 
-/// SplitMix64.
-pub(super) struct Random(pub(super) u64);
+/// Where chance comes from: what a fuzzer has chosen as long as there is of it, then SplitMix64.
+pub(super) struct Random {
+    chosen: std::vec::IntoIter<u8>,
+    state: u64,
+}
 
 impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { chosen: Vec::new().into_iter(), state: seed }
+    }
+
+    pub(super) fn chosen(bytes: &[u8]) -> Self {
+        Self { chosen: Vec::from(bytes).into_iter(), state: 0 }
+    }
+
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
+        let chosen: Vec<u8> = self.chosen.by_ref().take(4).collect();
+        if let Ok(chosen) = <[u8; 4]>::try_from(chosen) {
+            return u32::from_le_bytes(chosen).into();
+        }
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.state;
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^ (x >> 31)
