@@ -116,6 +116,7 @@ def main(argv=None):
     options = parse(argv)
     process.interrupt_on_sigterm()
     options.results.mkdir(parents=True, exist_ok=True)
+    status = 0
     try:
         if options.mode != "report":
             measure(options)
@@ -123,12 +124,13 @@ def main(argv=None):
         print("bench: interrupted; what was started is stopped", file=sys.stderr)
         return 130
     except process.Failed as problem:
+        # What was measured before is shown all the same.
         print(f"bench: {problem}", file=sys.stderr)
-        return 1
+        status = 1
     report.write(options.results)
     programs.plot(options.results)
     programs.say(f"results are in {options.results}")
-    return 0
+    return status
 
 
 def measure(options):
