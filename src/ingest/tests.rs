@@ -442,6 +442,16 @@ fn a_welcome_waits_for_its_epoch_to_be_durable_and_is_the_same_for_the_same_nonc
     assert_eq!(reply(&rig.step(&[(peer(1), hello(7, 43))])[0].1), Reply::Welcome(1_800_000_001));
 }
 
+/// At another time of day a forgotten epoch would not be given again.
+#[test]
+fn an_epoch_that_was_welcomed_is_on_disk() {
+    let mut rig = Rig::new();
+    let first = reply(&rig.step(&[(peer(1), hello(7, 42))])[0].1);
+    let mut rig = rig.restart();
+    rig.clock.advance_s(10);
+    assert_eq!(reply(&rig.step(&[(peer(1), hello(7, 42))])[0].1), first);
+}
+
 #[test]
 fn a_full_table_answers_busy_and_serves_those_it_has() {
     let mut rig = Rig::on(MemoryDisk::default(), config(), 1);
