@@ -8,13 +8,7 @@ import json
 import struct
 import zlib
 
-DATA, ACK, REJECT, HELLO, WELCOME, PING = 1, 2, 3, 4, 5, 6
-SEALED, BEGIN, END, BATCH, SKIP = 8, 16, 32, 64, 128
-DUPLICATE = 16
-WHOLE = BEGIN | END
-CLIENT = 0x00000000000000A1
-OTHER = 0xFEDCBA9876543210
-LAST = 2**64 - 1
+from fields import *  # noqa: F403
 
 
 def body(kind, flags, small, epoch, client, long, word, variable=b"", version=1):
@@ -46,41 +40,22 @@ def add(name, about, bytes_, **more):
     vectors.append({"name": name, "about": about, "hex": bytes_.hex(), **more})
 
 
+def described(client, fields):
+    """With the client after the type."""
+    return {"type": fields["type"], "client": f"{client:016x}", **fields}
+
+
 def data(name, about, seq, payload=b"", span=0, flags=WHOLE, channel=0, reserved=0, epoch=3, client=CLIENT, **more):
     bytes_ = crc(body(DATA, flags, span, epoch, client, seq, channel | reserved << 16, payload))
-    fields = {
-        "type": "DATA",
-        "client": f"{client:016x}",
-        "epoch": epoch,
-        "seq": str(seq),
-        "span": span,
-        "attempt": flags & 7,
-        "begin": bool(flags & BEGIN),
-        "end": bool(flags & END),
-        "batch": bool(flags & BATCH),
-        "skip": bool(flags & SKIP),
-        "channel": channel,
-        "reserved": reserved,
-        "payload": payload.hex(),
-    }
+    fields = data_fields(seq, payload, span, flags, channel, reserved, epoch)
     more.setdefault("server", "journal")
-    add(name, about, bytes_, datagram=fields, **more)
+    add(name, about, bytes_, datagram=described(client, fields), **more)
 
 
 def ack(name, about, floor, bitmap=b"", flags=0, credit=1024, delay_us=150, epoch=3, client=CLIENT, **more):
     bytes_ = crc(body(ACK, flags, credit, epoch, client, floor, delay_us, bitmap))
-    fields = {
-        "type": "ACK",
-        "client": f"{client:016x}",
-        "epoch": epoch,
-        "floor": str(floor),
-        "credit": credit,
-        "durability": flags & 3,
-        "duplicate": bool(flags & DUPLICATE),
-        "delay_us": delay_us,
-        "bitmap": bitmap.hex(),
-    }
-    add(name, about, bytes_, datagram=fields, server="drop", **more)
+    fields = ack_fields(floor, bitmap, flags, credit, delay_us, epoch)
+    add(name, about, bytes_, datagram=described(client, fields), server="drop", **more)
 
 
 def reject_bytes(code, refused, retry_after_ms=0, epoch=3, client=CLIENT, version=1):
@@ -88,30 +63,24 @@ def reject_bytes(code, refused, retry_after_ms=0, epoch=3, client=CLIENT, versio
 
 
 def reject(name, about, code, refused, retry_after_ms=0, epoch=3, client=CLIENT):
-    fields = {
-        "type": "REJECT",
-        "client": f"{client:016x}",
-        "epoch": epoch,
-        "code": code,
-        "refused": str(refused),
-        "retry_after_ms": retry_after_ms,
-    }
-    add(name, about, reject_bytes(code, refused, retry_after_ms, epoch, client), datagram=fields, server="drop")
+    fields = reject_fields(code, refused, retry_after_ms, epoch)
+    bytes_ = reject_bytes(code, refused, retry_after_ms, epoch, client)
+    add(name, about, bytes_, datagram=described(client, fields), server="drop")
 
 
 def hello(name, about, nonce, client=CLIENT):
-    fields = {"type": "HELLO", "client": f"{client:016x}", "nonce": str(nonce)}
-    add(name, about, crc(body(HELLO, 0, 0, 0, client, nonce, 0)), datagram=fields, server="welcome")
+    bytes_ = crc(body(HELLO, 0, 0, 0, client, nonce, 0))
+    add(name, about, bytes_, datagram=described(client, hello_fields(nonce)), server="welcome")
 
 
 def welcome(name, about, nonce, epoch, credit=1024, client=CLIENT):
-    fields = {"type": "WELCOME", "client": f"{client:016x}", "epoch": epoch, "credit": credit, "nonce": str(nonce)}
-    add(name, about, crc(body(WELCOME, 0, credit, epoch, client, nonce, 0)), datagram=fields, server="drop")
+    bytes_ = crc(body(WELCOME, 0, credit, epoch, client, nonce, 0))
+    add(name, about, bytes_, datagram=described(client, welcome_fields(nonce, epoch, credit)), server="drop")
 
 
 def ping(name, about, epoch=3, client=CLIENT):
-    fields = {"type": "PING", "client": f"{client:016x}", "epoch": epoch}
-    add(name, about, crc(body(PING, 0, 0, epoch, client, 0, 0)), datagram=fields, server="ack")
+    bytes_ = crc(body(PING, 0, 0, epoch, client, 0, 0))
+    add(name, about, bytes_, datagram=described(client, ping_fields(epoch)), server="ack")
 
 
 def bad(name, about, bytes_, error, **more):

@@ -8,13 +8,9 @@ import hashlib
 import json
 import struct
 
-DATA, ACK, REJECT, HELLO, WELCOME, PING = 1, 2, 3, 4, 5, 6
-SEALED, BEGIN, END, BATCH, SKIP, DUPLICATE = 8, 16, 32, 64, 128, 16
-WHOLE = BEGIN | END
+from fields import *  # noqa: F403
+
 TO_SERVER, TO_CLIENT = 1, 2
-CLIENT = 0x00000000000000A1
-OTHER = 0xFEDCBA9876543210
-LAST = 2**64 - 1
 
 
 def chacha20_block(key, count, nonce):  # RFC 8439 §2.3
@@ -186,54 +182,32 @@ def good(name, about, kind, flags, small, epoch, client, long, word, counter, fi
 
 
 def data(name, about, seq, payload=b"", counter=7, span=0, flags=WHOLE, channel=0, reserved=0, epoch=3, client=CLIENT, **more):
-    fields = {
-        "type": "DATA",
-        "epoch": epoch,
-        "seq": str(seq),
-        "span": span,
-        "attempt": flags & 7,
-        "begin": bool(flags & BEGIN),
-        "end": bool(flags & END),
-        "batch": bool(flags & BATCH),
-        "skip": bool(flags & SKIP),
-        "channel": channel,
-        "reserved": reserved,
-        "payload": payload.hex(),
-    }
+    fields = data_fields(seq, payload, span, flags, channel, reserved, epoch)
     word = channel | reserved << 16
     return good(name, about, DATA, flags, span, epoch, client, seq, word, counter, fields, payload, **more)
 
 
 def ack(name, about, floor, bitmap=b"", counter=9, flags=0, credit=1024, delay_us=150, epoch=3, client=CLIENT, **more):
-    fields = {
-        "type": "ACK",
-        "epoch": epoch,
-        "floor": str(floor),
-        "credit": credit,
-        "durability": flags & 3,
-        "duplicate": bool(flags & DUPLICATE),
-        "delay_us": delay_us,
-        "bitmap": bitmap.hex(),
-    }
+    fields = ack_fields(floor, bitmap, flags, credit, delay_us, epoch)
     return good(name, about, ACK, flags, credit, epoch, client, floor, delay_us, counter, fields, bitmap, **more)
 
 
 def reject(name, about, code, refused, retry_after_ms=0, counter=9, epoch=3, client=CLIENT, **more):
-    fields = {"type": "REJECT", "epoch": epoch, "code": code, "refused": str(refused), "retry_after_ms": retry_after_ms}
+    fields = reject_fields(code, refused, retry_after_ms, epoch)
     return good(name, about, REJECT, 0, code, epoch, client, refused, retry_after_ms, counter, fields, **more)
 
 
 def hello(name, about, nonce, client=CLIENT, **more):
-    return good(name, about, HELLO, 0, 0, 0, client, nonce, 0, nonce, {"type": "HELLO", "nonce": str(nonce)}, **more)
+    return good(name, about, HELLO, 0, 0, 0, client, nonce, 0, nonce, hello_fields(nonce), **more)
 
 
 def welcome(name, about, nonce, epoch, credit=1024, counter=9, client=CLIENT, **more):
-    fields = {"type": "WELCOME", "epoch": epoch, "credit": credit, "nonce": str(nonce)}
+    fields = welcome_fields(nonce, epoch, credit)
     return good(name, about, WELCOME, 0, credit, epoch, client, nonce, 0, counter, fields, **more)
 
 
 def ping(name, about, epoch=3, counter=7, client=CLIENT, **more):
-    return good(name, about, PING, 0, 0, epoch, client, 0, 0, counter, {"type": "PING", "epoch": epoch}, **more)
+    return good(name, about, PING, 0, 0, epoch, client, 0, 0, counter, ping_fields(epoch), **more)
 
 
 first = data("data-1", "the first message", 1, b"hello", counter=0x5EED)
