@@ -84,6 +84,21 @@ impl History {
         self.records.iter().position(news).expect("something was acked") + 1
     }
 
+    /// Cuts the power so many times before the first ack, and so many times after it.
+    fn cut_at_random(
+        &mut self,
+        home: &Home,
+        random: &mut SmallRng,
+        in_start: usize,
+        at_work: usize,
+        each: impl FnMut(usize, Result<(), String>),
+    ) {
+        let (acks, end) = (self.first_ack(), self.records.len());
+        let mut moments = [moments(random, 0, acks, in_start), moments(random, acks, end, at_work)].concat();
+        moments.dedup();
+        self.cut(home, &moments, random, Survival::draw, each);
+    }
+
     /// Cuts the power at each of these moments, in their order, and looks what comes back.
     fn cut(
         &mut self,
@@ -189,10 +204,7 @@ fn cut_everywhere(
 ) -> History {
     let kill = random.random();
     let mut history = History::record(home, &[], vec![Heard::default(); CLIENTS], plan, kill);
-    let (acks, end) = (history.first_ack(), history.records.len());
-    let mut moments = [moments(random, 0, acks, in_start), moments(random, acks, end, at_work)].concat();
-    moments.dedup();
-    history.cut(home, &moments, random, Survival::draw, each);
+    history.cut_at_random(home, random, in_start, at_work, each);
     history
 }
 
@@ -220,10 +232,7 @@ fn cut_in_recovery(
     let kill = random.random();
     let mut second = History::record(home, &[], heard, more, kill);
     second.epochs = first.epochs;
-    let (acks, end) = (second.first_ack(), second.records.len());
-    let mut moments = [moments(random, 0, acks, in_start), moments(random, acks, end, at_work)].concat();
-    moments.dedup();
-    second.cut(home, &moments, random, Survival::draw, each);
+    second.cut_at_random(home, random, in_start, at_work, each);
 }
 
 #[test]
