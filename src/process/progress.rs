@@ -153,6 +153,11 @@ impl Fanout {
         (Self { progress: Arc::clone(progress), senders }, receivers)
     }
 
+    /// How far the lanes have come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
     /// Hands a durable block to every lane that has room for it. Never waits and never allocates; wakes each lane at most
     /// once.
     pub fn publish(&self, block: &Arc<Block>) {

@@ -120,7 +120,7 @@ pub struct Server {
     state: Arc<ServerState>,
     clock: SystemClock,
     drain_timeout: Duration,
-    ingest: Ingest<RocksJournal, Sender, LaneLink>,
+    ingest: Ingest<RocksJournal, Sender, Fanout>,
     ingest_ended: Events<Never>,
     lanes: LaneControl,
     lane_ends: Events<LaneEnd>,
@@ -196,14 +196,8 @@ impl Server {
         let Lanes { workers, fanout, control: lanes } = Lanes::build(&parts, &mut handlers)?;
 
         let sender = Sender::new(&sockets, metrics.clone())?;
-        let mut committer = Committer::new(
-            committer_config(&config),
-            recovered,
-            opened.journal,
-            sender,
-            LaneLink { fanout, progress: Arc::clone(&progress) },
-            metrics.clone(),
-        );
+        let mut committer =
+            Committer::new(committer_config(&config), recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
         progress.request_checkpoint();
@@ -460,24 +454,18 @@ fn threading(config: &Config) -> Threading {
     }
 }
 
-/// The committer's view of the lanes.
-struct LaneLink {
-    fanout: Fanout,
-    progress: Arc<Progress>,
-}
-
-impl Downstream for LaneLink {
+impl Downstream for Fanout {
     fn committed(&mut self, receipt: &Durable) {
         if let Some(block) = receipt.block() {
-            self.fanout.publish(block);
+            self.publish(block);
         }
     }
 
     fn marks(&self) -> Vec<LaneMark> {
-        self.progress.marks()
+        self.progress().marks()
     }
 
     fn take_checkpoint_request(&self) -> bool {
-        self.progress.take_checkpoint_request()
+        self.progress().take_checkpoint_request()
     }
 }

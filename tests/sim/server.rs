@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use duragram::ingest::{Committer, Downstream, Recovery, WriterByHand};
+use duragram::ingest::{Committer, Recovery, WriterByHand};
 use duragram::journal::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
-use duragram::journal::{Durable, LaneMark, OpenError, Opened, Replay, StorageError};
+use duragram::journal::{OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
 use duragram::net::{Admission, Batch, ChannelSet, Peer};
 use duragram::process::{
@@ -23,32 +23,11 @@ use crate::rng::Rng;
 
 const NEVER: u64 = u64::MAX;
 
-struct Link {
-    fanout: Fanout,
-    progress: Arc<Progress>,
-}
-
-impl Downstream for Link {
-    fn committed(&mut self, receipt: &Durable) {
-        if let Some(block) = receipt.block() {
-            self.fanout.publish(block);
-        }
-    }
-
-    fn marks(&self) -> Vec<LaneMark> {
-        self.progress.marks()
-    }
-
-    fn take_checkpoint_request(&self) -> bool {
-        self.progress.take_checkpoint_request()
-    }
-}
-
 pub(crate) struct Life {
     core: Shared,
     clock: ProcessClock,
     rng: Rng,
-    committer: Committer<SimulatedJournal, Wire, Link>,
+    committer: Committer<SimulatedJournal, Wire, Fanout>,
     hand: Option<WriterByHand<SimulatedJournal>>,
     progress: Arc<Progress>,
     /// Each until it fails, and when it has something to do next.
@@ -140,9 +119,8 @@ impl Life {
             return Start::Refused(OpenError::Storage { action: "starting".into(), cause: "a sink is away".into() });
         };
         let now_us = core.lock().now_us;
-        let link = Link { fanout, progress: Arc::clone(&progress) };
         let mut committer =
-            Committer::new(plan.config.clone(), recovered, opened.journal, Wire(core.clone()), link, metrics);
+            Committer::new(plan.config.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics);
         let hand = plan.flights.then(|| committer.start_writer_by_hand());
         let channels = plan.refuse_channels.then(|| ChannelSet::of(CHANNELS));
         Start::Up(Box::new(Self {
