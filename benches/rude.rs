@@ -61,17 +61,7 @@ fn datagram(n: u64) -> Datagram<'static> {
         _ => (0xbad3, turn + 1, 0, false),
     };
     Datagram::Data(Data {
-        client: ClientId(client),
-        epoch: Epoch::new(1).expect("1 is not 0"),
-        seq: Seq(seq),
-        span,
-        attempt: 0,
-        begin: true,
-        end: true,
-        batch: false,
         skip,
-        channel: 0,
-        reserved: 0,
-        payload: &PAYLOAD,
+        ..Data::whole(ClientId(client), Epoch::new(1).expect("1 is not 0"), Seq(seq), span, &PAYLOAD)
     })
 }

@@ -46,20 +46,7 @@ pub(crate) fn session(client: u64) -> SessionId {
 }
 
 pub(crate) fn data(session: SessionId, seq: u64, span: u16, payload: &Payload) -> Data<'_> {
-    Data {
-        client: session.client,
-        epoch: session.epoch,
-        seq: Seq(seq),
-        span,
-        attempt: 0,
-        begin: true,
-        end: true,
-        batch: payload.batch,
-        skip: false,
-        channel: 0,
-        reserved: 0,
-        payload: &payload.bytes,
-    }
+    Data { batch: payload.batch, ..Data::whole(session.client, session.epoch, Seq(seq), span, &payload.bytes) }
 }
 
 pub(crate) fn ack(bitmap: &[u8]) -> Ack<'_> {

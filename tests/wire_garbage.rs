@@ -36,20 +36,13 @@ fn all_are_dropped(datagrams: &[Vec<u8>], outcomes: &[&str]) {
 
 /// A good message of the client that `all_are_dropped` uses, with 40 bytes of payload.
 fn good() -> Vec<u8> {
-    bytes_of(&Datagram::Data(Data {
-        client: ClientId(0xf1),
-        epoch: duragram_proto::Epoch::new(1).unwrap(),
-        seq: Seq(3),
-        span: 2,
-        attempt: 0,
-        begin: true,
-        end: true,
-        batch: false,
-        skip: false,
-        channel: 0,
-        reserved: 0,
-        payload: &[b'x'; 40],
-    }))
+    bytes_of(&Datagram::Data(Data::whole(
+        ClientId(0xf1),
+        duragram_proto::Epoch::new(1).unwrap(),
+        Seq(3),
+        2,
+        &[b'x'; 40],
+    )))
 }
 
 /// The good message with other bytes at a place, and a valid trailer.

@@ -181,18 +181,8 @@ fn data(client: u64, seq: u64, span: u16, skip: bool) -> Vec<u8> {
 
 fn data_with(client: u64, seq: u64, span: u16, skip: bool, payload: &[u8]) -> Vec<u8> {
     encode(&Datagram::Data(Data {
-        client: ClientId(client),
-        epoch: Epoch::new(1).unwrap(),
-        seq: Seq(seq),
-        span,
-        attempt: 0,
-        begin: true,
-        end: true,
-        batch: false,
         skip,
-        channel: 0,
-        reserved: 0,
-        payload,
+        ..Data::whole(ClientId(client), Epoch::new(1).unwrap(), Seq(seq), span, payload)
     }))
 }
 

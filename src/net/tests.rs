@@ -50,20 +50,7 @@ impl Rig {
 
 fn data(seq: u64, channel: u16, payload: &[u8]) -> Vec<u8> {
     let mut buffer = [0; 65_507];
-    let data = Data {
-        client: ClientId(1),
-        epoch: Epoch::new(1).unwrap(),
-        seq: Seq(seq),
-        span: 0,
-        attempt: 0,
-        begin: true,
-        end: true,
-        batch: false,
-        skip: false,
-        channel,
-        reserved: 0,
-        payload,
-    };
+    let data = Data { channel, ..Data::whole(ClientId(1), Epoch::new(1).unwrap(), Seq(seq), 0, payload) };
     let len = data.encode(&mut buffer).unwrap();
     buffer[..len].to_vec()
 }

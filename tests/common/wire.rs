@@ -71,20 +71,7 @@ impl Wire {
 
     /// A whole message whose base is 1: the client claims no acks. Seqs above 65,536 must set their own span.
     pub(crate) fn data<'a>(&self, seq: u64, payload: &'a [u8]) -> Data<'a> {
-        Data {
-            client: self.client,
-            epoch: self.epoch,
-            seq: Seq(seq),
-            span: u16::try_from(seq.saturating_sub(1)).expect("a span"),
-            attempt: 0,
-            begin: true,
-            end: true,
-            batch: false,
-            skip: false,
-            channel: 0,
-            reserved: 0,
-            payload,
-        }
+        Data::whole(self.client, self.epoch, Seq(seq), u16::try_from(seq.saturating_sub(1)).expect("a span"), payload)
     }
 
     pub(crate) fn send_bytes(&self, bytes: &[u8]) {

@@ -185,20 +185,7 @@ fn run(server: SocketAddr, id: u64, plan: Plan, heard: &Mutex<Heard>, stop: &Ato
     let send = |seq: u64, floor: u64, again: bool| {
         let span = u16::try_from(seq - floor - 1).expect("the window is small");
         let payload = payload(id, seq, plan.bytes_max);
-        let data = Data {
-            client: ClientId(id),
-            epoch: epoch(),
-            seq: Seq(seq),
-            span,
-            attempt: u8::from(again),
-            begin: true,
-            end: true,
-            batch: false,
-            skip: false,
-            channel: 0,
-            reserved: 0,
-            payload: &payload,
-        };
+        let data = Data { attempt: u8::from(again), ..Data::whole(ClientId(id), epoch(), Seq(seq), span, &payload) };
         // A network does not report what it could not deliver.
         socket.send_to(&bytes_of(&Datagram::Data(data)), server).ok();
     };

@@ -292,18 +292,9 @@ impl<'a> Engine<'a> {
                 Outgoing::Ping => (Datagram::Ping(Ping { client: flow.client, epoch: flow.epoch }), true),
                 Outgoing::Data { seq, span, attempt } => {
                     let data = Data {
-                        client: flow.client,
-                        epoch: flow.epoch,
-                        seq: Seq(seq),
-                        span,
                         attempt,
-                        begin: true,
-                        end: true,
                         batch: plan.payloads.is_batch(),
-                        skip: false,
-                        channel: 0,
-                        reserved: 0,
-                        payload: plan.payloads.payload(seq),
+                        ..Data::whole(flow.client, flow.epoch, Seq(seq), span, plan.payloads.payload(seq))
                     };
                     (Datagram::Data(data), false)
                 }

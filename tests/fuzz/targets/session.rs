@@ -117,18 +117,14 @@ impl Run {
         let (seq, span, choice) = (small(48), small(16), small(64));
         let payload = [op; 40];
         self.arrive(&Datagram::Data(Data {
-            client: ClientId(u64::from(op & 3)),
-            epoch: self.epoch(op),
-            seq: Seq(seq),
-            span: u16::try_from(span).expect("small"),
-            attempt: 0,
-            begin: true,
-            end: true,
-            batch: false,
             skip: choice & 3 == 0,
-            channel: 0,
-            reserved: 0,
-            payload: &payload[..usize::try_from(choice / 2).expect("small")],
+            ..Data::whole(
+                ClientId(u64::from(op & 3)),
+                self.epoch(op),
+                Seq(seq),
+                u16::try_from(span).expect("small"),
+                &payload[..usize::try_from(choice / 2).expect("small")],
+            )
         }));
     }
 
@@ -138,20 +134,13 @@ impl Run {
         let acked = oracle.acked.get(&id).map_or(0, |(floor, _)| floor.0);
         let payload = [7; 60_000];
         for span in 0..18 {
-            self.arrive(&Datagram::Data(Data {
-                client: id.client,
-                epoch: id.epoch,
-                seq: Seq(acked + 1 + u64::from(span)),
+            self.arrive(&Datagram::Data(Data::whole(
+                id.client,
+                id.epoch,
+                Seq(acked + 1 + u64::from(span)),
                 span,
-                attempt: 0,
-                begin: true,
-                end: true,
-                batch: false,
-                skip: false,
-                channel: 0,
-                reserved: 0,
-                payload: &payload,
-            }));
+                &payload,
+            )));
         }
         self.absorb(oracle);
     }

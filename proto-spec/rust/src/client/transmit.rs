@@ -78,20 +78,14 @@ where
         self.stats.retransmissions += u64::from(again);
         self.next_transmission += 1;
         let slot = self.queue.slot(at);
+        // No more than the capacity, which is at most 65,536, lies between the oldest and the newest.
+        let span = u16::try_from(seq.above(self.queue.base_seq())).ok()?;
         let data = Data {
-            client,
-            epoch,
-            seq,
-            // No more than the capacity, which is at most 65,536, lies between the oldest and the newest.
-            span: u16::try_from(seq.above(self.queue.base_seq())).ok()?,
             attempt: slot.attempt,
-            begin: true,
-            end: true,
             batch: slot.batch,
             skip: self.queue.skipped() > self.acks.floor,
             channel: slot.channel,
-            reserved: 0,
-            payload: self.queue.payload(at),
+            ..Data::whole(client, epoch, seq, span, self.queue.payload(at))
         };
         self.wire.encode(&Datagram::Data(data), out)
     }

@@ -233,6 +233,24 @@ pub enum DecodeError {
 pub struct BufferTooSmall;
 
 impl<'a> Data<'a> {
+    /// The first transmission of a whole message on channel 0.
+    pub const fn whole(client: ClientId, epoch: Epoch, seq: Seq, span: u16, payload: &'a [u8]) -> Self {
+        Self {
+            client,
+            epoch,
+            seq,
+            span,
+            attempt: 0,
+            begin: true,
+            end: true,
+            batch: false,
+            skip: false,
+            channel: 0,
+            reserved: 0,
+            payload,
+        }
+    }
+
     /// The lowest seq that the client still holds unacked.
     pub fn base(&self) -> Seq {
         Seq(self.seq.0 - u64::from(self.span))

@@ -55,18 +55,11 @@ pub(super) fn datagram<'a>(parts: &Parts, variable: &'a mut Vec<u8>) -> Datagram
     *variable = batch(&parts.records);
     match parts.kind {
         1 => Datagram::Data(Data {
-            client,
-            epoch,
-            seq: Seq(long),
-            span: u16::try_from((long - 1).min(u64::from(small))).unwrap(),
             attempt: flags & 7,
-            begin: true,
-            end: true,
             batch: flags & 8 != 0,
             skip: flags & 16 != 0,
             channel: u16::try_from(word & 0xffff).unwrap(),
-            reserved: 0,
-            payload: variable,
+            ..Data::whole(client, epoch, Seq(long), u16::try_from((long - 1).min(u64::from(small))).unwrap(), variable)
         }),
         2 => {
             variable.resize((variable.len() * 8).min(BITMAP_LEN_MAX), 0x5a);

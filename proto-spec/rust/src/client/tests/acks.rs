@@ -59,20 +59,7 @@ fn what_is_for_others_or_not_for_a_client_is_ignored() {
     assert_eq!(bench.receive(&Datagram::Ping(Ping { client, epoch })), Err(Ignored::ForServers));
     let own = bench.client.poll_transmit(SECOND, &mut [0; 1_200]);
     assert_eq!(own, None);
-    let nothing = Data {
-        client,
-        epoch,
-        seq: Seq(1),
-        span: 0,
-        attempt: 0,
-        begin: true,
-        end: true,
-        batch: false,
-        skip: false,
-        channel: 0,
-        reserved: 0,
-        payload: &[],
-    };
+    let nothing = Data::whole(client, epoch, Seq(1), 0, &[]);
     assert_eq!(bench.receive(&Datagram::Data(nothing)), Err(Ignored::ForServers));
     let garbage = bench.client.handle_datagram(0, &[0x12; 40]);
     assert_eq!(garbage, Err(Ignored::Undecodable(DecodeError::Checksum)));
