@@ -14,18 +14,27 @@ SHARE = 0.7
 MAXIMUM_SECONDS = 10.0
 SAMPLE_SECONDS = 1.0
 IDLE_SECONDS = 20.0
+# The floor at the same rate, before and after: what the disk was good for at the time.
+CONTROL_SECONDS = 120.0
 # Datagrams that may wait, so that the open loop, not the window, sets the pace.
 SOAK_WINDOW = 4096
 
 
 def soak(options, programs, space, save):
-    """Open loop at 70 % of what was measured just before, for minutes; memory and lag every second."""
+    """Open loop at 70 % of what was measured just before, for minutes, between two short ones of the floor; memory and lag
+    every second."""
     system = systems.Duragram(programs)
     most = [measure.once(system, space, BULK.load, MAXIMUM_SECONDS, BULK.load)["acked_per_s"] for _ in range(3)]
     rate = sorted(most)[1] * SHARE
     seconds = options.seconds or 600.0
     say(f"maximum {sorted(most)[1]:,.0f}/s; soaking at {rate:,.0f}/s for {seconds:.0f} s")
     samples, over = [], threading.Event()
+    shape = bulk(rate=rate, window=SOAK_WINDOW)
+
+    def control():
+        figures = measure.once(systems.LaidOutFloor(programs), space, shape, min(seconds, CONTROL_SECONDS), BULK.load)
+        say(f"floor: p99.9 {figures['p999_us'] / 1e3:.1f} ms, longest {figures['max_us'] / 1e3:.1f} ms")
+        return figures
 
     def watch(server, begin):
         while not over.wait(SAMPLE_SECONDS):
@@ -34,19 +43,20 @@ def soak(options, programs, space, save):
             except (OSError, ValueError):
                 return
 
+    before = control()
     with measure.serving(system, space) as (server, directory):
         watcher = threading.Thread(target=watch, args=(server, time.monotonic()))
         watcher.start()
         try:
-            figures = measure.watched(system, server, bulk(rate=rate, window=SOAK_WINDOW), seconds, directory)
+            figures = measure.watched(system, server, shape, seconds, directory)
         finally:
             over.set()
             watcher.join()
-        found = {"maximum_per_s": sorted(most)[1], "share": SHARE, "rate": rate, "figures": figures,
-                 "samples": samples}
-        say(f"p99.9 {figures['p999_us'] / 1e3:.1f} ms, longest {figures['max_us'] / 1e3:.1f} ms")
-        save(found)
-        return found
+    say(f"p99.9 {figures['p999_us'] / 1e3:.1f} ms, longest {figures['max_us'] / 1e3:.1f} ms")
+    found = {"maximum_per_s": sorted(most)[1], "share": SHARE, "rate": rate, "figures": figures,
+             "floor_before": before, "floor_after": control(), "samples": samples}
+    save(found)
+    return found
 
 
 def sample(server, begin):

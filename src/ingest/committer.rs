@@ -398,9 +398,13 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.sessions.touch(index, self.service_s(now));
     }
 
-    /// The session's client lives, though it brought nothing new.
+    /// The session's client lives, though it brought nothing new. Where that matters it is on disk before the answer leaves:
+    /// a crash must not make the session expire of whose life the client has just heard.
     fn heard(&mut self, index: u32, now: Now) {
-        self.sessions.keep_alive(index, self.service_s(now), self.config.session_ttl_s / 16);
+        if self.sessions.keep_alive(index, self.service_s(now), self.config.session_ttl_s / 16) {
+            self.record(index);
+            self.sessions.at(index).changed_for = self.number;
+        }
     }
 
     fn hello(&mut self, client: ClientId, nonce: u64, to: ReplyTo, now: Now, counts: &mut Counts) {

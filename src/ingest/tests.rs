@@ -368,6 +368,23 @@ fn a_client_whose_acks_are_lost_is_not_forgotten_while_it_retransmits() {
     assert_eq!(rig.disk.end(), Offset(1));
 }
 
+/// Found by the simulator, seed 1054119.
+#[test]
+fn a_crash_does_not_forget_that_a_client_was_heard() {
+    let mut rig = Rig::new();
+    rig.data(1, 1, 0);
+    for round in 1..4 {
+        rig.clock.advance_s(80);
+        rig.data(2, round, 0);
+        // The next checkpoint is a while away.
+        assert_eq!(rig.data(1, 1, 0), acked_again(1));
+        rig = rig.restart();
+    }
+    rig.step(&[]);
+    assert_eq!(rig.data(1, 1, 0), acked_again(1));
+    assert_eq!(rig.disk.end(), Offset(4));
+}
+
 #[test]
 fn a_start_on_a_full_disk_refuses_the_very_first_datagram() {
     let disk = MemoryDisk::default();

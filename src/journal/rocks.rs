@@ -22,7 +22,7 @@ use super::recovery::{Scan, Witness, holes};
 pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
 use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, ReadJournal, SessionRecord, StorageError};
-use crate::limits::TRIM_PLACES;
+use crate::limits::{RESERVE_BYTES, TRIM_PLACES};
 use crate::types::Offset;
 
 /// The journal on RocksDB.
@@ -363,8 +363,8 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
     }
 }
 
-/// The thread that does, about once a second, what need not hold a commit up: the witness, and the removal of table
-/// files that trimming has emptied.
+/// The thread that does, about once a second, what need not hold a commit up: the witness, the removal of table
+/// files that trimming has emptied, and the choice of a write-ahead log that was filled before.
 struct Keeper {
     stop: Sender<()>,
     thread: JoinHandle<()>,
@@ -410,6 +410,12 @@ impl Kept {
                 Ok(()) => self.cleared = low,
                 Err(error) => drop(shared.fail("deleting emptied table files".into(), error)),
             }
+        }
+        // Beginning another log writes table files, for which there must be room.
+        if shared.dir.free_bytes().is_ok_and(|free| free >= *RESERVE_BYTES.start())
+            && let Err(error) = shared.store.tend_log()
+        {
+            drop(shared.fail("beginning another write-ahead log".into(), error));
         }
     }
 

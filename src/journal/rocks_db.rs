@@ -10,19 +10,20 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBRecoveryMode, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::database::{Cursor, Database};
 use super::error::{Damage, DamageKind, DamagePlace, OpenError};
 use super::files::DataDir;
 use super::mask::{mask_into, unmask};
-use super::rocks_laid::{lay_out, logs};
+use super::rocks_laid::{LogWatch, lay_out, logs};
 use super::rocks_manifest::verify_manifest;
 use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES};
 use crate::types::Offset;
@@ -91,6 +92,7 @@ pub(super) enum LogReading {
 pub struct Store {
     db: DB,
     synced: WriteOptions,
+    log_watch: Mutex<LogWatch>,
 }
 
 impl Store {
@@ -141,7 +143,7 @@ impl Store {
     fn new(db: DB) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Self { db, synced }
+        Self { db, synced, log_watch: Mutex::default() }
     }
 
     /// The column family, which is there since the database was opened with it.
@@ -185,11 +187,10 @@ impl Store {
         names.filter(|name| name.ends_with(".log")).map(|name| format!("rocksdb/{name}")).collect()
     }
 
-    /// Writes all memtables to table files.
-    #[cfg(test)]
-    pub(super) fn flush(&self) {
+    /// Writes all memtables to table files, and begins another log.
+    pub(super) fn flush(&self) -> Result<(), rocksdb::Error> {
         let families = [JOURNAL, META, DEAD].map(|name| self.family(name));
-        self.db.flush_cfs_opt(&families.each_ref(), &rocksdb::FlushOptions::default()).unwrap();
+        self.db.flush_cfs_opt(&families.each_ref(), &FlushOptions::default())
     }
 }
 
@@ -254,6 +255,15 @@ impl Database for Store {
         let Some(last) = low.0.checked_sub(1) else { return Ok(()) };
         // The upper end is inclusive.
         self.db.delete_file_in_range_cf(self.family(JOURNAL), block_key(Offset(0)), block_key(Offset(last)))
+    }
+
+    fn tend_log(&self) -> Result<(), rocksdb::Error> {
+        let mut watch = self.log_watch.lock().unwrap_or_else(PoisonError::into_inner);
+        match watch.is_switch_due(self.db.path()) {
+            Ok(true) => self.flush(),
+            // It is about speed; who cannot list the directory will fail where it matters.
+            Ok(false) | Err(_) => Ok(()),
+        }
     }
 
     fn unix_us(&self) -> u64 {

@@ -4,6 +4,9 @@
 //! data and no more. RocksDB gets there by recycling its logs, but begins with two new ones, which last for long where
 //! little is sent. Here the first is filled before the journal is handed to its writer, while RocksDB stands at its start.
 //!
+//! The logs after it are new, each until it has been filled once. Under load that is soon; where little is sent [`LogWatch`]
+//! tells when to leave such a log for one that was filled.
+//!
 //! What is filled in reads as the leftover of another log: a run of bytes each of which RocksDB takes for the type of a
 //! recycled fragment, with a log number that is not in use. So a reader stops where the log's records end, as it does in
 //! a recycled log; zeros it would skip. Nothing is acked before this is done, and a crash on the way leaves a log without
@@ -11,9 +14,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+/// A log that grows by more than this between two looks is full soon enough.
+const SLOW_BYTES: u64 = 16 << 20;
 /// Every byte of the filling. As a fragment's header it says: type 5, log 0x05050505.
 pub(super) const FILL: u8 = 5;
 const NO_ROOM: [ErrorKind; 3] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
@@ -52,6 +58,26 @@ pub(super) fn lay_out(log: &Path, bytes: u64) -> io::Result<()> {
     file.sync_data()
 }
 
+/// Looks at the logs about once a second.
+#[derive(Debug, Default)]
+pub(super) struct LogWatch {
+    /// Number and length in bytes, at the last look, of the log that is written.
+    last: (u64, u64),
+}
+
+impl LogWatch {
+    /// Whether the log that is written grows slowly while a longer one waits to be written again.
+    pub(super) fn is_switch_due(&mut self, path: &Path) -> io::Result<bool> {
+        // One that is gone by now has become another.
+        let len = |(number, name)| Some((number, fs::metadata(path.join(name)).ok()?.len()));
+        let mut logs: Vec<(u64, u64)> = logs(path)?.into_iter().filter_map(len).collect();
+        let Some((number, len)) = logs.pop() else { return Ok(false) };
+        let before = mem::replace(&mut self.last, (number, len));
+        let grows_slowly = before.0 == number && before.1 < len && len - before.1 <= SLOW_BYTES;
+        Ok(grows_slowly && logs.iter().any(|&(_, other)| other > len))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +97,32 @@ mod tests {
         assert!(filled.starts_with(b"records") && filled[7..].iter().all(|&byte| byte == FILL));
         lay_out(&log, 9).unwrap();
         assert_eq!(fs::read(&log).unwrap(), filled);
+    }
+
+    #[test]
+    fn a_log_is_left_when_it_grows_slowly_and_a_longer_one_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let grow = |number: u64, to: u64| {
+            let log = dir.path().join(format!("{number:06}.log"));
+            OpenOptions::new().create(true).append(true).open(log).unwrap().set_len(to).unwrap();
+        };
+        let mut watch = LogWatch::default();
+        let mut look = || watch.is_switch_due(dir.path()).unwrap();
+        assert!(!look(), "there is none");
+        grow(4, 100);
+        grow(5, 10);
+        assert!(!look(), "who knows whether it grows");
+        assert!(!look(), "it does not");
+        grow(5, 20);
+        assert!(look());
+        grow(5, 100);
+        assert!(!look(), "no other one is longer");
+        grow(4, SLOW_BYTES * 3);
+        grow(5, 100 + SLOW_BYTES + 1);
+        assert!(!look(), "it is full soon");
+        grow(6, 10);
+        assert!(!look(), "just begun");
+        grow(6, 11);
+        assert!(look());
     }
 }

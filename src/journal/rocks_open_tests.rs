@@ -63,7 +63,7 @@ pub(in crate::journal) fn rich_place() -> Place {
     commit(&mut journal, tens(0, 30));
     dead.put(&letter(3, 0)).unwrap();
     checkpoint(&mut journal, 300, 55);
-    journal.shared().store.flush();
+    journal.shared().store.flush().unwrap();
     commit(&mut journal, tens(300, 30));
     dead.put(&letter(4, 0)).unwrap();
     checkpoint(&mut journal, 400, 100);
@@ -335,7 +335,7 @@ fn damage_names_the_files_that_hold_it() {
     });
     let found = damage(&place);
     assert!(found.contains("(in rocksdb/") && found.contains(".log"), "{found}");
-    tamper(&place, |store, _| store.flush());
+    tamper(&place, |store, _| store.flush().unwrap());
     let found = damage(&place);
     assert!(found.contains(".sst"), "{found}");
 }

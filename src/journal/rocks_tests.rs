@@ -5,6 +5,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::super::dead::tests::letter;
+use super::super::rocks_laid::logs;
 use super::super::testing::{Replayed, numbers, push, push_malformed, read_all, record, session};
 use super::super::{Extent, LaneMark, OpenError, Opened};
 use super::*;
@@ -153,6 +154,49 @@ fn a_new_journal_is_empty_and_opens_again() {
 }
 
 #[test]
+fn where_little_is_sent_a_new_log_is_left_for_one_that_was_filled() {
+    let place = Place::new();
+    let (Opened { mut journal, .. }, _) = place.try_open(&RocksOptions { lay_out: true, ..options() }).unwrap();
+    let newest = || {
+        let (_, name) = logs(&place.path().join("rocksdb")).unwrap().pop().unwrap();
+        let len = std::fs::metadata(place.path().join("rocksdb").join(&name)).unwrap().len();
+        (name, len)
+    };
+    let first = newest().0;
+    let mut written = 0;
+    let mut write = |journal: &mut RocksJournal, bytes: usize| {
+        written += 1;
+        let mut builder = BlockBuilder::default();
+        push(&mut builder, written, bytes);
+        journal.commit(&mut builder, &[]).unwrap();
+    };
+    while newest().0 == first {
+        write(&mut journal, 50_000);
+    }
+    let (second, len) = newest();
+    write(&mut journal, 10);
+    assert!(newest().1 > len, "the second is new");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while newest().0 == second {
+        assert!(Instant::now() < deadline, "and stays in use");
+        journal.shared.store.tend_log().unwrap();
+        write(&mut journal, 10);
+    }
+    let third = newest();
+    for _ in 0..20 {
+        write(&mut journal, 10);
+        journal.shared.store.tend_log().unwrap();
+    }
+    assert_eq!(newest(), third, "this one does not grow");
+    let everything: Vec<u64> = (1..=written).collect();
+    let copy = place.crash_copy();
+    drop(journal);
+    for place in [copy, place] {
+        assert_eq!(place.open().1.numbers, everything);
+    }
+}
+
+#[test]
 fn what_was_committed_survives_a_power_cut_and_a_shutdown() {
     let place = Place::new();
     let (Opened { mut journal, .. }, _) = place.open();
@@ -238,7 +282,7 @@ fn trimmed_blocks_stay_gone_through_flushes_and_compactions() {
         let at = (round + 1) * 1000;
         checkpoint(&mut journal, at, at.saturating_sub(1500));
         if round % 3 == 0 {
-            journal.shared.store.flush();
+            journal.shared.store.flush().unwrap();
         }
     }
     journal.shared.store.delete_files_below(Offset(38_500)).unwrap();

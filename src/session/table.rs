@@ -171,11 +171,13 @@ impl SessionTable {
     }
 
     /// Notes that a session was heard, though nothing of it changed: it does not expire. Notes it in steps of `step_s`
-    /// seconds, so that not every duplicate makes work for the next checkpoint.
-    pub fn keep_alive(&mut self, index: u32, service_s: u64, step_s: u64) {
-        if self.at(index).last_active_s + step_s < service_s {
+    /// seconds, so that not every duplicate makes work for the disk; returns whether it did.
+    pub fn keep_alive(&mut self, index: u32, service_s: u64, step_s: u64) -> bool {
+        let due = self.at(index).last_active_s + step_s < service_s;
+        if due {
             self.touch(index, service_s);
         }
+        due
     }
 
     /// Takes sessions that changed since they were last taken, for a checkpoint, those that have waited longest first: at most

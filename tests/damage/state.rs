@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use duragram::journal::{
     BlockBuilder, DeadLetter, DeadLetterId, EntryMeta, Journal, LaneMark, OpenError, Opened, Replay, RocksJournal,
@@ -115,7 +116,18 @@ pub(super) struct OpenedState {
     replayed: Vec<(u64, u64)>,
 }
 
+/// Other tests of this program start processes, which hold its open files, locked ones among them, for a moment.
 pub(super) fn open(path: &Path, options: &RocksOptions) -> Result<OpenedState, OpenError> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match open_once(path, options) {
+            Err(OpenError::Locked { .. }) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            opened => return opened,
+        }
+    }
+}
+
+fn open_once(path: &Path, options: &RocksOptions) -> Result<OpenedState, OpenError> {
     let (mut sessions, mut replayed) = (Vec::new(), Vec::new());
     let opened = RocksJournal::open(path, options, &mut |replay| match replay {
         Replay::Session(session) => sessions.push(session),

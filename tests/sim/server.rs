@@ -48,6 +48,8 @@ pub(crate) struct Life {
 pub(crate) enum Start {
     Up(Box<Life>),
     Refused(OpenError),
+    /// The journal opened, and then a sink was away.
+    WithoutSink,
     /// The journal opened, and its content makes no server: a violation, noted.
     Broken,
 }
@@ -116,7 +118,7 @@ impl Life {
         let for_sinks = core.clone();
         let mut sinks: HandlerFactory = Box::new(move |start| Ok(Box::new(Sink::open(&for_sinks, start))));
         let Ok(Lanes { workers, fanout, control }) = Lanes::build(&parts, &mut sinks) else {
-            return Start::Refused(OpenError::Storage { action: "starting".into(), cause: "a sink is away".into() });
+            return Start::WithoutSink;
         };
         let now_us = core.lock().now_us;
         let mut committer =

@@ -14,6 +14,17 @@ fn nothing_acked_is_lost_over_many_seeds() {
     assert!(sum.failures.is_empty(), "{:?}", sum.failures);
 }
 
+/// Seeds that found something.
+#[test]
+fn what_once_failed_does_not_fail_again() {
+    for (seed, what) in [
+        (1_054_119, "a client was heard, the server crashed, and the session expired too early"),
+        (1_089_278, "the simulator put a copy of the disk back though the start had gone on from what it found"),
+    ] {
+        assert_eq!(run(seed, None, false).violation, None, "seed {seed}: {what}");
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..40 {

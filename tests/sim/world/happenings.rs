@@ -175,10 +175,12 @@ impl World {
         }
         let damaged = self.damage();
         let started = Life::start(&self.core, &self.plan, &self.disk, self.rng.fork());
+        let opened = matches!(started, Start::WithoutSink);
         let mut core = self.core.lock();
         core.trace.say(core.now_us, || match &started {
             Start::Up(_) => "the server starts".to_owned(),
             Start::Refused(error) => format!("the server does not start: {error}"),
+            Start::WithoutSink => "the server does not start: a sink is away".to_owned(),
             Start::Broken => "the server starts and is broken".to_owned(),
         });
         match started {
@@ -207,11 +209,11 @@ impl World {
                     return core.oracle.fail(|| format!("a start is refused, though nothing was damaged: {damage}"));
                 }
             },
-            Start::Refused(_) => {}
+            Start::Refused(_) | Start::WithoutSink => {}
         }
         drop(core);
-        // The operator has a copy.
-        if let Some(damaged) = damaged {
+        // The operator has a copy. What opened was written anew: no damage is left, and an older copy would lose what is new.
+        if let Some(damaged) = damaged.filter(|_| !opened) {
             self.disk.put_back(&damaged.before, false);
         }
         self.end_life();
