@@ -19,6 +19,7 @@ fn nothing_acked_is_lost_over_many_seeds() {
 fn what_once_failed_does_not_fail_again() {
     for (seed, what) in [
         (1_054_119, "a client was heard, the server crashed, and the session expired too early"),
+        (1_299_943, "the same"),
         (1_089_278, "the simulator put a copy of the disk back though the start had gone on from what it found"),
     ] {
         assert_eq!(run(seed, None, false).violation, None, "seed {seed}: {what}");
