@@ -39,7 +39,7 @@ pub trait Database: Sized + Send + Sync + 'static {
     /// Removes table files that hold nothing but entries below `low`. What such a file deletes may come back:
     /// readers must not look below `low`.
     fn delete_files_below(&self, low: Offset) -> Result<(), Self::Error>;
-    /// Looks after the write-ahead log, about once a second.
+    /// Looks after the write-ahead log, several times a second.
     fn tend_log(&self) -> Result<(), Self::Error>;
     /// The time of day, in microseconds since 1970.
     fn unix_us(&self) -> u64;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::block::Place;
 use super::database::{Beside as _, Cursor as _, Database};
@@ -363,8 +363,11 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
     }
 }
 
-/// The thread that does, about once a second, what need not hold a commit up: the witness, the removal of table
-/// files that trimming has emptied, and the choice of a write-ahead log that was filled before.
+/// How often the keeper looks at the write-ahead log.
+const TEND_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The thread that does what need not hold a commit up: about once a second the witness and the removal of table files that
+/// trimming has emptied, and between these the choice of a write-ahead log that was filled before.
 struct Keeper {
     stop: Sender<()>,
     thread: JoinHandle<()>,
@@ -374,8 +377,13 @@ impl Keeper {
     fn start<D: Database>(shared: Arc<Shared<D>>, mut kept: Kept, interval: Duration) -> Result<Self, StorageError> {
         let (stop, stopped) = channel();
         let run = move || {
-            while matches!(stopped.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) {
-                kept.keep(&shared);
+            let mut kept_at = Instant::now();
+            while matches!(stopped.recv_timeout(TEND_INTERVAL.min(interval)), Err(RecvTimeoutError::Timeout)) {
+                tend_log(&shared);
+                if kept_at.elapsed() >= interval {
+                    kept_at = Instant::now();
+                    kept.keep(&shared);
+                }
             }
             kept.witness(&shared);
         };
@@ -411,12 +419,6 @@ impl Kept {
                 Err(error) => drop(shared.fail("deleting emptied table files".into(), error)),
             }
         }
-        // Beginning another log writes table files, for which there must be room.
-        if shared.dir.free_bytes().is_ok_and(|free| free >= *RESERVE_BYTES.start())
-            && let Err(error) = shared.store.tend_log()
-        {
-            drop(shared.fail("beginning another write-ahead log".into(), error));
-        }
     }
 
     fn witness<D: Database>(&mut self, shared: &Shared<D>) {
@@ -435,6 +437,15 @@ impl Kept {
                 Err(error) => drop(shared.fail("writing the witness".into(), error)),
             }
         }
+    }
+}
+
+/// Beginning another log writes table files, for which there must be room.
+fn tend_log<D: Database>(shared: &Shared<D>) {
+    if shared.dir.free_bytes().is_ok_and(|free| free >= *RESERVE_BYTES.start())
+        && let Err(error) = shared.store.tend_log()
+    {
+        drop(shared.fail("beginning another write-ahead log".into(), error));
     }
 }
 

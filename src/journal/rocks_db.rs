@@ -92,7 +92,8 @@ pub(super) enum LogReading {
 pub struct Store {
     db: DB,
     synced: WriteOptions,
-    log_watch: Mutex<LogWatch>,
+    /// Where logs are laid out.
+    log_watch: Option<Mutex<LogWatch>>,
 }
 
 impl Store {
@@ -110,7 +111,8 @@ impl Store {
         let mut settings = settings(LogReading::ToFirstBad);
         settings.set_use_direct_io_for_flush_and_compaction(takes_direct_io(path));
         let opened = DB::open_cf_descriptors(&settings, path, families(options));
-        opened.map(Self::new).map_err(|error| OpenError::storage("opening the database for writing", error))
+        let store = opened.map_err(|error| OpenError::storage("opening the database for writing", error))?;
+        Ok(Self { log_watch: options.lay_out.then(Mutex::default), ..Self::new(store) })
     }
 
     /// Opens to look: nothing on disk changes. The log is replayed into memory.
@@ -143,7 +145,7 @@ impl Store {
     fn new(db: DB) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Self { db, synced, log_watch: Mutex::default() }
+        Self { db, synced, log_watch: None }
     }
 
     /// The column family, which is there since the database was opened with it.
@@ -258,7 +260,8 @@ impl Database for Store {
     }
 
     fn tend_log(&self) -> Result<(), rocksdb::Error> {
-        let mut watch = self.log_watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(watch) = &self.log_watch else { return Ok(()) };
+        let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
         match watch.is_switch_due(self.db.path()) {
             Ok(true) => self.flush(),
             // It is about speed; who cannot list the directory will fail where it matters.

@@ -19,7 +19,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 /// A log that grows by more than this between two looks is full soon enough.
-const SLOW_BYTES: u64 = 16 << 20;
+const SLOW_BYTES: u64 = 2 << 20;
 /// Every byte of the filling. As a fragment's header it says: type 5, log 0x05050505.
 pub(super) const FILL: u8 = 5;
 const NO_ROOM: [ErrorKind; 3] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
@@ -58,7 +58,7 @@ pub(super) fn lay_out(log: &Path, bytes: u64) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Looks at the logs about once a second.
+/// Looks at the logs several times a second.
 #[derive(Debug, Default)]
 pub(super) struct LogWatch {
     /// Number and length in bytes, at the last look, of the log that is written.
