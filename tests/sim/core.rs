@@ -174,7 +174,10 @@ impl Core {
         }
         match fate {
             Fate::Synced | Fate::Lies | Fate::SyncedThenKilled => self.oracle.synced(changes),
-            Fate::SyncFails | Fate::Killed | Fate::PowerFails(_) if !changes.is_empty() => self.oracle.unsure(changes),
+            // What is missing from a write that failed may happen to stand there already.
+            Fate::SyncFails | Fate::WriteFails(_) | Fate::Killed | Fate::PowerFails(_) if !changes.is_empty() => {
+                self.oracle.unsure(changes);
+            }
             _ => {}
         }
         match fate {
