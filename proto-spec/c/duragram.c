@@ -125,9 +125,10 @@ static uint32_t timeout(dg_client *c) {
 
 /* An answer came `elapsed` ms after the only transmission; the server held it for `delay_us` (RFC 6298). */
 static void measure(dg_client *c, uint32_t elapsed, uint32_t delay_us) {
-    /* Thousandths to one in a thousand, without a division: many a microcontroller has none. */
-    uint32_t delay = (delay_us >> 10) + (delay_us >> 16) + (delay_us >> 17);
-    uint32_t rtt;
+    uint32_t delay, rtt;
+    /* A thousandth of it, nearly (1/1024 + 1/65,536 + 1/131,072), without the division that Cortex-M0 does not have. */
+    delay_us >>= 3;
+    delay = (delay_us + (delay_us >> 6) + (delay_us >> 7)) >> 7;
     if (elapsed > DG_RTO_MAX_MS) {
         elapsed = DG_RTO_MAX_MS;
     }
