@@ -9,7 +9,10 @@
 #include "duragram.h"
 
 #include <stdbool.h>
-#include <string.h>
+
+/* All that is needed of libc. Not from string.h, which a compiler for bare metal need not have. */
+void *memcpy(void *to, const void *from, size_t len);
+void *memset(void *to, int byte, size_t len);
 
 #if DG_RTO_MAX_MS > 65535
 #error "DG_RTO_MAX_MS: at most 65,535 ms (jitter is reckoned in 32 bits; PROTOCOL.md#duty-retransmission has 60,000)"
