@@ -199,7 +199,7 @@ static void tell(dg_client *c, dg_event event, uint32_t message, uint32_t detail
 static void pop(dg_client *c) {
     while (c->count) {
         const dg_message *m = at(c, c->head);
-        unsigned next = after(c, c->head);
+        unsigned second = after(c, c->head);
         if (m->state < ACKED) {
             return;
         }
@@ -212,7 +212,7 @@ static void pop(dg_client *c) {
             }
         }
         c->used = (uint16_t)(c->used - 1 - cells_of(m->len));
-        c->head = (uint16_t)next;
+        c->head = (uint16_t)second;
         c->count--;
         c->first_message++;
     }
@@ -229,7 +229,7 @@ static void set_state(dg_client *c, dg_message *m, uint8_t state) {
     m->state = state;
 }
 
-/* A loop over all messages, the oldest first. */
+/* A loop over all messages, the oldest first. With m = NULL it stands before the oldest; then the rest need not be set. */
 typedef struct {
     dg_message *m;
     /* Its seq less base: seqs before it. */
@@ -238,6 +238,7 @@ typedef struct {
 } cursor;
 
 static bool next(dg_client *c, cursor *i) {
+    /* cppcheck-suppress ctuuninitvar */
     if (!i->m) {
         i->ahead = 0;
         i->cell = c->head;
@@ -387,10 +388,9 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
 
 /* Ends the session: a device that counts its own epochs takes the next; where that was refused too, the server knows. */
 static void leave_epoch(dg_client *c) {
-    uint32_t epoch = c->epoch + 1;
-    if (c->own_epochs && c->fruitless <= 1 && epoch) {
+    if (c->own_epochs && c->fruitless <= 1 && c->epoch < UINT32_MAX) {
         uint32_t unix = c->unix_time ? c->unix_time(c->user) : 0;
-        enter_epoch(c, unix > epoch ? unix : epoch);
+        enter_epoch(c, unix > c->epoch ? unix : c->epoch + 1);
     } else {
         ask_for_epoch(c, c->fruitless <= 2);
     }

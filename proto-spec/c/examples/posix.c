@@ -90,7 +90,6 @@ int main(int argc, char **argv) {
 
     line[0] = '\0';
     while (more || dg_pending(&client)) {
-        uint8_t datagram[DG_REPLY_MAX];
         struct pollfd readable = {.fd = udp, .events = POLLIN};
         uint32_t wait;
         /* As many lines as there is room for; the one that did not fit stays in `line`. */
@@ -111,6 +110,7 @@ int main(int argc, char **argv) {
             wait = 60000;
         }
         if (dg_pending(&client) && poll(&readable, 1, (int)wait) > 0) {
+            uint8_t datagram[DG_REPLY_MAX];
             ssize_t len = recv(udp, datagram, sizeof datagram, 0);
             if (len > 0) {
                 dg_input(&client, datagram, (size_t)len, now_ms());

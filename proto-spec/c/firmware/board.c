@@ -53,13 +53,10 @@ void board_print_number(uint32_t number) {
 
 uint32_t board_argument(unsigned number) {
     static char line[128];
-    struct {
-        char *buffer;
-        uint32_t len;
-    } block = {line, sizeof line};
+    const uint32_t block[2] = {(uint32_t)line, sizeof line};
     uint32_t value = 0;
     const char *c = line;
-    if (semihosting(SYS_GET_CMDLINE, &block) != 0) {
+    if (semihosting(SYS_GET_CMDLINE, block) != 0) {
         return 0;
     }
     while (number && *c) {

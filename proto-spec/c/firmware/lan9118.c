@@ -16,7 +16,7 @@
 /* Registers behind MAC_CSR_CMD, and of the PHY behind those. */
 enum { MAC_CR = 1, ADDRH = 2, ADDRL = 3, MII_ACC = 6, MII_DATA = 7 };
 enum { MAC_RX_ON = 1 << 2, MAC_TX_ON = 1 << 3, MII_BUSY = 1, MII_WRITE = 2, PHY_ADDRESS = 1 << 11 };
-enum { PHY_CONTROL = 0, PHY_AUTONEGOTIATE = 1 << 12, PHY_RESTART = 1 << 9 };
+enum { PHY_AUTONEGOTIATE = 1 << 12, PHY_RESTART = 1 << 9 };
 enum { HW_RESET = 1, TX_ON = 1 << 1, TX_FIRST_SEGMENT = 1 << 13, TX_LAST_SEGMENT = 1 << 12, RX_ERROR = 1 << 15 };
 
 static const uint32_t CSR_BUSY = 1u << 31, BYTE_TEST_VALUE = 0x87654321;
@@ -35,8 +35,9 @@ int lan9118_start(const uint8_t mac[6]) {
     HW_CFG |= HW_RESET;
     while (HW_CFG & HW_RESET) {
     }
+    /* The PHY's register 0. */
     mac_write(MII_DATA, PHY_AUTONEGOTIATE | PHY_RESTART);
-    mac_write(MII_ACC, PHY_ADDRESS | PHY_CONTROL << 6 | MII_WRITE | MII_BUSY);
+    mac_write(MII_ACC, PHY_ADDRESS | MII_WRITE | MII_BUSY);
     mac_write(ADDRL, mac[0] | (uint32_t)mac[1] << 8 | (uint32_t)mac[2] << 16 | (uint32_t)mac[3] << 24);
     mac_write(ADDRH, mac[4] | (uint32_t)mac[5] << 8);
     mac_write(MAC_CR, MAC_RX_ON | MAC_TX_ON);

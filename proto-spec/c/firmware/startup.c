@@ -7,10 +7,13 @@ int main(void);
 
 void reset_handler(void);
 void reset_handler(void) {
+    /* The linker script says where these are: not the separate objects that they are declared as. */
     uint32_t *from = data_values, *to;
+    /* cppcheck-suppress comparePointers */
     for (to = data_start; to < data_end; to++) {
         *to = *from++;
     }
+    /* cppcheck-suppress comparePointers */
     for (to = bss_start; to < bss_end; to++) {
         *to = 0;
     }

@@ -54,7 +54,7 @@ static void start_with(bench *b, const dg_config *config, size_t cells) {
 }
 
 /* With an epoch of its own, or with 0 one that asks. */
-static void start(bench *b, uint32_t epoch) {
+static inline void start(bench *b, uint32_t epoch) {
     dg_config config = bench_config(b, epoch);
     start_with(b, &config, 400);
 }

@@ -59,6 +59,16 @@ static void the_timeout_follows_the_round_trip_without_the_servers_delay_and_wai
     CHECK(B->wait >= DG_RTO_MIN_MS && B->wait <= (DG_RTO_MIN_MS + 3) * 5 / 4);
 }
 
+static void a_round_trip_longer_than_the_longest_interval_counts_as_that(void) {
+    start(B, 3);
+    give(B, 1, 20);
+    B->now += 100000; /* Asleep, and not polled. */
+    ack(B, 3, 1, 100, 0, 0);
+    CHECK(B->c.rtt8 / 8 == DG_RTO_MAX_MS);
+    give(B, 1, 20);
+    CHECK(B->wait >= DG_RTO_MAX_MS && B->wait <= DG_RTO_MAX_MS * 5 / 4);
+}
+
 static void what_three_later_ones_overtook_is_sent_again_at_once(void) {
     start(B, 3);
     give(B, 6, 16);
@@ -289,6 +299,21 @@ static void the_last_epoch_is_followed_by_hello(void) {
     CHECK(type(B, 0) == HELLO);
 }
 
+static void a_refused_ping_is_waited_for(void) {
+    start(B, 3);
+    give(B, 1, 0);
+    ack(B, 3, 1, 0, 0, 0);
+    give(B, 1, 0);
+    pass(B, B->wait);
+    CHECK(type(B, 0) == PING);
+    CHECK(reject(B, 3, 0, 6, 5000) == DG_OK && B->wait >= 5000);
+    CHECK(reject(B, 3, 9, 6, 5000) == DG_IGNORED);
+    pass(B, B->wait);
+    CHECK(B->count[DG_WAIT] == 1 && B->wait != UINT32_MAX);
+    pass(B, B->wait);
+    CHECK(type(B, 0) == PING && ack(B, 3, 1, 5, 0, 0) == DG_OK && seq(B, 0) == 2);
+}
+
 static void beyond_the_window_it_waits_for_an_ack(void) {
     start(B, 3);
     give(B, 5, 0);
@@ -496,6 +521,7 @@ int main(void) {
     a_message_is_held_until_its_ack();
     retransmissions_double_are_spread_and_never_end();
     the_timeout_follows_the_round_trip_without_the_servers_delay_and_waits_for_it();
+    a_round_trip_longer_than_the_longest_interval_counts_as_that();
     what_three_later_ones_overtook_is_sent_again_at_once();
     an_ack_without_room_tells_nothing_of_what_lies_above();
     a_burst_that_was_lost_is_found_out_at_once_after_the_timeout();
@@ -510,6 +536,7 @@ int main(void) {
     a_server_of_another_version_is_understood_to_refuse();
     a_stale_epoch_leads_to_the_next_and_then_to_hello();
     the_last_epoch_is_followed_by_hello();
+    a_refused_ping_is_waited_for();
     beyond_the_window_it_waits_for_an_ack();
     busy_and_storage_and_unknown_codes_are_waited_for_and_then_one_is_sent();
     what_was_never_sent_takes_no_seq_with_it_when_given_up();
