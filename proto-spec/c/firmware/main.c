@@ -46,25 +46,21 @@ static void on_event(void *user, dg_event event, uint32_t message, uint32_t deta
     }
 }
 
-/* Writes "reading N: V" and returns its length. */
-static size_t take_reading(uint8_t *out, uint32_t number) {
-    static const char text[] = "reading ";
-    uint32_t values[2], divisor;
+static size_t put_number(uint8_t *out, uint32_t number) {
+    uint32_t divisor;
     size_t len = 0;
-    unsigned i;
-    values[0] = number;
-    values[1] = 200 + (number * 7919 >> 4) % 50; /* This board has no thermometer. */
-    while (text[len]) {
-        out[len] = (uint8_t)text[len];
-        len++;
+    for (divisor = 1000; divisor; divisor /= 10) {
+        out[len++] = (uint8_t)('0' + number / divisor % 10);
     }
-    for (i = 0; i < 2; i++) {
-        for (divisor = 1000; divisor; divisor /= 10) {
-            out[len++] = (uint8_t)('0' + values[i] / divisor % 10);
-        }
-        out[len++] = i == 0 ? ':' : ' ';
-    }
-    return len - 1;
+    return len;
+}
+
+/* Writes the number of a reading and its value, and returns their length. */
+static size_t take_reading(uint8_t *out, uint32_t number) {
+    size_t len = put_number(out, number);
+    out[len++] = ' ';
+    /* This board has no thermometer. */
+    return len + put_number(out + len, 200 + (number * 7919 >> 4) % 50);
 }
 
 int main(void) {
