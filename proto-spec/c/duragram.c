@@ -185,13 +185,19 @@ static uint8_t *bytes_at(const dg_client *c, unsigned cell) {
     return (uint8_t *)&c->cells[cell];
 }
 
+/* How many of a payload's bytes, whose first cell this is, stand before the ring's end; the rest stands at its begin. */
+static size_t before_end(const dg_client *c, unsigned first, size_t len) {
+    size_t room = (size_t)(c->cells_max - first) * sizeof(dg_cell);
+    return len < room ? len : room;
+}
+
 static unsigned after(dg_client *c, unsigned cell) {
     return wrapped(c, cell + 1 + cells_of(at(c, cell)->len));
 }
 
 static void tell(dg_client *c, dg_event event, uint32_t message, uint32_t detail) {
-    if (c->event) {
-        c->event(c->user, event, message, detail);
+    if (c->config.event) {
+        c->config.event(c->config.user, event, message, detail);
     }
 }
 
@@ -345,9 +351,9 @@ static void ask_for_epoch(dg_client *c, bool at_once) {
 static void derive(const dg_client *c, uint32_t epoch, uint8_t keys[64]) {
     uint8_t text[28];
     memcpy(text, "duragram keys v1", 16);
-    put64(text + 16, c->client_id);
+    put64(text + 16, c->config.client_id);
     put32(text + 24, epoch);
-    c->crypto->hash(keys, c->key, text, sizeof text);
+    c->config.crypto->hash(keys, c->config.key, text, sizeof text);
 }
 
 static void make_nonce(uint8_t nonce[12], uint32_t direction, uint64_t counter) {
@@ -377,9 +383,9 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
     c->pinged = false;
 #if DG_SEALED
     c->used_up = false;
-    if (c->crypto) {
-        uint32_t high = c->boot_count ? c->boot_count : random32(c) >> 1;
-        c->counter = (uint64_t)high << 32 | (c->boot_count ? 0 : random32(c));
+    if (c->config.crypto) {
+        uint32_t high = c->config.boot_count ? c->config.boot_count : random32(c) >> 1;
+        c->counter = (uint64_t)high << 32 | (c->config.boot_count ? 0 : random32(c));
         derive(c, epoch, c->keys);
     }
 #endif
@@ -388,8 +394,8 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
 
 /* Ends the session: a device that counts its own epochs takes the next; where that was refused too, the server knows. */
 static void leave_epoch(dg_client *c) {
-    if (c->own_epochs && c->fruitless <= 1 && c->epoch < UINT32_MAX) {
-        uint32_t unix = c->unix_time ? c->unix_time(c->user) : 0;
+    if (c->config.epoch && c->fruitless <= 1 && c->epoch < UINT32_MAX) {
+        uint32_t unix = c->config.unix_time ? c->config.unix_time(c->config.user) : 0;
         enter_epoch(c, unix > c->epoch ? unix : c->epoch + 1);
     } else {
         ask_for_epoch(c, c->fruitless <= 2);
@@ -491,24 +497,23 @@ static void emit(dg_client *c, uint32_t first_word, uint32_t epoch, uint64_t num
     uint8_t *d = bytes_at(c, c->cells_max), *p = d + HEAD_LEN;
     put32(d, VERSION << 4 | first_word);
     put32(d + 4, epoch);
-    put64(d + 8, c->client_id);
+    put64(d + 8, c->config.client_id);
     put64(d + 16, number);
     put32(d + 24, m ? m->channel : 0);
 #if DG_SEALED
-    if (c->crypto) {
+    if (c->config.crypto) {
         p += COUNTER_LEN;
     }
 #endif
     if (m) {
         unsigned first = wrapped(c, (unsigned)((const dg_cell *)(const void *)m - c->cells) + 1);
-        size_t to_end = (size_t)(c->cells_max - first) * sizeof(dg_cell);
-        size_t part = m->len < to_end ? m->len : to_end;
+        size_t part = before_end(c, first, m->len);
         memcpy(p, bytes_at(c, first), part);
         memcpy(p + part, bytes_at(c, 0), m->len - part);
         p += m->len;
     }
 #if DG_SEALED
-    if (c->crypto) {
+    if (c->config.crypto) {
         uint8_t nonce[12], hello_keys[64];
         const uint8_t *key = c->keys;
         uint64_t counter = number;
@@ -527,14 +532,14 @@ static void emit(dg_client *c, uint32_t first_word, uint32_t epoch, uint64_t num
         d[1] |= FLAG_SEALED;
         put64(d + HEAD_LEN, counter);
         make_nonce(nonce, 1, counter);
-        c->crypto->lock(d + clear, (size_t)(p - d) - clear, p, key, nonce, d, clear);
-        c->crypto->wipe(hello_keys, sizeof hello_keys);
-        c->send(c->user, d, (size_t)(p - d) + TAG_LEN);
+        c->config.crypto->lock(d + clear, (size_t)(p - d) - clear, p, key, nonce, d, clear);
+        c->config.crypto->wipe(hello_keys, sizeof hello_keys);
+        c->config.send(c->config.user, d, (size_t)(p - d) + TAG_LEN);
         return;
     }
 #endif
     put32(p, dg_crc32(d, (size_t)(p - d)));
-    c->send(c->user, d, (size_t)(p - d) + CRC_LEN);
+    c->config.send(c->config.user, d, (size_t)(p - d) + CRC_LEN);
 }
 
 /* Sends what may be sent now, one datagram; false when there is nothing. */
@@ -650,6 +655,10 @@ static void set_credit(dg_client *c, uint16_t credit) {
     }
 }
 
+static bool is_set(const uint8_t *bitmap, uint32_t bit) {
+    return bitmap[bit >> 3] >> (bit & 7) & 1;
+}
+
 static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, uint32_t bits, uint32_t now) {
     uint64_t floor = get64(d + 16), below = c->base - 1;
     uint64_t last = below + transmitted(c), behind;
@@ -660,7 +669,7 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
     if (c->epoch == 0 || get32(d + 4) != c->epoch) {
         return DG_IGNORED;
     }
-    while (top && !(bitmap[(top - 1) >> 3] >> ((top - 1) & 7) & 1)) {
+    while (top && !is_set(bitmap, top - 1)) {
         top--;
     }
     /* Forged, or another run in the same epoch: to believe it would be to forget data that no one has. */
@@ -672,7 +681,7 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
     while (floor + bits >= below && next(c, &i)) {
         /* Which bit of the bitmap it is; negative up to the floor. */
         uint32_t bit = (uint32_t)(below - floor) + i.ahead;
-        bool told = (int32_t)bit < 0 || (bit < top && (bitmap[bit >> 3] >> (bit & 7) & 1));
+        bool told = (int32_t)bit < 0 || (bit < top && is_set(bitmap, bit));
         if (told && is_transmitted(i.m)) {
             if (c->limited && !before(i.m->order, c->loss_end)) {
                 grow(c);
@@ -782,7 +791,7 @@ static dg_result on_welcome(dg_client *c, const uint8_t *d, uint32_t now) {
         return DG_IGNORED;
     }
 #if DG_SEALED
-    if (c->crypto && epoch < c->epoch) {
+    if (c->config.crypto && epoch < c->epoch) {
         return DG_IGNORED;
     }
 #endif
@@ -809,8 +818,8 @@ static bool is_sealed_for(const dg_client *c, const uint8_t *d, size_t len) {
         return false;
     }
     make_nonce(nonce, 2, get64(d + HEAD_LEN));
-    right = c->crypto->verify(d + len - TAG_LEN, key, nonce, d, len - TAG_LEN) == 0;
-    c->crypto->wipe(hello_keys, sizeof hello_keys);
+    right = c->config.crypto->verify(d + len - TAG_LEN, key, nonce, d, len - TAG_LEN) == 0;
+    c->config.crypto->wipe(hello_keys, sizeof hello_keys);
     return right;
 }
 #endif
@@ -818,12 +827,12 @@ static bool is_sealed_for(const dg_client *c, const uint8_t *d, size_t len) {
 /* The length of what stands before the bitmap; 0 if it is no valid datagram for this client. */
 static unsigned head_len(const dg_client *c, const uint8_t *d, size_t len) {
     bool this_version;
-    if (len < HEAD_LEN + CRC_LEN || len > DG_REPLY_MAX || get64(d + 8) != c->client_id) {
+    if (len < HEAD_LEN + CRC_LEN || len > DG_REPLY_MAX || get64(d + 8) != c->config.client_id) {
         return 0;
     }
     this_version = d[0] >> 4 == VERSION;
 #if DG_SEALED
-    if (c->crypto) {
+    if (c->config.crypto) {
         bool sealed = this_version && (d[1] & FLAG_SEALED) && len >= HEAD_LEN + COUNTER_LEN + TAG_LEN;
         return sealed && is_sealed_for(c, d, len) ? HEAD_LEN + COUNTER_LEN : 0;
     }
@@ -847,11 +856,7 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     cells -= scratch_cells;
     c->cells_max = (uint16_t)(cells < UINT16_MAX ? cells : UINT16_MAX);
     c->cells = buffer;
-    c->client_id = config->client_id;
-    c->payload_max = config->payload_max;
-    c->send = config->send;
-    c->unix_time = config->unix_time;
-    c->user = config->user;
+    c->config = *config;
     c->window = DG_WINDOW_INITIAL;
     c->threshold = UINT16_MAX;
     c->base = 1;
@@ -862,25 +867,19 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     for (i = 0; i < 20; i++) {
         random32(c);
     }
-#if DG_SEALED
-    c->crypto = config->crypto;
-    c->key = config->key;
-    c->boot_count = config->boot_count;
-#endif
     if (config->epoch) {
-        c->own_epochs = true;
+        c->config.event = NULL; /* This epoch is no news. */
         enter_epoch(c, config->epoch);
+        c->config.event = config->event;
     }
-    c->event = config->event; /* Only now: that epoch is no news. */
     return DG_OK;
 }
 
 dg_result dg_send(dg_client *c, uint16_t channel, const void *payload, size_t len, unsigned flags) {
     const uint8_t *bytes = payload;
-    unsigned cell, first;
-    size_t to_end;
+    unsigned cell;
     dg_message *m;
-    if (len > c->payload_max) {
+    if (len > c->config.payload_max) {
         return DG_TOO_LARGE;
     }
     if (flags & DG_BATCH) {
@@ -903,14 +902,11 @@ dg_result dg_send(dg_client *c, uint16_t channel, const void *payload, size_t le
     m->len = (uint16_t)len;
     m->channel = channel;
     m->batch = (uint8_t)(flags & DG_BATCH);
-    first = wrapped(c, cell + 1);
-    to_end = (size_t)(c->cells_max - first) * sizeof(dg_cell);
-    if (to_end > len) {
-        to_end = len;
-    }
     if (len) {
-        memcpy(bytes_at(c, first), bytes, to_end);
-        memcpy(bytes_at(c, 0), bytes + to_end, len - to_end);
+        unsigned first = wrapped(c, cell + 1);
+        size_t part = before_end(c, first, len);
+        memcpy(bytes_at(c, first), bytes, part);
+        memcpy(bytes_at(c, 0), bytes + part, len - part);
     }
     c->used = (uint16_t)(c->used + 1 + cells_of(len));
     c->count++;

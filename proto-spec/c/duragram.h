@@ -157,8 +157,8 @@ typedef struct {
     uint8_t timer, fruitful;
     uint8_t asking, hello_due, ping_due, pinged;
     uint8_t probe, silent, limited, timed_out;
-    uint8_t credit_known, own_epochs, measured, used_up;
-    uint16_t payload_max, credit, credit_max, window, threshold, grown;
+    uint8_t credit_known, measured, used_up;
+    uint16_t credit, credit_max, window, threshold, grown;
     uint16_t cells_max, head, used, count, pending, in_flight;
     uint32_t epoch, timer_from, timer_ms, tries, fruitless;
     /* Smoothed RTT times 8, its variance times 4, the server's delay times 16; the least that an answer took. */
@@ -170,17 +170,11 @@ typedef struct {
     uint32_t first_message;
     uint32_t random[4];
     dg_cell *cells;
-    void (*send)(void *user, const uint8_t *datagram, size_t len);
-    void (*event)(void *user, dg_event event, uint32_t message, uint32_t detail);
-    uint32_t (*unix_time)(void *user);
-    void *user;
+    dg_config config;
     /* base: the seq of the oldest message, or of the next. */
-    uint64_t client_id, base, nonce;
+    uint64_t base, nonce;
 #if DG_SEALED
     uint64_t counter;
-    const dg_crypto *crypto;
-    const uint8_t *key;
-    uint32_t boot_count;
     uint8_t keys[64];
 #endif
 } dg_client;

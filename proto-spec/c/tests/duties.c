@@ -266,7 +266,7 @@ static void a_server_of_another_version_is_understood_to_refuse(void) {
 
 static void a_stale_epoch_leads_to_the_next_and_then_to_hello(void) {
     start(B, 3);
-    B->c.unix_time = bench_unix_time;
+    B->c.config.unix_time = bench_unix_time;
     give(B, 4, 8);
     ack(B, 3, 0, 100, 0x2, 0); /* 2 arrived. */
     CHECK(reject(B, 3, 1, 4, 0) == DG_OK);

@@ -43,13 +43,13 @@ static void on_send(void *user, const uint8_t *d, size_t len) {
     size_t head = HEAD_LEN, trailer = CRC_LEN;
     (void)user;
 #if DG_SEALED
-    if (c.crypto) {
+    if (c.config.crypto) {
         head += COUNTER_LEN;
         trailer = TAG_LEN;
     }
 #endif
     HOLDS(++sent < SENT_MAX && len >= head + trailer && len <= PAYLOAD_MAX + head + trailer);
-    HOLDS(get64(d + 8) == c.client_id && d[0] >> 4 == 1);
+    HOLDS(get64(d + 8) == c.config.client_id && d[0] >> 4 == 1);
     if ((d[0] & 15) == TYPE_DATA) {
         uint64_t seq = get64(d + 16);
         HOLDS(get32(d + 4) == c.epoch && c.epoch != 0 && seq >= c.base && get16(d + 2) == seq - c.base);
@@ -110,7 +110,7 @@ static void craft(uint32_t now) {
     d[1] = kind & 0x40 ? byte() & 0x17 : 0;
     put32(d, get32(d) | (uint32_t)small << 16);
     put32(d + 4, kind & 0x20 ? byte() : c.epoch);
-    put64(d + 8, c.client_id);
+    put64(d + 8, c.config.client_id);
     if (c.asking && kind % 3 != 0) {
         number = c.nonce;
         put32(d + 4, kind % 3 == 1 ? 0 : word());
@@ -120,7 +120,7 @@ static void craft(uint32_t now) {
     put64(d + 16, number);
     put32(d + 24, kind % 3 == 2 ? 0 : word());
 #if DG_SEALED
-    if (c.crypto) {
+    if (c.config.crypto) {
         uint8_t nonce[12], keys[64];
         crypto_aead_ctx ctx;
         head += COUNTER_LEN;

@@ -69,9 +69,9 @@ MUTATIONS = [
     ("get64(d + 16) != c->nonce || epoch == 0", "epoch == 0"),
     ("epoch == c->epoch ||", ""),
     ("get32(d + 24) != 0) {", "0) {"),
-    ("c->crypto && epoch < c->epoch", "0"),
+    ("c->config.crypto && epoch < c->epoch", "0"),
     ("nonce, 2, get64", "nonce, 1, get64"),
-    ("get64(d + 8) != c->client_id", "0"),
+    ("get64(d + 8) != c->config.client_id", "0"),
     ("len > DG_REPLY_MAX ||", ""),
     ("(d[1] & FLAG_SEALED) && len", "len"),
     ("this_version ? d[1] & FLAG_SEALED :", "this_version ? 0 :"),
@@ -91,8 +91,8 @@ MUTATIONS = [
     ("c->used_up = (uint32_t)c->counter == 0;", ""),
     ("d[1] |= FLAG_SEALED;\n", ""),
     ("record_len > UINT16_MAX ||", ""),
-    ("(c->boot_count ? 0 : random32(c))", "0"),
-    ("c->boot_count ? c->boot_count : random32(c) >> 1", "random32(c) >> 1"),
+    ("(c->config.boot_count ? 0 : random32(c))", "0"),
+    ("c->config.boot_count ? c->config.boot_count : random32(c) >> 1", "random32(c) >> 1"),
 ]
 
 # Each has its reason for changing nothing that can be seen.
@@ -105,30 +105,34 @@ def main():
     work = pathlib.Path(sys.argv[1]).resolve()
     here = pathlib.Path(__file__).resolve().parent
     source = (here.parent / "duragram.c").read_text()
-    copy = work / "mutant"
-    copy.mkdir(exist_ok=True)
-    for name in ("duragram.h", "duragram_monocypher.h", "duragram_monocypher.c"):
-        (copy / name).write_text((here.parent / name).read_text())
-    tests = copy / "tests"
-    tests.mkdir(exist_ok=True)
-    for name in ("check.h", "bench.h", "world.h", "vectors.c", "duties.c", "sealed.c", "worlds.c"):
-        (tests / name).write_text((here / name).read_text())
-    flags = ["-w", "-g", "-O1", "-std=c99", "-fsanitize=address,undefined", "-DDG_SEALED=1", f"-I{here}/monocypher", f"-I{work}"]
-    crypto = [str(copy / "duragram_monocypher.c"), str(work / "monocypher.o")]
+    mutant, include = work / "mutant.c", f"-I{here.parent}"
+    flags = ["-w", "-g", "-O1", "-std=c99", "-fsanitize=address,undefined", "-DDG_SEALED=1", include, f"-I{here}",
+             f"-I{here}/monocypher", f"-I{work}"]
+
+    def compiled(source, name):
+        subprocess.run(["gcc", *flags, "-c", str(source), "-o", str(work / name)], check=True)
+        return str(work / name)
+
+    crypto = [compiled(here.parent / "duragram_monocypher.c", "adapter.o"), str(work / "monocypher.o")]
+    tests = {name: compiled(here / f"{name}.c", f"{name}.o") for name in ("duties", "sealed", "worlds")}
+    # This test has the source within it.
+    vectors = work / "mutant_vectors.c"
+    text = (here / "vectors.c").read_text().replace('"../duragram.c"', '"mutant.c"')
+    vectors.write_text(text.replace('"../duragram_monocypher.h"', '"duragram_monocypher.h"'))
+
     failed = 0
     for old, new in MUTATIONS:
         if source.count(old) != 1:
             print(f"does not find its place: {old!r}")
             failed += 1
             continue
-        (copy / "duragram.c").write_text(source.replace(old, new))
-        noticed = None
-        for test in ("duties", "vectors", "sealed", "worlds"):
-            program = copy / test
-            sources = [str(tests / f"{test}.c"), *crypto] + ([] if test == "vectors" else [str(copy / "duragram.c")])
-            subprocess.run(["gcc", *flags, *sources, "-o", str(program)], check=True)
+        mutant.write_text(source.replace(old, new))
+        noticed, client = None, compiled(mutant, "mutant.o")
+        for test in (*tests, "vectors"):
+            objects = [compiled(vectors, "vectors.o")] if test == "vectors" else [tests[test], client]
+            subprocess.run(["gcc", *flags, *objects, *crypto, "-o", str(work / "mutant")], check=True)
             try:
-                run = subprocess.run([str(program), "200"], capture_output=True, timeout=60)
+                run = subprocess.run([str(work / "mutant"), "200"], capture_output=True, timeout=60)
                 noticed = test if run.returncode else None
             except subprocess.TimeoutExpired:
                 noticed = f"{test}, which does not end"

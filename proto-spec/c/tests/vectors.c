@@ -270,7 +270,7 @@ static void primitives_are_the_published_ones(void) {
     for (size_t i = 0; i < sizeof session_keys_vectors / sizeof *session_keys_vectors; i++) {
         const struct session_keys *v = &session_keys_vectors[i];
         uint8_t keys[64];
-        dg_client c = {.client_id = v->client, .crypto = &dg_monocypher, .key = v->key};
+        dg_client c = {.config = {.client_id = v->client, .crypto = &dg_monocypher, .key = v->key}};
         derive(&c, v->epoch, keys);
         CHECK(memcmp(keys, v->to_server, 32) == 0 && memcmp(keys + 32, v->to_client, 32) == 0);
     }
