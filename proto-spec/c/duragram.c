@@ -542,6 +542,16 @@ static void emit(dg_client *c, uint32_t first_word, uint32_t epoch, uint64_t num
     c->config.send(c->config.user, d, (size_t)(p - d) + CRC_LEN);
 }
 
+/* Whether the session's counter has come to its end (PROTOCOL.md#sealed-counter). */
+static bool is_used_up(const dg_client *c) {
+#if DG_SEALED
+    return c->used_up;
+#else
+    (void)c;
+    return false;
+#endif
+}
+
 /* Sends what may be sent now, one datagram; false when there is nothing. */
 static bool transmit(dg_client *c, uint32_t now) {
     cursor i;
@@ -558,11 +568,11 @@ static bool transmit(dg_client *c, uint32_t now) {
         return false;
     }
     /* What is in flight in a session that can send no more is waited for: in the next it would be journaled again. */
-    if (c->used_up && c->in_flight) {
+    if (is_used_up(c) && (c->in_flight || !c->pending)) {
         return false;
     }
     /* So many seqs in a row were given up that the server would not move its floor over them (PROTOCOL.md#rule-4). */
-    if (c->pending && (c->used_up || (c->credit_known && c->above_floor > c->credit_max))) {
+    if (is_used_up(c) || (c->pending && c->credit_known && c->above_floor > c->credit_max)) {
         leave_epoch(c);
         return true;
     }

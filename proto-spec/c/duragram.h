@@ -157,7 +157,7 @@ typedef struct {
     uint8_t timer, fruitful;
     uint8_t asking, hello_due, ping_due, pinged;
     uint8_t probe, silent, limited, timed_out;
-    uint8_t credit_known, measured, used_up;
+    uint8_t credit_known, measured;
     uint16_t credit, credit_max, window, threshold, grown;
     uint16_t cells_max, head, used, count, pending, in_flight;
     uint32_t epoch, timer_from, timer_ms, tries, fruitless;
@@ -175,7 +175,7 @@ typedef struct {
     uint64_t base, nonce;
 #if DG_SEALED
     uint64_t counter;
-    uint8_t keys[64];
+    uint8_t used_up, keys[64];
 #endif
 } dg_client;
 

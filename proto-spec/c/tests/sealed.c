@@ -128,6 +128,20 @@ static void a_counter_that_is_used_up_ends_the_epoch_when_all_in_flight_is_acked
     CHECK(B->sent_count == 1 && epoch_of(B, 0) == 4 && seq(B, 0) == 1 && counter(0) == 1ull << 32);
 }
 
+static void with_a_counter_that_is_used_up_nothing_more_is_sent(void) {
+    start_sealed(3, 1);
+    B->c.counter |= 0xfffffffe;
+    give(B, 2, 16);
+    CHECK(B->sent_count == 2 && answers(REJECT, 5, 3, 1, 0) == DG_OK); /* No credit any more. */
+    /* It would ask by PING, and then nobody needs the answer. */
+    dg_path_changed(&B->c);
+    CHECK(B->c.ping_due && dg_abandon(&B->c) == DG_OK && dg_abandon(&B->c) == DG_OK);
+    poll(B);
+    CHECK(B->sent_count == 0);
+    give(B, 1, 16);
+    CHECK(epoch_of(B, 0) == 4 || B->sent_count == 0);
+}
+
 int main(void) {
     every_transmission_has_a_counter_of_its_own();
     without_a_boot_count_counters_start_at_random_below_2_to_63();
@@ -135,5 +149,6 @@ int main(void) {
     answers_of_another_session_or_key_are_ignored();
     hello_is_repeated_byte_for_byte_and_leads_upwards_only();
     a_counter_that_is_used_up_ends_the_epoch_when_all_in_flight_is_acked();
+    with_a_counter_that_is_used_up_nothing_more_is_sent();
     return verdict("sealed");
 }
