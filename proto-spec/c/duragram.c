@@ -1,0 +1,1004 @@
+/*
+ * Duragram client for microcontrollers; duragram.h says what each function does. From above to below: bytes and checksum,
+ * time and randomness, the ring of messages, congestion, epochs, sending, receiving, the calls.
+ *
+ * Messages stand in a ring of cells in the order of their seqs: one cell for dg_message, then those of the payload. `head` is
+ * the oldest one that is neither acked nor given up; its seq, if it has one yet, is `base`. There is one timer, and what it is
+ * for follows from the state, so that no two timers can contradict each other.
+ */
+#include "duragram.h"
+
+#include <stdbool.h>
+
+/* All that is needed of libc. Not from string.h, which a compiler for bare metal need not have. */
+void *memcpy(void *to, const void *from, size_t len);
+void *memset(void *to, int byte, size_t len);
+
+#if DG_RTO_MAX_MS > 65535
+#error "DG_RTO_MAX_MS: at most 65,535 ms (jitter is reckoned in 32 bits; PROTOCOL.md#duty-retransmission has 60,000)"
+#endif
+
+enum { TYPE_DATA = 1, TYPE_ACK, TYPE_REJECT, TYPE_HELLO, TYPE_WELCOME, TYPE_PING };
+enum { FLAG_DURABILITY = 3, FLAG_SEALED = 8, FLAG_WHOLE = 16 | 32, FLAG_SKIP = 128, ATTEMPT_MAX = 7 };
+enum { VERSION = 1, HEAD_LEN = 28, CRC_LEN = 4, COUNTER_LEN = 8, TAG_LEN = 16, BITMAP_LEN_MAX = 128 };
+/* The codes for which a message fails, as bits: VERSION, UNSUPPORTED, TOO_LARGE, CHANNEL, SEALED_ONLY. */
+enum { STALE_EPOCH = 4, BEYOND_WINDOW = 5, FINAL_CODES = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8 | 1 << 9 };
+/* A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss). */
+enum { REORDERING_MAX = 3 };
+
+/* Of a message. The first three are undecided; GONE is decided and has no seq in this epoch. */
+enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
+
+/* What the timer is for. */
+enum { NOTHING, AN_ACK, CREDIT, AN_EPOCH, RESUMING };
+
+/* ---- Bytes ---- */
+
+static uint32_t get32(const uint8_t *p) {
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static uint64_t get64(const uint8_t *p) {
+    return get32(p) | (uint64_t)get32(p + 4) << 32;
+}
+
+static uint16_t get16(const uint8_t *p) {
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static void put32(uint8_t *p, uint32_t value) {
+    unsigned i;
+    for (i = 0; i < 4; i++, value >>= 8) {
+        p[i] = (uint8_t)value;
+    }
+}
+
+static void put64(uint8_t *p, uint64_t value) {
+    put32(p, (uint32_t)value);
+    put32(p + 4, (uint32_t)(value >> 32));
+}
+
+#if DG_CRC == 0
+uint32_t dg_crc32(const uint8_t *bytes, size_t len) {
+    uint32_t crc = 0xFFFFFFFFu;
+    unsigned bit;
+    while (len--) {
+        crc ^= *bytes++;
+        for (bit = 0; bit < 8; bit++) {
+            crc = crc >> 1 ^ (0xEDB88320u & (0u - (crc & 1)));
+        }
+    }
+    return ~crc;
+}
+#elif DG_CRC == 1
+uint32_t dg_crc32(const uint8_t *bytes, size_t len) {
+    /* Entry i is the checksum's change by the four bits i. */
+    static const uint32_t table[16] = {
+        0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
+        0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C, 0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C,
+    };
+    uint32_t crc = 0xFFFFFFFFu;
+    while (len--) {
+        crc ^= *bytes++;
+        crc = crc >> 4 ^ table[crc & 15];
+        crc = crc >> 4 ^ table[crc & 15];
+    }
+    return ~crc;
+}
+#endif
+
+/* ---- Randomness and time ---- */
+
+static uint32_t rotated(uint32_t x, unsigned by) {
+    return x << by | x >> (32 - by);
+}
+
+/* Bob Jenkins's small generator: needs no multiplication. Not for secrets. */
+static uint32_t random32(dg_client *c) {
+    uint32_t *r = c->random;
+    uint32_t e = r[0] - rotated(r[1], 27);
+    r[0] = r[1] ^ rotated(r[2], 17);
+    r[1] = r[2] + r[3];
+    r[2] = r[3] + e;
+    r[3] = e + r[0];
+    return r[3];
+}
+
+/* `ms` and up to 1/2^shift of it more at random: devices that lost their server together must not come back together. */
+static uint32_t jittered(dg_client *c, uint32_t ms, unsigned shift) {
+    return ms + ((ms >> shift) * (random32(c) >> 16) >> 16);
+}
+
+/* How long to wait for an answer now (PROTOCOL.md#duty-retransmission). */
+static uint32_t timeout(dg_client *c) {
+    uint32_t ms = DG_RTO_INITIAL_MS;
+    uint32_t tries = c->tries;
+    if (c->measured) {
+        ms = (c->rtt8 >> 3) + (c->variance4 ? c->variance4 : 1);
+        if (ms < DG_RTO_MIN_MS) {
+            ms = DG_RTO_MIN_MS;
+        }
+        ms += c->delay16 >> 4;
+    }
+    while (tries-- && ms < DG_RTO_MAX_MS) {
+        ms <<= 1;
+    }
+    return jittered(c, ms < DG_RTO_MAX_MS ? ms : DG_RTO_MAX_MS, 2);
+}
+
+/* An answer came `elapsed` ms after the only transmission; the server held it for `delay_us` (RFC 6298). */
+static void measure(dg_client *c, uint32_t elapsed, uint32_t delay_us) {
+    uint32_t delay, rtt;
+    /* A thousandth of it, nearly (1/1024 + 1/65,536 + 1/131,072), without the division that Cortex-M0 does not have. */
+    delay_us >>= 3;
+    delay = (delay_us + (delay_us >> 6) + (delay_us >> 7)) >> 7;
+    if (elapsed > DG_RTO_MAX_MS) {
+        elapsed = DG_RTO_MAX_MS;
+    }
+    if (delay > elapsed) {
+        delay = elapsed;
+    }
+    rtt = elapsed - delay;
+    delay <<= 4;
+    c->delay16 -= c->delay16 >> 4;
+    if (c->delay16 < delay) {
+        c->delay16 = delay;
+    }
+    if (!c->measured) {
+        c->measured = true;
+        c->rtt8 = rtt << 3;
+        c->variance4 = rtt << 1;
+        c->rtt_min = elapsed;
+        return;
+    }
+    {
+        uint32_t smoothed = c->rtt8 >> 3;
+        c->variance4 += (rtt > smoothed ? rtt - smoothed : smoothed - rtt) - (c->variance4 >> 2);
+        c->rtt8 += rtt - smoothed;
+    }
+    if (c->rtt_min > elapsed) {
+        c->rtt_min = elapsed;
+    }
+}
+
+/* Of two numbers of transmissions, which wrap. */
+static bool before(uint32_t a, uint32_t b) {
+    return (int32_t)(a - b) < 0;
+}
+
+/* ---- The ring of messages ---- */
+
+static unsigned cells_of(size_t len) {
+    return (unsigned)((len + sizeof(dg_cell) - 1) / sizeof(dg_cell));
+}
+
+static unsigned wrapped(const dg_client *c, unsigned cell) {
+    return cell < c->cells_max ? cell : cell - c->cells_max;
+}
+
+static dg_message *at(dg_client *c, unsigned cell) {
+    return &c->cells[cell].message;
+}
+
+/* Payloads lie over several cells. */
+static uint8_t *bytes_at(const dg_client *c, unsigned cell) {
+    return (uint8_t *)&c->cells[cell];
+}
+
+/* How many of a payload's bytes, whose first cell this is, stand before the ring's end; the rest stands at its begin. */
+static size_t before_end(const dg_client *c, unsigned first, size_t len) {
+    size_t room = (size_t)(c->cells_max - first) * sizeof(dg_cell);
+    return len < room ? len : room;
+}
+
+static unsigned after(dg_client *c, unsigned cell) {
+    return wrapped(c, cell + 1 + cells_of(at(c, cell)->len));
+}
+
+static void tell(dg_client *c, dg_event event, uint32_t message, uint32_t detail) {
+    if (c->config.event) {
+        c->config.event(c->config.user, event, message, detail);
+    }
+}
+
+/* Frees the decided messages at the head. */
+static void pop(dg_client *c) {
+    while (c->count) {
+        const dg_message *m = at(c, c->head);
+        unsigned second = after(c, c->head);
+        if (m->state < ACKED) {
+            return;
+        }
+        if (m->state != GONE) {
+            c->base++;
+            c->above_floor++;
+            c->above_skipped += c->above_skipped != UINT32_MAX;
+            if (m->state == REFUSED) {
+                c->above_skipped = 0;
+            }
+        }
+        c->used = (uint16_t)(c->used - 1 - cells_of(m->len));
+        c->head = (uint16_t)second;
+        c->count--;
+        c->first_message++;
+    }
+}
+
+/* A message ends, or is taken for lost. */
+static void set_state(dg_client *c, dg_message *m, uint8_t state) {
+    if (m->state == IN_FLIGHT) {
+        c->in_flight--;
+    }
+    if (state >= ACKED) {
+        c->pending--;
+    }
+    m->state = state;
+}
+
+/* A loop over all messages, the oldest first. With m = NULL it stands before the oldest; then the rest need not be set. */
+typedef struct {
+    dg_message *m;
+    /* Its seq less base: seqs before it. */
+    uint32_t ahead;
+    unsigned cell, left;
+} cursor;
+
+static bool next(dg_client *c, cursor *i) {
+    /* cppcheck-suppress ctuuninitvar */
+    if (!i->m) {
+        i->ahead = 0;
+        i->cell = c->head;
+        i->left = c->count;
+    } else {
+        i->ahead += i->m->state != GONE;
+        i->cell = after(c, i->cell);
+        i->left--;
+    }
+    i->m = at(c, i->cell);
+    return i->left != 0;
+}
+
+/* As dg_send counted it. */
+static uint32_t number_of(const dg_client *c, const cursor *i) {
+    return c->first_message + c->count - i->left;
+}
+
+/* In this epoch, and undecided. */
+static bool is_transmitted(const dg_message *m) {
+    return m->state == IN_FLIGHT || m->state == LOST;
+}
+
+/* Stands on what is to be transmitted next: the lowest lost one, else the first that was not transmitted. */
+static bool candidate(dg_client *c, cursor *i) {
+    i->m = NULL;
+    while (next(c, i)) {
+        if (i->m->state == LOST || i->m->state == UNSENT) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Seqs from base on that were transmitted. */
+static uint32_t transmitted(dg_client *c) {
+    cursor i;
+    i.m = NULL;
+    while (next(c, &i) && i.m->state != UNSENT) {
+    }
+    return i.ahead;
+}
+
+/* Gives up the oldest message. One that was never transmitted takes no seq with it. */
+static bool drop_oldest(dg_client *c, dg_event event, uint32_t code) {
+    dg_message *m = at(c, c->head);
+    if (!c->pending) {
+        return false;
+    }
+    set_state(c, m, m->state == UNSENT ? GONE : REFUSED);
+    tell(c, event, c->first_message, code);
+    pop(c);
+    return true;
+}
+
+/* ---- Congestion: NewReno, in datagrams (PROTOCOL.md#duty-congestion) ---- */
+
+static void slow_down(dg_client *c) {
+    c->loss_end = c->order;
+    c->threshold = c->window < 4 ? 2 : c->window >> 1;
+    c->window = c->threshold;
+    c->grown = 0;
+}
+
+/* Timeouts in a row: nothing is known of the path any more. */
+static void collapse(dg_client *c) {
+    slow_down(c);
+    c->window = 1;
+}
+
+static void lose(dg_client *c, dg_message *m) {
+    if (!before(m->order, c->loss_end)) {
+        slow_down(c);
+    }
+    set_state(c, m, LOST);
+}
+
+static void grow(dg_client *c) {
+    if (c->window >= c->threshold && ++c->grown < c->window) {
+        return;
+    }
+    if (c->window >= c->threshold) {
+        c->grown = 0;
+    }
+    if (c->window < UINT16_MAX) {
+        c->window++;
+    }
+}
+
+/* ---- Epochs (PROTOCOL.md#duty-epoch) ---- */
+
+static void ask_for_epoch(dg_client *c, bool at_once) {
+    if (!at_once) {
+        c->tries = c->fruitless;
+    }
+    c->nonce = random32(c);
+    c->nonce = c->nonce << 32 | random32(c);
+    c->asking = true;
+    c->hello_due = at_once;
+}
+
+#if DG_SEALED
+/* The keys of an epoch: 32 bytes that seal what goes to the server, then 32 for what comes (PROTOCOL.md#sealed-keys). */
+static void derive(const dg_client *c, uint32_t epoch, uint8_t keys[64]) {
+    uint8_t text[28];
+    memcpy(text, "duragram keys v1", 16);
+    put64(text + 16, c->config.client_id);
+    put32(text + 24, epoch);
+    c->config.crypto->hash(keys, c->config.key, text, sizeof text);
+}
+
+static void make_nonce(uint8_t nonce[12], uint32_t direction, uint64_t counter) {
+    put32(nonce, direction);
+    put64(nonce + 4, counter);
+}
+#endif
+
+/* A session begins: what is unacked gets new seqs, from 1 on and without holes, and counts as not transmitted. */
+static void enter_epoch(dg_client *c, uint32_t epoch) {
+    cursor i;
+    c->epoch = epoch;
+    i.m = NULL;
+    while (next(c, &i)) {
+        i.m->state = i.m->state < ACKED ? UNSENT : GONE;
+        i.m->attempt = 0;
+    }
+    c->base = 1;
+    c->above_floor = 0;
+    c->above_skipped = 0;
+    c->in_flight = 0;
+    c->asking = false;
+    c->fruitful = false;
+    c->timed_out = false;
+    c->probe = false;
+    c->ping_due = false;
+    c->pinged = false;
+#if DG_SEALED
+    c->used_up = false;
+    if (c->config.crypto) {
+        uint32_t high = c->config.boot_count ? c->config.boot_count : random32(c) >> 1;
+        c->counter = (uint64_t)high << 32 | (c->config.boot_count ? 0 : random32(c));
+        derive(c, epoch, c->keys);
+    }
+#endif
+    tell(c, DG_EPOCH, 0, epoch);
+}
+
+/* Ends the session: a device that counts its own epochs takes the next; where that was refused too, the server knows. */
+static void leave_epoch(dg_client *c) {
+    if (c->config.epoch && c->fruitless <= 1 && c->epoch < UINT32_MAX) {
+        uint32_t unix = c->config.unix_time ? c->config.unix_time(c->config.user) : 0;
+        enter_epoch(c, unix > c->epoch ? unix : c->epoch + 1);
+    } else {
+        ask_for_epoch(c, c->fruitless <= 2);
+    }
+}
+
+/* ---- The timer ---- */
+
+/* Whether a seq lies beyond the credit, which counts from the floor that each DATA moves up to its base. */
+static bool beyond_credit(const dg_client *c, uint32_t ahead) {
+    return c->credit_known && ahead >= c->credit;
+}
+
+/* Whether there is something to send, nothing in flight, and no credit to send it. */
+static bool blocked(dg_client *c) {
+    cursor i;
+    return !c->in_flight && candidate(c, &i) && beyond_credit(c, i.ahead);
+}
+
+static void start_timer(dg_client *c, uint32_t now, uint8_t what, uint32_t ms) {
+    c->timer = what;
+    c->timer_from = now;
+    c->timer_ms = ms;
+}
+
+/* Sets the timer to what is waited for now. One that waits for the same as before goes on, unless `anew`. */
+static void arm(dg_client *c, uint32_t now, bool anew) {
+    uint8_t what = NOTHING;
+    if (c->timer == RESUMING) {
+        return; /* The server asked for it. */
+    }
+    if (c->asking) {
+        what = AN_EPOCH;
+    } else if (blocked(c)) {
+        what = CREDIT;
+    } else if (c->in_flight || c->silent) {
+        what = AN_ACK;
+    }
+    if (what != c->timer || anew) {
+        start_timer(c, now, what, timeout(c));
+    }
+}
+
+/* No ACK came (PROTOCOL.md#duty-retransmission). */
+static void ack_timeout(dg_client *c) {
+    cursor i;
+    if (!c->pending) {
+        /* All was given up. The silence has lasted long enough for the next message to be tried at once. */
+        c->silent = false;
+        c->tries = 0;
+        return;
+    }
+    if (c->tries > 1 && !c->silent) {
+        collapse(c);
+    }
+    c->silent = c->tries > 1;
+    i.m = NULL;
+    while (next(c, &i)) {
+        if (i.m->state == IN_FLIGHT && (c->silent || i.ahead == 0)) {
+            set_state(c, i.m, LOST);
+        }
+    }
+    c->timed_out = true;
+    c->timeout_order = c->order;
+    c->probe = true;
+    /* The server may have shrunk its window below what is to be sent again. */
+    c->ping_due = candidate(c, &i) && beyond_credit(c, i.ahead);
+}
+
+static void on_timer(dg_client *c) {
+    uint8_t what = c->timer;
+    c->timer = NOTHING;
+    if (what == RESUMING) {
+        /* Begins again with one datagram, and back up fast. */
+        if (c->threshold < c->window) {
+            c->threshold = c->window;
+        }
+        c->window = 1;
+        c->grown = 0;
+        c->hello_due = c->asking;
+        return;
+    }
+    c->tries++;
+    if (what == AN_ACK) {
+        ack_timeout(c);
+    } else if (what == CREDIT) {
+        c->ping_due = true;
+    } else {
+        /* Once all was given up, nobody needs the answer any more; the next message asks again. */
+        c->asking = c->pending != 0;
+        c->hello_due = c->asking;
+    }
+}
+
+/* ---- Sending ---- */
+
+/* Sends a datagram; `first_word` is type, flags and span. What is not DATA has no message. */
+static void emit(dg_client *c, uint32_t first_word, uint32_t epoch, uint64_t number, const dg_message *m) {
+    uint8_t *d = bytes_at(c, c->cells_max), *p = d + HEAD_LEN;
+    put32(d, VERSION << 4 | first_word);
+    put32(d + 4, epoch);
+    put64(d + 8, c->config.client_id);
+    put64(d + 16, number);
+    put32(d + 24, m ? m->channel : 0);
+#if DG_SEALED
+    if (c->config.crypto) {
+        p += COUNTER_LEN;
+    }
+#endif
+    if (m) {
+        unsigned first = wrapped(c, (unsigned)((const dg_cell *)(const void *)m - c->cells) + 1);
+        size_t part = before_end(c, first, m->len);
+        memcpy(p, bytes_at(c, first), part);
+        memcpy(p + part, bytes_at(c, 0), m->len - part);
+        p += m->len;
+    }
+#if DG_SEALED
+    if (c->config.crypto) {
+        uint8_t nonce[12], hello_keys[64];
+        const uint8_t *key = c->keys;
+        uint64_t counter = number;
+        size_t clear = (size_t)(p - d);
+        if (epoch == 0) {
+            /* Its counter is its nonce: it has no other field, so the same counter makes the same bytes. */
+            derive(c, 0, hello_keys);
+            key = hello_keys;
+        } else {
+            counter = c->counter++;
+            c->used_up = (uint32_t)c->counter == 0;
+        }
+        if (m) {
+            clear = HEAD_LEN + COUNTER_LEN;
+        }
+        d[1] |= FLAG_SEALED;
+        put64(d + HEAD_LEN, counter);
+        make_nonce(nonce, 1, counter);
+        c->config.crypto->lock(d + clear, (size_t)(p - d) - clear, p, key, nonce, d, clear);
+        c->config.crypto->wipe(hello_keys, sizeof hello_keys);
+        c->config.send(c->config.user, d, (size_t)(p - d) + TAG_LEN);
+        return;
+    }
+#endif
+    put32(p, dg_crc32(d, (size_t)(p - d)));
+    c->config.send(c->config.user, d, (size_t)(p - d) + CRC_LEN);
+}
+
+/* Whether the session's counter has come to its end (PROTOCOL.md#sealed-counter). */
+static bool is_used_up(const dg_client *c) {
+#if DG_SEALED
+    return c->used_up;
+#else
+    (void)c;
+    return false;
+#endif
+}
+
+/* Sends what may be sent now, one datagram; false when there is nothing. */
+static bool transmit(dg_client *c, uint32_t now) {
+    cursor i;
+    uint32_t first_word;
+    if (c->timer == RESUMING) {
+        return false;
+    }
+    if (c->asking) {
+        if (!c->hello_due) {
+            return false;
+        }
+        c->hello_due = false;
+        emit(c, TYPE_HELLO, 0, c->nonce, NULL);
+        return false;
+    }
+    /* What is in flight in a session that can send no more is waited for: in the next it would be journaled again. */
+    if (is_used_up(c) && c->in_flight) {
+        return false;
+    }
+    /* So many seqs in a row were given up that the server would not move its floor over them (PROTOCOL.md#rule-4). */
+    if (is_used_up(c) || (c->pending && c->credit_known && c->above_floor > c->credit_max)) {
+        leave_epoch(c);
+        return true;
+    }
+    if (c->ping_due) {
+        c->ping_due = false;
+        c->pinged = true;
+        emit(c, TYPE_PING, c->epoch, 0, NULL);
+        return true;
+    }
+    c->limited = false;
+    if (!candidate(c, &i) || beyond_credit(c, i.ahead)) {
+        return false;
+    }
+    if (!c->probe && (c->silent || c->in_flight >= c->window)) {
+        c->limited = true;
+        return false;
+    }
+    c->probe = false;
+    if (i.m->state == LOST && i.m->attempt < ATTEMPT_MAX) {
+        i.m->attempt++;
+    }
+    i.m->state = IN_FLIGHT;
+    i.m->order = c->order++;
+    i.m->sent_ms = now;
+    c->in_flight++;
+    first_word = FLAG_WHOLE | i.m->batch | i.m->attempt;
+    if (c->above_skipped < c->above_floor) {
+        first_word |= FLAG_SKIP;
+    }
+    emit(c, TYPE_DATA | first_word << 8 | i.ahead << 16, c->epoch, c->base + i.ahead, i.m);
+    return true;
+}
+
+/* ---- Receiving ---- */
+
+/*
+ * What an ACK tells of the path, and of those that were sent before the newest one that it acks. Its floor lies `behind` seqs
+ * below base - 1; `top` bits above it are known.
+ */
+static void learn(dg_client *c, const uint8_t *d, const dg_message *newest, uint32_t top, uint32_t behind,
+                  uint32_t now) {
+    uint32_t elapsed = now - newest->sent_ms;
+    uint32_t sent = transmitted(c);
+    uint32_t room = 8u * (newest->len < BITMAP_LEN_MAX ? newest->len & ~7u : BITMAP_LEN_MAX);
+    uint32_t all_before = c->loss_end;
+    bool all = false;
+    uint32_t told;
+    cursor i;
+    c->fruitful = true;
+    c->fruitless = 0;
+    c->tries = 0;
+    /* Sooner than any answer was: the answer to an earlier transmission, which says nothing of this one. */
+    if ((newest->attempt == 0 || elapsed >= c->rtt_min) && before(c->arrived, newest->order)) {
+        c->arrived = newest->order;
+    }
+    /* Karn's rule: which transmission of several is answered cannot be known. */
+    if (newest->attempt == 0) {
+        measure(c, elapsed, get32(d + 24));
+    }
+    /* How many seqs from base on the ACK tells of: it is cut to the length of the datagram that it answers. */
+    if (room < top) {
+        room = top;
+    }
+    told = (room ? room : 1) - behind;
+    if (c->timed_out && !before(c->arrived, c->timeout_order)) {
+        dg_message *m = at(c, c->head);
+        c->timed_out = false;
+        /* The lowest was missing, the next is too, and of the others this ACK does not tell: a burst was lost. */
+        if (sent && m->state == IN_FLIGHT && before(m->order, c->arrived) && before(told, sent)) {
+            all = true;
+            all_before = c->timeout_order;
+            collapse(c);
+        }
+    }
+    i.m = NULL;
+    while (next(c, &i)) {
+        if (i.m->state == IN_FLIGHT
+            && ((all && before(i.m->order, all_before))
+                || (before(i.ahead, told) && !before(c->arrived, i.m->order + REORDERING_MAX)))) {
+            lose(c, i.m);
+        }
+    }
+}
+
+static void set_credit(dg_client *c, uint16_t credit) {
+    c->credit = credit;
+    c->credit_known = true;
+    if (c->credit_max < credit) {
+        c->credit_max = credit;
+    }
+}
+
+static bool is_set(const uint8_t *bitmap, uint32_t bit) {
+    return bitmap[bit >> 3] >> (bit & 7) & 1;
+}
+
+static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, uint32_t bits, uint32_t now) {
+    uint64_t floor = get64(d + 16), below = c->base - 1;
+    uint64_t last = below + transmitted(c), behind;
+    uint32_t top = bits;
+    const dg_message *newest = NULL;
+    bool was_blocked;
+    cursor i;
+    if (c->epoch == 0 || get32(d + 4) != c->epoch) {
+        return DG_IGNORED;
+    }
+    while (top && !is_set(bitmap, top - 1)) {
+        top--;
+    }
+    /* Forged, or another run in the same epoch: to believe it would be to forget data that no one has. */
+    if (floor > last || top > last - floor) {
+        return DG_NEVER_SENT;
+    }
+    i.m = NULL;
+    /* An ACK from long ago has nothing to say of what is still held. */
+    while (floor + bits >= below && next(c, &i)) {
+        /* Which bit of the bitmap it is; negative up to the floor. */
+        uint32_t bit = (uint32_t)(below - floor) + i.ahead;
+        bool told = (int32_t)bit < 0 || (bit < top && is_set(bitmap, bit));
+        if (told && is_transmitted(i.m)) {
+            if (c->limited && !before(i.m->order, c->loss_end)) {
+                grow(c);
+            }
+            if (!newest || before(newest->order, i.m->order)) {
+                newest = i.m;
+            }
+            set_state(c, i.m, ACKED);
+            tell(c, DG_ACKED, number_of(c, &i), d[1] & FLAG_DURABILITY);
+        }
+    }
+    pop(c); /* What `newest` points to stays as it is until dg_send. */
+    was_blocked = blocked(c);
+    behind = c->base - 1 - floor;
+    /* One of a lower floor is out of date, unless it answers a PING: then the server has forgotten the session. */
+    if (behind <= c->above_floor || (!c->in_flight && c->pinged)) {
+        set_credit(c, get16(d + 2));
+        if (was_blocked && !blocked(c)) {
+            c->tries = 0;
+        }
+    }
+    if (behind < c->above_floor) {
+        c->above_floor = (uint32_t)behind;
+    }
+    c->pinged = false;
+    if (newest) {
+        learn(c, d, newest, top, (uint32_t)behind, now);
+    }
+    arm(c, now, newest != NULL);
+    return DG_OK;
+}
+
+/* The server asks for patience. Others may follow, in answer to what was in flight with the first. */
+static void wait(dg_client *c, uint32_t retry_after_ms, uint32_t now) {
+    if (c->timer == RESUMING) {
+        return;
+    }
+    if (retry_after_ms == 0) {
+        c->tries++;
+        retry_after_ms = timeout(c);
+    } else {
+        /* Bounded: a REJECT can be forged. */
+        retry_after_ms = jittered(c, retry_after_ms < DG_RTO_MAX_MS ? retry_after_ms : DG_RTO_MAX_MS, 1);
+    }
+    start_timer(c, now, RESUMING, retry_after_ms);
+    tell(c, DG_WAIT, 0, retry_after_ms);
+}
+
+/* PROTOCOL.md#duty-reject. */
+static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
+    uint64_t number = get64(d + 16), ahead = number - c->base;
+    uint32_t code = get16(d + 2), epoch = get32(d + 4);
+    bool final = code < 16 && (FINAL_CODES >> code & 1);
+    cursor i;
+    if (c->asking) {
+        if (epoch != 0 || number != c->nonce) {
+            return DG_IGNORED;
+        }
+        if (final) {
+            while (drop_oldest(c, DG_FAILED, code)) {
+            }
+            c->asking = false;
+        } else {
+            wait(c, get32(d + 24), now);
+        }
+        arm(c, now, true);
+        return DG_OK;
+    }
+    if (epoch == 0 || epoch != c->epoch) {
+        return DG_IGNORED;
+    }
+    i.m = NULL;
+    do {
+        if (!next(c, &i)) {
+            if (number != 0 || !c->pinged) {
+                return DG_IGNORED;
+            }
+            i.m = NULL;
+            break;
+        }
+    } while (ahead != i.ahead || !is_transmitted(i.m));
+    if (i.m) {
+        set_state(c, i.m, final ? REFUSED : LOST);
+    }
+    if (final) {
+        if (i.m) {
+            tell(c, DG_FAILED, number_of(c, &i), code);
+            pop(c);
+        }
+    } else if (code == STALE_EPOCH) {
+        c->fruitless += !c->fruitful;
+        leave_epoch(c);
+    } else if (code != BEYOND_WINDOW) {
+        wait(c, get32(d + 24), now);
+    } else if (i.m && !beyond_credit(c, i.ahead)) {
+        c->credit = (uint16_t)i.ahead;
+        c->credit_known = true;
+    }
+    arm(c, now, false);
+    return DG_OK;
+}
+
+static dg_result on_welcome(dg_client *c, const uint8_t *d, uint32_t now) {
+    uint32_t epoch = get32(d + 4);
+    /* The epoch that has just been refused would number other messages with the same seqs. */
+    if (!c->asking || get64(d + 16) != c->nonce || epoch == 0 || epoch == c->epoch || get32(d + 24) != 0) {
+        return DG_IGNORED;
+    }
+#if DG_SEALED
+    if (c->config.crypto && epoch < c->epoch) {
+        return DG_IGNORED;
+    }
+#endif
+    enter_epoch(c, epoch);
+    set_credit(c, get16(d + 2));
+    c->tries = 0;
+    arm(c, now, true);
+    return DG_OK;
+}
+
+#if DG_SEALED
+/* PROTOCOL.md#sealed-client. */
+static bool is_sealed_for(const dg_client *c, const uint8_t *d, size_t len) {
+    uint8_t nonce[12], hello_keys[64];
+    const uint8_t *key = c->keys + 32;
+    bool right;
+    if (get32(d + 4) == 0 || (d[0] & 15) == TYPE_WELCOME) {
+        if (!c->asking || get64(d + 16) != c->nonce) {
+            return false;
+        }
+        derive(c, 0, hello_keys);
+        key = hello_keys + 32;
+    } else if (get32(d + 4) != c->epoch) {
+        return false;
+    }
+    make_nonce(nonce, 2, get64(d + HEAD_LEN));
+    right = c->config.crypto->verify(d + len - TAG_LEN, key, nonce, d, len - TAG_LEN) == 0;
+    c->config.crypto->wipe(hello_keys, sizeof hello_keys);
+    return right;
+}
+#endif
+
+/* The length of what stands before the bitmap; 0 if it is no valid datagram for this client. */
+static unsigned head_len(const dg_client *c, const uint8_t *d, size_t len) {
+    bool this_version;
+    if (len < HEAD_LEN + CRC_LEN || len > DG_REPLY_MAX || get64(d + 8) != c->config.client_id) {
+        return 0;
+    }
+    this_version = d[0] >> 4 == VERSION;
+#if DG_SEALED
+    if (c->config.crypto) {
+        bool sealed = this_version && (d[1] & FLAG_SEALED) && len >= HEAD_LEN + COUNTER_LEN + TAG_LEN;
+        return sealed && is_sealed_for(c, d, len) ? HEAD_LEN + COUNTER_LEN : 0;
+    }
+#endif
+    /* Of other versions only the REJECT that says so is known (PROTOCOL.md#versions). */
+    if (this_version ? d[1] & FLAG_SEALED : (d[0] & 15) != TYPE_REJECT || get16(d + 2) != 1) {
+        return 0;
+    }
+    return get32(d + len - CRC_LEN) == dg_crc32(d, len - CRC_LEN) ? HEAD_LEN : 0;
+}
+
+/* ---- The calls ---- */
+
+dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t cells) {
+    unsigned scratch_cells = cells_of((size_t)config->payload_max + DG_OVERHEAD);
+    unsigned i;
+    if (cells < scratch_cells + 1 + cells_of(config->payload_max)) {
+        return DG_TOO_LARGE;
+    }
+    memset(c, 0, sizeof *c);
+    cells -= scratch_cells;
+    c->cells_max = (uint16_t)(cells < UINT16_MAX ? cells : UINT16_MAX);
+    c->cells = buffer;
+    c->config = *config;
+    c->window = DG_WINDOW_INITIAL;
+    c->threshold = UINT16_MAX;
+    c->base = 1;
+    c->random[0] = 0xF1EA5EEDu;
+    c->random[1] = (uint32_t)config->random_seed;
+    c->random[2] = (uint32_t)(config->random_seed >> 32);
+    c->random[3] = (uint32_t)config->client_id;
+    for (i = 0; i < 20; i++) {
+        random32(c);
+    }
+    if (config->epoch) {
+        c->config.event = NULL; /* This epoch is no news. */
+        enter_epoch(c, config->epoch);
+        c->config.event = config->event;
+    }
+    return DG_OK;
+}
+
+dg_result dg_send(dg_client *c, uint16_t channel, const void *payload, size_t len, unsigned flags) {
+    const uint8_t *bytes = payload;
+    unsigned cell;
+    dg_message *m;
+    if (len > c->config.payload_max) {
+        return DG_TOO_LARGE;
+    }
+    if (flags & DG_BATCH) {
+        size_t i = 0;
+        while (i + 2 <= len) {
+            i += 2 + (size_t)get16(bytes + i);
+        }
+        if (len == 0 || i != len) {
+            return DG_BROKEN_BATCH;
+        }
+    }
+    while ((unsigned)c->used + 1 + cells_of(len) > c->cells_max) {
+        if (!(flags & DG_MAKE_ROOM) || !drop_oldest(c, DG_ABANDONED, 0)) {
+            return DG_FULL;
+        }
+    }
+    cell = wrapped(c, (unsigned)c->head + c->used);
+    m = at(c, cell);
+    memset(m, 0, sizeof *m);
+    m->len = (uint16_t)len;
+    m->channel = channel;
+    m->batch = (uint8_t)(flags & DG_BATCH);
+    if (len) {
+        unsigned first = wrapped(c, cell + 1);
+        size_t part = before_end(c, first, len);
+        memcpy(bytes_at(c, first), bytes, part);
+        memcpy(bytes_at(c, 0), bytes + part, len - part);
+    }
+    c->used = (uint16_t)(c->used + 1 + cells_of(len));
+    c->count++;
+    c->pending++;
+    if (!c->epoch && !c->asking) {
+        ask_for_epoch(c, true);
+    }
+    return DG_OK;
+}
+
+dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_ms) {
+    const uint8_t *d = datagram;
+    unsigned head = head_len(c, d, len);
+    uint32_t rest = (uint32_t)len - head - (head == HEAD_LEN ? CRC_LEN : TAG_LEN);
+    unsigned type;
+    dg_result result = DG_IGNORED;
+    if (head == 0) {
+        return DG_IGNORED;
+    }
+    type = d[0] & 15;
+    if (type == TYPE_ACK && rest <= BITMAP_LEN_MAX && rest % 8 == 0 && (d[1] & FLAG_DURABILITY) != 3) {
+        result = on_ack(c, d, d + head, 8 * rest, now_ms);
+    } else if (type == TYPE_REJECT && (rest == 0 || d[0] >> 4 != VERSION)) {
+        result = on_reject(c, d, now_ms);
+    } else if (rest == 0 && type == TYPE_WELCOME) {
+        result = on_welcome(c, d, now_ms);
+    }
+    if (result == DG_OK) {
+        c->silent = false;
+    }
+    return result;
+}
+
+uint32_t dg_poll(dg_client *c, uint32_t now_ms) {
+    uint32_t passed = now_ms - c->timer_from;
+    if (c->timer != NOTHING && passed >= c->timer_ms) {
+        on_timer(c);
+        arm(c, now_ms, true);
+    }
+    while (transmit(c, now_ms)) {
+    }
+    arm(c, now_ms, false);
+    return c->timer == NOTHING ? UINT32_MAX : c->timer_ms - (now_ms - c->timer_from);
+}
+
+unsigned dg_pending(const dg_client *c) {
+    return c->pending;
+}
+
+dg_result dg_abandon(dg_client *c) {
+    return drop_oldest(c, DG_ABANDONED, 0) ? DG_OK : DG_IGNORED;
+}
+
+void dg_path_changed(dg_client *c) {
+    cursor i;
+    c->measured = false;
+    c->delay16 = 0;
+    c->window = DG_WINDOW_INITIAL;
+    c->threshold = UINT16_MAX;
+    c->grown = 0;
+    c->tries = 0;
+    c->silent = false;
+    c->timer = NOTHING;
+    i.m = NULL;
+    while (next(c, &i)) {
+        if (i.m->state == IN_FLIGHT) {
+            set_state(c, i.m, LOST);
+        }
+    }
+    c->hello_due = c->asking;
+    c->ping_due = !c->asking && blocked(c);
+}
+
+dg_result dg_batch(uint8_t *batch, size_t size, size_t *len, const void *record, size_t record_len) {
+    if (record_len > UINT16_MAX || *len > size || size - *len < 2 + record_len) {
+        return DG_FULL;
+    }
+    batch[*len] = (uint8_t)record_len;
+    batch[*len + 1] = (uint8_t)(record_len >> 8);
+    if (record_len) {
+        memcpy(batch + *len + 2, record, record_len);
+    }
+    *len += 2 + record_len;
+    return DG_OK;
+}

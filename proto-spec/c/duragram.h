@@ -1,0 +1,222 @@
+/*
+ * Duragram client for microcontrollers: sends messages over UDP, and knows of each whether the server has it on disk.
+ *
+ * C99, one header and one source file. No malloc, no globals, no I/O, no clock: the caller gives a struct, a buffer, a
+ * function that sends a datagram, and the time. It needs nothing of libc but memcpy and memset. PROTOCOL.md, one directory
+ * above, is what it speaks; README.md beside this file shows how to use it.
+ */
+#ifndef DURAGRAM_H
+#define DURAGRAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Options: define them for the compiler (-DDG_SEALED=1), the same for all files that include this one. */
+
+/* 1: sealed mode is there too (PROTOCOL.md#sealed). */
+#ifndef DG_SEALED
+#define DG_SEALED 0
+#endif
+/* The checksum. 0: smallest; 1: with a table of 64 bytes, four times as fast; 2: you provide dg_crc32 (hardware). */
+#ifndef DG_CRC
+#define DG_CRC 1
+#endif
+/* The retransmission timeout before the first measurement, its least value, and the longest interval between tries. */
+#ifndef DG_RTO_INITIAL_MS
+#define DG_RTO_INITIAL_MS 1000u
+#endif
+#ifndef DG_RTO_MIN_MS
+#define DG_RTO_MIN_MS 100u
+#endif
+#ifndef DG_RTO_MAX_MS
+#define DG_RTO_MAX_MS 60000u
+#endif
+/* Datagrams in flight before anything is known of the path. Set it to what your network interface can queue. */
+#ifndef DG_WINDOW_INITIAL
+#define DG_WINDOW_INITIAL 10u
+#endif
+
+/* What a datagram is longer than its payload, in bytes. Keep a datagram to 1,200: then it passes nearly every path. */
+#if DG_SEALED
+#define DG_OVERHEAD 52
+#else
+#define DG_OVERHEAD 32
+#endif
+/* The longest datagram that a server sends: the size of your receive buffer. */
+#define DG_REPLY_MAX (DG_OVERHEAD + 128)
+
+/* What a function says of its success. Anything but DG_OK means that nothing has changed, statistics of yours apart. */
+typedef enum {
+    DG_OK = 0,
+    /* No room now; there will be after acks. */
+    DG_FULL,
+    /* Longer than payload_max: it never fits. Of dg_init: the buffer does not hold one message of that length. */
+    DG_TOO_LARGE,
+    /* DG_BATCH was given, and the payload is not a run of records. */
+    DG_BROKEN_BATCH,
+    /* The datagram is damaged, for another client, late or forged. Part of life; nothing to do. */
+    DG_IGNORED,
+    /* An ACK of what was never sent. If they keep coming, another device uses this client_id and epoch. */
+    DG_NEVER_SENT
+} dg_result;
+
+/* What becomes of messages. Messages count from 0 in the order in which dg_send took them. */
+typedef enum {
+    /* The server has it on disk: forget it. detail: durability, 0 for synced. */
+    DG_ACKED,
+    /* The server will never take it. detail: the REJECT's code (PROTOCOL.md#reject-codes). */
+    DG_FAILED,
+    /* It was given up to make room, or by dg_abandon; it may have arrived all the same. */
+    DG_ABANDONED,
+    /* A session begins. detail: its epoch. If the device counts its epochs, it must store this number now. */
+    DG_EPOCH,
+    /* The server asks for patience (disk full, busy). detail: milliseconds in which nothing is sent. */
+    DG_WAIT
+} dg_event;
+
+/* Flags of dg_send. */
+enum {
+    /* The payload is a run of records, each a length (2 bytes, little-endian) and that many bytes: see dg_batch. */
+    DG_BATCH = 64,
+    /* If there is no room, give up the oldest messages (PROTOCOL.md#duty-skip) rather than refuse this one. */
+    DG_MAKE_ROOM = 1
+};
+
+/* A message's entry in the buffer. Not for callers. */
+typedef struct {
+    uint32_t sent_ms;
+    /* The number of its latest transmission. */
+    uint32_t order;
+    uint16_t len;
+    uint16_t channel;
+    uint8_t state;
+    uint8_t attempt;
+    uint8_t batch;
+    uint8_t unused;
+} dg_message;
+
+/* What buffers are made of. */
+typedef union {
+    dg_message message;
+    uint8_t bytes[16];
+} dg_cell;
+
+/* The cells that a buffer must have for so many messages of up to `payload` bytes. Shorter ones take less room. */
+#define DG_CELLS(messages, payload) \
+    ((messages) * (1 + ((payload) + 15) / 16) + ((payload) + DG_OVERHEAD + 15) / 16)
+
+#if DG_SEALED
+/* RFC 8439 and RFC 7693, by any library. duragram_monocypher.h has one for Monocypher. */
+typedef struct {
+    /* AEAD_CHACHA20_POLY1305: encrypts text where it stands, writes the tag. */
+    void (*lock)(uint8_t *text, size_t len, uint8_t tag[16], const uint8_t key[32], const uint8_t nonce[12],
+                 const uint8_t *clear, size_t clear_len);
+    /* Returns 0 if the tag is that of `clear` and an empty text. Compares in constant time. */
+    int (*verify)(const uint8_t tag[16], const uint8_t key[32], const uint8_t nonce[12], const uint8_t *clear,
+                  size_t clear_len);
+    /* BLAKE2b with 64 bytes of output, keyed with 32 bytes. */
+    void (*hash)(uint8_t out[64], const uint8_t key[32], const uint8_t *text, size_t len);
+    /* Overwrites secrets, in a way that the compiler does not remove. */
+    void (*wipe)(void *secret, size_t len);
+} dg_crypto;
+#endif
+
+/* What a client is. dg_init copies it. */
+typedef struct {
+    uint64_t client_id;
+    /* Differs at every start and from device to device; in sealed mode 64 random bits. For jitter and nonces. */
+    uint64_t random_seed;
+    /* This run's epoch, never used before by this device (PROTOCOL.md#duty-epoch); 0: ask the server for one. */
+    uint32_t epoch;
+    /* The longest payload that dg_send takes, in bytes. */
+    uint16_t payload_max;
+    /* Sends a datagram. It may be lost, so there is no result: what cannot be sent now is sent again later. */
+    void (*send)(void *user, const uint8_t *datagram, size_t len);
+    /* Told what happens, from within dg_send, dg_input and dg_poll; must not call this client. May be NULL. */
+    void (*event)(void *user, dg_event event, uint32_t message, uint32_t detail);
+    /* Unix time in seconds, or 0 when not known; may be NULL. New epochs then are at least that. */
+    uint32_t (*unix_time)(void *user);
+    /* Given to the functions. */
+    void *user;
+#if DG_SEALED
+    /* NULL for plain mode. */
+    const dg_crypto *crypto;
+    /* 32 bytes, shared with the server alone. Not copied: it must stay where it is. */
+    const uint8_t *key;
+    /* A count of the device's starts, from 1, stored before it is used; or 0: counters start at random. */
+    uint32_t boot_count;
+#endif
+} dg_config;
+
+/* A client. Only dg_ functions touch what is in it. Small fields first: Thumb code reaches those at less cost. */
+typedef struct {
+    uint8_t timer, fruitful;
+    uint8_t asking, hello_due, ping_due, pinged;
+    uint8_t probe, silent, limited, timed_out;
+    uint8_t credit_known, measured;
+    uint16_t credit, credit_max, window, threshold, grown;
+    uint16_t cells_max, head, used, count, pending, in_flight;
+    uint32_t epoch, timer_from, timer_ms, tries, fruitless;
+    /* Smoothed RTT times 8, its variance times 4, the server's delay times 16; the least that an answer took. */
+    uint32_t rtt8, variance4, delay16, rtt_min;
+    /* Numbers of transmissions: the next, the newest that arrived, where the last loss or timeout was seen. */
+    uint32_t order, arrived, loss_end, timeout_order;
+    /* Of the seqs below base, how many lie above the highest floor told, and how many above the last one given up. */
+    uint32_t above_floor, above_skipped;
+    uint32_t first_message;
+    uint32_t random[4];
+    dg_cell *cells;
+    dg_config config;
+    /* base: the seq of the oldest message, or of the next. */
+    uint64_t base, nonce;
+#if DG_SEALED
+    uint64_t counter;
+    uint8_t used_up, keys[64];
+#endif
+} dg_client;
+
+/* Makes a client with nothing to send. The buffer, `cells` long, belongs to it from now on; DG_CELLS says how long. */
+dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t cells);
+
+/* Takes a message: copies the payload. It ends in one of the events DG_ACKED, DG_FAILED and DG_ABANDONED. */
+dg_result dg_send(dg_client *c, uint16_t channel, const void *payload, size_t len, unsigned flags);
+
+/* Takes a datagram that came from the server: DG_OK, DG_IGNORED or DG_NEVER_SENT. `now_ms` may start anywhere, and wrap. */
+dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_ms);
+
+/*
+ * Sends what is to be sent. Call it after dg_send and dg_input, and within the milliseconds that it returns; later does no
+ * harm but delay. UINT32_MAX: nothing is waited for.
+ */
+uint32_t dg_poll(dg_client *c, uint32_t now_ms);
+
+/* Messages that are neither acked nor given up. 0: the server has all of them. */
+unsigned dg_pending(const dg_client *c);
+
+/* Gives up the oldest message. DG_IGNORED when there is none. */
+dg_result dg_abandon(dg_client *c);
+
+/*
+ * The network is another one, or was gone: tries at once instead of waiting for the next timeout, and forgets what was
+ * measured. Call dg_poll then.
+ */
+void dg_path_changed(dg_client *c);
+
+/*
+ * Appends a record to a batch of *len bytes (0 at first) in a buffer of `size` bytes, and adds to *len. DG_FULL, and no
+ * change, if it does not fit.
+ */
+dg_result dg_batch(uint8_t *batch, size_t size, size_t *len, const void *record, size_t record_len);
+
+/* CRC-32 of IEEE 802.3. With DG_CRC 2 you provide it. */
+uint32_t dg_crc32(const uint8_t *bytes, size_t len);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,262 @@
+/*
+ * Feeds a client what the input says: messages, datagrams good and bad, time; and looks after each step whether what the
+ * client knows is consistent. For libFuzzer (-DLIBFUZZER -fsanitize=fuzzer), and without it a program of its own:
+ * `fuzz RUNS [SEED]` makes inputs at random, `fuzz FILE...` runs files.
+ */
+#include "../duragram.c"
+
+#if DG_SEALED
+#include "../duragram_monocypher.h"
+#include "monocypher.h"
+#endif
+#include <stdio.h>
+#include <stdlib.h>
+
+#define HOLDS(what) ((what) ? (void)0 : broken(#what, __LINE__))
+
+enum { PAYLOAD_MAX = 60, SENT_MAX = 70000 };
+
+static const uint8_t *input;
+static size_t left;
+static dg_client c;
+static uint32_t given, ended, sent;
+static bool was_sent[1 << 16]; /* In this epoch, by message. */
+static const uint8_t key[32] = {7};
+
+static void broken(const char *what, int line) {
+    fprintf(stderr, "fuzz.c:%d: does not hold: %s\n", line, what);
+    abort();
+}
+
+static uint8_t byte(void) {
+    return left ? (left--, *input++) : 0;
+}
+
+static uint32_t word(void) {
+    uint32_t value = byte();
+    value |= (uint32_t)byte() << 8;
+    value |= (uint32_t)byte() << 16;
+    return value | (uint32_t)byte() << 24;
+}
+
+static void on_send(void *user, const uint8_t *d, size_t len) {
+    size_t head = HEAD_LEN, trailer = CRC_LEN;
+    (void)user;
+#if DG_SEALED
+    if (c.config.crypto) {
+        head += COUNTER_LEN;
+        trailer = TAG_LEN;
+    }
+#endif
+    HOLDS(++sent < SENT_MAX && len >= head + trailer && len <= PAYLOAD_MAX + head + trailer);
+    HOLDS(get64(d + 8) == c.config.client_id && d[0] >> 4 == 1);
+    if ((d[0] & 15) == TYPE_DATA) {
+        uint64_t seq = get64(d + 16);
+        HOLDS(get32(d + 4) == c.epoch && c.epoch != 0 && seq >= c.base && get16(d + 2) == seq - c.base);
+        HOLDS(!c.credit_known || seq < c.base + c.credit);
+        if (trailer == CRC_LEN) {
+            size_t payload_len = len - head - trailer;
+            uint32_t message = payload_len >= 4 ? get32(d + head) : UINT32_MAX;
+            HOLDS(get32(d + len - CRC_LEN) == dg_crc32(d, len - CRC_LEN));
+            for (size_t i = 4; i < payload_len; i++) {
+                HOLDS(d[head + i] == (uint8_t)(message + i));
+            }
+        }
+        cursor i;
+        for (i.m = NULL; next(&c, &i) && (c.base + i.ahead != seq || i.m->state == GONE);) {
+        }
+        HOLDS(i.left);
+        was_sent[number_of(&c, &i) & 0xffff] = true;
+    }
+}
+
+static void on_event(void *user, dg_event event, uint32_t message, uint32_t detail) {
+    (void)user;
+    (void)detail;
+    if (event == DG_EPOCH) {
+        memset(was_sent, 0, sizeof was_sent);
+    } else if (event != DG_WAIT) {
+        HOLDS(message < given);
+        HOLDS(event != DG_ACKED || was_sent[message & 0xffff]);
+        ended++;
+    }
+}
+
+static void is_consistent(void) {
+    unsigned pending = 0, in_flight = 0, used = 0, count = 0;
+    bool unsent = false;
+    cursor i;
+    i.m = NULL;
+    while (next(&c, &i)) {
+        HOLDS(i.m->state <= GONE && (count || i.m->state < ACKED));
+        HOLDS(!unsent || i.m->state == UNSENT || i.m->state == GONE);
+        unsent |= i.m->state == UNSENT;
+        pending += i.m->state < ACKED;
+        in_flight += i.m->state == IN_FLIGHT;
+        used += 1 + cells_of(i.m->len);
+        count++;
+    }
+    HOLDS(pending == c.pending && in_flight == c.in_flight && used == c.used && count == c.count && used <= c.cells_max);
+    HOLDS(given - ended == pending && c.window >= 1 && (c.head < c.cells_max));
+}
+
+/* A datagram as the server would make it, of fields that are near to what the client expects. */
+static void craft(uint32_t now) {
+    uint8_t d[DG_REPLY_MAX + 20], kind = byte(), small = byte();
+    size_t rest = kind & 0x40 ? (kind >> 3 & 3) * 8u : 0, head = HEAD_LEN, len;
+    uint64_t number = c.base - 8 + byte();
+    memset(d, 0, sizeof d);
+    d[0] = (uint8_t)(0x10 | (kind % 3 == 0 ? TYPE_ACK : kind % 3 == 1 ? TYPE_REJECT : TYPE_WELCOME));
+    d[1] = kind & 0x40 ? byte() & 0x17 : 0;
+    put32(d, get32(d) | (uint32_t)small << 16);
+    put32(d + 4, kind & 0x20 ? byte() : c.epoch);
+    put64(d + 8, c.config.client_id);
+    if (c.asking && kind % 3 != 0) {
+        number = c.nonce;
+        put32(d + 4, kind % 3 == 1 ? 0 : word());
+    } else if (kind & 0x80) {
+        number = kind % 3 == 1 ? 0 : (uint64_t)word() << 32 | word();
+    }
+    put64(d + 16, number);
+    put32(d + 24, kind % 3 == 2 ? 0 : word());
+#if DG_SEALED
+    if (c.config.crypto) {
+        uint8_t nonce[12], keys[64];
+        crypto_aead_ctx ctx;
+        head += COUNTER_LEN;
+        d[1] |= FLAG_SEALED;
+        for (size_t i = 0; i < rest; i++) {
+            d[head + i] = byte();
+        }
+        derive(&c, get32(d + 4) == 0 || kind % 3 == 2 ? 0 : c.epoch, keys);
+        make_nonce(nonce, 2, 0);
+        crypto_aead_init_ietf(&ctx, keys + 32, nonce);
+        crypto_aead_write(&ctx, NULL, d + head + rest, d, head + rest, NULL, 0);
+        dg_input(&c, d, head + rest + TAG_LEN, now);
+        return;
+    }
+#endif
+    for (size_t i = 0; i < rest; i++) {
+        d[head + i] = byte();
+    }
+    len = head + rest + CRC_LEN;
+    put32(d + len - CRC_LEN, dg_crc32(d, len - CRC_LEN));
+    dg_input(&c, d, len, now);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static dg_cell cells[300];
+    uint32_t now = 0xfffff000u;
+    dg_config config;
+    input = data;
+    left = size;
+    memset(&config, 0, sizeof config);
+    memset(was_sent, 0, sizeof was_sent);
+    given = ended = sent = 0;
+    config.client_id = byte();
+    config.epoch = byte();
+    config.random_seed = word();
+    config.payload_max = PAYLOAD_MAX;
+    config.send = on_send;
+    config.event = on_event;
+#if DG_SEALED
+    if (byte() & 1) {
+        config.crypto = &dg_monocypher;
+        config.key = key;
+    }
+#endif
+    (void)key;
+    HOLDS(dg_init(&c, &config, cells, DG_CELLS(1, PAYLOAD_MAX) + byte()) == DG_OK);
+    while (left && given < 60000) {
+        uint8_t what = byte();
+        switch (what & 7) {
+        case 0:
+        case 1: {
+            uint8_t payload[PAYLOAD_MAX];
+            size_t len = byte() % (PAYLOAD_MAX + 1);
+            for (size_t i = 0; i < sizeof payload; i++) {
+                payload[i] = (uint8_t)(given + i);
+            }
+            memcpy(payload, (uint8_t[]){(uint8_t)given, (uint8_t)(given >> 8), 0, 0}, 4);
+            given += 1;
+            given -= dg_send(&c, 7, payload, len, what & 0x40 ? DG_MAKE_ROOM : what & 0x80 ? DG_BATCH : 0) != DG_OK;
+            break;
+        }
+        case 2: {
+            /* As it is, in a block of its own so that a read past its end is seen. */
+            size_t len = byte() % (DG_REPLY_MAX + 10);
+            uint8_t *block;
+            len = len < left ? len : left;
+            block = malloc(len + 1);
+            memcpy(block + 1, input, len);
+            input += len;
+            left -= len;
+            dg_input(&c, block + 1, len, now);
+            free(block);
+            break;
+        }
+        case 3:
+        case 4:
+            craft(now);
+            break;
+        case 5:
+            now += what & 0x80 ? word() : (uint32_t)byte() * (what >> 3);
+            break;
+        case 6:
+            if (what & 0x80) {
+                dg_abandon(&c);
+            } else if (what & 0x40) {
+                dg_path_changed(&c);
+            }
+            break;
+        case 7:
+            break;
+        }
+        if (what & 8) {
+            HOLDS(dg_poll(&c, now) > 0);
+        }
+        is_consistent();
+    }
+    return 0;
+}
+
+#ifndef LIBFUZZER
+static uint64_t state;
+
+static uint32_t draw(void) {
+    uint64_t x = state += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return (uint32_t)((x ^ x >> 31) >> 32);
+}
+
+int main(int argc, char **argv) {
+    static uint8_t bytes[4096];
+    unsigned long runs = argc > 1 ? strtoul(argv[1], NULL, 10) : 1000, run;
+    if (runs == 0) {
+        for (int i = 1; i < argc; i++) {
+            FILE *file = fopen(argv[i], "rb");
+            if (!file) {
+                perror(argv[i]);
+                return 2;
+            }
+            LLVMFuzzerTestOneInput(bytes, fread(bytes, 1, sizeof bytes, file));
+            fclose(file);
+        }
+        return 0;
+    }
+    state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    for (run = 0; run < runs; run++) {
+        size_t len = 10 + draw() % 1000;
+        for (size_t i = 0; i < len; i++) {
+            /* Small numbers and zeros more often than chance gives them. */
+            uint32_t drawn = draw();
+            bytes[i] = (uint8_t)(drawn >> 8 & (drawn & 1 ? 0xff : drawn & 2 ? 0x0f : 0));
+        }
+        LLVMFuzzerTestOneInput(bytes, len);
+    }
+    printf("fuzz: %lu inputs made at random\n", runs);
+    return 0;
+}
+#endif

@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Breaks the client in one place at a time, and looks whether the tests notice: mutations.py WORK_DIRECTORY
+
+WORK_DIRECTORY holds vectors.inc and monocypher.o, as scripts/test-c makes them. Ends with 1 if a mutation survives or does
+not find its place.
+"""
+import pathlib
+import subprocess
+import sys
+
+MUTATIONS = [
+    ("crc >> 4 ^ table[crc & 15];\n        crc", "crc >> 4 ^ table[crc & 7];\n        crc"),
+    ("ms + ((ms >> shift)", "ms + 0 * ((ms >> shift)"),
+    ("ms <<= 1;", "ms += 1;"),
+    ("ms < DG_RTO_MIN_MS", "ms < 1"),
+    ("ms += c->delay16 >> 4;", ""),
+    ("rtt = elapsed - delay;", "rtt = elapsed;"),
+    ("c->rtt8 += rtt - smoothed;", "c->rtt8 = rtt << 3;"),
+    ("if (delay > elapsed) {", "if (0) {"),
+    ("cell < c->cells_max ? cell : cell - c->cells_max", "cell"),
+    ("m->state != GONE) {\n            c->base++", "1) {\n            c->base++"),
+    ("if (m->state == REFUSED) {", "if (0) {"),
+    ("m->state == UNSENT ? GONE : REFUSED", "REFUSED"),
+    ("c->window = c->threshold;", ""),
+    ("slow_down(c);\n    c->window = 1;", "slow_down(c);"),
+    ("if (!before(m->order, c->loss_end)) {", "if (1) {"),
+    ("c->nonce = c->nonce << 32 | random32(c);", "c->nonce = 1;"),
+    ("i.m->state = i.m->state < ACKED ? UNSENT : GONE;", "i.m->state = i.m->state < ACKED ? UNSENT : i.m->state;"),
+    ("i.m->attempt = 0;", ""),
+    ("c->base = 1;\n    c->above_floor", "c->above_floor"),
+    ("tell(c, DG_EPOCH, 0, epoch);", ""),
+    ("c->fruitless <= 1 &&", ""),
+    ("unix > c->epoch ? unix : c->epoch + 1", "c->epoch + 1"),
+    ("c->credit_known && ahead >= c->credit;", "c->credit_known && ahead > c->credit;"),
+    ("if (c->timer == RESUMING) {\n        return; /*", "if (0) {\n        return; /*"),
+    ("if (c->tries > 1 && !c->silent) {", "if (0) {"),
+    ("(c->silent || i.ahead == 0)", "(c->silent)"),
+    ("c->probe = true;", ""),
+    ("c->timed_out = true;", ""),
+    ("c->ping_due = true;", ""),
+    ("is_used_up(c) && c->in_flight", "0"),
+    ("is_used_up(c) || (c->pending", "(c->pending"),
+    ("c->above_floor > c->credit_max", "0"),
+    ("c->hello_due = false;\n        emit", "emit"),
+    ("!c->probe && (c->silent ||", "!c->probe && (0 ||"),
+    ("c->in_flight >= c->window", "0"),
+    ("i.m->attempt < ATTEMPT_MAX", "i.m->attempt < 255"),
+    ("if (c->above_skipped < c->above_floor) {", "if (0) {"),
+    ("if (c->above_skipped < c->above_floor) {", "if (1) {"),
+    ("i.ahead << 16, c->epoch", "0 << 16, c->epoch"),
+    ("if (newest->attempt == 0) {", "if (1) {"),
+    ("if (room < top) {", "if (0) {"),
+    ("8u * (newest->len < BITMAP_LEN_MAX ? newest->len & ~7u : BITMAP_LEN_MAX)", "1024"),
+    ("collapse(c);\n        }\n    }\n    i.m", "}\n    }\n    i.m"),
+    ("i.m->order + REORDERING_MAX", "i.m->order + 1"),
+    ("c->epoch == 0 || get32(d + 4) != c->epoch", "c->epoch == 0"),
+    ("c->epoch == 0 || get32", "get32"),
+    ("floor > last || top > last - floor", "floor > last"),
+    ("floor > last || top > last - floor", "top > last - floor"),
+    ("(bit < top &&", "(bit <= top &&"),
+    ("behind <= c->above_floor || (!c->in_flight && c->pinged)", "behind <= c->above_floor"),
+    ("behind <= c->above_floor || (!c->in_flight && c->pinged)", "1"),
+    ("arm(c, now, newest != NULL);", "arm(c, now, false);"),
+    ("retry_after_ms < DG_RTO_MAX_MS ? retry_after_ms : DG_RTO_MAX_MS", "retry_after_ms"),
+    ("epoch != 0 || number != c->nonce", "epoch != 0"),
+    ("epoch == 0 || epoch != c->epoch) {\n        return DG_IGNORED;\n    }\n    i.m", "0) {\n        return DG_IGNORED;\n    }\n    i.m"),
+    ("|| !is_transmitted(i.m)", ""),
+    ("number != 0 || !c->pinged", "number != 0"),
+    ("c->fruitless += !c->fruitful;", ""),
+    ("get64(d + 16) != c->nonce || epoch == 0", "epoch == 0"),
+    ("epoch == c->epoch ||", ""),
+    ("get32(d + 24) != 0) {", "0) {"),
+    ("c->config.crypto && epoch < c->epoch", "0"),
+    ("nonce, 2, get64", "nonce, 1, get64"),
+    ("get64(d + 8) != c->config.client_id", "0"),
+    ("len > DG_REPLY_MAX ||", ""),
+    ("(d[1] & FLAG_SEALED) && len", "len"),
+    ("this_version ? d[1] & FLAG_SEALED :", "this_version ? 0 :"),
+    ("|| get16(d + 2) != 1", ""),
+    ("get32(d + len - CRC_LEN) == dg_crc32(d, len - CRC_LEN)", "1"),
+    ("len == 0 || i != len", "i != len"),
+    ("len == 0 || i != len", "len == 0"),
+    ("!(flags & DG_MAKE_ROOM) ||", ""),
+    ("rest % 8 == 0", "1"),
+    ("(d[1] & FLAG_DURABILITY) != 3", "1"),
+    ("(rest == 0 || d[0] >> 4 != VERSION)", "1"),
+    ("(rest == 0 || d[0] >> 4 != VERSION)", "rest == 0"),
+    ("rest == 0 && type == TYPE_WELCOME", "type == TYPE_WELCOME"),
+    ("c->silent = false;\n    }\n    return result", "}\n    return result"),
+    ("c->timer != NOTHING && passed >= c->timer_ms", "c->timer != NOTHING && passed > c->timer_ms"),
+    ("counter = c->counter++;", "counter = c->counter;"),
+    ("c->used_up = (uint32_t)c->counter == 0;", ""),
+    ("d[1] |= FLAG_SEALED;\n", ""),
+    ("record_len > UINT16_MAX ||", ""),
+    ("(c->config.boot_count ? 0 : random32(c))", "0"),
+    ("c->config.boot_count ? c->config.boot_count : random32(c) >> 1", "random32(c) >> 1"),
+]
+
+# Each has its reason for changing nothing that can be seen.
+EQUAL = {
+    "len > DG_REPLY_MAX ||": "no longer datagram is valid; the limit only saves reckoning its checksum",
+}
+
+
+def main():
+    work = pathlib.Path(sys.argv[1]).resolve()
+    here = pathlib.Path(__file__).resolve().parent
+    source = (here.parent / "duragram.c").read_text()
+    mutant, include = work / "mutant.c", f"-I{here.parent}"
+    flags = ["-w", "-g", "-O1", "-std=c99", "-fsanitize=address,undefined", "-DDG_SEALED=1", include, f"-I{here}",
+             f"-I{here}/monocypher", f"-I{work}"]
+
+    def compiled(source, name):
+        subprocess.run(["gcc", *flags, "-c", str(source), "-o", str(work / name)], check=True)
+        return str(work / name)
+
+    crypto = [compiled(here.parent / "duragram_monocypher.c", "adapter.o"), str(work / "monocypher.o")]
+    tests = {name: compiled(here / f"{name}.c", f"{name}.o") for name in ("duties", "sealed", "worlds")}
+    # This test has the source within it.
+    vectors = work / "mutant_vectors.c"
+    text = (here / "vectors.c").read_text().replace('"../duragram.c"', '"mutant.c"')
+    vectors.write_text(text.replace('"../duragram_monocypher.h"', '"duragram_monocypher.h"'))
+
+    failed = 0
+    for old, new in MUTATIONS:
+        if source.count(old) != 1:
+            print(f"does not find its place: {old!r}")
+            failed += 1
+            continue
+        mutant.write_text(source.replace(old, new))
+        noticed, client = None, compiled(mutant, "mutant.o")
+        for test in (*tests, "vectors"):
+            objects = [compiled(vectors, "vectors.o")] if test == "vectors" else [tests[test], client]
+            subprocess.run(["gcc", *flags, *objects, *crypto, "-o", str(work / "mutant")], check=True)
+            try:
+                run = subprocess.run([str(work / "mutant"), "200"], capture_output=True, timeout=60)
+                noticed = test if run.returncode else None
+            except subprocess.TimeoutExpired:
+                noticed = f"{test}, which does not end"
+            if noticed:
+                break
+        survived = not noticed and old not in EQUAL
+        failed += survived
+        print(f"{'SURVIVES' if survived else 'noticed by ' + (noticed or 'nobody, and rightly')}: {old!r} -> {new!r}", flush=True)
+    print(f"{len(MUTATIONS)} mutations, {failed} not noticed")
+    return failed != 0
+
+
+sys.exit(main())
