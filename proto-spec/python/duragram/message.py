@@ -48,10 +48,16 @@ class Outcome(enum.Enum):
 
 
 class State(enum.IntEnum):
-    UNSENT, IN_FLIGHT, LOST, DECIDED = range(4)
+    UNSENT = 0
+    IN_FLIGHT = 1
+    LOST = 2
+    DECIDED = 3
 
 
-UNSENT, IN_FLIGHT, LOST, DECIDED = State
+UNSENT: Final = State.UNSENT
+IN_FLIGHT: Final = State.IN_FLIGHT
+LOST: Final = State.LOST
+DECIDED: Final = State.DECIDED
 
 
 class Message:
@@ -72,7 +78,7 @@ class Message:
         self.durability = 0
         self.epoch = 0
         self.seq = 0
-        self.state = UNSENT
+        self.state: State = UNSENT
         self.attempt = 0
         self.transmission = 0
         self.sent_at = 0.0

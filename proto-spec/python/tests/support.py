@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -114,9 +115,9 @@ class Proxy:
                     continue
                 if key.fileobj is self._front:
                     back = self._back(peer)
-                    self._pass(lambda d=datagram, b=back: b.send(d))
+                    self._pass(partial(back.send, datagram))
                 else:
-                    self._pass(lambda d=datagram, p=key.data: self._front.sendto(d, p))
+                    self._pass(partial(self._front.sendto, datagram, key.data))
             while self._held and self._held[0][0] <= time.monotonic():
                 self._forward(heapq.heappop(self._held)[2])
 

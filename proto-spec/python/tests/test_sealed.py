@@ -64,8 +64,9 @@ class SealedClient(unittest.TestCase):
         ack = Ack(CLIENT, 7, 1, 64)
         refused = Reject(CLIENT, 7, wire.REJECT_SEALED_ONLY, 1)
         handle = bench.machine.handle_datagram
-        for plain in (ack, refused, refused._replace(code=wire.REJECT_VERSION)):
-            self.assertEqual(handle(bench.now, wire.encode(plain)), "not_sealed")
+        plain: list[wire.Datagram] = [ack, refused, refused._replace(code=wire.REJECT_VERSION)]
+        for datagram in plain:
+            self.assertEqual(handle(bench.now, wire.encode(datagram)), "not_sealed")
         sealed = seal.seal(ack, Keys(KEY, CLIENT, 7), 5)
         for at in range(len(sealed)):
             self.assertIsNotNone(handle(bench.now, sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :]), at)
