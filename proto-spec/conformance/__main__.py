@@ -1,0 +1,79 @@
+"""`scripts/conformance ADDR|COMMAND`"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from duragram.wire import Hello
+
+from . import paths, refusals, server
+from .run import CLIENT_ANCHORS, Scenario, Verdict
+
+MARK = {True: "ok", False: "FAILED", None: "not seen"}
+
+
+def client(command: str, only: str, jobs: int) -> list[Verdict]:
+    """A client command against every scenario, several at a time: they mostly wait."""
+    scenarios = [one(command) for one in paths.SCENARIOS + refusals.SCENARIOS if re.search(only, one.__name__, re.I)]
+
+    def run(scenario: Scenario) -> list[Verdict]:
+        began = time.monotonic()
+        verdicts = scenario.run()
+        failed = any(verdict.fulfilled is False for verdict in verdicts)
+        told = f"{'FAILED' if failed else 'ok':7}{time.monotonic() - began:6.1f} s  {type(scenario).__name__}: {scenario.about}"
+        print(told, file=sys.stderr, flush=True)
+        return verdicts
+
+    with ThreadPoolExecutor(jobs) as pool:
+        verdicts = [verdict for verdicts in pool.map(run, scenarios) for verdict in verdicts]
+    firsts = [next((seen.datagram for seen in scenario.trace if isinstance(seen.datagram, Hello)), None) for scenario in scenarios]
+    nonces = [hello.nonce for hello in firsts if hello is not None]
+    if len(nonces) > 1:
+        verdicts.append(Verdict("duty-epoch", len(set(nonces)) == len(nonces), "each run has another nonce"))
+    return verdicts
+
+
+def report(verdicts: list[Verdict], anchors: tuple[str, ...]) -> bool:
+    """What each section asks, and whether it was seen to be fulfilled."""
+    complete = True
+    for anchor in anchors:
+        of = [verdict for verdict in verdicts if verdict.anchor == anchor]
+        failed = [verdict for verdict in of if verdict.fulfilled is False]
+        seen = [verdict for verdict in of if verdict.fulfilled]
+        complete &= not failed
+        state = MARK[False if failed else True if seen else None]
+        print(f"{state:9}PROTOCOL.md#{anchor}")
+        told = set()
+        for verdict in failed or seen or of:
+            text = re.sub(r"\s*\(.*\)$", "", verdict.what) if verdict.fulfilled else f"{verdict.scenario}: {verdict.what}"
+            if text not in told:
+                print(f"           {text}")
+            told.add(text)
+    return complete
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/conformance", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "subject",
+        metavar="ADDR|COMMAND",
+        help="HOST:PORT of a server, or a client's command line. The command gets the address in place of {} and in\n"
+        "DURAGRAM_SERVER, sends each line of stdin as a record, and exits with 0 only if all are acked.",
+    )
+    parser.add_argument("--only", default="", metavar="PATTERN", help="scenarios whose name matches")
+    parser.add_argument("--jobs", type=int, default=6, help="scenarios at a time [6]")
+    args = parser.parse_args()
+    if re.fullmatch(r"\S+:\d+", args.subject):
+        complete = report(server.check(args.subject), server.ANCHORS)
+    else:
+        complete = report(client(args.subject, args.only, args.jobs), CLIENT_ANCHORS)
+    print("\nconformant, as far as this can tell" if complete else "\nnot conformant")
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""A server in memory that keeps the server's rules (PROTOCOL.md#server-rules), and notes what it told its client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Optional, Union
+
+from duragram import wire
+from duragram.wire import Ack, Data, Datagram, Hello, Ping, Reject, Welcome
+
+
+@dataclass
+class Session:
+    floor: int
+    above: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Told:
+    """What acks told the client of a session: it may count these as delivered."""
+
+    floor: int = 0
+    above: set[int] = field(default_factory=set)
+
+
+class Model:
+    def __init__(self) -> None:
+        self.window = 1024
+        #: What acks tell; the window if None.
+        self.credit: Optional[int] = None
+        self.delay_us = 100
+        self.sessions: dict[tuple[int, int], Session] = {}
+        #: Outlives `forget`.
+        self.told: dict[tuple[int, int], Told] = {}
+        self.epochs: dict[int, int] = {}
+        self.highest_epoch = 1_790_000_000
+        #: Records in the order of arrival.
+        self.journal: list[bytes] = []
+        #: Seqs that the client counts as acked and this server does not have (rule 4).
+        self.lost: list[int] = []
+
+    def forget(self) -> None:
+        """As a server that has lost or forgotten its sessions."""
+        self.sessions.clear()
+
+    def answer(self, datagram: Datagram) -> Optional[Union[Ack, Reject, Welcome]]:
+        if isinstance(datagram, Hello):
+            if datagram.nonce not in self.epochs:
+                self.highest_epoch += 1
+                self.epochs[datagram.nonce] = self.highest_epoch
+            return Welcome(datagram.client, self.epochs[datagram.nonce], self._credit(), datagram.nonce)
+        if isinstance(datagram, Ping):
+            return self.ack(datagram.client, datagram.epoch, 0)
+        assert isinstance(datagram, Data)
+        return self.data(datagram)
+
+    def data(self, d: Data) -> Union[Ack, Reject]:
+        base = d.seq - d.span
+        self.highest_epoch = max(self.highest_epoch, d.epoch)
+        session = self.sessions.get((d.client, d.epoch))
+        if session is None:
+            if d.span >= self.window:
+                return Reject(d.client, d.epoch, wire.REJECT_BEYOND_WINDOW, d.seq)
+            session = self.sessions[d.client, d.epoch] = Session(base - 1)
+        if base - 1 > session.floor + self.window:
+            return Reject(d.client, d.epoch, wire.REJECT_STALE_EPOCH, d.seq)
+        if base - 1 > session.floor:
+            missing = [seq for seq in range(session.floor + 1, base) if seq not in session.above]
+            if not d.skip:
+                self.lost += missing
+            session.floor = base - 1
+        if d.seq > session.floor + self.window:
+            return Reject(d.client, d.epoch, wire.REJECT_BEYOND_WINDOW, d.seq)
+        if d.seq > session.floor and d.seq not in session.above:
+            session.above.add(d.seq)
+            records = wire.records(d.payload) if d.batch else [d.payload]
+            self.journal += records or []
+        while session.floor + 1 in session.above:
+            session.floor += 1
+        session.above = {seq for seq in session.above if seq > session.floor}
+        return self.ack(d.client, d.epoch, len(d.payload))
+
+    def ack(self, client: int, epoch: int, room: int) -> Ack:
+        """The session's ACK, its bitmap cut to what a datagram with so much payload has room for."""
+        session = self.sessions.get((client, epoch), Session(0))
+        bits = sum(1 << (seq - session.floor - 1) for seq in session.above if seq - session.floor <= 64 * min(room // 8, 16))
+        bitmap = bits.to_bytes(-(-bits.bit_length() // 64) * 8, "little")
+        return Ack(client, epoch, session.floor, self._credit(), delay_us=self.delay_us, bitmap=bitmap)
+
+    def note_told(self, ack: Ack) -> None:
+        """This ack goes to the client."""
+        told = self.told.setdefault((ack.client, ack.epoch), Told())
+        told.floor = max(told.floor, ack.floor)
+        bits = int.from_bytes(ack.bitmap, "little")
+        told.above.update(ack.floor + 1 + i for i in range(bits.bit_length()) if bits >> i & 1)
+
+    def _credit(self) -> int:
+        return self.window if self.credit is None else self.credit

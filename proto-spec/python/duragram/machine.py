@@ -1,0 +1,471 @@
+"""The client's half of the protocol as a state machine: it is told of messages, datagrams and time, and asked for
+datagrams, a deadline and outcomes. It knows no socket and no clock (PROTOCOL.md#client-duties).
+
+After each call that changes it (`send`, `handle_datagram`, `handle_timeout`, `abandon_oldest`), drain it:
+
+1. `take_decided()`: the messages that have ended.
+2. `transmit(now)` until it gives nothing: the datagrams to send. One that the socket would not take counts as lost on
+   the way: the machine will send it again.
+3. `deadline`: call `handle_timeout` then, or later.
+
+Times are seconds of a clock that never steps back, such as `time.monotonic()`.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from random import Random
+from typing import Any, Final, Optional
+
+from . import wire
+from .path import Congestion, Rtt, interval
+from .queue import SPAN_MAX, Queue
+from .message import FINAL, IN_FLIGHT, Config, Message, Outcome, Stats
+from .wire import Ack, DecodeError, Reject, Welcome
+
+#: A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
+REORDERING_MAX: Final = 3
+class _WaitsFor(enum.Enum):
+    #: The end of a wait that the server asked for.
+    RESUME = 1
+    #: A WELCOME.
+    EPOCH = 2
+    #: An ACK of what is in flight, or the next try in silence.
+    ACK = 3
+    #: An ACK with more credit; nothing is in flight (PROTOCOL.md#duty-probe).
+    CREDIT = 4
+
+
+class Machine:
+    """One client. `epoch` 0: it asks the server for one."""
+
+    def __init__(
+        self, client: int, epoch: int, link: wire.Wire, config: Config, random: Optional[Random] = None
+    ) -> None:
+        self.client = client
+        self.epoch = epoch
+        self.config = config
+        self.stats = Stats()
+        self.rtt = Rtt()
+        self.congestion = Congestion(config.congestion_window_initial, min(config.window, SPAN_MAX + 1))
+        #: When `handle_timeout` is due.
+        self.deadline: Optional[float] = None
+        #: Until when the server asked for patience, and by which code.
+        self.paused_until: Optional[float] = None
+        self.pause_code = 0
+        self._wire = link
+        self._random = random or secrets.SystemRandom()
+        self._own_epochs = epoch != 0
+        if epoch:
+            link.enter(epoch)
+        self._queue = Queue()
+        # What the acks of the session told.
+        self._floor = 0
+        self._seen = 0
+        self._credit: Optional[int] = None
+        self._credit_max = 0
+        self._fruitful = False
+        self._newest_arrived = 0
+        # Timing.
+        self._next_transmission = 1
+        self._waits_for: Optional[_WaitsFor] = None
+        self._tries = 0
+        self._fruitless_epochs = 0
+        self._silent = False
+        self._timed_out_before = 0
+        self._probe = False
+        self._ping_due = False
+        self._pinged = False
+        self._hello: Optional[int] = None
+        self._hello_due = False
+        self._congestion_limited = False
+
+    # What the caller gives and takes.
+
+    @property
+    def queued(self) -> int:
+        """Messages that have not ended."""
+        return self._queue.undecided
+
+    @property
+    def in_flight(self) -> int:
+        """Messages transmitted, neither acked nor taken for lost."""
+        return self._queue.in_flight
+
+    @property
+    def credit(self) -> Optional[int]:
+        """How many seqs, from the lowest unacked one on, the server allows; `None` before it told."""
+        return self._credit
+
+    @property
+    def payload_max(self) -> int:
+        """The longest payload that fits in a datagram."""
+        return self.config.datagram_bytes_max - self._wire.overhead
+
+    def send(self, now: float, payload: bytes, channel: int = 0, batch: bool = False, token: Any = None) -> Message:
+        """Takes a message, of which `payload_max` and `config.window` are the caller's to respect."""
+        message = Message(payload, channel, batch, token)
+        self._queue.waiting.append(message)
+        if not self.epoch and self._hello is None:
+            self._ask_for_epoch(at_once=True)
+        if self._waits_for is None:
+            self._arm(now, anew=False)
+        return message
+
+    def take_decided(self) -> list[Message]:
+        """The messages that have ended since the last call."""
+        return self._queue.take_decided()
+
+    def abandon_oldest(self) -> Optional[Message]:
+        """Gives up the oldest message that is not acked (PROTOCOL.md#duty-skip); `None` when all are."""
+        return self._queue.end_oldest(Outcome.ABANDONED)
+
+    def path_changed(self, now: float) -> None:
+        """The path to the server is another one: forgets what is known of it, and tries at once."""
+        self.rtt = Rtt()
+        self.congestion.reset()
+        self.paused_until = None
+        self._tries, self._silent = 0, False
+        self._queue.lose_all_in_flight()
+        if self._hello is not None:
+            self._hello_due = True
+        else:
+            self._ping_due = self._is_blocked_by_credit()
+        self._arm(now, anew=True)
+
+    # Sending.
+
+    def transmit(self, now: float, most: int = 64) -> list[bytes]:
+        """The datagrams to send now, at most so many."""
+        datagrams: list[bytes] = []
+        while len(datagrams) < most:
+            datagram = self._next_datagram(now)
+            if datagram is None:
+                break
+            datagrams.append(datagram)
+        self._arm(now, anew=False)
+        return datagrams
+
+    def _next_datagram(self, now: float) -> Optional[bytes]:
+        if self.paused_until is not None:
+            return None
+        if self._hello is not None:
+            due, self._hello_due = self._hello_due, False
+            return self._wire.short(wire.HELLO, 0, self._hello) if due else None
+        # What is in flight in a session that can send no more is waited for: in the next it would be journaled again.
+        if self._wire.used_up and self._queue.in_flight:
+            return None
+        if self._queue.undecided and (self._is_beyond_skipping() or self._wire.used_up):
+            self._leave_epoch()
+            return self._next_datagram(now)
+        if not self.epoch:
+            return None
+        if self._ping_due:
+            self._ping_due, self._pinged = False, True
+            return self._wire.short(wire.PING, self.epoch, 0)
+        self._congestion_limited = False
+        message, seq = self._queue.candidate()
+        if message is None or self._is_beyond_limit(seq):
+            return None
+        if not self._probe and (self._silent or self._queue.in_flight >= self.congestion.window):
+            self._congestion_limited = True
+            return None
+        self._probe = False
+        return self._send_data(now, message, seq)
+
+    def _send_data(self, now: float, message: Message, seq: int) -> bytes:
+        self.stats.transmissions += 1
+        queue = self._queue
+        self.stats.retransmissions += queue.transmit(message, self.epoch, now, self._next_transmission)
+        self._next_transmission += 1
+        flags = message.flags | min(message.attempt, 7)
+        if queue.skipped > self._floor:
+            flags |= wire.SKIP
+        return self._wire.data(flags, seq - queue.base, self.epoch, seq, message.channel, message.payload)
+
+    def _is_beyond_limit(self, seq: int) -> bool:
+        """The credit counts from the floor, which each DATA moves up to its base (PROTOCOL.md#duty-window)."""
+        return self._credit is not None and seq - self._queue.base >= self._credit
+
+    def _is_blocked_by_credit(self) -> bool:
+        if self._queue.in_flight or self._credit is None:
+            return False
+        message, seq = self._queue.candidate()
+        return message is not None and self._is_beyond_limit(seq)
+
+    def _is_beyond_skipping(self) -> bool:
+        """Whether so many seqs in a row were given up that the server would not move its floor over them (rule 4)."""
+        return self._credit is not None and self._queue.base - 1 - self._floor > self._credit_max
+
+    # Time.
+
+    def handle_timeout(self, now: float) -> None:
+        """Does what is due. Early and repeated calls do no harm."""
+        if self.deadline is None or now < self.deadline:
+            return
+        if self._waits_for is _WaitsFor.RESUME:
+            self.paused_until = None
+            self.congestion.resume()
+            self._hello_due = self._hello is not None
+        elif self._waits_for is _WaitsFor.EPOCH:
+            self._tries += 1
+            if self.queued:
+                self._hello_due = True
+            else:
+                self._hello = None  # nobody needs the answer any more; the next message asks again
+        elif self._waits_for is _WaitsFor.ACK:
+            self._handle_ack_timeout()
+        else:
+            self._tries += 1
+            self._ping_due = True
+        self._arm(now, anew=True)
+
+    def _handle_ack_timeout(self) -> None:
+        """PROTOCOL.md#duty-retransmission"""
+        if not self.queued:
+            # All was given up. The silence has lasted long enough for the next message to be tried at once.
+            self._silent, self._tries = False, 0
+            return
+        self.stats.timeouts += 1
+        self._tries += 1
+        if self._tries == 1:
+            # The tail may be lost, or an ack: the lowest one is sent again, and its ack tells about all others.
+            base = self._queue.sent.get(self._queue.base)
+            if base is not None and base.state is IN_FLIGHT:
+                self._queue.mark_lost(base)
+        else:
+            if not self._silent:
+                self.congestion.collapse(self._next_transmission)
+            self._silent = True
+            self._queue.lose_all_in_flight()
+        self._timed_out_before = self._next_transmission
+        self._probe = True
+        # The server may have shrunk its window below what is to be sent again.
+        message, seq = self._queue.candidate()
+        self._ping_due = message is not None and self._is_beyond_limit(seq)
+
+    def _arm(self, now: float, anew: bool) -> None:
+        """Sets the timer to what is waited for now. One that waits for the same as before goes on, unless `anew`."""
+        if self.paused_until is not None:
+            waits_for = _WaitsFor.RESUME
+        elif self._hello is not None:
+            waits_for = _WaitsFor.EPOCH
+        elif self._queue.in_flight:
+            waits_for = _WaitsFor.ACK
+        elif self._is_blocked_by_credit():
+            waits_for = _WaitsFor.CREDIT
+        elif self._silent:
+            waits_for = _WaitsFor.ACK
+        else:
+            self._waits_for = self.deadline = None
+            return
+        if not anew and waits_for is self._waits_for:
+            return
+        self._waits_for = waits_for
+        self.deadline = self.paused_until if waits_for is _WaitsFor.RESUME else now + self._next_try()
+
+    def _next_try(self) -> float:
+        timeout = self.rtt.timeout(self.config.rto_initial, self.config.rto_min)
+        return interval(timeout, self._tries, self.config.rto_max, self._random)
+
+    # What the server says. What does not fit what was sent is ignored whole, before anything changes.
+
+    def handle_datagram(self, now: float, datagram: bytes) -> Optional[str]:
+        """Handles a datagram from the server. Returns why it was ignored, `None` if it was not (PROTOCOL.md#duty-ignore)."""
+        try:
+            decoded = self._wire.open(datagram, self.epoch, self._hello)
+            if decoded.client != self.client:
+                raise DecodeError("other_client")
+            if isinstance(decoded, Ack):
+                self._handle_ack(now, decoded)
+            elif isinstance(decoded, Reject):
+                self._handle_reject(now, decoded)
+            elif isinstance(decoded, Welcome):
+                self._handle_welcome(now, decoded)
+            else:
+                raise DecodeError("for_servers")
+        except DecodeError as error:
+            self.stats.ignored[error.reason] = self.stats.ignored.get(error.reason, 0) + 1
+            return error.reason
+        self._silent = False
+        return None
+
+    def _handle_ack(self, now: float, ack: Ack) -> None:
+        if not self.epoch or ack.epoch != self.epoch:
+            raise DecodeError("other_epoch")
+        floor, sent = ack.floor, self._queue.sent
+        bits = int.from_bytes(ack.bitmap, "little")
+        highest = floor + bits.bit_length()
+        if highest >= self._queue.next_seq:
+            raise DecodeError("never_sent")
+        newly = [sent[seq] for seq in range(self._queue.base, floor + 1) if seq in sent]
+        # With thousands in flight behind one lost datagram each ack repeats a thousand bits, of which few are new.
+        fresh = bits & ~(self._seen >> (floor - self._floor)) if floor >= self._floor else bits
+        while fresh:
+            lowest = fresh & -fresh
+            fresh ^= lowest
+            message = sent.get(floor + lowest.bit_length())
+            if message is not None:
+                newly.append(message)
+        newest: Optional[Message] = None
+        for message in newly:
+            if newest is None or message.transmission > newest.transmission:
+                newest = message
+            message.durability = ack.durability
+            self._queue.end(message, Outcome.ACKED)
+        self._queue.pass_decided()
+        # Of an ack overtaken by a newer one the credit is out of date, unless nothing is in flight: then it answers a
+        # PING, and the server has forgotten the session.
+        if floor >= self._floor or (self._queue.in_flight == 0 and self._pinged):
+            was_blocked = self._is_blocked_by_credit()
+            self._set_credit(ack.credit)
+            if was_blocked and not self._is_blocked_by_credit():
+                self._tries = 0
+        if floor >= self._floor:
+            self._floor, self._seen = floor, bits
+        self._pinged = False
+        if newest is not None:
+            self._learn(now, ack, newly, newest, highest)
+        self._arm(now, anew=newest is not None)
+
+    def _learn(self, now: float, ack: Ack, newly: list[Message], newest: Message, highest: int) -> None:
+        """What newly acked datagrams tell of the path, and of those before them that are not acked."""
+        self.stats.acked += len(newly)
+        self._fruitful = True
+        self._fruitless_epochs = self._tries = 0
+        elapsed = now - newest.sent_at
+        # Sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one.
+        if newest.attempt == 0 or elapsed >= self.rtt.least:
+            self._newest_arrived = max(self._newest_arrived, newest.transmission)
+        if newest.attempt == 0:
+            self.rtt.sample(elapsed, ack.delay_us / 1e6)  # Karn's rule
+        if self._congestion_limited:
+            end = self.congestion.episode_end
+            self.congestion.acked(sum(message.transmission >= end for message in newly))
+        self._find_losses(ack, newest, highest)
+
+    def _find_losses(self, ack: Ack, newest: Message, highest: int) -> None:
+        """PROTOCOL.md#duty-loss"""
+        # How far this ack's bitmap could have reached: the server cuts it to the length of the datagram that it answers.
+        # What lies beyond may be journaled.
+        room = min(len(newest.payload), wire.BITMAP_MAX) & ~7
+        told = max(ack.floor + 8 * room, highest, ack.floor + 1)
+        arrived = self._newest_arrived
+        all_before = 0
+        base = self._queue.sent.get(self._queue.base)
+        if self._timed_out_before and self._timed_out_before <= arrived:
+            before, self._timed_out_before = self._timed_out_before, 0
+            # The lowest was missing and the next is too, and of the others this ack does not tell: one for each round
+            # trip would take as many. So all of them count as lost, as in TCP after a timeout (RFC 5681 §3.1).
+            missing = base is not None and base.state is IN_FLIGHT and base.transmission < arrived
+            if missing and told < self._queue.next_seq - 1:
+                all_before = before
+                self.congestion.collapse(self._next_transmission)
+
+        def overtaken(message: Message) -> bool:
+            if message.transmission < all_before:
+                return True
+            return message.seq <= told and message.transmission + REORDERING_MAX <= arrived
+
+        while (oldest := self._queue.oldest_in_flight()) is not None and overtaken(oldest):
+            self._lose(oldest)
+        # The one that holds up the floor may stand behind some that the ack did not tell of.
+        if base is not None and base.state is IN_FLIGHT and overtaken(base):
+            self._lose(base)
+
+    def _handle_reject(self, now: float, reject: Reject) -> None:
+        """PROTOCOL.md#duty-reject"""
+        if self._hello is not None:
+            if reject.epoch != 0 or reject.refused != self._hello:
+                raise DecodeError("not_in_flight")
+            self.stats.rejects += 1
+            if reject.code in FINAL:
+                while self._queue.end_oldest(Outcome.FAILED, reject.code) is not None:
+                    pass
+                self._hello = None
+            else:
+                self._pause(now, reject)
+            self._arm(now, anew=True)
+            return
+        if not self.epoch or reject.epoch != self.epoch:
+            raise DecodeError("other_epoch")
+        message = self._queue.sent.get(reject.refused)
+        if message is None and not (reject.refused == 0 and self._pinged):
+            raise DecodeError("not_in_flight")
+        self.stats.rejects += 1
+        if message is not None:
+            if reject.code in FINAL:
+                message.code = reject.code
+                self._queue.end(message, Outcome.FAILED)
+                self._queue.pass_decided()
+            elif message.state is IN_FLIGHT:
+                self._queue.mark_lost(message)
+        if reject.code == wire.REJECT_STALE_EPOCH:
+            self._fruitless_epochs += not self._fruitful
+            self._leave_epoch()
+        elif reject.code == wire.REJECT_BEYOND_WINDOW:
+            if message is not None:
+                below = max(reject.refused - self._queue.base, 0)
+                self._credit = below if self._credit is None else min(self._credit, below)
+        elif reject.code not in FINAL:
+            self._pause(now, reject)
+        self._arm(now, anew=False)
+
+    def _pause(self, now: float, reject: Reject) -> None:
+        if self.paused_until is not None:
+            return  # the answers to what was in flight with the first one
+        if reject.retry_after_ms == 0:
+            self._tries += 1
+            wait = self._next_try()
+        else:
+            asked = min(reject.retry_after_ms / 1000, self.config.retry_after_max)
+            wait = asked * self._random.uniform(1, 1.5)
+        self.paused_until, self.pause_code = now + wait, reject.code
+
+    def _handle_welcome(self, now: float, welcome: Welcome) -> None:
+        """PROTOCOL.md#duty-epoch"""
+        backwards = self._wire.epochs_only_rise and welcome.epoch <= self.epoch
+        # The epoch that has just been refused would number other messages with the same seqs.
+        if self._hello is None or welcome.nonce != self._hello or welcome.epoch == self.epoch or backwards:
+            raise DecodeError("unasked")
+        self._enter_epoch(welcome.epoch)
+        self._set_credit(welcome.credit)
+        self._tries = 0
+        self._arm(now, anew=True)
+
+    # Sessions.
+
+    def _leave_epoch(self) -> None:
+        """A client that counts its own epochs takes the next one; where that was refused too, and where it does not
+        count, the server knows which one is next (PROTOCOL.md#duty-epoch)."""
+        if self._own_epochs and self._fruitless_epochs <= 1 and self.epoch < wire.U32_MAX:
+            unix = int(self.config.unix_time()) if self.config.unix_time else 0
+            self._enter_epoch(max(self.epoch + 1, unix if unix <= wire.U32_MAX else 0))
+        else:
+            self._ask_for_epoch(at_once=self._fruitless_epochs <= 2)
+
+    def _enter_epoch(self, epoch: int) -> None:
+        """What is unacked gets new seqs from 1 on, in order and without holes, and counts as not yet transmitted."""
+        self.epoch = epoch
+        self._wire.enter(epoch)
+        self._hello, self._hello_due = None, False
+        self._queue.renumber()
+        # The server is the same: its credit is the best guess until it tells.
+        self._floor = self._seen = self._newest_arrived = self._timed_out_before = 0
+        self._fruitful = self._probe = self._ping_due = self._pinged = False
+
+    def _ask_for_epoch(self, at_once: bool) -> None:
+        """By HELLO: at once or, where asking has been of no use, after a wait."""
+        if not at_once:
+            self._tries = self._fruitless_epochs
+        self._hello, self._hello_due = self._random.getrandbits(64), at_once
+
+    def _lose(self, message: Message) -> None:
+        self.stats.losses += 1
+        self.congestion.lost(message.transmission, self._next_transmission)
+        self._queue.mark_lost(message)
+
+    def _set_credit(self, credit: int) -> None:
+        self._credit = credit
+        self._credit_max = max(self._credit_max, credit)

@@ -1,0 +1,98 @@
+"""What a client is told and tells: its limits, its messages and how they end, its counters."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any, Callable, Final, Optional
+
+from . import wire
+
+#: The codes that are final for a message (PROTOCOL.md#duty-reject).
+FINAL: Final = {
+    wire.REJECT_VERSION: "the server speaks another version of the protocol",
+    wire.REJECT_UNSUPPORTED: "the server does not have a feature that the message needs",
+    wire.REJECT_TOO_LARGE: "longer than the server accepts",
+    wire.REJECT_CHANNEL: "the server does not accept the channel",
+    wire.REJECT_SEALED_ONLY: "the server takes sealed traffic alone",
+}
+
+
+@dataclass
+class Config:
+    """The limits of a client, in seconds, bytes and datagrams."""
+
+    datagram_bytes_max: int = wire.DATAGRAM_RECOMMENDED
+    #: Messages that it holds, waiting or in flight.
+    window: int = 1024
+    rto_initial: float = 1.0
+    #: Shorter than the 100 ms that PROTOCOL.md suggests for coarse clocks: this one has microseconds, and the server
+    #: tells its delay.
+    rto_min: float = 0.02
+    rto_max: float = 60.0
+    #: The longest wait that a REJECT can impose: a forged one cannot silence the client for weeks.
+    retry_after_max: float = 60.0
+    congestion_window_initial: int = 10
+    #: Unix time, if the clock is right: a new epoch after STALE_EPOCH is then at least that.
+    unix_time: Optional[Callable[[], float]] = None
+
+
+class Outcome(enum.Enum):
+    """How a message ended."""
+
+    ACKED = "acked"
+    #: The server will never take it: `Message.code` says why.
+    FAILED = "failed"
+    #: Given up by the application; it may have been journaled all the same.
+    ABANDONED = "abandoned"
+
+
+class State(enum.IntEnum):
+    UNSENT = 0
+    IN_FLIGHT = 1
+    LOST = 2
+    DECIDED = 3
+
+
+UNSENT: Final = State.UNSENT
+IN_FLIGHT: Final = State.IN_FLIGHT
+LOST: Final = State.LOST
+DECIDED: Final = State.DECIDED
+
+
+class Message:
+    """A message, from `send` until it has ended. `token` is the caller's."""
+
+    __slots__ = (
+        "payload", "channel", "flags", "token", "outcome", "code", "durability", "epoch", "seq",
+        "state", "attempt", "transmission", "sent_at",
+    )  # fmt: skip
+
+    def __init__(self, payload: bytes, channel: int, batch: bool, token: Any) -> None:
+        self.payload = payload
+        self.channel = channel
+        self.flags = wire.WHOLE | wire.BATCH * batch
+        self.token = token
+        self.outcome: Optional[Outcome] = None
+        self.code = 0
+        self.durability = 0
+        self.epoch = 0
+        self.seq = 0
+        self.state: State = UNSENT
+        self.attempt = 0
+        self.transmission = 0
+        self.sent_at = 0.0
+
+
+@dataclass
+class Stats:
+    """Counters since the beginning, in datagrams."""
+
+    transmissions: int = 0
+    retransmissions: int = 0
+    losses: int = 0
+    timeouts: int = 0
+    acked: int = 0
+    rejects: int = 0
+    #: What came and made no sense here, by reason.
+    ignored: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,142 @@
+"""The messages of a session that wait, are in flight or have ended, and which seq is whose. It knows nothing of time,
+windows or datagrams."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from typing import Final, Optional
+
+from .message import DECIDED, IN_FLIGHT, LOST, UNSENT, Message, Outcome
+
+#: More than this lies never between the lowest and the highest seq held: span has 16 bits (PROTOCOL.md#duty-seq).
+SPAN_MAX: Final = 0xFFFF
+
+
+class Queue:
+    """Messages in the order of `send`; those that were transmitted in this epoch have a seq."""
+
+    def __init__(self) -> None:
+        #: Not transmitted in this epoch.
+        self.waiting: deque[Message] = deque()
+        #: Transmitted and undecided, by seq.
+        self.sent: dict[int, Message] = {}
+        #: The seq that the next message gets.
+        self.next_seq = 1
+        #: The lowest seq that is neither acked nor given up.
+        self.base = 1
+        #: The highest seq below `base` that will never come.
+        self.skipped = 0
+        #: How many are in flight.
+        self.in_flight = 0
+        self._decided: list[Message] = []
+        #: Seqs from `base` on that will never come.
+        self._holes: set[int] = set()
+        #: In the order of transmission. Entries that were acked, lost or sent again are passed over when they are met.
+        self._flying: deque[tuple[int, Message]] = deque()
+        #: A heap of seqs. Entries that were acked are passed over when they are met.
+        self._lost: list[int] = []
+
+    @property
+    def undecided(self) -> int:
+        return len(self.waiting) + len(self.sent)
+
+    def candidate(self) -> tuple[Optional[Message], int]:
+        """What to transmit next, and its seq: the lowest lost one, else the first that was not transmitted."""
+        while self._lost:
+            message = self.sent.get(self._lost[0])
+            if message is not None and message.state is LOST:
+                return message, message.seq
+            heappop(self._lost)
+        if not self.waiting or self.next_seq - self.base > SPAN_MAX:
+            return None, 0
+        return self.waiting[0], self.next_seq
+
+    def transmit(self, message: Message, epoch: int, now: float, transmission: int) -> bool:
+        """The candidate is transmitted. Returns whether it was before, in this epoch."""
+        again = message.state is LOST
+        if again:
+            heappop(self._lost)
+            message.attempt += 1
+        else:
+            self.waiting.popleft()
+            message.seq, message.epoch, message.attempt = self.next_seq, epoch, 0
+            self.sent[self.next_seq] = message
+            self.next_seq += 1
+        message.state = IN_FLIGHT
+        message.sent_at = now
+        message.transmission = transmission
+        self._flying.append((transmission, message))
+        self.in_flight += 1
+        return again
+
+    def oldest_in_flight(self) -> Optional[Message]:
+        """The one whose latest transmission is the oldest."""
+        flying = self._flying
+        while flying:
+            transmission, message = flying[0]
+            if message.state is IN_FLIGHT and message.transmission == transmission:
+                return message
+            flying.popleft()
+        return None
+
+    def mark_lost(self, message: Message) -> None:
+        """One in flight is to be transmitted again."""
+        message.state = LOST
+        self.in_flight -= 1
+        heappush(self._lost, message.seq)
+
+    def lose_all_in_flight(self) -> None:
+        while (message := self.oldest_in_flight()) is not None:
+            self.mark_lost(message)
+
+    def end(self, message: Message, outcome: Outcome) -> None:
+        """A message has ended. `pass_decided` is to follow."""
+        if message.state is IN_FLIGHT:
+            self.in_flight -= 1
+        if message.state is not UNSENT:
+            del self.sent[message.seq]
+            if outcome is not Outcome.ACKED:
+                self._holes.add(message.seq)
+        message.state = DECIDED
+        message.outcome = outcome
+        self._decided.append(message)
+
+    def end_oldest(self, outcome: Outcome, code: int = 0) -> Optional[Message]:
+        """Ends the oldest; `None` when there is none. One that was never transmitted takes no seq with it."""
+        message = self.sent.get(self.base)
+        if message is None:
+            if not self.waiting:
+                return None
+            message = self.waiting.popleft()
+        message.code = code
+        self.end(message, outcome)
+        self.pass_decided()
+        return message
+
+    def pass_decided(self) -> None:
+        """Moves `base` over what has ended."""
+        base, sent = self.base, self.sent
+        while base < self.next_seq and base not in sent:
+            if base in self._holes:
+                self._holes.discard(base)
+                self.skipped = base
+            base += 1
+        self.base = base
+
+    def take_decided(self) -> list[Message]:
+        """The messages that have ended since the last call."""
+        decided, self._decided = self._decided, []
+        return decided
+
+    def renumber(self) -> None:
+        """A new epoch: what is undecided gets new seqs, from 1 on and without holes, and counts as not transmitted."""
+        for message in sorted(self.sent.values(), key=lambda message: message.seq, reverse=True):
+            message.state = UNSENT
+            self.waiting.appendleft(message)
+        self.sent.clear()
+        self._flying.clear()
+        self._lost.clear()
+        self._holes.clear()
+        self.next_seq = self.base = 1
+        self.skipped = self.in_flight = 0

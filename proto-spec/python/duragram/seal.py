@@ -1,0 +1,164 @@
+"""Sealed mode: keys and datagrams (PROTOCOL.md#sealed). Needs the package `cryptography`."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import struct
+from typing import Final, NamedTuple, Optional
+
+from . import wire
+from .wire import DATA, HEAD, HELLO, REQUESTS, SEALED, U64_MAX, VERSION, WELCOME, Datagram, DecodeError, Fields
+
+try:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+except ImportError as missing:  # pragma: no cover
+    raise ImportError("sealed mode needs the package cryptography: pip install 'duragram[sealed]'") from missing
+
+KEY_BYTES: Final = 32
+TAG: Final = 16
+#: Header, word and counter.
+CLEAR: Final = HEAD.size + 8
+SEALED_MIN: Final = CLEAR + TAG
+TO_SERVER, TO_CLIENT = 1, 2
+
+_COUNTER: Final = struct.Struct("<Q")
+_NONCE: Final = struct.Struct("<IQ")
+
+
+def client_key(fleet_key: bytes, client: int) -> bytes:
+    """A client's key from the fleet's (PROTOCOL.md#sealed-keys)."""
+    return _blake2b(fleet_key, b"duragram psk v1" + struct.pack("<Q", client), 32)
+
+
+def session_keys(key: bytes, client: int, epoch: int) -> tuple[bytes, bytes]:
+    """What seals to the server, and what seals to the client. Epoch 0: of HELLO and its answers."""
+    both = _blake2b(key, b"duragram keys v1" + struct.pack("<QI", client, epoch), 64)
+    return both[:32], both[32:]
+
+
+def _blake2b(key: bytes, text: bytes, size: int) -> bytes:
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a key has {KEY_BYTES} bytes, not {len(key)}")
+    return hashlib.blake2b(text, key=key, digest_size=size).digest()
+
+
+class Keys:
+    """The two keys of a session, or of a client's HELLOs."""
+
+    def __init__(self, key: bytes, client: int, epoch: int) -> None:
+        to_server, to_client = session_keys(key, client, epoch)
+        self.ciphers = {TO_SERVER: ChaCha20Poly1305(to_server), TO_CLIENT: ChaCha20Poly1305(to_client)}
+
+
+class Head(NamedTuple):
+    """What a sealed datagram says of itself; true only once it was opened."""
+
+    fields: Fields
+    counter: int
+    direction: int
+    keys_epoch: int
+
+
+def seal(what: Datagram, keys: Keys, counter: int) -> bytes:
+    """PROTOCOL.md#sealed-layout. The counter must never have been used with these keys in this direction."""
+    return _seal(wire.fields(what), keys, counter)
+
+
+def _seal(f: Fields, keys: Keys, counter: int) -> bytes:
+    clear = HEAD.pack(VERSION << 4 | f.kind, f.flags | SEALED, *f[2:7]) + _COUNTER.pack(counter)
+    direction = TO_SERVER if f.kind in REQUESTS else TO_CLIENT
+    cipher, nonce = keys.ciphers[direction], _NONCE.pack(direction, counter)
+    if f.kind == DATA:
+        return clear + cipher.encrypt(nonce, f.variable, clear)
+    clear += f.variable
+    return clear + cipher.encrypt(nonce, b"", clear)
+
+
+def peek(bytes_: bytes) -> Head:
+    """Reads the clear part and checks what can be checked without keys."""
+    if len(bytes_) < 2:
+        raise DecodeError("truncated")
+    if bytes_[0] >> 4 != VERSION or not bytes_[1] & SEALED:
+        raise DecodeError("not_sealed")
+    if len(bytes_) < SEALED_MIN:
+        raise DecodeError("truncated")
+    (counter,) = _COUNTER.unpack_from(bytes_, HEAD.size)
+    f = wire.unpack(bytes_, bytes_[CLEAR:-TAG])
+    wire.datagram(f)
+    if f.kind == HELLO and f.long != counter:
+        raise DecodeError("malformed")
+    keys_epoch = 0 if f.kind in (HELLO, WELCOME) else f.epoch
+    return Head(f, counter, TO_SERVER if f.kind in REQUESTS else TO_CLIENT, keys_epoch)
+
+
+def unseal(bytes_: bytes, keys: Keys) -> Datagram:
+    """Verifies a datagram and decrypts a DATA's payload. `keys` are those of the epoch that `peek` names."""
+    f, counter, direction, _ = peek(bytes_)
+    cipher, nonce = keys.ciphers[direction], _NONCE.pack(direction, counter)
+    try:
+        if f.kind == DATA:
+            f = f._replace(variable=cipher.decrypt(nonce, bytes_[CLEAR:], bytes_[:CLEAR]))
+        else:
+            cipher.decrypt(nonce, bytes_[-TAG:], bytes_[:-TAG])
+    except InvalidTag:
+        raise DecodeError("bad_seal") from None
+    return wire.check_batch(wire.datagram(f))
+
+
+class Sealed:
+    """The seal of a client (`wire.Wire`). Not to be copied: two that go on from one counter would use it twice.
+
+    `boot_count`: a count of this client's starts, stored before it is used; without it the counter begins at random, and
+    a new epoch is needed at every start (PROTOCOL.md#sealed-counter).
+    """
+
+    overhead = SEALED_MIN
+    epochs_only_rise = True
+
+    def __init__(self, client: int, key: bytes, boot_count: Optional[int] = None) -> None:
+        if boot_count is None:
+            self._first, self._last = secrets.randbits(63), U64_MAX
+        else:
+            self._first, self._last = boot_count << 32, boot_count << 32 | 0xFFFF_FFFF
+        self.client = client
+        self.used_up = False
+        self._key = key
+        self._hello = Keys(key, client, 0)
+        self._session: Optional[Keys] = None
+        self._counter = self._first
+
+    def enter(self, epoch: int) -> None:
+        # New keys, under which every number is unused.
+        self._session = Keys(self._key, self.client, epoch)
+        self._counter, self.used_up = self._first, False
+
+    def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:
+        return self._next(Fields(DATA, flags, span, epoch, self.client, seq, channel, payload))
+
+    def short(self, kind: int, epoch: int, long: int) -> bytes:
+        f = Fields(kind, 0, 0, epoch, self.client, long, 0)
+        return _seal(f, self._hello, long) if kind == HELLO else self._next(f)
+
+    def _next(self, f: Fields) -> bytes:
+        """PROTOCOL.md#sealed-counter: another number for each transmission, retransmissions too."""
+        if self._session is None or self.used_up:
+            raise RuntimeError("no session, or no counter left in it")
+        counter = self._counter
+        self._counter += 1
+        self.used_up = counter == self._last
+        return _seal(f, self._session, counter)
+
+    def open(self, bytes_: bytes, epoch: int, nonce: Optional[int]) -> Datagram:
+        """PROTOCOL.md#sealed-client: of the client's own epoch, or of the HELLO that is open."""
+        head = peek(bytes_)
+        if head.direction != TO_CLIENT or head.fields.client != self.client:
+            return wire.datagram(head.fields)  # ignored by its type or name
+        if head.keys_epoch == 0:
+            if nonce is None or head.fields.long != nonce:
+                raise DecodeError("unasked")
+            return unseal(bytes_, self._hello)
+        if head.keys_epoch != epoch or self._session is None:
+            raise DecodeError("other_epoch")
+        return unseal(bytes_, self._session)

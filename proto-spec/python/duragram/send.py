@@ -1,0 +1,231 @@
+"""`python -m duragram send`: each line of a file or of stdin is a record. As `duragram send`, which is in Rust."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections import deque
+from typing import Iterator, Optional, Sequence
+
+from .blocking import BlockingPending, Client
+from .core import Closed, Incomplete, SendError
+from .wire import DATAGRAM_RECOMMENDED
+
+NOT_DONE, USAGE = 1, 2
+#: Records with errors that are named one by one.
+ERRORS_SHOWN = 10
+#: Silence after which a person is told that the server does not answer, in seconds.
+SILENCE_TOLD = 5.0
+TICK = 0.05
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        key = None if args.key_file is None else read_key(args.key_file)
+        source = sys.stdin.fileno() if args.file is None else os.open(args.file, os.O_RDONLY)
+        if args.file is not None and os.path.isdir(args.file):
+            return complain(f"{args.file} is a directory", USAGE)
+    except (OSError, ValueError) as error:
+        return complain(str(error), USAGE)
+    try:
+        client = Client(
+            args.server,
+            client_id=args.client,
+            epoch=args.epoch,
+            window=args.window,
+            datagram_bytes_max=args.datagram_bytes_max,
+            batch=args.batch,
+            key=key,
+        )
+    except (ValueError, ImportError) as error:
+        return complain(str(error), USAGE)
+    except OSError as error:
+        return complain(f"cannot reach {args.server}: {error}", NOT_DONE)
+    return Sending(client, args, source).run()
+
+
+class Sending:
+    """One run: a thread feeds the client with lines, the main thread watches."""
+
+    def __init__(self, client: Client, args: argparse.Namespace, source: int) -> None:
+        self.client = client
+        self.args = args
+        self.source = source
+        self.records = 0
+        self.bytes = 0
+        self.too_long = 0
+        self.troubles: list[str] = []
+        self.more_troubles = 0
+        self.unsettled: deque[tuple[int, BlockingPending]] = deque()
+
+    def run(self) -> int:
+        started = time.monotonic()
+        feed = threading.Thread(target=self._feed, daemon=True)
+        feed.start()
+        gave_up = self._watch(feed)
+        elapsed = time.monotonic() - started
+        if gave_up:
+            self._trouble(f"gave up: {self.args.server} did not ack a record in time")
+        try:
+            self.client.close(0)
+        except Incomplete as incomplete:
+            if incomplete.unacked:
+                self._trouble(f"{incomplete.unacked} records were not acked; the server may have them or not")
+        feed.join(1)
+        self._collect()
+        for trouble in self.troubles:
+            complain(trouble, NOT_DONE)
+        if self.more_troubles:
+            complain(f"and {self.more_troubles} more", NOT_DONE)
+        print(self._as_json(elapsed) if self.args.json else self._as_text(elapsed))
+        sys.stdout.flush()
+        return 0 if self.client.acked == self.records and not self.troubles else NOT_DONE
+
+    def _feed(self) -> None:
+        try:
+            for line in lines(self.source):
+                self.records += 1
+                self.bytes += len(line)
+                try:
+                    self.unsettled.append((self.records, self.client.send(line, self.args.channel)))
+                except Closed:
+                    return
+                except SendError as error:
+                    self.too_long += 1
+                    self._trouble(f"line {self.records}: {error}")
+                self._collect()
+        except OSError as error:
+            self._trouble(f"cannot read on after line {self.records}: {error}")
+        self.client.flush()
+
+    def _collect(self) -> None:
+        while self.unsettled and self.unsettled[0][1].done():
+            line, pending = self.unsettled.popleft()
+            if isinstance(pending.outcome, SendError) and not isinstance(pending.outcome, Closed):
+                self._trouble(f"line {line}: {pending.outcome}")
+
+    def _watch(self, feed: threading.Thread) -> bool:
+        """Returns when all is settled, or `True` when nothing was for too long."""
+        settled, since, told = -1, time.monotonic(), False
+        while feed.is_alive():
+            feed.join(TICK)
+            now_settled = self.client.acked + self.client.failed
+            if now_settled != settled or not self.client.unacked:
+                settled, since, told = now_settled, time.monotonic(), False
+            silence = time.monotonic() - since
+            if self.args.timeout is not None and silence >= self.args.timeout:
+                return True
+            if silence >= SILENCE_TOLD and not told:
+                told = True
+                complain("no answer from the server for 5 seconds; trying on", NOT_DONE)
+        return False
+
+    def _trouble(self, text: str) -> None:
+        if len(self.troubles) < ERRORS_SHOWN:
+            self.troubles.append(text)
+        else:
+            self.more_troubles += 1
+
+    def _as_text(self, elapsed: float) -> str:
+        client, stats = self.client, self.client.stats
+        acked = "all acked" if client.acked == self.records else f"{client.acked} acked"
+        return (
+            f"{self.records} records ({self.bytes} bytes), {acked}, in {elapsed:.3f} s: "
+            f"{client.acked / max(elapsed, 1e-9):.0f} a second\n"
+            f"{stats.transmissions} datagrams, {stats.retransmissions} of them retransmissions; {stats.rejects} rejects\n"
+            f"client {client.options.client_id:016x}, epoch {client.epoch or 'none yet'}"
+        )
+
+    def _as_json(self, elapsed: float) -> str:
+        client, stats = self.client, self.client.stats
+        smoothed = client.rtt
+        report = {
+            "client": f"{client.options.client_id:016x}",
+            "epoch": client.epoch or None,
+            "records": self.records,
+            "bytes": self.bytes,
+            "acked": client.acked,
+            "refused": client.failed,
+            "too_long": self.too_long,
+            "unacked": self.records - client.acked - client.failed - self.too_long,
+            "seconds": elapsed,
+            "records_per_second": client.acked / max(elapsed, 1e-9),
+            "transmissions": stats.transmissions,
+            "retransmissions": stats.retransmissions,
+            "rejects": stats.rejects,
+            "rtt_us": None if smoothed is None else round(smoothed * 1e6),
+        }
+        return json.dumps(report)
+
+
+def lines(source: int) -> Iterator[bytes]:
+    """The lines of a file descriptor, without their newlines; the last may have none."""
+    rest = b""
+    # Not through sys.stdin: a thread that waits there cannot be left behind at the end.
+    while chunk := os.read(source, 1 << 16):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def complain(text: str, code: int) -> int:
+    print(f"duragram: {text}", file=sys.stderr)
+    return code
+
+
+def read_key(path: str) -> bytes:
+    """32 bytes, as 64 hexadecimal digits."""
+    with open(path, encoding="ascii") as file:
+        key = bytes.fromhex(file.read().strip())
+    if len(key) != 32:
+        raise ValueError(f"{path}: a key has 64 hexadecimal digits")
+    return key
+
+
+def parse_client(text: str) -> int:
+    """16 hexadecimal digits, 0x and hexadecimal digits, or a decimal number."""
+    base = 16 if text.startswith("0x") or len(text) == 16 else 10
+    client = int(text, base)
+    if not 0 <= client < 2**64:
+        raise ValueError(text)
+    return client
+
+
+def parse_duration(text: str) -> float:
+    """A number of seconds, or one with a unit: 500ms, 30s, 5m, 1h."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", text)
+    if not match:
+        raise ValueError(text)
+    return float(match[1]) * {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="duragram", description="A client of the Duragram protocol.")
+    send = top.add_subparsers(dest="command", required=True).add_parser(
+        "send",
+        help="send each line of FILE or stdin as a record",
+        description="Send each line of FILE or stdin as a record; succeeds only when the server has all of them on its "
+        "disk. Waits for a server that is away.",
+        epilog="Exit codes: 0 every record is on the server's disk; 1 not every record is; 2 usage.",
+    )
+    server = os.environ.get("DURAGRAM_SERVER", "127.0.0.1:7117")
+    add = send.add_argument
+    add("--server", metavar="ADDR", default=server, help="HOST:PORT [default: %(default)s; env: DURAGRAM_SERVER]")
+    add("--client", metavar="ID", type=parse_client, help="who sends: 16 hexadecimal digits, 0x..., or a number [random]")
+    add("--epoch", metavar="N", type=int, help="this run's number, never used before [the server gives one]")
+    add("--channel", metavar="N", type=int, default=0, choices=range(65536), help="the routing number [0]")
+    add("--batch", action="store_true", help="let small records share datagrams")
+    add("--window", metavar="N", type=int, default=1024, help="datagrams that may be unacked at once [1024]")
+    add("--datagram-bytes-max", metavar="BYTES", type=int, default=DATAGRAM_RECOMMENDED, help="UDP payload [1200]")
+    add("--timeout", metavar="DURATION", type=parse_duration, help="give up when nothing is acked for so long [never]")
+    add("--key-file", metavar="FILE", help="sealed mode: 64 hexadecimal digits, this client's key")
+    add("--json", action="store_true", help="for programs: one JSON object with what was done")
+    add("file", metavar="FILE", nargs="?", help="the file to read [stdin]")
+    return top

@@ -1,0 +1,164 @@
+"""The real server, and a path that loses, repeats and reorders."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import random
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+ROOT = Path(__file__).resolve().parents[3]
+VECTORS = ROOT / "proto-spec" / "vectors"
+
+
+def binary() -> str:
+    """The server's program: $DURAGRAM, or as cargo built it."""
+    target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
+    path = os.environ.get("DURAGRAM", os.path.join(target, "release", "duragram"))
+    if not os.access(path, os.X_OK):
+        raise RuntimeError(f"{path} is missing: build it by `cargo build --release`, or name one in DURAGRAM")
+    return path
+
+
+class Server:
+    """The real server with a data directory of its own, which outlives `stop` and `kill`."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.directory = tempfile.mkdtemp(prefix="duragram-python-")
+        self.arguments = arguments
+        self.port = 0
+        self.process: Optional[subprocess.Popen[str]] = None
+        self.start()
+
+    def start(self) -> None:
+        command = [
+            binary(), "serve", "--listen", f"127.0.0.1:{self.port}", "--admin", "off",
+            "--data", f"{self.directory}/data", "--sink", f"file:{self.directory}/sink", *self.arguments,
+        ]  # fmt: skip
+        with open(f"{self.directory}/log", "a") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self.process.stdout is not None
+        ready = self.process.stdout.readline()
+        if not ready.startswith("duragram ready"):
+            raise RuntimeError(f"no server: {Path(self.directory, 'log').read_text()}")
+        self.port = int(ready.split("udp=")[1].split()[0].rpartition(":")[2])
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def kill(self) -> None:
+        self._end(subprocess.Popen.kill)
+
+    def stop(self) -> None:
+        self._end(subprocess.Popen.terminate)
+
+    def _end(self, how: Callable[[subprocess.Popen[str]], None]) -> None:
+        assert self.process is not None and self.process.stdout is not None
+        how(self.process)
+        self.process.wait(30)
+        self.process.stdout.close()
+        self.process = None
+
+    def records(self) -> list[dict[str, Any]]:
+        """What the stopped server has processed."""
+        assert self.process is None, "stop it first: the sink is complete then"
+        return [json.loads(line) for line in Path(self.directory, "sink").read_text().splitlines()]
+
+    def payloads(self) -> list[str]:
+        return [record["payload"] for record in self.records()]
+
+    def remove(self) -> None:
+        if self.process is not None:
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Proxy:
+    """Forwards datagrams both ways, of which each may be lost, repeated or held back, as `seed` decides."""
+
+    def __init__(self, server: str, loss: float = 0.0, duplicates: float = 0.0, reorder: float = 0.0, seed: int = 1):
+        host, _, port = server.rpartition(":")
+        self._server = (host, int(port))
+        self._chances = (loss, duplicates, reorder)
+        self._random = random.Random(seed)
+        self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._front.bind(("127.0.0.1", 0))
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._front, selectors.EVENT_READ)
+        self._backs: dict[Any, socket.socket] = {}
+        self._held: list[tuple[float, int, Callable[[], Any]]] = []
+        self._ended = False
+        self.forwarded = 0
+        self.address = "127.0.0.1:%d" % self._front.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended:
+            soon = self._held[0][0] - time.monotonic() if self._held else 0.05
+            for key, _ in self._selector.select(max(0.0, min(soon, 0.05))):
+                try:
+                    datagram, peer = key.fileobj.recvfrom(65536)  # type: ignore[union-attr]
+                except OSError:
+                    continue
+                if key.fileobj is self._front:
+                    back = self._back(peer)
+                    self._pass(partial(back.send, datagram))
+                else:
+                    self._pass(partial(self._front.sendto, datagram, key.data))
+            while self._held and self._held[0][0] <= time.monotonic():
+                self._forward(heapq.heappop(self._held)[2])
+
+    def _back(self, peer: Any) -> socket.socket:
+        if peer not in self._backs:
+            back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            back.connect(self._server)
+            self._backs[peer] = back
+            self._selector.register(back, selectors.EVENT_READ, peer)
+        return self._backs[peer]
+
+    def _pass(self, forward: Callable[[], Any]) -> None:
+        loss, duplicates, reorder = self._chances
+        if self._random.random() < loss:
+            return
+        for _ in range(1 + (self._random.random() < duplicates)):
+            if self._random.random() < reorder:
+                due = time.monotonic() + self._random.uniform(0.0, 0.01)
+                heapq.heappush(self._held, (due, self.forwarded, forward))
+                self.forwarded += 1
+            else:
+                self._forward(forward)
+
+    def _forward(self, forward: Callable[[], Any]) -> None:
+        self.forwarded += 1
+        try:
+            forward()
+        except OSError:
+            pass  # nobody listens now
+
+    def close(self) -> None:
+        self._ended = True
+        self._thread.join()
+        for sock in [self._front, *self._backs.values()]:
+            sock.close()
+        self._selector.close()
+
+
+def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """`python -m duragram ...`"""
+    package = str(ROOT / "proto-spec" / "python")
+    environment = {**os.environ, "PYTHONPATH": package}
+    command = [sys.executable, "-m", "duragram", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, timeout=60, **options)

@@ -1,0 +1,216 @@
+"""Both faces and the command against the real server, also over a path that loses, repeats and reorders."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+import unittest
+from typing import Callable
+
+from duragram import AsyncClient, Client, Closed, Incomplete, Rejected, TooLarge
+from duragram.wire import REJECT_CHANNEL, REJECT_TOO_LARGE
+
+from .support import Proxy, Server, program
+
+BAD_PATH = {"loss": 0.15, "duplicates": 0.3, "reorder": 0.3}
+
+
+class WithServer(unittest.TestCase):
+    def setUp(self) -> None:
+        self.server = Server()
+        self.addCleanup(self.server.remove)
+
+    def proxy(self, **path: float) -> Proxy:
+        proxy = Proxy(self.server.address, **path)  # type: ignore[arg-type]
+        self.addCleanup(proxy.close)
+        return proxy
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, "it did not happen within 20 s")
+            time.sleep(0.01)
+
+    def assert_journaled_once(self, expected: list[str]) -> None:
+        self.server.stop()
+        self.assertEqual(sorted(self.server.payloads()), sorted(expected))
+
+
+class Blocking(WithServer):
+    def test_a_receipt_names_the_records_place(self) -> None:
+        with Client(self.server.address, client_id=0xA1, epoch=9) as client:
+            first, second = client.send(b"21.5", channel=7), client.send("später".encode())
+            receipt = second.result(10)
+            self.assertEqual((receipt.epoch, receipt.seq, receipt.index, receipt.durability), (9, 2, 0, 0))
+            self.assertEqual(first.result(0).seq, 1)
+        self.server.stop()
+        fields = [(r["client"], r["epoch"], r["seq"], r["channel"], r["payload"]) for r in self.server.records()]
+        self.assertEqual(fields, [("00000000000000a1", 9, 1, 7, "21.5"), ("00000000000000a1", 9, 2, 0, "später")])
+
+    def test_a_bad_path_loses_and_repeats_nothing(self) -> None:
+        sent = [f"record {n}" for n in range(400)]
+        with Client(self.proxy(**BAD_PATH).address) as client:
+            for record in sent:
+                client.send(record.encode() + b" " * 70)
+        self.assertGreater(client.stats.retransmissions, 50)
+        self.server.stop()
+        self.assertEqual(sorted(payload.rstrip() for payload in self.server.payloads()), sorted(sent))
+
+    def test_batches_arrive_record_by_record(self) -> None:
+        sent = [f"record {n}" for n in range(5000)]
+        with Client(self.proxy(**BAD_PATH).address, batch=True) as client:
+            pending = [client.send(record.encode()) for record in sent]
+            places = {(receipt.epoch, receipt.seq, receipt.index) for receipt in (p.result(30) for p in pending)}
+        self.assertEqual(len(places), len(sent))
+        self.assertLess(client.stats.transmissions, 1000)
+        self.assert_journaled_once(sent)
+
+    def test_a_server_that_restarts_is_waited_for(self) -> None:
+        sent = [f"record {n}" for n in range(3000)]
+        with Client(self.server.address, retry_interval_max=0.3) as client:
+            for n, record in enumerate(sent):
+                client.send(record.encode())
+                if n % 1000 == 500:
+                    self.server.kill()
+                    self.server.start()
+        self.assert_journaled_once(sent)
+
+    def test_what_the_server_will_never_take_fails_alone(self) -> None:
+        self.server.remove()
+        self.server = Server("--channels", "0-9", "--datagram-bytes-max", "1000")
+        client = Client(self.server.address)
+        channel, long, good = client.send(b"x", channel=10), client.send(bytes(1100)), client.send(b"good")
+        for pending, code in ((channel, REJECT_CHANNEL), (long, REJECT_TOO_LARGE)):
+            with self.assertRaises(Rejected) as raised:
+                pending.result(10)
+            self.assertEqual(raised.exception.code, code)
+        good.result(10)
+        after = client.send(b"after")
+        with self.assertRaises(Incomplete) as incomplete:
+            client.close()
+        self.assertEqual((incomplete.exception.unacked, incomplete.exception.failed), (0, 2))
+        self.assertEqual(after.result(0).seq, 4)
+        self.assert_journaled_once(["good", "after"])
+
+    def test_a_record_that_fits_no_datagram_is_not_sent(self) -> None:
+        with Client(self.server.address, datagram_bytes_max=100) as client:
+            client.send(bytes(68)).result(10)
+            with self.assertRaises(TooLarge):
+                client.send(bytes(69))
+
+    def test_a_server_that_is_away_leaves_records_unacked_and_says_so(self) -> None:
+        self.server.kill()
+        client = Client(self.server.address)
+        pending = client.send(b"x")
+        with self.assertRaises(TimeoutError):
+            pending.result(0.05)
+        self.assertFalse(client.flush(0.05))
+        with self.assertRaises(Incomplete) as incomplete:
+            client.close(0.05)
+        self.assertEqual((incomplete.exception.unacked, incomplete.exception.failed), (1, 0))
+        self.assertRaises(Closed, pending.result)
+        self.assertRaises(Closed, client.send, b"y")
+
+
+class Async(WithServer):
+    def test_a_bad_path_loses_and_repeats_nothing(self) -> None:
+        async def run() -> AsyncClient:
+            async with AsyncClient(self.proxy(**BAD_PATH).address) as client:
+                pending = [await client.send(f"record {n}".encode()) for n in range(400)]
+                receipts = [await one for one in pending]
+                self.assertEqual([receipt.seq for receipt in receipts], list(range(1, 401)))
+            return client
+
+        client = asyncio.run(run())
+        self.assertEqual((client.acked, client.failed, client.unacked), (400, 0, 0))
+        self.assert_journaled_once([f"record {n}" for n in range(400)])
+
+    def test_tasks_that_share_a_small_window_all_get_their_turn(self) -> None:
+        async def run() -> None:
+            async with AsyncClient(self.server.address, window=2) as client:
+
+                async def task(name: int) -> None:
+                    for n in range(20):
+                        await (await client.send(f"{name} {n}".encode()))
+
+                await asyncio.wait_for(asyncio.gather(*(task(name) for name in range(20))), 30)
+
+        asyncio.run(run())
+        self.assert_journaled_once([f"{name} {n}" for name in range(20) for n in range(20)])
+
+    def test_two_hundred_devices_in_one_process(self) -> None:
+        async def device(number: int) -> None:
+            async with AsyncClient(self.server.address, client_id=number, window=4) as client:
+                for n in range(5):
+                    await client.send(f"{number} {n}".encode())
+
+        async def run() -> None:
+            await asyncio.gather(*(device(number) for number in range(200)))
+
+        asyncio.run(run())
+        self.assert_journaled_once([f"{number} {n}" for number in range(200) for n in range(5)])
+
+    def test_a_cancelled_wait_takes_nothing_from_others(self) -> None:
+        async def run() -> None:
+            async with AsyncClient(self.server.address) as client:
+                pending = await client.send(b"x")
+
+                async def wait() -> int:
+                    return (await pending).seq
+
+                first, second = asyncio.create_task(wait()), asyncio.create_task(wait())
+                await asyncio.sleep(0)
+                first.cancel()
+                self.assertEqual(await second, 1)
+
+        asyncio.run(run())
+
+    def test_a_silent_server_leaves_records_unacked_and_says_so(self) -> None:
+        self.server.kill()
+
+        async def run() -> None:
+            client = AsyncClient(self.server.address, window=1)
+            await client.connect()
+            pending = await client.send(b"x")
+            waiting = asyncio.create_task(client.send(b"y"))
+            with self.assertRaises(Incomplete):
+                await client.close(0.05)
+            with self.assertRaises(Closed):
+                await pending
+            with self.assertRaises(Closed):
+                await waiting
+
+        asyncio.run(run())
+
+
+class Command(WithServer):
+    def test_every_line_is_a_record(self) -> None:
+        done = program("send", "--server", self.server.address, "--client", "0xa1", "--json", input=b"one\n\ntwo\nthree")
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        report = json.loads(done.stdout)
+        self.assertEqual((report["client"], report["records"], report["acked"]), ("00000000000000a1", 4, 4))
+        self.assert_journaled_once(["", "one", "three", "two"])
+
+    def test_a_file_through_a_bad_path_in_batches(self) -> None:
+        lines = [f"line {n}" for n in range(20_000)]
+        with tempfile.NamedTemporaryFile() as file:
+            file.write("\n".join(lines).encode())
+            file.flush()
+            done = program("send", "--server", self.proxy(loss=0.1).address, "--batch", file.name)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        self.assertIn(b"20000 records", done.stdout)
+        self.assertIn(b"all acked", done.stdout)
+        self.assert_journaled_once(lines)
+
+    def test_what_is_not_done_is_told_by_the_exit_code(self) -> None:
+        done = program("send", "--server", self.server.address, input=b"a\n" + b"b" * 1169 + b"\nc\n")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"line 2: a record of 1169 bytes", done.stderr)
+        self.server.kill()
+        done = program("send", "--server", self.server.address, "--timeout", "100ms", input=b"a\n")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"gave up", done.stderr)
+        for usage in (["--server", "nowhere"], ["--client", "many"], ["--window", "0"], ["/no/such/file"]):
+            self.assertEqual(program("send", *usage, input=b"").returncode, 2, usage)
