@@ -13,6 +13,7 @@ pub mod client;
 pub mod config;
 pub mod ingest;
 pub mod journal;
+pub mod keys;
 pub mod limits;
 pub mod metrics;
 pub mod net;

@@ -128,6 +128,17 @@ pub const SESSIONS_PER_CHUNK: usize = 1024;
 /// and in the lists of free and of changed sessions. A test fills a table and holds it against this.
 pub const SESSION_BYTES: usize = 144;
 
+// ---- Constants of keys -------------------------------------------------------------------------------------------
+
+/// Bytes of a key file.
+pub const KEY_FILE_BYTES: usize = 32 * 1024 * 1024;
+/// Clients that a key file names, and as many that it revokes. With a fleet key a client need not be named.
+pub const KEY_CLIENTS: usize = 350_000;
+/// Bytes of a client in memory, with its key.
+pub const KEY_CLIENT_BYTES: usize = 64;
+/// Different lists of channels in a key file: each takes 8 KiB.
+pub const KEY_CHANNEL_LISTS: usize = 1024;
+
 // ---- Constants of the journal ----------------------------------------------------------------------------------
 
 /// Bytes of one memtable. Large against the lanes' lag: what is trimmed before its flush never reaches an SST.

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{EXIT_NOT_DONE, EXIT_USAGE, complain, print};
 use crate::client::{Batching, Client, ConnectError, Pending, SendError, Stats};
+use crate::types::parse_client_id;
 
 mod lines;
 
@@ -368,14 +369,9 @@ fn usage(message: &str) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-/// As the rest of the program shows it, or as people write numbers.
 fn parse_client(text: &str) -> Result<ClientId, String> {
-    let parsed = match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None if text.len() == 16 => u64::from_str_radix(text, 16),
-        None => text.parse(),
-    };
-    parsed.map(ClientId).map_err(|_| "neither 16 hexadecimal digits, nor 0x and such digits, nor a number".to_owned())
+    parse_client_id(text)
+        .ok_or_else(|| "neither 16 hexadecimal digits, nor 0x and such digits, nor a number".to_owned())
 }
 
 fn parse_epoch(text: &str) -> Result<Epoch, String> {

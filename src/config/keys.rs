@@ -14,6 +14,7 @@ use humantime_serde::re::humantime;
 use serde_json::Value as Json;
 
 use super::{Channels, Config, LogFormat, Threading};
+use crate::types::parse_channels;
 
 /// A configuration key.
 #[derive(Debug)]
@@ -324,15 +325,8 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 fn channels(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let bound = |part: &str| part.trim().parse::<u16>().ok();
-    let range = match text.split_once('-') {
-        Some((from, to)) => bound(from).zip(bound(to)),
-        None => bound(text).map(|one| (one, one)),
-    };
-    let (from, to) = range.ok_or_else(|| {
-        format!("{text:?} is no channel; write a number from 0 to 65535 or a range such as \"10-19\"")
-    })?;
-    Ok(from..=to)
+    parse_channels(text)
+        .ok_or_else(|| format!("{text:?} is no channel; write a number from 0 to 65535 or a range such as \"10-19\""))
 }
 
 fn shown(value: impl Display) -> Json {

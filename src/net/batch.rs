@@ -6,7 +6,7 @@ use duragram_proto::codec::{self, Datagram, DecodeError, RejectCode};
 use duragram_proto::{ClientId, Seq};
 
 use crate::net::Peer;
-use crate::types::{Now, SessionId};
+use crate::types::{ChannelSet, Now, SessionId};
 
 /// What the server accepts of well-formed datagrams; the rest is answered with a REJECT.
 #[derive(Clone, Debug)]
@@ -16,10 +16,6 @@ pub struct Admission {
     /// The channels accepted; `None` for all.
     pub channels: Option<ChannelSet>,
 }
-
-/// A set of channels as 65,536 bits.
-#[derive(Clone, Debug)]
-pub struct ChannelSet(Box<[u64; 1024]>);
 
 /// Datagrams of one receive, with the bytes they borrow.
 #[derive(Debug)]
@@ -199,22 +195,6 @@ impl Admission {
         } else {
             None
         }
-    }
-}
-
-impl ChannelSet {
-    /// The set of these channels.
-    pub fn of(channels: impl IntoIterator<Item = u16>) -> Self {
-        let mut bits = Box::new([0; 1024]);
-        for channel in channels {
-            bits[usize::from(channel / 64)] |= 1 << (channel % 64);
-        }
-        Self(bits)
-    }
-
-    /// Whether a channel is in the set.
-    pub fn contains(&self, channel: u16) -> bool {
-        self.0[usize::from(channel / 64)] >> (channel % 64) & 1 == 1
     }
 }
 

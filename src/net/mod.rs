@@ -13,7 +13,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Admission, Batch, ChannelSet, DataItem, Dropped, Item, ItemKind};
+pub use batch::{Admission, Batch, DataItem, Dropped, Item, ItemKind};
 pub use bulk::{BulkSocket, Burst, GSO_SEGMENTS_MAX, Inbox, Poller};
 pub use outbox::{Outbox, Transmit};
 pub use receive::{Received, Receiver, Waker, wait_readable};
@@ -21,6 +21,8 @@ pub use send::Sender;
 pub use socket::{BoundSockets, bind};
 
 use std::net::SocketAddr;
+
+pub use crate::types::ChannelSet;
 
 /// Where a datagram came from, and by which of the server's sockets: a reply must leave by the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
