@@ -176,6 +176,8 @@ pub const ADMIN_STALL_MS: u64 = 60_000;
 pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
 /// Bytes of a request's body. No request needs one.
 pub const ADMIN_BODY_BYTES: usize = 4 * 1024;
+/// Bytes of the file with the admin token.
+pub const ADMIN_TOKEN_BYTES: usize = 1024;
 /// What everything else takes: code, stacks, the async runtime, the allocator's slack, in bytes.
 pub const BASE_BYTES: usize = 96 * 1024 * 1024;
 
@@ -296,6 +298,16 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     // A deque that has grown to a power of two.
     add("trim places", format!("{TRIM_PLACES} x 16 B"), &[TRIM_PLACES as u64, 16]);
     add("journal block cache", format!("{BLOCK_CACHE_BYTES} B"), &[BLOCK_CACHE_BYTES as u64]);
+    if config.keys.is_some() {
+        add(
+            "keys",
+            format!(
+                "{KEY_FILE_BYTES} B (the file while it is read) + 2 (in force, and being read) x ({KEY_CLIENTS} x \
+                 ({KEY_CLIENT_BYTES} B + 8 B revoked) + {KEY_CHANNEL_LISTS} x 8 KiB)"
+            ),
+            &[(KEY_FILE_BYTES + 2 * (KEY_CLIENTS * (KEY_CLIENT_BYTES + 8) + KEY_CHANNEL_LISTS * 8192)) as u64],
+        );
+    }
     if config.admin.is_some() {
         add(
             "admin streams",

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub handler_panics: Counter,
     /// Times a lane read blocks back from the journal, because its channel was full or the server had restarted.
     pub lane_journal_reads: Counter,
+    /// Times the key file was read again (SIGHUP), by what came of it: done, failed.
+    pub key_reloads: Family<Outcome, Counter>,
 }
 
 impl Metrics {
@@ -113,6 +115,7 @@ impl Metrics {
             lane_down: Family::default(),
             handler_panics: Counter::default(),
             lane_journal_reads: Counter::default(),
+            key_reloads: Family::default(),
         };
         registry.register_collector(Box::new(Process { started: SystemTime::now() }));
         let m = &metrics;
@@ -154,6 +157,7 @@ impl Metrics {
         r.register("lane_down", "1 while a lane waits for its sink", m.lane_down.clone());
         r.register("handler_panics", "Panics of handlers, contained", m.handler_panics.clone());
         r.register("lane_journal_reads", "Times a lane read back from the journal", m.lane_journal_reads.clone());
+        r.register("key_reloads", "Times the key file was read again, by what came of it", m.key_reloads.clone());
         metrics
     }
 
@@ -164,6 +168,7 @@ impl Metrics {
         // Families without a member are not written.
         metrics.count("journaled", 1);
         metrics.replies_sent("ack", 1);
+        metrics.keys_reloaded(true);
         drop(metrics.lane_lag.get_or_create(&LaneLabel { lane: 0 }));
         drop(metrics.processed.get_or_create(&LaneLabel { lane: 0 }));
         let mut text = String::new();
@@ -191,6 +196,11 @@ impl Metrics {
         if n > 0 {
             self.datagrams.get_or_create(&Outcome { outcome }).inc_by(n);
         }
+    }
+
+    /// Counts an attempt to read the key file again.
+    pub fn keys_reloaded(&self, done: bool) {
+        self.key_reloads.get_or_create(&Outcome { outcome: if done { "done" } else { "failed" } }).inc();
     }
 
     /// Counts `n` replies of one type.
