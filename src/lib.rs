@@ -18,6 +18,7 @@ pub mod limits;
 pub mod metrics;
 pub mod net;
 pub mod process;
+mod rate;
 pub mod secret_file;
 pub mod server;
 pub mod session;

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub kernel_drops: Counter,
     /// Replies handed to the kernel, by type: ack, reject, welcome.
     pub replies: Family<Outcome, Counter>,
+    /// Replies that were not sent: too many to one source, or no number on disk to seal with.
+    pub replies_withheld: Family<Outcome, Counter>,
     /// Replies that the kernel refused.
     pub reply_errors: Counter,
     /// Group commits.
@@ -94,6 +96,7 @@ impl Metrics {
             received_bytes: Counter::default(),
             kernel_drops: Counter::default(),
             replies: Family::default(),
+            replies_withheld: Family::default(),
             reply_errors: Counter::default(),
             commits: Counter::default(),
             commit_entries: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
@@ -126,6 +129,11 @@ impl Metrics {
         r.register_with_unit("received", "UDP payload received", Unit::Bytes, m.received_bytes.clone());
         r.register("kernel_drops", "Datagrams dropped by the kernel: receive buffer full", m.kernel_drops.clone());
         r.register("replies", "Replies handed to the kernel, by type", m.replies.clone());
+        r.register(
+            "replies_withheld",
+            "Replies not sent: too many to a source, or not to be sealed yet",
+            m.replies_withheld.clone(),
+        );
         r.register("reply_errors", "Replies that the kernel refused", m.reply_errors.clone());
         r.register("commits", "Group commits", m.commits.clone());
         r.register("commit_entries", "Entries in a group commit", m.commit_entries.clone());
@@ -169,6 +177,7 @@ impl Metrics {
         metrics.count("journaled", 1);
         metrics.replies_sent("ack", 1);
         metrics.keys_reloaded(true);
+        metrics.replies_withheld("limited", 1);
         drop(metrics.lane_lag.get_or_create(&LaneLabel { lane: 0 }));
         drop(metrics.processed.get_or_create(&LaneLabel { lane: 0 }));
         let mut text = String::new();
@@ -201,6 +210,13 @@ impl Metrics {
     /// Counts an attempt to read the key file again.
     pub fn keys_reloaded(&self, done: bool) {
         self.key_reloads.get_or_create(&Outcome { outcome: if done { "done" } else { "failed" } }).inc();
+    }
+
+    /// Counts `n` replies that were not sent, by the reason.
+    pub fn replies_withheld(&self, reason: &'static str, n: u64) {
+        if n > 0 {
+            self.replies_withheld.get_or_create(&Outcome { outcome: reason }).inc_by(n);
+        }
     }
 
     /// Counts `n` replies of one type.

@@ -210,13 +210,14 @@ impl Server {
         let Lanes { workers, fanout, control: lanes } = Lanes::build(&parts, &mut handlers)?;
 
         let sender = Sender::new(&sockets, metrics.clone())?;
+        let config_of_committer = committer_config(&config, &keys);
         let mut committer =
-            Committer::new(committer_config(&config), recovered, opened.journal, sender, fanout, metrics.clone());
+            Committer::new(config_of_committer, recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
         progress.request_checkpoint();
         committer.commit(&clock)?;
-        let admission = admission(&config);
+        let admission = admission(&config, keys.clone());
         let receivers =
             (0..).zip(sockets).map(|(index, socket)| Receiver::new(socket, index, admission.clone())).collect();
 
@@ -468,13 +469,13 @@ fn open_journal(config: &Config) -> Result<(Opened<RocksJournal>, ingest::Recove
     Ok((opened, recovered))
 }
 
-fn admission(config: &Config) -> Admission {
+fn admission(config: &Config, keys: KeyRing) -> Admission {
     let ranges = config.channels.ranges();
     let channels = (!ranges.is_empty()).then(|| ChannelSet::of(ranges.iter().cloned().flatten()));
-    Admission { datagram_bytes_max: config.datagram_bytes_max, channels }
+    Admission { datagram_bytes_max: config.datagram_bytes_max, channels, keys, allow_plain: config.allow_plain }
 }
 
-fn committer_config(config: &Config) -> CommitterConfig {
+fn committer_config(config: &Config, keys: &KeyRing) -> CommitterConfig {
     CommitterConfig {
         window: config.window,
         commit_bytes_max: config.commit_bytes_max,
@@ -483,6 +484,7 @@ fn committer_config(config: &Config) -> CommitterConfig {
         retain_bytes: config.retain_bytes,
         reserve_bytes: config.reserve_bytes,
         session_ttl_s: config.session_ttl.as_secs(),
+        sealed: !keys.is_none(),
     }
 }
 

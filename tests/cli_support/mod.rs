@@ -138,6 +138,7 @@ pub(crate) fn entry(batch: bool) -> EntryMeta {
         span: 0,
         skip: false,
         batch,
+        sealed: false,
         channel: 0,
         received_unix_us: 1_700_000_000_000_000,
     }

@@ -146,6 +146,7 @@ impl Plan {
                 retain_bytes: if rng.one_in(2) { 0 } else { rng.below(2 << 20) },
                 reserve_bytes: 1_000,
                 session_ttl_s: rng.magnitude(40, 4_000),
+                sealed: false,
             },
             sessions_max: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             lanes: u16::try_from(rng.within(1, 4)).expect("small"),

@@ -8,7 +8,7 @@ use duragram::ingest::{Committer, Recovery, WriterByHand};
 use duragram::journal::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
 use duragram::journal::{OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
-use duragram::net::{Admission, Batch, ChannelSet, Peer};
+use duragram::net::{Admission, Batch, ChannelSet, Gate, Peer};
 use duragram::process::{
     Fanout, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress, RetryPolicy,
 };
@@ -34,7 +34,7 @@ pub(crate) struct Life {
     lanes: Vec<(Option<LaneWorker>, u64)>,
     control: LaneControl,
     keeper: Keeper,
-    admission: Admission,
+    gate: Gate,
     socket: VecDeque<(SocketAddr, Vec<u8>)>,
     socket_full: bool,
     step_us: u64,
@@ -66,6 +66,7 @@ impl Life {
                     sessions.push(simulated::encoded(record));
                     sabotage == Some(Sabotage::ForgottenSessions)
                 }
+                Replay::Client(_) | Replay::CounterLimit(_) => false,
                 Replay::Block(_) => sabotage == Some(Sabotage::ForgottenBlocks),
             };
             if !forgotten {
@@ -135,7 +136,7 @@ impl Life {
             lanes: workers.into_iter().map(|worker| (Some(worker), now_us)).collect(),
             control,
             keeper,
-            admission: Admission { datagram_bytes_max: plan.datagram_max, channels },
+            gate: Gate::new(Admission { channels, ..Admission::plain(plan.datagram_max) }),
             socket: VecDeque::new(),
             socket_full: false,
             step_us: now_us,
@@ -221,7 +222,7 @@ impl Life {
         batch.arrived = self.clock.now();
         for _ in 0..self.rng.within(1, plan.receive_max) {
             let Some((addr, datagram)) = self.socket.pop_front() else { break };
-            batch.push(Peer { addr, socket: 0 }, &datagram, &self.admission);
+            batch.push(Peer { addr, socket: 0 }, &datagram, &mut self.gate);
         }
         self.committer.absorb(&batch, &self.clock)?;
         let wait_us = if self.socket.is_empty() { plan.tick_us } else { self.rng.below(200) };

@@ -276,6 +276,8 @@ impl SimulatedDisk {
         };
         let mut visit = |visit: Visit<'_>| match visit {
             Visit::Session(session) => replay(Replay::Session(session)),
+            Visit::Client(client) => replay(Replay::Client(client)),
+            Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
             Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
             Visit::Block { .. } | Visit::Dead(_) => {}
         };
