@@ -173,12 +173,15 @@ pub const HELLO_RETRY_MS: u32 = 1_000;
 pub const SEALED_CLIENTS_PER_SESSION: usize = 4;
 /// Bytes of one.
 pub const SEALED_CLIENT_BYTES: usize = 48;
+/// Bytes that a sealed session takes beyond a plain one: where its newest datagram came from.
+pub const SEALED_SESSION_BYTES: usize = 64;
 /// Derived keys that each receiver keeps.
 pub const KEY_CACHE: usize = 16_384;
 /// Bytes of each: two keys, their owner's, and the places where they are.
 pub const KEY_CACHE_BYTES: usize = 256;
-/// A plain session that was not heard for so many seconds gives way to a sealed one when the table is full.
-pub const PLAIN_IDLE_S: u64 = 60;
+/// A plain session that was not heard for so many seconds gives way to a sealed one when the table is full. Far above the
+/// longest interval of retransmissions: what its client may still have under way would be taken twice.
+pub const PLAIN_IDLE_S: u64 = 600;
 
 // ---- Constants of the journal ----------------------------------------------------------------------------------
 
@@ -356,6 +359,26 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
                  ({KEY_CLIENT_BYTES} B + 8 B revoked) + {KEY_CHANNEL_LISTS} x 8 KiB)"
             ),
             &[(KEY_FILE_BYTES + 2 * (KEY_CLIENTS * (KEY_CLIENT_BYTES + 8) + KEY_CHANNEL_LISTS * 8192)) as u64],
+        );
+        add(
+            "sealed sessions",
+            format!(
+                "sessions_max x ({SEALED_SESSION_BYTES} B + {SEALED_CLIENTS_PER_SESSION} clients x {SEALED_CLIENT_BYTES} B)"
+            ),
+            &[
+                config.sessions_max as u64,
+                (SEALED_SESSION_BYTES + SEALED_CLIENTS_PER_SESSION * SEALED_CLIENT_BYTES) as u64,
+            ],
+        );
+        add(
+            "HELLOs",
+            format!("{HELLO_CLIENTS} x {HELLO_CLIENT_BYTES} B"),
+            &[HELLO_CLIENTS as u64, HELLO_CLIENT_BYTES as u64],
+        );
+        add(
+            "derived keys",
+            format!("{sockets} sockets x {KEY_CACHE} x {KEY_CACHE_BYTES} B"),
+            &[sockets, KEY_CACHE as u64, KEY_CACHE_BYTES as u64],
         );
     }
     if config.admin.is_some() {

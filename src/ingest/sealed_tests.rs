@@ -24,7 +24,11 @@ impl Rig {
 
     /// A server with keys, after its first commit.
     fn sealed_on(disk: MemoryDisk, sessions_max: usize, allow_plain: bool) -> Self {
-        let mut rig = Self::on(disk, CommitterConfig { sealed: true, ..config() }, sessions_max);
+        Self::with_keys(disk, config(), sessions_max, allow_plain)
+    }
+
+    fn with_keys(disk: MemoryDisk, config: CommitterConfig, sessions_max: usize, allow_plain: bool) -> Self {
+        let mut rig = Self::on(disk, CommitterConfig { sealed: true, ..config }, sessions_max);
         let keys = KeyRing::of(Keys::parse(KEY_FILE.as_bytes()).unwrap());
         rig.admission = Admission { keys, allow_plain, ..Admission::plain(1472) };
         rig.gate = super::Gate::new(rig.admission.clone());
@@ -432,7 +436,7 @@ fn fleet_data(client: u64, epoch: u32, seq: u64) -> Vec<u8> {
 
 #[test]
 fn sealed_and_plain_sessions_of_one_client_never_mix_also_after_a_restart() {
-    let fleet = |mut rig: Rig| {
+    let fleet = |rig: Rig| {
         rig.admission.keys.replace(Keys::parse(FLEET.as_bytes()).unwrap());
         rig
     };
@@ -480,7 +484,8 @@ fn the_mode_of_a_session_survives_its_entries() {
 
 #[test]
 fn plain_traffic_cannot_take_the_sealed_clients_places() {
-    let mut rig = Rig::sealed_on(MemoryDisk::default(), 4, true);
+    let lasting = CommitterConfig { session_ttl_s: 100_000, ..config() };
+    let mut rig = Rig::with_keys(MemoryDisk::default(), lasting, 4, true);
     let plain = |client| encode(&Datagram::Data(plain_data(client, 5, 1, 0)));
     assert_eq!(rig.tell(&plain(0x71)), Some(acked(1)));
     assert_eq!(rig.tell(&plain(0x72)), Some(acked(1)));
@@ -490,9 +495,9 @@ fn plain_traffic_cannot_take_the_sealed_clients_places() {
     assert_eq!(rig.tell(&data(1, 5, 1, 0, 1)), Some(acked(1)));
     assert_eq!(rig.tell(&data(2, 5, 1, 0, 1)), Some(acked(1)));
     assert_eq!(rig.tell(&data(3, 5, 1, 0, 1)), busy, "the plain ones are at work");
-    rig.clock.advance_s(40);
+    rig.clock.advance_s(400);
     assert_eq!(rig.tell(&plain(0x72)), Some(acked_again(1)));
-    rig.clock.advance_s(40);
+    rig.clock.advance_s(400);
     rig.committer.commit(&rig.clock).unwrap();
     assert_eq!(rig.tell(&data(3, 5, 1, 0, 2)), Some(acked(1)), "the idle one gives way");
     assert_eq!(rig.tell(&data(3, 6, 1, 0, 3)), busy, "the other was heard");
