@@ -9,7 +9,7 @@ use duragram::ingest::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::journal::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{Durable, LaneMark};
 use duragram::metrics::Metrics;
-use duragram::net::{Admission, Batch, Outbox, Transmit};
+use duragram::net::{Admission, Batch, Gate, Outbox, Transmit};
 use duragram::types::{Clock, Offset, SystemClock};
 use duragram_proto::codec::Datagram;
 use prometheus_client::registry::Registry;
@@ -91,6 +91,7 @@ impl Rig {
             retain_bytes: 0,
             reserve_bytes: 0,
             session_ttl_s: 3600,
+            sealed: false,
         };
         let mut recovery = Recovery::new(1_000_000);
         let opened = MemoryDisk::default().open(&mut |replay| recovery.apply(replay));
@@ -125,7 +126,7 @@ impl Rig {
 
     /// What comes when every client has sent `sent` before.
     fn batch(&self, load: &Load, sent: u64) -> Batch {
-        let admission = Admission { datagram_bytes_max: 1472, channels: None };
+        let mut gate = Gate::new(Admission::plain(1472));
         let mut batch = Batch::new(0);
         let mut buffer = [0; 1472];
         batch.arrived = self.clock.now();
@@ -137,7 +138,7 @@ impl Rig {
                     let datagram = Datagram::Data(data(session(client), sent + place, span, &load.payload));
                     let port = u16::try_from(client).expect("few clients");
                     let len = datagram.encode(&mut buffer).expect("none here is longer");
-                    batch.push(peer(port), &buffer[..len], &admission);
+                    batch.push(peer(port), &buffer[..len], &mut gate);
                 }
             }
         }

@@ -47,7 +47,7 @@ fn receive(rounds: u64, segments: usize, payload: &Payload) -> Duration {
     let bound = bind((Ipv4Addr::LOCALHOST, 0).into(), 1, 64 << 20).expect("loopback");
     let datagram = encoded(&Datagram::Data(data(session(1), 100_000, 99, payload)));
     let client = BulkSocket::connect(bound.addr, datagram.len(), segments > 1).expect("the kernel knows GSO");
-    let admission = Admission { datagram_bytes_max: 1472, channels: None };
+    let admission = Admission::plain(1472);
     let socket = bound.sockets.into_iter().next().expect("one was asked for");
     let mut receiver = Receiver::new(socket, 0, admission);
     let mut batch = Receiver::batch();
@@ -91,6 +91,7 @@ fn send_acks(rounds: u64, clients: usize) -> Duration {
             Peer { addr: socket.local_addr().expect("it is bound"), socket: 0 },
             MIN_LEN,
             &Datagram::Ack(ack(&[])),
+            None,
         );
     }
     let mut ack = [0; MIN_LEN];

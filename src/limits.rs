@@ -3,9 +3,10 @@
 //! Two kinds: ranges that a configured value must lie in, and constants that no one configures. A queue, table or buffer
 //! whose size is not derived from this file is a defect. [`memory_bound`] adds up what they allow.
 
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
-use duragram_proto::codec::{ACK_LEN_MAX, BITMAP_LEN_MAX, DATAGRAM_LEN_MAX, MIN_LEN};
+use duragram_proto::codec::{BITMAP_LEN_MAX, DATAGRAM_LEN_MAX, MIN_LEN, SEALED_ACK_LEN_MAX};
 
 use crate::config::Config;
 
@@ -109,7 +110,7 @@ pub const CLIENT_LOG_LINES_PER_S: u32 = 10;
 /// Bytes of a session that waits for its ack, in the list of the block being built.
 pub const PENDING_ACK_BYTES: usize = 96;
 /// Bytes of an ack that waits for its commit to land, without its bitmap.
-pub const OWED_ACK_BYTES: usize = 112;
+pub const OWED_ACK_BYTES: usize = 120;
 /// Sessions looked at for expiry with each checkpoint.
 pub const SESSIONS_SWEPT: usize = 16_384;
 /// `retry_after_ms` of REJECT 6: the table of sessions empties slowly.
@@ -126,7 +127,61 @@ pub const REPLY_MESSAGES: usize = 256;
 pub const SESSIONS_PER_CHUNK: usize = 1024;
 /// Bytes of a session in the table without its bitmap: itself, its places in two hash tables, which are at times half empty,
 /// and in the lists of free and of changed sessions. A test fills a table and holds it against this.
-pub const SESSION_BYTES: usize = 144;
+pub const SESSION_BYTES: usize = 152;
+
+// ---- Constants of keys -------------------------------------------------------------------------------------------
+
+/// Bytes of a key file.
+pub const KEY_FILE_BYTES: usize = 32 * 1024 * 1024;
+/// Clients that a key file names, and as many that it revokes. With a fleet key a client need not be named.
+pub const KEY_CLIENTS: usize = 350_000;
+/// Bytes of a client in memory, with its key.
+pub const KEY_CLIENT_BYTES: usize = 64;
+/// Different lists of channels in a key file: each takes 8 KiB.
+pub const KEY_CHANNEL_LISTS: usize = 1024;
+
+// ---- Constants of the defence ----------------------------------------------------------------------------------
+
+/// Token buckets for each thing that a source may do so often: 8 bytes each. Sources are hashed to them, so that few share
+/// one and none can choose whose.
+pub const SOURCE_BUCKETS: usize = 65_536;
+/// Bytes of all of them: REJECTs and openings at the committer, refusals at each receiver.
+const SOURCE_BUCKET_BYTES: u64 = 8 * SOURCE_BUCKETS as u64;
+/// REJECTs a second to one source. Beyond, it hears nothing.
+pub const REFUSALS_PER_S: NonZeroU32 = NonZeroU32::new(1_000).expect("not 0");
+/// The same at once, after a pause.
+pub const REFUSALS_BURST: NonZeroU32 = NonZeroU32::new(2_000).expect("not 0");
+/// Plain REJECTs for what needs no session to be refused, a second, of one receiver to all sources together: these may be
+/// forged. Far below what it can send.
+pub const PLAIN_REFUSALS_PER_S: NonZeroU32 = NonZeroU32::new(10_000).expect("not 0");
+/// Plain sessions that one source may have opened a second, by DATA or HELLO. Sealed ones are vouched for by their keys.
+pub const OPENINGS_PER_S: NonZeroU32 = NonZeroU32::new(1_000).expect("not 0");
+/// The same at once: as many clients may start together behind one address.
+pub const OPENINGS_BURST: NonZeroU32 = NonZeroU32::new(20_000).expect("not 0");
+/// Epochs that a client may be given at once; then one a second (PROTOCOL.md#sealed-hello).
+pub const HELLO_BURST: NonZeroU32 = NonZeroU32::new(8).expect("not 0");
+/// Token buckets for that, 8 bytes each.
+pub const HELLO_BUCKETS: usize = 65_536;
+/// Clients of which the last HELLOs are remembered.
+pub const HELLO_CLIENTS: usize = 65_536;
+/// Bytes of what is remembered of one, its place in a table that is at times half empty included.
+pub const HELLO_CLIENT_BYTES: usize = 400;
+/// `retry_after_ms` of the REJECT 6 for a HELLO that came too soon.
+pub const HELLO_RETRY_MS: u32 = 1_000;
+/// Clients in sealed mode whose epochs are remembered, for each session that the table may hold: they are remembered for as
+/// long as their keys exist.
+pub const SEALED_CLIENTS_PER_SESSION: usize = 4;
+/// Bytes of one.
+pub const SEALED_CLIENT_BYTES: usize = 48;
+/// Bytes that a sealed session takes beyond a plain one: where its newest datagram came from.
+pub const SEALED_SESSION_BYTES: usize = 64;
+/// Derived keys that each receiver keeps.
+pub const KEY_CACHE: usize = 16_384;
+/// Bytes of each: two keys, their owner's, and the places where they are.
+pub const KEY_CACHE_BYTES: usize = 256;
+/// A plain session that was not heard for so many seconds gives way to a sealed one when the table is full. Far above the
+/// longest interval of retransmissions: what its client may still have under way would be taken twice.
+pub const PLAIN_IDLE_S: u64 = 600;
 
 // ---- Constants of the journal ----------------------------------------------------------------------------------
 
@@ -165,6 +220,8 @@ pub const ADMIN_STALL_MS: u64 = 60_000;
 pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
 /// Bytes of a request's body. No request needs one.
 pub const ADMIN_BODY_BYTES: usize = 4 * 1024;
+/// Bytes of the file with the admin token.
+pub const ADMIN_TOKEN_BYTES: usize = 1024;
 /// What everything else takes: code, stacks, the async runtime, the allocator's slack, in bytes.
 pub const BASE_BYTES: usize = 96 * 1024 * 1024;
 
@@ -235,7 +292,16 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
             .into(),
         &[8, block],
     );
-    add("reply buffers", format!("{REPLY_MESSAGES} x {ACK_LEN_MAX} B"), &[REPLY_MESSAGES as u64, ACK_LEN_MAX as u64]);
+    add(
+        "reply buffers",
+        format!("{REPLY_MESSAGES} x {SEALED_ACK_LEN_MAX} B"),
+        &[REPLY_MESSAGES as u64, SEALED_ACK_LEN_MAX as u64],
+    );
+    add(
+        "source limits",
+        format!("({sockets} sockets + 2) x {SOURCE_BUCKET_BYTES} B, {HELLO_BUCKETS} x 8 B"),
+        &[sockets + 3, SOURCE_BUCKET_BYTES],
+    );
     add(
         "pending acks",
         format!(
@@ -285,6 +351,36 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     // A deque that has grown to a power of two.
     add("trim places", format!("{TRIM_PLACES} x 16 B"), &[TRIM_PLACES as u64, 16]);
     add("journal block cache", format!("{BLOCK_CACHE_BYTES} B"), &[BLOCK_CACHE_BYTES as u64]);
+    if config.keys.is_some() {
+        add(
+            "keys",
+            format!(
+                "{KEY_FILE_BYTES} B (the file while it is read) + 2 (in force, and being read) x ({KEY_CLIENTS} x \
+                 ({KEY_CLIENT_BYTES} B + 8 B revoked) + {KEY_CHANNEL_LISTS} x 8 KiB)"
+            ),
+            &[(KEY_FILE_BYTES + 2 * (KEY_CLIENTS * (KEY_CLIENT_BYTES + 8) + KEY_CHANNEL_LISTS * 8192)) as u64],
+        );
+        add(
+            "sealed sessions",
+            format!(
+                "sessions_max x ({SEALED_SESSION_BYTES} B + {SEALED_CLIENTS_PER_SESSION} clients x {SEALED_CLIENT_BYTES} B)"
+            ),
+            &[
+                config.sessions_max as u64,
+                (SEALED_SESSION_BYTES + SEALED_CLIENTS_PER_SESSION * SEALED_CLIENT_BYTES) as u64,
+            ],
+        );
+        add(
+            "HELLOs",
+            format!("{HELLO_CLIENTS} x {HELLO_CLIENT_BYTES} B"),
+            &[HELLO_CLIENTS as u64, HELLO_CLIENT_BYTES as u64],
+        );
+        add(
+            "derived keys",
+            format!("{sockets} sockets x {KEY_CACHE} x {KEY_CACHE_BYTES} B"),
+            &[sockets, KEY_CACHE as u64, KEY_CACHE_BYTES as u64],
+        );
+    }
     if config.admin.is_some() {
         add(
             "admin streams",

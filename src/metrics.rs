@@ -39,6 +39,8 @@ pub struct Metrics {
     pub kernel_drops: Counter,
     /// Replies handed to the kernel, by type: ack, reject, welcome.
     pub replies: Family<Outcome, Counter>,
+    /// Replies that were not sent: too many to one source, or no number on disk to seal with.
+    pub replies_withheld: Family<Outcome, Counter>,
     /// Replies that the kernel refused.
     pub reply_errors: Counter,
     /// Group commits.
@@ -81,6 +83,8 @@ pub struct Metrics {
     pub handler_panics: Counter,
     /// Times a lane read blocks back from the journal, because its channel was full or the server had restarted.
     pub lane_journal_reads: Counter,
+    /// Times the key file was read again (SIGHUP), by what came of it: done, failed.
+    pub key_reloads: Family<Outcome, Counter>,
 }
 
 impl Metrics {
@@ -92,6 +96,7 @@ impl Metrics {
             received_bytes: Counter::default(),
             kernel_drops: Counter::default(),
             replies: Family::default(),
+            replies_withheld: Family::default(),
             reply_errors: Counter::default(),
             commits: Counter::default(),
             commit_entries: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
@@ -113,6 +118,7 @@ impl Metrics {
             lane_down: Family::default(),
             handler_panics: Counter::default(),
             lane_journal_reads: Counter::default(),
+            key_reloads: Family::default(),
         };
         registry.register_collector(Box::new(Process { started: SystemTime::now() }));
         let m = &metrics;
@@ -123,6 +129,11 @@ impl Metrics {
         r.register_with_unit("received", "UDP payload received", Unit::Bytes, m.received_bytes.clone());
         r.register("kernel_drops", "Datagrams dropped by the kernel: receive buffer full", m.kernel_drops.clone());
         r.register("replies", "Replies handed to the kernel, by type", m.replies.clone());
+        r.register(
+            "replies_withheld",
+            "Replies not sent: too many to a source, or not to be sealed yet",
+            m.replies_withheld.clone(),
+        );
         r.register("reply_errors", "Replies that the kernel refused", m.reply_errors.clone());
         r.register("commits", "Group commits", m.commits.clone());
         r.register("commit_entries", "Entries in a group commit", m.commit_entries.clone());
@@ -154,6 +165,7 @@ impl Metrics {
         r.register("lane_down", "1 while a lane waits for its sink", m.lane_down.clone());
         r.register("handler_panics", "Panics of handlers, contained", m.handler_panics.clone());
         r.register("lane_journal_reads", "Times a lane read back from the journal", m.lane_journal_reads.clone());
+        r.register("key_reloads", "Times the key file was read again, by what came of it", m.key_reloads.clone());
         metrics
     }
 
@@ -164,6 +176,8 @@ impl Metrics {
         // Families without a member are not written.
         metrics.count("journaled", 1);
         metrics.replies_sent("ack", 1);
+        metrics.keys_reloaded(true);
+        metrics.replies_withheld("limited", 1);
         drop(metrics.lane_lag.get_or_create(&LaneLabel { lane: 0 }));
         drop(metrics.processed.get_or_create(&LaneLabel { lane: 0 }));
         let mut text = String::new();
@@ -190,6 +204,18 @@ impl Metrics {
     pub fn count(&self, outcome: &'static str, n: u64) {
         if n > 0 {
             self.datagrams.get_or_create(&Outcome { outcome }).inc_by(n);
+        }
+    }
+
+    /// Counts an attempt to read the key file again.
+    pub fn keys_reloaded(&self, done: bool) {
+        self.key_reloads.get_or_create(&Outcome { outcome: if done { "done" } else { "failed" } }).inc();
+    }
+
+    /// Counts `n` replies that were not sent, by the reason.
+    pub fn replies_withheld(&self, reason: &'static str, n: u64) {
+        if n > 0 {
+            self.replies_withheld.get_or_create(&Outcome { outcome: reason }).inc_by(n);
         }
     }
 

@@ -1,6 +1,8 @@
 //! The words that every part of the server shares: offsets, sessions, lanes, time.
 
 use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use duragram_proto::{ClientId, Epoch};
@@ -39,6 +41,47 @@ pub struct SessionId {
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.client, self.epoch)
+    }
+}
+
+/// A client id as it is shown (16 hexadecimal digits) and as people write it (`0x` and such digits, or a decimal number).
+pub fn parse_client_id(text: &str) -> Option<ClientId> {
+    let plain = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) if plain(digits) => u64::from_str_radix(digits, 16),
+        None if text.len() == 16 && plain(text) => u64::from_str_radix(text, 16),
+        None if plain(text) => text.parse(),
+        _ => return None,
+    };
+    parsed.ok().map(ClientId)
+}
+
+/// One channel or a range of them, such as `7` or `10-19`; one that ends before it begins is empty.
+pub fn parse_channels(text: &str) -> Option<RangeInclusive<u16>> {
+    let bound = |part: &str| part.trim().parse::<u16>().ok();
+    match text.split_once('-') {
+        Some((from, to)) => Some(bound(from)?..=bound(to)?),
+        None => bound(text).map(|one| one..=one),
+    }
+}
+
+/// A set of channels as 65,536 bits. A clone shares them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChannelSet(Arc<[u64; 1024]>);
+
+impl ChannelSet {
+    /// The set of these channels.
+    pub fn of(channels: impl IntoIterator<Item = u16>) -> Self {
+        let mut bits = [0; 1024];
+        for channel in channels {
+            bits[usize::from(channel / 64)] |= 1 << (channel % 64);
+        }
+        Self(Arc::new(bits))
+    }
+
+    /// Whether a channel is in the set.
+    pub fn contains(&self, channel: u16) -> bool {
+        self.0[usize::from(channel / 64)] >> (channel % 64) & 1 == 1
     }
 }
 

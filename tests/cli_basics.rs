@@ -79,7 +79,7 @@ fn check_config_shows_values_places_and_memory_and_its_output_is_a_configuration
     let json: Value = serde_json::from_str(&again).unwrap();
     assert_eq!(json["config"]["window"], 77);
     assert_eq!(json["config"]["sink"], serde_json::json!(["null", "stdout"]));
-    assert_eq!(json["places"]["window"], format!("{}:8", file.display()));
+    assert_eq!(json["places"]["window"], format!("{}:10", file.display()));
     assert!(json["memory"]["total_bytes"].as_u64().unwrap() > 1 << 20);
 }
 

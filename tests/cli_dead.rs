@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cli_support::{FakeServer, outcome, run};
+use crate::cli_support::{FakeServer, TOKEN, duragram, outcome, run, text};
 use duragram::admin::Admin;
 use serde_json::Value;
 
@@ -11,6 +11,50 @@ fn server() -> (Arc<FakeServer>, Admin, String) {
     let admin = server.admin(None);
     let address = admin.address().to_string();
     (server, admin, address)
+}
+
+/// As `outcome`, with the token in a file.
+fn outcome_with_token(args: &[&str]) -> (i32, String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), format!("{TOKEN}\n")).unwrap();
+    let output = duragram(args).env("DURAGRAM_ADMIN_TOKEN_FILE", dir.path().join("token")).output().unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn without_the_token_nothing_is_changed() {
+    let (server, _admin, address) = server();
+    server.put_dead(2, 0, b"x", "no paper");
+    for command in ["retry", "discard"] {
+        let (code, stdout, stderr) = outcome(&["dead", command, "2", "--admin", &address]);
+        assert_eq!((code, stdout.as_str()), (1, ""));
+        assert!(stderr.contains("needs the admin token") && stderr.contains("--admin-token-file"), "{stderr}");
+    }
+    let (code, _, stderr) =
+        outcome(&["dead", "discard", "2", "--admin", &address, "--admin-token-file", "/nonexistent/token"]);
+    assert_eq!((code, stderr.contains("/nonexistent/token: ")), (2, true), "{stderr}");
+    assert_eq!(server.dead_count(), 1);
+}
+
+/// A server's own token stands where its data is.
+#[test]
+fn the_token_is_found_in_the_data_directory() {
+    let (server, _admin, address) = server();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("duragram-data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("admin-token"), TOKEN).unwrap();
+    for (offset, variable) in [("2", false), ("4", true)] {
+        server.put_dead(offset.parse().unwrap(), 0, b"x", "no paper");
+        let mut command = duragram(&["dead", "discard", offset, "--admin", &address]);
+        match variable {
+            true => command.env("DURAGRAM_DATA", &data),
+            false => command.current_dir(dir.path()),
+        };
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert_eq!(server.dead_count(), 0);
 }
 
 #[test]
@@ -48,7 +92,7 @@ fn one_is_shown_with_its_payload() {
 fn retrying_goes_on_after_a_failure_and_fails_in_the_end() {
     let (server, _admin, address) = server();
     (0..4).for_each(|offset| server.put_dead(offset, 0, b"x", "no paper"));
-    let (code, stdout, stderr) = outcome(&["dead", "retry", "--all", "--admin", &address]);
+    let (code, stdout, stderr) = outcome_with_token(&["dead", "retry", "--all", "--admin", &address]);
     assert_eq!((code, stdout.as_str()), (1, "0/0 retried\n2/0 retried\n"));
     let expected =
         "duragram: 1/0: it failed again: odd\nduragram: 3/0: it failed again: odd\nduragram: 2 of 4 not retried\n";
@@ -60,12 +104,12 @@ fn retrying_goes_on_after_a_failure_and_fails_in_the_end() {
 fn discarding_deletes_just_what_was_named() {
     let (server, _admin, address) = server();
     (0..4).for_each(|offset| server.put_dead(offset, 1, b"x", "no paper"));
-    let (code, stdout, _) = outcome(&["dead", "discard", "0/1", "2/1", "--admin", &address]);
+    let (code, stdout, _) = outcome_with_token(&["dead", "discard", "0/1", "2/1", "--admin", &address]);
     assert_eq!((code, stdout.as_str()), (0, "0/1 discarded\n2/1 discarded\n"));
     assert_eq!(server.dead_count(), 2);
-    let (code, _, stderr) = outcome(&["dead", "discard", "0/1", "--admin", &address]);
+    let (code, _, stderr) = outcome_with_token(&["dead", "discard", "0/1", "--admin", &address]);
     assert_eq!((code, stderr.contains("there is no dead letter 0/1")), (1, true), "{stderr}");
-    let (code, _, _) = outcome(&["dead", "discard", "--all", "--admin", &address]);
+    let (code, _, _) = outcome_with_token(&["dead", "discard", "--all", "--admin", &address]);
     assert_eq!((code, server.dead_count()), (0, 0));
 }
 

@@ -60,6 +60,7 @@ fn write_until_killed() {
                 span: 0,
                 skip: false,
                 batch: false,
+                sealed: false,
                 channel: 0,
                 received_unix_us: 1,
             };

@@ -36,6 +36,7 @@ fn fill(block: &mut BlockBuilder, entries: u64, payload: &[u8], seq: &mut u64) {
             span: 0,
             skip: false,
             batch: false,
+            sealed: false,
             channel: 0,
             received_unix_us: 1,
         };
@@ -48,7 +49,14 @@ fn bulk(entries: u64, payload_bytes: usize, trim: bool, seconds: u64) {
     let dir = temp();
     let Opened { mut journal, .. } = open(&dir);
     let (mut block, mut seq, payload) = (BlockBuilder::default(), 0, vec![7; payload_bytes]);
-    let record = SessionRecord { id: session(), floor: Seq(1), above: vec![], last_active_s: 1, hello_nonce: None };
+    let record = SessionRecord {
+        id: session(),
+        floor: Seq(1),
+        above: vec![],
+        last_active_s: 1,
+        hello_nonce: None,
+        sealed: false,
+    };
     let (mut since_checkpoint, mut commits, mut built) = (0, 0, Duration::ZERO);
     let mut latencies = Vec::new();
     let start = Instant::now();

@@ -1,8 +1,9 @@
 //! The integration tests, one program: each would link the whole of RocksDB again.
 //!
-//! `wire_*` speak raw UDP to the real binary, `crash_*` kill it, `faults` let its disk fail, `cli_*` run its commands,
+//! `attacks` are on sealed mode. `wire_*` speak raw UDP to the real binary, `crash_*` kill it, `faults` let its disk fail, `cli_*` run its commands,
 //! `client_*` test the library.
 
+mod attacks;
 mod citations;
 mod cli_basics;
 mod cli_dead;

@@ -1,44 +1,100 @@
-//! Refuses what a browser could be made to send.
+//! Who may ask for what.
 //!
-//! A web page may send requests to 127.0.0.1, though not read the answers: so every request that changes something must
-//! carry a header that pages cannot set without a preflight, which is never granted. And a page's own name may resolve to
-//! 127.0.0.1 (DNS rebinding), which makes the answers readable: so the Host must be a loopback address or `localhost`.
+//! A request that changes something must carry the admin token, wherever it comes from: any user of the machine reaches a
+//! loopback port, and so does a web page in a browser on it. A page can send requests there, though not read the answers;
+//! the token's header it can set only after a preflight, which is never granted.
+//!
+//! On loopback reading needs no token. A page whose own name resolves to 127.0.0.1 (DNS rebinding) could read too, so the
+//! Host must be a loopback address or `localhost`. On an address that other machines reach everything needs the token but
+//! the two questions of probes, which are then answered without reasons.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use axum::extract::Request;
-use axum::http::header::HOST;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
+use super::routes::Shared;
+use super::token::Token;
 
-/// The header that requests which change something must carry, with any value.
-pub const REQUEST_HEADER: &str = "duragram-request";
+/// What probes ask for.
+pub(super) const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
-/// Lets a request through or answers 403.
-pub(super) async fn check(request: Request, next: Next) -> Response {
-    match refusal(&request) {
-        Some(message) => ApiError::new(StatusCode::FORBIDDEN, message).into_response(),
-        None => next.run(request).await,
+/// Rules and secret of one admin interface.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) token: Token,
+    /// Bound to loopback.
+    pub(super) local: bool,
+}
+
+/// Whether the asker may know why.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MayKnow(pub(super) bool);
+
+/// Why a request is not answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Refusal {
+    /// DNS rebinding, or a proxy that does not set the Host.
+    ForeignHost(String),
+    /// It lacks the token, or has a wrong one.
+    Token,
+}
+
+/// Lets a request through or answers 401 or 403.
+pub(super) async fn check(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+    match shared.guard.judge(&request) {
+        Ok(may_know) => {
+            request.extensions_mut().insert(may_know);
+            next.run(request).await
+        }
+        Err(Refusal::ForeignHost(host)) => {
+            let message = format!(
+                "Host {host:?} is not this machine's loopback; a proxy must set it to 127.0.0.1 (protection from DNS rebinding)"
+            );
+            ApiError::new(StatusCode::FORBIDDEN, message).into_response()
+        }
+        Err(Refusal::Token) => {
+            let message = "this needs the admin token (Authorization: Bearer TOKEN; --admin-token-file FILE), which stands in \
+                           the file that the server's admin_token_file names, or in admin-token in its data directory";
+            let mut answer = ApiError::new(StatusCode::UNAUTHORIZED, message).into_response();
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            answer
+        }
     }
 }
 
-fn refusal(request: &Request) -> Option<String> {
-    // HTTP/1.0 probes send no Host; browsers always do.
-    let hosts = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
-    let foreign =
-        hosts.chain(request.uri().authority().map(|authority| authority.as_str())).find(|host| !is_local(host));
-    if let Some(host) = foreign {
-        return Some(format!(
-            "Host {host:?} is not this machine's loopback; a proxy must set it to 127.0.0.1 (protection from DNS rebinding)"
-        ));
+impl Guard {
+    fn judge(&self, request: &Request) -> Result<MayKnow, Refusal> {
+        if self.local {
+            // HTTP/1.0 probes send no Host; browsers always do.
+            let hosts = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+            let mut hosts = hosts.chain(request.uri().authority().map(|authority| authority.as_str()));
+            if let Some(host) = hosts.find(|host| !is_local(host)) {
+                return Err(Refusal::ForeignHost(host.to_owned()));
+            }
+        }
+        let reads = [Method::GET, Method::HEAD].contains(request.method());
+        let trusted = self.has_token(request);
+        if trusted || (reads && self.local) {
+            Ok(MayKnow(true))
+        } else if reads && PROBES.contains(&request.uri().path()) {
+            Ok(MayKnow(false))
+        } else {
+            Err(Refusal::Token)
+        }
     }
-    let reads = [Method::GET, Method::HEAD].contains(request.method());
-    (!reads && !request.headers().contains_key(REQUEST_HEADER)).then(|| {
-        format!("requests that change something need the header {REQUEST_HEADER}: 1 (protection from web pages)")
-    })
+
+    fn has_token(&self, request: &Request) -> bool {
+        let mut given = request.headers().get_all(AUTHORIZATION).iter();
+        let (Some(given), None) = (given.next(), given.next()) else { return false };
+        let Some((scheme, token)) = given.as_bytes().split_at_checked("Bearer ".len()) else { return false };
+        scheme.eq_ignore_ascii_case(b"Bearer ") && self.token.is(token.trim_ascii())
+    }
 }
 
 /// Whether a Host header names loopback, with any port: `ssh -L` changes it.
@@ -50,7 +106,11 @@ fn is_local(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
+
+    const TOKEN: &str = "0123456789abcdef";
 
     #[test]
     fn only_loopback_is_local() {
@@ -70,5 +130,51 @@ mod tests {
         for host in foreign {
             assert!(!is_local(host), "{host}");
         }
+    }
+
+    /// The answer's first digit of meaning: 200 with or without reasons, 401, 403.
+    fn judged(local: bool, method: &str, path: &str, host: &str, authorization: &[&str]) -> &'static str {
+        let guard = Guard { token: Token::parse(TOKEN.as_bytes()).unwrap(), local };
+        let mut request = Request::builder().method(method).uri(path).header(HOST, host);
+        for value in authorization {
+            request = request.header(AUTHORIZATION, *value);
+        }
+        match guard.judge(&request.body(Body::empty()).unwrap()) {
+            Ok(MayKnow(true)) => "yes",
+            Ok(MayKnow(false)) => "bare",
+            Err(Refusal::Token) => "401",
+            Err(Refusal::ForeignHost(_)) => "403",
+        }
+    }
+
+    #[test]
+    fn every_change_needs_the_token_and_so_does_reading_from_elsewhere() {
+        let right = "Bearer 0123456789abcdef";
+        for path in ["/healthz", "/metrics", "/api/status", "/api/dead/1/0", "/api/tail", "/none"] {
+            let probe = PROBES.contains(&path);
+            for method in ["GET", "HEAD"] {
+                assert_eq!(judged(true, method, path, "127.0.0.1", &[]), "yes");
+                assert_eq!(judged(true, method, path, "evil.example", &[right]), "403");
+                assert_eq!(judged(false, method, path, "any.example", &[]), if probe { "bare" } else { "401" });
+                assert_eq!(judged(false, method, path, "any.example", &[right]), "yes");
+            }
+            for method in ["POST", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "FOO"] {
+                for local in [true, false] {
+                    assert_eq!(judged(local, method, path, "localhost", &[]), "401", "{method} {path}");
+                    assert_eq!(judged(local, method, path, "localhost", &[right]), "yes", "{method} {path}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_token_in_its_place_is_none() {
+        let ask = |authorization: &[&str]| judged(true, "DELETE", "/api/dead/1/0", "localhost", authorization);
+        for wrong in ["", "Bearer", "Bearer ", "0123456789abcdef", "Basic 0123456789abcdef", "Bearer 0123456789abcdeF"]
+        {
+            assert_eq!(ask(&[wrong]), "401", "{wrong}");
+        }
+        assert_eq!(ask(&["bearer  0123456789abcdef"]), "yes");
+        assert_eq!(ask(&["Bearer 0123456789abcdef", "Bearer 0123456789abcdef"]), "401", "twice is not once");
     }
 }

@@ -4,8 +4,8 @@
 //! long. It reads: health, metrics, status, entries. The only changes it can make are to dead letters. It sees the rest
 //! of the server through [`AdminState`] alone and knows neither sockets, sessions nor storage.
 //!
-//! It has no login and is therefore bound to loopback. Two things can still reach a loopback port that should not: a
-//! web page in a browser on the same machine, and a name that an attacker points at 127.0.0.1. `guard` refuses both.
+//! Who may ask for what is decided in `guard`: changes need a token, and so does everything on an address that other
+//! machines reach.
 //! Everything is bounded by `limits`: connections, heads, bodies, streams, and the time that a peer may stall.
 
 use std::io;
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
+use crate::keys::{KeyRing, Summary, show_fingerprint};
 use crate::types::Offset;
 
 mod connections;
@@ -30,10 +31,11 @@ mod guard;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use connections::Patience;
 pub(crate) use dead::{describe as describe_dead_letter, timestamp};
-pub use guard::REQUEST_HEADER;
+pub use token::{TOKEN_FILE, Token, TokenError};
 
 /// How long connections get to finish when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -91,6 +93,32 @@ pub struct Status {
     pub free_bytes: u64,
     /// Dead letters that wait for an operator.
     pub dead_letters: u64,
+    /// The keys in force; `None` for a server without keys.
+    pub keys: Option<KeysStatus>,
+}
+
+/// What may be told of the keys in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeysStatus {
+    /// The fleet key's fingerprint, as `duragram keys show-id` shows it; `None` without a fleet key.
+    pub fleet: Option<String>,
+    /// Clients with a key of their own.
+    pub clients: usize,
+    /// Clients whose channels are restricted.
+    pub restricted: usize,
+    /// Clients revoked.
+    pub revoked: usize,
+    /// When they were read, RFC 3339.
+    pub loaded_at: String,
+}
+
+impl KeysStatus {
+    /// Of the keys in force.
+    pub fn of(keys: &KeyRing) -> Option<Self> {
+        let (Summary { fleet, clients, restricted, revoked }, loaded_unix_us) = keys.summary()?;
+        let fleet = fleet.map(show_fingerprint);
+        Some(Self { fleet, clients, restricted, revoked, loaded_at: timestamp(loaded_unix_us) })
+    }
 }
 
 /// What the server is doing.
@@ -140,13 +168,14 @@ pub struct Admin {
 impl Admin {
     /// Binds the address and serves from a thread of its own. Nothing runs when an error is returned: the address is
     /// in use or not this machine's, or no thread could be started.
-    pub fn start(address: SocketAddr, config: &Config, state: Arc<dyn AdminState>) -> io::Result<Self> {
-        Self::start_with(address, config, state, Patience::default())
+    pub fn start(address: SocketAddr, config: &Config, token: Token, state: Arc<dyn AdminState>) -> io::Result<Self> {
+        Self::start_with(address, config, token, state, Patience::default())
     }
 
     fn start_with(
         address: SocketAddr,
         config: &Config,
+        token: Token,
         state: Arc<dyn AdminState>,
         patience: Patience,
     ) -> io::Result<Self> {
@@ -159,7 +188,7 @@ impl Admin {
             .max_blocking_threads(crate::limits::ADMIN_READERS)
             .build()?;
         let (stop, stopping) = watch::channel(false);
-        let router = routes::router(Arc::new(routes::Shared::new(state, config, address, stopping.clone())));
+        let router = routes::router(Arc::new(routes::Shared::new(state, config, token, address, stopping.clone())));
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
             let served = runtime.block_on(connections::serve(listener, router, patience, stopping));
             if let Err(error) = served {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -14,8 +14,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
+use super::guard::{Guard, MayKnow};
+use super::token::Token;
 use super::{AdminState, dead, entries, guard};
-use crate::config::{Config, KEYS};
+use crate::config::{Config, KEYS, is_loopback};
 use crate::limits;
 
 /// What every request sees.
@@ -23,6 +25,7 @@ pub(super) struct Shared {
     pub(super) state: Arc<dyn AdminState>,
     pub(super) streams: Arc<Semaphore>,
     pub(super) stopping: watch::Receiver<bool>,
+    pub(super) guard: Guard,
     /// What of `/api/status` never changes.
     fixed: Map<String, Value>,
 }
@@ -31,6 +34,7 @@ impl Shared {
     pub(super) fn new(
         state: Arc<dyn AdminState>,
         config: &Config,
+        token: Token,
         address: SocketAddr,
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -43,7 +47,8 @@ impl Shared {
             ("memory", json!(limits::memory_bound(config))),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { state, streams: Arc::new(Semaphore::new(limits::ADMIN_TAILS)), stopping, fixed }
+        let guard = Guard { token, local: is_loopback(&address) };
+        Self { state, streams: Arc::new(Semaphore::new(limits::ADMIN_TAILS)), stopping, guard, fixed }
     }
 
     /// Runs what may wait for the disk or a lane beside the requests that wait for nothing.
@@ -74,26 +79,29 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES))
-        .layer(middleware::from_fn(guard::check))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::check))
         .with_state(shared)
 }
 
 /// 200 while the process can do its work, 503 once a commit has failed: restart it then.
-async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.state.failure() {
-        None => Json(json!({ "healthy": true })).into_response(),
-        Some(cause) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "healthy": false, "reasons": [cause] }))).into_response()
-        }
-    }
+async fn healthz(State(shared): State<Arc<Shared>>, Extension(may_know): Extension<MayKnow>) -> Response {
+    probed("healthy", shared.state.failure().into_iter().collect(), may_know)
 }
 
 /// 200 while datagrams are accepted, else 503 with the reasons.
-async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+async fn readyz(State(shared): State<Arc<Shared>>, Extension(may_know): Extension<MayKnow>) -> Response {
     let mut reasons = shared.state.not_ready();
     reasons.extend(shared.state.failure());
+    probed("ready", reasons, may_know)
+}
+
+fn probed(what: &str, reasons: Vec<String>, MayKnow(may_know): MayKnow) -> Response {
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+    let mut answer = json!({ what: reasons.is_empty() });
+    if may_know {
+        answer["reasons"] = json!(reasons);
+    }
+    (status, Json(answer)).into_response()
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {

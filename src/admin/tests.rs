@@ -59,6 +59,7 @@ impl Fake {
                 span: 0,
                 skip: false,
                 batch: false,
+                sealed: false,
                 channel: 0,
                 received_unix_us: 1_700_000_000_000_000,
             };
@@ -106,6 +107,7 @@ impl AdminState for Fake {
             backlog_bytes: 100,
             free_bytes: 1 << 30,
             dead_letters: self.dead.count(),
+            keys: None,
         }
     }
     fn registry(&self) -> &Registry {
@@ -135,7 +137,12 @@ fn start(state: &Arc<Fake>) -> Admin {
 
 fn start_with(state: &Arc<Fake>, patience: Patience) -> Admin {
     let address = "127.0.0.1:0".parse().unwrap();
-    Admin::start_with(address, &Config::default(), Arc::clone(state) as Arc<dyn AdminState>, patience).unwrap()
+    let state = Arc::clone(state) as Arc<dyn AdminState>;
+    Admin::start_with(address, &Config::default(), token(), state, patience).unwrap()
+}
+
+fn token() -> Token {
+    Token::parse(b"0123456789abcdef").unwrap()
 }
 
 fn agent() -> Agent {
@@ -204,7 +211,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 fn health_and_readiness_follow_the_state_and_give_reasons() {
     let state = Fake::new();
     let admin = start(&state);
-    assert_eq!(get_json(&admin, "/healthz"), (200, json!({ "healthy": true })));
+    assert_eq!(get_json(&admin, "/healthz"), (200, json!({ "healthy": true, "reasons": [] })));
     assert_eq!(get_json(&admin, "/readyz"), (200, json!({ "ready": true, "reasons": [] })));
 
     *state.not_ready.lock().unwrap() = vec!["draining".into()];
@@ -424,12 +431,15 @@ fn a_web_page_can_neither_change_nor_read_anything() {
     // A form or a `fetch` without preflight: no header of ours.
     for (method, path) in [("POST", "/api/dead/7/0/retry"), ("DELETE", "/api/dead/7/0"), ("POST", "/api/nothing")] {
         let (status, answer) = change(&admin, method, path, "Origin: http://evil.example\r\n");
-        assert!(status == 403 && answer.contains("duragram-request"), "{answer}");
+        assert!(
+            status == 401 && answer.contains("www-authenticate: Bearer") && answer.contains("admin token"),
+            "{answer}"
+        );
     }
     // The preflight that a header of ours needs is not granted.
     let preflight = "Origin: http://evil.example\r\nAccess-Control-Request-Method: DELETE\r\n";
     let (status, answer) = change(&admin, "OPTIONS", "/api/dead/7/0", preflight);
-    assert!(status == 403 && !answer.to_lowercase().contains("access-control-allow"), "{answer}");
+    assert!(status == 401 && !answer.to_lowercase().contains("access-control-allow"), "{answer}");
     // A name that resolves to 127.0.0.1.
     for host in ["evil.example", "evil.example:7118", "127.0.0.1.evil.example", ""] {
         let (status, answer) =
@@ -440,6 +450,40 @@ fn a_web_page_can_neither_change_nor_read_anything() {
     // Probes that speak HTTP/1.0 send no Host.
     assert_eq!(raw(&admin, "GET /healthz HTTP/1.0\r\n\r\n").0, 200);
     assert_eq!(raw(&admin, "GET /healthz HTTP/1.1\r\nHost: localhost:9\r\nConnection: close\r\n\r\n").0, 200);
+}
+
+/// Bound to every address of this machine, as one that others reach.
+#[test]
+fn where_others_reach_it_only_probes_are_answered_without_the_token_and_they_learn_no_reasons() {
+    let state = Fake::new();
+    *state.failure.lock().unwrap() = Some("commit: EIO at /secret/place".into());
+    let config = Config { admin_token_file: Some("elsewhere".into()), ..Config::default() };
+    let address = "0.0.0.0:0".parse().unwrap();
+    let admin = Admin::start(address, &config, token(), Arc::clone(&state) as Arc<dyn AdminState>).unwrap();
+    let get = |path: &str, header: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", admin.address().port())).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: ingest.example\r\nConnection: close\r\n{header}\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        (answer.split(' ').nth(1).unwrap().to_owned(), answer)
+    };
+    for (path, without) in [
+        ("/healthz", "503"),
+        ("/readyz", "503"),
+        ("/metrics", "401"),
+        ("/api/status", "401"),
+        ("/api/entries", "401"),
+        ("/none", "401"),
+    ] {
+        let (status, answer) = get(path, "");
+        assert_eq!(status, without, "{path}");
+        assert!(!answer.contains("secret") && !answer.contains("duragram_"), "{answer}");
+    }
+    let right = "Authorization: Bearer 0123456789abcdef\r\n";
+    assert!(get("/healthz", right).1.contains("/secret/place"));
+    for path in ["/metrics", "/api/status", "/api/entries"] {
+        assert_eq!(get(path, right).0, "200", "{path}");
+    }
 }
 
 fn letter(offset: u64, index: u16) -> DeadLetter {
@@ -505,7 +549,7 @@ fn dead_letters_are_retried_and_discarded() {
         [Retried::Failed("still no paper".into()), Retried::Unanswered("lane 0 is busy".into()), Retried::Done];
     *state.retries.lock().unwrap() = retries.into();
     let admin = start(&state);
-    let header = "Duragram-Request: 1\r\n";
+    let header = "Authorization: Bearer 0123456789abcdef\r\n";
 
     let (status, answer) = change(&admin, "POST", "/api/dead/7/0/retry", header);
     assert!(status == 409 && answer.contains("it failed again: still no paper"), "{answer}");
@@ -525,7 +569,7 @@ fn an_address_in_use_is_an_error_and_stopping_frees_it() {
     let state = Fake::new();
     let admin = start(&state);
     let address = admin.address();
-    let again = || Admin::start(address, &Config::default(), Arc::clone(&state) as Arc<dyn AdminState>);
+    let again = || Admin::start(address, &Config::default(), token(), Arc::clone(&state) as Arc<dyn AdminState>);
     assert_eq!(again().err().map(|error| error.kind()), Some(io::ErrorKind::AddrInUse));
     admin.stop();
     again().unwrap();

@@ -1,16 +1,22 @@
 //! The admin API as the command line calls it.
 
+use std::env;
+use std::fs::File;
 use std::io::{BufReader, Read};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http::StatusCode;
-use ureq::{Agent, Body, http};
+use ureq::http::header::AUTHORIZATION;
+use ureq::{Agent, Body, RequestBuilder, http};
+use zeroize::Zeroizing;
 
 use super::Failure;
-use crate::admin::REQUEST_HEADER;
-use crate::config::ADMIN_PORT;
+use crate::admin::{TOKEN_FILE, Token};
+use crate::config::{ADMIN_PORT, Config, is_loopback};
+use crate::limits;
 
 /// Where the running server's admin interface is.
 #[derive(Debug, clap::Args)]
@@ -19,6 +25,38 @@ pub(super) struct AdminArgs {
     #[arg(long = "admin", value_name = "IP:PORT", env = "DURAGRAM_ADMIN")]
     #[arg(default_value_t = SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT)))]
     address: SocketAddr,
+
+    /// File with the admin token, which every change needs, and everything at an address that other machines reach
+    /// [default: admin-token in DURAGRAM_DATA or ./duragram-data, for a server on this machine]
+    #[arg(long, value_name = "FILE", env = "DURAGRAM_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    /// The value of the header that shows the token; `None` when none was named and there is none in the usual place.
+    fn authorization(&self) -> Result<Option<Zeroizing<String>>, Failure> {
+        // As the server's configuration says "where it usually is".
+        let named = self.admin_token_file.as_ref().filter(|path| path.as_os_str() != "data");
+        let path = match named {
+            Some(path) => path.clone(),
+            // The token of a server here is nothing that another machine's should hear.
+            None if !is_loopback(&self.address) => return Ok(None),
+            None => env::var_os("DURAGRAM_DATA").map_or_else(|| Config::default().data, PathBuf::from).join(TOKEN_FILE),
+        };
+        // Whoever may read it may use it: whose it is concerns the server alone.
+        let mut text = Zeroizing::new(Vec::with_capacity(limits::ADMIN_TOKEN_BYTES + 1));
+        let read =
+            File::open(&path).and_then(|file| file.take(limits::ADMIN_TOKEN_BYTES as u64).read_to_end(&mut text));
+        match (read, named) {
+            (Ok(_), _) => {}
+            (Err(_), None) => return Ok(None),
+            (Err(error), Some(_)) => return Err(Failure::usage(format_args!("{}: {error}", path.display()))),
+        }
+        let token = Token::parse(&text)
+            .ok_or_else(|| Failure::usage(format_args!("{} holds no admin token", path.display())))?;
+        // Printable ASCII, as a token is.
+        Ok(Some(Zeroizing::new(format!("Bearer {}", String::from_utf8_lossy(token.expose())))))
+    }
 }
 
 /// Why a call came to nothing.
@@ -49,14 +87,14 @@ impl From<ApiFailure> for Failure {
 }
 
 /// A connection to the admin interface.
-#[derive(Debug)]
 pub(super) struct Api {
     address: SocketAddr,
     agent: Agent,
+    authorization: Option<Zeroizing<String>>,
 }
 
 impl Api {
-    pub(super) fn new(args: &AdminArgs) -> Self {
+    pub(super) fn new(args: &AdminArgs) -> Result<Self, Failure> {
         let config = Agent::config_builder()
             // A proxy that the environment names has no business with loopback.
             .proxy(None)
@@ -65,7 +103,8 @@ impl Api {
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_recv_response(Some(Duration::from_secs(30)))
             .build();
-        Self { address: args.address, agent: Agent::new_with_config(config) }
+        let authorization = args.authorization()?;
+        Ok(Self { address: args.address, agent: Agent::new_with_config(config), authorization })
     }
 
     /// Where it calls.
@@ -75,23 +114,30 @@ impl Api {
 
     /// The JSON at a path.
     pub(super) fn get(&self, path: &str) -> Result<Value, ApiFailure> {
-        self.json(self.agent.get(self.url(path)).call())
+        self.json(self.authorized(self.agent.get(self.url(path))).call())
     }
 
     /// Asks for a change.
     pub(super) fn post(&self, path: &str) -> Result<Value, ApiFailure> {
-        self.json(self.agent.post(self.url(path)).header(REQUEST_HEADER, "1").send_empty())
+        self.json(self.authorized(self.agent.post(self.url(path))).send_empty())
     }
 
     /// Asks for a deletion.
     pub(super) fn delete(&self, path: &str) -> Result<Value, ApiFailure> {
-        self.json(self.agent.delete(self.url(path)).header(REQUEST_HEADER, "1").call())
+        self.json(self.authorized(self.agent.delete(self.url(path))).call())
     }
 
     /// The lines at a path, as they come.
     pub(super) fn lines(&self, path: &str) -> Result<BufReader<impl Read + use<>>, ApiFailure> {
-        let answer = self.answer(self.agent.get(self.url(path)).call())?;
+        let answer = self.answer(self.authorized(self.agent.get(self.url(path))).call())?;
         Ok(BufReader::with_capacity(64 * 1024, answer.into_body().into_reader()))
+    }
+
+    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value.as_str()),
+            None => request,
+        }
     }
 
     fn url(&self, path: &str) -> String {

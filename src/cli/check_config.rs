@@ -7,19 +7,22 @@ use serde_json::{Map, Value, json};
 
 use super::config_args::ConfigArgs;
 use super::{Failure, print, print_json};
+use crate::admin::KeysStatus;
 use crate::config::{KEYS, Loaded};
+use crate::keys::KeyRing;
 use crate::limits::memory_bound;
 
 /// Check a configuration without running it; show every value, where it comes from, and the memory that it allows.
 ///
-/// Takes the file, variables and flags of `serve`. The output is itself a valid configuration file.
+/// Takes the file, variables and flags of `serve`, and reads the key file. The output is itself a valid configuration file,
+/// and tells of keys no more than how many there are and the fleet key's fingerprint.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Exit codes:\n  0  valid\n  2  not valid: each problem with its key and place on stderr")]
 pub(super) struct CheckConfigArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// For programs: one JSON object with `config`, `places` and `memory`
+    /// For programs: one JSON object with `config`, `places`, `memory` and `keys`
     #[arg(long)]
     json: bool,
 }
@@ -27,20 +30,26 @@ pub(super) struct CheckConfigArgs {
 /// Checks and shows.
 pub(super) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
     let loaded = args.config.load()?;
-    if args.json { print_json(&as_json(&loaded)) } else { print(as_toml(&loaded)) }
+    let keys = loaded.config.keys.as_deref().map_or_else(|| Ok(KeyRing::none()), KeyRing::load);
+    let keys = keys.map_err(Failure::usage)?;
+    if args.json { print_json(&as_json(&loaded, &keys)) } else { print(as_toml(&loaded, &keys)) }
 }
 
-fn as_json(loaded: &Loaded) -> Value {
+fn as_json(loaded: &Loaded, keys: &KeyRing) -> Value {
     let config: Map<String, Value> = KEYS.iter().map(|key| (key.name.to_owned(), key.show(&loaded.config))).collect();
-    json!({ "config": config, "places": loaded.places, "memory": memory_bound(&loaded.config) })
+    json!({ "config": config, "places": loaded.places, "memory": memory_bound(&loaded.config),
+        "keys": KeysStatus::of(keys) })
 }
 
-fn as_toml(loaded: &Loaded) -> String {
+fn as_toml(loaded: &Loaded, keys: &KeyRing) -> String {
     let mut text = String::new();
     for key in KEYS {
         let place = loaded.places.get(key.name).map_or("default", String::as_str);
         let setting = format!("{} = {}", key.name, key.show(&loaded.config));
         let _infallible = writeln!(text, "{setting:<44} # {place}");
+    }
+    if let Some((summary, _)) = keys.summary() {
+        let _infallible = writeln!(text, "\n# Keys: {summary}");
     }
     let bound = memory_bound(&loaded.config);
     let _infallible =

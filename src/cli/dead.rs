@@ -130,14 +130,14 @@ pub(super) fn run(args: &DeadArgs) -> Result<(), Failure> {
         Command::List { place, json } => list(&Store::open(place)?, *json),
         Command::Show { place, id, payload } => show(&Store::open(place)?.show(*id)?, *payload),
         Command::Retry { admin, which } => {
-            let api = Api::new(admin);
+            let api = Api::new(admin)?;
             let retry = |id| Ok(api.post(&format!("{}/retry", path(id))).map(drop)?);
-            each(&which.ids(&Store::Running(Api::new(admin)))?, "retried", retry)
+            each(&which.ids(&Store::Running(Api::new(admin)?))?, "retried", retry)
         }
         Command::Discard { place, which } => {
             let ids = which.ids(&Store::open(place)?)?;
             let Some(dir) = &place.data else {
-                let api = Api::new(&place.admin);
+                let api = Api::new(&place.admin)?;
                 return each(&ids, "discarded", |id| Ok(api.delete(&path(id)).map(drop)?));
             };
             let journal = RocksJournal::open(dir, &RocksOptions::default(), &mut |_| {}).map_err(open_failure)?;
@@ -238,7 +238,7 @@ enum Store {
 impl Store {
     fn open(place: &Place) -> Result<Self, Failure> {
         match &place.data {
-            None => Ok(Self::Running(Api::new(&place.admin))),
+            None => Ok(Self::Running(Api::new(&place.admin)?)),
             Some(dir) => inspect::dead_letters(dir).map(Self::Offline).map_err(open_failure),
         }
     }

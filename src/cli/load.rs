@@ -4,12 +4,13 @@ use std::io::{self, IsTerminal};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use duragram_proto::codec::{DATAGRAM_LEN_MAX, MIN_LEN};
+use duragram_proto::codec::DATAGRAM_LEN_MAX;
 use duragram_proto::{ClientId, Epoch};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use rand::Rng as _;
 use serde_json::{Value, json};
 
+use super::key_file::KeyFileArgs;
 use super::{Failure, print, print_json};
 use crate::net::GSO_SEGMENTS_MAX;
 
@@ -19,9 +20,11 @@ mod pace;
 mod payloads;
 mod sent_times;
 mod tally;
+mod wire;
 
 use engine::{Done, Glance, Plan};
 use payloads::Payloads;
+use wire::Wire;
 
 /// A run lasts no longer, in seconds.
 const SECONDS_MAX: f64 = 3_600.0;
@@ -36,7 +39,7 @@ const CLIENT_BITS: u64 = (1 << 20) - 1;
 /// Put a server under load, and measure what it acks and how soon.
 ///
 /// Many clients in one process, each with its own session; one core drives millions of datagrams a second. Every datagram
-/// is numbered, checksummed, sent until it is acked, and missed if it is not. There is no congestion control: the
+/// is numbered, checksummed (or sealed), sent until it is acked, and missed if it is not. There is no congestion control: the
 /// load is what was asked for. Each run uses new client ids, so what it journals stays in the server's journal
 /// as records of unknown clients: use it on servers that may be filled with noise.
 #[derive(Debug, clap::Args)]
@@ -44,6 +47,7 @@ const CLIENT_BITS: u64 = (1 << 20) - 1;
 Examples:
   duragram load --clients 8 --window 64                      as fast as the acks come
   duragram load --clients 16 --window 1024 --gso 64          bulk: 64 datagrams a system call
+  duragram load --key-file fleet.key                         sealed, each client with its key derived from the fleet key
   duragram load --rate 100000 --clients 100 --seconds 60     open loop: a datagram each 10 microseconds
 
 Latency is the time from a datagram's first sending to its ack; with --rate, from the time when it was due,
@@ -61,6 +65,9 @@ pub(super) struct LoadArgs {
     /// Where the server is: HOST:PORT
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7117", env = "DURAGRAM_SERVER")]
     server: String,
+
+    #[command(flatten)]
+    key: KeyFileArgs,
 
     /// Clients, 1 to 1,000,000
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
@@ -148,9 +155,11 @@ impl LoadArgs {
         }
         let payload_len =
             self.batch.checked_mul(self.size.saturating_add(2)).map(|_| Payloads::len_of(self.size, self.batch));
-        let datagram_len = payload_len.map(|len| len.saturating_add(MIN_LEN)).filter(|len| *len <= DATAGRAM_LEN_MAX);
+        let fleet = self.key.fleet()?;
+        let of = |payload| Wire::datagram_len(fleet.is_some(), payload);
+        let datagram_len = payload_len.map(of).filter(|len| *len <= DATAGRAM_LEN_MAX);
         let datagram_len = datagram_len.ok_or_else(|| {
-            Failure::usage(format_args!("a datagram holds at most {} bytes of records", DATAGRAM_LEN_MAX - MIN_LEN))
+            Failure::usage(format_args!("a datagram holds at most {} bytes of records", DATAGRAM_LEN_MAX - of(0)))
         })?;
         let mut random = rand::rng();
         let payloads = Payloads::new(self.size, self.batch, |bytes| random.fill_bytes(bytes))
@@ -163,6 +172,8 @@ impl LoadArgs {
             window: self.window,
             sockets: self.sockets.unwrap_or(SOCKETS_DEFAULT).min(self.clients) as usize,
             payloads,
+            fleet,
+            datagram_len,
             gso: self.gso.min(DATAGRAM_LEN_MAX / datagram_len),
             rate: self.rate,
             sending: Duration::from_secs_f64(self.seconds),

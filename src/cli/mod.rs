@@ -16,6 +16,7 @@ mod config_args;
 mod dead;
 mod docs;
 mod journal;
+mod key_file;
 mod load;
 mod logs;
 mod send;

@@ -6,15 +6,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use duragram_proto::codec::DATAGRAM_LEN_RECOMMENDED;
+use duragram_proto::codec::{DATAGRAM_LEN_RECOMMENDED, MIN_LEN, SEALED_MIN_LEN};
+use duragram_proto::seal::ClientKey;
 use duragram_proto::{ClientId, Epoch};
 use humantime_serde::re::humantime;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::{EXIT_NOT_DONE, EXIT_USAGE, complain, print};
+use super::key_file::KeyFileArgs;
+use super::{EXIT_NOT_DONE, EXIT_USAGE, Failure, complain, print};
 use crate::client::{Batching, Client, ConnectError, Pending, SendError, Stats};
+use crate::types::parse_client_id;
 
 mod lines;
 
@@ -35,6 +38,7 @@ const ERRORS_SHOWN: usize = 10;
 Examples:
   duragram send --server 127.0.0.1:7117 readings.txt
   journalctl -f -o json | duragram send --batch --client 0xa1
+  duragram send --server ingest.example.org:7117 --key-file /etc/duragram/a1.key readings.txt
 
 Exit codes:
   0  every record is on the server's disk
@@ -45,9 +49,13 @@ pub(super) struct SendArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7117", env = "DURAGRAM_SERVER")]
     server: String,
 
-    /// Who sends: 16 hexadecimal digits, 0x and hexadecimal digits, or a decimal number [default: random]
+    /// Who sends: 16 hexadecimal digits, 0x and hexadecimal digits, or a decimal number [default: the only
+    /// client of the key file, else random]
     #[arg(long, value_name = "ID", value_parser = parse_client)]
     client: Option<ClientId>,
+
+    #[command(flatten)]
+    key: KeyFileArgs,
 
     /// This run's number, never used before by this client, above 0 [default: the server gives one]
     #[arg(long, value_name = "N", value_parser = parse_epoch)]
@@ -65,7 +73,8 @@ pub(super) struct SendArgs {
     #[arg(long, value_name = "N", default_value_t = 1024)]
     window: usize,
 
-    /// The longest datagram to send, in bytes of UDP payload, 33 to 65507; 32 of them are not the record's
+    /// The longest datagram to send, in bytes of UDP payload, 33 to 65507; 32 of them are not the record's, 52
+    /// with a key
     #[arg(long, value_name = "BYTES", default_value_t = DATAGRAM_LEN_RECOMMENDED)]
     datagram_bytes_max: usize,
 
@@ -109,7 +118,15 @@ pub(super) fn run(args: SendArgs) -> ExitCode {
             return ExitCode::from(EXIT_NOT_DONE);
         }
     };
-    let done = runtime.block_on(send(&args, input, input_bytes));
+    let sealed = match args.key.client(args.client, || ClientId(rand::random())) {
+        Ok(sealed) => sealed,
+        Err(Failure::Failed { code, message }) => {
+            complain(&message);
+            return ExitCode::from(code);
+        }
+        Err(Failure::OutputClosed) => return ExitCode::from(EXIT_NOT_DONE),
+    };
+    let done = runtime.block_on(send(&args, sealed, input, input_bytes));
     runtime.shutdown_background();
     match done {
         Ok((report, troubles)) => {
@@ -128,6 +145,7 @@ pub(super) fn run(args: SendArgs) -> ExitCode {
 
 async fn send(
     args: &SendArgs,
+    sealed: Option<(ClientId, ClientKey)>,
     input: Box<dyn Read + Send>,
     input_bytes: Option<u64>,
 ) -> Result<(Report, Troubles), ConnectError> {
@@ -135,8 +153,12 @@ async fn send(
     if args.batch {
         builder = builder.batching(Batching::ON);
     }
+    let overhead = if sealed.is_some() { SEALED_MIN_LEN } else { MIN_LEN };
     if let Some(client) = args.client {
         builder = builder.client_id(client.0);
+    }
+    if let Some((client, key)) = sealed {
+        builder = builder.client_id(client.0).key(key);
     }
     if let Some(epoch) = args.epoch {
         builder = builder.epoch(epoch);
@@ -145,14 +167,14 @@ async fn send(
     let client = builder.connect().await?;
 
     let start = Instant::now();
-    let mut feed = Feed { records: 0, bytes: 0, too_long: 0, troubles: Troubles::default() };
+    let mut feed = Feed { overhead, records: 0, bytes: 0, too_long: 0, troubles: Troubles::default() };
     // The client's window bounds what waits here: a record enters only when it was taken.
     let (sent, receipts) = mpsc::unbounded_channel();
     let receipts = tokio::spawn(collect(receipts));
     let bar = progress_bar(input_bytes);
     let gave_up = tokio::select! {
         () = feed.run(&client, args, lines::read(input), sent, &bar) => false,
-        () = watch(&client, args.timeout, &bar) => true,
+        () = watch(&client, args.timeout, overhead == SEALED_MIN_LEN, &bar) => true,
     };
     bar.finish_and_clear();
     // Whatever is unacked is counted in the statistics.
@@ -176,6 +198,8 @@ async fn send(
 
 /// From the lines to the client.
 struct Feed {
+    /// Bytes of a datagram that are not the record's.
+    overhead: usize,
     records: u64,
     bytes: u64,
     too_long: u64,
@@ -207,10 +231,9 @@ impl Feed {
                         self.bytes += record.len() as u64;
                         client.send_on(args.channel, record).await
                     }
-                    Line::TooLong { bytes } => Err(SendError::TooLarge {
-                        bytes,
-                        bytes_max: args.datagram_bytes_max - duragram_proto::codec::MIN_LEN,
-                    }),
+                    Line::TooLong { bytes } => {
+                        Err(SendError::TooLarge { bytes, bytes_max: args.datagram_bytes_max - self.overhead })
+                    }
                 };
                 match taken {
                     // The receiver ends after this sender: it takes until this one is dropped.
@@ -241,7 +264,7 @@ async fn collect(mut sent: mpsc::UnboundedReceiver<(u64, Pending)>) -> Troubles 
 }
 
 /// Shows the progress; returns when there has been none for `timeout`.
-async fn watch(client: &Client, timeout: Option<Duration>, bar: &ProgressBar) {
+async fn watch(client: &Client, timeout: Option<Duration>, sealed: bool, bar: &ProgressBar) {
     let mut ticks = tokio::time::interval(TICK);
     let (mut settled, mut since, mut told) = (0, Instant::now(), false);
     loop {
@@ -258,7 +281,9 @@ async fn watch(client: &Client, timeout: Option<Duration>, bar: &ProgressBar) {
         }
         if silence >= SILENCE_TOLD && !told {
             told = true;
-            bar.suspend(|| complain("no answer from the server for 5 seconds; trying on"));
+            // A server is silent to whom it has no key for.
+            let why = if sealed { " (is the key the server's?)" } else { "" };
+            bar.suspend(|| complain(&format!("no answer from the server for 5 seconds{why}; trying on")));
         }
     }
 }
@@ -368,14 +393,9 @@ fn usage(message: &str) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-/// As the rest of the program shows it, or as people write numbers.
 fn parse_client(text: &str) -> Result<ClientId, String> {
-    let parsed = match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None if text.len() == 16 => u64::from_str_radix(text, 16),
-        None => text.parse(),
-    };
-    parsed.map(ClientId).map_err(|_| "neither 16 hexadecimal digits, nor 0x and such digits, nor a number".to_owned())
+    parse_client_id(text)
+        .ok_or_else(|| "neither 16 hexadecimal digits, nor 0x and such digits, nor a number".to_owned())
 }
 
 fn parse_epoch(text: &str) -> Result<Epoch, String> {

@@ -81,7 +81,7 @@ struct Span {
 
 /// Follows until stdout closes, or until the end with `--no-follow`.
 pub(super) fn run(args: &TailArgs) -> Result<(), Failure> {
-    let api = Api::new(&args.admin);
+    let api = Api::new(&args.admin)?;
     let from = match args.from {
         Some(from) => from,
         None if args.from_start => 0,

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use duragram_proto::client::ClientConfig;
-use duragram_proto::codec::{DATAGRAM_LEN_MAX, DATAGRAM_LEN_RECOMMENDED, MIN_LEN};
+use duragram_proto::client::{ClientConfig, Sealing};
+use duragram_proto::codec::{DATAGRAM_LEN_MAX, DATAGRAM_LEN_RECOMMENDED, MIN_LEN, SEALED_MIN_LEN};
+use duragram_proto::seal::{ClientKey, CounterStart};
 use duragram_proto::{ClientId, Epoch};
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 
 use super::core::Core;
 use super::driver::Driver;
@@ -43,6 +46,7 @@ impl Batching {
 pub struct Builder {
     server: String,
     client: ClientId,
+    key: Option<ClientKey>,
     epoch: Option<Epoch>,
     window: usize,
     buffer_bytes: usize,
@@ -56,6 +60,7 @@ impl Builder {
         Self {
             server,
             client: ClientId(rand::random()),
+            key: None,
             epoch: None,
             window: 1024,
             buffer_bytes: 2 << 20,
@@ -71,7 +76,15 @@ impl Builder {
         self
     }
 
-    /// This run's number, which this client id must never have used before. By default the server gives one.
+    /// The key that this client id shares with the server: speaks sealed mode, and hears nothing else
+    /// (PROTOCOL.md#sealed-client). Without one the client speaks plain.
+    pub fn key(mut self, key: ClientKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// This run's number, which this client id must never have used before; with a key, above all that it has used. By
+    /// default the server gives one.
     pub fn epoch(mut self, epoch: Epoch) -> Self {
         self.epoch = Some(epoch);
         self
@@ -123,18 +136,29 @@ impl Builder {
     pub async fn connect(self) -> Result<Client, ConnectError> {
         self.check()?;
         let (route, socket) = Route::open(self.server.clone()).await?;
-        let core = Core::new(self.machine_config(), self.window, self.buffer_bytes, self.batching, rand::random());
+        let (seed, sealing) = self.secrets()?;
+        let core = Core::new(self.machine_config(), sealing, self.window, self.buffer_bytes, self.batching, seed);
         let shared = Arc::new(Shared::new(core));
         let driver = Driver::new(Arc::clone(&shared), route, socket, self.datagram_bytes_max);
         let task = tokio::spawn(driver.run());
         Ok(Client::new(shared, task.abort_handle()))
     }
 
+    /// The machine's seed and what it seals with: from the operating system's randomness, so that no nonce and no counter
+    /// was used before (PROTOCOL.md#sealed-counter).
+    fn secrets(&self) -> Result<(u64, Option<Sealing>), ConnectError> {
+        let random = || SysRng.try_next_u64().map_err(|error| ConnectError::Random(error.to_string()));
+        let seal = |key: &ClientKey| Ok(Sealing { key: key.clone(), counter: CounterStart::random(random()?) });
+        Ok((random()?, self.key.as_ref().map(seal).transpose()?))
+    }
+
     fn check(&self) -> Result<(), ConnectError> {
+        let (shortest, lengths) =
+            if self.key.is_some() { (SEALED_MIN_LEN + 1, "53 to 65,507") } else { (MIN_LEN + 1, "33 to 65,507") };
         let limits = [
             ("window", self.window, 1, WINDOW_MAX, "1 to 65,536"),
             ("buffer_bytes", self.buffer_bytes, 1, BUFFER_BYTES_MAX, "1 to 1,073,741,824"),
-            ("datagram_bytes_max", self.datagram_bytes_max, MIN_LEN + 1, DATAGRAM_LEN_MAX, "33 to 65,507"),
+            ("datagram_bytes_max", self.datagram_bytes_max, shortest, DATAGRAM_LEN_MAX, lengths),
         ];
         match limits.into_iter().find(|&(_, value, least, most, _)| value < least || value > most) {
             Some((name, value, .., allowed)) => Err(ConnectError::Limit { name, value, allowed }),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use duragram_proto::Epoch;
 use duragram_proto::client::{
-    Client as Machine, ClientConfig, Event, MessageId, Outgoing, SendError as MachineError, Slot,
+    Client as Machine, ClientConfig, Event, MessageId, Outgoing, Sealing, SendError as MachineError, Slot,
 };
 use tokio::sync::oneshot;
 
@@ -84,13 +84,18 @@ pub(super) enum Push {
 impl Core {
     pub(super) fn new(
         config: ClientConfig,
+        sealing: Option<Sealing>,
         window: usize,
         buffer_bytes: usize,
         batching: Batching,
         random_seed: u64,
     ) -> Self {
+        let (slots, buffer) = (vec![Slot::EMPTY; window], vec![0; buffer_bytes]);
         Self {
-            machine: Machine::new(config, vec![Slot::EMPTY; window], vec![0; buffer_bytes], random_seed),
+            machine: match sealing {
+                Some(sealing) => Machine::sealed(config, sealing, slots, buffer, random_seed),
+                None => Machine::new(config, slots, buffer, random_seed),
+            },
             tickets: VecDeque::new(),
             lowest: 0,
             linger_us: match batching {
@@ -383,7 +388,7 @@ mod tests {
     const EPOCH: Epoch = Epoch::new(1).unwrap();
 
     fn core(window: usize, linger: Duration) -> Core {
-        Core::new(ClientConfig::new(ClientId(1), Some(EPOCH)), window, 100_000, Batching::Linger(linger), 1)
+        Core::new(ClientConfig::new(ClientId(1), Some(EPOCH)), None, window, 100_000, Batching::Linger(linger), 1)
     }
 
     fn push(core: &mut Core, now_us: u64, record: &[u8]) -> oneshot::Receiver<Outcome> {

@@ -138,6 +138,9 @@ pub enum ConnectError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The system gives no randomness.
+    #[error("no random bytes: {0}")]
+    Random(String),
     /// A limit is out of range.
     #[error("{name} is {value}; it must be {allowed}")]
     Limit {
@@ -268,6 +271,6 @@ fn reason_text(reason: FailReason) -> &'static str {
         FailReason::Unsupported => "it does not have a feature that the record needs",
         FailReason::TooLarge => "the datagram is longer than it accepts",
         FailReason::Channel => "it does not accept this channel",
-        FailReason::SealedOnly => "it takes sealed traffic alone",
+        FailReason::SealedOnly => "it takes sealed traffic alone, and this client has no key",
     }
 }

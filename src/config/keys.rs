@@ -14,6 +14,7 @@ use humantime_serde::re::humantime;
 use serde_json::Value as Json;
 
 use super::{Channels, Config, LogFormat, Threading};
+use crate::types::parse_channels;
 
 /// A configuration key.
 #[derive(Debug)]
@@ -106,7 +107,15 @@ pub const KEYS: &[Key] = &[
         admin_address,
         show_admin,
         "IP:PORT|off",
-        "TCP address of the admin interface (health, metrics, API): on loopback, or \"off\""
+        "TCP address of the admin interface (health, metrics, API), or \"off\". One that other machines reach needs admin_token_file"
+    ),
+    one!(
+        "admin_token_file",
+        admin_token_file,
+        |text: &str| file_or(text, "data"),
+        |file: &Option<PathBuf>| show_file(file, "data"),
+        "FILE|data",
+        "File with the token for admin requests; \"data\": admin-token in the data directory, made at the first start"
     ),
     one!(
         "data",
@@ -125,12 +134,20 @@ pub const KEYS: &[Key] = &[
         "Where processed records go: stdout, file:PATH or null"
     ),
     one!(
+        "keys",
+        keys,
+        |text: &str| file_or(text, "off"),
+        |keys: &Option<PathBuf>| show_file(keys, "off"),
+        "FILE|off",
+        "File with the clients' keys (see `duragram keys --help`): takes sealed traffic alone, unless allow_plain"
+    ),
+    one!(
         "allow_plain",
         allow_plain,
         boolean,
         |&allow: &bool| allow.into(),
         "BOOL",
-        "Accept unencrypted and unauthenticated traffic on addresses that other machines reach"
+        "Accept unencrypted and unauthenticated traffic on addresses that other machines reach, and beside sealed traffic"
     ),
     many!(
         "channels",
@@ -284,6 +301,15 @@ fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
     }
 }
 
+/// A file's path, or a word that stands for none.
+fn file_or(text: &str, none: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "" => Err(format!("must name a file, or be \"{none}\"")),
+        word if word == none => Ok(None),
+        path => Ok(Some(PathBuf::from(path))),
+    }
+}
+
 fn boolean(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
 }
@@ -324,15 +350,8 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 fn channels(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let bound = |part: &str| part.trim().parse::<u16>().ok();
-    let range = match text.split_once('-') {
-        Some((from, to)) => bound(from).zip(bound(to)),
-        None => bound(text).map(|one| (one, one)),
-    };
-    let (from, to) = range.ok_or_else(|| {
-        format!("{text:?} is no channel; write a number from 0 to 65535 or a range such as \"10-19\"")
-    })?;
-    Ok(from..=to)
+    parse_channels(text)
+        .ok_or_else(|| format!("{text:?} is no channel; write a number from 0 to 65535 or a range such as \"10-19\""))
 }
 
 fn shown(value: impl Display) -> Json {
@@ -341,6 +360,10 @@ fn shown(value: impl Display) -> Json {
 
 fn show_admin(admin: &Option<SocketAddr>) -> Json {
     admin.map_or_else(|| "off".into(), shown)
+}
+
+fn show_file(file: &Option<PathBuf>, none: &str) -> Json {
+    file.as_ref().map_or_else(|| none.into(), |path| shown(path.display()))
 }
 
 fn show_channels(channels: &Channels) -> Json {

@@ -16,7 +16,7 @@ use super::{Config, ConfigError, KEYS, Key, Problem};
 pub(super) const PREFIX: &str = "DURAGRAM_";
 
 /// Variables with the prefix that are read elsewhere: by the command line itself.
-const OTHER_VARIABLES: &[&str] = &["DURAGRAM_CONFIG", "DURAGRAM_SERVER"];
+const OTHER_VARIABLES: &[&str] = &["DURAGRAM_CONFIG", "DURAGRAM_SERVER", "DURAGRAM_KEY_FILE"];
 
 /// What to make a configuration from.
 #[derive(Clone, Debug, Default)]

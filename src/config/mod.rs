@@ -30,13 +30,21 @@ pub const ADMIN_PORT: u16 = 7118;
 pub struct Config {
     /// UDP addresses to listen on. Port 0 takes a free one. Default 127.0.0.1:7117.
     pub listen: Vec<SocketAddr>,
-    /// TCP address of the admin interface, `None` for none. Loopback only. Default 127.0.0.1:7118.
+    /// TCP address of the admin interface, `None` for none. One that other machines reach needs `admin_token_file`.
+    /// Default 127.0.0.1:7118.
     pub admin: Option<SocketAddr>,
+    /// The file with the token that admin requests must carry which change something, and all requests that come to an
+    /// address that other machines reach. `None`: the file `admin-token` in `data`, made at the first start. Default `None`.
+    pub admin_token_file: Option<PathBuf>,
     /// The journal's directory, made when it is missing. Default `./duragram-data`.
     pub data: PathBuf,
     /// What processes records, as `process::sink` reads it. Default `stdout`.
     pub sink: Vec<String>,
-    /// Plain (unsealed) traffic is accepted on addresses that other machines can reach. Default false.
+    /// The file with the clients' keys (`crate::keys`): the server then takes sealed traffic alone, unless `allow_plain`.
+    /// Default none.
+    pub keys: Option<PathBuf>,
+    /// Plain (unsealed) traffic is accepted on addresses that other machines can reach, and beside sealed traffic.
+    /// Default false.
     pub allow_plain: bool,
     /// Longest accepted UDP payload, bytes. Default 1472.
     pub datagram_bytes_max: usize,
@@ -196,8 +204,10 @@ impl Default for Config {
         Self {
             listen: vec![loopback(UDP_PORT)],
             admin: Some(loopback(ADMIN_PORT)),
+            admin_token_file: None,
             data: PathBuf::from("./duragram-data"),
             sink: vec!["stdout".to_owned()],
+            keys: None,
             allow_plain: false,
             datagram_bytes_max: 1472,
             window: 4096,
@@ -263,16 +273,8 @@ impl Config {
 
     fn check_addresses(&self, check: &mut Check) {
         for address in &self.listen {
-            if !self.allow_plain && !is_loopback(address) {
-                check.add(
-                    "listen",
-                    format!(
-                        "{address} can be reached from other machines, and plain traffic is neither encrypted nor \
-                         authenticated: whoever reaches the port can write to the journal and forge acks. If the network \
-                         is trusted, say so with allow_plain = true (or DURAGRAM_ALLOW_PLAIN=true, or --allow-plain); \
-                         else listen on loopback, such as 127.0.0.1:{UDP_PORT}"
-                    ),
-                );
+            if let Some(problem) = self.problem_of_listening_on(address) {
+                check.add("listen", problem);
             }
         }
         for (i, one) in self.listen.iter().enumerate() {
@@ -281,17 +283,32 @@ impl Config {
                 check.add("listen", message);
             }
         }
-        if let Some(address) = self.admin.filter(|address| !is_loopback(address)) {
+        if let Some(address) = self.admin.filter(|address| !is_loopback(address))
+            && self.admin_token_file.is_none()
+        {
             check.add(
                 "admin",
                 format!(
-                    "{address} can be reached from other machines, and the admin interface has neither encryption nor \
-                     login. Keep it on loopback (such as 127.0.0.1:{ADMIN_PORT}) and put a reverse proxy that \
-                     authenticates before it, or reach it by `ssh -L {ADMIN_PORT}:127.0.0.1:{ADMIN_PORT} HOST`; \
-                     \"off\" switches it off"
+                    "{address} can be reached from other machines: name a file with a token that every request must carry \
+                     (admin_token_file), or keep to loopback (such as 127.0.0.1:{ADMIN_PORT}) and reach it by \
+                     `ssh -L {ADMIN_PORT}:127.0.0.1:{ADMIN_PORT} HOST`; \"off\" switches it off. There is no TLS here: on a \
+                     network that others listen to, put a reverse proxy before it"
                 ),
             );
         }
+    }
+
+    /// Why the server must not listen on an address, whether it binds it or is given a socket that is bound to it.
+    pub fn problem_of_listening_on(&self, address: &SocketAddr) -> Option<String> {
+        let open = !self.allow_plain && self.keys.is_none() && !is_loopback(address);
+        open.then(|| {
+            format!(
+                "{address} can be reached from other machines, and plain traffic is neither encrypted nor authenticated: \
+                 whoever reaches the port can write to the journal and forge acks. Give clients keys (keys = FILE, see \
+                 `duragram keys --help`); or if the network is trusted, say so with allow_plain = true (or \
+                 DURAGRAM_ALLOW_PLAIN=true, or --allow-plain); else listen on loopback, such as 127.0.0.1:{UDP_PORT}"
+            )
+        })
     }
 
     fn check_together(&self, check: &mut Check) {
@@ -349,7 +366,7 @@ impl Check {
 }
 
 /// Whether only this machine reaches the address.
-fn is_loopback(address: &SocketAddr) -> bool {
+pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 

@@ -89,8 +89,10 @@ fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
     let config = Config {
         listen: vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()],
         admin: None,
+        admin_token_file: Some(PathBuf::from("/etc/duragram/token")),
         data: PathBuf::from("/var/lib/dura \"gram\""),
         sink: vec!["null".into(), "file:/tmp/x".into()],
+        keys: Some(PathBuf::from("./off")),
         allow_plain: true,
         datagram_bytes_max: 1201,
         window: 77,
@@ -241,9 +243,19 @@ fn an_address_that_others_reach_needs_allow_plain_and_the_refusal_says_so() {
 }
 
 #[test]
-fn the_admin_interface_stays_on_loopback_whatever_is_allowed() {
+fn a_server_with_keys_may_listen_where_others_reach_it() {
+    let case = Case::new().flag("listen", &["0.0.0.0:7117"]).flag("keys", &["/etc/duragram/keys"]);
+    assert!(!case.config().allow_plain);
+    let problems = case.flag("keys", &["off"]).problems();
+    assert!(problems.contains("keys = FILE"), "{problems}");
+}
+
+#[test]
+fn the_admin_interface_is_where_others_reach_it_only_with_a_token_of_the_operators() {
     let case = Case::new().flag("admin", &["0.0.0.0:7118"]).flag("allow_plain", &["true"]);
-    assert!(case.problems().contains("reverse proxy"), "{}", case.problems());
+    assert!(case.problems().contains("admin_token_file"), "{}", case.problems());
+    let config = case.flag("admin_token_file", &["/etc/duragram/token"]).config();
+    assert_eq!(config.admin, Some("0.0.0.0:7118".parse().unwrap()));
     assert_eq!(Case::new().flag("admin", &["off"]).config().admin, None);
 }
 

@@ -1,26 +1,18 @@
 //! Making acks. Whatever says that something is durable takes the receipt of the commit that it rests on.
 
 use duragram_proto::Seq;
-use duragram_proto::codec::{ACK_LEN_MAX, Ack, Datagram, Durability, MIN_LEN, Welcome};
+use duragram_proto::codec::{
+    ACK_LEN_MAX, Ack, Datagram, Durability, MIN_LEN, SEALED_ACK_LEN_MAX, SEALED_MIN_LEN, Welcome,
+};
 
+use crate::ingest::out::{Kind, Out, ReplyTo};
 use crate::journal::Durable;
-use crate::net::{Outbox, Peer};
 use crate::session::Session;
 use crate::types::SessionId;
 
-/// Where an ack goes, and what it must fit.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ReplyTo {
-    pub(super) peer: Peer,
-    /// Length of the datagram that is answered, in bytes.
-    pub(super) len: usize,
-    /// When that arrived, in monotonic microseconds.
-    pub(super) arrived_us: u64,
-}
-
 /// What a session's ack says, as it was when the block that it rests on was closed: later datagrams may change the session
 /// while that block is on its way to the disk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct AckState {
     id: SessionId,
     floor: Seq,
@@ -39,7 +31,11 @@ impl AckState {
     pub(super) fn of(session: &Session, to: ReplyTo, duplicate: bool, bitmaps: &mut Bitmaps) -> Self {
         let start = bitmaps.len();
         // PROTOCOL.md#no-amplification: the bitmap is cut so that the reply is no longer than its request.
-        let room = to.len.min(ACK_LEN_MAX).saturating_sub(MIN_LEN) / 8 * 8;
+        let (least, most) = match to.keys {
+            None => (MIN_LEN, ACK_LEN_MAX),
+            Some(_) => (SEALED_MIN_LEN, SEALED_ACK_LEN_MAX),
+        };
+        let room = to.len.min(most).saturating_sub(least) / 8 * 8;
         let mut len = 0;
         if room > 0 && session.has_gaps() {
             bitmaps.resize(start + room, 0);
@@ -52,16 +48,9 @@ impl AckState {
 }
 
 /// Adds a session's ack to the outbox. `receipt` stands for everything that `state` counts as journaled.
-pub(super) fn ack(
-    receipt: &Durable,
-    state: &AckState,
-    bitmaps: &Bitmaps,
-    credit: u16,
-    now_us: u64,
-    outbox: &mut Outbox,
-) {
+pub(super) fn ack(receipt: &Durable, state: &AckState, bitmaps: &Bitmaps, credit: u16, now_us: u64, out: &mut Out) {
     let _proof = receipt.end();
-    let AckState { id, floor, bitmap: (start, len), to, duplicate } = *state;
+    let AckState { id, floor, bitmap: (start, len), ref to, duplicate } = *state;
     let start = start as usize;
     let ack = Ack {
         client: id.client,
@@ -73,11 +62,11 @@ pub(super) fn ack(
         delay_us: u32::try_from(now_us.saturating_sub(to.arrived_us)).unwrap_or(u32::MAX),
         bitmap: &bitmaps[start..start + usize::from(len)],
     };
-    outbox.push(to.peer, to.len, &Datagram::Ack(ack));
+    out.push(to, Kind::Ack, &Datagram::Ack(ack));
 }
 
 /// Adds the ack of a session that the server does not know: nothing is accounted for (PROTOCOL.md#ping).
-pub(super) fn ack_of_nothing(id: SessionId, to: ReplyTo, credit: u16, outbox: &mut Outbox) {
+pub(super) fn ack_of_nothing(id: SessionId, to: &ReplyTo, credit: u16, out: &mut Out) {
     let ack = Ack {
         client: id.client,
         epoch: id.epoch,
@@ -88,12 +77,12 @@ pub(super) fn ack_of_nothing(id: SessionId, to: ReplyTo, credit: u16, outbox: &m
         delay_us: 0,
         bitmap: &[],
     };
-    outbox.push(to.peer, to.len, &Datagram::Ack(ack));
+    out.push(to, Kind::Ack, &Datagram::Ack(ack));
 }
 
-/// Adds a WELCOME: the session's epoch is on disk.
-pub(super) fn welcome(receipt: &Durable, id: SessionId, nonce: u64, to: ReplyTo, credit: u16, outbox: &mut Outbox) {
+/// Adds a WELCOME: the epoch is on disk, as opened or as given.
+pub(super) fn welcome(receipt: &Durable, id: SessionId, nonce: u64, to: &ReplyTo, credit: u16, out: &mut Out) {
     let _proof = receipt.end();
     let welcome = Welcome { client: id.client, epoch: id.epoch, credit, nonce };
-    outbox.push(to.peer, to.len, &Datagram::Welcome(welcome));
+    out.push(to, Kind::Welcome, &Datagram::Welcome(welcome));
 }

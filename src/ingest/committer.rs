@@ -2,19 +2,22 @@
 //! happens then, is in [`commit`].
 
 mod commit;
+mod sealed;
 
 use duragram_proto::codec::{Datagram, Reject, RejectCode};
 use duragram_proto::{ClientId, Seq};
 
-use crate::ingest::acks::{self, ReplyTo};
+use crate::ingest::acks;
 use crate::ingest::log_limit::LogLimit;
+use crate::ingest::out::{Kind, Out, ReplyTo};
 use crate::ingest::writer::Writer;
 use crate::ingest::{Backlog, Counts};
 use crate::journal::{BlockBuilder, Durable, EntryMeta, Journal, LaneMark, SessionRecord, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::net::{Batch, DataItem, Item, ItemKind, Outbox, Transmit};
-use crate::session::{FloorMove, Judgement, SessionTable, TableFull};
+use crate::net::{Batch, DataItem, Item, ItemKind, Transmit};
+use crate::rate::{self, Buckets};
+use crate::session::{EpochBook, FloorMove, Judgement, SessionTable};
 use crate::types::{Clock, Now, Offset, SessionId};
 use commit::{Flight, Round};
 
@@ -45,6 +48,8 @@ pub struct CommitterConfig {
     pub reserve_bytes: u64,
     /// Idle sessions are forgotten after this many seconds of service.
     pub session_ttl_s: u64,
+    /// The server has keys: it seals its replies to what comes sealed.
+    pub sealed: bool,
 }
 
 /// What recovery gives the committer to go on from.
@@ -52,6 +57,10 @@ pub struct CommitterConfig {
 pub struct Recovered {
     /// All sessions, the journal's entries applied.
     pub sessions: SessionTable,
+    /// The epochs of clients in sealed mode.
+    pub epochs: EpochBook,
+    /// The limit of the server's counter that was stored last, 0 if none was.
+    pub counter_limit: u64,
     /// The blocks that the journal holds.
     pub backlog: Backlog,
     /// The lowest entry that the journal holds.
@@ -89,6 +98,7 @@ pub struct Committer<J, T, D> {
     downstream: D,
     metrics: Metrics,
     sessions: SessionTable,
+    epochs: EpochBook,
     backlog: Backlog,
     block: BlockBuilder,
     /// Everything that is durable so far. Duplicates are acked on its strength.
@@ -110,8 +120,13 @@ pub struct Committer<J, T, D> {
     records: Vec<u32>,
     /// So many of them come to [`limits::CHECKPOINT_RECORD_BYTES`] with the widest bitmaps.
     records_max: usize,
-    outbox: Outbox,
-    replies: Replies,
+    /// Clients whose epochs must be durable with this commit.
+    clients: Vec<ClientId>,
+    /// Plain sessions that had to give way to sealed ones: to be taken out of the next checkpoint.
+    given_up: Vec<SessionId>,
+    out: Out,
+    /// What asks for sessions that nothing vouches for, by source.
+    openings: Buckets,
     client_log: LogLimit,
 
     /// 0 (nothing waits) to 1024 (the queue before the committer is full).
@@ -139,14 +154,6 @@ struct PendingAck {
     journaled: bool,
 }
 
-/// Replies put into the outbox, by type.
-#[derive(Default)]
-struct Replies {
-    acks: u64,
-    rejects: u64,
-    welcomes: u64,
-}
-
 struct PendingWelcome {
     id: SessionId,
     nonce: u64,
@@ -164,7 +171,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         metrics: Metrics,
     ) -> Self {
         let receipt = journal.durable();
-        let service_base_s = recovered.sessions.last_active_s();
+        let mut sessions = recovered.sessions;
+        if config.sealed {
+            sessions.keep_half_for_sealed();
+        }
+        let service_base_s = sessions.last_active_s();
         let mut committer = Self {
             block: BlockBuilder::default(),
             spares: Vec::new(),
@@ -172,7 +183,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             writer: None,
             flight: None,
             round: None,
-            sessions: recovered.sessions,
+            sessions,
+            epochs: recovered.epochs,
             backlog: recovered.backlog,
             failed: None,
             number: 1,
@@ -183,8 +195,10 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             records: Vec::new(),
             records_max: limits::CHECKPOINT_RECORD_BYTES
                 / (size_of::<SessionRecord>() + usize::from(config.window).div_ceil(64) * size_of::<u64>()),
-            outbox: Outbox::default(),
-            replies: Replies::default(),
+            clients: Vec::new(),
+            given_up: Vec::new(),
+            out: Out::new(recovered.counter_limit),
+            openings: Buckets::new(limits::SOURCE_BUCKETS, limits::OPENINGS_PER_S, limits::OPENINGS_BURST),
             client_log: LogLimit::default(),
             pressure: 0,
             service_base_s,
@@ -237,20 +251,24 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         if self.space_checked_us.is_none() {
             self.check_space(clock.now());
         }
+        self.out.set_time(batch.arrived);
         let mut counts = Counts::default();
         for item in batch.items() {
             if self.is_full() {
                 self.launch(clock)?;
             }
             self.absorbed += 1;
-            let to = ReplyTo { peer: item.peer, len: item.len, arrived_us: batch.arrived.mono_us };
+            let to = ReplyTo::to(item, batch.arrived.mono_us);
             match &item.kind {
                 ItemKind::Data(data) => self.data(batch, data, item, to, &mut counts),
+                ItemKind::Hello { client, nonce } if item.seal.is_some() => {
+                    self.sealed_hello(*client, *nonce, to, batch.arrived, &mut counts);
+                }
                 ItemKind::Hello { client, nonce } => self.hello(*client, *nonce, to, batch.arrived, &mut counts),
-                ItemKind::Ping(id) => self.ping(*id, to, batch.arrived, &mut counts),
+                ItemKind::Ping(id) => self.ping(*id, item, to, batch.arrived, &mut counts),
                 ItemKind::Refused { client, epoch, seq, code } => {
                     counts.refuse(*code);
-                    self.reject(to, *client, *epoch, *seq, *code, 0);
+                    self.reject(&to, *client, *epoch, *seq, *code, 0);
                 }
             }
         }
@@ -263,6 +281,10 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.metrics.count("unknown_type", dropped.unknown_type);
         self.metrics.count("wrong_direction", dropped.wrong_direction);
         self.metrics.count("sealed", dropped.sealed);
+        self.metrics.count("bad_seal", dropped.bad_seal);
+        self.metrics.count("unknown_key", dropped.unknown_key);
+        self.metrics.count("revoked", dropped.revoked);
+        self.metrics.count("limited", dropped.limited);
         Ok(())
     }
 
@@ -285,10 +307,14 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
 
     fn data(&mut self, batch: &Batch, data: &DataItem, item: &Item, to: ReplyTo, counts: &mut Counts) {
         let base = Seq(data.seq.0 - u64::from(data.span));
+        let sealed = item.seal.is_some();
         let known = self.sessions.find(data.session);
+        if let Some(code) = self.refuses_mode(data.session, known, sealed) {
+            return self.refuse_mode(&to, data, code, known.is_none(), batch.arrived, counts);
+        }
         if self.storage_short && !known.is_some_and(|index| self.sessions.at(index).holds(data.seq)) {
             counts.refuse(RejectCode::Storage);
-            self.refuse(to, data, RejectCode::Storage, limits::STORAGE_RETRY_MS);
+            self.refuse(&to, data, RejectCode::Storage, limits::STORAGE_RETRY_MS);
             return;
         }
         let index = match known {
@@ -296,15 +322,19 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             // Refused without opening a session: nothing of it would be on disk.
             None if data.span >= self.config.window => {
                 counts.refuse(RejectCode::BeyondWindow);
-                self.refuse(to, data, RejectCode::BeyondWindow, 0);
+                self.refuse(&to, data, RejectCode::BeyondWindow, 0);
+                return;
+            }
+            None if !sealed && !self.may_open_from(&to) => {
+                counts.limited += 1;
                 return;
             }
             // PROTOCOL.md#rule-1.
-            None => match self.sessions.open(data.session, Seq(base.0 - 1), None) {
-                Ok(index) => index,
-                Err(TableFull) => {
+            None => match self.open(data, base, sealed, batch.arrived) {
+                Some(index) => index,
+                None => {
                     counts.refuse(RejectCode::Busy);
-                    self.refuse(to, data, RejectCode::Busy, limits::BUSY_RETRY_MS);
+                    self.refuse(&to, data, RejectCode::Busy, limits::BUSY_RETRY_MS);
                     return;
                 }
             },
@@ -312,31 +342,32 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         let judgement = self.sessions.at(index).receive(data.seq, base, data.skip, self.config.window);
         match judgement {
             Judgement::New(moved) => {
-                self.journal_losses(data.session, &moved, batch.arrived);
+                self.journal_losses(data.session, sealed, &moved, batch.arrived);
                 let meta = EntryMeta {
                     session: data.session,
                     seq: data.seq,
                     span: data.span,
                     skip: data.skip,
                     batch: data.batch,
+                    sealed,
                     channel: data.channel,
                     received_unix_us: batch.arrived.unix_us,
                 };
                 self.block.push(&meta, batch.payload(data));
                 self.journaled += 1;
                 self.changed(index, batch.arrived);
-                self.await_ack(index, to, true);
+                self.await_ack(index, item, to, true);
             }
             Judgement::Duplicate(moved) => {
                 counts.duplicate += 1;
                 self.make_durable(index, data.session, &moved, batch.arrived);
                 self.heard(index, batch.arrived);
-                self.await_ack(index, to, false);
+                self.await_ack(index, item, to, false);
             }
             Judgement::BeyondWindow(moved) => {
                 counts.refuse(RejectCode::BeyondWindow);
                 self.make_durable(index, data.session, &moved, batch.arrived);
-                self.refuse(to, data, RejectCode::BeyondWindow, 0);
+                self.refuse(&to, data, RejectCode::BeyondWindow, 0);
             }
             Judgement::Stale => {
                 counts.refuse(RejectCode::StaleEpoch);
@@ -347,7 +378,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                         "a client counts seqs as acked that this journal never accepted; it must open a new epoch",
                     );
                 }
-                self.refuse(to, data, RejectCode::StaleEpoch, 0);
+                self.refuse(&to, data, RejectCode::StaleEpoch, 0);
             }
         }
     }
@@ -355,14 +386,15 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     /// A floor move without an entry of its own must reach the disk before the session is acked again.
     fn make_durable(&mut self, index: u32, id: SessionId, moved: &FloorMove, now: Now) {
         if moved.is_some() {
-            self.journal_losses(id, moved, now);
+            let sealed = self.sessions.at(index).is_sealed();
+            self.journal_losses(id, sealed, moved, now);
             self.record(index);
             self.changed(index, now);
         }
     }
 
     /// Counts what rule 4 passed over, and journals gap entries for what was lost (PROTOCOL.md#rule-4).
-    fn journal_losses(&mut self, id: SessionId, moved: &FloorMove, now: Now) {
+    fn journal_losses(&mut self, id: SessionId, sealed: bool, moved: &FloorMove, now: Now) {
         if !moved.is_some() {
             return;
         }
@@ -370,7 +402,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         let mut lost = 0;
         for &(from, to) in &moved.lost {
             lost += to.0 - from.0 + 1;
-            self.block.push_gap(id, from, to, now.unix_us);
+            self.block.push_gap(id, sealed, from, to, now.unix_us);
         }
         self.metrics.lost.inc_by(lost);
         if let (Some((from, _)), Some((_, to))) = (moved.lost.first(), moved.lost.last())
@@ -408,6 +440,14 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     }
 
     fn hello(&mut self, client: ClientId, nonce: u64, to: ReplyTo, now: Now, counts: &mut Counts) {
+        if self.epochs.has_opened(client) {
+            counts.refuse(RejectCode::SealedOnly);
+            return self.reject(&to, client, 0, nonce, RejectCode::SealedOnly, 0);
+        }
+        if !self.may_open_from(&to) {
+            counts.limited += 1;
+            return;
+        }
         counts.hello += 1;
         let repeated = self.sessions.newest_of(client).filter(|&index| self.sessions.at(index).is_fresh_from(nonce));
         let index = match repeated {
@@ -418,7 +458,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             }
             None if self.storage_short => {
                 counts.refuse(RejectCode::Storage);
-                return self.reject(to, client, 0, nonce, RejectCode::Storage, limits::STORAGE_RETRY_MS);
+                return self.reject(&to, client, 0, nonce, RejectCode::Storage, limits::STORAGE_RETRY_MS);
             }
             None => {
                 let opened = match self.sessions.is_full() {
@@ -430,7 +470,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 };
                 let Some(index) = opened else {
                     counts.refuse(RejectCode::Busy);
-                    return self.reject(to, client, 0, nonce, RejectCode::Busy, limits::BUSY_RETRY_MS);
+                    return self.reject(&to, client, 0, nonce, RejectCode::Busy, limits::BUSY_RETRY_MS);
                 };
                 self.record(index);
                 self.changed(index, now);
@@ -441,70 +481,82 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.welcomes.push(PendingWelcome { id, nonce, to });
     }
 
-    fn ping(&mut self, id: SessionId, to: ReplyTo, now: Now, counts: &mut Counts) {
+    fn ping(&mut self, id: SessionId, item: &Item, to: ReplyTo, now: Now, counts: &mut Counts) {
+        let sealed = item.seal.is_some();
+        if !sealed && self.epochs.has_opened(id.client) {
+            counts.refuse(RejectCode::SealedOnly);
+            return self.reject(&to, id.client, id.epoch.value(), 0, RejectCode::SealedOnly, 0);
+        }
         counts.ping += 1;
         match self.sessions.find(id) {
-            Some(index) => {
+            Some(index) if self.sessions.at(index).is_sealed() == sealed => {
                 self.heard(index, now);
-                self.await_ack(index, to, false);
+                self.await_ack(index, item, to, false);
             }
-            None => {
-                acks::ack_of_nothing(id, to, self.credit(), &mut self.outbox);
-                self.replies.acks += 1;
-                self.send_if_many();
+            _ => {
+                if self.out.may_refuse(&to) {
+                    acks::ack_of_nothing(id, &to, self.credit(), &mut self.out);
+                    self.send_if_many();
+                }
             }
         }
     }
 
-    /// Notes that a session is to be acked, to the address of its newest datagram (PROTOCOL.md#rule-6).
-    fn await_ack(&mut self, index: u32, to: ReplyTo, journaled: bool) {
+    /// Notes that a session is to be acked, to the address of its newest datagram (PROTOCOL.md#rule-6); of a sealed session
+    /// that is the one with the highest counter (PROTOCOL.md#sealed-address).
+    fn await_ack(&mut self, index: u32, item: &Item, mut to: ReplyTo, journaled: bool) {
         let session = self.sessions.at(index);
+        let newest = item.seal.as_ref().and_then(|seal| session.heard_from(seal.counter, item.peer));
         match self.pending.get_mut(session.pending as usize) {
             Some(pending) => {
-                pending.to = to;
+                if newest.is_none() {
+                    pending.to = to;
+                }
                 pending.journaled |= journaled;
             }
             None => {
+                to.peer = newest.unwrap_or(to.peer);
                 session.pending = u32::try_from(self.pending.len()).expect("pending acks are bounded by a batch");
-                self.pending.push(PendingAck { session: index, to, first_us: to.arrived_us, journaled });
+                let first_us = to.arrived_us;
+                self.pending.push(PendingAck { session: index, to, first_us, journaled });
             }
         }
     }
 
-    fn refuse(&mut self, to: ReplyTo, data: &DataItem, code: RejectCode, retry_after_ms: u32) {
+    fn refuse(&mut self, to: &ReplyTo, data: &DataItem, code: RejectCode, retry_after_ms: u32) {
         self.reject(to, data.session.client, data.session.epoch.value(), data.seq.0, code, retry_after_ms);
     }
 
     fn reject(
         &mut self,
-        to: ReplyTo,
+        to: &ReplyTo,
         client: ClientId,
         epoch: u32,
         refused: u64,
         code: RejectCode,
         retry_after_ms: u32,
     ) {
+        if !self.out.may_refuse(to) {
+            return;
+        }
         let reject = Reject { client, epoch, code, refused, retry_after_ms };
-        self.outbox.push(to.peer, to.len, &Datagram::Reject(reject));
-        self.replies.rejects += 1;
+        self.out.push(to, Kind::Reject, &Datagram::Reject(reject));
         self.send_if_many();
     }
 
+    /// Whether a source may have one more session opened that nothing vouches for.
+    fn may_open_from(&self, to: &ReplyTo) -> bool {
+        rate::source(to.peer.addr).is_none_or(|source| self.openings.allows(source, to.arrived_us))
+    }
+
     fn send_if_many(&mut self) {
-        if self.outbox.len() >= limits::REPLY_MESSAGES {
+        if self.out.is_full() {
             self.send();
         }
     }
 
     fn send(&mut self) {
-        if !self.outbox.is_empty() {
-            self.transmit.transmit(&self.outbox);
-            self.outbox.clear();
-            let Replies { acks, rejects, welcomes } = std::mem::take(&mut self.replies);
-            self.metrics.replies_sent("ack", acks);
-            self.metrics.replies_sent("reject", rejects);
-            self.metrics.replies_sent("welcome", welcomes);
-        }
+        self.out.send(&mut self.transmit, &self.metrics);
     }
 
     /// Foresees a full disk: below the reserve new data is refused, until space is back (PROTOCOL.md#reject).

@@ -10,6 +10,12 @@ pub(super) struct Counts {
     pub(super) duplicate: u64,
     pub(super) hello: u64,
     pub(super) ping: u64,
+    /// DATA of a sealed session that has ended, or that never was.
+    pub(super) replayed_session: u64,
+    /// A HELLO whose epoch is in use or was.
+    pub(super) replayed_hello: u64,
+    /// What asks for a session, and comes too often from its source.
+    pub(super) limited: u64,
     refused: [u64; 10],
 }
 
@@ -22,6 +28,9 @@ impl Counts {
         metrics.count("duplicate", self.duplicate);
         metrics.count("hello", self.hello);
         metrics.count("ping", self.ping);
+        metrics.count("replayed_session", self.replayed_session);
+        metrics.count("replayed_hello", self.replayed_hello);
+        metrics.count("limited", self.limited);
         const NAMES: [&str; 10] = [
             "",
             "version",

@@ -9,6 +9,7 @@ mod backlog;
 mod committer;
 mod counts;
 mod log_limit;
+mod out;
 mod recovery;
 mod run;
 #[cfg(test)]

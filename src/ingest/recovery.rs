@@ -2,13 +2,16 @@
 
 use crate::ingest::{Backlog, Recovered};
 use crate::journal::{Opened, Replay};
-use crate::session::SessionTable;
+use crate::limits;
+use crate::session::{EpochBook, SessionTable};
 use crate::types::SessionId;
 
 /// The sessions while the journal is replayed into them.
 #[derive(Debug)]
 pub struct Recovery {
     sessions: SessionTable,
+    epochs: EpochBook,
+    counter_limit: u64,
     /// Service time goes on where the sessions' last activity left it.
     service_s: u64,
     invalid: Option<SessionId>,
@@ -17,7 +20,13 @@ pub struct Recovery {
 impl Recovery {
     /// Nothing replayed yet.
     pub fn new(sessions_max: usize) -> Self {
-        Self { sessions: SessionTable::new(sessions_max), service_s: 0, invalid: None }
+        Self {
+            sessions: SessionTable::new(sessions_max),
+            epochs: EpochBook::new(sessions_max.saturating_mul(limits::SEALED_CLIENTS_PER_SESSION)),
+            counter_limit: 0,
+            service_s: 0,
+            invalid: None,
+        }
     }
 
     /// Applies what the journal replays, in its order.
@@ -25,12 +34,20 @@ impl Recovery {
         match replay {
             Replay::Session(record) => {
                 self.service_s = self.service_s.max(record.last_active_s);
+                if record.sealed {
+                    self.epochs.replay(record.id);
+                }
                 if !self.sessions.restore(&record) {
                     self.invalid.get_or_insert(record.id);
                 }
             }
+            Replay::Client(record) => self.epochs.restore(&record),
+            Replay::CounterLimit(limit) => self.counter_limit = limit,
             Replay::Block(block) => {
                 for entry in block.entries() {
+                    if entry.meta.sealed {
+                        self.epochs.replay(entry.meta.session);
+                    }
                     self.sessions.replay(&entry, self.service_s);
                 }
             }
@@ -43,6 +60,8 @@ impl Recovery {
             Some(id) => Err(id),
             None => Ok(Recovered {
                 sessions: self.sessions,
+                epochs: self.epochs,
+                counter_limit: self.counter_limit,
                 backlog: Backlog::new(opened.extents.clone()),
                 low: opened.low,
                 checkpoint_at: opened.checkpoint_at,

@@ -12,7 +12,7 @@ use super::*;
 use crate::journal::memory::{MemoryDisk, MemoryJournal, Write, WriteFate};
 use crate::journal::{Durable, EntryKind, LaneMark, StorageError};
 use crate::metrics::Metrics;
-use crate::net::{Admission, Batch, Outbox, Peer, Transmit};
+use crate::net::{Admission, Batch, Gate, Outbox, Peer, Transmit};
 use crate::types::{Clock, Now, Offset, SessionId};
 
 const WINDOW: u16 = 100;
@@ -25,6 +25,9 @@ struct Rig {
     lanes: Lanes,
     clock: TestClock,
     config: CommitterConfig,
+    admission: Admission,
+    gate: Gate,
+    metrics: Metrics,
 }
 
 /// What the server sent, newest last.
@@ -62,12 +65,14 @@ impl Downstream for Lanes {
     }
 }
 
+/// The monotonic clock, and by how many seconds the other was set.
 #[derive(Default)]
-struct TestClock(Cell<u64>);
+struct TestClock(Cell<u64>, Cell<i64>);
 
 impl Clock for TestClock {
     fn now(&self) -> Now {
-        Now { mono_us: self.0.get(), unix_us: 1_800_000_000_000_000 + self.0.get() }
+        let unix_us = 1_800_000_000_000_000 + self.0.get();
+        Now { mono_us: self.0.get(), unix_us: unix_us.saturating_add_signed(self.1.get() * 1_000_000) }
     }
 }
 
@@ -86,6 +91,7 @@ fn config() -> CommitterConfig {
         retain_bytes: 0,
         reserve_bytes: 1000,
         session_ttl_s: 100,
+        sealed: false,
     }
 }
 
@@ -101,8 +107,12 @@ impl Rig {
         let (wire, lanes) = (Wire::default(), Lanes::default());
         lanes.0.lock().unwrap().0 = vec![LaneMark::default()];
         let metrics = Metrics::register(&mut Registry::default());
-        let committer = Committer::new(config.clone(), recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
-        Self { disk, committer, wire, lanes, clock: TestClock::default(), config }
+        let journal = opened.journal;
+        let committer =
+            Committer::new(config.clone(), recovered, journal, wire.clone(), lanes.clone(), metrics.clone());
+        let admission = Admission::plain(1472);
+        let gate = Gate::new(admission.clone());
+        Self { disk, committer, wire, lanes, clock: TestClock::default(), config, admission, gate, metrics }
     }
 
     /// As after a SIGKILL.
@@ -118,11 +128,10 @@ impl Rig {
     }
 
     fn absorb(&mut self, datagrams: &[(Peer, Vec<u8>)]) -> Result<(), StorageError> {
-        let admission = Admission { datagram_bytes_max: 1472, channels: None };
         let mut batch = Batch::new(0);
         batch.arrived = self.clock.now();
         for (peer, bytes) in datagrams {
-            batch.push(*peer, bytes, &admission);
+            batch.push(*peer, bytes, &mut self.gate);
         }
         self.committer.absorb(&batch, &self.clock)
     }
@@ -680,3 +689,6 @@ proptest::proptest! {
 
 #[path = "flight_tests.rs"]
 mod flight;
+
+#[path = "sealed_tests.rs"]
+mod sealed;

@@ -8,13 +8,13 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::journal::{BlockBuilder, Checkpoint, Durable, Journal, SessionRecord, StorageError};
+use crate::journal::{BlockBuilder, Checkpoint, Durable, Journal, Records, StorageError};
 
 /// What is written in one synced batch, and the journal that it is written to.
 pub(super) struct Commit<J> {
     pub(super) journal: J,
     pub(super) block: BlockBuilder,
-    pub(super) records: Vec<SessionRecord>,
+    pub(super) records: Records,
     pub(super) checkpoint: Option<Checkpoint>,
 }
 

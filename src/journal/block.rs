@@ -43,7 +43,9 @@ const KEEP_BLOCK_BYTES_MAX: usize = 16 << 20;
 const FLAG_GAP: u32 = 1;
 const FLAG_SKIP: u32 = 2;
 const FLAG_BATCH: u32 = 4;
-const FLAGS_KNOWN: u32 = FLAG_GAP | FLAG_SKIP | FLAG_BATCH;
+/// Since format 2 of the data directory.
+const FLAG_SEALED: u32 = 8;
+const FLAGS_KNOWN: u32 = FLAG_GAP | FLAG_SKIP | FLAG_BATCH | FLAG_SEALED;
 
 /// What the archive holds. The arena comes first and the headers after it: rkyv writes in the fields' order.
 #[derive(Archive, Serialize)]
@@ -164,6 +166,8 @@ pub struct EntryMeta {
     pub skip: bool,
     /// The payload is a run of at least one record.
     pub batch: bool,
+    /// It came sealed: its epoch can never be opened again (PROTOCOL.md#sealed-epoch).
+    pub sealed: bool,
     /// The application's routing number.
     pub channel: u16,
     /// Arrival, in microseconds since 1970.
@@ -335,7 +339,7 @@ impl ArchivedHeader {
             if from == 0 || from > self.seq.to_native() {
                 return Err("a gap that ends before it starts");
             }
-            if flags != FLAG_GAP || self.span.to_native() != 0 || self.channel.to_native() != 0 {
+            if flags & !FLAG_SEALED != FLAG_GAP || self.span.to_native() != 0 || self.channel.to_native() != 0 {
                 return Err("a gap with attributes of a datagram");
             }
         } else if flags & FLAG_BATCH != 0 && !is_run_of_records(payload) {
@@ -362,6 +366,7 @@ impl ArchivedHeader {
             span: self.span.to_native(),
             skip: flags & FLAG_SKIP != 0,
             batch: flags & FLAG_BATCH != 0,
+            sealed: flags & FLAG_SEALED != 0,
             channel: self.channel.to_native(),
             received_unix_us: self.received_unix_us.to_native(),
         };
@@ -413,13 +418,15 @@ impl BlockBuilder {
         self.add(meta, flags, payload);
     }
 
-    /// Adds a gap: seqs `from..=to` of the session.
-    pub fn push_gap(&mut self, session: SessionId, from: Seq, to: Seq, received_unix_us: u64) {
-        let meta = EntryMeta { session, seq: to, span: 0, skip: false, batch: false, channel: 0, received_unix_us };
+    /// Adds a gap: seqs `from..=to` of the session, which is a sealed one or not.
+    pub fn push_gap(&mut self, session: SessionId, sealed: bool, from: Seq, to: Seq, received_unix_us: u64) {
+        let meta =
+            EntryMeta { session, seq: to, span: 0, skip: false, batch: false, sealed, channel: 0, received_unix_us };
         self.add(&meta, FLAG_GAP, &from.0.to_le_bytes());
     }
 
     fn add(&mut self, meta: &EntryMeta, flags: u32, payload: &[u8]) {
+        let flags = flags | if meta.sealed { FLAG_SEALED } else { 0 };
         self.bytes.extend_from_slice(payload);
         self.headers.push(Header {
             client: meta.session.client.0,

@@ -13,6 +13,7 @@ fn meta(seq: u64) -> EntryMeta {
         span: 0,
         skip: false,
         batch: false,
+        sealed: false,
         channel: 0,
         received_unix_us: 1_700_000_000_000_000,
     }
@@ -28,7 +29,7 @@ fn sample() -> BlockBuilder {
     builder.push(&meta(2), b"");
     let batch = EntryMeta { span: 2, skip: true, batch: true, channel: 513, ..meta(9) };
     builder.push(&batch, b"\x02\x00ab\x00\x00");
-    builder.push_gap(session(u64::MAX, u32::MAX), Seq(5), Seq(8), 42);
+    builder.push_gap(session(u64::MAX, u32::MAX), false, Seq(5), Seq(8), 42);
     builder
 }
 
@@ -62,6 +63,21 @@ fn the_format_is_that_of_the_golden_block() {
     let built = sample().build(PLACE).unwrap();
     assert_eq!(built.bytes(), golden);
     assert_eq!(Block::parse(golden.to_vec()).unwrap(), built);
+}
+
+/// Since format 2 of the data directory.
+#[test]
+fn what_came_sealed_is_marked_so() {
+    let mut builder = BlockBuilder::default();
+    builder.push(&EntryMeta { sealed: true, ..meta(1) }, b"hello");
+    builder.push_gap(session(1, 1), true, Seq(5), Seq(8), 42);
+    builder.push(&meta(2), b"plain");
+    let block = Block::parse(builder.build(PLACE).unwrap().bytes().to_vec()).unwrap();
+    assert_eq!(block.entries().map(|entry| entry.meta.sealed).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(block.entries().nth(1).unwrap().kind, EntryKind::Gap { from: Seq(5), to: Seq(8) });
+    // Bit 3 of the second header word but one: whoever changes that must raise the directory's format.
+    let flags: Vec<u8> = (0..3).map(|entry| block.bytes()[PREFIX_LEN + 18 + entry * HEADER_LEN + 32]).collect();
+    assert_eq!(flags, [FLAG_SEALED as u8, (FLAG_SEALED | FLAG_GAP) as u8, 0]);
 }
 
 #[test]
@@ -127,7 +143,7 @@ fn a_builder_refuses_what_recovery_would_refuse() {
     assert!(matches!(refused(meta(0), b""), BlockError::Entry { .. }));
     assert!(matches!(refused(EntryMeta { span: 4, ..meta(4) }, b""), BlockError::Entry { .. }));
     let mut gap = BlockBuilder::default();
-    gap.push_gap(session(1, 1), Seq(3), Seq(2), 0);
+    gap.push_gap(session(1, 1), false, Seq(3), Seq(2), 0);
     assert!(matches!(gap.build(PLACE), Err(BlockError::Entry { .. })));
     assert!(matches!(BlockBuilder::default().build(PLACE), Err(BlockError::Archive(_))));
     assert!(sample().build(Place { first: Offset(u64::MAX - 3), ..PLACE }).is_err(), "offsets would wrap");
@@ -157,6 +173,7 @@ fn any_entry() -> impl Strategy<Value = (EntryMeta, Vec<u8>)> {
                 span: span.min(u16::try_from(seq - 1).unwrap_or(u16::MAX)),
                 skip,
                 batch,
+                sealed: false,
                 channel,
                 received_unix_us,
             };

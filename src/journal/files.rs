@@ -23,8 +23,9 @@ use super::error::{OpenError, StorageError};
 use super::recovery::{Format, Witness};
 use crate::types::Offset;
 
-/// The format of the data directory that this program writes, and the only one that it reads.
-pub(super) const DIRECTORY_FORMAT: u32 = 1;
+/// The format of the data directory that this program writes. It reads format 1 too, which knows nothing of sealed mode,
+/// and marks such a directory anew before it writes to it: an earlier version then says that it is of a later one.
+pub(super) const DIRECTORY_FORMAT: u32 = 2;
 
 const MARKER: &str = "DURAGRAM";
 const LOCK: &str = "lock";
@@ -35,7 +36,9 @@ const DATABASE_REPAIR: &str = "rocksdb.repair";
 const DATABASE_DAMAGED: &str = "rocksdb.damaged-";
 /// Found at the root of a file system; no sign of another program.
 const LOST_AND_FOUND: &str = "lost+found";
-/// In front of the format's number. From format 2 on the line must end with its checksum, as the witness's does: so a marker
+/// The marker of format 1.
+const MARKER_1: &str = "duragram data directory, format 1\n";
+/// In front of the format's number. From format 2 on the line ends with its checksum, as the witness's does: so a marker
 /// of format 1 in which a bit has changed is not taken for one of a later version.
 const MARKER_TEXT: &str = "duragram data directory, format ";
 /// In front of the checksum of what stands before it in the line.
@@ -114,7 +117,15 @@ impl DataDir {
     }
 
     fn write_marker(&self) -> io::Result<()> {
-        replace_file(&self.path, MARKER, &format!("{MARKER_TEXT}{DIRECTORY_FORMAT}\n"))
+        replace_file(&self.path, MARKER, &with_checksum(&format!("{MARKER_TEXT}{DIRECTORY_FORMAT}")))
+    }
+
+    /// Marks a directory of format 1 as one of this format: before anything of this format is written to it.
+    pub(super) fn mark_anew(&self) -> io::Result<()> {
+        match fs::read(self.path.join(MARKER))? == MARKER_1.as_bytes() {
+            true => self.write_marker(),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -253,15 +264,15 @@ fn whose(path: &Path) -> Result<Whose, OpenError> {
 
 fn read_marker(path: &Path) -> Format {
     let Ok(text) = fs::read(path.join(MARKER)) else { return Format::Unreadable };
-    let of_first_format = format!("{MARKER_TEXT}{DIRECTORY_FORMAT}\n");
-    if text == of_first_format.as_bytes() {
+    if text == MARKER_1.as_bytes() {
         return Format::Known;
     }
     let number = checked(&text).and_then(|text| text.strip_prefix(MARKER_TEXT)?.parse().ok());
     match number {
+        Some(DIRECTORY_FORMAT) => Format::Known,
         Some(number) if number > DIRECTORY_FORMAT => Format::Newer(number),
-        Some(number) if number < DIRECTORY_FORMAT => Format::Older(number),
-        _ => Format::Unreadable,
+        Some(number) => Format::Older(number),
+        None => Format::Unreadable,
     }
 }
 
@@ -398,12 +409,28 @@ mod tests {
             fs::write(path.join(MARKER), text).unwrap();
             DataDir::claim(&path).unwrap().format()
         };
-        assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}2"))), Format::Newer(2));
+        assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}3"))), Format::Newer(3));
+        assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}2"))), Format::Known);
         assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}0"))), Format::Older(0));
         for text in ["", "duragram", "duragram data directory, format 2\n", "duragram data directory, format 1"] {
             assert_eq!(format(text), Format::Unreadable, "{text:?}");
         }
         assert_eq!(format("duragram data directory, format 1\n"), Format::Known);
+    }
+
+    #[test]
+    fn a_directory_of_format_1_is_marked_anew_and_no_other_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("data");
+        let dir = DataDir::claim(&path).unwrap();
+        let marker = || fs::read_to_string(path.join(MARKER)).unwrap();
+        let new = marker();
+        assert!(new.starts_with("duragram data directory, format 2 crc32 "), "{new}");
+        for (old, marked) in [(MARKER_1, new.as_str()), (&new, &new), ("else", "else")] {
+            fs::write(path.join(MARKER), old).unwrap();
+            dir.mark_anew().unwrap();
+            assert_eq!(marker(), marked);
+        }
     }
 
     #[test]

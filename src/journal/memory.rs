@@ -8,10 +8,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use duragram_proto::ClientId;
+
 use super::block::Place;
 use super::{
-    Block, BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Durable, Extent, Journal, LaneMark, Opened,
-    ReadJournal, Replay, SessionRecord, StorageError,
+    Block, BlockBuilder, Checkpoint, ClientRecord, DeadLetter, DeadLetterId, DeadLetters, Durable, Extent, Journal,
+    LaneMark, Opened, ReadJournal, Records, Replay, SessionRecord, StorageError,
 };
 use crate::types::{Offset, SessionId};
 
@@ -35,6 +37,8 @@ pub enum Write<'a> {
         block: Option<&'a Block>,
         /// If one is part of it.
         checkpoint: Option<&'a Checkpoint>,
+        /// What else is.
+        records: &'a Records,
     },
     /// A dead letter is put or deleted.
     DeadLetter(DeadLetterId),
@@ -54,6 +58,8 @@ pub struct MemoryDisk {
 struct Synced {
     blocks: VecDeque<Arc<Block>>,
     sessions: BTreeMap<SessionId, SessionRecord>,
+    clients: BTreeMap<ClientId, ClientRecord>,
+    counter_limit: Option<u64>,
     dead: BTreeMap<DeadLetterId, DeadLetter>,
     lanes: Vec<LaneMark>,
     checkpoint_at: Offset,
@@ -101,6 +107,10 @@ impl MemoryDisk {
         lock(&self.faults).failed = None;
         let synced = lock(&self.synced);
         synced.sessions.values().for_each(|session| replay(Replay::Session(session.clone())));
+        synced.clients.values().for_each(|client| replay(Replay::Client(*client)));
+        if let Some(limit) = synced.counter_limit {
+            replay(Replay::CounterLimit(limit));
+        }
         let mut extents = Vec::new();
         for block in &synced.blocks {
             Extent::add(&mut extents, block);
@@ -151,6 +161,16 @@ impl MemoryDisk {
     /// The durable state of a session.
     pub fn session(&self, id: SessionId) -> Option<SessionRecord> {
         lock(&self.synced).sessions.get(&id).cloned()
+    }
+
+    /// The durable epochs of a client.
+    pub fn client(&self, client: ClientId) -> Option<ClientRecord> {
+        lock(&self.synced).clients.get(&client).copied()
+    }
+
+    /// The durable limit of the server's counter.
+    pub fn counter_limit(&self) -> Option<u64> {
+        lock(&self.synced).counter_limit
     }
 
     /// The durable state of the lanes.
@@ -212,7 +232,7 @@ impl Journal for MemoryJournal {
     fn write(
         &mut self,
         block: &mut BlockBuilder,
-        sessions: &[SessionRecord],
+        records: &Records,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Durable, StorageError> {
         let (first, previous_checksum) = {
@@ -233,8 +253,10 @@ impl Journal for MemoryJournal {
         if let Some(Err(problem)) = checkpoint.map(|checkpoint| checkpoint.verify(end)) {
             return Err(self.handle.refuse(StorageError::new(action, problem)));
         }
-        self.handle.write(action, Write::Commit { block: built.as_deref(), checkpoint }, |synced| {
-            synced.sessions.extend(sessions.iter().map(|session| (session.id, session.clone())));
+        self.handle.write(action, Write::Commit { block: built.as_deref(), checkpoint, records }, |synced| {
+            synced.sessions.extend(records.sessions.iter().map(|session| (session.id, session.clone())));
+            synced.clients.extend(records.clients.iter().map(|client| (client.client, *client)));
+            synced.counter_limit = records.counter_limit.or(synced.counter_limit);
             if let Some(block) = &built {
                 synced.end = block.end();
                 synced.last_checksum = block.checksum();

@@ -4,22 +4,30 @@
 //! |---|---|
 //! | `s`, client u64, epoch u32 (big-endian) | a session |
 //! | `c` | the last checkpoint; there is one from the beginning |
+//! | `e`, client u64 (big-endian) | the epochs of a client that speaks in sealed mode |
+//! | `n` | the limit of the counter for all that the server seals |
 //! | `x`, number u32 (big-endian) | a loss that an operator has accepted |
+//!
+//! `e` and `n` are never deleted: what they forgot, a recording could bring back (PROTOCOL.md#sealed-epoch).
 
 use duragram_proto::window::DedupWindow;
 use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::record::{self, Record, RecordError};
-use super::{LaneMark, SessionRecord};
+use super::{ClientRecord, LaneMark, SessionRecord};
 use crate::types::{Offset, SessionId};
 
 const SESSION: u8 = b's';
 const CHECKPOINT: u8 = b'c';
 const LOSS: u8 = b'x';
+const CLIENT: u8 = b'e';
+const COUNTER: u8 = b'n';
 
 /// The key of the checkpoint.
 pub(super) const CHECKPOINT_KEY: &[u8] = &[CHECKPOINT];
+/// The key of the counter's limit.
+pub(super) const COUNTER_KEY: &[u8] = &[COUNTER];
 
 /// What recovery starts from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -48,6 +56,8 @@ pub struct Loss {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum MetaRecord {
     Session(SessionRecord),
+    Client(ClientRecord),
+    CounterLimit(u64),
     Checkpoint(CheckpointState),
     Loss(Loss),
 }
@@ -58,6 +68,27 @@ struct StoredSession {
     above: Vec<u64>,
     last_active_s: u64,
     hello_nonce: Option<u64>,
+    sealed: bool,
+}
+
+/// As format 1 of the data directory has it.
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredSessionV1 {
+    floor: u64,
+    above: Vec<u64>,
+    last_active_s: u64,
+    hello_nonce: Option<u64>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredClient {
+    opened: u32,
+    given: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredCounter {
+    limit: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -82,6 +113,15 @@ struct StoredLoss {
 }
 
 impl Record for StoredSession {
+    const VERSION: u32 = 2;
+}
+impl Record for StoredSessionV1 {
+    const VERSION: u32 = 1;
+}
+impl Record for StoredClient {
+    const VERSION: u32 = 1;
+}
+impl Record for StoredCounter {
     const VERSION: u32 = 1;
 }
 impl Record for StoredCheckpoint {
@@ -96,6 +136,13 @@ pub(super) fn session_key(id: SessionId) -> [u8; 13] {
     let mut key = [SESSION; 13];
     key[1..9].copy_from_slice(&id.client.0.to_be_bytes());
     key[9..].copy_from_slice(&id.epoch.value().to_be_bytes());
+    key
+}
+
+/// The key of a client.
+pub(super) fn client_key(client: ClientId) -> [u8; 9] {
+    let mut key = [CLIENT; 9];
+    key[1..].copy_from_slice(&client.0.to_be_bytes());
     key
 }
 
@@ -115,9 +162,23 @@ impl SessionRecord {
             above: self.above.clone(),
             last_active_s: self.last_active_s,
             hello_nonce: self.hello_nonce,
+            sealed: self.sealed,
         };
         (key, record::encode(&key, &stored))
     }
+}
+
+impl ClientRecord {
+    /// Key and value.
+    pub(super) fn encode(&self) -> ([u8; 9], Vec<u8>) {
+        let key = client_key(self.client);
+        (key, record::encode(&key, &StoredClient { opened: self.opened, given: self.given }))
+    }
+}
+
+/// The value under [`COUNTER_KEY`].
+pub(super) fn encode_counter_limit(limit: u64) -> Vec<u8> {
+    record::encode(COUNTER_KEY, &StoredCounter { limit })
 }
 
 impl CheckpointState {
@@ -152,7 +213,7 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError
     match key {
         [SESSION, id @ ..] if id.len() == 12 => {
             let (client, epoch) = id.split_at(8);
-            let stored: StoredSession = record::decode(key, value)?;
+            let stored = decode_session(key, value)?;
             let (client, epoch) = (be(client), u32::try_from(be(epoch)).ok().and_then(Epoch::new));
             if DedupWindow::from_words(Seq(stored.floor), &stored.above).is_none() {
                 return Err(malformed("seqs beyond any window"));
@@ -163,7 +224,17 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError
                 above: stored.above,
                 last_active_s: stored.last_active_s,
                 hello_nonce: stored.hello_nonce,
+                sealed: stored.sealed,
             }))
+        }
+        [CLIENT, client @ ..] if client.len() == 8 => {
+            let stored: StoredClient = record::decode(key, value)?;
+            let client = ClientId(be(client));
+            Ok(MetaRecord::Client(ClientRecord { client, opened: stored.opened, given: stored.given }))
+        }
+        COUNTER_KEY => {
+            let stored: StoredCounter = record::decode(key, value)?;
+            Ok(MetaRecord::CounterLimit(stored.limit))
         }
         CHECKPOINT_KEY => {
             let stored: StoredCheckpoint = record::decode(key, value)?;
@@ -187,6 +258,15 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError
     }
 }
 
+/// A session of this format or of the one before.
+fn decode_session(key: &[u8], value: &[u8]) -> Result<StoredSession, RecordError> {
+    if record::version(value) != Some(StoredSessionV1::VERSION) {
+        return record::decode(key, value);
+    }
+    let StoredSessionV1 { floor, above, last_active_s, hello_nonce } = record::decode(key, value)?;
+    Ok(StoredSession { floor, above, last_active_s, hello_nonce, sealed: false })
+}
+
 fn be(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
@@ -196,16 +276,24 @@ mod tests {
     use super::super::testing::record;
     use super::*;
 
-    fn samples() -> [(Vec<u8>, Vec<u8>, MetaRecord); 3] {
+    fn samples() -> Vec<(Vec<u8>, Vec<u8>, MetaRecord)> {
         let session = record(0xa1, 5);
+        let sealed = SessionRecord { sealed: true, ..record(0xa2, 6) };
         let lanes = vec![LaneMark { watermark: Offset(8), sink_state: vec![1, 2] }, LaneMark::default()];
         let checkpoint = CheckpointState { at: Offset(9), low: Offset(7), low_previous_checksum: 0xdead_beef, lanes };
         let loss = Loss { entries: Some((Offset(3), Offset(5))), accepted_unix_us: 42, what: "a hole".into() };
-        let (key, value) = session.encode();
-        [
-            (key.to_vec(), value, MetaRecord::Session(session)),
+        let client = ClientRecord { client: ClientId(0xa2), opened: 3, given: u32::MAX };
+        let session_sample = |session: SessionRecord| {
+            let (key, value) = session.encode();
+            (key.to_vec(), value, MetaRecord::Session(session))
+        };
+        vec![
+            session_sample(session),
+            session_sample(sealed),
             (CHECKPOINT_KEY.to_vec(), checkpoint.encode(), MetaRecord::Checkpoint(checkpoint)),
             (loss_key(1).to_vec(), loss.encode(1), MetaRecord::Loss(loss)),
+            (client.encode().0.to_vec(), client.encode().1, MetaRecord::Client(client)),
+            (COUNTER_KEY.to_vec(), encode_counter_limit(1 << 61), MetaRecord::CounterLimit(1 << 61)),
         ]
     }
 
@@ -239,6 +327,19 @@ mod tests {
     #[test]
     fn the_format_is_that_of_the_golden_records() {
         let values: Vec<_> = samples().into_iter().flat_map(|(_, value, _)| value).collect();
-        assert_eq!(values, include_bytes!("testdata/meta_v1.bin"));
+        assert_eq!(values, include_bytes!("testdata/meta_v2.bin"));
+    }
+
+    /// Session, checkpoint and loss, as version 0.1.0 wrote them: what a directory of format 1 holds.
+    #[test]
+    fn records_of_format_1_are_read() {
+        let golden = include_bytes!("testdata/meta_v1.bin");
+        let samples = samples();
+        let (checkpoint, loss) = (&samples[2], &samples[3]);
+        let (rest, golden_loss) = golden.split_at(golden.len() - loss.1.len());
+        let (golden_session, golden_checkpoint) = rest.split_at(rest.len() - checkpoint.1.len());
+        assert_eq!(decode(&samples[0].0, golden_session).as_ref(), Ok(&samples[0].2));
+        assert_eq!(decode(&checkpoint.0, golden_checkpoint).as_ref(), Ok(&checkpoint.2));
+        assert_eq!(decode(&loss.0, golden_loss).as_ref(), Ok(&loss.2));
     }
 }

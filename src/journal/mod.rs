@@ -8,12 +8,12 @@
 //! On disk: `rocks` commits, trims and reads; `rocks_open` opens, and refuses what is damaged; `rocks_wal` and `rocks_manifest` look at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator
 //! accepts; `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it. [`inspect`] looks at
 //! a journal that no server has open. [`simulated`] is a database for the simulator, under the code that stands on RocksDB.
-//! Formats: [`block`], `meta` (checkpoint, sessions, losses) and `dead` (dead letters) in the envelope of `record`, all of
+//! Formats: [`block`], `meta` (checkpoint, sessions, clients, the counter's limit, losses) and `dead` (dead letters) in the envelope of `record`, all of
 //! them under a `mask`.
 
 use std::sync::Arc;
 
-use duragram_proto::Seq;
+use duragram_proto::{ClientId, Seq};
 
 use crate::types::{Offset, SessionId};
 
@@ -78,6 +78,37 @@ pub struct SessionRecord {
     pub last_active_s: u64,
     /// Of the HELLO that opened it.
     pub hello_nonce: Option<u64>,
+    /// It was opened by a sealed datagram, and takes no others.
+    pub sealed: bool,
+}
+
+/// What is never forgotten of a client that speaks in sealed mode (PROTOCOL.md#sealed-epoch).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientRecord {
+    /// Who.
+    pub client: ClientId,
+    /// The highest epoch that it has opened; 0 for none.
+    pub opened: u32,
+    /// The highest epoch that was given to it by WELCOME; 0 for none.
+    pub given: u32,
+}
+
+/// What a commit writes beside its block; each record takes the place of the one before it.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    /// Sessions that must be durable as they are before they are answered.
+    pub sessions: Vec<SessionRecord>,
+    /// Clients whose epochs must be.
+    pub clients: Vec<ClientRecord>,
+    /// The limit below which the server's counter may go (PROTOCOL.md#sealed-server-counter).
+    pub counter_limit: Option<u64>,
+}
+
+impl Records {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.clients.is_empty() && self.counter_limit.is_none()
+    }
 }
 
 /// How far a lane has come, as it is kept on disk.
@@ -131,26 +162,25 @@ pub trait Journal: Send {
     /// The receipt for everything that is durable now.
     fn durable(&self) -> Durable;
 
-    /// Writes a block, session records and a checkpoint in one batch and syncs it; returns the receipt when all of it is
-    /// durable. Then what the checkpoint allows is deleted.
+    /// Writes a block, records and a checkpoint in one batch and syncs it; returns the receipt when all of it is durable. Then what the checkpoint allows is deleted.
     ///
     /// `block` may be empty. It is emptied and made ready for the next block. The checkpoint may include its entries.
     /// On error nothing may be acked any more, ever: the state on disk is unknown and the journal refuses further writes.
     fn write(
         &mut self,
         block: &mut BlockBuilder,
-        sessions: &[SessionRecord],
+        records: &Records,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Durable, StorageError>;
 
-    /// Writes without a checkpoint.
+    /// Writes a block and sessions.
     fn commit(&mut self, block: &mut BlockBuilder, sessions: &[SessionRecord]) -> Result<Durable, StorageError> {
-        self.write(block, sessions, None)
+        self.write(block, &Records { sessions: sessions.to_vec(), ..Records::default() }, None)
     }
 
     /// Writes a checkpoint alone.
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
-        self.write(&mut BlockBuilder::default(), &[], Some(checkpoint)).map(drop)
+        self.write(&mut BlockBuilder::default(), &Records::default(), Some(checkpoint)).map(drop)
     }
 
     /// Bytes free on the file system for this process, for the reserve.
@@ -171,13 +201,17 @@ pub trait ReadJournal: Send + Sync {
     }
 }
 
-/// What opening a journal hands to the session code, in this order: the sessions of the last checkpoint, then every block
+/// What opening a journal hands to the session code, in this order: the records of the last checkpoint, then every block
 /// that holds an entry from the checkpoint's offset on. Entries may be in the sessions' state already: applying one twice
 /// must change nothing.
 #[derive(Debug)]
 pub enum Replay<'a> {
     /// A session as the last checkpoint or a later commit wrote it.
     Session(SessionRecord),
+    /// The epochs of a client in sealed mode.
+    Client(ClientRecord),
+    /// The limit of the server's counter that was stored last.
+    CounterLimit(u64),
     /// The next block, verified.
     Block(&'a Block),
 }

@@ -19,7 +19,7 @@ const PREFIX_LEN: usize = 8;
 
 /// A kind of record.
 pub(super) trait Record: Archive {
-    /// The format that this program writes, and the only one that it reads.
+    /// The format of its archive.
     const VERSION: u32;
 }
 
@@ -48,6 +48,11 @@ where
     bytes.extend_from_slice(&checksum(key, &archive).to_le_bytes());
     bytes.extend_from_slice(&archive);
     bytes
+}
+
+/// The format of a record, if it is long enough to have one.
+pub(super) fn version(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|version| u32::from_le_bytes(*version))
 }
 
 /// The record stored under `key`.

@@ -17,11 +17,11 @@ use super::database::{Beside as _, Cursor as _, Database};
 use super::dead::{DeadLetter, DeadLetterId, DeadLetters};
 use super::files::is_shortage;
 use super::mask::unmask;
-use super::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
+use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit, session_key};
 use super::recovery::{Scan, Witness, holes};
 pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
-use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, ReadJournal, SessionRecord, StorageError};
+use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, ReadJournal, Records, SessionRecord, StorageError};
 use crate::limits::{RESERVE_BYTES, TRIM_PLACES};
 use crate::types::Offset;
 
@@ -183,17 +183,17 @@ impl<D: Database> Journal for StoredJournal<D> {
     fn write(
         &mut self,
         block: &mut BlockBuilder,
-        sessions: &[SessionRecord],
+        records: &Records,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Durable, StorageError> {
         self.shared.check()?;
-        if block.is_empty() && sessions.is_empty() && checkpoint.is_none() {
+        if block.is_empty() && records.is_empty() && checkpoint.is_none() {
             return Ok(self.durable());
         }
         let first = self.end;
         let without_entries = block.is_empty();
         let action = || match without_entries {
-            true => format!("checkpoint or session records at offset {first}"),
+            true => format!("checkpoint or records at offset {first}"),
             false => format!("commit of the block at offset {first}"),
         };
         let mut batch = self.shared.store.batch(block.size() + 64);
@@ -205,7 +205,7 @@ impl<D: Database> Journal for StoredJournal<D> {
             self.shared.store.put(&mut batch, JOURNAL, &block_key(first), block.bytes(), &mut self.scratch);
             built = Some(block);
         }
-        put_sessions(&self.shared.store, &mut batch, sessions, &mut self.scratch);
+        put_records(&self.shared.store, &mut batch, records, &mut self.scratch);
         let end = built.as_ref().map_or(first, Block::end);
         let mut low = self.low;
         let mut low_previous_checksum = self.low_previous_checksum;
@@ -241,6 +241,17 @@ impl<D: Database> Journal for StoredJournal<D> {
 
     fn free_bytes(&self) -> Result<u64, StorageError> {
         self.shared.dir.free_bytes()
+    }
+}
+
+fn put_records<D: Database>(store: &D, batch: &mut D::Batch, records: &Records, scratch: &mut Vec<u8>) {
+    put_sessions(store, batch, &records.sessions, scratch);
+    for client in &records.clients {
+        let (key, value) = client.encode();
+        store.put(batch, META, &key, &value, scratch);
+    }
+    if let Some(limit) = records.counter_limit {
+        store.put(batch, META, COUNTER_KEY, &encode_counter_limit(limit), scratch);
     }
 }
 

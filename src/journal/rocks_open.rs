@@ -42,6 +42,8 @@ impl RocksJournal {
         }
         let mut visit = |visit: Visit<'_>| match visit {
             Visit::Session(session) => replay(Replay::Session(session)),
+            Visit::Client(client) => replay(Replay::Client(client)),
+            Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
             Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
             Visit::Block { .. } | Visit::Dead(_) => {}
         };
@@ -59,6 +61,7 @@ impl RocksJournal {
         }
 
         let scan = found.scan;
+        dir.mark_anew().map_err(|error| OpenError::storage("marking the directory's format", error))?;
         let store = Store::open(&dir.database(), options)?;
         if store.sequence() != scan.changes {
             let problem = format!("it held {} changes when it was verified, now {}", scan.changes, store.sequence());

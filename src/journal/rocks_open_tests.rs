@@ -10,8 +10,8 @@ use super::super::recovery::Witness;
 use super::super::rocks::tests::{Place, checkpoint, commit, files, one, options, tens, write_files};
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
 use super::super::rocks_laid::FILL;
-use super::super::testing::{Replayed, push, read_all, record, session};
-use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, LaneMark};
+use super::super::testing::{Replayed, push, read_all, record, sealed_records, session};
+use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, LaneMark, Records};
 use super::*;
 use crate::types::Offset;
 
@@ -69,7 +69,7 @@ pub(in crate::journal) fn rich_place() -> Place {
     checkpoint(&mut journal, 400, 100);
     let mut builder = BlockBuilder::default();
     push(&mut builder, 600, 50_000); // over several pages of the log
-    journal.commit(&mut builder, &[record(7, 7)]).unwrap();
+    journal.write(&mut builder, &Records { sessions: vec![record(7, 7)], ..sealed_records() }, None).unwrap();
     commit(&mut journal, one(601));
     place
 }
@@ -383,6 +383,7 @@ fn a_payload_cannot_pose_as_a_record_of_the_log() {
         span: 0,
         skip: false,
         batch: false,
+        sealed: false,
         channel: 0,
         received_unix_us: 0,
     };
@@ -405,4 +406,17 @@ fn a_payload_cannot_pose_as_a_record_of_the_log() {
     for bytes in files(&place.crash_copy().path()).values() {
         assert!(!bytes.windows(24).any(|window| window == &forged[..24]), "a payload lies on the disk as it was sent");
     }
+}
+
+#[test]
+fn a_directory_of_format_1_is_opened_and_is_of_this_format_then() {
+    let place = rich_place();
+    let good = state(place.open());
+    let marker = place.path().join("DURAGRAM");
+    let marked = fs::read(&marker).unwrap();
+    fs::write(&marker, "duragram data directory, format 1\n").unwrap();
+    assert_eq!(super::super::inspect::verify(&place.path()).unwrap().damage, []);
+    assert_eq!(fs::read(&marker).unwrap(), b"duragram data directory, format 1\n", "a look changes nothing");
+    assert_eq!(state(place.open()), good);
+    assert_eq!(fs::read(&marker).unwrap(), marked);
 }

@@ -94,8 +94,8 @@ fn every_row_that_refuses_is_shown_by_a_directory_and_says_its_kind() {
         assert!(files(&place.path()) == before);
     }
     let place = plain_place();
-    of_format(2)(&place);
-    assert!(matches!(refused(&place), OpenError::NewerFormat { found: 2, .. }));
+    of_format(3)(&place);
+    assert!(matches!(refused(&place), OpenError::NewerFormat { found: 3, .. }));
 }
 
 #[test]

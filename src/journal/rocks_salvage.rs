@@ -11,7 +11,7 @@ use rocksdb::WriteBatch;
 use super::database::{Beside as _, Database as _};
 use super::error::{Damage, DamageKind, DamagePlace, OpenError};
 use super::files::DataDir;
-use super::meta::{CHECKPOINT_KEY, CheckpointState, Loss, loss_key};
+use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, Loss, encode_counter_limit, loss_key};
 use super::recovery::{Directory, Format, Scan, Tail, Visit, Witness, look};
 use super::rocks_db::{DEAD, JOURNAL, LogReading, META, RocksOptions, Store, block_key};
 use crate::types::Offset;
@@ -154,6 +154,11 @@ impl Copy<'_> {
                 let (key, value) = session.encode();
                 put(META, &key, &value);
             }
+            Visit::Client(client) => {
+                let (key, value) = client.encode();
+                put(META, &key, &value);
+            }
+            Visit::CounterLimit(limit) => put(META, COUNTER_KEY, &encode_counter_limit(limit)),
             Visit::Block { block, .. } => put(JOURNAL, &block_key(block.first()), block.bytes()),
             Visit::Dead(letter) => put(DEAD, &letter.id.key(), &letter.encode()),
         }

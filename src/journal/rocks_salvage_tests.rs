@@ -7,7 +7,7 @@ use super::super::rocks_db::{JOURNAL, META, block_key};
 use super::super::rocks_open::tests::{
     block_of, damage, delete, plain_place, put, rich_place, tamper, unwitnessed_place,
 };
-use super::super::testing::{read_all, record};
+use super::super::testing::{read_all, record, sealed_records};
 use super::super::{DeadLetterId, LaneMark, Opened, inspect};
 use super::*;
 
@@ -147,4 +147,14 @@ fn a_salvage_that_a_crash_interrupts_is_finished_or_begun_again() {
     fs::rename(place.path().join("rocksdb"), place.path().join("rocksdb.new")).unwrap();
     let (opened, replayed) = place.open();
     assert_eq!((opened.low, replayed.numbers.first(), replayed.numbers.len()), (Offset(20), Some(&50), 40));
+}
+
+/// Else what was recorded before could be played back.
+#[test]
+fn epochs_and_the_counters_limit_are_kept_when_a_loss_is_accepted() {
+    let place = rich_place();
+    tamper(&place, |store, batch| delete(store, batch, META, CHECKPOINT_KEY));
+    let (_, replayed) = place.try_open(&accepting()).unwrap();
+    let records = sealed_records();
+    assert_eq!((replayed.clients, replayed.counter_limit), (records.clients, records.counter_limit));
 }

@@ -6,8 +6,8 @@ use tempfile::TempDir;
 
 use super::super::dead::tests::letter;
 use super::super::rocks_laid::logs;
-use super::super::testing::{Replayed, numbers, push, push_malformed, read_all, record, session};
-use super::super::{Extent, LaneMark, OpenError, Opened};
+use super::super::testing::{Replayed, numbers, push, push_malformed, read_all, record, sealed_records, session};
+use super::super::{ClientRecord, Extent, LaneMark, OpenError, Opened};
 use super::*;
 
 /// A data directory of a test.
@@ -215,8 +215,33 @@ fn what_was_committed_survives_a_power_cut_and_a_shutdown() {
     drop(journal);
     for place in [copy, place] {
         let (opened, replayed) = place.open();
-        assert_eq!(replayed, Replayed { sessions: vec![record(5, 1), record(6, 1)], numbers: vec![1, 2, 3] });
+        assert_eq!(
+            replayed,
+            Replayed { sessions: vec![record(5, 1), record(6, 1)], numbers: vec![1, 2, 3], ..Replayed::default() }
+        );
         assert_eq!(opened.end, Offset(3));
+    }
+}
+
+#[test]
+fn epochs_and_the_counters_limit_are_kept_and_the_last_ones_count() {
+    let place = Place::new();
+    let (Opened { mut journal, .. }, _) = place.open();
+    let mut builder = BlockBuilder::default();
+    let records = sealed_records();
+    journal.write(&mut builder, &records, None).unwrap();
+    commit(&mut journal, one(0));
+    let later = ClientRecord { opened: 9, ..records.clients[0] };
+    let limit = Records { counter_limit: Some(1 << 61), ..Records::default() };
+    journal.write(&mut builder, &Records { clients: vec![later], ..Records::default() }, None).unwrap();
+    journal.write(&mut builder, &limit, None).unwrap();
+    // Nothing that a checkpoint trims takes them along.
+    journal.checkpoint(&Checkpoint { at: Offset(1), trim_below: Offset(1), ..Checkpoint::default() }).unwrap();
+    let copy = place.crash_copy();
+    drop(journal);
+    for place in [copy, place] {
+        let (_, replayed) = place.open();
+        assert_eq!((replayed.clients, replayed.counter_limit), (vec![later, records.clients[1]], Some(1 << 61)));
     }
 }
 
@@ -234,7 +259,10 @@ fn a_start_replays_from_the_block_of_the_checkpoint_and_keeps_lanes_and_sessions
     drop(journal);
 
     let (opened, replayed) = place.open();
-    assert_eq!(replayed, Replayed { sessions: vec![record(2, 10)], numbers: (21..41).collect() });
+    assert_eq!(
+        replayed,
+        Replayed { sessions: vec![record(2, 10)], numbers: (21..41).collect(), ..Replayed::default() }
+    );
     assert_eq!((opened.checkpoint_at, opened.lanes, opened.low), (at, lanes, Offset(0)));
     let bytes: u64 = opened.reader.read(Offset(0), 1 << 20).unwrap().iter().map(|block| block.size() as u64).sum();
     assert_eq!(opened.extents, [Extent { first: Offset(0), bytes }]);

@@ -2,7 +2,7 @@
 
 use duragram_proto::{ClientId, Epoch, Seq};
 
-use super::{Block, BlockBuilder, EntryMeta, ReadJournal, Replay, SessionRecord};
+use super::{Block, BlockBuilder, ClientRecord, EntryMeta, ReadJournal, Records, Replay, SessionRecord};
 use crate::types::{Offset, SessionId};
 
 pub(crate) fn session(client: u64) -> SessionId {
@@ -10,7 +10,24 @@ pub(crate) fn session(client: u64) -> SessionId {
 }
 
 pub(crate) fn record(client: u64, floor: u64) -> SessionRecord {
-    SessionRecord { id: session(client), floor: Seq(floor), above: vec![2, 5], last_active_s: 7, hello_nonce: Some(9) }
+    SessionRecord {
+        id: session(client),
+        floor: Seq(floor),
+        above: vec![2, 5],
+        last_active_s: 7,
+        hello_nonce: Some(9),
+        sealed: false,
+    }
+}
+
+/// What a server with keys keeps beside its sessions.
+pub(crate) fn sealed_records() -> Records {
+    let client = |client, opened, given| ClientRecord { client: ClientId(client), opened, given };
+    Records {
+        clients: vec![client(7, 3, 5), client(8, 0, u32::MAX)],
+        counter_limit: Some(1 << 60),
+        ..Records::default()
+    }
 }
 
 /// Adds an entry that is known by its number, which its payload repeats. Tests give each the number of its offset.
@@ -21,6 +38,7 @@ pub(crate) fn push(builder: &mut BlockBuilder, number: u64, payload_bytes: usize
         span: 0,
         skip: false,
         batch: false,
+        sealed: false,
         channel: 0,
         received_unix_us: 1_000_000 + number,
     };
@@ -29,7 +47,7 @@ pub(crate) fn push(builder: &mut BlockBuilder, number: u64, payload_bytes: usize
 
 /// Adds an entry that no recovery would take.
 pub(crate) fn push_malformed(builder: &mut BlockBuilder) {
-    builder.push_gap(session(0xa1), Seq(2), Seq(1), 0);
+    builder.push_gap(session(0xa1), false, Seq(2), Seq(1), 0);
 }
 
 pub(crate) fn payload(number: u64, bytes: usize) -> Vec<u8> {
@@ -62,6 +80,8 @@ pub(crate) fn read_all(reader: &dyn ReadJournal, from: Offset) -> Vec<u64> {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Replayed {
     pub(crate) sessions: Vec<SessionRecord>,
+    pub(crate) clients: Vec<ClientRecord>,
+    pub(crate) counter_limit: Option<u64>,
     pub(crate) numbers: Vec<u64>,
 }
 
@@ -69,6 +89,8 @@ impl Replayed {
     pub(crate) fn take(&mut self, replay: Replay<'_>) {
         match replay {
             Replay::Session(session) => self.sessions.push(session),
+            Replay::Client(client) => self.clients.push(client),
+            Replay::CounterLimit(limit) => self.counter_limit = Some(limit),
             Replay::Block(block) => self.numbers.extend(numbers(block)),
         }
     }

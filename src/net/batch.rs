@@ -1,25 +1,15 @@
 //! A reusable slab of received datagrams, decoded in place: what a receiver hands on and gets back.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use duragram_proto::codec::{self, Datagram, DecodeError, RejectCode};
+use duragram_proto::codec::{self, DecodeError, RejectCode};
+use duragram_proto::seal::SessionKeys;
 use duragram_proto::{ClientId, Seq};
 
 use crate::net::Peer;
+use crate::net::gate::{Drop, Gate};
 use crate::types::{Now, SessionId};
-
-/// What the server accepts of well-formed datagrams; the rest is answered with a REJECT.
-#[derive(Clone, Debug)]
-pub struct Admission {
-    /// The longest UDP payload accepted, in bytes.
-    pub datagram_bytes_max: usize,
-    /// The channels accepted; `None` for all.
-    pub channels: Option<ChannelSet>,
-}
-
-/// A set of channels as 65,536 bits.
-#[derive(Clone, Debug)]
-pub struct ChannelSet(Box<[u64; 1024]>);
 
 /// Datagrams of one receive, with the bytes they borrow.
 #[derive(Debug)]
@@ -49,6 +39,14 @@ pub struct Dropped {
     pub wrong_direction: u64,
     /// Sealed, and this server has no keys.
     pub sealed: u64,
+    /// The tag is wrong: forged, or garbled on the way.
+    pub bad_seal: u64,
+    /// Sealed for a client of which this server has no key.
+    pub unknown_key: u64,
+    /// Sealed for a client whose key is revoked.
+    pub revoked: u64,
+    /// To be refused, but too much from its source was.
+    pub limited: u64,
 }
 
 /// One datagram that needs an answer.
@@ -60,6 +58,17 @@ pub struct Item {
     pub len: usize,
     /// What it asks for.
     pub kind: ItemKind,
+    /// How it was sealed, if it was: the answer is sealed with the same keys.
+    pub seal: Option<Seal>,
+}
+
+/// A good seal.
+#[derive(Clone, Debug)]
+pub struct Seal {
+    /// Of the session, or of HELLO.
+    pub keys: Arc<SessionKeys>,
+    /// Which of the transmissions it was.
+    pub counter: u64,
 }
 
 /// What a datagram asks for.
@@ -137,95 +146,52 @@ impl Batch {
     }
 
     /// Adds a datagram by copying it: for tests and the simulator, which have no socket.
-    pub fn push(&mut self, peer: Peer, datagram: &[u8], admission: &Admission) {
+    pub fn push(&mut self, peer: Peer, datagram: &[u8], gate: &mut Gate) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(datagram);
-        self.decode(start..self.bytes.len(), peer, admission);
+        self.decode(start..self.bytes.len(), peer, gate);
     }
 
     /// Decodes and verifies the datagram that stands at `range` of the buffer.
-    pub(super) fn decode(&mut self, range: Range<usize>, peer: Peer, admission: &Admission) {
-        let datagram = &self.bytes[range.clone()];
-        let len = datagram.len();
-        self.received_bytes += len as u64;
-        let kind = match codec::decode(datagram) {
-            Ok(Datagram::Data(data)) => {
-                let code = admission.refuses(len, &data);
-                match code {
-                    Some(code) => {
-                        let epoch = data.epoch.value();
-                        ItemKind::Refused { client: data.client, epoch, seq: data.seq.0, code }
-                    }
-                    None => {
-                        let start = range.start + codec::HEADER_LEN + 4;
-                        ItemKind::Data(DataItem {
-                            session: SessionId { client: data.client, epoch: data.epoch },
-                            seq: data.seq,
-                            span: data.span,
-                            channel: data.channel,
-                            batch: data.batch,
-                            skip: data.skip,
-                            payload: index(start)..index(start + data.payload.len()),
-                        })
-                    }
-                }
-            }
-            Ok(Datagram::Hello(hello)) => ItemKind::Hello { client: hello.client, nonce: hello.nonce },
-            Ok(Datagram::Ping(ping)) => ItemKind::Ping(SessionId { client: ping.client, epoch: ping.epoch }),
-            Ok(Datagram::Ack(_) | Datagram::Reject(_) | Datagram::Welcome(_)) => {
-                self.dropped.wrong_direction += 1;
-                return;
-            }
-            Err(DecodeError::Version { client, epoch, seq }) => {
-                ItemKind::Refused { client, epoch, seq, code: RejectCode::Version }
-            }
-            Err(error) => {
-                self.dropped.count(error);
-                return;
-            }
-        };
-        self.items.push(Item { peer, len, kind });
-    }
-}
-
-impl Admission {
-    fn refuses(&self, len: usize, data: &codec::Data<'_>) -> Option<RejectCode> {
-        if len > self.datagram_bytes_max {
-            Some(RejectCode::TooLarge)
-        } else if !data.is_supported() {
-            Some(RejectCode::Unsupported)
-        } else if self.channels.as_ref().is_some_and(|set| !set.contains(data.channel)) {
-            Some(RejectCode::Channel)
-        } else {
-            None
+    pub(super) fn decode(&mut self, range: Range<usize>, peer: Peer, gate: &mut Gate) {
+        self.received_bytes += range.len() as u64;
+        let (len, at) = (range.len(), range.start);
+        match gate.admit(&mut self.bytes[range], at, peer, self.arrived) {
+            Ok((kind, seal)) => self.items.push(Item { peer, len, kind, seal }),
+            Err(why) => self.dropped.count(why),
         }
     }
 }
 
-impl ChannelSet {
-    /// The set of these channels.
-    pub fn of(channels: impl IntoIterator<Item = u16>) -> Self {
-        let mut bits = Box::new([0; 1024]);
-        for channel in channels {
-            bits[usize::from(channel / 64)] |= 1 << (channel % 64);
+impl DataItem {
+    pub(super) fn new(data: &codec::Data<'_>, payload_at: usize) -> Self {
+        Self {
+            session: SessionId { client: data.client, epoch: data.epoch },
+            seq: data.seq,
+            span: data.span,
+            channel: data.channel,
+            batch: data.batch,
+            skip: data.skip,
+            payload: index(payload_at)..index(payload_at + data.payload.len()),
         }
-        Self(bits)
-    }
-
-    /// Whether a channel is in the set.
-    pub fn contains(&self, channel: u16) -> bool {
-        self.0[usize::from(channel / 64)] >> (channel % 64) & 1 == 1
     }
 }
 
 impl Dropped {
-    fn count(&mut self, error: DecodeError) {
-        let counter = match error {
-            DecodeError::Truncated => &mut self.truncated,
-            DecodeError::Checksum => &mut self.checksum,
-            DecodeError::UnknownType => &mut self.unknown_type,
-            DecodeError::Sealed | DecodeError::NotSealed | DecodeError::BadSeal => &mut self.sealed,
-            DecodeError::Malformed | DecodeError::BrokenBatch | DecodeError::Version { .. } => &mut self.malformed,
+    fn count(&mut self, why: Drop) {
+        let counter = match why {
+            Drop::WrongDirection => &mut self.wrong_direction,
+            Drop::UnknownKey => &mut self.unknown_key,
+            Drop::Revoked => &mut self.revoked,
+            Drop::Limited => &mut self.limited,
+            Drop::Undecoded(error) => match error {
+                DecodeError::Truncated => &mut self.truncated,
+                DecodeError::Checksum => &mut self.checksum,
+                DecodeError::UnknownType => &mut self.unknown_type,
+                DecodeError::BadSeal => &mut self.bad_seal,
+                DecodeError::Sealed | DecodeError::NotSealed => &mut self.sealed,
+                DecodeError::Malformed | DecodeError::BrokenBatch | DecodeError::Version { .. } => &mut self.malformed,
+            },
         };
         *counter += 1;
     }

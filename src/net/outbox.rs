@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use duragram_proto::codec::{ACK_LEN_MAX, Datagram};
+use duragram_proto::codec::{Datagram, SEALED_ACK_LEN_MAX};
+use duragram_proto::seal::SessionKeys;
 
 use crate::net::Peer;
 
@@ -21,10 +22,15 @@ pub struct Outbox {
 
 impl Outbox {
     /// Adds a reply. `request_len` is the length of the datagram that it answers; a reply that would be longer is not
-    /// sent at all (PROTOCOL.md#no-amplification), and makers of replies cut theirs to fit.
-    pub fn push(&mut self, to: Peer, request_len: usize, reply: &Datagram<'_>) {
-        let mut buffer = [0; ACK_LEN_MAX];
-        let len = reply.encode(&mut buffer).expect("no reply is longer than an ACK with a full bitmap");
+    /// sent at all (PROTOCOL.md#no-amplification), and makers of replies cut theirs to fit. `seal`: the keys to seal it with,
+    /// and a number never used with them before; `None` for a plain one.
+    pub fn push(&mut self, to: Peer, request_len: usize, reply: &Datagram<'_>, seal: Option<(&SessionKeys, u64)>) {
+        let mut buffer = [0; SEALED_ACK_LEN_MAX];
+        let encoded = match seal {
+            None => reply.encode(&mut buffer),
+            Some((keys, counter)) => reply.seal(keys, counter, &mut buffer),
+        };
+        let len = encoded.expect("no reply is longer than an ACK with a full bitmap");
         debug_assert!(len <= request_len, "a reply of {len} bytes to a datagram of {request_len}");
         if len > request_len {
             return;

@@ -12,7 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
 
 use crate::limits;
-use crate::net::{Admission, Batch, Peer};
+use crate::net::{Admission, Batch, Gate, Peer};
 use crate::types::Clock;
 
 const MESSAGES: usize = limits::RECEIVE_MESSAGES;
@@ -23,7 +23,7 @@ const STRIDE: usize = limits::RECEIVE_STRIDE_BYTES;
 pub struct Receiver {
     socket: UdpSocket,
     index: u16,
-    admission: Admission,
+    gate: Gate,
     kernel_drops: u32,
 }
 
@@ -50,7 +50,7 @@ struct Message {
 impl Receiver {
     /// Reads from `socket`, the server's `index`-th.
     pub fn new(socket: UdpSocket, index: u16, admission: Admission) -> Self {
-        Self { socket, index, admission, kernel_drops: 0 }
+        Self { socket, index, gate: Gate::new(admission), kernel_drops: 0 }
     }
 
     /// A batch of the size that this receiver fills.
@@ -84,7 +84,7 @@ impl Receiver {
             // An empty datagram is one datagram too.
             loop {
                 let len = segment.min(message.len - done);
-                batch.decode(start + done..start + done + len, peer, &self.admission);
+                batch.decode(start + done..start + done + len, peer, &mut self.gate);
                 done += len;
                 if done == message.len {
                     break;

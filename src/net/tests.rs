@@ -27,7 +27,7 @@ impl Rig {
         client.connect(bound.addr).unwrap();
         socket2::SockRef::from(&client).set_recv_buffer_size(4 << 20).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let admission = Admission { datagram_bytes_max: 200, channels: Some(ChannelSet::of([0, 7, 65_535])) };
+        let admission = Admission { channels: Some(ChannelSet::of([0, 7, 65_535])), ..Admission::plain(200) };
         let receiver = Receiver::new(server.try_clone().unwrap(), 0, admission);
         Self { receiver, batch: Receiver::batch(), client, server }
     }
@@ -158,7 +158,7 @@ fn replies_reach_their_receivers_though_some_cannot_be_sent() {
     let to = Peer { addr: rig.client.local_addr().unwrap(), socket: 0 };
     let nowhere = Peer { addr: "[::1]:9".parse().unwrap(), socket: 0 };
     for n in 0..262 {
-        outbox.push(if n % 100 == 7 { nowhere } else { to }, 32, &reply(n));
+        outbox.push(if n % 100 == 7 { nowhere } else { to }, 32, &reply(n), None);
     }
     sender.transmit(&outbox);
     assert_eq!(metrics.reply_errors.get(), 3, "an IPv6 address on an IPv4 socket");

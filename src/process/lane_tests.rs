@@ -50,7 +50,7 @@ fn a_batch_gives_its_records_by_index_and_a_gap_is_a_record() {
     let mut rig = Rig::new(1);
     let mut builder = BlockBuilder::default();
     builder.push(&EntryMeta { batch: true, channel: 4, ..meta(1, 1) }, b"\x01\0a\0\0\x02\0bc");
-    builder.push_gap(session(1), Seq(2), Seq(5), 77);
+    builder.push_gap(session(1), false, Seq(2), Seq(5), 77);
     builder.push(&meta(1, 6), b"");
     rig.publish_block(builder);
     let contents = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -224,7 +224,7 @@ fn a_record_that_is_given_up_is_a_dead_letter_at_once_also_when_it_is_a_gap() {
     let mut rig = Rig::new(1);
     rig.behave(|_| Does::GiveUp);
     let mut builder = BlockBuilder::default();
-    builder.push_gap(session(1), Seq(2), Seq(5), 77);
+    builder.push_gap(session(1), false, Seq(2), Seq(5), 77);
     rig.publish_block(builder);
     rig.settle(0);
     let letters = rig.letters();

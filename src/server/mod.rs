@@ -16,11 +16,12 @@ use crossbeam_channel::{Receiver as Events, Sender as EventSender, bounded, neve
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::{Admin, AdminState, Phase};
+use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
 use crate::config::{self, Config};
 use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::journal::rocks::{RocksJournal, RocksOptions};
 use crate::journal::{Damage, DamageKind, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError};
+use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
 use crate::net::{self, Admission, ChannelSet, Receiver, Sender};
 use crate::process::sink::{self, SinkSpecError};
@@ -49,6 +50,12 @@ pub enum Error {
     /// A sink's specification is not understood.
     #[error(transparent)]
     SinkSpec(#[from] SinkSpecError),
+    /// The key file was not taken.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// There is no admin token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// An address is in use, or not this machine's.
     #[error("cannot listen on {address}: {source}")]
     Bind {
@@ -75,10 +82,11 @@ impl Error {
     /// The process's exit code for this error, as `duragram --help` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::SinkSpec(_) => 2,
+            Self::Config(_) | Self::SinkSpec(_) | Self::Keys(_) => 2,
             Self::Open(OpenError::Damaged(_)) => 3,
             Self::Open(OpenError::Storage { .. }) | Self::Storage(_) => 4,
-            Self::Open(_) | Self::Bind { .. } | Self::Handler(_) | Self::System(_) => 1,
+            Self::Token(TokenError::NoToken { .. }) => 2,
+            Self::Token(_) | Self::Open(_) | Self::Bind { .. } | Self::Handler(_) | Self::System(_) => 1,
         }
     }
 }
@@ -93,8 +101,8 @@ impl From<IngestError> for Error {
     }
 }
 
-/// Runs a server with the configured sinks until SIGTERM, SIGINT or an error; SIGHUP reopens the sinks' files. `ready` is
-/// called when datagrams are accepted.
+/// Runs a server with the configured sinks until SIGTERM, SIGINT or an error; SIGHUP reopens the sinks' files and reads
+/// the key file again. `ready` is called when datagrams are accepted.
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
@@ -127,6 +135,8 @@ pub struct Server {
     events: Events<Event>,
     handle: ServerHandle,
     admin: Option<Admin>,
+    keys: KeyRing,
+    metrics: Metrics,
 }
 
 /// Tells a running server to stop or to reopen files. Cheap to clone; without effect when the server has ended.
@@ -153,7 +163,8 @@ impl ServerHandle {
         drop(self.0.try_send(Event::Stop));
     }
 
-    /// Lets every handler open its files anew.
+    /// Lets every handler open its files anew, and reads the key file again: sessions go on, unless their client is revoked or
+    /// has another key. A key file that is wrong is logged and counted, and the keys stay as they are.
     pub fn reopen(&self) {
         drop(self.0.try_send(Event::Reopen));
     }
@@ -172,6 +183,7 @@ impl Server {
         let clock = SystemClock::start();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
+        let keys = load_keys(&config)?;
 
         // The sockets come first: a port in use is known before anything is written, and what is sent while the journal
         // is being read waits in the kernel.
@@ -182,6 +194,8 @@ impl Server {
             %low, %end, checkpoint = %opened.checkpoint_at, sessions = recovered.sessions.len(),
             seconds = clock.now().mono_us as f64 / 1e6, "journal recovered",
         );
+
+        let token = config.admin.map(|_| admin_token(&config)).transpose()?;
 
         let marks = Progress::marks_for(&opened.lanes, config.lanes);
         let progress = Progress::new(end, marks, &metrics);
@@ -196,20 +210,21 @@ impl Server {
         let Lanes { workers, fanout, control: lanes } = Lanes::build(&parts, &mut handlers)?;
 
         let sender = Sender::new(&sockets, metrics.clone())?;
+        let config_of_committer = committer_config(&config, &keys);
         let mut committer =
-            Committer::new(committer_config(&config), recovered, opened.journal, sender, fanout, metrics.clone());
+            Committer::new(config_of_committer, recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
         progress.request_checkpoint();
         committer.commit(&clock)?;
-        let admission = admission(&config);
+        let admission = admission(&config, keys.clone());
         let receivers =
             (0..).zip(sockets).map(|(index, socket)| Receiver::new(socket, index, admission.clone())).collect();
 
         let (events_in, events) = bounded(EVENTS_MAX);
         let handle = ServerHandle(events_in);
         let lane_ends = spawn_lanes(workers, clock)?;
-        let (ingest, ingest_ended) = ingest::spawn(receivers, committer, threading(&config), clock, metrics)?;
+        let (ingest, ingest_ended) = ingest::spawn(receivers, committer, threading(&config), clock, metrics.clone())?;
 
         let state = Arc::new(ServerState::new(
             udp.clone(),
@@ -219,6 +234,7 @@ impl Server {
             opened.reader,
             opened.dead,
             lanes.clone(),
+            keys.clone(),
         ));
         let mut server = Self {
             ready: Ready { udp, admin: None },
@@ -232,10 +248,12 @@ impl Server {
             events,
             handle,
             admin: None,
+            keys,
+            metrics,
         };
-        if let Some(address) = config.admin {
+        if let (Some(address), Some(token)) = (config.admin, token) {
             let state: Arc<dyn AdminState> = Arc::clone(&server.state) as Arc<dyn AdminState>;
-            match Admin::start(address, &config, state) {
+            match Admin::start(address, &config, token, state) {
                 Ok(admin) => {
                     server.ready.admin = Some(admin.address());
                     server.admin = Some(admin);
@@ -289,7 +307,10 @@ impl Server {
         loop {
             select! {
                 recv(self.events) -> event => match event {
-                    Ok(Event::Reopen) => self.lanes.reopen(),
+                    Ok(Event::Reopen) => {
+                        self.lanes.reopen();
+                        self.reload_keys();
+                    }
                     Ok(Event::Stop) | Err(_) => return Ok(()),
                 },
                 // Stopping it, which comes next, gives its error.
@@ -299,6 +320,18 @@ impl Server {
                     Ok(_) | Err(_) => return Err(io::Error::other("a lane ended by itself").into()),
                 },
             }
+        }
+    }
+
+    fn reload_keys(&self) {
+        if self.keys.is_none() {
+            return;
+        }
+        let reloaded = self.keys.reload();
+        self.metrics.keys_reloaded(reloaded.is_ok());
+        match reloaded {
+            Ok(()) => log_keys(&self.keys),
+            Err(error) => tracing::error!(%error, "the key file was not taken; the keys stay as they are"),
         }
     }
 }
@@ -381,6 +414,23 @@ fn forward_signals(server: ServerHandle) -> io::Result<()> {
     Ok(())
 }
 
+fn load_keys(config: &Config) -> Result<KeyRing, KeyFileError> {
+    let keys = config.keys.as_deref().map_or_else(|| Ok(KeyRing::none()), KeyRing::load)?;
+    log_keys(&keys);
+    Ok(keys)
+}
+
+fn log_keys(keys: &KeyRing) {
+    if let (Some((summary, _)), Some(path)) = (keys.summary(), keys.path()) {
+        tracing::info!(file = %path.display(), "keys in force: {summary}");
+    }
+}
+
+/// The operator's, or the one that the data directory holds.
+fn admin_token(config: &Config) -> Result<Token, TokenError> {
+    config.admin_token_file.as_deref().map_or_else(|| Token::in_directory(&config.data), Token::read)
+}
+
 fn bind(config: &Config) -> Result<(Vec<UdpSocket>, Vec<SocketAddr>), Error> {
     let mut sockets = Vec::new();
     let mut addresses = Vec::new();
@@ -419,13 +469,13 @@ fn open_journal(config: &Config) -> Result<(Opened<RocksJournal>, ingest::Recove
     Ok((opened, recovered))
 }
 
-fn admission(config: &Config) -> Admission {
+fn admission(config: &Config, keys: KeyRing) -> Admission {
     let ranges = config.channels.ranges();
     let channels = (!ranges.is_empty()).then(|| ChannelSet::of(ranges.iter().cloned().flatten()));
-    Admission { datagram_bytes_max: config.datagram_bytes_max, channels }
+    Admission { datagram_bytes_max: config.datagram_bytes_max, channels, keys, allow_plain: config.allow_plain }
 }
 
-fn committer_config(config: &Config) -> CommitterConfig {
+fn committer_config(config: &Config, keys: &KeyRing) -> CommitterConfig {
     CommitterConfig {
         window: config.window,
         commit_bytes_max: config.commit_bytes_max,
@@ -434,6 +484,7 @@ fn committer_config(config: &Config) -> CommitterConfig {
         retain_bytes: config.retain_bytes,
         reserve_bytes: config.reserve_bytes,
         session_ttl_s: config.session_ttl.as_secs(),
+        sealed: !keys.is_none(),
     }
 }
 

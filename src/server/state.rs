@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 
-use crate::admin::{AdminState, LaneStatus, Offsets, Phase, Retried, Status};
+use crate::admin::{AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, Status};
 use crate::ingest::StatusReader;
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
+use crate::keys::KeyRing;
 use crate::process::{LaneControl, Progress};
 use crate::server::Error;
 use crate::types::{Lane, Offset};
@@ -27,9 +28,11 @@ pub(super) struct ServerState {
     reader: Arc<dyn ReadJournal>,
     dead: Arc<dyn DeadLetters>,
     lanes: LaneControl,
+    keys: KeyRing,
 }
 
 impl ServerState {
+    #[allow(clippy::too_many_arguments)] // each a handle on another part
     pub(super) fn new(
         udp: Vec<SocketAddr>,
         registry: Registry,
@@ -38,9 +41,10 @@ impl ServerState {
         reader: Arc<dyn ReadJournal>,
         dead: Arc<dyn DeadLetters>,
         lanes: LaneControl,
+        keys: KeyRing,
     ) -> Self {
         let phase = Mutex::new((Phase::Running, None));
-        Self { phase, started: Instant::now(), udp, registry, ingest, progress, reader, dead, lanes }
+        Self { phase, started: Instant::now(), udp, registry, ingest, progress, reader, dead, lanes, keys }
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
@@ -92,6 +96,7 @@ impl AdminState for ServerState {
             backlog_bytes: ingest.backlog_bytes,
             free_bytes: ingest.free_bytes,
             dead_letters: self.dead.count(),
+            keys: KeysStatus::of(&self.keys),
         }
     }
 

@@ -4,6 +4,7 @@ use duragram_proto::Seq;
 use duragram_proto::window::{DedupWindow, Verdict};
 
 use crate::journal::SessionRecord;
+use crate::net::Peer;
 use crate::types::SessionId;
 
 /// One sequence space. The invariant that all rests on: a seq counts as accounted for only if its entry, a gap entry or
@@ -17,6 +18,8 @@ pub struct Session {
     pub(super) last_active_s: u64,
     /// Of the HELLO that opened it, until something comes in it. Few sessions have one at a time.
     hello_nonce: Option<Box<u64>>,
+    /// `None` for a plain session.
+    sealed: Option<Box<Newest>>,
     /// Where the committer keeps the pending ack for this session; `u32::MAX` for none.
     pub(crate) pending: u32,
     /// The number of the commit that the session last changed for: until that is durable it may not be acked.
@@ -25,6 +28,13 @@ pub struct Session {
     pub(crate) recorded: bool,
     /// Changed since the last checkpoint.
     pub(super) touched: bool,
+}
+
+/// Of a sealed session: the datagram with the highest counter that has come in it, since the server's start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Newest {
+    counter: u64,
+    peer: Option<Peer>,
 }
 
 /// What the rules say of one datagram.
@@ -57,13 +67,14 @@ impl FloorMove {
 }
 
 impl Session {
-    /// A session in which everything up to `floor` is accounted for.
+    /// A plain session in which everything up to `floor` is accounted for.
     pub fn new(id: SessionId, floor: Seq, hello_nonce: Option<u64>) -> Self {
         Self {
             id,
             window: DedupWindow::new(floor),
             last_active_s: 0,
             hello_nonce: hello_nonce.map(Box::new),
+            sealed: None,
             pending: u32::MAX,
             changed_for: 0,
             recorded: false,
@@ -71,11 +82,17 @@ impl Session {
         }
     }
 
+    /// A sealed one.
+    pub fn new_sealed(id: SessionId, floor: Seq) -> Self {
+        Self { sealed: Some(Box::default()), ..Self::new(id, floor, None) }
+    }
+
     /// The session as a checkpoint kept it; `None` for a record that no session can have made.
     pub fn restore(record: &SessionRecord) -> Option<Self> {
         Some(Self {
             window: DedupWindow::from_words(record.floor, &record.above)?,
             last_active_s: record.last_active_s,
+            sealed: record.sealed.then(Box::default),
             ..Self::new(record.id, record.floor, record.hello_nonce)
         })
     }
@@ -88,12 +105,29 @@ impl Session {
             above: self.window.words().collect(),
             last_active_s: self.last_active_s,
             hello_nonce: self.hello_nonce.as_deref().copied(),
+            sealed: self.sealed.is_some(),
         }
     }
 
     /// Whose.
     pub fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// Whether sealed datagrams alone belong to it.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.is_some()
+    }
+
+    /// Notes that a sealed datagram with this counter has come from `peer`. Returns where the one came from that has the
+    /// highest so far, unless it is this one: there the acks go (PROTOCOL.md#sealed-address).
+    pub fn heard_from(&mut self, counter: u64, peer: Peer) -> Option<Peer> {
+        let newest = self.sealed.as_mut()?;
+        if newest.peer.is_some() && counter <= newest.counter {
+            return newest.peer;
+        }
+        **newest = Newest { counter, peer: Some(peer) };
+        None
     }
 
     /// Every seq up to here is accounted for.
@@ -148,6 +182,11 @@ impl Session {
     /// Applies a journaled gap: seqs up to `to` are accounted for.
     pub fn apply_gap(&mut self, to: Seq) {
         self.window.advance_to(to);
+    }
+
+    /// Whether nothing of it waits: no ack, no record, no checkpoint.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.touched && !self.recorded && self.pending == u32::MAX
     }
 
     /// Gives back memory that reordering needed for a while.

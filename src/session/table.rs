@@ -24,10 +24,15 @@ pub struct SessionTable {
     newest: HashTable<u32>,
     hasher: DefaultHashBuilder,
     sessions_max: usize,
+    /// Plain ones among them, and how many there may be.
+    plain: usize,
+    plain_max: usize,
     /// The last session looked up: a client's datagrams come in runs.
     last: u32,
     touched: VecDeque<u32>,
     sweep: usize,
+    /// Where the search for a plain session to give up goes on.
+    plain_sweep: usize,
 }
 
 /// The table holds its maximum of sessions. Nothing changed.
@@ -44,10 +49,19 @@ impl SessionTable {
             newest: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             sessions_max,
+            plain: 0,
+            plain_max: sessions_max,
             last: u32::MAX,
             touched: VecDeque::new(),
             sweep: 0,
+            plain_sweep: 0,
         }
+    }
+
+    /// From now on plain sessions get no more than half of the table: what is sealed finds the other half, and plain traffic,
+    /// which anybody can forge, cannot take it away.
+    pub fn keep_half_for_sealed(&mut self) {
+        self.plain_max = self.sessions_max / 2;
     }
 
     /// Number of sessions.
@@ -66,9 +80,9 @@ impl SessionTable {
         self.sessions.iter().find(|session| session.id == id).map(Session::record)
     }
 
-    /// Whether there is no room for another session.
+    /// Whether there is no room for another plain session.
     pub fn is_full(&self) -> bool {
-        self.len() >= self.sessions_max
+        self.len() >= self.sessions_max || self.plain >= self.plain_max
     }
 
     /// The index of a session, good until the next `expire`.
@@ -100,12 +114,43 @@ impl SessionTable {
         }
     }
 
-    /// Opens a session (PROTOCOL.md#rule-1): everything up to `floor` is accounted for.
+    /// Opens a plain session (PROTOCOL.md#rule-1): everything up to `floor` is accounted for.
     pub fn open(&mut self, id: SessionId, floor: Seq, hello_nonce: Option<u64>) -> Result<u32, TableFull> {
         if self.is_full() {
             return Err(TableFull);
         }
         Ok(self.insert(Session::new(id, floor, hello_nonce)))
+    }
+
+    /// Opens a sealed session. In a full table it takes the place of a plain one, if it finds one that was not heard since
+    /// `idle_before_s` seconds of service; that one is returned, and must be taken out of the checkpoint.
+    pub fn open_sealed(
+        &mut self,
+        id: SessionId,
+        floor: Seq,
+        idle_before_s: u64,
+    ) -> Result<(u32, Option<SessionId>), TableFull> {
+        let mut given_up = None;
+        if self.len() >= self.sessions_max {
+            given_up = Some(self.give_up_plain(idle_before_s).ok_or(TableFull)?);
+        }
+        Ok((self.insert(Session::new_sealed(id, floor)), given_up))
+    }
+
+    /// Forgets a plain session that was not heard for long, if there is one among those looked at now.
+    fn give_up_plain(&mut self, idle_before_s: u64) -> Option<SessionId> {
+        if self.plain == 0 {
+            return None;
+        }
+        for _ in 0..self.sessions.len().min(limits::SESSIONS_SWEPT) {
+            let at = index(self.plain_sweep % self.sessions.len());
+            self.plain_sweep = at as usize + 1;
+            let idle = |s: &Session| !s.is_sealed() && s.last_active_s < idle_before_s && s.is_at_rest();
+            if self.sessions.at(at).is_some_and(idle) {
+                return self.forget(at);
+            }
+        }
+        None
     }
 
     /// The client's session with the highest epoch.
@@ -138,7 +183,11 @@ impl SessionTable {
     pub fn restore(&mut self, record: &SessionRecord) -> bool {
         let Some(session) = Session::restore(record) else { return false };
         match self.find(record.id) {
-            Some(index) => *self.at(index) = session,
+            Some(index) => {
+                self.plain -= usize::from(!self.at(index).is_sealed());
+                self.plain += usize::from(!session.is_sealed());
+                *self.at(index) = session;
+            }
             None => {
                 self.insert(session);
             }
@@ -151,14 +200,18 @@ impl SessionTable {
         let id = entry.meta.session;
         let base = Seq(entry.meta.seq.0.saturating_sub(u64::from(entry.meta.span)));
         let known = self.find(id);
+        let opened = |floor| match entry.meta.sealed {
+            true => Session::new_sealed(id, floor),
+            false => Session::new(id, floor, None),
+        };
         let index = match entry.kind {
             EntryKind::Gap { from, to } => {
-                let index = known.unwrap_or_else(|| self.insert(Session::new(id, Seq(from.0.saturating_sub(1)), None)));
+                let index = known.unwrap_or_else(|| self.insert(opened(Seq(from.0.saturating_sub(1)))));
                 self.at(index).apply_gap(to);
                 index
             }
             EntryKind::Data => {
-                let index = known.unwrap_or_else(|| self.insert(Session::new(id, Seq(base.0.saturating_sub(1)), None)));
+                let index = known.unwrap_or_else(|| self.insert(opened(Seq(base.0.saturating_sub(1)))));
                 // The window may have been wider when the entry was accepted.
                 let judgement = self.at(index).receive(entry.meta.seq, base, entry.meta.skip, u16::MAX);
                 if matches!(judgement, Judgement::Stale | Judgement::BeyondWindow(_)) {
@@ -214,13 +267,18 @@ impl SessionTable {
         for _ in 0..count.min(self.sessions.len()) {
             let at = index(self.sweep % self.sessions.len());
             self.sweep = at as usize + 1;
-            let idle = self.sessions.at(at).is_some_and(|s| s.last_active_s < before_s && !s.touched);
-            if idle && let Some(session) = self.sessions.take(at) {
-                self.remove(at, session.id);
-                expired.push(session.id);
+            if self.sessions.at(at).is_some_and(|s| s.last_active_s < before_s && !s.touched) {
+                expired.extend(self.forget(at));
             }
         }
         expired
+    }
+
+    fn forget(&mut self, at: u32) -> Option<SessionId> {
+        let session = self.sessions.take(at)?;
+        self.plain -= usize::from(!session.is_sealed());
+        self.remove(at, session.id);
+        Some(session.id)
     }
 
     /// The latest activity of any session, in seconds of service: where service time goes on after a restart.
@@ -239,6 +297,7 @@ impl SessionTable {
 
     fn insert(&mut self, session: Session) -> u32 {
         let id = session.id;
+        self.plain += usize::from(!session.is_sealed());
         let at = match self.free.pop() {
             Some(at) => {
                 self.sessions.put(at, session);

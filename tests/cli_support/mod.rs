@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use duragram::admin::{Admin, AdminState, Offsets, Phase, Retried, Status};
+use duragram::admin::{Admin, AdminState, Offsets, Phase, Retried, Status, Token};
 use duragram::config::Config;
 use duragram::journal::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{
@@ -19,6 +19,8 @@ use duragram::proto::{ClientId, Epoch, Seq};
 use duragram::types::{Offset, SessionId};
 use prometheus_client::registry::Registry;
 
+/// Of every [`FakeServer`].
+pub(crate) const TOKEN: &str = "0123456789abcdef";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Journal and dead letters in memory behind a real admin interface.
@@ -41,7 +43,8 @@ impl FakeServer {
     /// Serves the admin interface; on the same address as an earlier one if that is given.
     pub(crate) fn admin(self: &Arc<Self>, address: Option<SocketAddr>) -> Admin {
         let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-        Admin::start(address, &Config::default(), Arc::clone(self) as Arc<dyn AdminState>).unwrap()
+        let token = Token::parse(TOKEN.as_bytes()).unwrap();
+        Admin::start(address, &Config::default(), token, Arc::clone(self) as Arc<dyn AdminState>).unwrap()
     }
 
     /// Commits an entry of one record.
@@ -99,6 +102,7 @@ impl AdminState for FakeServer {
             backlog_bytes: 0,
             free_bytes: 0,
             dead_letters: self.dead.count(),
+            keys: None,
         }
     }
     fn registry(&self) -> &Registry {
@@ -134,6 +138,7 @@ pub(crate) fn entry(batch: bool) -> EntryMeta {
         span: 0,
         skip: false,
         batch,
+        sealed: false,
         channel: 0,
         received_unix_us: 1_700_000_000_000_000,
     }

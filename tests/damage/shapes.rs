@@ -155,7 +155,14 @@ impl Work {
 }
 
 pub(super) fn record(client: u64, floor: u64) -> SessionRecord {
-    SessionRecord { id: session(client), floor: Seq(floor), above: vec![2], last_active_s: 7, hello_nonce: None }
+    SessionRecord {
+        id: session(client),
+        floor: Seq(floor),
+        above: vec![2],
+        last_active_s: 7,
+        hello_nonce: None,
+        sealed: false,
+    }
 }
 
 fn letter(number: u16) -> DeadLetter {

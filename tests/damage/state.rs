@@ -131,6 +131,7 @@ fn open_once(path: &Path, options: &RocksOptions) -> Result<OpenedState, OpenErr
     let (mut sessions, mut replayed) = (Vec::new(), Vec::new());
     let opened = RocksJournal::open(path, options, &mut |replay| match replay {
         Replay::Session(session) => sessions.push(session),
+        Replay::Client(_) | Replay::CounterLimit(_) => {}
         Replay::Block(block) => replayed.push((block.first().0, block.end().0)),
     })?;
     Ok(OpenedState { opened, sessions, replayed })
@@ -221,6 +222,7 @@ fn meta_of(offset: u64) -> EntryMeta {
         span: 0,
         skip: false,
         batch: false,
+        sealed: false,
         channel: 0,
         received_unix_us: offset,
     }

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 
-use duragram::proto::client::{Client, ClientConfig, Event, MessageId, Outgoing, Slot};
+use duragram::proto::client::{Client, ClientConfig, Event, MessageId, Outgoing, Sealing, Slot};
+use duragram::proto::seal::CounterStart;
 use duragram::proto::{ClientId, Epoch};
 
 use crate::core::Core;
 use crate::oracle::Map;
 use crate::plan::{ClientPlan, EpochKind};
 use crate::rng::Rng;
+use crate::sealed::{self, Mode};
 
 /// The channels that every server accepts.
 pub(crate) const CHANNELS: [u16; 2] = [0, 3];
@@ -25,6 +27,7 @@ struct Message {
 pub(crate) struct SimClient {
     id: u64,
     plan: ClientPlan,
+    sealed: bool,
     rng: Rng,
     machine: Option<Client<Vec<Slot>, Vec<u8>>>,
     messages: Map<u64, Message>,
@@ -37,11 +40,12 @@ pub(crate) struct SimClient {
 }
 
 impl SimClient {
-    pub(crate) fn new(index: usize, plan: ClientPlan, mut rng: Rng) -> Self {
+    pub(crate) fn new(index: usize, plan: ClientPlan, mode: Mode, mut rng: Rng) -> Self {
         let first_us = rng.below(plan.pause_us.min(2_000_000));
         Self {
             id: index as u64 + 1,
             plan,
+            sealed: mode.seals(index as u64 + 1),
             rng,
             machine: None,
             messages: Map::default(),
@@ -147,7 +151,13 @@ impl SimClient {
             ..ClientConfig::new(ClientId(self.id), epoch)
         };
         let (slots, buffer) = (vec![Slot::EMPTY; self.plan.slots], vec![0; self.plan.buffer]);
-        self.machine = Some(Client::new(config, slots, buffer, self.rng.next()));
+        self.machine = Some(match self.sealed {
+            false => Client::new(config, slots, buffer, self.rng.next()),
+            true => {
+                let sealing = Sealing { key: sealed::key(self.id), counter: CounterStart::random(self.rng.next()) };
+                Client::sealed(config, sealing, slots, buffer, self.rng.next())
+            }
+        });
         self.restart_us = None;
     }
 

@@ -41,6 +41,10 @@ pub(crate) enum Sabotage {
     AcksAfterFailure,
     /// Replies never get to one client.
     Starved,
+    /// A start forgets which epochs were opened and given.
+    ForgottenEpochs,
+    /// A start forgets the limit of the server's counter.
+    ForgottenLimit,
 }
 
 pub(crate) struct Core {
@@ -288,7 +292,7 @@ impl Core {
 
     fn sabotage_reply(&mut self, sabotage: Sabotage, to: SocketAddr, datagram: &mut [u8]) {
         let len = datagram.len();
-        if datagram[0] != 0x12 || len < 32 {
+        if datagram[0] != 0x12 || datagram[1] & 8 != 0 || len < 32 {
             return;
         }
         let floor = u64::from_le_bytes(datagram[16..24].try_into().expect("eight bytes"));

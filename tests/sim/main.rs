@@ -1,5 +1,6 @@
 //! The simulator: the real committer, session table, journal, recovery, lanes and client machine; the network, the disk, the
-//! clock and the life of the process simulated, in one thread, from one seed. `oracle` judges.
+//! clock and the life of the process simulated, in one thread, from one seed. `oracle` judges. Of eight seeds two have
+//! clients in sealed mode alone, and one has both kinds (`sealed`).
 //!
 //! `scripts/sim` runs many seeds, or one again; the tests here are a short run and the proof that the oracles can fail.
 
@@ -12,6 +13,7 @@ mod plan;
 mod rng;
 mod rude;
 mod runs;
+mod sealed;
 mod server;
 mod tests;
 mod world;

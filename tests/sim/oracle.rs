@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use duragram::journal::simulated::{Change, Family};
 use duragram::journal::{Block, Entry, EntryKind};
+use duragram::limits;
 use duragram::process::{Content, Record};
-use duragram::proto::codec::{self, Ack, Datagram};
+use duragram::proto::codec::{self, Ack, Datagram, Welcome};
 
 use crate::plan::Plan;
 use crate::rng::mix;
+use crate::sealed::{self, Mode};
 
 /// Hashes alike in every run.
 pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
@@ -64,6 +66,17 @@ struct Session {
     /// Runs of seqs that the journal names as lost.
     gaps: Vec<(u64, u64)>,
     nonce: Option<u64>,
+    /// Bytes that came well sealed, and that were answered.
+    sealed_bytes: (u64, u64),
+}
+
+/// What a sealed client was given by WELCOME.
+#[derive(Default)]
+struct Given {
+    /// The nonce for which it got each epoch.
+    nonces: BTreeMap<u32, u64>,
+    /// The highest in which anything is durable.
+    opened: u32,
 }
 
 /// What a lane was shown in this life of the process.
@@ -80,6 +93,10 @@ pub(crate) struct Oracle {
     pub(crate) now_us: u64,
     window: u16,
     clock_wild: bool,
+    mode: Option<Mode>,
+    /// Of all that the server has sealed, in all its lives.
+    counter: u64,
+    given: BTreeMap<u64, Given>,
     block_bytes_max: usize,
     pub(crate) violation: Option<String>,
     /// A commit has failed in this life of the process.
@@ -102,8 +119,8 @@ pub(crate) struct Found {
     pub(crate) low: u64,
     pub(crate) end: u64,
     pub(crate) blocks: Vec<Arc<Block>>,
-    /// Keys and values.
-    pub(crate) sessions: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Keys and values of sessions, of sealed clients, of the counter's limit.
+    pub(crate) records: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) dead: Vec<Vec<u8>>,
 }
 
@@ -117,7 +134,12 @@ impl Oracle {
         let config = &plan.config;
         Self {
             clock_wild: plan.clock_wild,
-            ttl_us: config.session_ttl_s * 1_000_000,
+            mode: Some(plan.mode),
+            ttl_us: match plan.mode {
+                // A plain session may have to give way before.
+                Mode::Mixed => config.session_ttl_s.min(limits::PLAIN_IDLE_S) * 1_000_000,
+                _ => config.session_ttl_s * 1_000_000,
+            },
             window: config.window,
             // A datagram over the limit, and a gap for every other seq of a window.
             block_bytes_max: config.commit_bytes_max + 1_600 + usize::from(config.window) * 48,
@@ -135,7 +157,8 @@ impl Oracle {
 
     /// A client, or whoever, has sent this.
     pub(crate) fn sent(&mut self, datagram: &[u8]) {
-        if let Ok(Datagram::Data(data)) = codec::decode(datagram) {
+        let Some((datagram, _)) = sealed::read(datagram) else { return };
+        if let Ok(Datagram::Data(data)) = codec::decode(&datagram) {
             let sid = (data.client.0, data.epoch.value());
             let hash = content(data.channel, data.batch, data.payload);
             let hashes = self.sent.entry((sid, data.seq.0)).or_default();
@@ -150,8 +173,14 @@ impl Oracle {
 
     /// The server's socket has got this.
     pub(crate) fn delivered(&mut self, from: SocketAddr, datagram: &[u8]) {
-        self.bytes.entry(from).or_default().0 += datagram.len() as u64;
-        if let Ok(Datagram::Data(data)) = codec::decode(datagram) {
+        let len = datagram.len() as u64;
+        let Some((datagram, counter)) = sealed::read(datagram) else { return };
+        match (counter, codec::decode(&datagram)) {
+            (None, _) => self.bytes.entry(from).or_default().0 += len,
+            (Some(_), Ok(said)) => self.sessions.entry(sealed_for(&said)).or_default().sealed_bytes.0 += len,
+            (Some(_), Err(_)) => {}
+        }
+        if let Ok(Datagram::Data(data)) = codec::decode(&datagram) {
             let base = data.base().0;
             let session = self.sessions.entry((data.client.0, data.epoch.value())).or_default();
             session.base = session.base.max(base);
@@ -173,14 +202,30 @@ impl Oracle {
 
     /// The server has sent this.
     pub(crate) fn replied(&mut self, to: SocketAddr, datagram: &[u8]) {
-        let (received, sent) = self.bytes.entry(to).or_default();
-        *sent += datagram.len() as u64;
+        let len = datagram.len() as u64;
+        let Some((datagram, counter)) = sealed::read(datagram) else {
+            return self.fail(|| format!("the server has sent to {to} what no key opens"));
+        };
+        if let Some(counter) = counter {
+            let before = std::mem::replace(&mut self.counter, counter);
+            if counter <= before {
+                self.fail(|| format!("the server seals with number {counter}, and had come to {before}"));
+            }
+        }
+        let said = codec::decode(&datagram);
+        let (received, sent) = match (counter, &said) {
+            // The acks of a sealed session go to its client, wherever they are asked for from.
+            (Some(_), Ok(said)) => &mut self.sessions.entry(sealed_for(said)).or_default().sealed_bytes,
+            _ => self.bytes.entry(to).or_default(),
+        };
+        *sent += len;
         let (received, sent) = (*received, *sent);
         if sent > received {
-            self.fail(|| format!("{sent} bytes were sent to {to}, which has sent {received}"));
+            self.fail(|| format!("{sent} bytes were sent to {to} for {received} that came"));
         }
-        match codec::decode(datagram) {
+        match said {
             Ok(Datagram::Ack(ack)) => self.acked(&ack),
+            Ok(Datagram::Welcome(welcome)) if counter.is_some() => self.welcomed_sealed(&welcome),
             Ok(Datagram::Welcome(welcome)) => {
                 let sid = (welcome.client.0, welcome.epoch.value());
                 if self.failed {
@@ -199,6 +244,27 @@ impl Oracle {
             }
             Ok(Datagram::Reject(_)) => {}
             other => self.fail(|| format!("the server has sent {other:?}")),
+        }
+    }
+
+    fn welcomed_sealed(&mut self, welcome: &Welcome) {
+        let (client, epoch) = (welcome.client.0, welcome.epoch.value());
+        if self.failed {
+            self.fail(|| format!("WELCOME {client} {epoch} after a failed commit"));
+        }
+        // In no session yet, so the epochs on disk are those that the journal holds for the client.
+        let stored = self.values[Family::Meta as usize].get(&client_key(client));
+        let highest = stored.and_then(|value| value.last_chunk()).map_or(0, |given| u32::from_le_bytes(*given));
+        if highest < epoch {
+            self.fail(|| format!("WELCOME {client} {epoch}: on disk it was given {highest}"));
+        }
+        let given = self.given.entry(client).or_default();
+        let last = given.nonces.last_key_value().map_or(0, |(epoch, _)| *epoch).max(given.opened);
+        match given.nonces.insert(epoch, welcome.nonce) {
+            Some(nonce) if nonce == welcome.nonce => {}
+            Some(_) => self.fail(|| format!("epoch {epoch} of {client} is given out a second time")),
+            None if epoch > last => {}
+            None => self.fail(|| format!("client {client} is given epoch {epoch} after {last}")),
         }
     }
 
@@ -312,7 +378,16 @@ impl Oracle {
         let offset = self.entries.len() as u64;
         let hash = content(entry.meta.channel, entry.meta.batch, entry.payload);
         let to = entry.meta.seq.0;
-        let forgettable = self.look_back(sid);
+        // What was opened sealed is never opened again, however long it was idle.
+        let sealed = sid.0 < RUDE && self.mode.is_some_and(|mode| mode.seals(sid.0));
+        let forgettable = self.look_back(sid) && !sealed;
+        if entry.meta.sealed != sealed {
+            self.fail(|| format!("entry {offset} of {sid:?} came sealed: {}", entry.meta.sealed));
+        }
+        if sealed {
+            let given = self.given.entry(sid.0).or_default();
+            given.opened = given.opened.max(sid.1);
+        }
         let (from, records) = match entry.kind {
             EntryKind::Data => {
                 if !self.sent.get(&(sid, to)).is_some_and(|hashes| hashes.contains(&hash)) {
@@ -376,9 +451,10 @@ impl Oracle {
         if !blocks.values().map(Vec::as_slice).eq(found.blocks.iter().map(|block| block.bytes())) {
             return Err("the blocks are not those that were written".into());
         }
-        let sessions = meta.iter().filter(|(key, _)| key[0] == b's').map(|(key, value)| (key.clone(), value.clone()));
-        if !sessions.eq(found.sessions.iter().cloned()) {
-            return Err("the sessions are not those that were written".into());
+        let kept = |key: &[u8]| matches!(key[0], b's' | b'e' | b'n');
+        let records = meta.iter().filter(|(key, _)| kept(key)).map(|(key, value)| (key.clone(), value.clone()));
+        if !records.eq(found.records.iter().cloned()) {
+            return Err("the records are not those that were written".into());
         }
         if !dead.keys().eq(&found.dead) {
             return Err("the dead letters are not those that were written".into());
@@ -472,6 +548,22 @@ impl Oracle {
 
 fn session_key((client, epoch): Sid) -> Vec<u8> {
     [&b"s"[..], &client.to_be_bytes(), &epoch.to_be_bytes()].concat()
+}
+
+fn client_key(client: u64) -> Vec<u8> {
+    [&b"e"[..], &client.to_be_bytes()].concat()
+}
+
+/// For which session something sealed is reckoned: HELLOs and what answers them, for none.
+fn sealed_for(said: &Datagram<'_>) -> Sid {
+    match said {
+        Datagram::Data(data) => (data.client.0, data.epoch.value()),
+        Datagram::Ping(ping) => (ping.client.0, ping.epoch.value()),
+        Datagram::Ack(ack) => (ack.client.0, ack.epoch.value()),
+        Datagram::Reject(reject) => (reject.client.0, reject.epoch),
+        Datagram::Hello(hello) => (hello.client.0, 0),
+        Datagram::Welcome(welcome) => (welcome.client.0, 0),
+    }
 }
 
 /// The place of an entry in memory.

@@ -3,6 +3,7 @@
 use duragram::ingest::CommitterConfig;
 
 use crate::rng::Rng;
+use crate::sealed::Mode;
 
 /// One way of the path between clients and server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,6 +97,7 @@ pub(crate) struct Means {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) config: CommitterConfig,
+    pub(crate) mode: Mode,
     pub(crate) sessions_max: usize,
     pub(crate) lanes: u16,
     pub(crate) lanes_change: bool,
@@ -128,7 +130,7 @@ const MS: u64 = 1_000;
 const S: u64 = 1_000_000;
 
 impl Plan {
-    pub(crate) fn of(rng: &mut Rng) -> Self {
+    pub(crate) fn of(rng: &mut Rng, mode: Mode) -> Self {
         let faults_us = rng.magnitude(2 * S, 256 * S);
         let busy = rng.one_in(3);
         let clock_wild = rng.one_in(4);
@@ -146,7 +148,9 @@ impl Plan {
                 retain_bytes: if rng.one_in(2) { 0 } else { rng.below(2 << 20) },
                 reserve_bytes: 1_000,
                 session_ttl_s: rng.magnitude(40, 4_000),
+                sealed: mode.has_keys(),
             },
+            mode,
             sessions_max: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             lanes: u16::try_from(rng.within(1, 4)).expect("small"),
             lanes_change: rng.one_in(4),

@@ -20,6 +20,33 @@ impl Rude {
         Self { rng, seq: 0 }
     }
 
+    /// What can be made of recordings without a key: played back, changed, or put under another name.
+    pub(crate) fn sealed(&mut self, recorded: &[Vec<u8>], clients: &[SimClient]) -> (SocketAddr, Vec<u8>) {
+        let rng = &mut self.rng;
+        let own = SocketAddr::from(([10, 0, 0, 2], u16::try_from(60_000 + rng.below(8)).expect("a port")));
+        let from = if rng.one_in(3) { clients[rng.index(clients.len())].address() } else { own };
+        if recorded.is_empty() {
+            return (from, vec![0x11; 60]);
+        }
+        let mut datagram = recorded[rng.index(recorded.len())].clone();
+        match rng.below(4) {
+            0 => {
+                let at = rng.index(datagram.len());
+                datagram[at] ^= 1 << rng.below(8);
+            }
+            1 => {
+                // Epoch, client, seq, counter: one of them is another's.
+                let other = &recorded[rng.index(recorded.len())];
+                let (at, len) = [(4, 4), (8, 8), (16, 8), (28, 8)][rng.index(4)];
+                if datagram.len() >= at + len && other.len() >= at + len {
+                    datagram[at..at + len].copy_from_slice(&other[at..at + len]);
+                }
+            }
+            _ => {}
+        }
+        (from, datagram)
+    }
+
     /// A datagram, and where it claims to come from.
     pub(crate) fn datagram(&mut self, captured: &VecDeque<Vec<u8>>, clients: &[SimClient]) -> (SocketAddr, Vec<u8>) {
         let rng = &mut self.rng;

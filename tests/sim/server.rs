@@ -8,7 +8,7 @@ use duragram::ingest::{Committer, Recovery, WriterByHand};
 use duragram::journal::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
 use duragram::journal::{OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
-use duragram::net::{Admission, Batch, ChannelSet, Peer};
+use duragram::net::{Admission, Batch, ChannelSet, Gate, Peer};
 use duragram::process::{
     Fanout, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress, RetryPolicy,
 };
@@ -20,6 +20,7 @@ use crate::core::{ProcessClock, Sabotage, Shared, Sink, Wire};
 use crate::oracle::Found;
 use crate::plan::Plan;
 use crate::rng::Rng;
+use crate::sealed;
 
 const NEVER: u64 = u64::MAX;
 
@@ -34,7 +35,7 @@ pub(crate) struct Life {
     lanes: Vec<(Option<LaneWorker>, u64)>,
     control: LaneControl,
     keeper: Keeper,
-    admission: Admission,
+    gate: Gate,
     socket: VecDeque<(SocketAddr, Vec<u8>)>,
     socket_full: bool,
     step_us: u64,
@@ -59,12 +60,21 @@ impl Life {
         disk.set_time(core.lock().unix_us());
         let sabotage = core.lock().sabotage;
         let mut recovery = Recovery::new(plan.sessions_max);
-        let mut sessions = Vec::new();
+        let mut records = Vec::new();
         let opened = disk.open(&mut |replay| {
             let forgotten = match &replay {
                 Replay::Session(record) => {
-                    sessions.push(simulated::encoded(record));
-                    sabotage == Some(Sabotage::ForgottenSessions)
+                    records.push(simulated::encoded(record));
+                    let forgotten = [Sabotage::ForgottenSessions, Sabotage::ForgottenEpochs];
+                    sabotage.is_some_and(|sabotage| forgotten.contains(&sabotage))
+                }
+                Replay::Client(record) => {
+                    records.push(simulated::encoded_client(record));
+                    sabotage == Some(Sabotage::ForgottenEpochs)
+                }
+                Replay::CounterLimit(limit) => {
+                    records.push(simulated::encoded_counter_limit(*limit));
+                    sabotage == Some(Sabotage::ForgottenLimit)
                 }
                 Replay::Block(_) => sabotage == Some(Sabotage::ForgottenBlocks),
             };
@@ -77,7 +87,7 @@ impl Life {
             Err(error) => return Start::Refused(error),
         };
         let lanes = if plan.lanes_change { u16::try_from(rng.within(1, 4)).expect("few") } else { plan.lanes };
-        let found = find(&opened, sessions);
+        let found = find(&opened, records);
         {
             let mut core = core.lock();
             match found {
@@ -125,8 +135,12 @@ impl Life {
             Committer::new(plan.config.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics);
         let hand = plan.flights.then(|| committer.start_writer_by_hand());
         let channels = plan.refuse_channels.then(|| ChannelSet::of(CHANNELS));
+        let clock = ProcessClock { core: core.clone(), started_us: now_us };
+        if plan.mode.has_keys() && committer.commit(&clock).is_err() {
+            return Start::WithoutSink;
+        }
         Start::Up(Box::new(Self {
-            clock: ProcessClock { core: core.clone(), started_us: now_us },
+            clock,
             core: core.clone(),
             rng,
             committer,
@@ -135,7 +149,7 @@ impl Life {
             lanes: workers.into_iter().map(|worker| (Some(worker), now_us)).collect(),
             control,
             keeper,
-            admission: Admission { datagram_bytes_max: plan.datagram_max, channels },
+            gate: Gate::new(Admission { channels, ..sealed::admission(plan) }),
             socket: VecDeque::new(),
             socket_full: false,
             step_us: now_us,
@@ -221,7 +235,7 @@ impl Life {
         batch.arrived = self.clock.now();
         for _ in 0..self.rng.within(1, plan.receive_max) {
             let Some((addr, datagram)) = self.socket.pop_front() else { break };
-            batch.push(Peer { addr, socket: 0 }, &datagram, &self.admission);
+            batch.push(Peer { addr, socket: 0 }, &datagram, &mut self.gate);
         }
         self.committer.absorb(&batch, &self.clock)?;
         let wait_us = if self.socket.is_empty() { plan.tick_us } else { self.rng.below(200) };
@@ -337,7 +351,7 @@ impl Life {
 }
 
 /// Everything that the journal holds, for the oracle.
-fn find(opened: &Opened<SimulatedJournal>, mut sessions: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Found, StorageError> {
+fn find(opened: &Opened<SimulatedJournal>, mut records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Found, StorageError> {
     let mut blocks = Vec::new();
     let mut at = opened.low;
     while at < opened.end {
@@ -346,9 +360,9 @@ fn find(opened: &Opened<SimulatedJournal>, mut sessions: Vec<(Vec<u8>, Vec<u8>)>
         at = last.end();
         blocks.extend(read);
     }
-    sessions.sort_unstable();
+    records.sort_unstable();
     let letters = opened.dead.list(duragram::journal::DeadLetterId::FIRST, usize::MAX)?;
     let key = |id: duragram::journal::DeadLetterId| [&id.offset.0.to_be_bytes()[..], &id.index.to_be_bytes()].concat();
     let dead = letters.iter().map(|letter| key(letter.id)).collect();
-    Ok(Found { low: opened.low.0, end: opened.end.0, blocks, sessions, dead })
+    Ok(Found { low: opened.low.0, end: opened.end.0, blocks, records, dead })
 }

@@ -52,6 +52,8 @@ fn a_defect_in_any_part_is_found() {
         DamageSkipped,
         AcksAfterFailure,
         Starved,
+        ForgottenEpochs,
+        ForgottenLimit,
     ];
     for sabotage in all {
         let found = (0..200).find_map(|seed| sabotaged(seed, Some(sabotage)).violation.map(|what| (seed, what)));

@@ -16,10 +16,13 @@ use crate::oracle::Oracle;
 use crate::plan::{DiskFaults, HandlerFaults, Means, Path, Plan};
 use crate::rng::Rng;
 use crate::rude::Rude;
+use crate::sealed::Mode;
 use crate::server::Life;
 use happenings::Happening;
 
 const NEVER: u64 = u64::MAX;
+/// Datagrams that an attacker keeps.
+const RECORDED: usize = 200;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -50,6 +53,9 @@ pub(crate) struct World {
     old: Option<(Image, u64)>,
     /// Datagrams that clients sent, for replays.
     captured: VecDeque<Vec<u8>>,
+    /// Sealed ones from the whole of the run, sessions that have ended long ago among them.
+    recorded: Vec<Vec<u8>>,
+    recordable: u64,
 }
 
 /// Runs one seed.
@@ -60,7 +66,7 @@ pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>, print: bool) -> Outcome
 impl World {
     fn new(seed: u64, sabotage: Option<Sabotage>, print: bool) -> Self {
         let mut rng = Rng::new(crate::rng::mix(seed));
-        let plan = Plan::of(&mut rng);
+        let plan = Plan::of(&mut rng, Mode::of(seed));
         let oracle = Oracle::new(&plan);
         let core = Shared::new(Core {
             now_us: 1,
@@ -82,7 +88,8 @@ impl World {
         let decide = core.clone();
         let disk = SimulatedDisk::new(Box::new(move |write| decide.decide(write)));
         let clients = plan.clients.iter().enumerate();
-        let clients = clients.map(|(index, client)| SimClient::new(index, client.clone(), rng.fork())).collect();
+        let clients =
+            clients.map(|(index, client)| SimClient::new(index, client.clone(), plan.mode, rng.fork())).collect();
         let mut world = Self {
             core,
             disk,
@@ -96,6 +103,8 @@ impl World {
             faults: true,
             old: None,
             captured: VecDeque::new(),
+            recorded: Vec::new(),
+            recordable: 0,
             plan,
             rng,
         };
@@ -188,7 +197,21 @@ impl World {
                 self.captured.pop_front();
             }
             self.captured.push_back(datagram.clone());
+            self.record(&datagram);
             self.carry(true, from, datagram);
+        }
+    }
+
+    /// Any datagram of the run is as likely to be kept as any other.
+    fn record(&mut self, datagram: &[u8]) {
+        if self.plan.mode.has_keys() {
+            self.recordable += 1;
+            if self.recorded.len() < RECORDED {
+                self.recorded.push(datagram.to_vec());
+            } else if self.rng.below(self.recordable) < RECORDED as u64 {
+                let at = self.rng.index(RECORDED);
+                self.recorded[at] = datagram.to_vec();
+            }
         }
     }
 

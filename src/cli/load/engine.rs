@@ -8,13 +8,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use duragram_proto::codec::{self, Data, Datagram, Ping, Reject, RejectCode};
+use duragram_proto::codec::{Data, Datagram, Ping, Reject, RejectCode};
+use duragram_proto::seal::FleetKey;
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use super::flow::{Flow, Outgoing, Refused};
 use super::pace::Pace;
 use super::payloads::Payloads;
 use super::tally::Tally;
+use super::wire::{Answer, Wire};
 use crate::net::{BulkSocket, Burst, Inbox, Poller};
 
 const MS: u64 = 1_000_000;
@@ -43,6 +45,10 @@ pub(super) struct Plan {
     pub(super) window: u16,
     pub(super) sockets: usize,
     pub(super) payloads: Payloads,
+    /// From which each client's key is derived; `None`: plain.
+    pub(super) fleet: Option<FleetKey>,
+    /// Bytes of each DATA.
+    pub(super) datagram_len: usize,
     /// Datagrams of one client that one system call sends.
     pub(super) gso: usize,
     /// Datagrams a second over all clients; `None`: as fast as acks come.
@@ -86,8 +92,7 @@ pub(super) struct Glance {
 /// # Errors
 /// A socket failed for good.
 pub(super) fn run(plan: &Plan, mut watch: impl FnMut(Glance)) -> io::Result<Done> {
-    let datagram_len = codec::MIN_LEN + plan.payloads.len();
-    let socket = |_| BulkSocket::connect(plan.server, datagram_len, plan.gso > 1);
+    let socket = |_| BulkSocket::connect(plan.server, plan.datagram_len, plan.gso > 1);
     let sockets: Vec<BulkSocket> = (0..plan.sockets).map(socket).collect::<io::Result<_>>()?;
     let mut poller = Poller::new(&sockets)?;
     let mut inbox = Inbox::default();
@@ -140,6 +145,7 @@ struct Engine<'a> {
     sockets: &'a [BulkSocket],
     start: Instant,
     flows: Vec<Flow>,
+    wire: Wire,
     ready: Ready,
     pace: Option<Pace>,
     /// Datagrams that the pace has released.
@@ -170,6 +176,7 @@ impl<'a> Engine<'a> {
         Self {
             plan,
             sockets,
+            wire: Wire::new(plan.fleet.as_ref(), &flows, rand::random),
             flows,
             ready,
             pace: plan.rate.map(|rate| Pace::new(rate, u64::from(plan.clients), plan.gso as u64)),
@@ -279,7 +286,7 @@ impl<'a> Engine<'a> {
     /// on purpose included.
     fn write_message(&mut self, at: usize) -> usize {
         let now_ns = self.now_ns();
-        let Self { plan, flows, pace, burst, tally, dice, .. } = self;
+        let Self { plan, flows, wire, pace, burst, tally, dice, .. } = self;
         let flow = &mut flows[at];
         let due_ns = |n| pace.as_ref().map_or(now_ns, |pace| pace.due_ns(at as u64, n));
         let mut count = 0;
@@ -300,7 +307,7 @@ impl<'a> Engine<'a> {
                 }
             };
             if !lost {
-                let len = datagram.encode(burst.space()).expect("a burst has room for a message");
+                let len = wire.encode(at, flow, &datagram, burst.space());
                 burst.push(len);
             }
             if alone {
@@ -327,27 +334,20 @@ impl<'a> Engine<'a> {
     }
 
     fn take(&mut self, now_ns: u64, datagram: &[u8]) {
-        match codec::decode(datagram) {
-            Ok(Datagram::Ack(ack)) => {
-                if let Some(at) = self.flow_of(ack.client)
-                    && self.flows[at].handle_ack(now_ns, &ack, &mut self.tally)
-                {
+        let (plan, flows) = (self.plan, self.flows.len());
+        match self.wire.decode(datagram, |client| flow_of(plan, flows, client)) {
+            Some((at, Answer::Ack(ack))) => {
+                if self.flows[at].handle_ack(now_ns, &ack, &mut self.tally) {
                     self.heard = true;
                     self.ready.push(at);
                 }
             }
-            Ok(Datagram::Reject(reject)) => self.take_reject(now_ns, &reject),
-            Ok(_) => {}
-            Err(_) => {
-                if let Some(reject) = codec::decode_version_refusal(datagram) {
-                    self.take_reject(now_ns, &reject);
-                }
-            }
+            Some((at, Answer::Reject(reject))) => self.take_reject(now_ns, at, &reject),
+            None => {}
         }
     }
 
-    fn take_reject(&mut self, now_ns: u64, reject: &Reject) {
-        let Some(at) = self.flow_of(reject.client) else { return };
+    fn take_reject(&mut self, now_ns: u64, at: usize, reject: &Reject) {
         match self.flows[at].handle_reject(now_ns, reject) {
             Ok(false) => return,
             Ok(true) => self.ready.push(at),
@@ -356,11 +356,11 @@ impl<'a> Engine<'a> {
         self.heard = true;
         self.tally.rejected += 1;
     }
+}
 
-    fn flow_of(&self, client: ClientId) -> Option<usize> {
-        let index = usize::try_from(client.0.wrapping_sub(self.plan.first_client.0)).ok()?;
-        (index < self.flows.len()).then_some(index)
-    }
+fn flow_of(plan: &Plan, flows: usize, client: ClientId) -> Option<usize> {
+    let index = usize::try_from(client.0.wrapping_sub(plan.first_client.0)).ok()?;
+    (index < flows).then_some(index)
 }
 
 /// Flows that may have something to send, each once, in the order in which they became so.

@@ -38,11 +38,6 @@ impl Payloads {
         &self.bytes[variant * self.len..][..self.len]
     }
 
-    /// Bytes of each payload.
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
     /// Whether each payload is a batch of records.
     pub(super) fn is_batch(&self) -> bool {
         self.batch
@@ -66,7 +61,7 @@ mod tests {
             let lens: Vec<_> = Records::new(payloads.payload(seq)).map(<[u8]>::len).collect();
             assert_eq!(lens, [300; 5]);
         }
-        assert_eq!(payloads.len(), 5 * 302);
+        assert_eq!(payloads.payload(0).len(), 5 * 302);
         assert!(payloads.is_batch());
     }
 

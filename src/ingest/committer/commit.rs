@@ -8,7 +8,7 @@
 use super::{Committer, Downstream, PendingAck, PendingWelcome};
 use crate::ingest::acks::{self, AckState, Bitmaps};
 use crate::ingest::writer::{Commit, Landed, Writer, WriterByHand, WriterThread};
-use crate::journal::{Checkpoint, Journal, LaneMark, SessionRecord, StorageError};
+use crate::journal::{Checkpoint, Journal, LaneMark, Records, StorageError};
 use crate::limits;
 use crate::net::Transmit;
 use crate::types::{Clock, Now, Offset, SessionId};
@@ -19,6 +19,8 @@ pub(super) struct Flight {
     acks: Vec<Owed>,
     bitmaps: Bitmaps,
     welcomes: Vec<PendingWelcome>,
+    /// The limit of the counter that is part of it.
+    counter_limit: Option<u64>,
     /// Where the journal ends when it has landed.
     end: Offset,
     entries: usize,
@@ -139,16 +141,21 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     fn close(&mut self, clock: &impl Clock) -> Option<Commit<J>> {
         let now = clock.now();
         self.check_space(now);
+        self.out.set_time(now);
         let mut flight = self.spares.pop().unwrap_or_default();
         self.owe(&mut flight, now);
         self.send();
         self.absorbed = 0;
 
-        let mut records = Vec::with_capacity(self.records.len());
+        let mut records = Records {
+            sessions: Vec::with_capacity(self.records.len()),
+            clients: self.clients.drain(..).map(|client| self.epochs.record(client)).collect(),
+            counter_limit: self.out.limit_due().filter(|_| self.config.sealed),
+        };
         for index in self.records.drain(..) {
             let session = self.sessions.at(index);
             session.recorded = false;
-            records.push(session.record());
+            records.sessions.push(session.record());
         }
         flight.end = self.receipt.end().plus(self.block.len() as u64);
         self.bytes_since_checkpoint += if self.block.is_empty() { 0 } else { self.block.size() as u64 };
@@ -164,6 +171,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         flight.entries = self.block.len();
         flight.journaled = std::mem::take(&mut self.journaled);
         flight.closed = now;
+        flight.counter_limit = records.counter_limit;
         flight.checkpoint = checkpoint.as_ref().map(|checkpoint| (checkpoint.at, checkpoint.lanes.clone()));
         self.flight = Some(flight);
         self.number += 1;
@@ -176,8 +184,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     fn owe(&mut self, flight: &mut Flight, now: Now) {
         let credit = self.credit();
         let mut bitmaps = Bitmaps::new();
-        for at in 0..self.pending.len() {
-            let PendingAck { session, to, first_us, journaled } = self.pending[at];
+        let mut pending = std::mem::take(&mut self.pending);
+        for PendingAck { session, to, first_us, journaled } in pending.drain(..) {
             let session = self.sessions.at(session);
             session.pending = u32::MAX;
             if session.changed_for == self.number {
@@ -186,12 +194,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             } else {
                 bitmaps.clear();
                 let state = AckState::of(session, to, !journaled, &mut bitmaps);
-                acks::ack(&self.receipt, &state, &bitmaps, credit, now.mono_us, &mut self.outbox);
-                self.replies.acks += 1;
+                acks::ack(&self.receipt, &state, &bitmaps, credit, now.mono_us, &mut self.out);
                 self.send_if_many();
             }
         }
-        self.pending.clear();
+        self.pending = pending;
     }
 
     /// Waits for the commit in flight, and returns what is owed for it.
@@ -211,6 +218,9 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.spare_block = block;
         let flight = self.flight.take().expect("a commit that landed was closed before");
         self.receipt = result.inspect_err(|error| self.failed = Some(error.clone()))?;
+        if let Some(limit) = flight.counter_limit {
+            self.out.limit_stored(limit);
+        }
         assert!(self.receipt.end() == flight.end, "the journal ends elsewhere than the commit that it has taken");
         if let Some(block) = self.receipt.block() {
             let bytes = block.size() as u64;
@@ -240,9 +250,9 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     /// Sends what is owed for a commit, on the strength of its receipt.
     fn pay(&mut self, flight: &mut Flight, clock: &impl Clock) {
         let (now, credit) = (clock.now(), self.credit());
+        self.out.set_time(now);
         for Owed { state, first_us, journaled } in flight.acks.drain(..) {
-            acks::ack(&self.receipt, &state, &flight.bitmaps, credit, now.mono_us, &mut self.outbox);
-            self.replies.acks += 1;
+            acks::ack(&self.receipt, &state, &flight.bitmaps, credit, now.mono_us, &mut self.out);
             if journaled {
                 self.metrics.ack_delay_seconds.observe(seconds(now.mono_us.saturating_sub(first_us)));
             }
@@ -266,8 +276,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     }
 
     fn welcome(&mut self, PendingWelcome { id, nonce, to }: PendingWelcome) {
-        acks::welcome(&self.receipt, id, nonce, to, self.credit(), &mut self.outbox);
-        self.replies.welcomes += 1;
+        acks::welcome(&self.receipt, id, nonce, &to, self.credit(), &mut self.out);
         self.send_if_many();
     }
 
@@ -283,7 +292,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     /// The checkpoint that the commit ending at `end` completes, if it completes one. Else the next piece of one that is
     /// being written is added to `records`: records may be newer than the checkpoint that recovery starts from, since
     /// applying an entry twice changes nothing.
-    fn checkpoint(&mut self, now: Now, end: Offset, records: &mut Vec<SessionRecord>) -> Option<Checkpoint> {
+    fn checkpoint(&mut self, now: Now, end: Offset, records: &mut Records) -> Option<Checkpoint> {
         if self.round.is_none() && self.is_checkpoint_due(now) {
             self.begin_round(now, end);
         }
@@ -292,7 +301,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         round.left -= taken;
         if round.left > 0 {
             round.begun = true;
-            records.extend(sessions);
+            records.sessions.extend(sessions);
             return None;
         }
         let Round { at, begun, mut expired, .. } = self.round.take()?;
@@ -322,7 +331,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.bytes_since_checkpoint = 0;
         // Before records are taken: a session that has changed since the last checkpoint does not expire.
         let expire_before_s = self.service_s(now).saturating_sub(self.config.session_ttl_s);
-        let expired = self.sessions.expire(expire_before_s, limits::SESSIONS_SWEPT);
+        let mut expired = self.sessions.expire(expire_before_s, limits::SESSIONS_SWEPT);
+        expired.append(&mut self.given_up);
         self.metrics.sessions_expired.inc_by(expired.len() as u64);
         self.round = Some(Round { at, left: self.sessions.touched(), begun: false, expired });
     }

@@ -9,7 +9,7 @@ use super::super::dead::{DeadLetter, DeadLetterId};
 use super::super::error::{Damage, DamageKind, DamagePlace};
 use super::super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
-use super::super::{Block, Extent, LaneMark, SessionRecord};
+use super::super::{Block, ClientRecord, Extent, LaneMark, SessionRecord};
 use super::chain::Chain;
 use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 use super::table::{Outcome, decide};
@@ -82,6 +82,10 @@ pub(in crate::journal) struct Directory<'a, D> {
 pub(in crate::journal) enum Visit<'a> {
     /// A session as the last checkpoint or a later commit wrote it.
     Session(SessionRecord),
+    /// The epochs of a client in sealed mode.
+    Client(ClientRecord),
+    /// The limit of the server's counter.
+    CounterLimit(u64),
     /// A block; they come in their order.
     Block {
         /// The block.
@@ -301,6 +305,8 @@ impl Look {
                 Err(error) => self.found(bad_record(database, META, key, error)),
                 Ok(MetaRecord::Checkpoint(state)) => checkpoint = Some(state),
                 Ok(MetaRecord::Loss(loss)) => self.scan.losses.push(loss),
+                Ok(MetaRecord::Client(client)) => visit(Visit::Client(client)),
+                Ok(MetaRecord::CounterLimit(limit)) => visit(Visit::CounterLimit(limit)),
                 Ok(MetaRecord::Session(session)) => {
                     self.scan.sessions += 1;
                     visit(Visit::Session(session));

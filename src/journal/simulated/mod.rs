@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::OpenError;
 use super::mask::mask_into;
-use super::meta::{CHECKPOINT_KEY, CheckpointState};
+use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit};
 use super::recovery::{self, Format, Outcome, Scan, Visit, Witness, look};
 use super::rocks::{Kept, Reader, Shared, StoredDeadLetters, StoredJournal};
 use super::rocks_db::{DEAD, JOURNAL, META};
-use super::{Opened, Replay, SessionRecord};
+use super::{ClientRecord, Opened, Replay, SessionRecord};
 use crate::types::Offset;
 use disk::{Disk, State, StoredWitness};
 pub use store::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
@@ -276,6 +276,8 @@ impl SimulatedDisk {
         };
         let mut visit = |visit: Visit<'_>| match visit {
             Visit::Session(session) => replay(Replay::Session(session)),
+            Visit::Client(client) => replay(Replay::Client(client)),
+            Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
             Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
             Visit::Block { .. } | Visit::Dead(_) => {}
         };
@@ -359,4 +361,15 @@ impl Keeper {
 pub fn encoded(session: &SessionRecord) -> (Vec<u8>, Vec<u8>) {
     let (key, value) = session.encode();
     (key.to_vec(), value)
+}
+
+/// The same of a client in sealed mode.
+pub fn encoded_client(client: &ClientRecord) -> (Vec<u8>, Vec<u8>) {
+    let (key, value) = client.encode();
+    (key.to_vec(), value)
+}
+
+/// The same of the limit of the server's counter.
+pub fn encoded_counter_limit(limit: u64) -> (Vec<u8>, Vec<u8>) {
+    (COUNTER_KEY.to_vec(), encode_counter_limit(limit))
 }

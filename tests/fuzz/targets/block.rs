@@ -68,7 +68,7 @@ fn written(mut input: Input<'_>) {
         let session = SessionId { client: ClientId(client), epoch: Epoch::new(u32::from(flags) + 1).expect("above 0") };
         if flags & 1 != 0 {
             let from = seq.wrapping_sub(u64::from(few & 15));
-            builder.push_gap(session, Seq(from), Seq(seq), client);
+            builder.push_gap(session, flags & 128 != 0, Seq(from), Seq(seq), client);
             lawful &= from > 0 && from <= seq;
             pushed.push((EntryKind::Gap { from: Seq(from), to: Seq(seq) }, None, &[][..]));
         } else {
@@ -78,6 +78,7 @@ fn written(mut input: Input<'_>) {
                 span: u16::from(flags >> 4),
                 skip: flags & 2 != 0,
                 batch: flags & 4 != 0,
+                sealed: flags & 128 != 0,
                 channel: u16::from(few),
                 received_unix_us: client,
             };

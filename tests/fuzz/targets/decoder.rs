@@ -1,6 +1,6 @@
 //! Bytes from the network into the decoder of plain datagrams, as they come and under a right checksum.
 
-use duragram::net::{Admission, Batch, Peer};
+use duragram::net::{Admission, Batch, Gate, Peer};
 use duragram_proto::Seq;
 use duragram_proto::codec::{
     CRC_LEN, Data, Datagram, DecodeError, HEADER_LEN, MIN_LEN, Records, RejectCode, decode, decode_version_refusal,
@@ -101,7 +101,7 @@ fn data_keeps_its_rules(data: &Data<'_>) {
 fn counted_once(bytes: &[u8]) {
     let mut batch = Batch::new(0);
     let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), socket: 0 };
-    batch.push(peer, bytes, &Admission { datagram_bytes_max: 1472, channels: None });
+    batch.push(peer, bytes, &mut Gate::new(Admission::plain(1472)));
     let dropped = batch.dropped;
     let sum = dropped.truncated
         + dropped.checksum

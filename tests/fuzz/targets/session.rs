@@ -14,7 +14,7 @@ use duragram::ingest::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::journal::memory::{MemoryDisk, MemoryJournal, WriteFate};
 use duragram::journal::{Block, Durable, EntryKind, LaneMark, ReadJournal, Replay};
 use duragram::metrics::Metrics;
-use duragram::net::{Admission, Batch, Outbox, Peer, Transmit};
+use duragram::net::{Admission, Batch, Gate, Outbox, Peer, Transmit};
 use duragram::session::SessionTable;
 use duragram::types::{Clock, Now, Offset, SessionId};
 use duragram_proto::codec::{Ack, DATAGRAM_LEN_MAX, Data, Datagram, Hello, Ping, decode};
@@ -104,6 +104,7 @@ impl Run {
             retain_bytes: 0,
             reserve_bytes: RESERVE_BYTES,
             session_ttl_s: u64::from(u32::MAX),
+            sealed: false,
         };
         let metrics = METRICS.clone();
         let mut committer = Committer::new(config, recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
@@ -192,7 +193,7 @@ impl Run {
     }
 
     fn absorb(&mut self, oracle: &mut Oracle) {
-        let admission = Admission { datagram_bytes_max: DATAGRAM_LEN_MAX, channels: None };
+        let mut gate = Gate::new(Admission::plain(DATAGRAM_LEN_MAX));
         let mut batch = Batch::new(0);
         batch.arrived = self.clock.now();
         for (peer, bytes) in self.arrived.drain(..) {
@@ -200,7 +201,7 @@ impl Run {
                 let id = SessionId { client: data.client, epoch: data.epoch };
                 oracle.sent.entry((id, data.seq)).or_default().insert(sum(data.payload));
             }
-            batch.push(peer, &bytes, &admission);
+            batch.push(peer, &bytes, &mut gate);
         }
         let result = self.committer.absorb(&batch, &self.clock);
         self.look(result.is_err(), oracle);

@@ -115,7 +115,10 @@ impl World {
 
     fn be_rude(&mut self, datagrams: u64) {
         for _ in 0..datagrams {
-            let (from, datagram) = self.rude.datagram(&self.captured, &self.clients);
+            let (from, datagram) = match self.plan.mode.has_keys() && self.rng.one_in(2) {
+                true => self.rude.sealed(&self.recorded, &self.clients),
+                false => self.rude.datagram(&self.captured, &self.clients),
+            };
             self.core.lock().oracle.sent(&datagram);
             self.carry(true, from, datagram);
         }

@@ -72,17 +72,15 @@ impl ServerCounter {
         Self { next, limit: 0 }
     }
 
-    /// The next number; `None` while no limit that allows it is stored: then nothing may be sealed.
+    /// The next number; `None` while no limit that allows it is stored: then nothing may be sealed. That is also so when the
+    /// clock has passed the limit, by a step or since the machine's memory was set back to an old snapshot: numbers below
+    /// the time of day may have been given since.
     pub const fn take(&mut self, unix_ns: u64) -> Option<u64> {
-        // A clock that is ahead of the limit must not stop the counter.
-        if self.next < unix_ns && unix_ns < self.limit {
-            self.next = unix_ns;
-        }
-        if self.next >= self.limit {
+        let number = if self.next < unix_ns { unix_ns } else { self.next };
+        if number >= self.limit {
             return None;
         }
-        let number = self.next;
-        self.next += 1;
+        self.next = number + 1;
         Some(number)
     }
 
