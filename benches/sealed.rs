@@ -3,11 +3,14 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput};
+use duragram::keys::{KeyRing, Keys};
+use duragram::net::{Admission, Batch, Gate};
 use duragram_proto::codec::{self, Datagram, Hello};
 use duragram_proto::seal::{ClientKey, FleetKey, SessionKeys};
 use duragram_proto::{ClientId, Epoch};
 
-use crate::support::{Payload, ack, data, session};
+use crate::sockets::peer;
+use crate::support::{Payload, ack, data, encoded, session};
 
 pub(crate) fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("sealed");
@@ -58,6 +61,53 @@ pub(crate) fn benches(c: &mut Criterion) {
     let fleet = FleetKey::new([7; 32]);
     let derive_client = || -> ClientKey { black_box(&fleet).client_key(ClientId(5)) };
     group.bench_function("derive a client key", |b| b.iter_batched(|| (), |()| derive_client(), BatchSize::SmallInput));
+    group.finish();
+    gate(c);
+}
+
+/// What a datagram costs on its way in, good or bad; what a good one costs besides, `committer` tells.
+fn gate(c: &mut Criterion) {
+    const DATAGRAMS: usize = 64;
+    let mut group = c.benchmark_group("gate");
+    group.throughput(Throughput::Elements(DATAGRAMS as u64));
+    let keys = KeyRing::of(Keys::parse(format!("fleet {}\n", "07".repeat(32)).as_bytes()).expect("a key file"));
+    let id = session(1);
+    let own = FleetKey::new([7; 32]).client_key(id.client).keys(id.client, Some(id.epoch));
+    let payload = Payload::hundred_bytes();
+    let datagram = Datagram::Data(data(id, 100_000, 99, &payload));
+    let (good, plain) = (sealed(&datagram, &own), encoded(&datagram));
+    let mut forged = good.clone();
+    *forged.last_mut().expect("a tag") ^= 1;
+    let with_keys = || Gate::new(Admission { keys: keys.clone(), allow_plain: false, ..Admission::plain(1472) });
+    let mut run = |name: &str, mut gate: Gate, of: &dyn Fn(u64) -> Vec<u8>| {
+        let datagrams: Vec<_> = (0..DATAGRAMS as u64).map(of).collect();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let mut batch = Batch::new(0);
+                for datagram in &datagrams {
+                    batch.push(peer(9), datagram, &mut gate);
+                }
+                batch.items().len()
+            });
+        });
+    };
+    // Of another session, or of another client, each time: keys are derived in vain.
+    let other = |at: usize, len: usize| {
+        let forged = forged.clone();
+        move |n: u64| {
+            let mut forged = forged.clone();
+            forged[at..at + len].copy_from_slice(&(n + 2).to_le_bytes()[..len]);
+            forged
+        }
+    };
+    run("plain", Gate::new(Admission::plain(1472)), &|_| plain.clone());
+    run("sealed", with_keys(), &|_| good.clone());
+    let mut warm = with_keys();
+    Batch::new(0).push(peer(9), &good, &mut warm);
+    run("forged, of a session at work", warm, &|_| forged.clone());
+    run("forged, of an unknown session", with_keys(), &other(4, 4));
+    run("forged, of unknown clients", with_keys(), &other(8, 8));
+    run("plain where it is not allowed", with_keys(), &|_| plain.clone());
     group.finish();
 }
 

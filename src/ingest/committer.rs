@@ -433,7 +433,12 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     /// The session's client lives, though it brought nothing new. Where that matters it is on disk before the answer leaves:
     /// a crash must not make the session expire of whose life the client has just heard.
     fn heard(&mut self, index: u32, now: Now) {
-        if self.sessions.keep_alive(index, self.service_s(now), self.config.session_ttl_s / 16) {
+        let mut step_s = self.config.session_ttl_s / 16;
+        if self.config.sealed && !self.sessions.at(index).is_sealed() {
+            // Else it might have to give way to a sealed one though it was heard.
+            step_s = step_s.min(limits::PLAIN_IDLE_S / 16);
+        }
+        if self.sessions.keep_alive(index, self.service_s(now), step_s) {
             self.record(index);
             self.sessions.at(index).changed_for = self.number;
         }
