@@ -568,7 +568,7 @@ static bool transmit(dg_client *c, uint32_t now) {
         return false;
     }
     /* What is in flight in a session that can send no more is waited for: in the next it would be journaled again. */
-    if (is_used_up(c) && c->in_flight) {
+    if (is_used_up(c) && (c->in_flight || !c->pending)) {
         return false;
     }
     /* So many seqs in a row were given up that the server would not move its floor over them (PROTOCOL.md#rule-4). */
