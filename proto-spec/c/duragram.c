@@ -1,10 +1,10 @@
 /*
  * Duragram client for microcontrollers; duragram.h says what each function does. From above to below: bytes and checksum,
- * time and randomness, the ring of messages, congestion, epochs, sending, receiving, the calls.
+ * randomness and time, the ring of messages, congestion, epochs, the timer, sending, receiving, the calls.
  *
- * Messages stand in a ring of cells in the order of their seqs: one cell for dg_message, then those of the payload. `head` is
- * the oldest one that is neither acked nor given up; its seq, if it has one yet, is `base`. There is one timer, and what it is
- * for follows from the state, so that no two timers can contradict each other.
+ * Messages stand in a ring of cells in the order of their seqs: one cell for dg_message, then those of the payload. `head`
+ * is the oldest one that is neither acked nor given up; its seq, if it has one yet, is `base`. There is one timer, and what
+ * it is for follows from the state, so that no two timers can contradict each other.
  */
 #include "duragram.h"
 
@@ -315,8 +315,14 @@ static void collapse(dg_client *c) {
     c->window = 1;
 }
 
+/* Whether a message was transmitted before the last loss was seen, for which the window was made smaller already. */
+static bool in_old_episode(const dg_client *c, const dg_message *m) {
+    /* Not by `before`: without a loss the numbers go on, and wrap, while loss_end stays. Fewer than 65,536 are in flight. */
+    return c->loss_end - m->order - 1 < 65536;
+}
+
 static void lose(dg_client *c, dg_message *m) {
-    if (!before(m->order, c->loss_end)) {
+    if (!in_old_episode(c, m)) {
         slow_down(c);
     }
     set_state(c, m, LOST);
@@ -568,7 +574,7 @@ static bool transmit(dg_client *c, uint32_t now) {
         return false;
     }
     /* What is in flight in a session that can send no more is waited for: in the next it would be journaled again. */
-    if (is_used_up(c) && c->in_flight) {
+    if (is_used_up(c) && (c->in_flight || !c->pending)) {
         return false;
     }
     /* So many seqs in a row were given up that the server would not move its floor over them (PROTOCOL.md#rule-4). */
@@ -609,8 +615,8 @@ static bool transmit(dg_client *c, uint32_t now) {
 /* ---- Receiving ---- */
 
 /*
- * What an ACK tells of the path, and of those that were sent before the newest one that it acks. Its floor lies `behind` seqs
- * below base - 1; `top` bits above it are known.
+ * What an ACK tells of the path, and of those that were sent before the newest one that it acks. Its floor lies `behind`
+ * seqs below base - 1; `top` bits above it are known.
  */
 static void learn(dg_client *c, const uint8_t *d, const dg_message *newest, uint32_t top, uint32_t behind,
                   uint32_t now) {
@@ -693,7 +699,7 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
         uint32_t bit = (uint32_t)(below - floor) + i.ahead;
         bool told = (int32_t)bit < 0 || (bit < top && is_set(bitmap, bit));
         if (told && is_transmitted(i.m)) {
-            if (c->limited && !before(i.m->order, c->loss_end)) {
+            if (c->limited && !in_old_episode(c, i.m)) {
                 grow(c);
             }
             if (!newest || before(newest->order, i.m->order)) {

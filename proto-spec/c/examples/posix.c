@@ -1,7 +1,7 @@
 /*
  * Sends each line of stdin as a message: posix PORT [EPOCH [CLIENT_ID]] to a server on this machine. Ends with 0 when the
- * server has all of them on its disk. Without an epoch it asks the server for one. With DG_SEALED and a key of 64 hexadecimal
- * digits in DURAGRAM_KEY it is sealed.
+ * server has all of them on its disk. Without an epoch it asks the server for one. With DG_SEALED and a key of 64
+ * hexadecimal digits in DURAGRAM_KEY it is sealed.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>

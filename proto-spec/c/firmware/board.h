@@ -1,4 +1,4 @@
-/* The board: a clock of milliseconds, sleep, and the debugger's (here QEMU's) semihosting for text, arguments and the end. */
+/* The board: a clock of milliseconds, sleep, and the debugger's semihosting (here QEMU's) for text and arguments. */
 #ifndef BOARD_H
 #define BOARD_H
 

@@ -517,6 +517,20 @@ static void the_64_bits_of_a_seq_are_all_used(void) {
     CHECK(B->count[DG_FAILED] == 1);
 }
 
+static void a_loss_slows_down_however_many_transmissions_lie_between_two(void) {
+    start(B, 3);
+    for (uint64_t floor = 1; floor < 200; floor++) {
+        give(B, 1, 0);
+        ack(B, 3, floor, 100, 0, 0);
+        /* As if there had been so many more between: numbers of transmissions wrap after 2^32. */
+        B->c.order += 0x1000000;
+    }
+    give(B, 10, 16);
+    unsigned window = B->c.window;
+    ack(B, 3, 199, 100, 0x3fe, 0);
+    CHECK(B->sent_count == 1 && seq(B, 0) == 200 && B->c.window < window);
+}
+
 int main(void) {
     a_message_is_held_until_its_ack();
     retransmissions_double_are_spread_and_never_end();
@@ -549,5 +563,6 @@ int main(void) {
     a_device_that_sleeps_for_weeks_sends_when_it_wakes();
     when_all_was_given_up_the_next_message_is_tried_at_once();
     the_64_bits_of_a_seq_are_all_used();
+    a_loss_slows_down_however_many_transmissions_lie_between_two();
     return verdict("duties");
 }

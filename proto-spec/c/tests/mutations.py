@@ -23,7 +23,7 @@ MUTATIONS = [
     ("m->state == UNSENT ? GONE : REFUSED", "REFUSED"),
     ("c->window = c->threshold;", ""),
     ("slow_down(c);\n    c->window = 1;", "slow_down(c);"),
-    ("if (!before(m->order, c->loss_end)) {", "if (1) {"),
+    ("if (!in_old_episode(c, m)) {", "if (1) {"),
     ("c->nonce = c->nonce << 32 | random32(c);", "c->nonce = 1;"),
     ("i.m->state = i.m->state < ACKED ? UNSENT : GONE;", "i.m->state = i.m->state < ACKED ? UNSENT : i.m->state;"),
     ("i.m->attempt = 0;", ""),
@@ -38,7 +38,8 @@ MUTATIONS = [
     ("c->probe = true;", ""),
     ("c->timed_out = true;", ""),
     ("c->ping_due = true;", ""),
-    ("is_used_up(c) && c->in_flight", "0"),
+    ("is_used_up(c) && (c->in_flight || !c->pending)", "0"),
+    ("is_used_up(c) && (c->in_flight || !c->pending)", "is_used_up(c) && c->in_flight"),
     ("is_used_up(c) || (c->pending", "(c->pending"),
     ("c->above_floor > c->credit_max", "0"),
     ("c->hello_due = false;\n        emit", "emit"),
@@ -63,7 +64,8 @@ MUTATIONS = [
     ("arm(c, now, newest != NULL);", "arm(c, now, false);"),
     ("retry_after_ms < DG_RTO_MAX_MS ? retry_after_ms : DG_RTO_MAX_MS", "retry_after_ms"),
     ("epoch != 0 || number != c->nonce", "epoch != 0"),
-    ("epoch == 0 || epoch != c->epoch) {\n        return DG_IGNORED;\n    }\n    i.m", "0) {\n        return DG_IGNORED;\n    }\n    i.m"),
+    ("epoch == 0 || epoch != c->epoch) {\n        return DG_IGNORED;\n    }\n    i",
+     "0) {\n        return DG_IGNORED;\n    }\n    i"),
     ("|| !is_transmitted(i.m)", ""),
     ("number != 0 || !c->pinged", "number != 0"),
     ("c->fruitless += !c->fruitful;", ""),
@@ -88,6 +90,7 @@ MUTATIONS = [
     ("rest == 0 && type == TYPE_WELCOME", "type == TYPE_WELCOME"),
     ("c->silent = false;\n    }\n    return result", "}\n    return result"),
     ("c->timer != NOTHING && passed >= c->timer_ms", "c->timer != NOTHING && passed > c->timer_ms"),
+    ("c->loss_end - m->order - 1 < 65536", "before(m->order, c->loss_end)"),
     ("counter = c->counter++;", "counter = c->counter;"),
     ("c->used_up = (uint32_t)c->counter == 0;", ""),
     ("d[1] |= FLAG_SEALED;\n", ""),
@@ -141,7 +144,8 @@ def main():
                 break
         survived = not noticed and old not in EQUAL
         failed += survived
-        print(f"{'SURVIVES' if survived else 'noticed by ' + (noticed or 'nobody, and rightly')}: {old!r} -> {new!r}", flush=True)
+        by = "SURVIVES" if survived else f"noticed by {noticed or 'nobody, and rightly'}"
+        print(f"{by}: {old!r} -> {new!r}", flush=True)
     print(f"{len(MUTATIONS)} mutations, {failed} not noticed")
     return failed != 0
 

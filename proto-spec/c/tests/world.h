@@ -1,6 +1,6 @@
 /*
- * A world in which a client is tried: random numbers from one seed, a path that loses, repeats and reorders, and a server that
- * keeps the rules of PROTOCOL.md (#server-rules), written anew from that text. Plain, and sealed if a key is given.
+ * A world in which a client is tried: random numbers from one seed, and a server that keeps the rules of PROTOCOL.md
+ * (#server-rules), written anew from that text. Plain, and sealed if a key is given.
  */
 #ifndef WORLD_H
 #define WORLD_H
