@@ -50,7 +50,9 @@ SABOTAGES = {
     "attempt-stays-0": Sabotage("queue", "message.attempt += 1", "pass", "Silence", "duty-seq"),
     "span-is-0": Sabotage("machine", "seq - queue.base, self.epoch", "0, self.epoch", "FirstFlight", "duty-seq"),
     "resends-the-refused": Sabotage("machine", "if reject.code in FINAL:\n                message", "if False:\n                message", "Refused8", "duty-reject"),
-    "stays-in-a-stale-epoch": Sabotage("machine", "self._enter_epoch(max(self.epoch + 1", "self._enter_epoch(max(self.epoch", "StaleThrice", "duty-epoch"),
+    "stays-in-a-stale-epoch": Sabotage(
+        "machine", "not self._fruitful\n            self._leave_epoch()", "not self._fruitful", "Stale", "duty-epoch"
+    ),
 }  # fmt: skip
 
 
