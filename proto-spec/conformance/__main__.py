@@ -16,7 +16,7 @@ from .run import CLIENT_ANCHORS, Scenario, Verdict
 MARK = {True: "ok", False: "FAILED", None: "not seen"}
 
 
-def client(command: str, only: str, jobs: int) -> list[Verdict]:
+def client(command: str, only: str, jobs: int, quiet: bool = False) -> list[Verdict]:
     """A client command against every scenario, several at a time: they mostly wait."""
     scenarios = [one(command) for one in paths.SCENARIOS + refusals.SCENARIOS if re.search(only, one.__name__, re.I)]
 
@@ -25,7 +25,8 @@ def client(command: str, only: str, jobs: int) -> list[Verdict]:
         verdicts = scenario.run()
         failed = any(verdict.fulfilled is False for verdict in verdicts)
         told = f"{'FAILED' if failed else 'ok':7}{time.monotonic() - began:6.1f} s  {type(scenario).__name__}: {scenario.about}"
-        print(told, file=sys.stderr, flush=True)
+        if not quiet:
+            print(told, file=sys.stderr, flush=True)
         return verdicts
 
     with ThreadPoolExecutor(jobs) as pool:

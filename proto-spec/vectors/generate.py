@@ -198,6 +198,19 @@ for kind, name in [(DATA, "data"), (ACK, "ack"), (HELLO, "hello"), (PING, "ping"
     sealed = body(kind, flags, 0, epoch, CLIENT, 1, 0, bytes(8) + b"\x5a" * 16)
     bad(f"sealed-{name}", "sealed, and there is no key", sealed, "sealed")
 
+# Added later: what the first edition left out.
+reply_of_2 = {"version": {"client": f"{CLIENT:016x}", "epoch": 3, "seq": "9"}, "server": "reject", "reply": reject_bytes(1, 9).hex()}
+bad("bad-version-2-sealed-flag", "flags of another version mean nothing here; its CRC-32 is right", crc(body(DATA, WHOLE | SEALED, 0, 3, CLIENT, 9, 0, b"hello", version=2)), "version", **reply_of_2)
+bad("bad-version-2-ack", "whatever type it has, but REJECT", crc(body(ACK, 0, 0, 3, CLIENT, 9, 0, version=2)), "version", **reply_of_2)
+bad("bad-version-2-other-reject", "another version's REJECT of a code that this one cannot know: for nobody", crc(body(REJECT, 0, 8, 3, CLIENT, 9, 0, version=2)), "unknown_type")
+bad("bad-ack-cut", "an ACK that lost a byte of its bitmap and has a new checksum", crc(body(ACK, 0, 1024, 3, CLIENT, 1, 150, b"\x02" + bytes(6))), "malformed")
+bad("bad-welcome-long", "a WELCOME has 32 bytes", crc(body(WELCOME, 0, 1024, 3, CLIENT, 1, 0, bytes(8))), "malformed")
+bad("bad-ping-long", "a PING has 32 bytes", crc(body(PING, 0, 0, 3, CLIENT, 0, 0, bytes(8))), "malformed")
+for kind, name in [(REJECT, "reject"), (WELCOME, "welcome")]:
+    sealed = body(kind, SEALED, 6, 3, CLIENT, 1, 0, bytes(8) + b"\x5a" * 16)
+    bad(f"sealed-{name}", "sealed, and there is no key", sealed, "sealed")
+bad("sealed-with-a-crc", "SEALED is set, so the last bytes are no CRC-32, though they look like one", crc(body(DATA, WHOLE | SEALED, 0, 3, CLIENT, 1, 0, bytes(24))), "sealed")
+
 about = [
     "Golden datagrams of the Duragram protocol, version 1, plain mode. See PROTOCOL.md#conformance.",
     "hex: the datagram. It either decodes to `datagram`, or does not, for the reason `error`.",

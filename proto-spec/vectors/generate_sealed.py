@@ -275,6 +275,39 @@ bad_data("bad-type-0", "unassigned", "unknown_type", kind=0)
 bad_data("bad-type-7", "unassigned", "unknown_type", kind=7)
 bad_data("bad-type-15", "unassigned", "unknown_type", kind=15)
 
+# Added later: what the first edition left out.
+for flags, name in [(END, "last"), (0, "middle")]:
+    data(f"data-fragment-{name}", "what version 1 does not have is told after the seal", 1, b"z", flags=flags)
+data("data-skip", "the client has abandoned a seq below base", 9, b"z", span=2, flags=WHOLE | SKIP)
+data("data-attempt-7", "saturates at 7", 5, b"again", flags=WHOLE | 7)
+ack("ack-handed", "durability 1: handed to the operating system", 1, flags=1)
+ack("ack-replicated", "durability 2: replicated", 1, flags=2)
+ack("ack-duplicate", "nothing new, no credit", 0, flags=DUPLICATE, credit=0, delay_us=0)
+ack("ack-bitmap-zero-words", "zero words at the end mean nothing", 4, b"\x02" + bytes(15))
+reject("reject-ping", "of a PING: 0", 4, 0)
+
+
+def bad_reply(name, about, error, kind, flags=0, small=1024, epoch=3, long=1, word=0, variable=b""):
+    keys_epoch = 0 if kind == WELCOME else epoch
+    clear = clear_part(kind, flags, small, epoch, CLIENT, long, word, 9)
+    bytes_ = sealed(clear, variable, session_keys(KEY, CLIENT, keys_epoch), TO_CLIENT, 9)
+    bad(name, about, bytes_, error, keys_epoch, "server")
+
+
+bad_reply("bad-ack-epoch-0", "no session has epoch 0", "malformed", ACK, epoch=0)
+bad_reply("bad-ack-durability", "3 has no meaning", "malformed", ACK, flags=3)
+bad_reply("bad-ack-bitmap-too-long", "136 bytes", "malformed", ACK, variable=b"\x02" + bytes(135))
+bad_reply("bad-reject-long", "nothing stands between counter and tag", "malformed", REJECT, small=6, variable=b"\0")
+bad_reply("bad-welcome-epoch-0", "no session has epoch 0", "malformed", WELCOME, epoch=0)
+bad_reply("bad-welcome-word", "must be 0", "malformed", WELCOME, word=1)
+bad_reply("bad-welcome-long", "nothing stands between counter and tag", "malformed", WELCOME, variable=bytes(8))
+bad_data("bad-seq-0", "the first seq is 1", "malformed", seq=0)
+bad("bad-tag-bit", "one bit of the tag is wrong", first[:-1] + bytes([first[-1] ^ 1]), "bad_seal")
+bad("bad-header-bit", "attempt is under the tag too", first[:1] + bytes([first[1] ^ 1]) + first[2:], "bad_seal")
+bad("bad-counter-bit", "another counter is another nonce", first[:28] + bytes([first[28] ^ 1]) + first[29:], "bad_seal")
+bad("bad-ping-epoch-0", "no session has epoch 0", sealed(clear_part(PING, 0, 0, 0, CLIENT, 0, 0, 7), b"", session_keys(KEY, CLIENT, 0), TO_SERVER, 7), "malformed", 0)
+bad("bad-hello-epoch", "a HELLO has epoch 0", sealed(clear_part(HELLO, 0, 0, 3, CLIENT, 5, 0, 5), b"", session_keys(KEY, CLIENT, 0), TO_SERVER, 5), "malformed", 0)
+
 
 def hexed(vectors):
     return [{k: v.hex() if isinstance(v, bytes) else v for k, v in vector.items()} for vector in vectors]

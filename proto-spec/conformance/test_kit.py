@@ -1,0 +1,94 @@
+"""The kit passes what is right and fails what is not: `python3 -m unittest conformance.test_kit`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.support import Server, binary
+
+from . import paths, refusals, server
+from .__main__ import client
+from .run import Verdict
+from .sabotaged import SABOTAGES
+
+PROTO_SPEC = Path(__file__).resolve().parents[1]
+#: Each scenario mostly waits.
+JOBS = 12
+
+
+def failed(verdicts: list[Verdict]) -> list[Verdict]:
+    return [verdict for verdict in verdicts if verdict.fulfilled is False]
+
+
+def minimal_client(directory: str) -> str:
+    """The client that PROTOCOL.md#minimal-client shows, as a command."""
+    text = (PROTO_SPEC / "PROTOCOL.md").read_text()
+    code = text.split('<a id="minimal-client"></a>')[1].split("```python\n")[1].split("```")[0]
+    command = """
+import os, sys
+host, port = os.environ["DURAGRAM_SERVER"].split(":")
+client, refused = Client(host, int(port), random.getrandbits(64)), 0
+for line in sys.stdin.buffer:
+    try:
+        client.send(line.rstrip(b"\\n"))
+    except Refused:
+        refused += 1
+sys.exit(refused > 0)
+"""
+    Path(directory, "minimal.py").write_text(code + command)
+    return f"{sys.executable} {directory}/minimal.py"
+
+
+class Kit(unittest.TestCase):
+    def test_the_clients_are_conformant(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            commands = {
+                "Python": f"{sys.executable} -m duragram send --server {{}}",
+                "Python, its own epoch": f"{sys.executable} -m duragram send --epoch 5 --server {{}}",
+                "Python, batches": f"{sys.executable} -m duragram send --batch --server {{}}",
+                "Rust": f"{binary()} send --server {{}}",
+                "the minimal client": minimal_client(directory),
+            }
+            example = PROTO_SPEC / "c" / "examples" / "posix.c"
+            if example.exists():
+                sources = [str(example), str(PROTO_SPEC / "c" / "duragram.c")]
+                subprocess.run(["cc", "-std=c99", "-O1", "-o", f"{directory}/c", *sources], check=True)
+                commands["C"] = f"sh -c 'exec {directory}/c ${{DURAGRAM_SERVER##*:}}'"
+            node = PROTO_SPEC / "node" / "send.js"
+            if node.exists() and shutil.which("node"):
+                commands["Node.js"] = f"node {node} {{}}"
+            only = os.environ.get("CONFORMANCE_ONLY", "")
+            with ThreadPoolExecutor(3) as pool:
+                names = [name for name in commands if only in name]
+                found = dict(zip(names, pool.map(lambda name: failed(client(commands[name], "", JOBS, quiet=True)), names)))
+        for name, wrong in found.items():
+            with self.subTest(name):
+                self.assertEqual(wrong, [])
+
+    def test_the_server_is_conformant(self) -> None:
+        subject = Server()
+        self.addCleanup(subject.remove)
+        self.assertEqual(failed(server.check(subject.address)), [])
+
+    def test_every_sabotage_is_noticed(self) -> None:
+        scenarios = {one.__name__: one for one in paths.SCENARIOS + refusals.SCENARIOS}
+
+        def run(name: str) -> list[Verdict]:
+            scenario = scenarios[SABOTAGES[name].scenario](
+                f"{sys.executable} -m conformance.sabotaged {name} send --server {{}} --timeout 9s"
+            )
+            scenario.patience = 12.0
+            return failed(scenario.run())
+
+        with ThreadPoolExecutor(JOBS) as pool:
+            found = dict(zip(SABOTAGES, pool.map(run, SABOTAGES)))
+        for name, wrong in found.items():
+            with self.subTest(name):
+                self.assertIn(SABOTAGES[name].anchor, {verdict.anchor for verdict in wrong}, wrong)
