@@ -1,13 +1,14 @@
 //! The integration tests, one program: each would link the whole of RocksDB again.
 //!
-//! `attacks` are on sealed mode. `wire_*` speak raw UDP to the real binary, `crash_*` kill it, `faults` let its disk fail, `cli_*` run its commands,
-//! `client_*` test the library.
+//! `attacks` are on sealed mode. `wire_*` speak raw UDP to the real binary, `crash_*` kill it, `faults` let its disk fail,
+//! `cli_*` run its commands, `client_*` test the library, `host_*` what surrounds the server.
 
 mod attacks;
 mod citations;
 mod cli_basics;
 mod cli_dead;
 mod cli_journal;
+mod cli_keys;
 mod cli_serve;
 mod cli_support;
 mod cli_tail;
@@ -20,6 +21,8 @@ mod crash_kills;
 mod damage;
 mod faults;
 mod fuzz;
+mod host_keys;
+mod host_systemd;
 mod load_cli;
 mod load_memory;
 mod recovery_serve;

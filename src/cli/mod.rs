@@ -17,6 +17,7 @@ mod dead;
 mod docs;
 mod journal;
 mod key_file;
+mod keys;
 mod load;
 mod logs;
 mod send;
@@ -66,6 +67,7 @@ enum Command {
     Tail(tail::TailArgs),
     Journal(journal::JournalArgs),
     Dead(dead::DeadArgs),
+    Keys(keys::KeysArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Completions(docs::CompletionsArgs),
     Man(docs::ManArgs),
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail::run(&args),
         Command::Journal(args) => journal::run(&args),
         Command::Dead(args) => dead::run(&args),
+        Command::Keys(args) => keys::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Completions(args) => docs::completions(&args),
         Command::Man(args) => docs::man(&args),

@@ -8,7 +8,8 @@ use crate::server;
 ///
 /// Prints `duragram ready udp=ADDR admin=ADDR` to stdout when it accepts datagrams. Logs go to stderr. SIGTERM and
 /// SIGINT stop it in good order: what was received is committed and acked, processing gets `--drain-timeout` to go on,
-/// the rest is processed after the next start. SIGHUP reopens the files of file sinks.
+/// the rest is processed after the next start. SIGHUP reopens the files of file sinks and reads
+/// the key file again.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(super) struct ServeArgs {
@@ -33,6 +34,7 @@ Lists are arrays in the file, separated by commas in a variable, repeated flags 
 Examples:
   duragram serve --data /var/lib/duragram --sink file:/var/log/records.ndjson
   duragram serve --config /etc/duragram.toml --log-level debug
+  duragram serve --listen 0.0.0.0:7117 --keys /etc/duragram/keys
   DURAGRAM_LISTEN=0.0.0.0:7117 DURAGRAM_ALLOW_PLAIN=true duragram serve
 
 Exit codes:

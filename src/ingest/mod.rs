@@ -20,6 +20,6 @@ pub use backlog::Backlog;
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus, Recovered};
 use counts::Counts;
 pub use recovery::Recovery;
-pub use run::{Ingest, IngestError, Never, StatusReader, Threading, spawn};
+pub use run::{Beat, Ingest, IngestError, Never, Pulse, StatusReader, Threading, spawn};
 #[doc(hidden)]
 pub use writer::WriterByHand;

@@ -4,8 +4,8 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ type Ended<J, T, D> = Result<Committer<J, T, D>, IngestError>;
 pub struct Ingest<J, T, D> {
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<IngestStatus>>,
+    /// Of the committer's thread; gone with it.
+    rounds: Weak<AtomicU64>,
     /// Taken by `stop`.
     committer: Option<JoinHandle<Ended<J, T, D>>>,
 }
@@ -71,7 +73,40 @@ impl StatusReader {
     }
 }
 
+/// Tells whether the committer's thread lives, in the sense that it goes round its loop.
+#[derive(Debug)]
+pub struct Pulse {
+    rounds: Weak<AtomicU64>,
+    /// When it was looked at last.
+    last: Option<u64>,
+}
+
+/// What [`Pulse::beat`] finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beat {
+    /// It has gone round since it was looked at last.
+    Alive,
+    /// It has not. With nothing to do it goes round every [`limits::RECEIVE_WAIT_MS`].
+    Stuck,
+    /// It has ended, as it was told to or by itself.
+    Ended,
+}
+
+impl Pulse {
+    /// Looks whether the thread has gone round since the last look.
+    pub fn beat(&mut self) -> Beat {
+        let Some(rounds) = self.rounds.upgrade() else { return Beat::Ended };
+        let now = Some(rounds.load(Ordering::Relaxed));
+        if std::mem::replace(&mut self.last, now) == now { Beat::Stuck } else { Beat::Alive }
+    }
+}
+
 impl<J, T, D> Ingest<J, T, D> {
+    /// For a watchdog.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { rounds: Weak::clone(&self.rounds), last: None }
+    }
+
     /// Reads the state from any thread.
     pub fn status(&self) -> StatusReader {
         StatusReader(Arc::clone(&self.status))
@@ -104,11 +139,19 @@ where
     let stop = Arc::new(AtomicBool::new(false));
     let status = Arc::new(Mutex::new(committer.status()));
     let (alive, ended) = bounded(0);
+    let rounds = Arc::new(AtomicU64::new(0));
     // From here on an error return stops the threads that run already.
-    let mut ingest = Ingest { stop: Arc::clone(&stop), status: Arc::clone(&status), committer: None };
+    let mut ingest = Ingest {
+        stop: Arc::clone(&stop),
+        status: Arc::clone(&status),
+        rounds: Arc::downgrade(&rounds),
+        committer: None,
+    };
     let shared = Shared { clock, metrics, stop, status };
     ingest.committer = Some(match threading {
-        Threading::Single => spawn_thread("ingest", alive, move || single(receivers, committer, &waker, &shared))?,
+        Threading::Single => {
+            spawn_thread("ingest", alive, move || single(receivers, committer, &waker, &shared, &rounds))?
+        }
         Threading::Pipeline => {
             let slabs = receivers.len() * limits::SLABS_PER_RECEIVER;
             // Beside the slabs, each receiver may leave an error.
@@ -129,7 +172,7 @@ where
                 })?;
             }
             drop(full);
-            spawn_thread("commit", alive, move || commit(committer, &waiting, &give_back, slabs, &shared))?
+            spawn_thread("commit", alive, move || commit(committer, &waiting, &give_back, slabs, &shared, &rounds))?
         }
     });
     Ok((ingest, ended))
@@ -176,10 +219,12 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
     mut committer: Committer<J, T, D>,
     waker: &Waker,
     shared: &Shared,
+    rounds: &AtomicU64,
 ) -> Result<Committer<J, T, D>, IngestError> {
     let mut batch = Receiver::batch();
     let alone = receivers.len() == 1;
     while !shared.stopping() {
+        rounds.fetch_add(1, Ordering::Relaxed);
         let in_flight = committer.is_in_flight();
         // With nothing in flight and one socket, receiving waits by itself, which saves a system call.
         if in_flight || !alone {
@@ -272,9 +317,11 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
     give_back: &QueueSender<Batch>,
     slabs: usize,
     shared: &Shared,
+    rounds: &AtomicU64,
 ) -> Result<Committer<J, T, D>, IngestError> {
     let wait = Duration::from_millis(u64::from(limits::RECEIVE_WAIT_MS));
     loop {
+        rounds.fetch_add(1, Ordering::Relaxed);
         // With a commit in flight, that is what is waited for.
         let in_flight = committer.is_in_flight();
         match waiting.recv_timeout(if in_flight { Duration::ZERO } else { wait }) {
@@ -296,5 +343,22 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
         }
         committer.set_pressure(u16::try_from(waiting.len() * 1024 / slabs).unwrap_or(1024));
         commit_or_launch(&mut committer, shared)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pulse_tells_a_thread_that_goes_round_from_one_that_hangs_and_one_that_has_ended() {
+        let rounds = Arc::new(AtomicU64::new(0));
+        let mut pulse = Pulse { rounds: Arc::downgrade(&rounds), last: None };
+        assert_eq!(pulse.beat(), Beat::Alive, "not known to hang");
+        assert_eq!(pulse.beat(), Beat::Stuck);
+        rounds.fetch_add(1, Ordering::Relaxed);
+        assert_eq!((pulse.beat(), pulse.beat()), (Beat::Alive, Beat::Stuck));
+        drop(rounds);
+        assert_eq!(pulse.beat(), Beat::Ended);
     }
 }

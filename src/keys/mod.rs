@@ -211,6 +211,16 @@ impl Keys {
         }
     }
 
+    /// Clients that a line gives a key, their own or the derived one; by rising id.
+    pub fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.clients.iter().map(|named| named.client)
+    }
+
+    /// Clients that are revoked, by rising id.
+    pub fn revoked(&self) -> &[ClientId] {
+        &self.revoked
+    }
+
     /// The fleet key.
     pub fn fleet(&self) -> Option<&FleetKey> {
         self.fleet.as_ref()

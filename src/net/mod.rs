@@ -20,7 +20,7 @@ pub use gate::{Admission, Gate};
 pub use outbox::{Outbox, Transmit};
 pub use receive::{Received, Receiver, Waker, wait_readable};
 pub use send::Sender;
-pub use socket::{BoundSockets, bind};
+pub use socket::{BoundSockets, adopt, bind};
 
 use std::net::SocketAddr;
 

@@ -38,21 +38,38 @@ pub fn bind(addr: SocketAddr, count: usize, receive_buffer_bytes: usize) -> io::
             socket.set_reuse_port(true)?;
         }
         socket.bind(&addr.into())?;
-        socket.set_read_timeout(Some(Duration::from_millis(limits::RECEIVE_WAIT_MS.into())))?;
         // As root (CAP_NET_ADMIN) the buffer may pass the system's limit; else the kernel grants up to that.
         if setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer_bytes).is_err() {
             socket.set_recv_buffer_size(receive_buffer_bytes)?;
         }
         granted = granted.min(socket.recv_buffer_size()?);
-        // Neither is essential: without GRO each datagram comes alone, without RXQ_OVFL drops are not counted.
-        report(setsockopt(&socket, sockopt::UdpGroSegment, &true), "UDP_GRO");
-        report(setsockopt(&socket, sockopt::RxqOvfl, &1), "SO_RXQ_OVFL");
+        prepare(&socket)?;
         let socket = UdpSocket::from(socket);
         // The next sockets join the port that the kernel chose for the first.
         addr = socket.local_addr()?;
         sockets.push(socket);
     }
     Ok(BoundSockets { sockets, addr, receive_buffer_bytes: granted })
+}
+
+/// Takes a socket that was bound by someone else. Its receive buffer grows to what was asked for where the system lets it.
+pub fn adopt(socket: UdpSocket, receive_buffer_bytes: usize) -> io::Result<BoundSockets> {
+    let socket = Socket::from(socket);
+    socket.set_nonblocking(false)?;
+    // Without CAP_NET_ADMIN asking could only shrink what whoever bound it was granted.
+    let _granted_or_not = setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer_bytes);
+    let receive_buffer_bytes = socket.recv_buffer_size()?;
+    prepare(&socket)?;
+    let socket = UdpSocket::from(socket);
+    Ok(BoundSockets { addr: socket.local_addr()?, sockets: vec![socket], receive_buffer_bytes })
+}
+
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_read_timeout(Some(Duration::from_millis(limits::RECEIVE_WAIT_MS.into())))?;
+    // Neither is essential: without GRO each datagram comes alone, without RXQ_OVFL drops are not counted.
+    report(setsockopt(socket, sockopt::UdpGroSegment, &true), "UDP_GRO");
+    report(setsockopt(socket, sockopt::RxqOvfl, &1), "SO_RXQ_OVFL");
+    Ok(())
 }
 
 fn report(result: nix::Result<()>, option: &str) {

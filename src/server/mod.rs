@@ -4,7 +4,10 @@
 //! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
 mod descriptors;
+mod signals;
+mod sockets;
 mod state;
+mod systemd;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -14,7 +17,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Events, Sender as EventSender, bounded, never, select};
 use prometheus_client::registry::Registry;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
 use crate::config::{self, Config};
@@ -23,7 +25,7 @@ use crate::journal::rocks::{RocksJournal, RocksOptions};
 use crate::journal::{Damage, DamageKind, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError};
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
-use crate::net::{self, Admission, ChannelSet, Receiver, Sender};
+use crate::net::{Admission, ChannelSet, Receiver, Sender};
 use crate::process::sink::{self, SinkSpecError};
 use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
@@ -110,15 +112,19 @@ pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     run_with(config, handlers, ready)
 }
 
-/// The same with handlers of your own; `config.sink` is not looked at.
+/// The same with handlers of your own; `config.sink` is not looked at. For the main thread of a program that is the server
+/// alone: signals, sockets that systemd has bound, and what systemd is told are the process's.
 pub fn run_with(
     config: Config,
     handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
-    let server = Server::start(config, handlers)?;
-    forward_signals(server.handle())?;
+    let mut server = Server::start_on(systemd::sockets()?, config, handlers)?;
+    server.tells_systemd = true;
+    signals::forward(server.handle())?;
+    systemd::watch(server.ingest.pulse())?;
     ready(server.ready());
+    systemd::ready();
     server.wait()
 }
 
@@ -137,6 +143,7 @@ pub struct Server {
     admin: Option<Admin>,
     keys: KeyRing,
     metrics: Metrics,
+    tells_systemd: bool,
 }
 
 /// Tells a running server to stop or to reopen files. Cheap to clone; without effect when the server has ended.
@@ -177,6 +184,15 @@ impl Server {
         config: Config,
         handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ) -> Result<Self, Error> {
+        Self::start_on(Vec::new(), config, handlers)
+    }
+
+    /// On sockets that are bound already; if there are none, on those that the configuration names.
+    fn start_on(
+        bound: Vec<UdpSocket>,
+        config: Config,
+        handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
+    ) -> Result<Self, Error> {
         let mut handlers: HandlerFactory = Box::new(handlers);
         config.validate()?;
         descriptors::provide(&config)?;
@@ -187,7 +203,7 @@ impl Server {
 
         // The sockets come first: a port in use is known before anything is written, and what is sent while the journal
         // is being read waits in the kernel.
-        let (sockets, udp) = bind(&config)?;
+        let (sockets, udp) = sockets::open(&config, bound)?;
         let (opened, recovered) = open_journal(&config)?;
         let (end, low) = (opened.end, opened.low);
         tracing::info!(
@@ -250,6 +266,7 @@ impl Server {
             admin: None,
             keys,
             metrics,
+            tells_systemd: false,
         };
         if let (Some(address), Some(token)) = (config.admin, token) {
             let state: Arc<dyn AdminState> = Arc::clone(&server.state) as Arc<dyn AdminState>;
@@ -283,6 +300,9 @@ impl Server {
     /// committed and acked, the lanes may go on until the deadline, and a checkpoint is written.
     pub fn wait(self) -> Result<(), Error> {
         let served = self.serve();
+        if self.tells_systemd && served.is_ok() {
+            systemd::stopping();
+        }
         let Self { state, clock, drain_timeout, ingest, lanes, lane_ends, events, admin, .. } = self;
         state.set_phase(Phase::Draining);
         tracing::info!("stopping: committing what was received");
@@ -307,10 +327,7 @@ impl Server {
         loop {
             select! {
                 recv(self.events) -> event => match event {
-                    Ok(Event::Reopen) => {
-                        self.lanes.reopen();
-                        self.reload_keys();
-                    }
+                    Ok(Event::Reopen) => self.reopen(),
                     Ok(Event::Stop) | Err(_) => return Ok(()),
                 },
                 // Stopping it, which comes next, gives its error.
@@ -323,10 +340,20 @@ impl Server {
         }
     }
 
-    fn reload_keys(&self) {
-        if self.keys.is_none() {
-            return;
+    fn reopen(&self) {
+        if self.tells_systemd {
+            systemd::reloading();
         }
+        self.lanes.reopen();
+        if !self.keys.is_none() {
+            self.reload_keys();
+        }
+        if self.tells_systemd {
+            systemd::ready();
+        }
+    }
+
+    fn reload_keys(&self) {
         let reloaded = self.keys.reload();
         self.metrics.keys_reloaded(reloaded.is_ok());
         match reloaded {
@@ -391,29 +418,6 @@ fn end_lanes(lanes: &LaneControl, ends: &Events<LaneEnd>, clock: SystemClock) {
     }
 }
 
-/// SIGTERM and SIGINT stop the server, SIGHUP reopens files. A thread of its own, so that a server that is embedded
-/// keeps its signals to itself.
-fn forward_signals(server: ServerHandle) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut term, mut int, mut hup) = {
-        let _context = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    Some(()) = term.recv() => server.stop(),
-                    Some(()) = int.recv() => server.stop(),
-                    Some(()) = hup.recv() => server.reopen(),
-                    else => return,
-                }
-            }
-        });
-    })?;
-    Ok(())
-}
-
 fn load_keys(config: &Config) -> Result<KeyRing, KeyFileError> {
     let keys = config.keys.as_deref().map_or_else(|| Ok(KeyRing::none()), KeyRing::load)?;
     log_keys(&keys);
@@ -429,26 +433,6 @@ fn log_keys(keys: &KeyRing) {
 /// The operator's, or the one that the data directory holds.
 fn admin_token(config: &Config) -> Result<Token, TokenError> {
     config.admin_token_file.as_deref().map_or_else(|| Token::in_directory(&config.data), Token::read)
-}
-
-fn bind(config: &Config) -> Result<(Vec<UdpSocket>, Vec<SocketAddr>), Error> {
-    let mut sockets = Vec::new();
-    let mut addresses = Vec::new();
-    for &address in &config.listen {
-        let bound = net::bind(address, config.receivers, config.receive_buffer_bytes)
-            .map_err(|source| Error::Bind { address, source })?;
-        // The kernel counts its own overhead too and reports twice what was asked for.
-        if bound.receive_buffer_bytes / 2 < config.receive_buffer_bytes {
-            tracing::warn!(
-                asked = config.receive_buffer_bytes,
-                granted = bound.receive_buffer_bytes / 2,
-                "the kernel grants a smaller receive buffer; raise net.core.rmem_max if kernel drops are counted",
-            );
-        }
-        sockets.extend(bound.sockets);
-        addresses.push(bound.addr);
-    }
-    Ok((sockets, addresses))
 }
 
 fn open_journal(config: &Config) -> Result<(Opened<RocksJournal>, ingest::Recovered), Error> {

@@ -140,10 +140,15 @@ impl Server {
     }
 
     /// Runs one of the home's commands; its exit status when it ends before it is ready, or is not ready in time.
-    pub(crate) fn try_start(home: &Home, mut command: Command) -> Result<Self, ExitStatus> {
+    pub(crate) fn try_start(home: &Home, command: Command) -> Result<Self, ExitStatus> {
+        Self::try_start_given(home, command, Stdio::null())
+    }
+
+    /// As `try_start`, with something as its stdin.
+    pub(crate) fn try_start_given(home: &Home, mut command: Command, stdin: Stdio) -> Result<Self, ExitStatus> {
         let stderr = home.log_path();
         let log = File::options().create(true).append(true).open(&stderr).expect("a log file");
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("the binary");
+        let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(log).spawn().expect("the binary");
         let stdout = lines_of(child.stdout.take().expect("stdout is piped"));
         let Ok(ready) = stdout.recv_timeout(PATIENCE) else {
             // When it has ended this does nothing.

@@ -15,7 +15,7 @@ mod disk;
 mod errors;
 mod full;
 mod kills;
-mod layer;
+pub(crate) mod layer;
 mod limits;
 mod load;
 mod power;

@@ -20,10 +20,11 @@ struct Target {
     bytes_max: usize,
 }
 
-static TARGETS: [Target; 4] = [
+static TARGETS: [Target; 5] = [
     Target { name: "decoder", run: targets::decoder, inputs: 200_000, bytes_max: 2000 },
     Target { name: "session", run: targets::session, inputs: 10_000, bytes_max: 1000 },
     Target { name: "block", run: targets::block, inputs: 50_000, bytes_max: 1000 },
+    Target { name: "keys", run: targets::keys, inputs: 50_000, bytes_max: 1000 },
     // Few: `tests/damage` has its own run of the same.
     Target { name: "recovery", run: targets::recovery, inputs: 60, bytes_max: 200 },
 ];
@@ -45,6 +46,11 @@ fn a_server_keeps_its_promises_whatever_comes_and_whenever_it_dies() {
 #[test]
 fn the_block_reader_takes_any_bytes_and_gives_back_what_was_written() {
     fuzz(target("block"), 0x5eed, target("block").inputs, None);
+}
+
+#[test]
+fn the_reader_of_key_files_takes_any_bytes_and_finds_what_was_meant() {
+    fuzz(target("keys"), 0x5eed, target("keys").inputs, None);
 }
 
 #[test]

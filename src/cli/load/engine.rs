@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use duragram_proto::codec::{Data, Datagram, Ping, Reject, RejectCode};
+use duragram_proto::codec::{Ack, Data, Datagram, Ping, Reject, RejectCode};
 use duragram_proto::seal::FleetKey;
 use duragram_proto::{ClientId, Epoch, Seq};
 
@@ -336,14 +336,16 @@ impl<'a> Engine<'a> {
     fn take(&mut self, now_ns: u64, datagram: &[u8]) {
         let (plan, flows) = (self.plan, self.flows.len());
         match self.wire.decode(datagram, |client| flow_of(plan, flows, client)) {
-            Some((at, Answer::Ack(ack))) => {
-                if self.flows[at].handle_ack(now_ns, &ack, &mut self.tally) {
-                    self.heard = true;
-                    self.ready.push(at);
-                }
-            }
+            Some((at, Answer::Ack(ack))) => self.take_ack(now_ns, at, &ack),
             Some((at, Answer::Reject(reject))) => self.take_reject(now_ns, at, &reject),
             None => {}
+        }
+    }
+
+    fn take_ack(&mut self, now_ns: u64, at: usize, ack: &Ack<'_>) {
+        if self.flows[at].handle_ack(now_ns, ack, &mut self.tally) {
+            self.heard = true;
+            self.ready.push(at);
         }
     }
 

@@ -139,12 +139,12 @@ mod tests {
         let mut wire = Wire::new(Some(&fleet), &flows, || u64::MAX);
         let mut seen = BTreeSet::new();
         for epoch in [5, 6] {
-            for at in 0..2 {
-                flows[at].epoch = Epoch::new(epoch).unwrap();
+            for (at, flow) in flows.iter_mut().enumerate() {
+                flow.epoch = Epoch::new(epoch).unwrap();
                 for _ in 0..3 {
-                    let (client, epoch) = (flows[at].client, flows[at].epoch);
+                    let (client, epoch) = (flow.client, flow.epoch);
                     let mut out = [0; 100];
-                    let len = wire.encode(at, &flows[at], &Datagram::Ping(Ping { client, epoch }), &mut out);
+                    let len = wire.encode(at, flow, &Datagram::Ping(Ping { client, epoch }), &mut out);
                     let head = codec::peek(&out[..len]).unwrap();
                     assert_eq!((head.client, head.keys), (client, KeysOf::Session(epoch)));
                     let keys = fleet.client_key(client).keys(client, Some(epoch));

@@ -4,10 +4,12 @@
 mod block;
 mod decoder;
 mod input;
+mod keys;
 mod recovery;
 mod session;
 
 pub(crate) use block::block;
 pub(crate) use decoder::decoder;
+pub(crate) use keys::keys;
 pub(crate) use recovery::recovery;
 pub(crate) use session::session;

@@ -1,0 +1,56 @@
+//! The sockets that the server listens on: bound by itself, or given by systemd, which has bound them.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use super::Error;
+use crate::config::{Config, ConfigError, Problem};
+use crate::net::{self, BoundSockets};
+
+/// The sockets, and the addresses as they are told. `given`: those of systemd; then `listen` and `receivers` are not looked
+/// at.
+pub(super) fn open(config: &Config, given: Vec<UdpSocket>) -> Result<(Vec<UdpSocket>, Vec<SocketAddr>), Error> {
+    let mut sockets = Vec::new();
+    let mut addresses = Vec::new();
+    if given.is_empty() {
+        for &address in &config.listen {
+            let bound = net::bind(address, config.receivers, config.receive_buffer_bytes)
+                .map_err(|source| Error::Bind { address, source })?;
+            addresses.push(bound.addr);
+            sockets.extend(taken(config, bound));
+        }
+    } else {
+        tracing::info!(sockets = given.len(), "listening on sockets that were bound for this process");
+        for socket in given {
+            let address = socket.local_addr()?;
+            if let Some(message) = config.problem_of_listening_on(&address) {
+                let problem = Problem { key: "listen".to_owned(), place: Some("LISTEN_FDS".to_owned()), message };
+                return Err(ConfigError { problems: vec![problem] }.into());
+            }
+            let bound =
+                net::adopt(socket, config.receive_buffer_bytes).map_err(|source| Error::Bind { address, source })?;
+            // Several that share an address are one to the reader.
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+            sockets.extend(taken(config, bound));
+        }
+    }
+    if sockets.is_empty() {
+        return Err(io::Error::other("there is no socket to listen on").into());
+    }
+    Ok((sockets, addresses))
+}
+
+fn taken(config: &Config, bound: BoundSockets) -> Vec<UdpSocket> {
+    // The kernel counts its own overhead too and reports twice what was asked for.
+    let granted = bound.receive_buffer_bytes / 2;
+    if granted < config.receive_buffer_bytes {
+        tracing::warn!(
+            asked = config.receive_buffer_bytes,
+            granted,
+            "the kernel grants a smaller receive buffer; raise net.core.rmem_max if kernel drops are counted",
+        );
+    }
+    bound.sockets
+}
