@@ -1,7 +1,7 @@
 /*
  * Sends each line of stdin as a message: posix PORT [EPOCH [CLIENT_ID]] to a server on this machine. Ends with 0 when the
  * server has all of them on its disk. Without an epoch it asks the server for one. With DG_SEALED and a key of 64
- * hexadecimal digits in DURAGRAM_KEY it is sealed.
+ * hexadecimal digits in DG_KEY it is sealed.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
@@ -73,7 +73,7 @@ int main(int argc, char **argv) {
     config.client_id = argc > 3 ? strtoull(argv[3], NULL, 16) : 0xc;
 #if DG_SEALED
     static uint8_t key[32];
-    const char *hex = getenv("DURAGRAM_KEY");
+    const char *hex = getenv("DG_KEY");
     for (unsigned i = 0; hex && i < sizeof key; i++) {
         unsigned byte;
         if (sscanf(hex + 2 * i, "%2x", &byte) != 1) {
