@@ -456,6 +456,9 @@ static void a_batch_is_a_run_of_records(void) {
     CHECK(dg_batch(batch, sizeof batch, &len, "too long!!", 10) == DG_FULL && len == 9);
     CHECK(dg_batch(batch, sizeof batch, &len, "123456789", 9) == DG_OK && len == 20);
     CHECK(dg_batch(batch, sizeof batch, &len, "", 0) == DG_FULL);
+    static uint8_t large[70000];
+    size_t large_len = 0;
+    CHECK(dg_batch(large, sizeof large, &large_len, large, 65536) == DG_FULL && large_len == 0);
     CHECK(dg_send(&B->c, 0, batch, len, DG_BATCH) == DG_OK);
     for (size_t cut = 1; cut < len; cut++) {
         CHECK((dg_send(&B->c, 0, batch, cut, DG_BATCH) == DG_OK) == (cut == 7 || cut == 9));
@@ -517,6 +520,92 @@ static void the_64_bits_of_a_seq_are_all_used(void) {
     CHECK(B->count[DG_FAILED] == 1);
 }
 
+static void round_trips_are_smoothed_as_rfc_6298_says(void) {
+    start(B, 3);
+    give(B, 1, 0);
+    B->now += 80;
+    ack(B, 3, 1, 100, 0, 0);
+    CHECK(B->c.rtt8 == 8 * 80 && B->c.variance4 == 4 * 40);
+    give(B, 1, 0);
+    B->now += 160;
+    ack(B, 3, 2, 100, 0, 0);
+    CHECK(B->c.rtt8 == 8 * 90 && B->c.variance4 == 4 * 50);
+}
+
+static void an_ack_of_something_new_starts_the_timer_anew(void) {
+    start(B, 3);
+    give(B, 2, 0);
+    pass(B, 900);
+    ack(B, 3, 1, 100, 0, 0);
+    CHECK(B->wait >= 2700);
+    uint32_t left = B->wait;
+    pass(B, 900);
+    ack(B, 3, 1, 100, 0, 0); /* Nothing new. */
+    CHECK(B->wait == left - 900);
+}
+
+static void a_burst_of_losses_halves_the_window_once(void) {
+    start(B, 3);
+    give(B, 10, 16);
+    ack(B, 3, 0, 100, 0x3c0, 0); /* 7 to 10 arrived, 1 to 6 did not. */
+    CHECK(B->c.window == 5 && B->sent_count == 5);
+    ack(B, 3, 1, 100, 0x1e0, 0);
+    CHECK(B->c.window == 5);
+}
+
+static void bits_tell_also_of_what_the_newest_had_no_room_for(void) {
+    start(B, 3);
+    give(B, 1, 16);
+    give(B, 4, 0);
+    ack(B, 3, 0, 100, 0x1c, 0); /* 3, 4, 5: an answer to 1, which came late. */
+    CHECK(B->sent_count == 2 && seq(B, 0) == 1 && seq(B, 1) == 2);
+}
+
+static void in_silence_what_becomes_free_is_not_used(void) {
+    start(B, 3);
+    give(B, 3, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        pass(B, B->wait);
+    }
+    CHECK(B->sent_count == 1 && B->c.silent);
+    CHECK(dg_abandon(&B->c) == DG_OK);
+    poll(B);
+    CHECK(B->sent_count == 0);
+    pass(B, B->wait);
+    CHECK(B->sent_count == 1 && seq(B, 0) == 2);
+}
+
+static void in_a_new_epoch_nothing_counts_as_transmitted(void) {
+    start(B, 3);
+    give(B, 1, 0);
+    pass(B, B->wait);
+    CHECK((flags(B, 0) & 7) == 1);
+    reject(B, 3, 1, 4, 0);
+    CHECK(epoch_of(B, 0) == 4 && (flags(B, 0) & 7) == 0);
+}
+
+static void malformed_answers_are_ignored(void) {
+    uint8_t d[64];
+    size_t len;
+    start(B, 3);
+    give(B, 1, 0);
+    len = plain(d, ACK, 8, 100, 3, ID, 1, 0, NULL, 0); /* It says that it is sealed. */
+    CHECK(comes(B, d, len) == DG_IGNORED);
+    len = plain(d, REJECT, 0, 6, 3, ID, 1, 0, NULL, 0); /* Of another version only code 1 is known. */
+    d[0] = 0x23;
+    store(d + len - 4, dg_crc32(d, len - 4), 4);
+    CHECK(comes(B, d, len) == DG_IGNORED);
+    start(B, 0);
+    give(B, 1, 0);
+    uint64_t nonce = seq(B, 0);
+    len = plain(d, WELCOME, 0, 9, 7, ID, nonce, 0, "8 bytes.", 8);
+    CHECK(comes(B, d, len) == DG_IGNORED);
+    len = plain(d, WELCOME, 0, 9, 7, ID, nonce, 1, NULL, 0);
+    CHECK(comes(B, d, len) == DG_IGNORED);
+    poll(B);
+    CHECK(B->sent_count == 0 && B->c.asking); /* HELLO is not repeated before its time. */
+}
+
 static void a_loss_slows_down_however_many_transmissions_lie_between_two(void) {
     start(B, 3);
     for (uint64_t floor = 1; floor < 200; floor++) {
@@ -564,5 +653,12 @@ int main(void) {
     when_all_was_given_up_the_next_message_is_tried_at_once();
     the_64_bits_of_a_seq_are_all_used();
     a_loss_slows_down_however_many_transmissions_lie_between_two();
+    round_trips_are_smoothed_as_rfc_6298_says();
+    an_ack_of_something_new_starts_the_timer_anew();
+    a_burst_of_losses_halves_the_window_once();
+    bits_tell_also_of_what_the_newest_had_no_room_for();
+    in_silence_what_becomes_free_is_not_used();
+    in_a_new_epoch_nothing_counts_as_transmitted();
+    malformed_answers_are_ignored();
     return verdict("duties");
 }

@@ -220,8 +220,9 @@ static void ignores(const struct vector *v) {
     memcpy(head, v->bytes, v->len < sizeof head ? v->len : sizeof head);
     uint64_t number = load64(head + 16);
     uint32_t epoch = v->key ? v->keys_epoch : load32(head + 4);
-    dg_client c = client_of(v, load64(head + 8), epoch, number ? number : 1, 3);
-    c.asking = (head[0] & 15) == TYPE_WELCOME;
+    bool welcome = (head[0] & 15) == TYPE_WELCOME;
+    dg_client c = client_of(v, load64(head + 8), welcome ? 0 : epoch, number ? number : 1, 3);
+    c.asking = welcome;
     c.nonce = number;
     c.pinged = true;
     dg_client same = c;
