@@ -49,7 +49,7 @@ extern "C" {
 /* The longest datagram that a server sends: the size of your receive buffer. */
 #define DG_REPLY_MAX (DG_OVERHEAD + 128)
 
-/* What a function says of its success. Anything but DG_OK means that nothing has changed, statistics of yours apart. */
+/* What a function says of its success. Anything but DG_OK means that nothing has changed. */
 typedef enum {
     DG_OK = 0,
     /* No room now; there will be after acks. */
