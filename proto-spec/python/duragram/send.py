@@ -14,6 +14,7 @@ from typing import Iterator, Optional, Sequence
 
 from .blocking import BlockingPending, Client
 from .core import Closed, Incomplete, SendError
+from .keyfile import parse_client, read_key
 from .wire import DATAGRAM_RECOMMENDED
 
 NOT_DONE, USAGE = 1, 2
@@ -27,7 +28,9 @@ TICK = 0.05
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     args = parser().parse_args(arguments)
     try:
-        key = None if args.key_file is None else read_key(args.key_file)
+        client_id, key = args.client, None
+        if args.key_file is not None:
+            client_id, key = read_key(args.key_file, args.client)
         source = sys.stdin.fileno() if args.file is None else os.open(args.file, os.O_RDONLY)
         if args.file is not None and os.path.isdir(args.file):
             return complain(f"{args.file} is a directory", USAGE)
@@ -36,7 +39,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     try:
         client = Client(
             args.server,
-            client_id=args.client,
+            client_id=client_id,
             epoch=args.epoch,
             window=args.window,
             datagram_bytes_max=args.datagram_bytes_max,
@@ -180,24 +183,6 @@ def complain(text: str, code: int) -> int:
     return code
 
 
-def read_key(path: str) -> bytes:
-    """32 bytes, as 64 hexadecimal digits."""
-    with open(path, encoding="ascii") as file:
-        key = bytes.fromhex(file.read().strip())
-    if len(key) != 32:
-        raise ValueError(f"{path}: a key has 64 hexadecimal digits")
-    return key
-
-
-def parse_client(text: str) -> int:
-    """16 hexadecimal digits, 0x and hexadecimal digits, or a decimal number."""
-    base = 16 if text.startswith("0x") or len(text) == 16 else 10
-    client = int(text, base)
-    if not 0 <= client < 2**64:
-        raise ValueError(text)
-    return client
-
-
 def parse_duration(text: str) -> float:
     """A number of seconds, or one with a unit: 500ms, 30s, 5m, 1h."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", text)
@@ -218,14 +203,14 @@ def parser() -> argparse.ArgumentParser:
     server = os.environ.get("DURAGRAM_SERVER", "127.0.0.1:7117")
     add = send.add_argument
     add("--server", metavar="ADDR", default=server, help="HOST:PORT [default: %(default)s; env: DURAGRAM_SERVER]")
-    add("--client", metavar="ID", type=parse_client, help="who sends: 16 hexadecimal digits, 0x..., or a number [random]")
+    add("--client", metavar="ID", type=parse_client, help="who sends: 16 hexadecimal digits, 0x..., or a number [the key file's, or random]")
     add("--epoch", metavar="N", type=int, help="this run's number, never used before [the server gives one]")
     add("--channel", metavar="N", type=int, default=0, choices=range(65536), help="the routing number [0]")
     add("--batch", action="store_true", help="let small records share datagrams")
     add("--window", metavar="N", type=int, default=1024, help="datagrams that may be unacked at once [1024]")
     add("--datagram-bytes-max", metavar="BYTES", type=int, default=DATAGRAM_RECOMMENDED, help="UDP payload [1200]")
     add("--timeout", metavar="DURATION", type=parse_duration, help="give up when nothing is acked for so long [never]")
-    add("--key-file", metavar="FILE", help="sealed mode: 64 hexadecimal digits, this client's key")
+    add("--key-file", metavar="FILE", default=os.environ.get("DURAGRAM_KEY_FILE"), help="sealed mode; see `duragram keys`")
     add("--json", action="store_true", help="for programs: one JSON object with what was done")
     add("file", metavar="FILE", nargs="?", help="the file to read [stdin]")
     return top

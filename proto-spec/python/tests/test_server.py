@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import subprocess
 import tempfile
 import time
 import unittest
-from typing import Callable
+from typing import Any, Callable
 
 from duragram import AsyncClient, Client, Closed, Incomplete, Rejected, TooLarge
+from duragram.keyfile import read_key
 from duragram.wire import REJECT_CHANNEL, REJECT_TOO_LARGE
 
-from .support import Proxy, Server, program
+from .support import Proxy, Server, binary, program
 
 BAD_PATH = {"loss": 0.15, "duplicates": 0.3, "reorder": 0.3}
 
@@ -183,6 +187,45 @@ class Async(WithServer):
                 await waiting
 
         asyncio.run(run())
+
+
+class Sealed(WithServer):
+    def setUp(self) -> None:
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        self.fleet, self.key_file = f"{directory}/fleet", f"{directory}/client"
+        subprocess.run([binary(), "keys", "new", "--fleet", self.fleet], check=True, capture_output=True)
+        derive = [binary(), "keys", "derive", self.fleet, "--client", "0xc5", self.key_file]
+        subprocess.run(derive, check=True, capture_output=True)
+        self.server = Server("--keys", self.fleet)
+        self.addCleanup(self.server.remove)
+
+    def test_a_sealed_client_through_a_bad_path_and_a_restart(self) -> None:
+        client_id, key = read_key(self.key_file)
+        self.assertEqual((client_id, key), (0xC5, read_key(self.fleet, 0xC5)[1]))
+        cases: list[dict[str, Any]] = [{}, {"epoch": 2_000_000_000, "boot_count": 1, "batch": True}]
+        for more in cases:
+            address = self.proxy(**BAD_PATH).address
+            with Client(address, client_id=client_id, key=key, retry_interval_max=0.3, **more) as client:
+                for n in range(200):
+                    client.send(f"{len(more)} {n}".encode())
+                    if n == 100:
+                        self.server.kill()
+                        self.server.start()
+        self.assert_journaled_once([f"{kind} {n}" for kind in (0, 3) for n in range(200)])
+
+    def test_the_command_takes_the_servers_key_files(self) -> None:
+        address = self.server.address
+        self.assertEqual(program("send", "--server", address, "--key-file", self.key_file, input=b"a\nb").returncode, 0)
+        fleet = ["--key-file", self.fleet, "--client", "0xc6"]
+        self.assertEqual(program("send", "--server", address, *fleet, input=b"c").returncode, 0)
+        self.assertEqual(program("send", "--server", address, "--key-file", self.fleet, input=b"d").returncode, 2)
+        plain = program("send", "--server", address, input=b"e")
+        self.assertEqual(plain.returncode, 1)
+        self.assertIn(b"sealed traffic alone", plain.stderr)
+        os.chmod(self.key_file, 0o644)
+        self.assertEqual(program("send", "--server", address, "--key-file", self.key_file, input=b"f").returncode, 2)
+        self.assert_journaled_once(["a", "b", "c"])
 
 
 class Command(WithServer):
