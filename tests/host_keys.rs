@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -162,6 +163,36 @@ fn a_reload_drops_no_session_lets_new_clients_in_and_revoked_ones_out() {
     let lines = home.wait_lines(before + 2);
     assert!(lines.iter().all(|line| line.payload() != b"too late"), "{lines:?}");
     assert!(one.close(Some(Duration::ZERO)).is_err() && two.close(Some(Duration::ZERO)).is_err());
+}
+
+/// What any user of the machine can reach: reading is free there, and no change is.
+#[test]
+fn a_server_makes_itself_a_token_and_takes_changes_with_it_alone() {
+    let home = Home::new();
+    let server = home.serve();
+    let file = home.data().join("admin-token");
+    let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let token = fs::read_to_string(&file).unwrap();
+    let url = format!("http://{}/api/dead/1/0", server.admin);
+    let status = |request: ureq::RequestBuilder<_>| {
+        request.config().http_status_as_error(false).build().call().unwrap().status().as_u16()
+    };
+    assert_eq!(status(ureq::delete(&url)), 401);
+    assert_eq!(status(ureq::delete(&url).header("Authorization", format!("Bearer {}x", token.trim()))), 401);
+    assert_eq!(status(ureq::delete(&url).header("Authorization", format!("Bearer {}", token.trim()))), 404);
+    let (data, admin) = (home.data().display().to_string(), server.admin.to_string());
+    let discard = ["dead", "discard", "1", "--admin", &admin];
+    let output = cli_support::duragram(&discard).env("DURAGRAM_DATA", &data).output().unwrap();
+    assert!(cli_support::text(&output.stderr).contains("there is no dead letter 1/0"), "{output:?}");
+    let (_, _, stderr) = cli_support::outcome(&discard);
+    assert!(stderr.contains("needs the admin token"), "{stderr}");
+    assert!(server.terminate().success());
+
+    // It is the same after a restart.
+    let server = home.serve();
+    assert_eq!(fs::read_to_string(&file).unwrap(), token);
+    assert!(server.terminate().success());
 }
 
 /// Secrets, by each eight bytes in a row of them.

@@ -1,7 +1,7 @@
 //! Keys of sealed mode (PROTOCOL.md#sealed-keys): which client has which, who is revoked, who may use which channels.
 //!
 //! A [`KeyRing`] is the keys in force, shared by all who need them and replaced as a whole by [`KeyRing::reload`];
-//! [`Keys`] is what a key file says. [`file`] reads and writes such files and says what stands in them. Keys are wiped
+//! [`Keys`] is what a key file says. [`mod@file`] reads and writes such files and says what stands in them. Keys are wiped
 //! from memory when they are dropped; nothing here shows one, in an error or by `Debug`. This module knows no socket, no
 //! session and no configuration.
 
@@ -180,7 +180,7 @@ impl InForce {
 }
 
 impl Keys {
-    /// What the text of a key file says; see [`file`].
+    /// What the text of a key file says; see [`mod@file`].
     ///
     /// # Errors
     /// The first line that is wrong.
