@@ -61,7 +61,22 @@ def measure(command: Command, server: Server) -> float:
         return command.records / (time.monotonic() - began)
 
 
+def lines(*patterns: str) -> int:
+    """Lines of source that are not blank, tests left out."""
+    files = [file for pattern in patterns for file in HERE.glob(pattern) if "test" not in str(file.relative_to(HERE))]
+    return sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
+
+
+def sizes() -> None:
+    minimal = (HERE / "PROTOCOL.md").read_text().split('<a id="minimal-client"></a>')[1].split("```")[1]
+    print(f"Rust client machine, codec, seal: {lines('rust/src/**/*.rs'):,} lines")
+    print(f"Python: {lines('python/duragram/*.py'):,} lines")
+    print(f"C: {lines('c/duragram.[ch]'):,} lines; its bytes by processor: scripts/test-c")
+    print(f"Node.js: {lines('node/send.js'):,} lines; the minimal client: {len(minimal.split(chr(10))) - 1:,} lines")
+
+
 def main() -> None:
+    sizes()
     with tempfile.TemporaryDirectory() as directory:
         subprocess.run([binary(), "keys", "new", "--fleet", f"{directory}/fleet"], check=True, capture_output=True)
         derive = [binary(), "keys", "derive", f"{directory}/fleet", "--client", "0xc5", f"{directory}/client"]

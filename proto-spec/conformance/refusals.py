@@ -25,7 +25,8 @@ class RefusedForGood(Scenario):
         if isinstance(datagram, Data) and datagram.seq == 3:
             refusal = wire.encode(Reject(datagram.client, datagram.epoch, self.code, 3))
             body = bytes([self.version << 4 | wire.REJECT]) + refusal[1:-4]
-            self.lie(wire.with_crc(body))
+            # Another version's may be longer.
+            self.lie(wire.with_crc(body + bytes(8 if self.version != wire.VERSION else 0)))
             return
         self.answer(datagram)
 

@@ -36,12 +36,21 @@ class Peer:
         self.address = (host, int(port))
         self.client = secrets.randbits(64)
         self.epoch = int(time.time())
+        self.sockets: list[socket.socket] = []
         self.socket = self.another_socket()
 
     def another_socket(self) -> socket.socket:
         opened = socket.socket(socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET, socket.SOCK_DGRAM)
         opened.connect(self.address)
+        self.sockets.append(opened)
         return opened
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for opened in self.sockets:
+            opened.close()
 
     def data(self, seq: int, payload: bytes = bytes(16), span: int = 0, attempt: int = 0, skip: bool = False) -> Data:
         return Data(self.client, self.epoch, seq, payload, span, attempt, skip=skip)
@@ -92,16 +101,16 @@ def vectors(address: str) -> list[Verdict]:
             anchor = "versions"
         elif "records" in vector or vector.get("error") == "broken_batch":
             anchor = "batch"
-        peer = Peer(address)
         bytes_, reply = bytes.fromhex(vector["hex"]), bytes.fromhex(vector.get("reply", ""))
-        if "error" not in vector and vector["server"] != "drop":
-            # Under a name of its own, lest it be a duplicate of what an earlier run sent.
-            bytes_ = _renamed(bytes_, peer.client)
-            reply = _renamed(reply, peer.client) if reply else b""
-        try:
-            _check_vector(peer, vector["server"], bytes_, reply)
-        except Wrong as error:
-            wrong[anchor].append(f"{vector['name']}: {error}")
+        with Peer(address) as peer:
+            if "error" not in vector and vector["server"] != "drop":
+                # Under a name of its own, lest it be a duplicate of what an earlier run sent.
+                bytes_ = _renamed(bytes_, peer.client)
+                reply = _renamed(reply, peer.client) if reply else b""
+            try:
+                _check_vector(peer, vector["server"], bytes_, reply)
+            except Wrong as error:
+                wrong[anchor].append(f"{vector['name']}: {error}")
     return [Verdict(anchor, not of, "; ".join(of[:3]) or "every golden datagram of this kind") for anchor, of in wrong.items()]
 
 
@@ -237,7 +246,8 @@ def check(address: str) -> list[Verdict]:
     verdicts = vectors(address)
     for anchor, one in CHECKS.items():
         try:
-            verdicts.append(Verdict(anchor, True, one(Peer(address))))
+            with Peer(address) as peer:
+                verdicts.append(Verdict(anchor, True, one(peer)))
         except Wrong as error:
             verdicts.append(Verdict(anchor, False, str(error), "server"))
     return verdicts

@@ -113,10 +113,14 @@ class Client {
   }
 
   decode(bytes) {
-    if (bytes.length !== 32 || crc32(bytes.subarray(0, 28)) !== bytes.readUInt32LE(28)) return null
+    if (bytes.length < 32 || crc32(bytes.subarray(0, -4)) !== bytes.readUInt32LE(bytes.length - 4)) return null
     const kind = bytes[0] & 15, flags = bytes[1], small = bytes.readUInt16LE(2), epoch = bytes.readUInt32LE(4)
-    if (bytes[0] >> 4 !== 1 && !(kind === REJECT && small === 1)) return null
-    if (flags & SEALED || (kind === ACK && (flags & 3) === 3) || (kind === WELCOME && !epoch)) return null
+    if (bytes[0] >> 4 === 1) {
+      if (bytes.length !== 32 || flags & SEALED) return null
+      if ((kind === ACK && (flags & 3) === 3) || (kind === WELCOME && !epoch)) return null
+    } else if (kind !== REJECT || small !== 1) {
+      return null
+    }
     if (bytes.readBigUInt64LE(8) !== this.id) return null
     return { kind, small, epoch, long: bytes.readBigUInt64LE(16), word: bytes.readUInt32LE(24) }
   }
