@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rand::RngExt;
@@ -258,7 +259,8 @@ impl Disk {
                     before(&path)?;
                     let mut bytes = synced.clone();
                     changes.waiting.iter().for_each(|change| change.survive(&mut bytes, survival, random));
-                    let mut file = File::options().create(true).truncate(true).write(true).open(&path)?;
+                    // As the server makes those of its files that only it may read.
+                    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
                     file.write_all(&bytes)?;
                 }
             }
