@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Optional
 
 from duragram.wire import Hello
 
@@ -16,9 +17,10 @@ from .run import CLIENT_ANCHORS, Scenario, Verdict
 MARK = {True: "ok", False: "FAILED", None: "not seen"}
 
 
-def client(command: str, only: str, jobs: int, quiet: bool = False) -> list[Verdict]:
+def client(command: str, only: str, jobs: int, key_file: Optional[str] = None, quiet: bool = False) -> list[Verdict]:
     """A client command against every scenario, several at a time: they mostly wait."""
-    scenarios = [one(command) for one in paths.SCENARIOS + refusals.SCENARIOS if re.search(only, one.__name__, re.I)]
+    classes = [one for one in paths.SCENARIOS + refusals.SCENARIOS if re.search(only, one.__name__, re.I)]
+    scenarios = [one(command, key_file) for one in classes if (one.plain_too if key_file is None else one.sealed_too)]
 
     def run(scenario: Scenario) -> list[Verdict]:
         began = time.monotonic()
@@ -67,11 +69,12 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", metavar="PATTERN", help="scenarios whose name matches")
     parser.add_argument("--jobs", type=int, default=6, help="scenarios at a time [6]")
+    parser.add_argument("--key-file", metavar="FILE", help="the fake server speaks sealed mode alone, with the keys of this file")
     args = parser.parse_args()
     if re.fullmatch(r"\S+:\d+", args.subject):
         complete = report(server.check(args.subject), server.ANCHORS)
     else:
-        complete = report(client(args.subject, args.only, args.jobs), CLIENT_ANCHORS)
+        complete = report(client(args.subject, args.only, args.jobs, args.key_file), CLIENT_ANCHORS)
     print("\nconformant, as far as this can tell" if complete else "\nnot conformant")
     return 0 if complete else 1
 

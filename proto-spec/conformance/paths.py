@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 
+from typing import Optional
+
 from duragram import wire
 from duragram.wire import Ack, Data, Datagram, Hello, Ping, Reject, Welcome
 
@@ -19,7 +21,8 @@ class Clean(Scenario):
         first = next((seen.datagram for seen in self.trace if not seen.sent), None)
         self.verdict("duty-epoch", isinstance(first, (Hello, Data)), "begins with HELLO or in an epoch of its own")
         again = sum(d.attempt > 0 for d in self.data)
-        self.verdict("duty-retransmission", again == 0, f"sends nothing twice without need ({again})")
+        # A few: on a busy machine this server is late too, and says nothing of it.
+        self.verdict("duty-retransmission", again <= self.records // 10, f"sends nothing twice without need ({again})")
 
 
 class Small(Scenario):
@@ -64,9 +67,11 @@ class Lossy(Scenario):
 class Hole(Scenario):
     about = "seq 5 is lost, what follows is acked by bitmaps"
     records = 60
+    #: Seconds: a client that waits for its timer is later than this.
+    delay = 0.1
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.told_at = 0.0
 
     def handle(self, now: float, datagram: Datagram) -> None:
@@ -74,9 +79,9 @@ class Hole(Scenario):
             return
         reply = self.model.answer(datagram)
         if reply is not None:
-            self.send(reply, 0.02)
+            self.send(reply, self.delay)
         if isinstance(reply, Ack) and not self.told_at and len(reply.bitmap) and bin(int.from_bytes(reply.bitmap, "little")).count("1") >= 3:
-            self.told_at = now + 0.02
+            self.told_at = now + self.delay
 
     def expect(self) -> None:
         again = [at for d, at in self.data_at if d.seq == 5]
@@ -87,7 +92,7 @@ class Hole(Scenario):
         # On a busy machine all is late; who sends something else first has not seen the loss.
         first = {d.seq for d, at in self.data_at if self.told_at + RACE < at < again[1] and d.attempt == 0}
         said = f"({1000 * late:.0f} ms after the ack that shows it)"
-        self.verdict("duty-loss", late < 0.06 or not first, f"sends a lost one again at once, and before others {said}")
+        self.verdict("duty-loss", late < 0.08 or not first, f"sends a lost one again at once, and before others {said}")
         known: dict[int, float] = {}
         wasted = []
         for seen in self.trace:
@@ -105,8 +110,8 @@ class Silence(Scenario):
     records = 20
     patience = 40.0
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.until = 0.0
 
     def handle(self, now: float, datagram: Datagram) -> None:
@@ -133,8 +138,8 @@ class LittleCredit(Scenario):
     about = "the credit is 3"
     records = 40
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.model.credit = 3
 
     def expect(self) -> None:
@@ -150,8 +155,8 @@ class NoCredit(Scenario):
     records = 30
     forgets = False
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.closed_at = 0.0
         self.opened_at = 0.0
         self.pings: list[float] = []
@@ -205,8 +210,8 @@ class SlowDisk(Scenario):
     about = "each ack takes 400 ms, of which delay_us tells"
     records = 40
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.model.delay_us = 400_000
 
     def handle(self, now: float, datagram: Datagram) -> None:
@@ -214,7 +219,7 @@ class SlowDisk(Scenario):
 
     def expect(self) -> None:
         again = sum(d.attempt > 0 for d in self.data)
-        self.verdict("duty-retransmission", again == 0, f"waits for a slow disk instead of repeating ({again} repeated)")
+        self.verdict("duty-retransmission", again <= self.records // 10, f"waits for a slow disk instead of repeating ({again} repeated)")
 
 
 class HelloLost(Scenario):
@@ -250,8 +255,8 @@ class Restart(Scenario):
     patience = 40.0
     exactly_once = False
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.back_at = 0.0
 
     def handle(self, now: float, datagram: Datagram) -> None:

@@ -23,10 +23,13 @@ class RefusedForGood(Scenario):
 
     def handle(self, now: float, datagram: Datagram) -> None:
         if isinstance(datagram, Data) and datagram.seq == 3:
-            refusal = wire.encode(Reject(datagram.client, datagram.epoch, self.code, 3))
-            body = bytes([self.version << 4 | wire.REJECT]) + refusal[1:-4]
-            # Another version's may be longer.
-            self.lie(wire.with_crc(body + bytes(8 if self.version != wire.VERSION else 0)))
+            refusal = Reject(datagram.client, datagram.epoch, self.code, 3)
+            if self.version == wire.VERSION:
+                self.lie(refusal)
+            else:
+                # Another version's may be longer.
+                body = wire.encode(refusal)[1:-4] + bytes(8)
+                self.lie(wire.with_crc(bytes([self.version << 4 | wire.REJECT]) + body))
             return
         self.answer(datagram)
 
@@ -48,8 +51,8 @@ class RefusedRun(Scenario):
     about = "ten seqs in a row are refused, the window is 4"
     succeeds = False
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.model.window = 4
         self.refused: Optional[int] = None
 
@@ -75,8 +78,8 @@ class Stale(Scenario):
     times = 1
     patience = 40.0
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.stale: list[int] = []
 
     def handle(self, now: float, datagram: Datagram) -> None:
@@ -118,8 +121,8 @@ class StaleThrice(Stale):
 class BeyondWindow(Scenario):
     about = "seqs from 4 on are answered BEYOND_WINDOW, and no ack comes for 0.4 s"
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.first: Optional[float] = None
         self.third: Optional[tuple[float, Data]] = None
         self.answered = False
@@ -152,8 +155,8 @@ class Wait(Scenario):
     about = "code {}: wait for a second"
     code = 0
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.first: Optional[float] = None
         self.resumed: Optional[float] = None
 
@@ -223,14 +226,17 @@ class Liar(Scenario):
     about = "for 1.2 s the server lies: acks of what was never sent, foreign epochs, garbage, forged WELCOME and REJECT"
     records = 30
 
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
         self.truth_at = 0.0
+
+    def lies(self, d: Data) -> list[bytes]:
+        return lies(d)
 
     def handle(self, now: float, datagram: Datagram) -> None:
         if isinstance(datagram, Data):
             self.truth_at = self.truth_at or now + 1.2
-            for lie in lies(datagram):
+            for lie in self.lies(datagram):
                 self.lie(lie)
             if now < self.truth_at:
                 return
@@ -248,6 +254,15 @@ class Liar(Scenario):
         epochs = {d.epoch for d in self.data}
         self.verdict("duty-ignore", len(epochs) == 1, f"leaves no epoch for a forged WELCOME or REJECT ({len(epochs)} epochs)")
         self.verdict("duty-ignore", self.exit_code == 0 and not set(self.lines) - set(self.model.journal), "and all records arrive in the end")
+
+
+class LiarSealed(Liar):
+    about = "the same, in sealed datagrams whose tags are wrong"
+    plain_too = False
+
+    def lies(self, d: Data) -> list[bytes]:
+        told: list[Datagram] = [Ack(d.client, d.epoch, d.seq, 500), Reject(d.client, d.epoch, wire.REJECT_CHANNEL, d.seq), Welcome(d.client, d.epoch + 1, 9, 1)]
+        return [sealed[:-1] + bytes([sealed[-1] ^ 1]) for sealed in [self._encode(one) for one in told]]
 
 
 def lies(d: Data) -> list[bytes]:
@@ -297,12 +312,12 @@ def variants() -> list[type[Scenario]]:
         about = RefusedForGood.about.format(code)
         made.append(type(f"Refused{code}", (RefusedForGood,), {"code": code, "about": about}))
     about = "seq 3 is refused by a server of version 2"
-    made.append(type("RefusedByVersion2", (RefusedForGood,), {"code": wire.REJECT_VERSION, "version": 2, "about": about}))
+    made.append(type("RefusedByVersion2", (RefusedForGood,), {"code": wire.REJECT_VERSION, "version": 2, "about": about, "sealed_too": False}))
     for code in (wire.REJECT_BUSY, wire.REJECT_STORAGE, 4711):
         made.append(type(f"Wait{code}", (Wait,), {"code": code, "about": Wait.about.format(code)}))
     return made
 
 
 SCENARIOS: list[type[Scenario]] = [
-    *variants(), RefusedRun, Stale, StaleThrice, BeyondWindow, HelloBusy, HelloRefused, Liar,
+    *variants(), RefusedRun, Stale, StaleThrice, BeyondWindow, HelloBusy, HelloRefused, Liar, LiarSealed,
 ]  # fmt: skip

@@ -16,11 +16,12 @@ from duragram import wire
 from duragram.wire import Ack, Data, Datagram, DecodeError, Hello, Ping
 
 from .model import Model, Told
+from .seals import ServerSeal
 
 #: The anchors of PROTOCOL.md that a client is asked for, in the order of the text.
 CLIENT_ANCHORS = (
     "datagrams", "batch", "size", "duty-epoch", "duty-seq", "duty-window", "duty-probe", "duty-retransmission",
-    "duty-loss", "duty-congestion", "duty-skip", "duty-reject", "duty-ignore",
+    "duty-loss", "duty-congestion", "duty-skip", "duty-reject", "duty-ignore", "sealed-client", "sealed-counter",
 )  # fmt: skip
 
 
@@ -56,9 +57,13 @@ class Scenario:
     succeeds = True
     #: Whether the server has each record once, or at least once.
     exactly_once = True
+    #: Whether it makes sense in sealed mode, and in plain mode.
+    sealed_too = True
+    plain_too = True
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
         self.command = command
+        self.seal = None if key_file is None else ServerSeal(key_file)
         self.random = random.Random(7)
         self.model = Model()
         self.trace: list[Seen] = []
@@ -95,11 +100,17 @@ class Scenario:
     def send(self, reply: Datagram, delay: float = 0.0) -> None:
         """Something true, which the client may believe."""
         told = reply if isinstance(reply, Ack) else None
-        self.held.append((time.monotonic() + delay, wire.encode(reply), told))
+        self.held.append((time.monotonic() + delay, self._encode(reply), told))
 
-    def lie(self, bytes_: Union[bytes, Datagram]) -> None:
-        """Something that the client must not believe."""
-        self.held.append((time.monotonic(), bytes_ if isinstance(bytes_, bytes) else wire.encode(bytes_), None))
+    def lie(self, what: Union[bytes, Datagram]) -> None:
+        """Something that acks nothing, such as a REJECT; or bytes that the client must not believe."""
+        self.held.append((time.monotonic(), what if isinstance(what, bytes) else self._encode(what), None))
+
+    def _encode(self, datagram: Datagram) -> bytes:
+        return wire.encode(datagram) if self.seal is None else self.seal.encode(datagram)
+
+    def _decode(self, bytes_: bytes) -> Datagram:
+        return wire.decode(bytes_) if self.seal is None else self.seal.decode(bytes_)
 
     def verdict(self, anchor: str, fulfilled: Optional[bool], what: str) -> None:
         self.verdicts.append(Verdict(anchor, fulfilled, what, type(self).__name__))
@@ -160,7 +171,7 @@ class Scenario:
             except OSError:
                 continue
             try:
-                datagram = wire.decode(bytes_)
+                datagram = self._decode(bytes_)
             except DecodeError as error:
                 self.undecodable.append((error.reason, bytes_))
                 continue
@@ -195,6 +206,9 @@ class Scenario:
         for reason, bytes_ in self.undecodable[:3]:
             self.verdict("datagrams", False, f"{reason}: {bytes_[:40].hex()}")
         self.verdict("datagrams", not self.undecodable and bool(self.trace), "everything that it sends is valid")
+        if self.seal is not None:
+            self.verdict("sealed-client", not self.undecodable, "sends only sealed datagrams, each under the keys of its epoch")
+            self.verdict("sealed-counter", not self.seal.repeated, f"no counter twice {self.seal.repeated[:3] or ''}")
         strangers = self.came(*set(map(type, (seen.datagram for seen in self.trace))) - {Data, Hello, Ping})
         if strangers:
             self.verdict("datagrams", False, f"a client does not send {strangers[0].datagram}")

@@ -53,6 +53,10 @@ SABOTAGES = {
     "stays-in-a-stale-epoch": Sabotage(
         "machine", "not self._fruitful\n            self._leave_epoch()", "not self._fruitful", "Stale", "duty-epoch"
     ),
+    # Of a sealed client.
+    "repeats-a-counter": Sabotage("seal", "self._counter += 1", "self._counter += self._counter % 2", "Clean", "sealed-counter"),
+    "counts-hello-apart": Sabotage("seal", "_seal(f, self._hello, long) if kind", "_seal(f, self._hello, 5) if kind", "HelloLost", "sealed-client"),
+    "verifies-no-tag": Sabotage("seal", "cipher.decrypt(nonce, bytes_[-TAG:], bytes_[:-TAG])", "pass", "LiarSealed", "duty-ignore"),
 }  # fmt: skip
 
 

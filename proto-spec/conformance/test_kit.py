@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 from tests.support import Server, binary
@@ -52,10 +52,19 @@ def c_client(directory: str) -> str:
     return f"sh -c 'exec {directory}/c ${{DURAGRAM_SERVER##*:}}'"
 
 
+def key_for_a_client(directory: str) -> str:
+    path = f"{directory}/client.key"
+    subprocess.run([binary(), "keys", "new", "--client", "0xc5", path], check=True, capture_output=True)
+    return path
+
+
 class Kit(unittest.TestCase):
     def test_the_clients_are_conformant(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
             python = f"{sys.executable} -m duragram send --server {{}}"
+            key_file = key_for_a_client(directory)
+            sealed = f"--key-file {key_file}"
+            some = "Clean|Hello|Liar|Lossy|Refused8|Stale|Wait6"
             # Command, and the scenarios in which it differs from others.
             commands = {
                 "Python": (python, ""),
@@ -64,15 +73,18 @@ class Kit(unittest.TestCase):
                 "Rust": (f"{binary()} send --server {{}}", ""),
                 "the minimal client": (minimal_client(directory), ""),
                 "C": (c_client(directory), ""),
+                "Python, sealed": (f"{python} {sealed}", some),
+                "Rust, sealed": (f"{binary()} send --server {{}} {sealed}", some),
             }
             if shutil.which("node"):
                 commands["Node.js"] = (f"node {PROTO_SPEC}/node/send.js {{}}", "")
-
-            def run(name: str) -> list[Verdict]:
-                return failed(client(*commands[name], JOBS, quiet=True))
-
-            with ThreadPoolExecutor(4) as pool:
-                found = dict(zip(commands, pool.map(run, commands)))
+            # Processes: fake servers that wait for each other would be late, and clients rightly send again.
+            with ProcessPoolExecutor(4) as pool:
+                running = {
+                    name: pool.submit(client, command, only, JOBS, key_file if "sealed" in name else None, quiet=True)
+                    for name, (command, only) in commands.items()
+                }
+                found = {name: failed(future.result()) for name, future in running.items()}
         for name, wrong in found.items():
             with self.subTest(name):
                 self.assertEqual(wrong, [])
@@ -84,16 +96,19 @@ class Kit(unittest.TestCase):
 
     def test_every_sabotage_is_noticed(self) -> None:
         scenarios = {one.__name__: one for one in paths.SCENARIOS + refusals.SCENARIOS}
+        with tempfile.TemporaryDirectory() as directory:
+            key_file = key_for_a_client(directory)
 
-        def run(name: str) -> list[Verdict]:
-            scenario = scenarios[SABOTAGES[name].scenario](
-                f"{sys.executable} -m conformance.sabotaged {name} send --server {{}} --timeout 9s"
-            )
-            scenario.patience = 12.0
-            return failed(scenario.run())
+            def run(name: str) -> list[Verdict]:
+                key = key_file if SABOTAGES[name].module == "seal" else None
+                sealed = f"--key-file {key}" if key else ""
+                command = f"{sys.executable} -m conformance.sabotaged {name} send --server {{}} --timeout 9s {sealed}"
+                scenario = scenarios[SABOTAGES[name].scenario](command, key)
+                scenario.patience = 12.0
+                return failed(scenario.run())
 
-        with ThreadPoolExecutor(JOBS) as pool:
-            found = dict(zip(SABOTAGES, pool.map(run, SABOTAGES)))
+            with ThreadPoolExecutor(JOBS) as pool:
+                found = dict(zip(SABOTAGES, pool.map(run, SABOTAGES)))
         for name, wrong in found.items():
             with self.subTest(name):
                 self.assertIn(SABOTAGES[name].anchor, {verdict.anchor for verdict in wrong}, wrong)
