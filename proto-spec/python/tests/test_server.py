@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
+from pathlib import Path
 from typing import Any, Callable
 
 from duragram import AsyncClient, Client, Closed, Incomplete, Rejected, TooLarge
@@ -187,6 +189,19 @@ class Async(WithServer):
                 await waiting
 
         asyncio.run(run())
+
+
+class Example(WithServer):
+    def test_a_thousand_devices(self) -> None:
+        package = Path(__file__).resolve().parents[1]
+        command = [sys.executable, str(package / "examples" / "devices.py"), self.server.address, "1000", "1"]
+        environment = {**os.environ, "PYTHONPATH": str(package)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.server.stop()
+        records = self.server.records()
+        self.assertEqual(done.stdout, f"{len(records)} records of 1000 devices are on the server's disk\n")
+        self.assertEqual(len({record["client"] for record in records}), 1000)
 
 
 class Sealed(WithServer):
