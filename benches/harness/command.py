@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import compare, filled, growth, lasting, machine, overload, process, programs, report, systems
+from . import compare, filled, growth, lasting, machine, overload, process, programs, report, sealed, systems
 
 HELP = """\
 Measures Duragram on this machine. Without a mode: against its floor and its peers, in less than ten minutes.
@@ -23,6 +23,7 @@ Measures Duragram on this machine. Without a mode: against its floor and its pee
   idle             processor share and memory of an idle server                 -> idle.json
   overload         twice what is taken, and rude clients, for two minutes each: goodput, memory, and what follows
                                                                                 -> overload.json
+  sealed           sealed against plain: throughput and latency (two minutes)   -> sealed.json
   redis-benchmark  this project's load client for Redis beside Redis's own      -> redis-benchmark.json
   report           bench.md and the plots again, from the JSON that is there
 
@@ -51,6 +52,7 @@ MODES = {
     "recovery": ("recovery.json", filled.recovery),
     "idle": ("idle.json", lasting.idle),
     "overload": ("overload.json", overload.overload),
+    "sealed": ("sealed.json", sealed.sealed),
     "redis-benchmark": ("redis-benchmark.json", lasting.redis_check),
 }
 ROUNDS = {"growth": 3, "sessions": 3, "redis-benchmark": 3}

@@ -26,7 +26,7 @@ def write(results):
     if rows:
         parts.append("## Goals\n\n" + GOALS_HEAD + "".join(rows))
     for key, part in (("growth", growth), ("soak", soak), ("sessions", sessions), ("recovery", recovery),
-                      ("idle", idle), ("overload", overload), ("redis-benchmark", redis)):
+                      ("idle", idle), ("overload", overload), ("sealed", sealed), ("redis-benchmark", redis)):
         if key in found:
             parts.append(part(found[key]))
     (results / "bench.md").write_text("\n".join(parts))
@@ -224,6 +224,20 @@ def sessions(found):
         f"{count(it['few_per_s'])}/s over {found['few']} sessions, {count(it['many_per_s'])}/s over "
         f"{count(found['sessions'])} ({it['ratio']:.2f} ×). "
         f"A session takes {it['bytes_per_session']:.0f} bytes of resident memory.\n"
+    )
+
+
+def sealed(found):
+    rows = "".join(
+        f"| {name} | {count(of['plain']['acked_per_s'])} | {count(of['sealed']['acked_per_s'])} "
+        f"| {of['sealed']['acked_per_s'] / of['plain']['acked_per_s']:.2f} × "
+        f"| {ms(of['plain']['p50_us'])} / {ms(of['plain']['p99_us'])} | {ms(of['sealed']['p50_us'])} / {ms(of['sealed']['p99_us'])} |\n"
+        for name, of in found["medians"].items()
+    )
+    return (
+        f"## Sealed mode\n\n{head(found)}\nMedians of {found['rounds']} rounds, {found['seconds']:.0f} s each; the load program seals "
+        "on the same cores.\n\n| load | plain, acked/s | sealed, acked/s | ratio | plain, p50 / p99 in ms | sealed |\n"
+        f"|---|---|---|---|---|---|\n{rows}"
     )
 
 

@@ -6,7 +6,7 @@ from . import process
 from .process import Failed
 
 # What a client asks for, beyond the server's address.
-SHAPES = ("clients", "window", "size", "batch", "gso", "rate", "sockets")
+SHAPES = ("clients", "window", "size", "batch", "gso", "rate", "sockets", "key-file")
 
 
 class Server:
