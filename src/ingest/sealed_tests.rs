@@ -7,6 +7,7 @@ use duragram_proto::seal::{ClientKey, SessionKeys};
 use super::*;
 use crate::journal::{ClientRecord, Replay};
 use crate::keys::{KeyRing, Keys};
+use crate::limits;
 
 /// Client `n` has the key of 32 bytes `n`; 9 is revoked, 3 may use channel 7 alone.
 const KEY_FILE: &str = "\
@@ -227,6 +228,39 @@ fn a_client_is_refused_the_channels_that_are_not_its() {
     assert_eq!(rig.tell(&data(3, 5, 1, 0, 1)), Some(acked(1)));
     let other = Datagram::Data(Data { channel: 8, ..plain_data(3, 5, 2, 0) });
     assert_eq!(rig.tell(&sealed(&other, 3, 5, 2)), Some(Reply::Reject(RejectCode::Channel)));
+}
+
+#[test]
+fn a_flood_of_forgeries_is_looked_at_for_a_while_and_sessions_at_work_are_let_in_always() {
+    let mut rig = Rig::sealed();
+    assert_eq!(rig.tell(&data(1, 5, 1, 0, 1)), Some(acked(1)));
+    let forged: Vec<u8> = {
+        let mut forged = data(2, 5, 1, 0, 1);
+        *forged.last_mut().unwrap() ^= 1;
+        forged
+    };
+    let flood = |rig: &mut Rig| {
+        for _ in 0..limits::FORGERIES_PER_S.get() / 1_000 + 2 {
+            let datagrams: Vec<_> = (0..1_000).map(|_| (peer(9), forged.clone())).collect();
+            rig.absorb(&datagrams).unwrap();
+        }
+    };
+    flood(&mut rig);
+    let looked_at = rig.outcome("bad_seal");
+    assert_eq!(looked_at, u64::from(limits::FORGERIES_PER_S.get()) + 1);
+    assert!(rig.outcome("limited") > 900);
+    assert_eq!(rig.tell(&data(2, 5, 1, 0, 1)), None, "one that is new must try again");
+    assert_eq!(rig.tell(&data(1, 5, 2, 0, 2)), Some(acked(2)));
+    rig.clock.advance_s(1);
+    assert_eq!(rig.tell(&data(2, 5, 1, 0, 1)), Some(acked(1)));
+    flood(&mut rig);
+    assert_eq!(rig.tell(&data(2, 5, 2, 0, 2)), Some(acked(2)), "it is at work now");
+    // Good seals use nothing up.
+    let mut rig = Rig::sealed();
+    for epoch in 1..=limits::FORGERIES_PER_S.get() + 10 {
+        rig.absorb(&[(peer(1), ping(1, epoch, 1))]).unwrap();
+    }
+    assert_eq!((rig.outcome("limited"), rig.outcome("ping")), (0, u64::from(limits::FORGERIES_PER_S.get()) + 10));
 }
 
 // ---- Epochs ----------------------------------------------------------------------------------------------------------
@@ -478,6 +512,8 @@ fn the_mode_of_a_session_survives_its_entries() {
     rig.clock.advance_s(2);
     rig.committer.commit(&rig.clock).unwrap();
     assert!(rig.disk.session(id(1, 5)).unwrap().sealed, "in the checkpoint");
+    let mut rig = rig.sealed_restart(false);
+    assert_eq!(rig.tell(&data(1, 5, 2, 0, 2)), Some(acked(2)));
 }
 
 // ---- Places in the table --------------------------------------------------------------------------------------------
@@ -575,6 +611,29 @@ fn a_number_never_comes_twice_whatever_becomes_of_clock_and_process() {
         rig.committer.commit(&rig.clock).unwrap();
     }
     assert!(seen.len() > 300);
+}
+
+#[test]
+fn a_limit_counts_only_when_its_commit_has_landed() {
+    let mut rig = Rig::sealed();
+    assert_eq!(rig.tell(&data(1, 5, 1, 0, 1)), Some(acked(1)));
+    let hand = rig.committer.start_writer_by_hand();
+    // The limit on disk is passed, and the next one is on its way.
+    rig.clock.advance_s(2 * 3_600);
+    rig.absorb(&[(peer(1), data(1, 5, 2, 0, 2))]).unwrap();
+    rig.committer.launch(&rig.clock).unwrap();
+    assert!(hand.has_work());
+    let refused = data(2, 5, 5_000, 4_999, 1);
+    rig.absorb(&[(peer(1), refused.clone())]).unwrap();
+    hand.run();
+    rig.committer.land(&rig.clock).unwrap();
+    let sent = rig.sent();
+    assert_eq!(
+        sent.iter().map(|(_, bytes)| opened(bytes)).collect::<Vec<_>>(),
+        [acked(2)],
+        "no REJECT: it came before"
+    );
+    assert_eq!(rig.tell(&refused), Some(Reply::Reject(RejectCode::BeyondWindow)));
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub struct Dropped {
     pub unknown_key: u64,
     /// Sealed for a client whose key is revoked.
     pub revoked: u64,
-    /// To be refused, but too much from its source was.
+    /// To be refused, but too much from its source was; or of an unknown session, of which too many were forged.
     pub limited: u64,
 }
 

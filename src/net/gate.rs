@@ -52,7 +52,7 @@ pub(super) enum Drop {
     UnknownKey,
     /// Sealed for a client whose key is revoked.
     Revoked,
-    /// It is to be refused, and so was much else from where it came.
+    /// It is to be refused, and so was much else from where it came; or its keys are not at hand, and too much else was forged.
     Limited,
 }
 
@@ -89,7 +89,7 @@ impl Gate {
         let all = limits::PLAIN_REFUSALS_PER_S;
         Self {
             admission,
-            cache: KeyCache::default(),
+            cache: KeyCache::new(),
             refusals: Buckets::new(limits::SOURCE_BUCKETS, per_s, burst),
             plain_refusals: Buckets::new(1, all, all),
         }
@@ -113,7 +113,7 @@ impl Gate {
                 (if self.admission.keys.is_none() { kind } else { self.refuse_plain(kind) }, None)
             }
             Err(DecodeError::Sealed) if !self.admission.keys.is_none() => {
-                let (datagram, client, seal) = self.cache.unseal(datagram, &self.admission.keys)?;
+                let (datagram, client, seal) = self.cache.unseal(datagram, &self.admission.keys, now)?;
                 let kind = kind(&datagram, at + codec::SEALED_MIN_LEN - TAG_LEN, |data| {
                     self.admission.refuses(len, data, client.channels.as_ref())
                 })?;
@@ -171,13 +171,21 @@ fn kind(
 
 /// Keys that were derived and have opened a datagram: deriving them again takes longer than opening one. Each pair has one
 /// place, which another may take; but only a good seal takes a place, so that forged datagrams drive nothing out.
-#[derive(Debug, Default)]
+///
+/// What names keys that are not here costs more than a good datagram, and anybody can name any. So only so many a second
+/// may turn out to be forged; with more, most of them are not looked at, and a session that is new to this receiver needs
+/// luck to be let in. Those at work are let in always.
+#[derive(Debug)]
 struct KeyCache {
     /// Empty, or all of them.
     places: Vec<Option<Cached>>,
     hasher: RandomState,
     /// Of the key ring that all of it comes from.
     generation: u64,
+    /// Forgeries that may still be looked at.
+    forgeries: Buckets,
+    /// There were more: each further look is paid for in advance.
+    flooded: bool,
 }
 
 #[derive(Debug)]
@@ -190,11 +198,23 @@ struct Cached {
 }
 
 impl KeyCache {
+    fn new() -> Self {
+        let per_s = limits::FORGERIES_PER_S;
+        Self {
+            places: Vec::new(),
+            hasher: RandomState::new(),
+            generation: 0,
+            forgeries: Buckets::new(1, per_s, per_s),
+            flooded: false,
+        }
+    }
+
     /// Verifies a DATA, HELLO or PING with the keys that it names, and decrypts it in place.
     fn unseal<'a>(
         &mut self,
         datagram: &'a mut [u8],
         ring: &KeyRing,
+        now: Now,
     ) -> Result<(Datagram<'a>, Arc<Client>, Seal), Drop> {
         let SealedHead { client, keys, counter, sender } = codec::peek(datagram).map_err(Drop::Undecoded)?;
         if sender == Side::Server {
@@ -215,13 +235,22 @@ impl KeyCache {
             let datagram = codec::unseal_request(datagram, keys).map_err(Drop::Undecoded)?;
             return Ok((datagram, Arc::clone(of), Seal { keys: Arc::clone(keys), counter }));
         }
+        let paid = self.flooded;
+        if paid && !self.forgeries.allows((), now.mono_us) {
+            return Err(Drop::Limited);
+        }
         let of = match ring.lookup(client) {
             Lookup::Key(of) => of,
             Lookup::Revoked => return Err(Drop::Revoked),
             Lookup::Unknown => return Err(Drop::UnknownKey),
         };
         let keys = of.key.keys(client, epoch);
-        let datagram = codec::unseal_request(datagram, &keys).map_err(Drop::Undecoded)?;
+        let opened = codec::unseal_request(datagram, &keys);
+        self.flooded = match opened {
+            Ok(_) => false,
+            Err(_) => paid || !self.forgeries.allows((), now.mono_us),
+        };
+        let datagram = opened.map_err(Drop::Undecoded)?;
         let keys = Arc::new(keys);
         if self.places.is_empty() {
             self.places.resize_with(limits::KEY_CACHE, || None);
