@@ -2,6 +2,8 @@
 //!
 //! The addresses are those of 127.0.0.0/8, any of which a datagram may claim to come from on this machine.
 
+#![allow(clippy::print_stdout)] // what was measured
+
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
@@ -133,15 +135,17 @@ impl Flood {
                         thread::sleep(Duration::from_micros(200));
                         continue;
                     }
-                    for _ in n..due.min(n + 1_000) {
+                    let next = due.min(n + 1_000);
+                    while n < next {
                         // 127.1.0.0 and on: not the one that servers trust to be their own.
-                        let from = u32::from(Ipv4Addr::new(127, 1, 0, 0)).wrapping_add((n % (14 << 20)) as u32);
+                        let from = u32::from(Ipv4Addr::new(127, 1, 0, 0))
+                            .wrapping_add(u32::try_from(n % (14 << 20)).expect("below 2^24"));
                         let source = in_pktinfo {
                             ipi_ifindex: 0,
                             ipi_spec_dst: in_addr { s_addr: from.to_be() },
                             ipi_addr: in_addr { s_addr: 0 },
                         };
-                        let iov = [IoSlice::new(&forged[n as usize % forged.len()])];
+                        let iov = [IoSlice::new(&forged[usize::try_from(n).expect("far below") % forged.len()])];
                         let control = [ControlMessage::Ipv4PacketInfo(&source)];
                         sendmsg(socket.as_raw_fd(), &iov, &control, MsgFlags::MSG_DONTWAIT, Some(&to)).ok();
                         n += 1;
@@ -178,7 +182,7 @@ fn forgeries() -> Vec<Vec<u8>> {
             0 => bytes_of(&datagram),
             _ => {
                 let mut bytes = vec![0; 1500];
-                let epoch = (n % 8 != 0).then_some(epoch);
+                let epoch = (!n.is_multiple_of(8)).then_some(epoch);
                 let len = datagram.seal(&false_key.keys(client, epoch), n, &mut bytes).expect("it fits");
                 bytes.truncate(len);
                 if n % 24 == 5 {

@@ -76,7 +76,7 @@ fn what_is_forged_without_the_key_is_dropped_whatever_it_knows() {
             2 => other.hello(n),
             _ => (0..rng.random_range(52..300)).map(|_| rng.random()).collect(),
         };
-        forged[0] = [0x11, 0x16, 0x14, 0x11][n as usize % 4];
+        forged[0] = [0x11, 0x16, 0x14, 0x11][usize::try_from(n % 4).expect("below 4")];
         forged[1] |= 8;
         forged[8..16].copy_from_slice(&1u64.to_le_bytes());
         attacks.push(forged);
