@@ -31,7 +31,8 @@ Key files are text, the same for server and clients. A key is 64 hexadecimal dig
   client 00000000000000b2 fleet channels=1,10-19   and this one may only use these channels.
   revoked 00000000000000c3                    Nothing from this one is accepted.
 Only their owner may have any permission on them (`chmod 600`), and that is root or whoever reads them. A server reads its
-file again on SIGHUP; if it is wrong then, the keys in force stay.
+file again on SIGHUP; if it is wrong then, the keys in force stay. A systemd credential (LoadCredential=) is a copy from the
+service's start: there, restart the service.
 
 Examples:
   duragram keys new --fleet /etc/duragram/keys                  a fleet key; then: duragram serve --keys /etc/duragram/keys
@@ -39,7 +40,7 @@ Examples:
   duragram send --key-file a1.key readings.txt
   duragram keys new --client 0xb2 b2.key                        a key of its own, not derived;
   cat b2.key >> /etc/duragram/keys                              the server needs it too
-  duragram keys revoke /etc/duragram/keys 0xa1 && systemctl reload duragram
+  duragram keys revoke /etc/duragram/keys 0xa1                  and tell the server: SIGHUP, or a restart (see above)
 
 Exit codes:
   0  done
@@ -162,7 +163,7 @@ pub(super) fn run(args: &KeysArgs) -> Result<(), Failure> {
                 print(format_args!("{client} revoked{already}\n"))?;
             }
             if !new.is_empty() && io::stderr().is_terminal() {
-                complain("a running server learns of it by SIGHUP (systemctl reload duragram)");
+                complain("a running server learns of it by SIGHUP; from a systemd credential, by a restart");
             }
             Ok(())
         }
