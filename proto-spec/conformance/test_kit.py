@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.support import Server, binary
 
 from . import paths, refusals, server
-from .__main__ import client
+from .__main__ import client, doubted
 from .run import Verdict
 from .sabotaged import SABOTAGES
 
@@ -84,7 +84,9 @@ class Kit(unittest.TestCase):
                     name: pool.submit(client, command, only, JOBS, key_file if "sealed" in name else None, quiet=True)
                     for name, (command, only) in commands.items()
                 }
-                found = {name: failed(future.result()) for name, future in running.items()}
+                found = {name: future.result() for name, future in running.items()}
+            for name, (command, _) in commands.items():
+                found[name] = failed(doubted(found[name], command, key_file if "sealed" in name else None, quiet=True))
         for name, wrong in found.items():
             with self.subTest(name):
                 self.assertEqual(wrong, [])
@@ -109,6 +111,9 @@ class Kit(unittest.TestCase):
 
             with ThreadPoolExecutor(JOBS) as pool:
                 found = dict(zip(SABOTAGES, pool.map(run, SABOTAGES)))
+            for name, sabotage in SABOTAGES.items():
+                if not any(verdict.anchor == sabotage.anchor for verdict in found[name]):
+                    found[name] = run(name)
         for name, wrong in found.items():
             with self.subTest(name):
                 self.assertIn(SABOTAGES[name].anchor, {verdict.anchor for verdict in wrong}, wrong)
