@@ -9,8 +9,7 @@ from collections import deque
 from types import TracebackType
 from typing import Any, Generator, Optional, Union
 
-from .core import Closed, Core, Incomplete, Options, Pending, Receipt, SendError
-from .message import Stats
+from .core import Closed, Core, Face, Options, Pending, Receipt, SendError
 from .route import REPLY_BYTES, SILENCE_FIRST, SILENCE_MOST, open_socket
 
 #: Datagrams handled between two chances for other tasks to run.
@@ -45,7 +44,7 @@ class AsyncPending(Pending):
             self._future.set_result(None)
 
 
-class AsyncClient:
+class AsyncClient(Face):
     """Sends records to a Duragram server.
 
         async with AsyncClient("127.0.0.1:7117", client_id=0xA1) as client:
@@ -140,43 +139,13 @@ class AsyncClient:
             except asyncio.TimeoutError:
                 pass
         self._end()
-        if self._core.lost_at_close or self._core.failed:
-            raise Incomplete(self._core.lost_at_close, self._core.failed)
+        self._core.raise_if_incomplete()
 
     def abandon_oldest(self) -> bool:
         """Gives up the oldest unacked message, to make room for newer ones; `False` when there is none."""
         abandoned = self._core.machine.abandon_oldest() is not None
         self._pump_soon()
         return abandoned
-
-    @property
-    def stats(self) -> Stats:
-        return self._core.stats
-
-    @property
-    def acked(self) -> int:
-        """Records with a receipt."""
-        return self._core.acked
-
-    @property
-    def failed(self) -> int:
-        """Records refused for good."""
-        return self._core.failed
-
-    @property
-    def unacked(self) -> int:
-        """Records without an outcome."""
-        return self._core.unacked
-
-    @property
-    def epoch(self) -> int:
-        """The session's epoch; 0 until the server has given one."""
-        return self._core.machine.epoch
-
-    @property
-    def rtt(self) -> Optional[float]:
-        """The smoothed round-trip time without the server's own delay, in seconds; `None` before the first answer."""
-        return self._core.machine.rtt.smoothed
 
     # Within.
 

@@ -9,8 +9,7 @@ import time
 from types import TracebackType
 from typing import Any, Optional
 
-from .core import Closed, Core, Incomplete, Options, Pending, Receipt
-from .message import Stats
+from .core import Closed, Core, Face, Options, Pending, Receipt
 from .route import REPLY_BYTES, SILENCE_FIRST, SILENCE_MOST, open_socket
 
 #: Datagrams handled under one hold of the lock.
@@ -39,7 +38,7 @@ class BlockingPending(Pending):
         raise self.outcome or Closed()
 
 
-class Client:
+class Client(Face):
     """Sends records to a Duragram server.
 
         with Client("127.0.0.1:7117", client_id=0xA1) as client:
@@ -116,8 +115,7 @@ class Client:
         Raises `Incomplete` if not every record is on the server's disk, as far as the client knows."""
         self.flush(patience)
         self._end()
-        if self._core.lost_at_close or self._core.failed:
-            raise Incomplete(self._core.lost_at_close, self._core.failed)
+        self._core.raise_if_incomplete()
 
     def abandon_oldest(self) -> bool:
         """Gives up the oldest unacked message, to make room for newer ones; `False` when there is none."""
@@ -125,35 +123,6 @@ class Client:
             abandoned = self._core.machine.abandon_oldest() is not None
         self._wake()
         return abandoned
-
-    @property
-    def stats(self) -> Stats:
-        return self._core.stats
-
-    @property
-    def acked(self) -> int:
-        """Records with a receipt."""
-        return self._core.acked
-
-    @property
-    def failed(self) -> int:
-        """Records refused for good."""
-        return self._core.failed
-
-    @property
-    def unacked(self) -> int:
-        """Records without an outcome."""
-        return self._core.unacked
-
-    @property
-    def epoch(self) -> int:
-        """The session's epoch; 0 until the server has given one."""
-        return self._core.machine.epoch
-
-    @property
-    def rtt(self) -> Optional[float]:
-        """The smoothed round-trip time without the server's own delay, in seconds; `None` before the first answer."""
-        return self._core.machine.rtt.smoothed
 
     # Within.
 

@@ -229,6 +229,11 @@ class Core:
                 pending.outcome = Closed()
                 pending.settled()
 
+    def raise_if_incomplete(self) -> None:
+        """`Incomplete` if not every record got its receipt before `close`."""
+        if self.lost_at_close or self.failed:
+            raise Incomplete(self.lost_at_close, self.failed)
+
     @property
     def deadline(self) -> Optional[float]:
         """When `advance` is due."""
@@ -237,6 +242,37 @@ class Core:
             return self._batch_due
         return deadline
 
+
+class Face:
+    """What both faces tell about themselves."""
+
+    _core: Core
+
     @property
     def stats(self) -> Stats:
-        return self.machine.stats
+        return self._core.machine.stats
+
+    @property
+    def acked(self) -> int:
+        """Records with a receipt."""
+        return self._core.acked
+
+    @property
+    def failed(self) -> int:
+        """Records refused for good."""
+        return self._core.failed
+
+    @property
+    def unacked(self) -> int:
+        """Records without an outcome."""
+        return self._core.unacked
+
+    @property
+    def epoch(self) -> int:
+        """The session's epoch; 0 until the server has given one."""
+        return self._core.machine.epoch
+
+    @property
+    def rtt(self) -> Optional[float]:
+        """The smoothed round-trip time without the server's own delay, in seconds; `None` before the first answer."""
+        return self._core.machine.rtt.smoothed
