@@ -347,15 +347,19 @@ dissect[REJECT] = function(d)
     end
 end
 
-dissect[HELLO] = function(d)
-    local tvb, tree = d.tvb, d.tree
-    tree:add_le(f.small, tvb(2, 2))
+--- HELLO and WELCOME have the same fields but for the one at offset 2. Returns the nonce.
+local function exchange(d, at_2)
+    d.tree:add_le(at_2, d.tvb(2, 2))
     d.header()
-    tree:add_le(f.nonce, tvb(16, 8))
-    tree:add_le(f.word, tvb(24, 4))
+    d.tree:add_le(f.nonce, d.tvb(16, 8))
+    d.tree:add_le(f.word, d.tvb(24, 4))
     d.counter()
-    local nonce = tostring(tvb(16, 8):le_uint64())
-    d.info(" nonce=0x" .. tvb(16, 8):le_uint64():tohex())
+    return tostring(d.tvb(16, 8):le_uint64())
+end
+
+dissect[HELLO] = function(d)
+    local nonce = exchange(d, f.small)
+    d.info(" nonce=0x" .. d.tvb(16, 8):le_uint64():tohex())
     if d.first_pass then
         local asked = session_of(d.client, 0).asked
         if asked[nonce] then
@@ -367,15 +371,10 @@ dissect[HELLO] = function(d)
 end
 
 dissect[WELCOME] = function(d)
-    local tvb, tree = d.tvb, d.tree
-    tree:add_le(f.credit, tvb(2, 2))
-    d.header()
-    tree:add_le(f.nonce, tvb(16, 8))
-    tree:add_le(f.word, tvb(24, 4))
-    d.counter()
-    d.info(" credit=" .. tvb(2, 2):le_uint())
+    local nonce = exchange(d, f.credit)
+    d.info(" credit=" .. d.tvb(2, 2):le_uint())
     if d.first_pass then
-        local asked = session_of(d.client, 0).asked[tostring(tvb(16, 8):le_uint64())]
+        local asked = session_of(d.client, 0).asked[nonce]
         if asked then link(asked, d.frame) end
     end
 end
