@@ -91,20 +91,7 @@ fn sealed(datagram: &Datagram<'_>, client: u64, epoch: u32, counter: u64) -> Vec
 }
 
 fn plain_data(client: u64, epoch: u32, seq: u64, span: u16) -> Data<'static> {
-    Data {
-        client: ClientId(client),
-        epoch: Epoch::new(epoch).unwrap(),
-        seq: Seq(seq),
-        span,
-        attempt: 0,
-        begin: true,
-        end: true,
-        batch: false,
-        skip: false,
-        channel: 7,
-        reserved: 0,
-        payload: b"a reading",
-    }
+    Data { channel: 7, ..Data::whole(ClientId(client), Epoch::new(epoch).unwrap(), Seq(seq), span, b"a reading") }
 }
 
 fn data(client: u64, epoch: u32, seq: u64, span: u16, counter: u64) -> Vec<u8> {
