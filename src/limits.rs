@@ -173,7 +173,9 @@ pub const HELLO_RETRY_MS: u32 = 1_000;
 pub const SEALED_CLIENTS_PER_SESSION: usize = 4;
 /// Bytes of one.
 pub const SEALED_CLIENT_BYTES: usize = 48;
-/// Bytes that a sealed session takes beyond a plain one: where its newest datagram came from.
+/// Sealed sessions that one client may have at a time: whoever has a key cannot fill the table with it.
+pub const SEALED_SESSIONS_PER_CLIENT: usize = 64;
+/// Bytes that a sealed session takes beyond a plain one: where its newest datagram came from, and its neighbours.
 pub const SEALED_SESSION_BYTES: usize = 64;
 /// Derived keys that each receiver keeps.
 pub const KEY_CACHE: usize = 16_384;

@@ -1,5 +1,7 @@
 //! The rules for one session.
 
+use std::num::NonZeroU32;
+
 use duragram_proto::Seq;
 use duragram_proto::window::{DedupWindow, Verdict};
 
@@ -19,7 +21,7 @@ pub struct Session {
     /// Of the HELLO that opened it, until something comes in it. Few sessions have one at a time.
     hello_nonce: Option<Box<u64>>,
     /// `None` for a plain session.
-    sealed: Option<Box<Newest>>,
+    sealed: Option<Box<Sealed>>,
     /// Where the committer keeps the pending ack for this session; `u32::MAX` for none.
     pub(crate) pending: u32,
     /// The number of the commit that the session last changed for: until that is durable it may not be acked.
@@ -30,11 +32,36 @@ pub struct Session {
     pub(super) touched: bool,
 }
 
-/// Of a sealed session: the datagram with the highest counter that has come in it, since the server's start.
+/// What only a sealed session has.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Newest {
+struct Sealed {
+    /// Of the datagram with the highest counter that has come in it, since the server's start.
     counter: u64,
     peer: Option<Peer>,
+    beside: Neighbours,
+}
+
+/// The places of the client's next older and next newer sealed session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Neighbours {
+    pub(super) older: Option<Place>,
+    pub(super) newer: Option<Place>,
+}
+
+/// A place in the session table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place(NonZeroU32);
+
+impl Place {
+    /// Of an index.
+    pub(super) fn new(index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    /// As an index.
+    pub(super) fn index(self) -> u32 {
+        self.0.get() - 1
+    }
 }
 
 /// What the rules say of one datagram.
@@ -122,12 +149,22 @@ impl Session {
     /// Notes that a sealed datagram with this counter has come from `peer`. Returns where the one came from that has the
     /// highest so far, unless it is this one: there the acks go (PROTOCOL.md#sealed-address).
     pub fn heard_from(&mut self, counter: u64, peer: Peer) -> Option<Peer> {
-        let newest = self.sealed.as_mut()?;
-        if newest.peer.is_some() && counter <= newest.counter {
-            return newest.peer;
+        let sealed = self.sealed.as_mut()?;
+        if sealed.peer.is_some() && counter <= sealed.counter {
+            return sealed.peer;
         }
-        **newest = Newest { counter, peer: Some(peer) };
+        (sealed.counter, sealed.peer) = (counter, Some(peer));
         None
+    }
+
+    /// Its neighbours; none for a plain session.
+    pub(super) fn neighbours(&self) -> Neighbours {
+        self.sealed.as_ref().map_or_else(Neighbours::default, |sealed| sealed.beside)
+    }
+
+    /// The same, to be changed; `None` for a plain session.
+    pub(super) fn neighbours_mut(&mut self) -> Option<&mut Neighbours> {
+        self.sealed.as_mut().map(|sealed| &mut sealed.beside)
     }
 
     /// Every seq up to here is accounted for.

@@ -11,6 +11,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::journal::{Entry, EntryKind, SessionRecord};
 use crate::limits;
+use crate::session::rules::{Neighbours, Place};
 use crate::session::{Judgement, Session};
 use crate::types::SessionId;
 
@@ -20,7 +21,7 @@ pub struct SessionTable {
     sessions: Chunks,
     free: Vec<u32>,
     by_id: HashTable<u32>,
-    /// For each client, the index of its session with the highest epoch.
+    /// For each client, the index of its session with the highest epoch, of its sealed ones if it has any.
     newest: HashTable<u32>,
     hasher: DefaultHashBuilder,
     sessions_max: usize,
@@ -122,19 +123,33 @@ impl SessionTable {
         Ok(self.insert(Session::new(id, floor, hello_nonce)))
     }
 
-    /// Opens a sealed session. In a full table it takes the place of a plain one, if it finds one that was not heard since
-    /// `idle_before_s` seconds of service; that one is returned, and must be taken out of the checkpoint.
+    /// Opens a sealed session, whose epoch is above those of its client's others. Of a client that has as many as it may it
+    /// takes the place of the oldest; in a full table that of a plain one, if it finds one that was not heard since
+    /// `idle_before_s` seconds of service. The one given up is returned, and must be taken out of the checkpoint.
     pub fn open_sealed(
         &mut self,
         id: SessionId,
         floor: Seq,
         idle_before_s: u64,
     ) -> Result<(u32, Option<SessionId>), TableFull> {
-        let mut given_up = None;
-        if self.len() >= self.sessions_max {
-            given_up = Some(self.give_up_plain(idle_before_s).ok_or(TableFull)?);
-        }
+        let given_up = if let Some(oldest) = self.one_too_many(id.client) {
+            let at_rest = self.sessions.at(oldest).is_some_and(Session::is_at_rest);
+            Some(at_rest.then(|| self.forget(oldest)).flatten().ok_or(TableFull)?)
+        } else if self.len() >= self.sessions_max {
+            Some(self.give_up_plain(idle_before_s).ok_or(TableFull)?)
+        } else {
+            None
+        };
         Ok((self.insert(Session::new_sealed(id, floor)), given_up))
+    }
+
+    /// The session that the client must give up for a new one.
+    fn one_too_many(&mut self, client: ClientId) -> Option<u32> {
+        let mut at = self.newest_of(client)?;
+        for _ in 1..limits::SEALED_SESSIONS_PER_CLIENT {
+            at = self.at(at).neighbours().older?.index();
+        }
+        Some(at)
     }
 
     /// Forgets a plain session that was not heard for long, if there is one among those looked at now.
@@ -153,7 +168,7 @@ impl SessionTable {
         None
     }
 
-    /// The client's session with the highest epoch.
+    /// The client's session with the highest epoch, of its sealed ones if it has any.
     pub fn newest_of(&mut self, client: ClientId) -> Option<u32> {
         let hash = self.hasher.hash_one(client);
         let sessions = &self.sessions;
@@ -182,16 +197,10 @@ impl SessionTable {
     /// Returns false, and changes nothing, for a record that no session can have made.
     pub fn restore(&mut self, record: &SessionRecord) -> bool {
         let Some(session) = Session::restore(record) else { return false };
-        match self.find(record.id) {
-            Some(index) => {
-                self.plain -= usize::from(!self.at(index).is_sealed());
-                self.plain += usize::from(!session.is_sealed());
-                *self.at(index) = session;
-            }
-            None => {
-                self.insert(session);
-            }
+        if let Some(index) = self.find(record.id) {
+            self.forget(index);
         }
+        self.insert(session);
         true
     }
 
@@ -274,16 +283,24 @@ impl SessionTable {
         expired
     }
 
-    fn forget(&mut self, at: u32) -> Option<SessionId> {
-        let session = self.sessions.take(at)?;
-        self.plain -= usize::from(!session.is_sealed());
-        self.remove(at, session.id);
-        Some(session.id)
-    }
-
     /// The latest activity of any session, in seconds of service: where service time goes on after a restart.
     pub fn last_active_s(&self) -> u64 {
         self.sessions.iter().map(|s| s.last_active_s).max().unwrap_or(0)
+    }
+
+    /// The client's sealed sessions, from the newest on; panics if they are not neighbours both ways.
+    #[cfg(test)]
+    pub(super) fn sealed_of(&mut self, client: ClientId) -> Vec<Epoch> {
+        let mut found = Vec::new();
+        let mut at = self.newest_of(client).filter(|&at| self.at(at).is_sealed()).map(Place::new);
+        let mut newer = None;
+        while let Some(place) = at {
+            let session = self.at(place.index());
+            assert_eq!((session.id.client, session.neighbours().newer), (client, newer));
+            found.push(session.id.epoch);
+            (newer, at) = (at, session.neighbours().older);
+        }
+        found
     }
 
     /// Memory held for the sessions without their bitmaps, in bytes.
@@ -296,8 +313,8 @@ impl SessionTable {
     }
 
     fn insert(&mut self, session: Session) -> u32 {
-        let id = session.id;
-        self.plain += usize::from(!session.is_sealed());
+        let (id, sealed) = (session.id, session.is_sealed());
+        self.plain += usize::from(!sealed);
         let at = match self.free.pop() {
             Some(at) => {
                 self.sessions.put(at, session);
@@ -306,32 +323,67 @@ impl SessionTable {
             None => index(self.sessions.push(session)),
         };
         let (sessions, hasher) = (&self.sessions, &self.hasher);
-        let id_of = |i: u32| sessions.at(i).expect("only live sessions are indexed").id;
-        self.by_id.insert_unique(hasher.hash_one(id), at, |&i| hasher.hash_one(id_of(i)));
+        let live = |i: u32| sessions.at(i).expect("only live sessions are indexed");
+        self.by_id.insert_unique(hasher.hash_one(id), at, |&i| hasher.hash_one(live(i).id));
         let hash = hasher.hash_one(id.client);
-        match self.newest.find_mut(hash, |&i| id_of(i).client == id.client) {
-            Some(newest) if id_of(*newest).epoch < id.epoch => *newest = at,
-            Some(_) => {}
+        let rank = |i: u32| (live(i).is_sealed(), live(i).id.epoch);
+        match self.newest.find_mut(hash, |&i| live(i).id.client == id.client) {
             None => {
-                self.newest.insert_unique(hash, at, |&i| hasher.hash_one(id_of(i).client));
+                self.newest.insert_unique(hash, at, |&i| hasher.hash_one(live(i).id.client));
             }
+            Some(newest) if rank(*newest) < rank(at) => {
+                let older = Some(std::mem::replace(newest, at)).filter(|&i| live(i).is_sealed());
+                self.link(Some(at), older);
+            }
+            // Only recovery may put sealed sessions back in another order than that of their epochs.
+            Some(newest) if sealed => {
+                let mut newer = *newest;
+                let older_of = |i: u32| live(i).neighbours().older.map(Place::index);
+                while let Some(older) = older_of(newer).filter(|&i| live(i).id.epoch > id.epoch) {
+                    newer = older;
+                }
+                let older = older_of(newer);
+                self.link(Some(at), older);
+                self.link(Some(newer), Some(at));
+            }
+            Some(_) => {}
         }
         self.last = at;
         at
     }
 
-    /// Takes a session, already out of `sessions`, out of the indexes.
-    fn remove(&mut self, at: u32, id: SessionId) {
-        if let Ok(found) = self.by_id.find_entry(self.hasher.hash_one(id), |&i| i == at) {
+    /// Makes two sealed sessions of a client neighbours, or one of them the first or the last.
+    fn link(&mut self, newer: Option<u32>, older: Option<u32>) {
+        if let Some(beside) = newer.and_then(|at| self.at(at).neighbours_mut()) {
+            beside.older = older.map(Place::new);
+        }
+        if let Some(beside) = older.and_then(|at| self.at(at).neighbours_mut()) {
+            beside.newer = newer.map(Place::new);
+        }
+    }
+
+    fn forget(&mut self, at: u32) -> Option<SessionId> {
+        let session = self.sessions.take(at)?;
+        let Neighbours { newer, older } = session.neighbours();
+        let (newer, older) = (newer.map(Place::index), older.map(Place::index));
+        self.plain -= usize::from(!session.is_sealed());
+        self.link(newer, older);
+        if let Ok(found) = self.by_id.find_entry(self.hasher.hash_one(session.id), |&i| i == at) {
             found.remove();
         }
-        if let Ok(found) = self.newest.find_entry(self.hasher.hash_one(id.client), |&i| i == at) {
-            // An older session of the client may live on, but it is not found by its client any more: the epoch that a
-            // HELLO then gets is above the time of day, and `unused_epoch` tries whether it is taken.
-            found.remove();
+        if let Ok(mut found) = self.newest.find_entry(self.hasher.hash_one(session.id.client), |&i| i == at) {
+            match older {
+                Some(older) => *found.get_mut() = older,
+                // An older plain session of the client may live on, but it is not found by its client any more: the epoch
+                // that a HELLO then gets is above the time of day, and `unused_epoch` tries whether it is taken.
+                None => {
+                    found.remove();
+                }
+            }
         }
         self.free.push(at);
         self.last = u32::MAX;
+        Some(session.id)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The rules by example, and recovery by the same code.
 
 use duragram_proto::{ClientId, Epoch, Seq};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 use crate::limits;
@@ -159,6 +161,69 @@ fn a_session_that_is_heard_does_not_expire_though_it_does_not_change() {
     assert!(table.touched() > 0);
     table.take_touched(usize::MAX, usize::MAX);
     assert_eq!(table.expire(16, 10), []);
+}
+
+#[test]
+fn a_client_with_as_many_sealed_sessions_as_it_may_gives_up_its_oldest_for_a_new_one() {
+    let mut table = SessionTable::new(1000);
+    let most = limits::SEALED_SESSIONS_PER_CLIENT as u32;
+    table.open_sealed(id(2, 1), Seq(0), 0).unwrap();
+    for epoch in 1..=most {
+        assert_eq!(table.open_sealed(id(1, epoch), Seq(0), 0).unwrap().1, None);
+    }
+    let oldest = table.find(id(1, 1)).unwrap();
+    table.touch(oldest, 5);
+    assert_eq!(table.open_sealed(id(1, most + 1), Seq(0), 0), Err(TableFull), "the next checkpoint is to hold it");
+    table.take_touched(usize::MAX, usize::MAX);
+    for epoch in 1..=3 {
+        assert_eq!(table.open_sealed(id(1, most + epoch), Seq(0), 0).unwrap().1, Some(id(1, epoch)));
+    }
+    assert_eq!(table.len(), most as usize + 1);
+    assert!(table.find(id(2, 1)).is_some());
+    assert_eq!(table.sealed_of(ClientId(1)).len(), most as usize);
+}
+
+#[test]
+fn a_clients_sealed_sessions_are_found_whatever_came_and_went() {
+    let mut rng = SmallRng::seed_from_u64(5);
+    for _ in 0..200 {
+        let mut table = SessionTable::new(1000);
+        let mut alive = std::collections::BTreeSet::new();
+        let mut next = 1;
+        for _ in 0..60 {
+            let client = rng.random_range(1..=3);
+            match rng.random_range(0..6) {
+                0 => {
+                    // As recovery does it: in any order, some again, plain ones of the time before the key beside them.
+                    let epoch = rng.random_range(1..60);
+                    let sealed = rng.random_ratio(3, 4);
+                    let known = |sealed| alive.contains(&(client, epoch, sealed));
+                    if !known(!sealed) {
+                        let session =
+                            if sealed { Session::new_sealed } else { |id, floor| Session::new(id, floor, None) };
+                        table.restore(&session(id(client, epoch), Seq(0)).record());
+                        alive.insert((client, epoch, sealed));
+                    }
+                }
+                1 => {
+                    for gone in table.expire(1, rng.random_range(0..3)) {
+                        let (client, epoch) = (gone.client.0, gone.epoch.value());
+                        assert!(alive.remove(&(client, epoch, true)) | alive.remove(&(client, epoch, false)));
+                    }
+                }
+                _ => {
+                    next += 1;
+                    table.open_sealed(id(client, 60 + next), Seq(0), 0).unwrap();
+                    alive.insert((client, 60 + next, true));
+                }
+            }
+            for client in 1..=3 {
+                let found: Vec<_> = table.sealed_of(ClientId(client)).iter().map(|epoch| epoch.value()).collect();
+                let all = alive.iter().filter(|&&(of, _, sealed)| of == client && sealed).map(|&(_, epoch, _)| epoch);
+                assert_eq!(found, all.rev().collect::<Vec<_>>());
+            }
+        }
+    }
 }
 
 #[test]
