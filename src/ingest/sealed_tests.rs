@@ -533,6 +533,36 @@ fn plain_traffic_cannot_take_the_sealed_clients_places() {
     assert!(rig.disk.session(id(0x72, 5)).is_some() && rig.disk.session(id(3, 5)).is_some());
 }
 
+#[test]
+fn a_client_takes_no_more_places_than_its_share_and_keeps_its_newest_sessions() {
+    let most = u32::try_from(limits::SEALED_SESSIONS_PER_CLIENT).unwrap();
+    let mut rig = Rig::sealed_on(MemoryDisk::default(), 1000, false);
+    assert_eq!(rig.tell(&data(2, 5, 1, 0, 1)), Some(acked(1)));
+    for epoch in 1..=most {
+        assert_eq!(rig.tell(&data(1, epoch, 1, 0, 1)), Some(acked(1)));
+    }
+    let busy = Some(Reply::Reject(RejectCode::Busy));
+    assert_eq!(rig.tell(&data(1, most + 1, 1, 0, 1)), busy, "until a checkpoint holds the oldest");
+    rig.clock.advance_s(2);
+    rig.committer.commit(&rig.clock).unwrap();
+    for epoch in most + 1..=most + 3 {
+        assert_eq!(rig.tell(&data(1, epoch, 1, 0, 2)), Some(acked(1)));
+    }
+    assert_eq!(rig.committer.status().sessions, most as usize + 1);
+    assert_eq!(rig.tell(&data(1, 3, 1, 0, 3)), STALE, "nothing of it is journaled again");
+    assert_eq!(rig.tell(&data(1, 4, 1, 0, 3)), Some(acked_again(1)));
+    assert_eq!(rig.tell(&data(2, 5, 1, 0, 3)), Some(acked_again(1)));
+    rig.clock.advance_s(2);
+    rig.committer.commit(&rig.clock).unwrap();
+    rig.clock.advance_s(2);
+    rig.committer.commit(&rig.clock).unwrap();
+    assert_eq!(rig.disk.session(id(1, 3)), None, "it is forgotten on the disk too");
+    assert!(rig.disk.session(id(1, 4)).is_some());
+    let mut rig = rig.sealed_restart(false);
+    assert_eq!(rig.tell(&data(1, 3, 1, 0, 4)), STALE);
+    assert_eq!(rig.tell(&data(1, 4, 1, 0, 4)), Some(acked_again(1)));
+}
+
 // ---- The server's counter -------------------------------------------------------------------------------------------
 
 /// The counter of a sealed reply.
