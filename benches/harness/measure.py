@@ -17,8 +17,8 @@ REST_SECONDS = 0.2
 FREE_BYTES_MIN = 8 << 30
 
 
-def once(system, space, shape, seconds, warm_shape, arguments=None):
-    """Measures a fresh server once; returns a dictionary of figures."""
+def once(system, space, shape, seconds, warm_shape, arguments=None, rest=REST_SECONDS):
+    """Measures a fresh server once, `rest` seconds after its warm-up; returns a dictionary of figures."""
     if shutil.disk_usage(space.path).free < FREE_BYTES_MIN:
         raise Failed(f"less than {FREE_BYTES_MIN >> 30} GiB are free under {space.path}")
     # What earlier runs left to be written is not this one's.
@@ -26,7 +26,7 @@ def once(system, space, shape, seconds, warm_shape, arguments=None):
     with serving(system, space, arguments) as (server, directory):
         if warm_shape:
             load(system, server, warm_shape, WARM_SECONDS, directory, check=False)
-            time.sleep(REST_SECONDS)
+            time.sleep(rest)
         return watched(system, server, shape, seconds, directory)
 
 

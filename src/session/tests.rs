@@ -166,7 +166,7 @@ fn a_session_that_is_heard_does_not_expire_though_it_does_not_change() {
 #[test]
 fn a_client_with_as_many_sealed_sessions_as_it_may_gives_up_its_oldest_for_a_new_one() {
     let mut table = SessionTable::new(1000);
-    let most = limits::SEALED_SESSIONS_PER_CLIENT as u32;
+    let most = u32::try_from(limits::SEALED_SESSIONS_PER_CLIENT).unwrap();
     table.open_sealed(id(2, 1), Seq(0), 0).unwrap();
     for epoch in 1..=most {
         assert_eq!(table.open_sealed(id(1, epoch), Seq(0), 0).unwrap().1, None);
