@@ -16,6 +16,8 @@ SECONDS = 120.0
 TIMES = 2.0
 # Datagrams a second of the rude clients; a fourth of them are new sessions.
 RUDE_RATE = 40_000
+# What they may send beyond the load's seconds, until they are stopped.
+RUDE_SECONDS_MORE = 60
 GOODPUT_MIN = 0.9
 # No datagram of a client that behaves waits longer.
 WAIT_US_MAX = 1_000_000
@@ -51,7 +53,9 @@ def overload(options, programs, space, save):
 
 
 def one(system, programs, space, shape, rude, seconds):
-    with measure.serving(system, space) as (server, directory):
+    # Room for all those sessions: in a full table new clients are refused until others have been idle for `session_ttl`.
+    room = int(RUDE_RATE / 4 * (seconds + RUDE_SECONDS_MORE)) + 1_000_000
+    with measure.serving(system, space, ("--sessions-max", room)) as (server, directory):
         systems.load(system, server, BULK.load, measure.WARM_SECONDS, directory, check=False)
         time.sleep(measure.REST_SECONDS)
         before = systems.load(system, server, PROBE, PROBE_SECONDS, directory)
@@ -92,7 +96,7 @@ def journaled(server):
 
 
 def start_rude(programs, server, seconds):
-    argv = [programs.rude, "--server", server.address, "--rate", str(RUDE_RATE), "--seconds", str(seconds + 60)]
+    argv = [programs.rude, "--server", server.address, "--rate", str(RUDE_RATE), "--seconds", str(seconds + RUDE_SECONDS_MORE)]
     return subprocess.Popen(argv, stdout=subprocess.DEVNULL)
 
 

@@ -115,28 +115,33 @@ def goals(found):
 
     medians = found.get("bench", {}).get("medians", {})
 
-    def pair(case):
-        row = medians.get(case, {})
-        return row.get("duragram"), best_floor(row), row
+    def shares(row, figure):
+        """Of the floor as the goals have it, which appends, and of the one in a laid-out file, which they do not ask for."""
+        each = [row["duragram"][figure] / row[key][figure] for key in FLOORS if key in row]
+        return each[0], " × and ".join(f"{share:.2f}" for share in each) + " ×"
 
-    ours, floor, row = pair("1x1")
-    if ours and floor:
-        share = ours["p50_us"] / floor["p50_us"]
-        goal("1 client, window 1: p50", "≤ 1.1 × the better floor",
-             f"{ours['p50_us']:.0f} µs, {share:.2f} ×", share <= 1.1)
+    def measured(case):
+        row = medians.get(case, {})
+        return row if "duragram" in row and FLOORS[0] in row else None
+
+    row = measured("1x1")
+    if row:
+        ours = row["duragram"]
+        share, said = shares(row, "p50_us")
+        goal("1 client, window 1: p50", "≤ 1.1 × the floor", f"{ours['p50_us']:.0f} µs, {said}", share <= 1.1)
         for key in ("redis", "nats", "beanstalkd"):
             if key in row:
                 theirs = row[key]["p50_us"]
                 goal(f"the same against {key}", "below", f"{ours['p50_us']:.0f} against {theirs:.0f} µs",
                      ours["p50_us"] < theirs)
     for case, wanted in (("8x64", 0.8), ("512x1", 0.8), ("bulk1200", 0.5)):
-        ours, floor, _ = pair(case)
-        if ours and floor:
-            share = ours["acked_per_s"] / floor["acked_per_s"]
+        row = measured(case)
+        if row:
+            share, said = shares(row, "acked_per_s")
             title = found["bench"]["cases"][case].replace("the same", "16 × 1,024, GSO 64")
-            goal(f"{title}: acked/s", f"≥ {wanted} × the better floor",
-                 f"{count(ours['acked_per_s'])}, {share:.2f} ×", share >= wanted)
-    ours, _, _ = pair("bulk")
+            goal(f"{title}: acked/s", f"≥ {wanted} × the floor",
+                 f"{count(row['duragram']['acked_per_s'])}, {said}", share >= wanted)
+    ours = medians.get("bulk", {}).get("duragram")
     if ours:
         goal("16 × 1,024, GSO 64: acked/s", "≥ 4 million", count(ours["acked_per_s"]), ours["acked_per_s"] >= 4e6)
         goal("the same: p99", "≤ 10 ms", f"{ms(ours['p99_us'])} ms", ours["p99_us"] <= 10_000)
@@ -149,12 +154,12 @@ def goals(found):
             share = ours["disk_bytes"] / ours["journal_bytes"]
             goal("bytes written to disk per byte journaled", "≤ 1.15", f"{share:.2f}", share <= 1.15)
     for case, wanted in (("batch11", 5e6), ("batch20x50", 8e6)):
-        ours, _, _ = pair(case)
+        ours = medians.get(case, {}).get("duragram")
         if ours:
             title = found["bench"]["cases"][case].replace("the same", "bulk")
             goal(f"{title}: records/s", f"≥ {wanted / 1e6:.0f} million", count(ours["records_per_s"]),
                  ours["records_per_s"] >= wanted)
-    ours, _, _ = pair("open100k")
+    ours = medians.get("open100k", {}).get("duragram")
     if ours:
         goal("open loop at 100,000/s: p50", "≤ 0.5 ms", f"{ms(ours['p50_us'])} ms", ours["p50_us"] <= 500)
         goal("the same: p99", "≤ 2 ms", f"{ms(ours['p99_us'])} ms", ours["p99_us"] <= 2_000)
