@@ -52,10 +52,10 @@ impl RecordState {
 
 #[derive(Default)]
 struct Session {
-    /// When the server last sent an ack.
-    acked_us: u64,
-    /// It was idle for so long that the server may have forgotten it.
-    forgettable: bool,
+    /// When it was last seen that the server knows it: by an ack, or a durable entry.
+    known_us: u64,
+    /// It was idle for so long that the server may have forgotten it, and the journal ended here then.
+    forgettable: Option<u64>,
     /// The highest floor in an ack, since it may last have been forgotten.
     floor: u64,
     /// Every seq up to here is accounted for.
@@ -77,6 +77,14 @@ struct Given {
     nonces: BTreeMap<u32, u64>,
     /// The highest in which anything is durable.
     opened: u32,
+    /// Nonces that have come in this life of the process, with the highest epoch given or opened before.
+    heard: BTreeMap<u64, u32>,
+}
+
+impl Given {
+    fn last(&self) -> u32 {
+        self.nonces.last_key_value().map_or(0, |(epoch, _)| *epoch).max(self.opened)
+    }
 }
 
 /// What a lane was shown in this life of the process.
@@ -108,8 +116,8 @@ pub(crate) struct Oracle {
     sessions: Map<Sid, Session>,
     bytes: Map<SocketAddr, (u64, u64)>,
     values: [BTreeMap<Vec<u8>, Vec<u8>>; 3],
-    /// Written and not synced when the process died: there as a whole, or not at all.
-    unsure: Option<Vec<Change>>,
+    /// Written and not synced when the process died, and when: there as a whole, or not at all.
+    unsure: Option<(u64, Vec<Change>)>,
     lanes: Vec<LaneView>,
     pub(crate) acks: u64,
 }
@@ -180,24 +188,34 @@ impl Oracle {
             (Some(_), Ok(said)) => self.sessions.entry(sealed_for(&said)).or_default().sealed_bytes.0 += len,
             (Some(_), Err(_)) => {}
         }
-        if let Ok(Datagram::Data(data)) = codec::decode(&datagram) {
-            let base = data.base().0;
-            let session = self.sessions.entry((data.client.0, data.epoch.value())).or_default();
-            session.base = session.base.max(base);
-            if data.skip {
-                session.skip_base = session.skip_base.max(base);
+        match codec::decode(&datagram) {
+            Ok(Datagram::Data(data)) => {
+                let base = data.base().0;
+                let session = self.sessions.entry((data.client.0, data.epoch.value())).or_default();
+                session.base = session.base.max(base);
+                if data.skip {
+                    session.skip_base = session.skip_base.max(base);
+                }
             }
+            Ok(Datagram::Hello(hello)) if counter.is_some() => {
+                let given = self.given.entry(hello.client.0).or_default();
+                let last = given.last();
+                given.heard.entry(hello.nonce).or_insert(last);
+            }
+            _ => {}
         }
     }
 
-    /// Whether the server may have forgotten the session, since it has not answered it for long.
-    fn look_back(&mut self, sid: Sid) -> bool {
+    /// The session, which the server shows now that it knows. It may have forgotten it before, if that was long ago.
+    fn known(&mut self, sid: Sid) -> &mut Session {
         let session = self.sessions.entry(sid).or_default();
-        if sid.0 >= RUDE || session.acked_us > 0 && self.now_us - session.acked_us > self.ttl_us / 2 {
-            session.forgettable = true;
+        let idle = session.known_us > 0 && self.now_us - session.known_us > self.ttl_us / 2;
+        if sid.0 >= RUDE || idle {
+            session.forgettable = Some(self.entries.len() as u64);
             session.floor = 0;
         }
-        session.forgettable
+        session.known_us = self.now_us;
+        session
     }
 
     /// The server has sent this.
@@ -259,12 +277,16 @@ impl Oracle {
             self.fail(|| format!("WELCOME {client} {epoch}: on disk it was given {highest}"));
         }
         let given = self.given.entry(client).or_default();
-        let last = given.nonces.last_key_value().map_or(0, |(epoch, _)| *epoch).max(given.opened);
-        match given.nonces.insert(epoch, welcome.nonce) {
-            Some(nonce) if nonce == welcome.nonce => {}
-            Some(_) => self.fail(|| format!("epoch {epoch} of {client} is given out a second time")),
-            None if epoch > last => {}
-            None => self.fail(|| format!("client {client} is given epoch {epoch} after {last}")),
+        let heard = given.heard.get(&welcome.nonce).copied();
+        match (given.nonces.insert(epoch, welcome.nonce), heard) {
+            (Some(nonce), _) if nonce != welcome.nonce => {
+                self.fail(|| format!("epoch {epoch} of {client} is given out a second time"));
+            }
+            (_, None) => self.fail(|| format!("WELCOME {client} {epoch}: it did not ask")),
+            (Some(_), _) => {}
+            // Answers may overtake each other, so what was given since it asked can be higher.
+            (None, Some(last)) if epoch > last => {}
+            (None, Some(last)) => self.fail(|| format!("client {client} is given epoch {epoch} after {last}")),
         }
     }
 
@@ -279,9 +301,8 @@ impl Oracle {
             self.fail(|| format!("an ack to {sid:?} gives credit {}", ack.credit));
         }
         let mut missing = None;
-        self.look_back(sid);
+        self.known(sid);
         let session = self.sessions.entry(sid).or_default();
-        session.acked_us = self.now_us;
         let back = (floor < session.floor).then_some(session.floor);
         session.floor = session.floor.max(floor);
         // What the client itself gave up; of someone who does as he likes, also what he claims.
@@ -353,7 +374,7 @@ impl Oracle {
 
     /// A batch was written, and whether it is there will be seen at the next start.
     pub(crate) fn unsure(&mut self, changes: &[Change]) {
-        self.unsure = Some(changes.to_vec());
+        self.unsure = Some((self.now_us, changes.to_vec()));
     }
 
     fn block(&mut self, key: &[u8], value: &[u8]) {
@@ -380,7 +401,7 @@ impl Oracle {
         let to = entry.meta.seq.0;
         // What was opened sealed is never opened again, however long it was idle.
         let sealed = sid.0 < RUDE && self.mode.is_some_and(|mode| mode.seals(sid.0));
-        let forgettable = self.look_back(sid) && !sealed;
+        let forgettable = self.known(sid).forgettable.filter(|_| !sealed);
         if entry.meta.sealed != sealed {
             self.fail(|| format!("entry {offset} of {sid:?} came sealed: {}", entry.meta.sealed));
         }
@@ -394,13 +415,13 @@ impl Oracle {
                     self.fail(|| format!("entry {offset}, seq {to} of {sid:?}, is nothing that was sent"));
                 }
                 let before = self.offset_of.insert((sid, to), offset);
-                if let Some(before) = before.filter(|_| !forgettable) {
+                if let Some(before) = before.filter(|&before| forgettable.is_none_or(|end| end <= before)) {
                     self.fail(|| format!("seq {to} of {sid:?} is entry {before} and entry {offset}"));
                 }
                 (to, entry.records().count())
             }
             EntryKind::Gap { from, .. } => {
-                if !forgettable {
+                if forgettable.is_none() {
                     self.fail(|| format!("entry {offset} says that seqs {from} to {to} of {sid:?} were lost"));
                 }
                 self.sessions.entry(sid).or_default().gaps.push((from.0, to));
@@ -432,10 +453,13 @@ impl Oracle {
     pub(crate) fn started(&mut self, found: &Found, lanes: usize) {
         self.failed = false;
         self.lanes = (0..lanes).map(|_| LaneView::default()).collect();
+        self.given.values_mut().for_each(|given| given.heard.clear());
         let unsure = self.unsure.take();
         let Err(without) = self.compare(found) else { return };
-        let Some(unsure) = unsure else { return self.fail(|| format!("after a start {without}")) };
+        let Some((written_us, unsure)) = unsure else { return self.fail(|| format!("after a start {without}")) };
+        let now_us = std::mem::replace(&mut self.now_us, written_us);
         self.synced(&unsure);
+        self.now_us = now_us;
         if let Err(with) = self.compare(found) {
             self.fail(|| format!("after a start {without}; and if the last write counts, {with}"));
         }

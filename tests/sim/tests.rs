@@ -22,6 +22,9 @@ fn what_once_failed_does_not_fail_again() {
         (1_299_943, "the same"),
         (1_089_278, "the simulator put a copy of the disk back though the start had gone on from what it found"),
         (1_553_628, "the byte that was missing from a failed write happened to stand there: it was whole"),
+        (2_026_349, "a session of which nothing was ever acked expired, and the oracle took it for one at work"),
+        (2_046_209, "a repeated HELLO was answered before one that came earlier and was given a lower epoch"),
+        (2_072_209, "the same"),
     ] {
         assert_eq!(run(seed, None, false).violation, None, "seed {seed}: {what}");
     }
