@@ -2,6 +2,7 @@
 //! oracle, the trace. All of it in one thread; the locks are there because the server's parts may be sent to others.
 
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duragram::journal::simulated::{Change, Family, Fate, Write};
@@ -60,6 +61,10 @@ pub(crate) struct Core {
     pub(crate) slow_sync_us: u64,
     /// The fate of the next batch, if it is decided already.
     pub(crate) forced: Option<Fate>,
+    /// A write has failed in this life of the process: the next commit, or stop, says so.
+    pub(crate) write_failed: bool,
+    /// The disk fails for good.
+    pub(crate) broken: bool,
     /// The process is dead, or has to end.
     pub(crate) dead: bool,
     /// Replies after which the process dies, if it is to die while it sends.
@@ -82,6 +87,7 @@ pub(crate) struct Counts {
     pub(crate) power_cuts: u64,
     pub(crate) storage_failures: u64,
     pub(crate) damages: u64,
+    pub(crate) panics: u64,
     pub(crate) acked: u64,
     pub(crate) expired: u64,
     pub(crate) epochs: u64,
@@ -187,7 +193,11 @@ impl Core {
         match fate {
             Fate::Killed | Fate::SyncedThenKilled => self.counts.kills += 1,
             Fate::PowerFails(_) => self.counts.power_cuts += 1,
-            Fate::SyncFails | Fate::WriteFails(_) => self.counts.storage_failures += 1,
+            Fate::SyncFails | Fate::WriteFails(_) => {
+                self.counts.storage_failures += 1;
+                self.write_failed = true;
+                self.broken |= self.disk.stays_broken;
+            }
             Fate::Synced | Fate::Lies => {}
         }
         self.dead |= matches!(fate, Fate::Killed | Fate::SyncedThenKilled | Fate::PowerFails(_));
@@ -197,6 +207,9 @@ impl Core {
     fn draw(&mut self, write: Write<'_>) -> Fate {
         let faults = self.disk;
         let rng = &mut self.rng;
+        if self.broken && rng.one_in(2) {
+            return Fate::SyncFails;
+        }
         if !matches!(write, Write::Batch(_)) {
             return match rng.below(3) {
                 0 if rng.ppm(faults.recovery_dies) => Fate::Killed,
@@ -355,6 +368,9 @@ impl Handler for Sink {
                 core.oracle.answered(self.lane, key, false);
             } else if core.rng.ppm(faults.silent) {
                 return;
+            } else if core.rng.ppm(faults.panics) {
+                core.counts.panics += 1;
+                resume_unwind(Box::new("as planned"));
             } else {
                 outcomes.done(i);
                 if !(core.sabotage == Some(Sabotage::LaneSkips) && core.rng.one_in(16)) {
@@ -371,6 +387,10 @@ impl Handler for Sink {
         }
         if core.sabotage != Some(Sabotage::SinkForgets) {
             core.oracle.flushed(self.lane);
+        }
+        if core.rng.ppm(core.handlers.panics) {
+            core.counts.panics += 1;
+            resume_unwind(Box::new("as planned"));
         }
         Ok(Vec::new())
     }

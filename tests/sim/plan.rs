@@ -33,6 +33,8 @@ pub(crate) struct DiskFaults {
     pub(crate) power_fails: u64,
     pub(crate) sync_fails: u64,
     pub(crate) write_fails: u64,
+    /// The first failure is followed by nothing else, until the faults end.
+    pub(crate) stays_broken: bool,
     pub(crate) slow: u64,
     /// At a start: something at rest is damaged.
     pub(crate) damage: u64,
@@ -46,6 +48,8 @@ pub(crate) struct HandlerFaults {
     pub(crate) retry: u64,
     pub(crate) give_up: u64,
     pub(crate) silent: u64,
+    /// The handler panics over it.
+    pub(crate) panics: u64,
     /// Of a million calls.
     pub(crate) unavailable: u64,
     /// Of a million flushes.
@@ -130,7 +134,22 @@ const MS: u64 = 1_000;
 const S: u64 = 1_000_000;
 
 impl Plan {
-    pub(crate) fn of(rng: &mut Rng, mode: Mode) -> Self {
+    /// What has been added since draws nothing: older seeds keep what they made of a run.
+    pub(crate) fn of(rng: &mut Rng, seed: u64) -> Self {
+        let mode = Mode::of(seed);
+        let mut plan = Self::drawn(rng, mode);
+        match seed % 16 {
+            4 | 9 => plan.handlers.panics = 50_000,
+            6 | 11 => {
+                plan.disk.sync_fails = plan.disk.sync_fails.max(5_000);
+                plan.disk.stays_broken = true;
+            }
+            _ => {}
+        }
+        plan
+    }
+
+    fn drawn(rng: &mut Rng, mode: Mode) -> Self {
         let faults_us = rng.magnitude(2 * S, 256 * S);
         let busy = rng.one_in(3);
         let clock_wild = rng.one_in(4);
@@ -175,6 +194,7 @@ impl Plan {
                 power_fails: if crashes { rng.below(20_000) } else { 0 },
                 sync_fails: if disk_fails { rng.below(10_000) } else { 0 },
                 write_fails: if disk_fails { rng.below(10_000) } else { 0 },
+                stays_broken: false,
                 slow: often(rng, 20_000),
                 damage: often(rng, 500_000),
                 recovery_dies: if crashes { rng.below(300_000) } else { 0 },
@@ -183,6 +203,7 @@ impl Plan {
                 retry: often(rng, 100_000),
                 give_up: often(rng, 30_000),
                 silent: often(rng, 50_000),
+                panics: 0,
                 unavailable: often(rng, 100_000),
                 flush_fails: often(rng, 200_000),
             },

@@ -46,6 +46,7 @@ impl Sum {
         sum.power_cuts += one.power_cuts;
         sum.storage_failures += one.storage_failures;
         sum.damages += one.damages;
+        sum.panics += one.panics;
         sum.acked += one.acked;
         sum.expired += one.expired;
         sum.epochs += one.epochs;
@@ -62,11 +63,12 @@ impl Sum {
 
     pub(crate) fn describe(&self) -> String {
         let Counts { datagrams, writes, starts, refused_starts, kills, power_cuts, .. } = self.counts;
-        let Counts { storage_failures, damages, acked, expired, epochs, .. } = self.counts;
+        let Counts { storage_failures, damages, panics, acked, expired, epochs, .. } = self.counts;
         format!(
             "{} runs, {} failed; {:.0} simulated s in {:.1} s: {:.0} times real time; {datagrams} datagrams, {acked} \
              messages acked, {writes} writes, {starts} starts, {kills} kills, {power_cuts} power cuts, {storage_failures} \
-             failed writes, {damages} damages ({refused_starts} starts refused), {epochs} epochs, {expired} sessions expired",
+             failed writes, {damages} damages ({refused_starts} starts refused), {panics} panics of \
+             handlers, {epochs} epochs, {expired} sessions expired",
             self.runs,
             self.failures.len(),
             self.simulated_us as f64 / 1e6,

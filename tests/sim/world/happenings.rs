@@ -164,6 +164,7 @@ impl World {
         self.life = None;
         let mut core = self.core.lock();
         core.dead = false;
+        core.write_failed = false;
         core.dies_after_replies = None;
         core.forced = None;
         core.replies.clear();
