@@ -264,15 +264,16 @@ def idle(found):
 
 
 def overload(found):
-    text = f"## Overload\n\n{head(found)}\nThe maximum is what the same load gets acked alone, at the same server: "
-    text += "the mean of half a minute before and half a minute after. Rude clients send "
+    text = f"## Overload\n\n{head(found)}\nThe maximum is what the same load gets acked at the same server for half a minute before and "
+    text += "half a minute after; beside a control, while the rude clients send to a port where nobody reads. Rude clients send "
     text += f"{count(found['rude_rate'])} datagrams a second: new sessions, beyond their credit, huge gaps, bad checksums.\n\n"
-    text += "| | maximum/s, before and after | acked/s of those that behave | of the maximum | longest wait, ms | memory, MiB | documented sum, MiB "
-    text += "| one client, p99 before and in the second after, ms |\n|---|---|---|---|---|---|---|---|\n"
+    text += "| | acked/s of those that behave | maximum/s, before and after | of the maximum | longest wait, ms | memory, MiB | documented sum, MiB "
+    text += "| one client, p99 before and right after, ms |\n|---|---|---|---|---|---|---|---|\n"
     for name, run in found["runs"].items():
         longest = "" if run["open_loop"] else ms(run["max_us"])
-        before, after = map(count, run["maximum_per_s"])
-        text += f"| {name}, {found['seconds']:.0f} s | {before}, {after} | {count(run['acked_per_s'])} | {run['goodput']:.2f} | {longest} | {mib(run['rss_bytes_max'])} "
+        both = "; ".join(f"{kind} {count(first)}, {count(last)}" for kind, (first, last) in run["reference_per_s"].items())
+        goodput = "; ".join(f"{kind} {share:.2f}" for kind, share in run["goodput"].items())
+        text += f"| {name}, {found['seconds']:.0f} s | {count(run['acked_per_s'])} | {both} | {goodput} | {longest} | {mib(run['rss_bytes_max'])} "
         text += f"| {mib(run['bound_bytes'])} | {ms(run['before']['p99_us'])}, {ms(run['after']['p99_us'])} |\n"
     return text
 
