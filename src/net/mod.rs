@@ -17,7 +17,7 @@ mod tests;
 pub use batch::{Batch, DataItem, Dropped, Item, ItemKind, Seal};
 pub use bulk::{BulkSocket, Burst, GSO_SEGMENTS_MAX, Inbox, Poller};
 pub use gate::{Admission, Gate};
-pub use outbox::{Outbox, Transmit};
+pub use outbox::{Outbox, Run, Transmit};
 pub use receive::{Received, Receiver, Waker, wait_readable};
 pub use send::Sender;
 pub use socket::{BoundSockets, adopt, bind};

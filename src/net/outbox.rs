@@ -13,6 +13,29 @@ pub trait Transmit {
     fn transmit(&mut self, outbox: &Outbox);
 }
 
+/// Replies of one length that go to one peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// Who gets them.
+    pub to: Peer,
+    /// The datagrams, one behind the other.
+    pub datagrams: &'a [u8],
+    /// Bytes of each.
+    pub len: usize,
+}
+
+impl<'a> Run<'a> {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.datagrams.len() / self.len
+    }
+
+    /// Each by itself.
+    pub fn singly(self) -> impl Iterator<Item = Run<'a>> {
+        self.datagrams.chunks(self.len).map(move |datagrams| Run { datagrams, ..self })
+    }
+}
+
 /// Encoded replies and their receivers.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -54,6 +77,17 @@ impl Outbox {
     /// Number of replies.
     pub fn len(&self) -> usize {
         self.replies.len()
+    }
+
+    /// Runs of at most `most` replies, in the order in which they were added.
+    pub fn runs(&self, most: usize) -> impl Iterator<Item = Run<'_>> {
+        let alike = |(to, range): &(Peer, Range<usize>), (next_to, next): &(Peer, Range<usize>)| {
+            to == next_to && range.len() == next.len()
+        };
+        self.replies.chunk_by(alike).flat_map(move |alike| alike.chunks(most)).filter_map(|run| {
+            let ((to, first), (_, last)) = (run.first()?, run.last()?);
+            Some(Run { to: *to, datagrams: &self.bytes[first.start..last.end], len: first.len() })
+        })
     }
 
     /// Receivers and datagrams, in the order in which they were added.

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use duragram_proto::codec::{Data, Datagram, Ping, RejectCode};
+use duragram_proto::codec::{Ack, Data, Datagram, Durability, Ping, RejectCode};
 use duragram_proto::{ClientId, Epoch, Seq};
 use nix::sys::socket::{setsockopt, sockopt};
 use prometheus_client::registry::Registry;
@@ -156,18 +156,79 @@ fn replies_reach_their_receivers_though_some_cannot_be_sent() {
     let mut outbox = Outbox::default();
     let reply = |n: u64| Datagram::Ping(Ping { client: ClientId(n), epoch: Epoch::new(1).unwrap() });
     let to = Peer { addr: rig.client.local_addr().unwrap(), socket: 0 };
-    let nowhere = Peer { addr: "[::1]:9".parse().unwrap(), socket: 0 };
-    for n in 0..262 {
-        outbox.push(if n % 100 == 7 { nowhere } else { to }, 32, &reply(n), None);
+    let wrong_family = Peer { addr: "[::1]:9".parse().unwrap(), socket: 0 };
+    let no_port = Peer { addr: "127.0.0.1:0".parse().unwrap(), socket: 0 };
+    let wrong_socket = Peer { socket: 1, ..to };
+    for n in 0..1000 {
+        let to = match n % 200 {
+            7 => wrong_family,
+            100..102 => no_port,
+            150..153 => wrong_socket,
+            _ => to,
+        };
+        outbox.push(to, 32, &reply(n), None);
     }
     sender.transmit(&outbox);
-    assert_eq!(metrics.reply_errors.get(), 3, "an IPv6 address on an IPv4 socket");
+    assert_eq!(metrics.reply_errors.get(), 5 * (1 + 2 + 3));
     let mut buffer = [0; 100];
-    for n in (0..262).filter(|n| n % 100 != 7) {
+    for n in (0..1000).filter(|n| !matches!(n % 200, 7 | 100..102 | 150..153)) {
         let len = rig.client.recv(&mut buffer).unwrap();
         let mut expected = [0; 100];
         let expected_len = reply(n).encode(&mut expected).unwrap();
         assert_eq!(buffer[..len], expected[..expected_len]);
+    }
+}
+
+#[test]
+fn replies_arrive_one_by_one_whatever_their_lengths_and_however_many_have_one_peer() {
+    let rig = Rig::new();
+    let metrics = Metrics::register(&mut Registry::default());
+    let mut sender = Sender::new([&rig.server, &rig.server.try_clone().unwrap()], metrics.clone()).unwrap();
+    let clients: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    for client in &clients {
+        socket2::SockRef::from(client).set_recv_buffer_size(4 << 20).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    }
+    let mut expected = [const { Vec::new() }; 3];
+    let mut outbox = Outbox::default();
+    let mut random = 1_u64;
+    let mut below = |n: u64| -> u16 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u16::try_from((random >> 33) % n).unwrap()
+    };
+    let mut seq = 0;
+    while seq < 2_000 {
+        let (client, socket, words) = (usize::from(below(3)), below(8) / 7, usize::from(below(3) * below(2)));
+        // Some runs are longer than the kernel takes at once.
+        for _ in 0..1 + below(3) * below(3) * below(40) {
+            seq += 1;
+            let ack = Ack {
+                client: ClientId(1),
+                epoch: Epoch::new(1).unwrap(),
+                floor: Seq(seq),
+                credit: 1,
+                durability: Durability::Synced,
+                duplicate: false,
+                delay_us: 0,
+                bitmap: &[7; 128][..words * 8],
+            };
+            let to = Peer { addr: clients[client].local_addr().unwrap(), socket };
+            outbox.push(to, 500, &Datagram::Ack(ack), None);
+            let mut buffer = [0; 200];
+            let len = ack.encode(&mut buffer).unwrap();
+            expected[client].push(buffer[..len].to_vec());
+        }
+    }
+    let runs = outbox.runs(GSO_SEGMENTS_MAX);
+    assert!(runs.map(|run| run.count()).max() == Some(GSO_SEGMENTS_MAX), "the test must have runs that are cut");
+    sender.transmit(&outbox);
+    assert_eq!(metrics.reply_errors.get(), 0);
+    let mut buffer = [0; 65_507];
+    for (client, expected) in clients.iter().zip(expected) {
+        for reply in expected {
+            let len = client.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..len], reply);
+        }
     }
 }
 
