@@ -129,7 +129,7 @@ pub(super) fn run(plan: &Plan, mut watch: impl FnMut(Glance)) -> io::Result<Done
         }
         let mut until_ns = next_glance_ns.min(engine.next_sweep_ns);
         if ended.is_none() {
-            until_ns = until_ns.min(end_ns).min(engine.pace.as_ref().map_or(u64::MAX, Pace::next_ns));
+            until_ns = until_ns.min(end_ns).min(engine.next_due_ns());
         }
         let wait_ns =
             if engine.ready.is_empty() { until_ns.saturating_sub(engine.now_ns()).max(WAIT_NS_MIN) } else { 0 };
@@ -220,6 +220,11 @@ impl<'a> Engine<'a> {
             self.released += self.plan.gso as u64;
             self.ready.push(flow);
         }
+    }
+
+    /// When something is due next that can be sent then, as far as is known.
+    fn next_due_ns(&self) -> u64 {
+        self.pace.as_ref().map_or(u64::MAX, |pace| pace.next_ns(|flow| self.flows[flow].is_behind()))
     }
 
     /// What has been begun is to be acked, nothing new is sent.

@@ -155,6 +155,11 @@ impl Flow {
         self.released = self.started;
     }
 
+    /// Whether not all that is due has been sent.
+    pub(super) fn is_behind(&self) -> bool {
+        self.started < self.released
+    }
+
     /// What to send now; `None` when that is nothing. `due_ns` tells when the n-th message, counted from 0, was meant to
     /// be sent; it is asked once for each message.
     pub(super) fn next(&mut self, now_ns: u64, due_ns: impl FnOnce(u64) -> u64, tally: &mut Tally) -> Option<Outgoing> {
@@ -426,7 +431,7 @@ impl Flow {
             return Some((seq, true));
         }
         self.recovery = None;
-        let may_be_new = self.started < self.released && self.next - self.base < self.window;
+        let may_be_new = self.is_behind() && self.next - self.base < self.window;
         may_be_new.then_some((self.next, false))
     }
 
@@ -442,7 +447,7 @@ impl Flow {
 
     /// Sets the timer, if there is something to wait for.
     fn arm(&mut self, now_ns: u64) {
-        let waits = self.base < self.next || (self.started < self.released && self.next > self.limit);
+        let waits = self.base < self.next || (self.is_behind() && self.next > self.limit);
         self.deadline_ns = if waits { now_ns.saturating_add(self.timeout_ns()) } else { NEVER };
     }
 

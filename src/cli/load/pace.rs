@@ -3,6 +3,9 @@
 //! Clients take turns at even intervals; at its turn a client sends as many datagrams as one system call takes. Nothing
 //! is stored for what is late: the timetable tells for each datagram when it was due.
 
+/// Turns looked at for one that matters.
+const TURNS_AHEAD: u64 = 64;
+
 /// Who is to send when. Times are nanoseconds since the start.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -18,20 +21,27 @@ impl Pace {
         Self { interval_ns: datagrams_a_turn as f64 * 1e9 / rate, clients, datagrams_a_turn, next_turn: 0 }
     }
 
-    /// When the next turn is due.
-    pub(super) fn next_ns(&self) -> u64 {
-        self.turn_ns(self.next_turn)
+    /// When something is due next for a client that is not `behind`. One that is has already more to send than it may,
+    /// and its turns change nothing; after some of those it is time to look again.
+    pub(super) fn next_ns(&self, behind: impl Fn(usize) -> bool) -> u64 {
+        let last = self.next_turn + TURNS_AHEAD;
+        let turn = (self.next_turn..last).find(|turn| self.client(*turn).is_some_and(|client| !behind(client)));
+        self.turn_ns(turn.unwrap_or(last))
     }
 
     /// The client whose turn has come; each turn is given once. Turns due exactly at `now_ns` have not come: a time
     /// that ends then does not contain them.
     pub(super) fn take_due(&mut self, now_ns: u64) -> Option<usize> {
-        if self.next_ns() >= now_ns {
+        if self.turn_ns(self.next_turn) >= now_ns {
             return None;
         }
-        let client = self.next_turn % self.clients;
+        let client = self.client(self.next_turn);
         self.next_turn += 1;
-        usize::try_from(client).ok()
+        client
+    }
+
+    fn client(&self, turn: u64) -> Option<usize> {
+        usize::try_from(turn % self.clients).ok()
     }
 
     /// When the n-th datagram of a client, counted from 0, is due.
@@ -54,7 +64,7 @@ mod tests {
         let mut pace = Pace::new(1_000.0, 3, 1);
         let mut turns = Vec::new();
         for ms in 0..7u64 {
-            assert_eq!(pace.next_ns(), ms * 1_000_000);
+            assert_eq!(pace.next_ns(|_| false), ms * 1_000_000);
             assert_eq!(pace.take_due(ms * 1_000_000), None);
             turns.push(pace.take_due(ms * 1_000_000 + 1).unwrap());
         }
@@ -74,6 +84,16 @@ mod tests {
             assert_eq!(pace.due_ns(1, n), 5 * 64_000);
         }
         assert_eq!(pace.due_ns(0, 0), 0);
+    }
+
+    #[test]
+    fn turns_of_clients_that_are_behind_need_no_waking() {
+        let mut pace = Pace::new(1_000.0, 3, 1);
+        assert_eq!(pace.next_ns(|_| false), 0);
+        assert_eq!(pace.next_ns(|client| client == 0), 1_000_000);
+        assert_eq!(pace.next_ns(|_| true), TURNS_AHEAD * 1_000_000);
+        assert_eq!(pace.take_due(1), Some(0), "they are taken all the same");
+        assert_eq!(pace.next_ns(|client| client != 0), 3_000_000);
     }
 
     #[test]
