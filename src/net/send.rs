@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt, sockopt};
 
 use crate::metrics::Metrics;
 use crate::net::{GSO_SEGMENTS_MAX, Outbox, Run, Transmit};
@@ -19,7 +19,7 @@ pub struct Sender {
     sockets: Vec<UdpSocket>,
     metrics: Metrics,
     /// Replies of one length to one peer go to the kernel as one message, at most so many; it cuts them apart (GSO).
-    replies_per_message: usize,
+    pub(super) replies_per_message: usize,
 }
 
 /// Messages of one system call.
@@ -60,8 +60,10 @@ impl<'a> Call<'a> {
 impl Sender {
     /// Sends through second handles on `sockets`, in the order in which `Peer::socket` counts them.
     pub fn new<'a>(sockets: impl IntoIterator<Item = &'a UdpSocket>, metrics: Metrics) -> io::Result<Self> {
-        let sockets = sockets.into_iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
-        Ok(Self { sockets, metrics, replies_per_message: GSO_SEGMENTS_MAX })
+        let sockets = sockets.into_iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>()?;
+        // A kernel that does not know GSO (Linux before 4.18) would overlook the length, and send one long datagram.
+        let cuts = sockets.iter().all(|socket| setsockopt(socket, sockopt::UdpGsoSegment, &0).is_ok());
+        Ok(Self { sockets, metrics, replies_per_message: if cuts { GSO_SEGMENTS_MAX } else { 1 } })
     }
 
     fn send(&mut self, call: &Call<'_>) {
