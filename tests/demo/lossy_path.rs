@@ -3,6 +3,7 @@
 //! Prints `lossy path ready udp=ADDR`, carries until SIGTERM or SIGINT, and prints what it did to the datagrams.
 
 #[allow(dead_code, reason = "the tests use the rest of it")]
+#[path = "../common/lossy.rs"]
 mod lossy;
 
 use std::error::Error;

@@ -2,6 +2,7 @@
 //! `scripts/demo`, which compares them with what was sent. A gap is an error.
 
 #[allow(dead_code, reason = "the tests use the rest of it")]
+#[path = "../common/sink.rs"]
 mod sink;
 
 use std::error::Error;
