@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""The figures of README.md's table: each client sends records of 100 bytes to the server on this machine, plain and sealed,
-and is timed from its start to its end, when all are acked. The median of three runs. DURAGRAM names the server's program.
+"""Measures README.md's table of figures and writes it there: each client sends records of 100 bytes to the server on this machine,
+plain and sealed, and is timed from its start to its end, when all are acked. The median of three runs. DURAGRAM names the server's
+program.
 
     scripts/clients --measure
 """
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,32 +23,49 @@ from tests.support import Server, binary  # noqa: E402
 ROUNDS = 3
 
 
-class Command:
-    """A client: how many records it sends in a few seconds, and what starts it."""
+#: The columns of the table.
+CLIENTS = ("Rust", "C", "Python", "Node.js", "minimal client of the text")
+BEGIN, END = "<!-- measured:", "<!-- end of what is measured -->"
 
-    def __init__(self, name: str, records: int, words: list[str], sealed: bool = False) -> None:
-        self.name, self.records, self.words, self.sealed = name, records, words, sealed
+
+class Command:
+    """A client: its cell in the table, how many records it sends in a few seconds, and what starts it."""
+
+    def __init__(self, client: str, row: str, records: int, words: list[str], sealed: bool = False) -> None:
+        self.client, self.row, self.records, self.words, self.sealed = client, row, records, words, sealed
+
+
+PLAIN, SEALED, BATCHES = "records of 100 bytes a second, plain", "the same, sealed", "the same, plain, in batches"
+
+
+def minimal_code() -> str:
+    return (HERE / "PROTOCOL.md").read_text().split('<a id="minimal-client"></a>')[1].split("```python\n")[1].split("```")[0]
 
 
 def commands(directory: str) -> list[Command]:
     rust = [binary(), "send", "--server", "{}"]
     python = [sys.executable, "-m", "duragram", "send", "--server", "{}"]
     key = ["--key-file", f"{directory}/client"]
-    found = [
-        Command("Rust `duragram send`", 400_000, rust),
-        Command("Rust `duragram send`, sealed", 400_000, [*rust, *key], sealed=True),
-        Command("Rust `duragram send --batch`", 1_000_000, [*rust, "--batch"]),
-        Command("Python `python -m duragram send`", 100_000, python),
-        Command("Python, sealed", 100_000, [*python, *key], sealed=True),
-        Command("Python `--batch`", 200_000, [*python, "--batch"]),
+    loop = """
+import sys
+client = Client("127.0.0.1", int(sys.argv[1].rpartition(":")[2]), random.getrandbits(64))
+for line in sys.stdin.buffer:
+    client.send(line.rstrip(b"\\n"))
+"""
+    Path(directory, "minimal.py").write_text(minimal_code() + loop)
+    sources = [str(HERE / "c" / "examples" / "posix.c"), str(HERE / "c" / "duragram.c")]
+    subprocess.run(["cc", "-std=c99", "-O2", "-o", f"{directory}/c", *sources], check=True)
+    return [
+        Command("Rust", PLAIN, 400_000, rust),
+        Command("C", PLAIN, 200_000, [f"{directory}/c", "{}"]),
+        Command("Python", PLAIN, 100_000, python),
+        Command("Node.js", PLAIN, 5_000, ["node", str(HERE / "node" / "send.js"), "{}"]),
+        Command("minimal client of the text", PLAIN, 5_000, [sys.executable, f"{directory}/minimal.py", "{}"]),
+        Command("Rust", SEALED, 400_000, [*rust, *key], sealed=True),
+        Command("Python", SEALED, 100_000, [*python, *key], sealed=True),
+        Command("Rust", BATCHES, 1_000_000, [*rust, "--batch"]),
+        Command("Python", BATCHES, 200_000, [*python, "--batch"]),
     ]
-    if shutil.which("cc"):
-        sources = [str(HERE / "c" / "examples" / "posix.c"), str(HERE / "c" / "duragram.c")]
-        subprocess.run(["cc", "-std=c99", "-O2", "-o", f"{directory}/c", *sources], check=True)
-        found.append(Command("C `examples/posix.c`, 64 in flight", 200_000, ["sh", "-c", f"exec {directory}/c ${{0##*:}}", "{}"]))
-    if shutil.which("node"):
-        found.append(Command("Node.js `send.js`, one in flight", 5_000, ["node", str(HERE / "node" / "send.js"), "{}"]))
-    return found
 
 
 def measure(command: Command, server: Server) -> float:
@@ -67,28 +84,42 @@ def lines(*patterns: str) -> int:
     return sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
 
 
-def sizes() -> None:
-    minimal = (HERE / "PROTOCOL.md").read_text().split('<a id="minimal-client"></a>')[1].split("```")[1]
-    print(f"Rust client machine, codec, seal: {lines('rust/src/**/*.rs'):,} lines")
-    print(f"Python: {lines('python/duragram/*.py'):,} lines")
-    print(f"C: {lines('c/duragram.[ch]'):,} lines; its bytes by processor: scripts/test-c")
-    print(f"Node.js: {lines('node/send.js'):,} lines; the minimal client: {len(minimal.split(chr(10))) - 1:,} lines")
+def sizes() -> dict[str, str]:
+    return {
+        "Rust": f"{lines('rust/src/**/*.rs'):,} with the server's half",
+        "C": f"{lines('c/duragram.[ch]'):,}",
+        "Python": f"{lines('python/duragram/*.py'):,}",
+        "Node.js": f"{lines('node/*.js'):,}",
+        "minimal client of the text": f"{sum(bool(line.strip()) for line in minimal_code().splitlines()):,}",
+    }
+
+
+def row(name: str, cells: dict[str, str]) -> str:
+    return "| " + " | ".join([name, *(cells.get(client, "") for client in CLIENTS)]) + " |"
 
 
 def main() -> None:
-    sizes()
     with tempfile.TemporaryDirectory() as directory:
         subprocess.run([binary(), "keys", "new", "--fleet", f"{directory}/fleet"], check=True, capture_output=True)
         derive = [binary(), "keys", "derive", f"{directory}/fleet", "--client", "0xc5", f"{directory}/client"]
         subprocess.run(derive, check=True, capture_output=True)
         servers = {False: Server(), True: Server("--keys", f"{directory}/fleet")}
+        rates: dict[str, dict[str, str]] = {}
         try:
             for command in commands(directory):
-                rates = [measure(command, servers[command.sealed]) for _ in range(ROUNDS)]
-                print(f"{command.name}: {statistics.median(rates):,.0f} records/s ({command.records:,} of 100 bytes)", flush=True)
+                median = statistics.median(measure(command, servers[command.sealed]) for _ in range(ROUNDS))
+                rates.setdefault(command.row, {})[command.client] = f"{median:,.0f}"
+                print(f"{command.client}: {median:,.0f} {command.row} ({command.records:,} sent)", flush=True)
         finally:
             for server in servers.values():
                 server.remove()
+    table = [row("", {client: client for client in CLIENTS}), "|---" * (len(CLIENTS) + 1) + "|"]
+    table.append(row("lines of code (not blank, without tests)", sizes()))
+    table += [row(name, cells) for name, cells in rates.items()]
+    readme = HERE / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    marker, after = rest.split("\n", 1)[0], rest.split(END)[1]
+    readme.write_text(before + BEGIN + marker + "\n\n" + "\n".join(table) + "\n\n" + END + after)
 
 
 if __name__ == "__main__":

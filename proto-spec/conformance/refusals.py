@@ -18,6 +18,7 @@ class RefusedForGood(Scenario):
     about = "seq 3 is refused: code {}"
     code = 0
     succeeds = False
+    refuses = True
     #: The version nibble of the REJECT.
     version = wire.VERSION
 
@@ -50,6 +51,7 @@ class RefusedForGood(Scenario):
 class RefusedRun(Scenario):
     about = "ten seqs in a row are refused, the window is 4"
     succeeds = False
+    refuses = True
 
     def __init__(self, command: str, key_file: Optional[str] = None) -> None:
         super().__init__(command, key_file)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shlex
+import signal
 import socket
 import subprocess
 import tempfile
@@ -57,6 +59,8 @@ class Scenario:
     succeeds = True
     #: Whether the server has each record once, or at least once.
     exactly_once = True
+    #: Whether some message is refused for good: nothing else makes a client skip a seq, whose input is to be acked whole.
+    refuses = False
     #: Whether it makes sense in sealed mode, and in plain mode.
     sealed_too = True
     plain_too = True
@@ -139,13 +143,15 @@ class Scenario:
             records.write(b"".join(line + b"\n" for line in self.lines))
             records.seek(0)
             client = subprocess.Popen(
-                shlex.split(command), env=environment, stdin=records, stdout=subprocess.DEVNULL, stderr=errors
-            )
+                shlex.split(command), env=environment, stdin=records, stdout=subprocess.DEVNULL, stderr=errors,
+                # A group of its own: what a wrapper has started ends with it.
+                start_new_session=True,
+            )  # fmt: skip
             try:
                 self._serve(client)
             finally:
-                if client.poll() is None:
-                    client.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(client.pid, signal.SIGKILL)
                 client.wait()
                 self.socket.close()
             errors.seek(0)
@@ -199,6 +205,8 @@ class Scenario:
         self.longest = max(self.longest, len(bytes_))
         told, base = self.model.told.get((d.client, d.epoch), Told()), d.seq - d.span
         claimed = [seq for seq in range(told.floor + 1, min(base, told.floor + 2000)) if seq not in told.above]
+        if d.skip and (base == 1 or not self.refuses):
+            self.verdict("duty-skip", False, f"seq {d.seq}, span {d.span} has SKIP, and nothing below it was given up")
         if claimed and not d.skip:
             self.verdict("duty-seq", False, f"seq {d.seq}, span {d.span} counts {claimed[:3]} as delivered, which nobody acked")
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import unittest
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tests.support import Server, binary
 
-from . import paths, refusals, server
-from .__main__ import client, doubted
+from . import server
+from .__main__ import SCENARIOS, client, doubted
 from .run import Verdict
 from .sabotaged import SABOTAGES
 
@@ -26,10 +29,13 @@ def failed(verdicts: list[Verdict]) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.fulfilled is False]
 
 
+def minimal_code() -> str:
+    text = (PROTO_SPEC / "PROTOCOL.md").read_text()
+    return text.split('<a id="minimal-client"></a>')[1].split("```python\n")[1].split("```")[0]
+
+
 def minimal_client(directory: str) -> str:
     """The client that PROTOCOL.md#minimal-client shows, as a command."""
-    text = (PROTO_SPEC / "PROTOCOL.md").read_text()
-    code = text.split('<a id="minimal-client"></a>')[1].split("```python\n")[1].split("```")[0]
     command = """
 import os, sys
 host, port = os.environ["DURAGRAM_SERVER"].split(":")
@@ -41,7 +47,7 @@ for line in sys.stdin.buffer:
         refused += 1
 sys.exit(refused > 0)
 """
-    Path(directory, "minimal.py").write_text(code + command)
+    Path(directory, "minimal.py").write_text(minimal_code() + command)
     return f"{sys.executable} {directory}/minimal.py"
 
 
@@ -97,7 +103,7 @@ class Kit(unittest.TestCase):
         self.assertEqual(failed(server.check(subject.address)), [])
 
     def test_every_sabotage_is_noticed(self) -> None:
-        scenarios = {one.__name__: one for one in paths.SCENARIOS + refusals.SCENARIOS}
+        scenarios = {one.__name__: one for one in SCENARIOS}
         with tempfile.TemporaryDirectory() as directory:
             key_file = key_for_a_client(directory)
 
@@ -117,3 +123,22 @@ class Kit(unittest.TestCase):
         for name, wrong in found.items():
             with self.subTest(name):
                 self.assertIn(SABOTAGES[name].anchor, {verdict.anchor for verdict in wrong}, wrong)
+
+
+class Text(unittest.TestCase):
+    def test_the_minimal_client_takes_no_datagram_that_the_vectors_call_bad(self) -> None:
+        """And takes those that a client may get: its own short ones."""
+        names: dict[str, Any] = {}
+        exec(minimal_code(), names)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            subject = names["Client"](*peer.getsockname(), 0xA1)
+            for vector in json.loads((PROTO_SPEC / "vectors" / "datagrams.json").read_text())["datagrams"]:
+                good = vector.get("datagram", {})
+                subject.client_id = int(good.get("client", "a1"), 16)
+                peer.sendto(bytes.fromhex(vector["hex"]), subject.socket.getsockname())
+                taken = subject.receive(0.05, lambda kind, epoch, long: kind in (names["ACK"], names["REJECT"], names["WELCOME"]))
+                for_it = good.get("type") in ("ACK", "REJECT", "WELCOME") and len(vector["hex"]) == 64
+                with self.subTest(vector["name"]):
+                    self.assertEqual(taken is not None, for_it or "version_refusal" in vector)
+            subject.socket.close()
