@@ -51,6 +51,16 @@ fn a_wrong_configuration_is_exit_code_2_and_every_problem_is_a_line_on_stderr() 
 }
 
 #[test]
+fn what_serve_refuses_of_sinks_check_config_refuses_too() {
+    for sinks in [["stdout", "stdout"], ["file:/tmp/x", "file:/tmp/x"], ["null", "nonsense"], ["file:", "null"]] {
+        for command in ["serve", "check-config"] {
+            let (code, _, stderr) = outcome(&[command, "--sink", sinks[0], "--sink", sinks[1]]);
+            assert!(code == 2 && stderr.starts_with("duragram: --sink: sink: "), "{command} {sinks:?}: {stderr}");
+        }
+    }
+}
+
+#[test]
 fn check_config_shows_values_places_and_memory_and_its_output_is_a_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = duragram(&[

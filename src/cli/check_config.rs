@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
 
 use super::config_args::ConfigArgs;
-use super::{Failure, print, print_json};
+use super::{Failure, complain, print, print_json};
 use crate::admin::KeysStatus;
 use crate::config::{KEYS, Loaded};
 use crate::keys::KeyRing;
@@ -29,7 +29,10 @@ pub(super) struct CheckConfigArgs {
 
 /// Checks and shows.
 pub(super) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
-    let loaded = args.config.load()?;
+    let (loaded, strangers) = args.config.load()?;
+    if let Some(strangers) = strangers {
+        complain(&strangers);
+    }
     let keys = loaded.config.keys.as_deref().map_or_else(|| Ok(KeyRing::none()), KeyRing::load);
     let keys = keys.map_err(Failure::usage)?;
     if args.json { print_json(&as_json(&loaded, &keys)) } else { print(as_toml(&loaded, &keys)) }
