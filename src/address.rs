@@ -109,6 +109,9 @@ impl Ip {
 
 /// Host, without its brackets, and port, if there is one.
 fn split(text: &str) -> Result<(&str, Option<&str>), String> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return Err(format!("{text:?} is no address: write {:?}, without {scheme}://", rest.trim_end_matches('/')));
+    }
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or_else(|| format!("{text:?} lacks its closing bracket"))?;
         if !host.contains(':') {
@@ -269,7 +272,7 @@ mod tests {
             ("", "names no host"),
             (":7117", "names no host"),
             ("no port in this", "no blanks"),
-            ("http://host:7117", "several colons"),
+            ("http://host:7117/", "write \"host:7117\", without http://"),
             ("host/path:7117", "letters, digits"),
             ("a..b:7117", "empty part"),
             ("host:0", "from 1 to 65535"),

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::cli_support::{FakeServer, TOKEN, duragram, text};
 use crate::common::fake::Fake;
+use crate::common::server::Home;
 
 /// Something to write to that takes nothing.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +130,31 @@ fn dead_letters_are_all_discarded_whoever_hears_of_it() {
         ]));
         assert_eq!(output.status.code(), Some(0), "{bad:?}: {output:?}");
         assert_eq!(server.dead_count(), 0, "{bad:?}: it does not stop in the middle");
+    }
+}
+
+#[test]
+fn a_journal_is_judged_whoever_hears_of_it_and_a_dump_is_output() {
+    let home = Home::new();
+    let server = home.serve();
+    let mut send = duragram(&["send", "--server", &server.udp.to_string()]);
+    send.stdin(input("one\ntwo\n"));
+    assert!(send.output().unwrap().status.success());
+    server.signal("TERM");
+    assert!(server.wait().success());
+    let data = home.data();
+    let data = data.to_str().unwrap();
+    for bad in BAD {
+        for json in [&[][..], &["--json"]] {
+            let output = bad.run(duragram(&[&["journal", "verify", "--data", data], json].concat()));
+            assert_eq!(output.status.code(), Some(0), "{bad:?}: {output:?}");
+            assert!(text(&output.stderr).contains("cannot report on stdout"), "{output:?}");
+        }
+        let code = if matches!(bad, Bad::Full) { 1 } else { 0 };
+        for args in [&["journal", "dump", "--data", data][..], &["journal", "stats", "--data", data]] {
+            let output = bad.run(duragram(args));
+            assert_eq!(output.status.code(), Some(code), "{bad:?} {args:?}: {output:?}");
+        }
     }
 }
 

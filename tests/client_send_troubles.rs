@@ -63,6 +63,24 @@ fn an_epoch_that_was_used_before_fails_and_says_so_however_many_records_each_run
 }
 
 #[test]
+fn a_sealed_client_notices_a_used_epoch_at_the_first_answer() {
+    let home = Home::new();
+    let keys = home.path().join("keys");
+    assert!(duragram().args(["keys", "new", "--fleet"]).arg(&keys).stdout(Stdio::null()).status().unwrap().success());
+    let keys = keys.to_str().unwrap();
+    let server = home.serve_with(&["--keys", keys]);
+    for (epoch, first) in [("1", 1), ("2", 4)] {
+        let args = ["--client", "0xa1", "--epoch", epoch, "--key-file", keys];
+        assert!(pipe(send(server.udp, &args), &numbers(first)).status.success());
+        let output = pipe(send(server.udp, &args), &numbers(2));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let report = report(&output);
+        assert_eq!((&report["acked"], &report["epoch_used"]), (&0.into(), &true.into()), "{report}");
+        assert!(report["seconds"].as_f64().unwrap() < 0.9, "not only after a retransmission: {report}");
+    }
+}
+
+#[test]
 fn an_epoch_that_was_used_before_ends_a_run_whose_input_goes_on() {
     let home = Home::new();
     let server = home.serve();
@@ -189,7 +207,7 @@ fn a_network_that_comes_later_is_used() {
 fn a_name_that_can_never_be_one_is_wrong_usage_at_once() {
     for (server, complaint) in [
         ("no port in this", "no blanks"),
-        ("http://localhost:7117", "several colons"),
+        ("http://localhost:7117", "without http://"),
         ("localhost:port", "no port"),
         ("localhost:0", "from 1 to 65535"),
         ("::1", "[::1]:PORT"),

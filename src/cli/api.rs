@@ -23,7 +23,7 @@ use crate::limits;
 /// Where the running server's admin interface is.
 #[derive(Debug, clap::Args)]
 pub(super) struct AdminArgs {
-    /// Admin address of the running server
+    /// Admin address of the running server: HOST:PORT; HOST is a name or an address, IPv6 in brackets: [fe80::1%eth0]:7118
     #[arg(long = "admin", value_name = "ADDR", env = "DURAGRAM_ADMIN", default_value = "127.0.0.1:7118")]
     address: String,
 

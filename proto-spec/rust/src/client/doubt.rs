@@ -14,8 +14,9 @@ const STRANGE_MAX: u8 = 2;
 /// What is known of the epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Doubt {
-    /// Nothing was acked yet; so many ACKs came for what was never sent.
-    Open { strange: u8 },
+    /// Nothing was acked yet. `strange`: so many ACKs came for what was never sent; `asked`: by PING, whose answers have
+    /// DUPLICATE too.
+    Open { strange: u8, asked: bool },
     /// It is the client's own, or was not doubted.
     Settled,
     /// Another run has used it.
@@ -24,7 +25,7 @@ pub(super) enum Doubt {
 
 impl Doubt {
     pub(super) fn new(doubted: bool) -> Self {
-        if doubted { Self::Open { strange: 0 } } else { Self::Settled }
+        if doubted { Self::Open { strange: 0, asked: false } } else { Self::Settled }
     }
 
     /// Whether nothing may be sent beside what is in flight.
@@ -48,11 +49,13 @@ where
         if self.doubt == Doubt::Used {
             return false;
         }
-        let Doubt::Open { .. } = self.doubt else { return true };
+        let Doubt::Open { strange, asked } = self.doubt else { return true };
+        let asked = asked || self.pinged;
+        self.doubt = Doubt::Open { strange, asked };
         let first = self.queue.base_transmitted().map(|at| *self.queue.slot(at));
         let Some(first) = first.filter(|first| first.seq <= ack.floor) else { return true };
         // Without a retransmission and a PING nothing that this client did is a duplicate.
-        if ack.duplicate && first.attempt == 0 && !self.pinged {
+        if ack.duplicate && first.attempt == 0 && !asked {
             self.epoch_is_used();
             return false;
         }
@@ -62,14 +65,14 @@ where
 
     /// Notes an ACK for seqs that were never sent. Returns whether it shows that the epoch was used before.
     pub(super) fn note_never_sent(&mut self) -> bool {
-        let Doubt::Open { strange } = self.doubt else { return false };
-        let enough = self.wire.is_authentic() || strange + 1 >= STRANGE_MAX;
+        let Doubt::Open { strange, asked } = self.doubt else { return false };
+        let enough = self.wire.is_authentic() || strange.saturating_add(1) >= STRANGE_MAX;
         // Before anything was sent there is nothing that it could be the answer to.
         if enough && self.queue.highest_sent() > Seq::ZERO {
             self.epoch_is_used();
             return true;
         }
-        self.doubt = Doubt::Open { strange: strange + 1 };
+        self.doubt = Doubt::Open { strange: strange.saturating_add(1), asked };
         false
     }
 
