@@ -62,7 +62,8 @@ Exit codes:
   3  journal damaged; nothing was changed
   4  storage failed
 
-Every command has its own --help.";
+Every command has its own --help. An environment variable that is empty counts as unset. The exit code tells of what was done;
+that a report of it could not be written to stdout is said on stderr.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

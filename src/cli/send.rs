@@ -185,9 +185,16 @@ async fn send(
     let (sent, receipts) = mpsc::unbounded_channel();
     let receipts = tokio::spawn(collect(receipts));
     let bar = progress_bar(input_bytes);
+    // Why a server that is there may be silent: it is to whom it has no key for, and answers the run with the higher counters
+    // (PROTOCOL.md#sealed-address).
+    let silence = match (overhead == SEALED_MIN_LEN, args.epoch.is_some()) {
+        (true, true) => " (is the key the server's? was the epoch used before?)",
+        (true, false) => " (is the key the server's?)",
+        (false, _) => "",
+    };
     let gave_up = tokio::select! {
         () = feed.run(&client, args, lines::read(input), sent, &bar) => false,
-        () = watch(&client, args.timeout, overhead == SEALED_MIN_LEN, &bar) => true,
+        () = watch(&client, args.timeout, silence, &bar) => true,
     };
     bar.finish_and_clear();
     // What holds it up is forgotten at the end.
@@ -199,7 +206,7 @@ async fn send(
     if gave_up {
         let why = match obstacle(refusal, trouble.as_deref()) {
             Some(why) => format!(": {why}"),
-            None => String::new(),
+            None => silence.to_owned(),
         };
         troubles.add(format!("gave up: {} did not ack a record in time{why}", args.server));
     }
@@ -330,7 +337,7 @@ fn refusal_text(code: RejectCode) -> String {
 }
 
 /// Shows the progress; returns when there has been none for `timeout`.
-async fn watch(client: &Client, timeout: Option<Duration>, sealed: bool, bar: &ProgressBar) {
+async fn watch(client: &Client, timeout: Option<Duration>, silence_means: &str, bar: &ProgressBar) {
     let mut ticks = tokio::time::interval(TICK);
     let (mut settled, mut since, mut told) = (0, Instant::now(), false);
     loop {
@@ -349,11 +356,8 @@ async fn watch(client: &Client, timeout: Option<Duration>, sealed: bool, bar: &P
         let patience = if trouble.is_some() { TROUBLE_TOLD } else { SILENCE_TOLD };
         if silence >= patience && !told {
             told = true;
-            let what = obstacle(stats.refusal, trouble.as_deref()).unwrap_or_else(|| {
-                // A server is silent to whom it has no key for.
-                let why = if sealed { " (is the key the server's?)" } else { "" };
-                format!("no answer from the server for 5 seconds{why}")
-            });
+            let what = obstacle(stats.refusal, trouble.as_deref())
+                .unwrap_or_else(|| format!("no answer from the server for 5 seconds{silence_means}"));
             bar.suspend(|| complain(&format!("{what}; trying on")));
         }
     }
