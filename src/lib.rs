@@ -7,6 +7,7 @@
 //! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names nix and socket2; only `server`
 //! knows everything.
 
+mod address;
 pub mod admin;
 pub mod cli;
 pub mod client;

@@ -51,6 +51,35 @@ fn a_wrong_configuration_is_exit_code_2_and_every_problem_is_a_line_on_stderr() 
 }
 
 #[test]
+fn what_serve_refuses_of_sinks_check_config_refuses_too() {
+    for sinks in [["stdout", "stdout"], ["file:/tmp/x", "file:/tmp/x"], ["null", "nonsense"], ["file:", "null"]] {
+        for command in ["serve", "check-config"] {
+            let (code, _, stderr) = outcome(&[command, "--sink", sinks[0], "--sink", sinks[1]]);
+            assert!(code == 2 && stderr.starts_with("duragram: --sink: sink: "), "{command} {sinks:?}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn an_admin_token_that_serve_does_not_find_check_config_does_not_find_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, missing, empty) = (dir.path().join("data"), dir.path().join("missing"), dir.path().join("empty"));
+    fs::write(&empty, "").unwrap();
+    fs::set_permissions(&empty, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for file in [&missing, &empty] {
+        let args = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--sink", "null", "--admin-token-file"];
+        let run = |command: &str| {
+            let args = [&[command], &args[..], &[file.to_str().unwrap(), "--data", data.to_str().unwrap()]].concat();
+            let (code, _, stderr) = outcome(&args);
+            (code, stderr.lines().last().unwrap_or_default().to_owned())
+        };
+        let (serve, check) = (run("serve"), run("check-config"));
+        assert_eq!(serve, check);
+        assert_ne!(serve.0, 0, "{serve:?}");
+    }
+}
+
+#[test]
 fn check_config_shows_values_places_and_memory_and_its_output_is_a_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = duragram(&[

@@ -76,6 +76,6 @@ fn a_moved_server_is_followed() {
 
 #[test]
 fn a_client_that_cannot_begin_says_why() {
-    let error = Client::connect(client::Client::builder("nowhere")).unwrap_err();
-    assert!(matches!(error, StartError::Connect(ConnectError::Resolve { .. })), "{error}");
+    let error = Client::connect(client::Client::builder("no such name")).unwrap_err();
+    assert!(matches!(error, StartError::Connect(ConnectError::Server { .. })), "{error}");
 }

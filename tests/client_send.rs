@@ -40,8 +40,8 @@ fn file(dir: &Path, content: &[u8]) -> String {
 fn each_line_is_a_record_whatever_its_bytes() {
     let fake = Fake::start();
     let dir = tempfile::tempdir().unwrap();
-    let input = b"one\n\nthree \xff\xfe not text\r\nthe last has no newline";
-    let expected = [&b"one"[..], b"", b"three \xff\xfe not text\r", b"the last has no newline"].map(<[u8]>::to_vec);
+    let input = b"o\0e\n\nthree \xff\xfe not text\r\nthe last has no newline";
+    let expected = [&b"o\0e"[..], b"", b"three \xff\xfe not text\r", b"the last has no newline"].map(<[u8]>::to_vec);
 
     let output =
         send(fake.addr).args(["--epoch", "1", "--client", "0xa1"]).arg(file(dir.path(), input)).output().unwrap();
@@ -178,7 +178,4 @@ fn wrong_usage_ends_with_2_and_sends_nothing() {
         assert_eq!(text(&output.stdout), "", "{args:?}");
     }
     assert_eq!(fake.memory().arrived, 0);
-    let output = send("no port in this").output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "a name that does not resolve may do so later: {output:?}");
-    assert!(text(&output.stderr).contains("cannot resolve"), "{output:?}");
 }

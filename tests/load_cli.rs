@@ -164,7 +164,8 @@ fn a_server_that_is_not_there_is_exit_code_1() {
 fn what_makes_no_sense_or_does_harm_is_refused_with_exit_code_2() {
     for (args, expected) in [
         (&["--server", "192.0.2.1:7117"][..], "--i-own-this-server"),
-        (&["--server", "nowhere"], "--server nowhere"),
+        (&["--server", "no where"], "--server: \"no where\""),
+        (&["--server", "::1:7117"], "[::1]:7117"),
         (&["--clients", "0"], "--clients"),
         (&["--clients", "1000001"], "--clients"),
         (&["--window", "65536"], "--window"),

@@ -2,7 +2,7 @@
 //! the documented sum. `scripts/soak-memory` is the long version.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,7 +22,8 @@ struct Running(Child);
 
 impl Running {
     fn start(mut command: Command) -> (Self, BufReader<ChildStdout>) {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary");
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary");
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         (Self(child), stdout)
     }
@@ -66,9 +67,16 @@ fn memory_stays_within_the_documented_sum_while_the_sink_is_slow_and_nothing_ack
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--sink", "stdout"]);
     // Few sessions, so that the documented sum is near what is needed.
     command.args(["--lanes", "2", "--sessions-max", "1024", "--log-level", "warn", "--data"]).arg(dir.path());
-    let (mut server, mut stdout) = Running::start(command);
+    let (mut server, stdout) = Running::start(command);
+    // Its stdout is records alone.
+    let mut stderr = BufReader::new(server.0.stderr.take().expect("stderr is piped"));
     let mut ready = String::new();
-    stdout.read_line(&mut ready).expect("a pipe");
+    while !ready.starts_with("duragram ready") {
+        ready.clear();
+        assert_ne!(stderr.read_line(&mut ready).expect("a pipe"), 0, "it ended before it was ready");
+    }
+    // What it warns of is shown with the test's own output.
+    thread::spawn(move || io::copy(&mut stderr, &mut io::stderr()));
     let (udp, admin) = ready
         .trim()
         .strip_prefix("duragram ready udp=")

@@ -1,30 +1,31 @@
 //! The admin API as the command line calls it.
 
-use std::env;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http::StatusCode;
 use ureq::http::header::AUTHORIZATION;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, RequestBuilder, http};
 use zeroize::Zeroizing;
 
 use super::Failure;
+use crate::address::ServerName;
 use crate::admin::{TOKEN_FILE, Token};
-use crate::config::{ADMIN_PORT, Config, is_loopback};
+use crate::config::{ADMIN_PORT, Config, environment, is_loopback};
 use crate::limits;
 
 /// Where the running server's admin interface is.
 #[derive(Debug, clap::Args)]
 pub(super) struct AdminArgs {
-    /// Admin address of the running server
-    #[arg(long = "admin", value_name = "IP:PORT", env = "DURAGRAM_ADMIN")]
-    #[arg(default_value_t = SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT)))]
-    address: SocketAddr,
+    /// Admin address of the running server: HOST:PORT; HOST is a name or an address, IPv6 in brackets: [fe80::1%eth0]:7118
+    #[arg(long = "admin", value_name = "ADDR", env = "DURAGRAM_ADMIN", default_value = "127.0.0.1:7118")]
+    address: String,
 
     /// File with the admin token, which every change needs, and everything at an address that other machines reach
     /// [default: admin-token in DURAGRAM_DATA or ./duragram-data, for a server on this machine]
@@ -38,14 +39,37 @@ impl AdminArgs {
         self.admin_token_file.as_ref().filter(|path| path.as_os_str() != "data")
     }
 
+    /// Where the interface is now.
+    fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let text = self.address.as_str();
+        // As it stands in the server's own environment or on its command line.
+        if text == "off" {
+            return Err(Failure::not_done(
+                "the server's admin interface is off (admin is \"off\", by --admin or DURAGRAM_ADMIN), so there is nothing to \
+                 ask; name one that is on with --admin IP:PORT",
+            ));
+        }
+        if text.ends_with(":0") {
+            return Err(Failure::usage(format_args!(
+                "--admin {text}: port 0 lets the server take a free one; its ready line says which, name that one"
+            )));
+        }
+        let name = ServerName::parse(text, ADMIN_PORT)
+            .map_err(|problem| Failure::usage(format_args!("--admin {text}: {problem}")))?;
+        name.resolve().map_err(|error| Failure::not_done(format_args!("--admin {text} cannot be resolved: {error}")))
+    }
+
     /// The value of the header that shows the token; `None` when none was named and there is none in the usual place.
-    fn authorization(&self) -> Result<Option<Zeroizing<String>>, Failure> {
+    fn authorization(&self, addresses: &[SocketAddr]) -> Result<Option<Zeroizing<String>>, Failure> {
         let named = self.named_token_file();
         let path = match named {
             Some(path) => path.clone(),
             // The token of a server here is nothing that another machine's should hear.
-            None if !is_loopback(&self.address) => return Ok(None),
-            None => env::var_os("DURAGRAM_DATA").map_or_else(|| Config::default().data, PathBuf::from).join(TOKEN_FILE),
+            None if !addresses.iter().all(is_loopback) => return Ok(None),
+            None => {
+                let data = environment::value_of("DURAGRAM_DATA");
+                data.map_or_else(|| Config::default().data, PathBuf::from).join(TOKEN_FILE)
+            }
         };
         // Whoever may read it may use it: whose it is concerns the server alone.
         let mut text = Zeroizing::new(Vec::with_capacity(limits::ADMIN_TOKEN_BYTES + 1));
@@ -60,6 +84,24 @@ impl AdminArgs {
             .ok_or_else(|| Failure::usage(format_args!("{} holds no admin token", path.display())))?;
         // Printable ASCII, as a token is.
         Ok(Some(Zeroizing::new(format!("Bearer {}", String::from_utf8_lossy(token.expose())))))
+    }
+}
+
+/// Knows one host, whatever it is called.
+#[derive(Debug)]
+struct Fixed(Vec<SocketAddr>);
+
+impl Resolver for Fixed {
+    fn resolve(
+        &self,
+        _uri: &http::Uri,
+        _config: &ureq::config::Config,
+        _timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        // As many as ureq's own resolver gives at most.
+        self.0.iter().take(16).for_each(|address| addresses.push(*address));
+        if self.0.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }
     }
 }
 
@@ -92,7 +134,10 @@ impl From<ApiFailure> for Failure {
 
 /// A connection to the admin interface.
 pub(super) struct Api {
-    address: SocketAddr,
+    /// As it is told.
+    address: String,
+    /// Its URL without a path.
+    url: String,
     agent: Agent,
     authorization: Option<Zeroizing<String>>,
     /// The operator has named the token: it is meant for this server, also where only reading is asked for. One that was found
@@ -110,14 +155,21 @@ impl Api {
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_recv_response(Some(Duration::from_secs(30)))
             .build();
-        let authorization = args.authorization()?;
+        let addresses = args.addresses()?;
+        let authorization = args.authorization(&addresses)?;
         let named = args.named_token_file().is_some();
-        Ok(Self { address: args.address, agent: Agent::new_with_config(config), authorization, named })
+        // A URL has no place for an interface, so the address itself is handed to the connector.
+        let url = addresses.first().map_or_else(String::new, |first| match first.ip() {
+            IpAddr::V4(ip) => format!("http://{ip}:{}", first.port()),
+            IpAddr::V6(ip) => format!("http://[{ip}]:{}", first.port()),
+        });
+        let agent = Agent::with_parts(config, DefaultConnector::new(), Fixed(addresses));
+        Ok(Self { address: args.address.clone(), url, agent, authorization, named })
     }
 
     /// Where it calls.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    pub(super) fn address(&self) -> &str {
+        &self.address
     }
 
     /// The JSON at a path.
@@ -153,7 +205,7 @@ impl Api {
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}{path}", self.url)
     }
 
     fn json(&self, result: Result<http::Response<Body>, ureq::Error>) -> Result<Value, ApiFailure> {

@@ -6,18 +6,21 @@ use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
 
 use super::config_args::ConfigArgs;
-use super::{Failure, print, print_json};
-use crate::admin::KeysStatus;
+use super::{Failure, complain, print, print_json};
+use crate::admin::{KeysStatus, Token};
 use crate::config::{KEYS, Loaded};
 use crate::keys::KeyRing;
 use crate::limits::memory_bound;
+use crate::server;
 
 /// Check a configuration without running it; show every value, where it comes from, and the memory that it allows.
 ///
-/// Takes the file, variables and flags of `serve`, and reads the key file. The output is itself a valid configuration file,
+/// Takes the file, variables and flags of `serve`, and reads the key file and a named file of the admin token. The output is itself a valid configuration file,
 /// and tells of keys no more than how many there are and the fleet key's fingerprint.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Exit codes:\n  0  valid\n  2  not valid: each problem with its key and place on stderr")]
+#[command(
+    after_long_help = "Exit codes:\n  0  valid\n  1  a file that it names cannot be read\n  2  not valid: each problem with its key and place on stderr"
+)]
 pub(super) struct CheckConfigArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -29,9 +32,18 @@ pub(super) struct CheckConfigArgs {
 
 /// Checks and shows.
 pub(super) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
-    let loaded = args.config.load()?;
+    let (loaded, strangers) = args.config.load()?;
+    if let Some(strangers) = strangers {
+        complain(&strangers);
+    }
     let keys = loaded.config.keys.as_deref().map_or_else(|| Ok(KeyRing::none()), KeyRing::load);
     let keys = keys.map_err(Failure::usage)?;
+    if let (Some(_), Some(file)) = (loaded.config.admin, &loaded.config.admin_token_file) {
+        let refused = |error| server::Error::from(error);
+        Token::read(file)
+            .map_err(refused)
+            .map_err(|error| Failure::Failed { code: error.exit_code(), message: error.to_string() })?;
+    }
     if args.json { print_json(&as_json(&loaded, &keys)) } else { print(as_toml(&loaded, &keys)) }
 }
 

@@ -8,9 +8,9 @@ use std::sync::LazyLock;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
-use super::Failure;
+use super::{Failure, complain};
 use crate::config::{Config, ConfigError, KEYS, Key, Loaded, Problem, Sources};
-use crate::process::sink::SinkSpec;
+use crate::process::sink::{self, SinkSpec};
 
 /// From this key on the flags are for tuning; the short help (`-h`) leaves them out.
 const FIRST_TUNING_KEY: &str = "lanes";
@@ -23,23 +23,39 @@ pub(super) struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Puts the layers together.
-    pub(super) fn load(&self) -> Result<Loaded, Failure> {
+    /// Puts the layers together. With them comes a warning of variables that are no settings, if there are any; where the
+    /// configuration is wrong it was told already, since it may name the reason.
+    pub(super) fn load(&self) -> Result<(Loaded, Option<String>), Failure> {
         let sources =
             Sources { file: self.file.clone(), environment: env::vars_os().collect(), flags: self.flags.clone() };
-        let loaded = sources.load().map_err(Failure::usage)?;
-        check_sinks(&loaded).map_err(Failure::usage)?;
-        Ok(loaded)
+        let strangers = sources.strangers();
+        let loaded = sources.load().and_then(|loaded| check_sinks(&loaded).map(|()| loaded));
+        match loaded {
+            Ok(loaded) => Ok((loaded, strangers)),
+            Err(error) => {
+                if let Some(strangers) = strangers {
+                    complain(&strangers);
+                }
+                Err(Failure::usage(error))
+            }
+        }
     }
 }
 
 /// The configuration takes sinks as text; here it is known what they may say.
 fn check_sinks(loaded: &Loaded) -> Result<(), ConfigError> {
-    let problems = loaded.config.sink.iter().filter_map(|sink| {
-        let error = sink.parse::<SinkSpec>().err()?;
-        Some(Problem { key: "sink".to_owned(), place: loaded.places.get("sink").cloned(), message: error.to_string() })
-    });
-    let problems: Vec<Problem> = problems.collect();
+    let mut messages: Vec<String> = loaded
+        .config
+        .sink
+        .iter()
+        .filter_map(|sink| sink.parse::<SinkSpec>().err().map(|error| error.to_string()))
+        .collect();
+    if messages.is_empty() {
+        // What is wrong with all of them together; nothing is opened.
+        messages.extend(sink::factory(&loaded.config.sink).err().map(|error| error.to_string()));
+    }
+    let problem = |message| Problem { key: "sink".to_owned(), place: loaded.places.get("sink").cloned(), message };
+    let problems: Vec<Problem> = messages.into_iter().map(problem).collect();
     if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
 }
 

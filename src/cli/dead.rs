@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::api::{AdminArgs, Api};
 use super::journal::{open_failure, storage_failure};
-use super::{Failure, complain, output_failure, print};
+use super::{Failure, Report, complain, output_failure, print};
 use crate::admin::describe_dead_letter;
 use crate::journal::{DeadLetter, DeadLetterId, RocksJournal, RocksOptions, inspect};
 use crate::types::Offset;
@@ -199,9 +199,10 @@ fn show(letter: &Value, payload: bool) -> Result<(), Failure> {
 /// Does something with each; goes on after one that fails, and fails in the end.
 fn each(ids: &[Id], done: &str, mut work: impl FnMut(Id) -> Result<(), Failure>) -> Result<(), Failure> {
     let mut failed = 0;
+    let mut report = Report::default();
     for &id in ids {
         match work(id) {
-            Ok(()) => print(format_args!("{id} {done}\n"))?,
+            Ok(()) => report.tell(format_args!("{id} {done}\n")),
             // Nothing of what is left can succeed.
             Err(Failure::Failed { code, message }) if code != super::EXIT_NOT_DONE => {
                 return Err(Failure::Failed { code, message });

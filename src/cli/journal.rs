@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 
-use super::{EXIT_DAMAGED, EXIT_STORAGE, Failure, output_failure, print, print_json};
+use super::{EXIT_DAMAGED, EXIT_STORAGE, Failure, Report, output_failure, print, print_json};
 use crate::admin::timestamp;
 use crate::journal::inspect::{self, Stats};
 use crate::journal::{Damage, DamagePlace, OpenError, StorageError};
@@ -88,18 +88,19 @@ pub(super) fn run(args: &JournalArgs) -> Result<(), Failure> {
 
 fn verify(dir: &Path, json: bool) -> Result<(), Failure> {
     let inspect::Verified { damage, torn, stats } = inspect::verify(dir).map_err(open_failure)?;
+    let mut report = Report::default();
     if json {
         let damage: Vec<Value> = damage.iter().map(damage_as_json).collect();
         let torn = torn.map(|(file, byte)| json!({ "file": file, "byte": byte }));
-        print_json(&json!({ "damage": damage, "torn": torn, "stats": as_json(&stats) }))?;
+        report.tell_json(&json!({ "damage": damage, "torn": torn, "stats": as_json(&stats) }));
     } else {
-        damage.iter().try_for_each(|damage| print(damage_as_text(damage)))?;
+        damage.iter().for_each(|damage| report.tell(damage_as_text(damage)));
         if let Some((file, byte)) = torn {
-            print(format_args!(
+            report.tell(format_args!(
                 "torn          {file}, byte {byte}: a write that a crash interrupted; it was never acked\n"
-            ))?;
+            ));
         }
-        print(as_text(&stats))?;
+        report.tell(as_text(&stats));
     }
     match damage.len() {
         0 => Ok(()),

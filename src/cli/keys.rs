@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use duragram_proto::ClientId;
 use duragram_proto::seal::{ClientKey, FleetKey};
 
-use super::{Failure, complain, key_file, print};
+use super::{Failure, Report, complain, key_file, print};
 use crate::keys::{Keys, Lookup, file, show_fingerprint};
 use crate::secret_file::{self, Existing};
 use crate::types::parse_client_id;
@@ -158,9 +158,10 @@ pub(super) fn run(args: &KeysArgs) -> Result<(), Failure> {
             let today =
                 jiff::Timestamp::try_from(SystemTime::now()).map_or_else(|_| String::new(), |now| format!("{now:.0}"));
             let new = file::revoke(file, clients, &today).map_err(Failure::usage)?;
+            let mut report = Report::default();
             for client in clients {
                 let already = if new.contains(client) { "" } else { " already" };
-                print(format_args!("{client} revoked{already}\n"))?;
+                report.tell(format_args!("{client} revoked{already}\n"));
             }
             if !new.is_empty() && io::stderr().is_terminal() {
                 complain("a running server learns of it by SIGHUP; from a systemd credential, by a restart");
@@ -204,7 +205,9 @@ impl Out {
             return print(line);
         }
         secret_file::write(&self.path, line.as_bytes(), Existing::Keep).map_err(Failure::not_done)?;
-        print(id)
+        // The key is there, whoever hears of it.
+        Report::default().tell(id);
+        Ok(())
     }
 }
 

@@ -1,17 +1,19 @@
 //! `duragram load`: the load generator.
 
 use std::io::{self, IsTerminal};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use duragram_proto::codec::DATAGRAM_LEN_MAX;
+use duragram_proto::codec::{DATAGRAM_LEN_MAX, Datagram, MIN_LEN, Ping};
 use duragram_proto::{ClientId, Epoch};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use rand::Rng as _;
 use serde_json::{Value, json};
 
 use super::key_file::KeyFileArgs;
-use super::{Failure, print, print_json};
+use super::{Failure, Report};
+use crate::address::ServerName;
+use crate::config::UDP_PORT;
 use crate::net::GSO_SEGMENTS_MAX;
 
 mod engine;
@@ -30,6 +32,8 @@ use wire::Wire;
 const SECONDS_MAX: f64 = 3_600.0;
 /// Datagrams that all clients together may have unacked: 24 bytes each are kept.
 const UNACKED_MAX: u64 = 1 << 24;
+/// How long a server whose name has several addresses gets to answer at one of them.
+const PROBE_PATIENCE: Duration = Duration::from_millis(300);
 /// Clients share sockets when there are more.
 const SOCKETS_DEFAULT: u32 = 64;
 const CLIENTS_MAX: u32 = 1_000_000;
@@ -62,7 +66,7 @@ Exit codes:
   1  not every datagram was acked, or the server could not be reached
   2  usage")]
 pub(super) struct LoadArgs {
-    /// Where the server is: HOST:PORT
+    /// Where the server is: HOST:PORT; HOST is a name or an address, IPv6 in brackets: [fe80::1%eth0]:7117
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7117", env = "DURAGRAM_SERVER")]
     server: String,
 
@@ -125,13 +129,14 @@ pub(super) fn run(args: &LoadArgs) -> Result<(), Failure> {
     let done = engine::run(&plan, |glance| show(&bar, args, glance));
     bar.finish_and_clear();
     let done = done.map_err(|error| Failure::not_done(format_args!("sending to {}: {error}", plan.server)))?;
-    let report = Report { args, done: &done };
+    let measured = Measured { args, done: &done };
+    let mut report = Report::default();
     if args.json {
-        print_json(&report.as_json())?
+        report.tell_json(&measured.as_json());
     } else {
-        print(report.as_text())?
+        report.tell(measured.as_text());
     }
-    match report.problem() {
+    match measured.problem() {
         None => Ok(()),
         Some(problem) => Err(Failure::not_done(problem)),
     }
@@ -184,11 +189,37 @@ impl LoadArgs {
     }
 
     fn resolve(&self) -> Result<SocketAddr, Failure> {
-        let addresses = self.server.to_socket_addrs();
-        let first =
-            addresses.map_err(|error| Failure::usage(format_args!("--server {}: {error}", self.server)))?.next();
-        first.ok_or_else(|| Failure::usage(format_args!("--server {}: the name has no address", self.server)))
+        let name = ServerName::parse(&self.server, UDP_PORT)
+            .map_err(|problem| Failure::usage(format_args!("--server: {problem}")))?;
+        let addresses = name.resolve();
+        let unresolved = |error: io::Error| format!("cannot resolve {:?}: {error}", self.server);
+        let addresses = addresses.map_err(|error| Failure::not_done(unresolved(error)))?;
+        // A name may have an address where nobody listens first, as `localhost` with ::1.
+        let chosen = match &addresses[..] {
+            [only] => Some(*only),
+            several => several.iter().copied().find(|address| answers(*address)).or(several.first().copied()),
+        };
+        chosen.ok_or_else(|| Failure::not_done(format_args!("{:?} has no address", self.server)))
     }
+}
+
+/// Whether a server is there: it answers a PING of anyone's, be it to refuse it (PROTOCOL.md#ping).
+fn answers(server: SocketAddr) -> bool {
+    let local: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let ping = Ping { client: ClientId(rand::random()), epoch: epoch_now() };
+    let asked = || -> io::Result<()> {
+        let socket = UdpSocket::bind(local)?;
+        socket.connect(server)?;
+        socket.set_read_timeout(Some(PROBE_PATIENCE))?;
+        let mut bytes = [0; MIN_LEN];
+        let len = Datagram::Ping(ping).encode(&mut bytes).map_err(|_| io::Error::other("a PING has 32 bytes"))?;
+        socket.send(&bytes[..len])?;
+        socket.recv(&mut [0; MIN_LEN]).map(drop)
+    };
+    asked().is_ok()
 }
 
 /// Clients count their own epochs by the clock (PROTOCOL.md#epochs): no HELLO is needed.
@@ -198,12 +229,12 @@ fn epoch_now() -> Epoch {
 }
 
 /// What was done, for people and programs.
-struct Report<'a> {
+struct Measured<'a> {
     args: &'a LoadArgs,
     done: &'a Done,
 }
 
-impl Report<'_> {
+impl Measured<'_> {
     /// Why not every datagram was acked.
     fn problem(&self) -> Option<String> {
         let Done { refused, silence, unacked, .. } = self.done;

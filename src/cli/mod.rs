@@ -4,11 +4,16 @@
 //! given; logs and errors go to stderr. Only `serve` knows the server; the others use its admin API or the journal's
 //! offline readers.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::environment;
 
 mod api;
 mod check_config;
@@ -57,7 +62,8 @@ Exit codes:
   3  journal damaged; nothing was changed
   4  storage failed
 
-Every command has its own --help.";
+Every command has its own --help. An environment variable that is empty counts as unset. The exit code tells of what was done;
+that a report of it could not be written to stdout is said on stderr.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -75,7 +81,9 @@ enum Command {
 
 /// The whole program: reads the process's arguments, runs the command, says what went wrong.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed =
+        without_empty_variables(command()).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help that nobody reads to its end (`duragram --help | head`) is no failure.
@@ -137,6 +145,34 @@ fn print(text: impl fmt::Display) -> Result<(), Failure> {
     write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(output_failure)
 }
 
+/// Tells on stdout of what was done, where the exit code tells of the same: a report that nobody can have makes nothing
+/// undone. That it failed is said on stderr.
+#[derive(Debug, Default)]
+struct Report {
+    failed: bool,
+}
+
+impl Report {
+    fn tell(&mut self, text: impl fmt::Display) {
+        if self.failed {
+            return;
+        }
+        let mut stdout = io::stdout().lock();
+        if let Err(error) = write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+            self.failed = true;
+            complain(&format!("cannot report on stdout: {error}"));
+        }
+    }
+
+    fn tell_json(&mut self, value: &serde_json::Value) {
+        if io::stdout().is_terminal() {
+            self.tell(format_args!("{value:#}\n"));
+        } else {
+            self.tell(format_args!("{value}\n"));
+        }
+    }
+}
+
 /// Writes a JSON value to stdout: indented for people, on one line for programs.
 fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     if io::stdout().is_terminal() { print(format_args!("{value:#}\n")) } else { print(format_args!("{value}\n")) }
@@ -148,6 +184,14 @@ fn output_failure(error: io::Error) -> Failure {
         io::ErrorKind::BrokenPipe => Failure::OutputClosed,
         _ => Failure::not_done(format_args!("cannot write to stdout: {error}")),
     }
+}
+
+/// The same command line, where a variable that is empty counts as unset: clap would take it for an empty value.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| !environment::is_set(&value));
+    command
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// The command line as data, for completions, manual pages and tests.

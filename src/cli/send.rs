@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use duragram_proto::codec::{DATAGRAM_LEN_RECOMMENDED, MIN_LEN, SEALED_MIN_LEN};
+use duragram_proto::codec::{DATAGRAM_LEN_RECOMMENDED, MIN_LEN, RejectCode, SEALED_MIN_LEN};
 use duragram_proto::seal::ClientKey;
 use duragram_proto::{ClientId, Epoch};
 use humantime_serde::re::humantime;
@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::key_file::KeyFileArgs;
-use super::{EXIT_NOT_DONE, EXIT_USAGE, Failure, complain, print};
+use super::{EXIT_NOT_DONE, EXIT_USAGE, Failure, complain};
 use crate::client::{Batching, Client, ConnectError, Pending, SendError, Stats};
 use crate::types::parse_client_id;
 
@@ -23,8 +23,9 @@ mod lines;
 
 use lines::{Chunk, Line};
 
-/// Silence after which a person is told that the server does not answer.
+/// Silence after which a person is told that the server does not answer, and when nothing gets there at all.
 const SILENCE_TOLD: Duration = Duration::from_secs(5);
+const TROUBLE_TOLD: Duration = Duration::from_secs(1);
 /// Between two looks at the progress.
 const TICK: Duration = Duration::from_millis(100);
 /// Records with errors that are named one by one.
@@ -32,7 +33,8 @@ const ERRORS_SHOWN: usize = 10;
 
 /// Send each line of FILE or stdin as a record; succeeds only when the server has all of them on its disk.
 ///
-/// A record is the line's bytes without the newline, text or not. Waits for a server that is away.
+/// A record is the line's bytes without the newline, text or not; the last line may lack its newline. Waits for a server
+/// that is away, whose name cannot be resolved, or that no network leads to, until --timeout.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -40,12 +42,18 @@ Examples:
   journalctl -f -o json | duragram send --batch --client 0xa1
   duragram send --server ingest.example.org:7117 --key-file /etc/duragram/a1.key readings.txt
 
+Keys of --json: client, epoch, records, bytes, acked, refused, too_long, unacked, epoch_used (see --epoch), refusal (the
+server's last one, if nothing was acked since), trouble (why nothing gets there), seconds, records_per_second, transmissions,
+retransmissions, rejects, rtt_us.
+
+The exit code tells of the records, whether or not the report can be written to stdout.
+
 Exit codes:
   0  every record is on the server's disk
   1  not every record is; which, or how many, is on stderr
   2  usage, or FILE cannot be opened")]
 pub(super) struct SendArgs {
-    /// Where the server is: HOST:PORT
+    /// Where the server is: HOST:PORT; HOST is a name or an address, IPv6 in brackets: [fe80::1%eth0]:7117
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7117", env = "DURAGRAM_SERVER")]
     server: String,
 
@@ -57,7 +65,8 @@ pub(super) struct SendArgs {
     #[command(flatten)]
     key: KeyFileArgs,
 
-    /// This run's number, never used before by this client, above 0 [default: the server gives one]
+    /// This run's number, above 0, never used before by this client: if it was, nothing is sent [default: the
+    /// server gives one]
     #[arg(long, value_name = "N", value_parser = parse_epoch)]
     epoch: Option<Epoch>,
 
@@ -92,13 +101,15 @@ pub(super) struct SendArgs {
 
 /// What was done.
 #[derive(Debug)]
-struct Report {
+struct Done {
     client: ClientId,
     records: u64,
     bytes: u64,
     too_long: u64,
     elapsed: Duration,
     stats: Stats,
+    epoch_used: bool,
+    trouble: Option<String>,
 }
 
 /// Sends, reports, and says by its exit code whether every record is on the server's disk.
@@ -129,13 +140,14 @@ pub(super) fn run(args: SendArgs) -> ExitCode {
     let done = runtime.block_on(send(&args, sealed, input, input_bytes));
     runtime.shutdown_background();
     match done {
-        Ok((report, troubles)) => {
+        Ok((done, troubles)) => {
             troubles.tell();
-            let told = print(if args.json { report.as_json() } else { report.as_text() });
-            let complete = told.is_ok() && troubles.is_empty() && report.is_complete();
+            super::Report::default().tell(if args.json { done.as_json() } else { done.as_text() });
+            let complete = troubles.is_empty() && done.is_complete();
             if complete { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_DONE) }
         }
         Err(error @ ConnectError::Limit { .. }) => usage(&error.to_string()),
+        Err(error @ ConnectError::Server { .. }) => usage(&format!("--server: {error}")),
         Err(error) => {
             complain(&error.to_string());
             ExitCode::from(EXIT_NOT_DONE)
@@ -148,7 +160,7 @@ async fn send(
     sealed: Option<(ClientId, ClientKey)>,
     input: Box<dyn Read + Send>,
     input_bytes: Option<u64>,
-) -> Result<(Report, Troubles), ConnectError> {
+) -> Result<(Done, Troubles), ConnectError> {
     let mut builder = Client::builder(&args.server).window(args.window).datagram_bytes_max(args.datagram_bytes_max);
     if args.batch {
         builder = builder.batching(Batching::ON);
@@ -167,33 +179,58 @@ async fn send(
     let client = builder.connect().await?;
 
     let start = Instant::now();
-    let mut feed = Feed { overhead, records: 0, bytes: 0, too_long: 0, troubles: Troubles::default() };
+    let mut feed =
+        Feed { overhead, records: 0, bytes: 0, too_long: 0, epoch_used: false, troubles: Troubles::default() };
     // The client's window bounds what waits here: a record enters only when it was taken.
     let (sent, receipts) = mpsc::unbounded_channel();
     let receipts = tokio::spawn(collect(receipts));
     let bar = progress_bar(input_bytes);
+    // Why a server that is there may be silent: it is to whom it has no key for, and answers the run with the higher counters
+    // (PROTOCOL.md#sealed-address).
+    let silence = match (overhead == SEALED_MIN_LEN, args.epoch.is_some()) {
+        (true, true) => " (is the key the server's? was the epoch used before?)",
+        (true, false) => " (is the key the server's?)",
+        (false, _) => "",
+    };
     let gave_up = tokio::select! {
         () = feed.run(&client, args, lines::read(input), sent, &bar) => false,
-        () = watch(&client, args.timeout, overhead == SEALED_MIN_LEN, &bar) => true,
+        () = watch(&client, args.timeout, silence, &bar) => true,
     };
     bar.finish_and_clear();
+    // What holds it up is forgotten at the end.
+    let (refusal, trouble) = (client.stats().refusal, client.trouble());
     // Whatever is unacked is counted in the statistics.
     client.close(Some(Duration::ZERO)).await.ok();
 
     let mut troubles = feed.troubles;
     if gave_up {
-        troubles.add(format!("gave up: {} did not ack a record in time", args.server));
+        let why = match obstacle(refusal, trouble.as_deref()) {
+            Some(why) => format!(": {why}"),
+            None => silence.to_owned(),
+        };
+        troubles.add(format!("gave up: {} did not ack a record in time{why}", args.server));
     }
+    let mut epoch_used = feed.epoch_used;
     match receipts.await {
-        Ok(refused) => troubles.append(refused),
+        Ok(refused) => {
+            epoch_used |= refused.epoch_used;
+            troubles.append(refused.troubles);
+        }
         Err(error) => troubles.add(format!("the receipts are lost: {error}")),
     }
     let (records, bytes, too_long) = (feed.records, feed.bytes, feed.too_long);
-    let stats = client.stats();
+    let stats = Stats { refusal, ..client.stats() };
+    if let (true, Some(epoch)) = (epoch_used, args.epoch) {
+        troubles.add(format!(
+            "epoch {epoch} was used before by client {id}: the server holds other records under its numbers, so nothing of this \
+             run counts as sent; give another --epoch, or none, to get one from the server"
+        ));
+    }
     if stats.unacked > 0 {
         troubles.add(format!("{} records were not acked; the server may have them or not", stats.unacked));
     }
-    Ok((Report { client: id, records, bytes, too_long, elapsed: start.elapsed(), stats }, troubles))
+    let elapsed = start.elapsed();
+    Ok((Done { client: id, records, bytes, too_long, elapsed, stats, epoch_used, trouble }, troubles))
 }
 
 /// From the lines to the client.
@@ -203,6 +240,7 @@ struct Feed {
     records: u64,
     bytes: u64,
     too_long: u64,
+    epoch_used: bool,
     troubles: Troubles,
 }
 
@@ -216,7 +254,7 @@ impl Feed {
         sent: mpsc::UnboundedSender<(u64, Pending)>,
         bar: &ProgressBar,
     ) {
-        while let Some(chunk) = chunks.recv().await {
+        'input: while let Some(chunk) = chunks.recv().await {
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {
@@ -238,6 +276,11 @@ impl Feed {
                 match taken {
                     // The receiver ends after this sender: it takes until this one is dropped.
                     Ok(pending) => drop(sent.send((self.records, pending))),
+                    // No later record can be sent either.
+                    Err(SendError::EpochUsed(_)) => {
+                        self.epoch_used = true;
+                        break 'input;
+                    }
                     Err(error) => {
                         self.too_long += 1;
                         self.troubles.add(format!("line {}: {error}", self.records));
@@ -251,20 +294,50 @@ impl Feed {
 }
 
 /// What became of the records that the server did not take.
-async fn collect(mut sent: mpsc::UnboundedReceiver<(u64, Pending)>) -> Troubles {
-    let mut troubles = Troubles::default();
+async fn collect(mut sent: mpsc::UnboundedReceiver<(u64, Pending)>) -> Refused {
+    let mut refused = Refused::default();
     while let Some((line, pending)) = sent.recv().await {
         match pending.await {
             // Those without an answer are told by their number: there may be many.
             Ok(_) | Err(SendError::Closed) => {}
-            Err(error) => troubles.add(format!("line {line}: {error}")),
+            Err(SendError::EpochUsed(_)) => refused.epoch_used = true,
+            Err(error) => refused.troubles.add(format!("line {line}: {error}")),
         }
     }
-    troubles
+    refused
+}
+
+/// See [`collect`].
+#[derive(Debug, Default)]
+struct Refused {
+    epoch_used: bool,
+    troubles: Troubles,
+}
+
+/// What keeps records from being acked, as far as it is known.
+fn obstacle(refusal: Option<RejectCode>, trouble: Option<&str>) -> Option<String> {
+    // What the server itself says is nearer to the cause.
+    refusal.map(|code| format!("the server refuses: {}", refusal_text(code))).or_else(|| trouble.map(str::to_owned))
+}
+
+fn refusal_text(code: RejectCode) -> String {
+    let (name, meaning) = match code {
+        RejectCode::Version => ("VERSION", "it speaks another version of the protocol"),
+        RejectCode::Unsupported => ("UNSUPPORTED", "it does not have a feature that the record needs"),
+        RejectCode::TooLarge => ("TOO_LARGE", "the datagram is longer than it accepts (its datagram_bytes_max)"),
+        RejectCode::StaleEpoch => ("STALE_EPOCH", "the session does not fit its journal"),
+        RejectCode::BeyondWindow => ("BEYOND_WINDOW", "its window is full"),
+        RejectCode::Busy => ("BUSY", "it has no room for another session (its sessions_max)"),
+        RejectCode::Storage => ("STORAGE", "its disk has less free space than its reserve (its reserve_bytes)"),
+        RejectCode::Channel => ("CHANNEL", "it does not accept this channel"),
+        RejectCode::SealedOnly => ("SEALED_ONLY", "it takes sealed traffic alone, which needs --key-file"),
+        RejectCode::Unknown(code) => return format!("code {code}, which this version does not know"),
+    };
+    format!("{name}, {meaning}")
 }
 
 /// Shows the progress; returns when there has been none for `timeout`.
-async fn watch(client: &Client, timeout: Option<Duration>, sealed: bool, bar: &ProgressBar) {
+async fn watch(client: &Client, timeout: Option<Duration>, silence_means: &str, bar: &ProgressBar) {
     let mut ticks = tokio::time::interval(TICK);
     let (mut settled, mut since, mut told) = (0, Instant::now(), false);
     loop {
@@ -279,11 +352,13 @@ async fn watch(client: &Client, timeout: Option<Duration>, sealed: bool, bar: &P
         if timeout.is_some_and(|timeout| silence >= timeout) {
             return;
         }
-        if silence >= SILENCE_TOLD && !told {
+        let trouble = client.trouble();
+        let patience = if trouble.is_some() { TROUBLE_TOLD } else { SILENCE_TOLD };
+        if silence >= patience && !told {
             told = true;
-            // A server is silent to whom it has no key for.
-            let why = if sealed { " (is the key the server's?)" } else { "" };
-            bar.suspend(|| complain(&format!("no answer from the server for 5 seconds{why}; trying on")));
+            let what = obstacle(stats.refusal, trouble.as_deref())
+                .unwrap_or_else(|| format!("no answer from the server for 5 seconds{silence_means}"));
+            bar.suspend(|| complain(&format!("{what}; trying on")));
         }
     }
 }
@@ -336,7 +411,7 @@ impl Troubles {
     }
 }
 
-impl Report {
+impl Done {
     fn is_complete(&self) -> bool {
         self.stats.acked == self.records
     }
@@ -377,6 +452,9 @@ impl Report {
             "refused": stats.failed,
             "too_long": self.too_long,
             "unacked": stats.unacked,
+            "epoch_used": self.epoch_used,
+            "refusal": stats.refusal.map(refusal_text),
+            "trouble": self.trouble,
             "seconds": self.elapsed.as_secs_f64(),
             "records_per_second": self.per_second(),
             "transmissions": stats.transmissions,

@@ -1,13 +1,19 @@
 //! `duragram serve`: the server.
 
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use super::config_args::ConfigArgs;
 use super::{Failure, logs, print};
+use crate::process::sink::SinkSpec;
 use crate::server;
 
 /// Run the server: journal datagrams, ack them once they are on disk, process them.
 ///
-/// Prints `duragram ready udp=ADDR admin=ADDR` to stdout when it accepts datagrams. Logs go to stderr. SIGTERM and
-/// SIGINT stop it in good order: what was received is committed and acked, processing gets `--drain-timeout` to go on,
+/// Says `duragram ready udp=ADDR admin=ADDR` in a line of its own when it accepts datagrams: on stdout, or on stderr if a
+/// sink writes to stdout (as the default one does), which then holds records alone. Logs go to stderr. SIGTERM and SIGINT stop it in good order: what was received is committed and acked, processing gets `--drain-timeout` to go on,
 /// the rest is processed after the next start. SIGHUP reopens the files of file sinks and reads
 /// the key file again.
 #[derive(Debug, clap::Args)]
@@ -25,7 +31,8 @@ pub(super) struct ServeArgs {
 }
 
 const AFTER_HELP: &str = "\
-Values rise in this order: defaults, the file, DURAGRAM_* variables, flags. \
+Values rise in this order: defaults, the file, DURAGRAM_* variables, flags. An empty variable counts as unset; one that is \
+no setting of this program is ignored with a warning. \
 SIZE is a number of bytes, or one with a unit (4MiB, 512kB); TIME has a unit (100ms, 30s, 7d). \
 In the file, --retry-first-delay is first_delay in the table [retry], and --log-level is level in [log]. \
 Lists are arrays in the file, separated by commas in a variable, repeated flags on the command line. \
@@ -36,6 +43,7 @@ Examples:
   duragram serve --config /etc/duragram.toml --log-level debug
   duragram serve --listen 0.0.0.0:7117 --keys /etc/duragram/keys
   DURAGRAM_LISTEN=0.0.0.0:7117 DURAGRAM_ALLOW_PLAIN=true duragram serve
+  duragram serve | jq -c .payload                    records alone are on stdout
 
 Exit codes:
   0  stopped in good order
@@ -46,14 +54,38 @@ Exit codes:
 
 /// Runs until a signal or a failure.
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
-    let mut config = args.config.load()?.config;
+    let (loaded, strangers) = args.config.load()?;
+    let mut config = loaded.config;
     config.accept_loss = args.accept_loss;
     logs::start(&config.log);
-    let ready = |ready: &server::Ready| {
+    if let Some(strangers) = strangers {
+        tracing::warn!("{strangers}");
+    }
+    let records_on_stdout = config.sink.iter().any(|sink| writes_to_stdout(sink));
+    let ready = move |ready: &server::Ready| {
         let udp: Vec<String> = ready.udp.iter().map(ToString::to_string).collect();
         let admin = ready.admin.map_or_else(|| "off".to_owned(), |address| address.to_string());
-        // The server serves also when nobody reads its stdout any more.
-        drop(print(format_args!("duragram ready udp={} admin={admin}\n", udp.join(","))));
+        let line = format!("duragram ready udp={} admin={admin}\n", udp.join(","));
+        // The server serves also when nobody reads what it says any more.
+        if records_on_stdout {
+            drop(io::stderr().write_all(line.as_bytes()));
+        } else {
+            drop(print(line));
+        }
     };
     server::run(config, ready).map_err(|error| Failure::Failed { code: error.exit_code(), message: error.to_string() })
+}
+
+/// Whether what a sink writes is read from this process's stdout: under that name, or under a file's that leads there, such
+/// as `file:/dev/stdout`.
+fn writes_to_stdout(sink: &str) -> bool {
+    let place = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    match sink.parse() {
+        Ok(SinkSpec::Stdout) => true,
+        Ok(SinkSpec::File(path)) => {
+            let stdout = place(Path::new("/dev/stdout"));
+            stdout.is_some() && stdout == place(&path)
+        }
+        Ok(SinkSpec::Null) | Err(_) => false,
+    }
 }

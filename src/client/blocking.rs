@@ -97,6 +97,11 @@ impl Client {
         self.client.set_server(server);
     }
 
+    /// As [`super::Client::trouble`].
+    pub fn trouble(&self) -> Option<String> {
+        self.client.trouble()
+    }
+
     /// As [`super::Client::stats`].
     pub fn stats(&self) -> Stats {
         self.client.stats()

@@ -84,7 +84,8 @@ impl Builder {
     }
 
     /// This run's number, which this client id must never have used before; with a key, above all that it has used. By
-    /// default the server gives one.
+    /// default the server gives one. If it was used before, every record fails ([`super::SendError::EpochUsed`]); to find
+    /// out, the first message goes alone.
     pub fn epoch(mut self, epoch: Epoch) -> Self {
         self.epoch = Some(epoch);
         self
@@ -125,8 +126,8 @@ impl Builder {
         self.client
     }
 
-    /// Resolves the server's name, opens a socket and starts the client's task on the current tokio runtime. Does not
-    /// wait for the server: records are taken also while it is away.
+    /// Starts the client's task on the current tokio runtime. Does not wait for the server: records are taken also while it
+    /// is away, its name cannot be resolved, or no network leads there; [`Client::trouble`] tells.
     ///
     /// # Errors
     /// [`ConnectError`]; nothing was started.
@@ -135,11 +136,13 @@ impl Builder {
     /// Outside of a tokio runtime with I/O and time enabled.
     pub async fn connect(self) -> Result<Client, ConnectError> {
         self.check()?;
-        let (route, socket) = Route::open(self.server.clone()).await?;
+        let name = Route::parse(&self.server)
+            .map_err(|problem| ConnectError::Server { server: self.server.clone(), problem })?;
+        let route = Route::new(self.server.clone(), name);
         let (seed, sealing) = self.secrets()?;
         let core = Core::new(self.machine_config(), sealing, self.window, self.buffer_bytes, self.batching, seed);
         let shared = Arc::new(Shared::new(core));
-        let driver = Driver::new(Arc::clone(&shared), route, socket, self.datagram_bytes_max);
+        let driver = Driver::new(Arc::clone(&shared), route, self.datagram_bytes_max);
         let task = tokio::spawn(driver.run());
         Ok(Client::new(shared, task.abort_handle()))
     }
@@ -171,6 +174,8 @@ impl Builder {
     fn machine_config(&self) -> ClientConfig {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut config = ClientConfig::new(self.client, self.epoch);
+        // Whoever chose it may have chosen it before.
+        config.epoch_doubted = true;
         config.unix_us_at_zero = u64::try_from(unix.as_micros()).ok();
         config.datagram_len_max = self.datagram_bytes_max;
         // The machine's default suits any clock; this one has microseconds, and the server tells its delay in every ack,

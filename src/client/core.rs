@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use duragram_proto::Epoch;
 use duragram_proto::client::{
-    Client as Machine, ClientConfig, Event, MessageId, Outgoing, Sealing, SendError as MachineError, Slot,
+    Client as Machine, ClientConfig, Event, FailReason, MessageId, Outgoing, Sealing, SendError as MachineError, Slot,
 };
+use duragram_proto::codec::RejectCode;
 use tokio::sync::oneshot;
 
 use super::{Batching, Incomplete, Receipt, SendError, Stats};
@@ -32,10 +33,14 @@ pub(super) struct Core {
     /// The machine had no room for the batch, and nothing has left it since.
     batch_blocked: bool,
     intake: Intake,
+    /// The epoch that the client was given and that was used before.
+    epoch_used: Option<Epoch>,
     acked: u64,
     failed: u64,
     unacked: u64,
     rejects: u64,
+    /// The latest of them, until something is acked.
+    refusal: Option<RejectCode>,
     ignored: u64,
 }
 
@@ -71,6 +76,7 @@ enum Intake {
 pub(super) enum Refused {
     TooLarge { bytes: usize, bytes_max: usize },
     Closed,
+    EpochUsed(Epoch),
 }
 
 /// A record's way into the core.
@@ -105,10 +111,12 @@ impl Core {
             batch: Batch::default(),
             batch_blocked: false,
             intake: Intake::Open,
+            epoch_used: None,
             acked: 0,
             failed: 0,
             unacked: 0,
             rejects: 0,
+            refusal: None,
             ignored: 0,
         }
     }
@@ -117,6 +125,9 @@ impl Core {
     pub(super) fn push(&mut self, now_us: u64, channel: u16, record: &[u8]) -> Result<Push, Refused> {
         if self.intake != Intake::Open {
             return Err(Refused::Closed);
+        }
+        if let Some(epoch) = self.epoch_used {
+            return Err(Refused::EpochUsed(epoch));
         }
         let bytes_max = self.machine.payload_len_max();
         if record.len() > bytes_max {
@@ -143,7 +154,13 @@ impl Core {
     pub(super) fn receive(&mut self, now_us: u64, datagram: &[u8]) -> bool {
         match self.machine.handle_datagram(now_us, datagram) {
             Ok(()) => {
-                self.rejects += u64::from(datagram.first().is_some_and(|first| first & 0x0f == TYPE_REJECT));
+                if let [first, _, low, high, ..] = datagram
+                    && first & 0x0f == TYPE_REJECT
+                {
+                    self.rejects += 1;
+                    // In clear in sealed mode too, and the seal was verified.
+                    self.refusal = Some(RejectCode::from_wire(u16::from_le_bytes([*low, *high])));
+                }
                 true
             }
             Err(ignored) => {
@@ -240,6 +257,7 @@ impl Core {
             transmissions: machine.transmissions,
             retransmissions: machine.retransmissions,
             rejects: self.rejects,
+            refusal: self.refusal,
             ignored: self.ignored,
             reroutes: 0,
             rtt: self.machine.rtt_us().map(Duration::from_micros),
@@ -293,7 +311,8 @@ impl Core {
                 debug_assert_eq!(id, self.lowest + self.tickets.len() as u64, "ids count from 0");
                 true
             }
-            Err(MachineError::Full) => false,
+            // Before the event that says so was taken, nothing has room in a used epoch.
+            Err(MachineError::Full | MachineError::EpochUsed) => false,
             Err(error @ (MachineError::TooLarge | MachineError::BrokenBatch)) => {
                 unreachable!("lengths are checked before and batches are built here: {error:?}")
             }
@@ -304,7 +323,12 @@ impl Core {
         match event {
             Event::Acked { message, seq, epoch, durability } => {
                 let receipt = |index| Ok(Receipt { epoch, seq, index, durability });
+                self.refusal = None;
                 self.acked += self.settle(message, receipt);
+            }
+            Event::Failed { message, reason: FailReason::EpochUsed } => {
+                let outcome = self.epoch_is_used();
+                self.failed += self.settle(message, |_| Err(outcome));
             }
             Event::Failed { message, reason } => {
                 tracing::warn!(?reason, "the server refused a message for good");
@@ -320,6 +344,19 @@ impl Core {
                 tracing::warn!(?code, until_us, "the server asks for patience");
             }
         }
+    }
+
+    /// Nothing can be sent any more, nor can what waits in the open batch.
+    fn epoch_is_used(&mut self) -> SendError {
+        self.epoch_used = self.epoch();
+        let outcome = self.epoch_used.map_or(SendError::Closed, SendError::EpochUsed);
+        for ticket in self.batch.tickets.drain(..) {
+            ticket.send(Err(outcome)).ok();
+            self.failed += 1;
+            self.unacked -= 1;
+        }
+        self.batch.clear();
+        outcome
     }
 
     /// Tells the records of a message their outcome; returns how many they were.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Sleep, sleep_until};
 
-use super::route::Route;
+use super::route::{NoWay, Route};
 use super::shared::Shared;
 
 /// Datagrams handled under one lock, and between two chances for other tasks to run.
@@ -27,7 +27,8 @@ const TROUBLE_MOST_US: u64 = 5_000_000;
 pub(super) struct Driver {
     shared: Arc<Shared>,
     route: Route,
-    socket: UdpSocket,
+    /// `None` until the server's name was resolved and the network has let us open one.
+    socket: Option<UdpSocket>,
     outbox: Burst,
     inbox: Burst,
     silence: Silence,
@@ -58,15 +59,16 @@ struct Next {
 }
 
 impl Driver {
-    pub(super) fn new(shared: Arc<Shared>, route: Route, socket: UdpSocket, datagram_bytes_max: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, route: Route, datagram_bytes_max: usize) -> Self {
         Self {
             shared,
             route,
-            socket,
+            socket: None,
             outbox: Burst::new(datagram_bytes_max),
             inbox: Burst::new(REPLY_BYTES),
             silence: Silence { since_us: 0, patience_us: SILENCE_FIRST_US },
-            reroute_at_us: None,
+            // The first one is opened like any other.
+            reroute_at_us: Some(0),
             trouble_pause_us: TROUBLE_FIRST_US,
         }
     }
@@ -103,8 +105,7 @@ impl Driver {
         }
         tokio::select! {
             () = self.shared.work.notified() => {}
-            // An error shows when the socket is read.
-            _ = self.socket.readable() => {}
+            () = readable(self.socket.as_ref()) => {}
             () = timer, if wake_us.is_some() => {}
         }
     }
@@ -112,8 +113,9 @@ impl Driver {
     /// Takes what has come into the inbox; `false` when there may be more.
     fn receive(&mut self) -> bool {
         self.inbox.lens.clear();
+        let Some(socket) = &self.socket else { return true };
         while let Some(space) = self.inbox.space() {
-            match self.socket.try_recv(space) {
+            match socket.try_recv(space) {
                 Ok(len) => self.inbox.lens.push(len),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -136,8 +138,9 @@ impl Driver {
         }
         let news = state.core.advance(now_us);
         self.outbox.lens.clear();
-        let mut more = true;
-        while let Some(space) = self.outbox.space() {
+        // Without a socket nothing is taken from the core, which would count it as transmitted.
+        let mut more = self.socket.is_some();
+        while let Some(space) = self.outbox.space().filter(|_| more) {
             let Some(len) = state.core.transmit(now_us, space) else {
                 more = false;
                 break;
@@ -146,6 +149,7 @@ impl Driver {
         }
         if heard {
             self.trouble_pause_us = TROUBLE_FIRST_US;
+            state.trouble = None;
         }
         if heard || state.core.is_idle() {
             self.silence.over(now_us, state.core.is_idle());
@@ -161,29 +165,40 @@ impl Driver {
     }
 
     async fn send(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let mut failure = None;
         for at in 0..self.outbox.lens.len() {
             loop {
-                match self.socket.try_send(self.outbox.datagram(at)) {
+                match socket.try_send(self.outbox.datagram(at)) {
                     Ok(_) => break,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        if self.socket.writable().await.is_err() {
+                        if socket.writable().await.is_err() {
                             break;
                         }
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => {
                         // What was not sent counts as lost on the way.
-                        self.note(&error);
+                        failure = Some(error);
                         break;
                     }
                 }
             }
+        }
+        if let Some(error) = failure {
+            self.note(&error);
         }
     }
 
     /// An error of the socket. Nobody listening is ordinary while the server restarts, and concerns only this address;
     /// all others mean that this socket's way is gone.
     fn note(&mut self, error: &io::Error) {
+        let address =
+            self.route.address().map_or_else(|| self.route.server().to_owned(), |address| address.to_string());
+        self.shared.state().trouble = Some(match error.kind() {
+            ErrorKind::ConnectionRefused => format!("nobody listens at {address}"),
+            _ => format!("cannot send to {address}: {error}"),
+        });
         if self.reroute_at_us.is_some()
             || error.kind() == ErrorKind::ConnectionRefused && !self.route.has_alternatives()
         {
@@ -207,25 +222,39 @@ impl Driver {
     async fn reroute(&mut self, moved: bool) {
         let broken = self.reroute_at_us.take().is_some();
         let before = self.route.address();
+        let first = self.socket.is_none();
         // A resolver that hangs must not keep the client from hearing a server that answers after all.
         let opened = tokio::time::timeout(Duration::from_secs(5), self.route.next()).await;
         let now_us = self.shared.now_us();
-        self.silence.again(now_us);
-        match opened.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
+        self.silence.again(now_us, first);
+        let late = || NoWay(format!("cannot resolve {:?}: the resolver does not answer", self.route.server()));
+        match opened.unwrap_or_else(|_| Err(late())) {
             Ok((socket, another)) => {
                 tracing::debug!(?before, now = ?self.route.address(), "another socket");
-                self.socket = socket;
+                self.socket = Some(socket);
                 let mut state = self.shared.state();
-                state.reroutes += 1;
+                state.reroutes += u64::from(!first);
+                if first {
+                    state.trouble = None;
+                }
                 if moved || another || broken {
                     state.core.path_changed(now_us);
                 }
             }
-            Err(error) => {
-                tracing::warn!(%error, "no way to the server");
+            Err(NoWay(problem)) => {
+                tracing::warn!(problem, "no way to the server");
+                self.shared.state().trouble = Some(problem);
                 self.reroute_later();
             }
         }
+    }
+}
+
+async fn readable(socket: Option<&UdpSocket>) {
+    match socket {
+        // An error shows when it is read.
+        Some(socket) => drop(socket.readable().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -248,10 +277,12 @@ impl Silence {
         self.since_us = self.since_us.min(now_us);
     }
 
-    /// Another route was tried: twice the patience.
-    fn again(&mut self, now_us: u64) {
+    /// Another route was tried: twice the patience, unless it was the first.
+    fn again(&mut self, now_us: u64, first: bool) {
         self.since_us = now_us;
-        self.patience_us = (self.patience_us * 2).min(SILENCE_MOST_US);
+        if !first {
+            self.patience_us = (self.patience_us * 2).min(SILENCE_MOST_US);
+        }
     }
 
     /// `None` while nothing is asked.

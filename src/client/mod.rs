@@ -20,7 +20,7 @@
 //! # Which epoch
 //! A receipt is worth something only if no two runs of a client id number their records alike. Without
 //! [`Builder::epoch`] the client asks the server for an epoch, which costs one round trip and needs no storage; give an
-//! epoch when the device counts its boots.
+//! epoch when the device counts its boots. One that was used before is noticed ([`SendError::EpochUsed`]).
 //!
 //! # Memory
 //! A client holds at most [`Builder::window`] messages and [`Builder::buffer_bytes`] of their payloads. When they are
@@ -31,15 +31,13 @@
 //! must survive the client's own end has to be kept by the caller until its receipt.
 
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use duragram_proto::client::FailReason;
-use duragram_proto::codec::Durability;
+use duragram_proto::codec::{Durability, RejectCode};
 use duragram_proto::{Epoch, Seq};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -104,6 +102,13 @@ pub enum SendError {
     /// The server will never take it. It was not journaled; other records are not concerned.
     #[error("refused by the server: {}", reason_text(*.0))]
     Rejected(FailReason),
+    /// The epoch that this client was given ([`Builder::epoch`]) was used before: the server holds other records under its
+    /// numbers, and takes these for those. Nothing of this run counts as sent.
+    #[error(
+        "epoch {0} of this client was used before: the server holds other records under its numbers; take a new epoch, or \
+         none, to be given one"
+    )]
+    EpochUsed(Epoch),
     /// The client was closed or dropped before the ack came. If it had been sent it may have been journaled.
     #[error("the client was closed before the ack came")]
     Closed,
@@ -122,21 +127,13 @@ pub struct Incomplete {
 /// Why a client could not begin. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The server's name has no address now.
-    #[error("cannot resolve {server:?}: {source}")]
-    Resolve {
+    /// What was given can never be a server's name.
+    #[error("{problem}")]
+    Server {
         /// As it was given.
         server: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
-    /// No local socket.
-    #[error("cannot open a UDP socket towards {server}: {source}")]
-    Socket {
-        /// Towards where.
-        server: SocketAddr,
-        /// What the operating system said.
-        source: io::Error,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The system gives no randomness.
     #[error("no random bytes: {0}")]
@@ -168,6 +165,8 @@ pub struct Stats {
     pub retransmissions: u64,
     /// REJECT datagrams that were for this client and something in flight.
     pub rejects: u64,
+    /// The code of the latest of these, if nothing was acked since.
+    pub refusal: Option<RejectCode>,
     /// Datagrams that made no sense here: foreign, late, forged.
     pub ignored: u64,
     /// Sockets opened after the first: the server moved, the network changed, or nothing was heard.
@@ -231,6 +230,12 @@ impl Client {
         self.shared().set_server(server.into());
     }
 
+    /// Why nothing gets to the server at present, such as a name that cannot be resolved, or no network that leads there;
+    /// `None` when nothing is known of. The client tries on.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared().trouble()
+    }
+
     /// Counters and state.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
@@ -261,6 +266,7 @@ impl From<Refused> for SendError {
         match refused {
             Refused::TooLarge { bytes, bytes_max } => Self::TooLarge { bytes, bytes_max },
             Refused::Closed => Self::Closed,
+            Refused::EpochUsed(epoch) => Self::EpochUsed(epoch),
         }
     }
 }
@@ -272,5 +278,6 @@ fn reason_text(reason: FailReason) -> &'static str {
         FailReason::TooLarge => "the datagram is longer than it accepts",
         FailReason::Channel => "it does not accept this channel",
         FailReason::SealedOnly => "it takes sealed traffic alone, and this client has no key",
+        FailReason::EpochUsed => "it holds other records under the numbers of this epoch",
     }
 }

@@ -3,39 +3,41 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tokio::net::{UdpSocket, lookup_host};
+use tokio::net::UdpSocket;
 
-use super::ConnectError;
+use crate::address::ServerName;
+
+/// The port of a server whose name has none.
+const USUAL_PORT: u16 = 7117;
 
 /// The server's name and which of its addresses is in use.
 #[derive(Debug)]
 pub(super) struct Route {
+    /// As it was given.
     server: String,
+    name: Result<ServerName, String>,
     addresses: Vec<SocketAddr>,
     chosen: usize,
 }
 
+/// Why there is no way to the server now.
+#[derive(Debug)]
+pub(super) struct NoWay(pub(super) String);
+
 impl Route {
-    /// Resolves the name and opens a socket towards the first address that has one.
-    pub(super) async fn open(server: String) -> Result<(Self, UdpSocket), ConnectError> {
-        let addresses = match resolve(&server).await {
-            Ok(addresses) => addresses,
-            Err(source) => return Err(ConnectError::Resolve { server, source }),
-        };
-        let mut failure = None;
-        for (chosen, &address) in addresses.iter().enumerate() {
-            match socket_to(address).await {
-                Ok(socket) => return Ok((Self { server, addresses, chosen }, socket)),
-                // The first address is the preferred one, so its failure is the one to tell.
-                Err(source) => _ = failure.get_or_insert(ConnectError::Socket { server: address, source }),
-            }
-        }
-        let nowhere = || ConnectError::Resolve { server, source: io::ErrorKind::NotFound.into() };
-        Err(failure.unwrap_or_else(nowhere))
+    /// Nothing is resolved yet.
+    pub(super) fn new(server: String, name: ServerName) -> Self {
+        Self { server, name: Ok(name), addresses: Vec::new(), chosen: 0 }
+    }
+
+    /// Reads a server's name. What is wrong then is wrong for good.
+    pub(super) fn parse(server: &str) -> Result<ServerName, String> {
+        ServerName::parse(server, USUAL_PORT)
     }
 
     /// From now on the name is this one.
     pub(super) fn set_server(&mut self, server: String) {
+        self.name = Self::parse(&server);
         self.server = server;
         self.addresses.clear();
         self.chosen = 0;
@@ -43,16 +45,16 @@ impl Route {
 
     /// Resolves the name anew and opens a socket towards the address after the one in use (towards the same, if it is
     /// the only one). Tells whether the address is another one. On error the route is as it was.
-    pub(super) async fn next(&mut self) -> io::Result<(UdpSocket, bool)> {
+    pub(super) async fn next(&mut self) -> Result<(UdpSocket, bool), NoWay> {
         let before = self.address();
         // A resolver that is away (the network is down) is no reason to forget what is known.
-        let addresses = match resolve(&self.server).await {
+        let addresses = match self.resolve().await {
             Ok(addresses) => addresses,
-            Err(error) if self.addresses.is_empty() => return Err(error),
+            Err(no_way) if self.addresses.is_empty() => return Err(no_way),
             Err(_) => self.addresses.clone(),
         };
         let start = before.and_then(|address| addresses.iter().position(|&a| a == address)).map_or(0, |at| at + 1);
-        let mut failure = io::ErrorKind::NotFound.into();
+        let mut failure = None;
         for step in 0..addresses.len() {
             let chosen = (start + step) % addresses.len();
             match socket_to(addresses[chosen]).await {
@@ -60,10 +62,15 @@ impl Route {
                     (self.addresses, self.chosen) = (addresses, chosen);
                     return Ok((socket, self.address() != before));
                 }
-                Err(error) => failure = error,
+                // The first address is the preferred one, so its failure is the one to tell.
+                Err(error) => {
+                    _ = failure.get_or_insert_with(|| {
+                        NoWay(format!("cannot open a UDP socket towards {}: {error}", addresses[chosen]))
+                    });
+                }
             }
         }
-        Err(failure)
+        Err(failure.unwrap_or_else(|| NoWay(format!("{:?} has no address", self.server))))
     }
 
     /// The address in use.
@@ -71,14 +78,23 @@ impl Route {
         self.addresses.get(self.chosen).copied()
     }
 
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
     pub(super) fn has_alternatives(&self) -> bool {
         self.addresses.len() > 1
     }
-}
 
-async fn resolve(server: &str) -> io::Result<Vec<SocketAddr>> {
-    let addresses: Vec<_> = lookup_host(server).await?.collect();
-    if addresses.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(addresses) }
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, NoWay> {
+        let name = self.name.clone().map_err(NoWay)?;
+        if let Some(address) = name.address() {
+            return Ok(vec![address]);
+        }
+        let resolved = tokio::task::spawn_blocking(move || name.resolve()).await;
+        let resolved = resolved.unwrap_or_else(|error| Err(io::Error::other(error)));
+        resolved.map_err(|error| NoWay(format!("cannot resolve {:?}: {error}", self.server)))
+    }
 }
 
 /// A connected socket: the kernel drops what comes from elsewhere, and tells when nobody listens there.

@@ -30,13 +30,15 @@ pub(super) struct State {
     /// Where the server is from now on; taken by the driver.
     pub(super) moved_to: Option<String>,
     pub(super) reroutes: u64,
+    /// Why nothing gets to the server.
+    pub(super) trouble: Option<String>,
 }
 
 impl Shared {
     pub(super) fn new(core: Core) -> Self {
         Self {
             origin: Instant::now(),
-            state: Mutex::new(State { core, moved_to: None, reroutes: 0 }),
+            state: Mutex::new(State { core, moved_to: None, reroutes: 0, trouble: None }),
             gate: tokio::sync::Mutex::new(()),
             room: Notify::new(),
             progress: Notify::new(),
@@ -105,6 +107,10 @@ impl Shared {
     pub(super) fn set_server(self: &Arc<Self>, server: String) {
         self.state().moved_to = Some(server);
         self.work.notify_one();
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.state().trouble.clone()
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -13,7 +13,8 @@ use figment::value::Value;
 use humantime_serde::re::humantime;
 use serde_json::Value as Json;
 
-use super::{Channels, Config, LogFormat, Threading};
+use super::{Channels, Config, LogFormat, Threading, log_level};
+use crate::address;
 use crate::types::parse_channels;
 
 /// A configuration key.
@@ -34,7 +35,7 @@ pub struct Key {
 impl Key {
     /// The environment variable, such as `DURAGRAM_RETRY_FIRST_DELAY`.
     pub fn variable(&self) -> String {
-        format!("{}{}", super::load::PREFIX, self.name.replace('.', "_").to_uppercase())
+        format!("{}{}", super::environment::PREFIX, self.name.replace('.', "_").to_uppercase())
     }
 
     /// The flag without its dashes, such as `retry-first-delay`.
@@ -96,7 +97,7 @@ pub const KEYS: &[Key] = &[
     many!(
         "listen",
         listen,
-        address,
+        |text: &String| address::literal(text),
         |all: &Vec<SocketAddr>| all.iter().map(shown).collect(),
         "IP:PORT",
         "UDP address to listen on; port 0 takes a free one. One that other machines reach needs allow_plain"
@@ -213,10 +214,10 @@ pub const KEYS: &[Key] = &[
     one!(
         "log.level",
         log.level,
-        |text: &str| Ok::<_, String>(text.to_owned()),
+        log_level::normal,
         |level: &String| shown(level),
         "FILTER",
-        "error, warn, info, debug, trace, or a filter such as info,duragram::ingest=debug"
+        "error, warn, info, debug, trace, off, or a filter such as info,duragram::ingest=debug (RUST_LOG is not read)"
     ),
     one!("lanes", lanes, number, show_number, "N", "Processing threads"),
     one!(
@@ -290,14 +291,10 @@ fn texts(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is no address; write IP:PORT, such as 127.0.0.1:7117 or [::1]:7117"))
-}
-
 fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
     match text {
         "off" => Ok(None),
-        text => address(text).map(Some).map_err(|message| message + ", or \"off\""),
+        text => address::literal(text).map(Some).map_err(|message| message + ", or \"off\""),
     }
 }
 

@@ -10,20 +10,18 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::{Config, ConfigError, KEYS, Key, Problem};
+use super::environment::{self, PREFIX};
+use super::{Config, ConfigError, KEYS, Problem};
 
-/// What the variables' names begin with.
-pub(super) const PREFIX: &str = "DURAGRAM_";
-
-/// Variables with the prefix that are read elsewhere: by the command line itself.
-const OTHER_VARIABLES: &[&str] = &["DURAGRAM_CONFIG", "DURAGRAM_SERVER", "DURAGRAM_KEY_FILE"];
+/// Else it would stay where it was set, and hide the next damage.
+const ACCEPT_LOSS_IS_A_FLAG: &str = "can only be given as the flag --accept-loss, for one start";
 
 /// What to make a configuration from.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The TOML file, if one was named. It must exist then.
     pub file: Option<PathBuf>,
-    /// The environment, all of it; only `DURAGRAM_*` is looked at.
+    /// The environment, all of it; only `DURAGRAM_*` is looked at. An empty variable counts as unset.
     pub environment: Vec<(OsString, OsString)>,
     /// Flags that were given, by key, with their values.
     pub flags: Vec<(&'static str, Vec<String>)>,
@@ -77,6 +75,12 @@ impl Sources {
         if problems.is_empty() { Ok(Loaded { config, places }) } else { Err(ConfigError { problems }) }
     }
 
+    /// A line for the operator that names the variables which begin like settings and are none, if there are any: of a
+    /// service of that name, or misspelt.
+    pub fn strangers(&self) -> Option<String> {
+        environment::strangers(&self.environment)
+    }
+
     fn file_layer(&self, problems: &mut Vec<Problem>) -> Option<Layer> {
         let path = self.file.as_deref()?;
         let mut fail = |message| {
@@ -107,25 +111,29 @@ impl Sources {
     fn environment_layer(&self, problems: &mut Vec<Problem>) -> Layer {
         let mut data = Dict::new();
         for (name, value) in &self.environment {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
-            if OTHER_VARIABLES.contains(&name) || is_service_link(name) {
-                continue;
+            let Some(name) = name.to_str().filter(|_| environment::is_set(value)) else { continue };
+            let mut fail = |key: &str, message: &str| {
+                problems.push(Problem {
+                    key: key.to_owned(),
+                    place: Some(name.to_owned()),
+                    message: message.to_owned(),
+                });
+            };
+            if name == environment::ACCEPT_LOSS {
+                fail("accept_loss", ACCEPT_LOSS_IS_A_FLAG);
             }
-            let mut fail = |key: &str, message: String| {
-                problems.push(Problem { key: key.to_owned(), place: Some(name.to_owned()), message });
-            };
-            let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
-                let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
-                fail("", unknown("variable", name, &known));
-                continue;
-            };
+            let Some(key) = environment::key_of(name) else { continue };
             match value.to_str() {
                 Some(value) if key.list => {
                     let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
-                    insert(&mut data, key.name, parts.map(Value::from).collect::<Vec<_>>().into());
+                    match parts.map(Value::from).collect::<Vec<_>>() {
+                        // Of channels none would mean all.
+                        none if none.is_empty() => fail(key.name, "names no value between its commas"),
+                        values => insert(&mut data, key.name, values.into()),
+                    }
                 }
                 Some(value) => insert(&mut data, key.name, value.into()),
-                None => fail(key.name, "is not UTF-8".to_owned()),
+                None => fail(key.name, "is not UTF-8"),
             }
         }
         Layer { name: "environment", data, place: Arc::new(|key| format!("{PREFIX}{}", key.join("_").to_uppercase())) }
@@ -196,28 +204,31 @@ fn unknown_keys(layer: &Layer, problems: &mut Vec<Problem>) {
                 for inner_name in inner.keys() {
                     let full = format!("{name}.{inner_name}");
                     if !known.contains(&full) {
-                        report(&[name, inner_name], unknown("key", &full, &known));
+                        report(&[name, inner_name], unknown(&full, &known));
                     }
                 }
             }
             _ if is_table => report(&[name], format!("is a table; write [{name}] and its keys below")),
             _ if name == "accept_loss" => {
-                report(&[name], "can only be given as the flag --accept-loss, for one start".to_owned());
+                report(&[name], ACCEPT_LOSS_IS_A_FLAG.to_owned());
             }
-            _ => report(&[name], unknown("key", name, &known)),
+            _ => report(&[name], unknown(name, &known)),
         }
     }
 }
 
-/// Says that a name is unknown and which known one is nearest.
-fn unknown(what: &str, name: &str, known: &[String]) -> String {
-    let nearest = known.iter().map(|known| (distance(name, known), known)).min();
-    match nearest {
-        Some((distance, known)) if distance <= (name.len() / 3).max(2) => {
-            format!("unknown {what}; did you mean {known}?")
-        }
-        _ => format!("unknown {what}"),
+/// Says that a key is unknown and which known one is nearest.
+fn unknown(name: &str, known: &[String]) -> String {
+    match nearest(name, known) {
+        Some(known) => format!("unknown key; did you mean {known}?"),
+        None => "unknown key".to_owned(),
     }
+}
+
+/// The known name that may have been meant.
+pub(super) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a String> {
+    let (distance, nearest) = known.iter().map(|known| (distance(name, known), known)).min()?;
+    (distance <= (name.len() / 3).max(2)).then_some(nearest)
 }
 
 /// Levenshtein's distance of two short names.
@@ -233,14 +244,6 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-/// Kubernetes puts `NAME_PORT`, `NAME_SERVICE_HOST` and the like into every container beside a service called NAME.
-fn is_service_link(variable: &str) -> bool {
-    let rest = variable.strip_prefix(PREFIX).unwrap_or_default();
-    ["PORT", "SERVICE_HOST", "SERVICE_PORT"].contains(&rest)
-        || rest.starts_with("PORT_")
-        || rest.starts_with("SERVICE_PORT_")
 }
 
 /// The line, from 1, on which a key stands in a TOML text; for a key that the text writes in a way that this simple

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use crate::limits;
 
+pub(crate) mod environment;
 mod keys;
 pub mod load;
+pub(crate) mod log_level;
 #[cfg(test)]
 mod tests;
 
@@ -103,7 +105,8 @@ pub struct Retry {
 pub struct Log {
     /// For people or for programs. Default text.
     pub format: LogFormat,
-    /// A level, or a filter such as `info,duragram::ingest=debug`. Default `info`.
+    /// A level (`off`, `error`, `warn`, `info`, `debug`, `trace`, upper or lower case), or a filter such as
+    /// `info,duragram::ingest=debug`. Default `info`.
     pub level: String,
 }
 
@@ -266,8 +269,8 @@ impl Config {
         check.lasts("retry.first_delay", self.retry.first_delay, limits::RETRY_DELAY_MS);
         check.lasts("retry.longest_delay", self.retry.longest_delay, limits::RETRY_DELAY_MS);
         check.lasts("drain_timeout", self.drain_timeout, limits::DRAIN_TIMEOUT_MS);
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
-            check.add("log.level", format!("{:?} is no level or filter: {error}", self.log.level));
+        if let Err(problem) = log_level::normal(&self.log.level) {
+            check.add("log.level", problem);
         }
     }
 
@@ -373,6 +376,11 @@ pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
 /// Whether two sockets bound to these would take each other's datagrams. Port 0 is a different port each time.
 fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     let same_family = one.is_ipv4() == other.is_ipv4();
-    let same_host = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    let same_host = match (one, other) {
+        // A link-local address is another one on each interface.
+        (SocketAddr::V6(one), SocketAddr::V6(other)) if one.scope_id() != other.scope_id() => false,
+        _ => one.ip() == other.ip(),
+    } || one.ip().is_unspecified()
+        || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && same_family && same_host
 }

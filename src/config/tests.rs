@@ -135,7 +135,6 @@ fn everything_that_is_wrong_is_told_at_once_with_its_place() {
     let problems = Case::new()
         .file("windw = 1\nsessions_max = 0\n[retry]\nattempts = 3\nfirst_delay = \"soon\"\n")
         .variable("DURAGRAM_LANES", "many")
-        .variable("DURAGRAM_WINDOWS", "4")
         .flag("commit_bytes_max", &["1"])
         .problems();
     let mut told: Vec<&str> = problems.lines().collect();
@@ -146,7 +145,6 @@ fn everything_that_is_wrong_is_told_at_once_with_its_place() {
             "--commit-bytes-max: commit_bytes_max: 1 bytes cannot hold one datagram of datagram_bytes_max = 1472",
             "--commit-bytes-max: commit_bytes_max: 1 is out of range: 65536 to 134217728 bytes",
             "DURAGRAM_LANES: lanes: \"many\" is no whole number",
-            "DURAGRAM_WINDOWS: unknown variable; did you mean DURAGRAM_WINDOW?",
             "d.toml:1: windw: unknown key; did you mean window?",
             "d.toml:2: sessions_max: 0 is out of range: 1 to 100000000 sessions",
             "d.toml:4: retry.attempts: unknown key; did you mean retry.attempts_max?",
@@ -185,7 +183,11 @@ fn values_of_the_wrong_kind_are_refused() {
     wrong("channels = [65536]", "channels: \"65536\" is no channel");
     wrong("threading = \"two\"", "threading: \"two\" is none of");
     wrong("[log]\nformat = \"xml\"", "d.toml:2: log.format: \"xml\" is neither");
-    wrong("[log]\nlevel = \"duragram=loud\"", "d.toml:2: log.level: \"duragram=loud\" is no level or filter");
+    wrong("[log]\nlevel = \"duragram=loud\"", "d.toml:2: log.level: \"loud\" is no level; write error");
+    wrong("[log]\nlevel = \"notice\"", "d.toml:2: log.level: \"notice\" is no level; write error");
+    wrong("[log]\nlevel = \"\"", "d.toml:2: log.level: \"\" is no level; write error");
+    wrong("listen = \"[fe80::1%none7]:1\"", "listen: this machine has no network interface \"none7\"");
+    wrong("admin = \"[fe80::1%none7]:1\"", "admin: this machine has no network interface \"none7\"");
 }
 
 #[test]
@@ -263,18 +265,74 @@ fn the_admin_interface_is_where_others_reach_it_only_with_a_token_of_the_operato
 fn loss_is_accepted_by_a_flag_alone() {
     wrong("accept_loss = true", "d.toml:1: accept_loss: can only be given as the flag --accept-loss");
     let problems = Case::new().variable("DURAGRAM_ACCEPT_LOSS", "true").problems();
-    assert!(problems.contains("unknown variable"), "{problems}");
+    assert!(problems.starts_with("DURAGRAM_ACCEPT_LOSS: accept_loss: can only be given as the flag"), "{problems}");
 }
 
 #[test]
-fn variables_that_kubernetes_or_the_command_line_own_are_no_keys() {
-    Case::new()
+fn variables_that_are_no_settings_change_nothing_and_are_told_in_one_line() {
+    let case = Case::new()
         .variable("DURAGRAM_PORT", "tcp://10.0.0.1:7117")
         .variable("DURAGRAM_SERVICE_HOST", "10.0.0.1")
         .variable("DURAGRAM_PORT_7117_UDP_ADDR", "10.0.0.1")
         .variable("DURAGRAM_CONFIG", "x.toml")
-        .variable("DURAGRAMMAR", "x")
-        .config();
+        .variable("DURAGRAM_ADMIN_PORT", "tcp://10.0.0.1:7118")
+        .variable("DURAGRAM_VERSION", "1.2")
+        .variable("DURAGRAM_WINDOWS", "4")
+        .variable("DURAGRAMMAR", "x");
+    assert_eq!(case.config(), Config::default());
+    assert_eq!(
+        case.sources.strangers().unwrap(),
+        "variables that are no settings of duragram are ignored: DURAGRAM_ADMIN_PORT, DURAGRAM_PORT, \
+         DURAGRAM_PORT_7117_UDP_ADDR, DURAGRAM_SERVICE_HOST, DURAGRAM_VERSION, DURAGRAM_WINDOWS (did you mean \
+         DURAGRAM_WINDOW?)"
+    );
+}
+
+#[test]
+fn an_empty_variable_of_any_key_is_as_if_it_were_not_there() {
+    for empty in ["", "  "] {
+        let case = KEYS.iter().fold(Case::new().file("channels = [3]\n[log]\nlevel = \"warn\"\n"), |case, key| {
+            case.variable(&key.variable(), empty)
+        });
+        let loaded = case.variable("DURAGRAM_ACCEPT_LOSS", empty).sources.load().unwrap();
+        assert!(!loaded.config.channels.allows(4), "what the file restricts stays restricted");
+        assert_eq!(loaded.config.log.level, "warn");
+        assert_eq!(loaded.places.len(), 2, "{:?}", loaded.places);
+    }
+    let problems = Case::new().variable("DURAGRAM_CHANNELS", ",").problems();
+    assert_eq!(problems, "DURAGRAM_CHANNELS: channels: names no value between its commas");
+}
+
+#[test]
+fn an_empty_flag_is_no_value() {
+    for (key, complaint) in [
+        ("channels", "is no channel"),
+        ("log.level", "is no level"),
+        ("listen", "is no address"),
+        ("admin", "is no address"),
+        ("window", "is no whole number"),
+        ("data", "must name a directory"),
+        ("keys", "must name a file"),
+    ] {
+        let problems = Case::new().flag(key, &[""]).problems();
+        assert!(problems.contains(complaint), "{key}: {problems}");
+    }
+}
+
+#[test]
+fn a_level_is_understood_in_every_layer_as_tracing_calls_it() {
+    let level = |case: Case| case.config().log.level;
+    assert_eq!(level(Case::new().file("[log]\nlevel = \"Warning\"")), "warn");
+    assert_eq!(level(Case::new().variable("DURAGRAM_LOG_LEVEL", "INFORMATION")), "info");
+    assert_eq!(level(Case::new().flag("log.level", &["info,duragram=DEBUG"])), "info,duragram=debug");
+}
+
+#[test]
+fn one_link_local_address_on_two_interfaces_is_two_addresses() {
+    let listen =
+        |case: Case, other: &str| case.flag("listen", &["[fe80::1%1]:7", other]).flag("allow_plain", &["true"]);
+    assert_eq!(listen(Case::new(), "[fe80::1%2]:7").config().listen.len(), 2);
+    assert!(listen(Case::new(), "[fe80::1%1]:7").problems().contains("are the same port"));
 }
 
 #[test]

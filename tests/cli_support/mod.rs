@@ -1,9 +1,10 @@
 //! A server of which only the admin interface is real, and the real program as a child process.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -182,6 +183,19 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 pub(crate) fn outcome(args: &[&str]) -> (i32, String, String) {
     let output = run(args);
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+/// The lines of a pipe as they come; the pipe is always read, so that the writer never blocks.
+pub(crate) fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 /// A child that is killed when a test fails before it ends.

@@ -44,6 +44,7 @@
 //! Only a change of epoch looks at every slot.
 
 mod acks;
+mod doubt;
 mod list;
 mod payloads;
 mod queue;
@@ -58,6 +59,7 @@ use crate::rtt::Rtt;
 use crate::{ClientId, Epoch, Seq};
 
 use acks::Acks;
+use doubt::Doubt;
 use queue::{Decided, Outcome, Queue};
 use transmit::Timer;
 use wire::Wire;
@@ -78,6 +80,11 @@ pub struct ClientConfig {
     pub client: ClientId,
     /// This run's epoch, never used before by this client (PROTOCOL.md#duty-epoch); `None`: ask the server by HELLO.
     pub epoch: Option<Epoch>,
+    /// The epoch may have been used before, as where a person chose it or a stored count may be lost. Then the first
+    /// message goes alone, and if its answer shows that the server holds other data in this epoch, that message and all
+    /// others fail ([`FailReason::EpochUsed`]) instead of being taken for those of the run before
+    /// (PROTOCOL.md#epoch-used). Without effect when `epoch` is `None`.
+    pub epoch_doubted: bool,
     /// Unix time in microseconds at `now_us` = 0, if the caller has a clock: a new epoch after STALE_EPOCH is then at
     /// least the Unix time in seconds. Without effect when `epoch` is `None`.
     pub unix_us_at_zero: Option<u64>,
@@ -102,6 +109,7 @@ impl ClientConfig {
         Self {
             client,
             epoch,
+            epoch_doubted: false,
             unix_us_at_zero: None,
             datagram_len_max: crate::codec::DATAGRAM_LEN_RECOMMENDED,
             rto_initial_us: 1_000_000,
@@ -133,6 +141,8 @@ pub enum SendError {
     TooLarge,
     /// `batch` is set and the payload is not a run of at least one record.
     BrokenBatch,
+    /// The epoch was used before ([`FailReason::EpochUsed`]): nothing can be sent in it.
+    EpochUsed,
 }
 
 /// Why a datagram was ignored. Nothing but statistics has changed; for counting and logging, the caller need not act.
@@ -198,7 +208,7 @@ pub enum Event {
     },
 }
 
-/// Why a message failed: the REJECT's code.
+/// Why a message failed: mostly the REJECT's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FailReason {
     /// The server speaks another version of the protocol.
@@ -211,6 +221,9 @@ pub enum FailReason {
     Channel,
     /// The server takes sealed traffic alone.
     SealedOnly,
+    /// No REJECT: the server holds other data under the seqs of this epoch, which another run has used
+    /// ([`ClientConfig::epoch_doubted`]).
+    EpochUsed,
 }
 
 /// Counters since the machine's start.
@@ -245,6 +258,7 @@ pub struct Client<M, B> {
     /// The session; `None` before the first WELCOME. Stays while a HELLO asks for the next one: its late acks count.
     epoch: Option<Epoch>,
     hello: Option<Hello>,
+    doubt: Doubt,
     acks: Acks,
     /// The number of the next transmission.
     next_transmission: u64,
@@ -306,6 +320,7 @@ where
             rtt: Rtt::default(),
             epoch: config.epoch,
             hello: None,
+            doubt: Doubt::new(config.epoch_doubted && config.epoch.is_some()),
             acks: Acks::NONE,
             next_transmission: 1,
             timer: None,
@@ -333,6 +348,9 @@ where
         }
         if message.batch && !codec::is_batch(message.payload) {
             return Err(SendError::BrokenBatch);
+        }
+        if self.doubt == Doubt::Used {
+            return Err(SendError::EpochUsed);
         }
         let id = self.queue.push(message).ok_or(SendError::Full)?;
         if self.epoch.is_none() && self.hello.is_none() {

@@ -2,6 +2,7 @@
 //! changes: the path may reorder, repeat and forge (PROTOCOL.md#duty-ignore).
 
 use super::acks;
+use super::doubt::Doubt;
 use super::queue::{Outcome, Queue};
 use super::{Client, FailReason, Ignored, Slot};
 use crate::backoff;
@@ -41,7 +42,16 @@ where
             return Err(Ignored::OtherEpoch);
         }
         let highest_acked = acks::highest_acked(ack).filter(|seq| *seq <= self.queue.highest_sent());
-        let highest_acked = highest_acked.ok_or(Ignored::NeverSent)?;
+        let Some(highest_acked) = highest_acked else {
+            if self.note_never_sent() {
+                self.arm(now_us, true);
+            }
+            return Err(Ignored::NeverSent);
+        };
+        if !self.may_believe(ack) {
+            self.arm(now_us, true);
+            return Ok(());
+        }
 
         let mut newly = NewlyAcked::default();
         for seq in self.queue.base_seq().0..=ack.floor.0 {
@@ -242,6 +252,7 @@ where
     fn enter_epoch(&mut self, epoch: Epoch) {
         let from = self.epoch.replace(epoch);
         self.wire.enter(epoch);
+        self.doubt = Doubt::Settled;
         self.hello = None;
         self.queue.renumber();
         self.acks = self.acks.of_next_session();

@@ -66,7 +66,7 @@ where
         }
         self.congestion_limited = false;
         let (at, seq) = self.queue.candidate()?;
-        if self.is_beyond_limit(seq) {
+        if self.is_beyond_limit(seq) || self.doubt.holds_back(self.queue.in_flight()) {
             return None;
         }
         if !core::mem::take(&mut self.probe) && (self.silent || self.queue.in_flight() >= self.congestion.window()) {

@@ -32,6 +32,11 @@ impl Wire {
         !matches!(self, Self::Plain)
     }
 
+    /// Whether only the server can have made what is decoded.
+    pub(super) fn is_authentic(&self) -> bool {
+        !matches!(self, Self::Plain)
+    }
+
     /// A session begins.
     pub(super) fn enter(&mut self, epoch: Epoch) {
         match self {

@@ -12,7 +12,7 @@ use core::cell::Cell;
 
 use proptest::prelude::*;
 
-use super::super::{Client, ClientConfig, Event, Ignored, Outgoing, Sealing, Slot};
+use super::super::{Client, ClientConfig, Event, FailReason, Ignored, Outgoing, Sealing, Slot};
 use super::bench::{ACK, CLIENT, SECOND};
 use super::model_server::{ModelServer, encode};
 use super::world::{Incident, Path, Translate, World, messages};
@@ -267,6 +267,20 @@ fn an_ack_is_believed_once_it_is_opened() {
     assert_eq!(client.handle_datagram(9, &sealed_with(&key(), &ack, 1)), Ok(()));
     assert!(matches!(client.poll_event(), Some(Event::Acked { seq: Seq(1), .. })));
     assert!(client.is_idle());
+}
+
+#[test]
+fn in_a_doubted_epoch_one_sealed_ack_for_what_was_never_sent_is_enough() {
+    let config = ClientConfig { epoch_doubted: true, ..ClientConfig::new(CLIENT, Epoch::new(7)) };
+    let sealing = Sealing { key: key(), counter: CounterStart::random(5) };
+    let mut client = Client::sealed(config, sealing, vec![Slot::EMPTY; 4], vec![0; 1_200], 1);
+    send(&mut client);
+    assert_eq!(transmit(&mut client, 0).len(), 1);
+    let ack = |floor| Datagram::Ack(Ack { floor: Seq(floor), duplicate: true, ..ACK });
+    let forged = sealed_with(&ClientKey::new([1; 32]), &ack(2), 1);
+    assert!(client.handle_datagram(1, &forged).is_err() && client.poll_event().is_none());
+    assert_eq!(client.handle_datagram(2, &sealed_with(&key(), &ack(2), 2)), Err(Ignored::NeverSent));
+    assert!(matches!(client.poll_event(), Some(Event::Failed { reason: FailReason::EpochUsed, .. })));
 }
 
 #[test]
