@@ -285,6 +285,11 @@ impl SessionTable {
         expired
     }
 
+    /// The sealed ones.
+    pub fn sealed(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.iter().filter(|session| session.is_sealed()).map(Session::id)
+    }
+
     /// The latest activity of any session, in seconds of service: where service time goes on after a restart.
     pub fn last_active_s(&self) -> u64 {
         self.sessions.iter().map(|s| s.last_active_s).max().unwrap_or(0)
