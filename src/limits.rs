@@ -107,10 +107,20 @@ pub const RECEIVES_PER_COMMIT: usize = 256;
 pub const CHECKPOINT_RECORD_BYTES: usize = 8 * 1024 * 1024;
 /// Log lines a second about clients whose sessions do not fit this journal: any peer can cause them.
 pub const CLIENT_LOG_LINES_PER_S: u32 = 10;
+/// Log lines a second about a socket that does not receive, and as many about replies that cannot be sent.
+pub const SOCKET_LOG_LINES_PER_S: u32 = 1;
+/// Receives of one socket that may fail in a row before it is left alone for a while: one failure costs no time.
+pub const RECEIVE_FAILURES_AT_ONCE: u32 = 4;
+/// The longest such while, in microseconds: what lasts is tried again twenty times a second, and costs next to nothing.
+pub const RECEIVE_PAUSE_US: u64 = 50_000;
+/// How long receives may fail in a row with what usually cannot pass (EINVAL) before the server ends, in microseconds.
+pub const RECEIVE_DOUBT_US: u64 = 10_000_000;
+/// Bytes for the control messages of one datagram, at most: a socket that was set up by others may have more of them.
+pub const RECEIVE_CONTROL_BYTES: usize = 4096;
 /// Bytes of a session that waits for its ack, in the list of the block being built.
-pub const PENDING_ACK_BYTES: usize = 96;
+pub const PENDING_ACK_BYTES: usize = 120;
 /// Bytes of an ack that waits for its commit to land, without its bitmap.
-pub const OWED_ACK_BYTES: usize = 120;
+pub const OWED_ACK_BYTES: usize = 144;
 /// Sessions looked at for expiry with each checkpoint.
 pub const SESSIONS_SWEPT: usize = 16_384;
 /// `retry_after_ms` of REJECT 6: the table of sessions empties slowly.

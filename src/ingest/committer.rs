@@ -8,12 +8,12 @@ use duragram_proto::codec::{Datagram, Reject, RejectCode};
 use duragram_proto::{ClientId, Seq};
 
 use crate::ingest::acks;
-use crate::ingest::log_limit::LogLimit;
 use crate::ingest::out::{Kind, Out, ReplyTo};
 use crate::ingest::writer::Writer;
 use crate::ingest::{Backlog, Counts};
 use crate::journal::{BlockBuilder, Durable, EntryMeta, Journal, LaneMark, SessionRecord, StorageError};
 use crate::limits;
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::net::{Batch, DataItem, Item, ItemKind, Transmit};
 use crate::rate::{self, Buckets};
@@ -199,7 +199,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             given_up: Vec::new(),
             out: Out::new(recovered.counter_limit),
             openings: Buckets::new(limits::SOURCE_BUCKETS, limits::OPENINGS_PER_S, limits::OPENINGS_BURST),
-            client_log: LogLimit::default(),
+            client_log: LogLimit::new(limits::CLIENT_LOG_LINES_PER_S),
             pressure: 0,
             service_base_s,
             checkpoint_at: recovered.checkpoint_at,
