@@ -29,8 +29,7 @@ fn plain_datagrams_from_a_clients_address_do_not_keep_it_from_hearing_that_its_e
             move || flood(&stop, to)
         });
         wait_for("answers to be withheld from the flood", || {
-            let withheld =
-                count(&server, "limited") + server.metric("duragram_replies_withheld_total", "\"limited\"");
+            let withheld = count(&server, "limited") + server.metric("duragram_replies_withheld_total", "\"limited\"");
             (withheld > 3_000.0).then_some(())
         });
         // A restored client, or one that was idle for too long: told within a few tries, though the flood goes on.
