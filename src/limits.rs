@@ -193,7 +193,7 @@ pub const SEALED_SESSION_BYTES: usize = 96;
 /// have ended.
 pub const KEY_CACHE: usize = 16_384;
 /// Bytes of each: two keys, whose they are, and the places where they are found.
-pub const KEY_CACHE_BYTES: usize = 192;
+pub const KEY_CACHE_BYTES: usize = 160;
 /// Of them, as many are looked at for one to give away when there are no more places.
 pub const KEY_CACHE_SWEPT: usize = 64;
 /// Datagrams with a wrong seal, of sessions whose keys are not at hand, that a receiver looks at a second. Each costs it
