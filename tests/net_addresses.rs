@@ -47,10 +47,10 @@ fn every_reply_comes_from(to: SocketAddr, server: &Server, client: u64) {
 
 #[test]
 fn on_a_wildcard_socket_every_reply_comes_from_the_address_that_was_asked() {
-    for threading in ["single", "pipeline"] {
+    for (threading, receivers) in [("single", "1"), ("single", "2"), ("pipeline", "1"), ("pipeline", "3")] {
         let home = Home::new();
         let mut command = command(&home, "0.0.0.0:0");
-        command.env("DURAGRAM_THREADING", threading);
+        command.env("DURAGRAM_THREADING", threading).env("DURAGRAM_RECEIVERS", receivers);
         let server = Server::try_start(&home, command).expect("it starts");
         for last in 1..=20 {
             every_reply_comes_from(local(last, server.udp.port()), &server, last.into());
@@ -153,13 +153,20 @@ fn in_a_network_of_its_own(test: &str) -> bool {
 
 /// Sends from one address to another, and waits for a reply, which must come from there.
 fn ask(from: SocketAddr, to: SocketAddr, datagram: &Datagram<'_>) -> Reply {
+    let (reply, answered) = exchange(from, to, datagram);
+    assert_eq!((answered.ip(), answered.port()), (to.ip(), to.port()), "{from} asks {to}");
+    reply
+}
+
+/// Sends from one address to another, and waits for a reply and the address that it comes from.
+fn exchange(from: SocketAddr, to: SocketAddr, datagram: &Datagram<'_>) -> (Reply, SocketAddr) {
     let socket = UdpSocket::bind(from).unwrap();
+    socket.set_broadcast(true).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     socket.send_to(&bytes_of(datagram), to).unwrap();
     let mut buffer = [0; codec::DATAGRAM_LEN_MAX];
     let (len, answered) = socket.recv_from(&mut buffer).unwrap_or_else(|error| panic!("{from} asks {to}: {error}"));
-    assert_eq!((answered.ip(), answered.port()), (to.ip(), to.port()), "{from} asks {to}");
-    Reply::parse(&buffer[..len])
+    (Reply::parse(&buffer[..len]), answered)
 }
 
 #[test]
@@ -207,6 +214,21 @@ fn ipv6_and_addresses_of_the_link_are_answered_from_the_address_that_was_asked()
             assert!(matches!(ask(from, to, &Datagram::Hello(Hello { client, nonce: 5 })).is, Is::Welcome(_)));
             let epoch = Epoch::new(9).unwrap();
             assert!(matches!(ask(from, to, &Datagram::Ping(Ping { client, epoch })).is, Is::Ack(_)));
+        }
+        // Groups of machines: each answers from an address of its own.
+        let mut groups = Vec::new();
+        if *v6 {
+            groups.push((link("fe80::1", 0), link("ff02::1", port)));
+        }
+        if *v4 {
+            groups.push((ip("169.254.7.1", 0), ip("169.254.255.255", port)));
+        }
+        for (n, (from, to)) in (100..).zip(groups) {
+            let (client, epoch) = (ClientId(n), Epoch::new(1).unwrap());
+            let data = Datagram::Data(Data::whole(client, epoch, Seq(1), 0, b"whoever is there"));
+            let (reply, answered) = exchange(from, to, &data);
+            assert!(matches!(reply.is, Is::Ack(ack) if ack.floor == 1));
+            assert!(answered.port() == port && answered.ip() != to.ip(), "{answered}");
         }
         assert_eq!(server.metric("duragram_reply_errors_total", ""), 0.0);
     }

@@ -135,3 +135,16 @@ fn nobody_can_share_the_address_of_a_socket_that_is_being_served() {
     assert_eq!(second.bind(&server.udp.into()).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
     goes_on(&server, 1);
 }
+
+/// IPv4 goes to the socket of IPv4 alone.
+#[test]
+fn a_server_of_both_families_is_refused_where_another_socket_takes_its_ipv4() {
+    let home = Home::with_config("allow_plain = true\n");
+    let v4 = shareable("0.0.0.0:0".parse().unwrap(), false, true);
+    let mine = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+    mine.set_only_v6(false).unwrap();
+    mine.set_reuse_address(true).unwrap();
+    let address = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, v4.local_addr().unwrap().port()));
+    mine.bind(&address.into()).unwrap();
+    refused(&home, start_with_socket(&home, &mine.into()));
+}

@@ -69,7 +69,10 @@ impl<'a> Call<'a> {
 impl Sender {
     /// Sends through second handles on `sockets`, in the order in which `Peer::socket` counts them.
     pub fn new<'a>(sockets: impl IntoIterator<Item = &'a UdpSocket>, metrics: Metrics) -> io::Result<Self> {
-        let sockets = sockets.into_iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let sockets = sockets.into_iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>();
+        let sockets = sockets.map_err(|error| {
+            io::Error::new(error.kind(), format!("opening second handles on the sockets, for replies: {error}"))
+        })?;
         // A kernel that does not know GSO (Linux before 4.18) would overlook the length, and send one long datagram.
         let cuts = sockets.iter().all(|socket| setsockopt(socket, sockopt::UdpGsoSegment, &0).is_ok());
         let v6 = sockets.iter().map(|socket| socket.local_addr().map(|address| address.is_ipv6()));

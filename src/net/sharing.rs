@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::fstat;
+use socket2::SockRef;
 
 /// Makes sure that datagrams to these sockets, which someone else has bound, come to this process alone.
 ///
@@ -35,7 +36,8 @@ pub fn refuse_sharing(sockets: &[UdpSocket]) -> io::Result<()> {
         let address = socket.local_addr()?;
         // Others may serve the same address on other devices.
         let on_device = getsockopt(socket, sockopt::BindToDevice).is_ok_and(|device| !device.is_empty());
-        if let Some(other) = others.iter().find(|other| !on_device && overlap(&address, &other.address)) {
+        let both = address.is_ipv6() && !SockRef::from(socket).only_v6().unwrap_or(true);
+        if let Some(other) = others.iter().find(|other| !on_device && overlap(&address, both, &other.address)) {
             return Err(in_use(format!(
                 "another socket is bound to {}, by a program of user {}, and would get a part of the datagrams; end that \
                  program",
@@ -107,12 +109,14 @@ fn socket_address(text: &str, v6: bool) -> Option<SocketAddr> {
     Some((ip, port).into())
 }
 
-/// Whether datagrams that one of two sockets takes might go to the other. A socket of IPv6 comes after one of IPv4.
-fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
-    let (one_ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
-    one.port() == other.port()
-        && one_ip.is_ipv4() == other_ip.is_ipv4()
-        && (one_ip == other_ip || one_ip.is_unspecified() || other_ip.is_unspecified())
+/// Whether datagrams to `own`, which takes IPv4 and IPv6 if `both`, might go to another socket. One of IPv4 comes before one of
+/// both.
+fn overlap(own: &SocketAddr, both: bool, other: &SocketAddr) -> bool {
+    let (own_ip, other_ip) = (own.ip().to_canonical(), other.ip().to_canonical());
+    let same_family = own_ip.is_ipv4() == other_ip.is_ipv4() || both && other_ip.is_ipv4();
+    own.port() == other.port()
+        && same_family
+        && (own_ip == other_ip || own_ip.is_unspecified() || other_ip.is_unspecified())
 }
 
 #[cfg(test)]
@@ -143,10 +147,12 @@ mod tests {
 
     #[test]
     fn who_takes_whose_datagrams() {
-        let overlap = |one: &str, other: &str| super::overlap(&one.parse().unwrap(), &other.parse().unwrap());
+        let taken = |own: &str, both, other: &str| super::overlap(&own.parse().unwrap(), both, &other.parse().unwrap());
+        let overlap = |own: &str, other: &str| taken(own, false, other);
         assert!(overlap("0.0.0.0:5", "127.0.0.1:5") && overlap("[::1]:5", "[::]:5"));
         assert!(overlap("10.0.0.1:5", "[::ffff:10.0.0.1]:5"));
         assert!(!overlap("10.0.0.1:5", "10.0.0.2:5") && !overlap("10.0.0.1:5", "10.0.0.1:6"));
-        assert!(!overlap("0.0.0.0:5", "[::]:5"));
+        assert!(!overlap("0.0.0.0:5", "[::]:5") && !overlap("[::]:5", "10.0.0.1:5"));
+        assert!(taken("[::]:5", true, "0.0.0.0:5") && taken("[::]:5", true, "10.0.0.1:5"));
     }
 }
