@@ -130,11 +130,14 @@ fn a_loopback_address_within_ipv6_is_a_loopback_address() {
 fn in_a_network_of_its_own(test: &str) -> bool {
     const INSIDE: &str = "TEST_IN_ITS_OWN_NETWORK";
     if std::env::var_os(INSIDE).is_some() {
+        // The other end of the link is in a network that nobody is in.
         let setting_up = "ip link set lo up && ip -6 addr add fd00::1/128 dev lo && ip -6 addr add fd00::2/128 dev lo && \
-                          ip link add left type veth peer name right && \
+                          ip link add left type veth peer name right || exit; \
+                          unshare -n sleep 60 </dev/null >/dev/null 2>&1 & \
+                          until ip link set right netns $! 2>/dev/null && ! ip link show right 2>/dev/null; do sleep 0.05; done; \
+                          nsenter -t $! -n ip link set right up && \
                           for n in 1 2; do ip -6 addr add fe80::$n/64 dev left nodad && \
-                          ip addr add 169.254.7.$n/16 dev left; done && \
-                          ip link set left up && ip link set right up";
+                          ip addr add 169.254.7.$n/16 dev left || exit; done; ip link set left up";
         let done = Command::new("sh").args(["-c", setting_up]).status().expect("a shell");
         assert!(done.success());
         return true;

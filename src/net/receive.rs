@@ -31,7 +31,7 @@ pub struct Receiver {
     gate: Gate,
     kernel_drops: u32,
     /// Bytes for the control messages of one datagram.
-    control_bytes: usize,
+    pub(super) control_bytes: usize,
     /// The socket was found not to wait by itself.
     polls: bool,
     trouble: Trouble,
@@ -177,7 +177,7 @@ impl Receiver {
 
     /// Some control message did not fit, so that the next ones would not either: datagrams that came joined can then not
     /// be told apart, and which address was asked is not known.
-    fn widen(&mut self, now: Now) {
+    pub(super) fn widen(&mut self, now: Now) {
         if self.control_bytes < limits::RECEIVE_CONTROL_BYTES {
             self.control_bytes = limits::RECEIVE_CONTROL_BYTES.min(self.control_bytes.max(64) * 4);
         } else {

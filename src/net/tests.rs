@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::types::SystemClock;
+use crate::types::{Clock as _, SystemClock};
 
 struct Rig {
     receiver: Receiver,
@@ -252,4 +252,75 @@ fn several_sockets_share_one_address() {
     let bound = bind("127.0.0.1:0".parse().unwrap(), 3, 1 << 20).unwrap();
     assert_eq!(bound.sockets.len(), 3);
     assert!(bound.sockets.iter().all(|socket| socket.local_addr().unwrap() == bound.addr));
+}
+
+/// A server on all addresses, and a client of 127.0.0.2.
+fn wildcard() -> Rig {
+    let mut rig = Rig::new();
+    let server = bind("0.0.0.0:0".parse().unwrap(), 1, 1 << 20).unwrap().sockets.pop().unwrap();
+    rig.client.connect(("127.0.0.2", server.local_addr().unwrap().port())).unwrap();
+    rig.receiver = Receiver::new(server.try_clone().unwrap(), 0, Admission::plain(1_472));
+    rig.server = server;
+    rig
+}
+
+fn asked(rig: &Rig) -> Vec<Option<Local>> {
+    rig.batch.items().iter().map(|item| item.peer.asked).collect()
+}
+
+#[test]
+fn where_control_messages_do_not_fit_the_datagram_is_whole_all_the_same_and_room_is_made() {
+    let mut rig = wildcard();
+    let local = Some(Local { ip: [127, 0, 0, 2].into(), interface: 0 });
+    // As if the kernel sent along more than is known here.
+    rig.receiver.control_bytes = 1;
+    rig.client.send(&reading(1)).unwrap();
+    rig.receive();
+    assert_eq!((rig.seqs(), asked(&rig), rig.batch.dropped.truncated), (vec![1], vec![None], 0));
+    rig.client.send(&reading(2)).unwrap();
+    rig.receive();
+    assert_eq!((rig.seqs(), asked(&rig)), (vec![2], vec![local]));
+    // When there is no more room to be had, nothing is joined that could not be told apart.
+    rig.receiver.control_bytes = 1;
+    for _ in 0..5 {
+        rig.receiver.widen(SystemClock::start().now());
+    }
+    assert_eq!(rig.receiver.control_bytes, crate::limits::RECEIVE_CONTROL_BYTES);
+    rig.receiver.control_bytes = 1;
+    let joined: Vec<u8> = (3..=12).flat_map(reading).collect();
+    setsockopt(&rig.client, sockopt::UdpGsoSegment, &40).unwrap();
+    rig.client.send(&joined).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 10 {
+        assert!(rig.receive().messages > 0, "only {seen:?}");
+        seen.extend(rig.seqs());
+    }
+    assert_eq!(seen, (3..=12).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_reply_leaves_from_elsewhere_when_the_address_that_was_asked_is_gone() {
+    let rig = wildcard();
+    let metrics = Metrics::register(&mut Registry::default());
+    let mut sender = Sender::new([&rig.server], metrics.clone()).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let reply = |n: u64| Datagram::Ping(Ping { client: ClientId(n), epoch: Epoch::new(1).unwrap() });
+    let mut outbox = Outbox::default();
+    let ips = [[127, 0, 0, 3], [203, 0, 113, 7], [127, 0, 0, 4]];
+    for n in 0..30 {
+        let asked = Some(Local { ip: ips[n / 10].into(), interface: 0 });
+        let to = Peer { asked, ..Peer::new(client.local_addr().unwrap(), 0) };
+        outbox.push(to, 32, &reply(n as u64), None);
+    }
+    sender.transmit(&outbox);
+    assert_eq!(metrics.reply_errors.get(), 0);
+    let mut buffer = [0; 100];
+    let mut from = std::collections::BTreeMap::<String, u32>::new();
+    for _ in 0..30 {
+        let (_, address) = client.recv_from(&mut buffer).unwrap();
+        *from.entry(address.ip().to_string()).or_default() += 1;
+    }
+    let expected = [("127.0.0.1", 10), ("127.0.0.3", 10), ("127.0.0.4", 10)];
+    assert_eq!(from, expected.map(|(ip, n)| (ip.to_owned(), n)).into());
 }
