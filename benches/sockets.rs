@@ -18,7 +18,7 @@ use crate::support::{Payload, ack, data, encoded, session};
 const MESSAGES: usize = 64;
 
 pub(crate) fn peer(port: u16) -> Peer {
-    Peer { addr: (Ipv4Addr::LOCALHOST, port).into(), socket: 0 }
+    Peer::new((Ipv4Addr::LOCALHOST, port).into(), 0)
 }
 
 pub(crate) fn benches(c: &mut Criterion) {
@@ -87,12 +87,7 @@ fn send_acks(rounds: u64, clients: usize) -> Duration {
     let clients: Vec<_> = (0..clients).map(|_| client().expect("loopback")).collect();
     let mut outbox = Outbox::default();
     for socket in &clients {
-        outbox.push(
-            Peer { addr: socket.local_addr().expect("it is bound"), socket: 0 },
-            MIN_LEN,
-            &Datagram::Ack(ack(&[])),
-            None,
-        );
+        outbox.push(Peer::new(socket.local_addr().expect("it is bound"), 0), MIN_LEN, &Datagram::Ack(ack(&[])), None);
     }
     let mut ack = [0; MIN_LEN];
     let mut elapsed = Duration::ZERO;

@@ -16,6 +16,7 @@ pub mod ingest;
 pub mod journal;
 pub mod keys;
 pub mod limits;
+mod log_limit;
 pub mod metrics;
 pub mod net;
 pub mod process;

@@ -107,10 +107,20 @@ pub const RECEIVES_PER_COMMIT: usize = 256;
 pub const CHECKPOINT_RECORD_BYTES: usize = 8 * 1024 * 1024;
 /// Log lines a second about clients whose sessions do not fit this journal: any peer can cause them.
 pub const CLIENT_LOG_LINES_PER_S: u32 = 10;
+/// Log lines a second about a socket that does not receive, and as many about replies that cannot be sent.
+pub const SOCKET_LOG_LINES_PER_S: u32 = 1;
+/// Receives of one socket that may fail in a row before it is left alone for a while: one failure costs no time.
+pub const RECEIVE_FAILURES_AT_ONCE: u32 = 4;
+/// The longest such while, in microseconds: what lasts is tried again twenty times a second, and costs next to nothing.
+pub const RECEIVE_PAUSE_US: u64 = 50_000;
+/// How long receives may fail in a row with what usually cannot pass (EINVAL) before the server ends, in microseconds.
+pub const RECEIVE_DOUBT_US: u64 = 10_000_000;
+/// Bytes for the control messages of one datagram, at most: a socket that was set up by others may have more of them.
+pub const RECEIVE_CONTROL_BYTES: usize = 4096;
 /// Bytes of a session that waits for its ack, in the list of the block being built.
-pub const PENDING_ACK_BYTES: usize = 96;
+pub const PENDING_ACK_BYTES: usize = 120;
 /// Bytes of an ack that waits for its commit to land, without its bitmap.
-pub const OWED_ACK_BYTES: usize = 120;
+pub const OWED_ACK_BYTES: usize = 144;
 /// Sessions looked at for expiry with each checkpoint.
 pub const SESSIONS_SWEPT: usize = 16_384;
 /// `retry_after_ms` of REJECT 6: the table of sessions empties slowly.
@@ -145,9 +155,11 @@ pub const KEY_CHANNEL_LISTS: usize = 1024;
 /// Token buckets for each thing that a source may do so often: 8 bytes each. Sources are hashed to them, so that few share
 /// one and none can choose whose.
 pub const SOURCE_BUCKETS: usize = 65_536;
-/// Bytes of all of them: REJECTs and openings at the committer, refusals at each receiver.
+/// Bytes of all of them: REJECTs of what is plain and of what is sealed, and openings at the committer; refusals of both at
+/// each receiver.
 const SOURCE_BUCKET_BYTES: u64 = 8 * SOURCE_BUCKETS as u64;
-/// REJECTs a second to one source. Beyond, it hears nothing.
+/// REJECTs a second to one source, or of what is sealed to one client: of one receiver for what is refused whatever its session
+/// is, and as many for the rest. Beyond, it hears nothing.
 pub const REFUSALS_PER_S: NonZeroU32 = NonZeroU32::new(1_000).expect("not 0");
 /// The same at once, after a pause.
 pub const REFUSALS_BURST: NonZeroU32 = NonZeroU32::new(2_000).expect("not 0");
@@ -176,11 +188,14 @@ pub const SEALED_CLIENT_BYTES: usize = 48;
 /// Sealed sessions that one client may have at a time: whoever has a key cannot fill the table with it.
 pub const SEALED_SESSIONS_PER_CLIENT: usize = 64;
 /// Bytes that a sealed session takes beyond a plain one: where its newest datagram came from, and its neighbours.
-pub const SEALED_SESSION_BYTES: usize = 64;
-/// Derived keys that each receiver keeps.
+pub const SEALED_SESSION_BYTES: usize = 96;
+/// Derived keys that each receiver keeps beside those of as many sessions as there may be: of HELLOs, and of sessions that
+/// have ended.
 pub const KEY_CACHE: usize = 16_384;
-/// Bytes of each: two keys, their owner's, and the places where they are.
-pub const KEY_CACHE_BYTES: usize = 256;
+/// Bytes of each: two keys, whose they are, and the places where they are found.
+pub const KEY_CACHE_BYTES: usize = 160;
+/// Of them, as many are looked at for one to give away when there are no more places.
+pub const KEY_CACHE_SWEPT: usize = 64;
 /// Datagrams with a wrong seal, of sessions whose keys are not at hand, that a receiver looks at a second. Each costs it
 /// some microseconds.
 pub const FORGERIES_PER_S: NonZeroU32 = NonZeroU32::new(40_000).expect("not 0");
@@ -304,8 +319,8 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     );
     add(
         "source limits",
-        format!("({sockets} sockets + 2) x {SOURCE_BUCKET_BYTES} B, {HELLO_BUCKETS} x 8 B"),
-        &[sockets + 3, SOURCE_BUCKET_BYTES],
+        format!("(2 x {sockets} sockets + 3) x {SOURCE_BUCKET_BYTES} B, {HELLO_BUCKETS} x 8 B"),
+        &[2 * sockets + 4, SOURCE_BUCKET_BYTES],
     );
     add(
         "pending acks",
@@ -382,8 +397,8 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         );
         add(
             "derived keys",
-            format!("{sockets} sockets x {KEY_CACHE} x {KEY_CACHE_BYTES} B"),
-            &[sockets, KEY_CACHE as u64, KEY_CACHE_BYTES as u64],
+            format!("{sockets} sockets x (sessions_max + {KEY_CACHE}) x {KEY_CACHE_BYTES} B"),
+            &[sockets, (config.sessions_max as u64).saturating_add(KEY_CACHE as u64), KEY_CACHE_BYTES as u64],
         );
     }
     if config.admin.is_some() {

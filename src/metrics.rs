@@ -37,6 +37,8 @@ pub struct Metrics {
     pub received_bytes: Counter,
     /// Datagrams that the kernel dropped because the receive buffer was full.
     pub kernel_drops: Counter,
+    /// Receives that failed, and are tried again.
+    pub receive_errors: Counter,
     /// Replies handed to the kernel, by type: ack, reject, welcome.
     pub replies: Family<Outcome, Counter>,
     /// Replies that were not sent: too many to one source, or no number on disk to seal with.
@@ -95,6 +97,7 @@ impl Metrics {
             datagrams: Family::default(),
             received_bytes: Counter::default(),
             kernel_drops: Counter::default(),
+            receive_errors: Counter::default(),
             replies: Family::default(),
             replies_withheld: Family::default(),
             reply_errors: Counter::default(),
@@ -128,6 +131,7 @@ impl Metrics {
         r.register("datagrams", "Datagrams received, by what became of them", m.datagrams.clone());
         r.register_with_unit("received", "UDP payload received", Unit::Bytes, m.received_bytes.clone());
         r.register("kernel_drops", "Datagrams dropped by the kernel: receive buffer full", m.kernel_drops.clone());
+        r.register("receive_errors", "Receives that failed, and are tried again", m.receive_errors.clone());
         r.register("replies", "Replies handed to the kernel, by type", m.replies.clone());
         r.register(
             "replies_withheld",

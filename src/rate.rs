@@ -70,7 +70,7 @@ impl Buckets {
 /// Whose a datagram is, as far as its address tells: an IPv4 address, or the 64 bits of IPv6 that a site has. `None` for
 /// the machine's own: who sends from there is bounded by other means, and may be a proxy for many.
 pub(crate) fn source(address: SocketAddr) -> Option<u64> {
-    match address.ip() {
+    match address.ip().to_canonical() {
         IpAddr::V4(ip) if ip == std::net::Ipv4Addr::LOCALHOST => None,
         IpAddr::V4(ip) => Some(u64::from(u32::from(ip))),
         IpAddr::V6(ip) if ip.is_loopback() => None,
@@ -115,5 +115,13 @@ mod tests {
         assert_ne!(of("[2001:db8:1:2::3]:1"), of("[2001:db8:1:3::3]:1"));
         assert_eq!((of("127.0.0.1:1"), of("[::1]:1")), (None, None));
         assert!(of("127.0.0.2:1").is_some());
+    }
+
+    #[test]
+    fn an_ipv4_address_within_ipv6_is_that_address() {
+        let of = |address: &str| source(address.parse().unwrap());
+        assert_eq!(of("[::ffff:10.0.0.1]:1"), of("10.0.0.1:1"));
+        assert_ne!(of("[::ffff:10.0.0.1]:1"), of("[::ffff:10.0.0.2]:1"));
+        assert_eq!(of("[::ffff:127.0.0.1]:1"), None);
     }
 }

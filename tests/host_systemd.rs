@@ -113,7 +113,7 @@ fn the_watchdog_is_fed_as_long_as_the_committer_goes_round_and_not_when_it_hangs
 }
 
 /// The server with a socket as its file descriptor 3, as systemd gives it.
-fn start_with_socket(home: &Home, socket: &UdpSocket) -> Result<Server, ExitStatus> {
+pub(crate) fn start_with_socket(home: &Home, socket: &UdpSocket) -> Result<Server, ExitStatus> {
     let plain = home.command(&home.data());
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec 3<&0 </dev/null && LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\""]);

@@ -1,7 +1,8 @@
 //! The integration tests, one program: each would link the whole of RocksDB again.
 //!
 //! `attacks` are on sealed mode. `wire_*` speak raw UDP to the real binary, `crash_*` kill it, `faults` let its disk fail,
-//! `cli_*` run its commands, `client_*` test the library, `host_*` what surrounds the server.
+//! `cli_*` run its commands, `client_*` test the library, `host_*` what surrounds the server, `net_*` its
+//! addresses and sockets.
 
 mod attacks;
 mod citations;
@@ -28,6 +29,10 @@ mod host_keys;
 mod host_systemd;
 mod load_cli;
 mod load_memory;
+mod net_addresses;
+mod net_adopted;
+mod net_failures;
+mod net_sharing;
 mod recovery_serve;
 mod wire_acks;
 mod wire_garbage;

@@ -375,12 +375,13 @@ pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
 
 /// Whether two sockets bound to these would take each other's datagrams. Port 0 is a different port each time.
 fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
-    let same_family = one.is_ipv4() == other.is_ipv4();
+    let (one_ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let same_family = one_ip.is_ipv4() == other_ip.is_ipv4();
     let same_host = match (one, other) {
         // A link-local address is another one on each interface.
         (SocketAddr::V6(one), SocketAddr::V6(other)) if one.scope_id() != other.scope_id() => false,
-        _ => one.ip() == other.ip(),
-    } || one.ip().is_unspecified()
-        || other.ip().is_unspecified();
+        _ => one_ip == other_ip,
+    } || one_ip.is_unspecified()
+        || other_ip.is_unspecified();
     one.port() != 0 && one.port() == other.port() && same_family && same_host
 }

@@ -214,6 +214,10 @@ fn contradictions_are_refused() {
     wrong("channels = [\"9-5\"]", "channels: 9-5 is empty");
     wrong("listen = [\"127.0.0.1:7\", \"127.0.0.1:7\"]", "127.0.0.1:7 and 127.0.0.1:7 are the same port");
     wrong(
+        "listen = [\"127.0.0.1:7\", \"[::ffff:127.0.0.1]:7\"]",
+        "127.0.0.1:7 and [::ffff:127.0.0.1]:7 are the same port",
+    );
+    wrong(
         "allow_plain = true\nlisten = [\"0.0.0.0:7\", \"127.0.0.1:7\"]",
         "0.0.0.0:7 and 127.0.0.1:7 are the same port",
     );

@@ -8,12 +8,12 @@ use duragram_proto::codec::{Datagram, Reject, RejectCode};
 use duragram_proto::{ClientId, Seq};
 
 use crate::ingest::acks;
-use crate::ingest::log_limit::LogLimit;
 use crate::ingest::out::{Kind, Out, ReplyTo};
 use crate::ingest::writer::Writer;
 use crate::ingest::{Backlog, Counts};
 use crate::journal::{BlockBuilder, Durable, EntryMeta, Journal, LaneMark, SessionRecord, StorageError};
 use crate::limits;
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::net::{Batch, DataItem, Item, ItemKind, Transmit};
 use crate::rate::{self, Buckets};
@@ -199,7 +199,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             given_up: Vec::new(),
             out: Out::new(recovered.counter_limit),
             openings: Buckets::new(limits::SOURCE_BUCKETS, limits::OPENINGS_PER_S, limits::OPENINGS_BURST),
-            client_log: LogLimit::default(),
+            client_log: LogLimit::new(limits::CLIENT_LOG_LINES_PER_S),
             pressure: 0,
             service_base_s,
             checkpoint_at: recovered.checkpoint_at,
@@ -268,7 +268,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 ItemKind::Ping(id) => self.ping(*id, item, to, batch.arrived, &mut counts),
                 ItemKind::Refused { client, epoch, seq, code } => {
                     counts.refuse(*code);
-                    self.reject(&to, *client, *epoch, *seq, *code, 0);
+                    let (client, epoch, code, refused) = (*client, *epoch, *code, *seq);
+                    self.reject_counted(&to, Reject { client, epoch, code, refused, retry_after_ms: 0 });
                 }
             }
         }
@@ -499,7 +500,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 self.await_ack(index, item, to, false);
             }
             _ => {
-                if self.out.may_refuse(&to) {
+                if self.out.may_refuse(&to, id.client) {
                     acks::ack_of_nothing(id, &to, self.credit(), &mut self.out);
                     self.send_if_many();
                 }
@@ -541,10 +542,13 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         code: RejectCode,
         retry_after_ms: u32,
     ) {
-        if !self.out.may_refuse(to) {
-            return;
+        if self.out.may_refuse(to, client) {
+            self.reject_counted(to, Reject { client, epoch, code, refused, retry_after_ms });
         }
-        let reject = Reject { client, epoch, code, refused, retry_after_ms };
+    }
+
+    /// One that was counted already where it was refused.
+    fn reject_counted(&mut self, to: &ReplyTo, reject: Reject) {
         self.out.push(to, Kind::Reject, &Datagram::Reject(reject));
         self.send_if_many();
     }

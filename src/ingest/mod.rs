@@ -8,7 +8,6 @@ mod acks;
 mod backlog;
 mod committer;
 mod counts;
-mod log_limit;
 mod out;
 mod recovery;
 mod run;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use duragram_proto::ClientId;
 use duragram_proto::codec::Datagram;
 use duragram_proto::seal::{ServerCounter, SessionKeys};
 
@@ -47,8 +48,10 @@ pub(super) struct Out {
     outbox: Outbox,
     counter: ServerCounter,
     now: Now,
-    /// REJECTs for each source.
+    /// REJECTs of what came plain, for each source.
     rejects: Buckets,
+    /// REJECTs of what came sealed, for each client: what others send from its address takes nothing from them.
+    sealed_rejects: Buckets,
     sent: [u64; 3],
     unsealable: u64,
     limited: u64,
@@ -63,6 +66,7 @@ impl Out {
             counter: ServerCounter::resume(counter_limit, 0),
             now: Now::default(),
             rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
+            sealed_rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
             sent: [0; 3],
             unsealable: 0,
             limited: 0,
@@ -100,9 +104,12 @@ impl Out {
         self.sent[kind as usize] += 1;
     }
 
-    /// Whether a source may be told no once more.
-    pub(super) fn may_refuse(&mut self, to: &ReplyTo) -> bool {
-        let allowed = rate::source(to.peer.addr).is_none_or(|source| self.rejects.allows(source, self.now.mono_us));
+    /// Whether who asked in this client's name may be told no once more.
+    pub(super) fn may_refuse(&mut self, to: &ReplyTo, client: ClientId) -> bool {
+        let allowed = rate::source(to.peer.addr).is_none_or(|source| match to.keys {
+            Some(_) => self.sealed_rejects.allows(client, self.now.mono_us),
+            None => self.rejects.allows(source, self.now.mono_us),
+        });
         self.limited += u64::from(!allowed);
         allowed
     }

@@ -34,8 +34,8 @@ pub enum IngestError {
     /// The journal failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// A socket failed.
-    #[error("receiving: {0}")]
+    /// A socket failed for good.
+    #[error("{0}")]
     Socket(#[from] io::Error),
     /// A defect of this program; the message is on stderr.
     #[error("the {0} thread panicked")]
@@ -228,7 +228,7 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
         let in_flight = committer.is_in_flight();
         // With nothing in flight and one socket, receiving waits by itself, which saves a system call.
         if in_flight || !alone {
-            wait_readable(&receivers, waker, limits::RECEIVE_WAIT_MS)?;
+            wait_readable(&receivers, waker, limits::RECEIVE_WAIT_MS, &shared.clock)?;
         }
         let mut drops = 0;
         let mut more = false;
@@ -237,6 +237,7 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
             let mut block = alone && !in_flight;
             for round in 1.. {
                 let received = receiver.receive(&mut batch, block, &shared.clock)?;
+                shared.metrics.receive_errors.inc_by(received.failed.into());
                 block = false;
                 drops += u64::from(received.kernel_drops);
                 committer.absorb(&batch, &shared.clock)?;
@@ -298,6 +299,7 @@ fn receive(
                 return Ok(());
             }
             let received = receiver.receive(&mut batch, true, &shared.clock)?;
+            shared.metrics.receive_errors.inc_by(received.failed.into());
             shared.metrics.kernel_drops.inc_by(u64::from(received.kernel_drops));
             if received.messages > 0 {
                 break;

@@ -181,7 +181,7 @@ fn acked_again(floor: u64) -> Reply {
 }
 
 fn peer(port: u16) -> Peer {
-    Peer { addr: SocketAddr::from(([127, 0, 0, 1], port)), socket: 0 }
+    Peer::new(SocketAddr::from(([127, 0, 0, 1], port)), 0)
 }
 
 fn data(client: u64, seq: u64, span: u16, skip: bool) -> Vec<u8> {

@@ -3,17 +3,15 @@
 //! Everything here is looked at before any session: length, checksum or seal, keys, channels. What is plainly refused is
 //! answered, at a bounded rate; everything else that does not belong is dropped in silence (PROTOCOL.md#silence).
 
-use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
+use duragram_proto::ClientId;
+use duragram_proto::codec::{self, Data, Datagram, DecodeError, RejectCode};
+use duragram_proto::seal::TAG_LEN;
 
-use duragram_proto::codec::{self, Data, Datagram, DecodeError, RejectCode, SealedHead, Side};
-use duragram_proto::seal::{SessionKeys, TAG_LEN};
-use duragram_proto::{ClientId, Epoch};
-
-use crate::keys::{Client, KeyRing, Lookup};
+use crate::keys::KeyRing;
 use crate::limits;
 use crate::net::Peer;
 use crate::net::batch::{DataItem, ItemKind, Seal};
+use crate::net::key_cache::{KeyCache, Opened};
 use crate::rate::{self, Buckets};
 use crate::types::{ChannelSet, Now, SessionId};
 
@@ -28,6 +26,8 @@ pub struct Admission {
     pub keys: KeyRing,
     /// With keys: plain traffic is accepted too, of clients that have no key of their own.
     pub allow_plain: bool,
+    /// The most sessions that the server may have: for each there is room for its keys.
+    pub sessions_max: usize,
 }
 
 /// One receiver's way in.
@@ -35,10 +35,13 @@ pub struct Admission {
 pub struct Gate {
     admission: Admission,
     cache: KeyCache,
-    /// Answers to what is refused whoever sent it, for each source.
+    /// Answers to plain datagrams that are refused, for each source.
     refusals: Buckets,
-    /// The same for all sources together, where nothing shows that a source is real.
+    /// The same for all sources together, since nothing shows that a source is real.
     plain_refusals: Buckets,
+    /// Answers to sealed datagrams that are refused, for each client: what is sent in its name without its key takes nothing
+    /// from them.
+    sealed_refusals: Buckets,
 }
 
 /// Why a datagram is dropped in silence.
@@ -59,7 +62,7 @@ pub(super) enum Drop {
 impl Admission {
     /// Plain datagrams up to this length, on every channel.
     pub fn plain(datagram_bytes_max: usize) -> Self {
-        Self { datagram_bytes_max, channels: None, keys: KeyRing::none(), allow_plain: true }
+        Self { datagram_bytes_max, channels: None, keys: KeyRing::none(), allow_plain: true, sessions_max: 0 }
     }
 
     /// PROTOCOL.md#sealed-mix.
@@ -87,11 +90,21 @@ impl Gate {
     pub fn new(admission: Admission) -> Self {
         let (per_s, burst) = (limits::REFUSALS_PER_S, limits::REFUSALS_BURST);
         let all = limits::PLAIN_REFUSALS_PER_S;
+        // Nothing sealed is refused where nothing sealed is taken.
+        let clients = if admission.keys.is_none() { 1 } else { limits::SOURCE_BUCKETS };
         Self {
+            cache: KeyCache::new(admission.sessions_max),
             admission,
-            cache: KeyCache::new(),
             refusals: Buckets::new(limits::SOURCE_BUCKETS, per_s, burst),
             plain_refusals: Buckets::new(1, all, all),
+            sealed_refusals: Buckets::new(clients, per_s, burst),
+        }
+    }
+
+    /// Sealed sessions that were at work before the server's start: they are let in as if they had been heard since.
+    pub fn expect(&mut self, sessions: &[SessionId]) {
+        if !self.admission.keys.is_none() {
+            sessions.iter().for_each(|&session| self.cache.expect(session));
         }
     }
 
@@ -113,9 +126,9 @@ impl Gate {
                 (if self.admission.keys.is_none() { kind } else { self.refuse_plain(kind) }, None)
             }
             Err(DecodeError::Sealed) if !self.admission.keys.is_none() => {
-                let (datagram, client, seal) = self.cache.unseal(datagram, &self.admission.keys, now)?;
+                let Opened { datagram, channels, seal } = self.cache.unseal(datagram, &self.admission.keys, now)?;
                 let kind = kind(&datagram, at + codec::SEALED_MIN_LEN - TAG_LEN, |data| {
-                    self.admission.refuses(len, data, client.channels.as_ref())
+                    self.admission.refuses(len, data, channels.as_ref())
                 })?;
                 (kind, Some(seal))
             }
@@ -124,7 +137,9 @@ impl Gate {
             }
             Err(error) => return Err(Drop::Undecoded(error)),
         };
-        if matches!(kind, ItemKind::Refused { .. }) && !self.may_refuse(peer, seal.is_none(), now) {
+        if let ItemKind::Refused { client, .. } = kind
+            && !self.may_refuse(peer, seal.is_some().then_some(client), now)
+        {
             return Err(Drop::Limited);
         }
         Ok((kind, seal))
@@ -143,9 +158,14 @@ impl Gate {
         }
     }
 
-    fn may_refuse(&self, peer: Peer, plain: bool, now: Now) -> bool {
+    /// `sealed_by`: the client whose key the datagram was sealed with, if it was. What is let through here is not counted
+    /// again.
+    fn may_refuse(&self, peer: Peer, sealed_by: Option<ClientId>, now: Now) -> bool {
         let Some(source) = rate::source(peer.addr) else { return true };
-        self.refusals.allows(source, now.mono_us) && (!plain || self.plain_refusals.allows((), now.mono_us))
+        match sealed_by {
+            Some(client) => self.sealed_refusals.allows(client, now.mono_us),
+            None => self.refusals.allows(source, now.mono_us) && self.plain_refusals.allows((), now.mono_us),
+        }
     }
 }
 
@@ -167,101 +187,4 @@ fn kind(
         Datagram::Ping(ping) => ItemKind::Ping(SessionId { client: ping.client, epoch: ping.epoch }),
         Datagram::Ack(_) | Datagram::Reject(_) | Datagram::Welcome(_) => return Err(Drop::WrongDirection),
     })
-}
-
-/// Keys that were derived and have opened a datagram: deriving them again takes longer than opening one. Each pair has one
-/// place, which another may take; but only a good seal takes a place, so that forged datagrams drive nothing out.
-///
-/// What names keys that are not here costs more than a good datagram, and anybody can name any. So only so many a second
-/// may turn out to be forged; with more, most of them are not looked at, and a session that is new to this receiver needs
-/// luck to be let in. Those at work are let in always.
-#[derive(Debug)]
-struct KeyCache {
-    /// Empty, or all of them.
-    places: Vec<Option<Cached>>,
-    hasher: RandomState,
-    /// Of the key ring that all of it comes from.
-    generation: u64,
-    /// Forgeries that may still be looked at.
-    forgeries: Buckets,
-    /// There were more: each further look is paid for in advance.
-    flooded: bool,
-}
-
-#[derive(Debug)]
-struct Cached {
-    client: ClientId,
-    /// `None`: the keys of HELLO.
-    epoch: Option<Epoch>,
-    of: Arc<Client>,
-    keys: Arc<SessionKeys>,
-}
-
-impl KeyCache {
-    fn new() -> Self {
-        let per_s = limits::FORGERIES_PER_S;
-        Self {
-            places: Vec::new(),
-            hasher: RandomState::new(),
-            generation: 0,
-            forgeries: Buckets::new(1, per_s, per_s),
-            flooded: false,
-        }
-    }
-
-    /// Verifies a DATA, HELLO or PING with the keys that it names, and decrypts it in place.
-    fn unseal<'a>(
-        &mut self,
-        datagram: &'a mut [u8],
-        ring: &KeyRing,
-        now: Now,
-    ) -> Result<(Datagram<'a>, Arc<Client>, Seal), Drop> {
-        let SealedHead { client, keys, counter, sender } = codec::peek(datagram).map_err(Drop::Undecoded)?;
-        if sender == Side::Server {
-            return Err(Drop::WrongDirection);
-        }
-        // Before the look-up: what is kept is never older than the number that it is kept under.
-        let generation = ring.generation();
-        if generation != self.generation {
-            // Whoever was revoked is so from the next datagram on.
-            self.places.clear();
-            self.generation = generation;
-        }
-        let epoch = keys.epoch();
-        let place = self.place(client, epoch);
-        let cached = self.places.get(place).and_then(Option::as_ref);
-        if let Some(Cached { of, keys, .. }) = cached.filter(|cached| (cached.client, cached.epoch) == (client, epoch))
-        {
-            let datagram = codec::unseal_request(datagram, keys).map_err(Drop::Undecoded)?;
-            return Ok((datagram, Arc::clone(of), Seal { keys: Arc::clone(keys), counter }));
-        }
-        let paid = self.flooded;
-        if paid && !self.forgeries.allows((), now.mono_us) {
-            return Err(Drop::Limited);
-        }
-        let of = match ring.lookup(client) {
-            Lookup::Key(of) => of,
-            Lookup::Revoked => return Err(Drop::Revoked),
-            Lookup::Unknown => return Err(Drop::UnknownKey),
-        };
-        let keys = of.key.keys(client, epoch);
-        let opened = codec::unseal_request(datagram, &keys);
-        self.flooded = match opened {
-            Ok(_) => false,
-            Err(_) => paid || !self.forgeries.allows((), now.mono_us),
-        };
-        let datagram = opened.map_err(Drop::Undecoded)?;
-        let keys = Arc::new(keys);
-        if self.places.is_empty() {
-            self.places.resize_with(limits::KEY_CACHE, || None);
-        }
-        self.places[place] = Some(Cached { client, epoch, of: Arc::clone(&of), keys: Arc::clone(&keys) });
-        Ok((datagram, of, Seal { keys, counter }))
-    }
-
-    fn place(&self, client: ClientId, epoch: Option<Epoch>) -> usize {
-        #[allow(clippy::cast_possible_truncation)] // the remainder is below a usize
-        let place = (self.hasher.hash_one((client, epoch)) % limits::KEY_CACHE as u64) as usize;
-        place
-    }
 }

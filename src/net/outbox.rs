@@ -9,7 +9,7 @@ use crate::net::Peer;
 
 /// Hands replies to the network. Replies may be lost: every one can be asked for again.
 pub trait Transmit {
-    /// Sends what the outbox holds, in order.
+    /// Sends what the outbox holds, to each peer in order.
     fn transmit(&mut self, outbox: &Outbox);
 }
 

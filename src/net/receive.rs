@@ -4,19 +4,24 @@ use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
 
 use crate::limits;
-use crate::net::{Admission, Batch, Gate, Peer};
-use crate::types::Clock;
+use crate::log_limit::LogLimit;
+use crate::net::local::Local;
+use crate::net::trouble::{Trouble, concerns_a_reply};
+use crate::net::{Admission, Batch, Gate, Peer, options, socket};
+use crate::types::{Clock, Now, SessionId};
 
 const MESSAGES: usize = limits::RECEIVE_MESSAGES;
 const STRIDE: usize = limits::RECEIVE_STRIDE_BYTES;
+const WAIT: Duration = Duration::from_millis(limits::RECEIVE_WAIT_MS as u64);
 
 /// One socket's reader.
 #[derive(Debug)]
@@ -25,10 +30,16 @@ pub struct Receiver {
     index: u16,
     gate: Gate,
     kernel_drops: u32,
+    /// Bytes for the control messages of one datagram.
+    pub(super) control_bytes: usize,
+    /// The socket was found not to wait by itself.
+    polls: bool,
+    trouble: Trouble,
+    log: LogLimit,
 }
 
 /// What a receive brought.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Received {
     /// Messages of the system call; 0 when nothing was there.
     pub messages: usize,
@@ -36,21 +47,49 @@ pub struct Received {
     pub full: bool,
     /// Datagrams that the kernel dropped since the last receive, for want of buffer.
     pub kernel_drops: u32,
+    /// The call failed; it is tried again.
+    pub failed: bool,
 }
 
 /// A message as the kernel described it.
 #[derive(Clone, Copy)]
 struct Message {
     from: Option<SocketAddr>,
+    asked: Option<Local>,
     len: usize,
     segment: usize,
     cut: bool,
 }
 
+/// What one system call read.
+struct Read {
+    messages: usize,
+    /// The socket's count of drops where the kernel gave it.
+    drops: Option<u32>,
+    /// Control messages did not fit.
+    control_cut: bool,
+}
+
 impl Receiver {
     /// Reads from `socket`, the server's `index`-th.
     pub fn new(socket: UdpSocket, index: u16, admission: Admission) -> Self {
-        Self { socket, index, gate: Gate::new(admission), kernel_drops: 0 }
+        // A socket that has no address gives no datagrams either.
+        let control_bytes = socket.local_addr().map_or(0, |address| options::control_bytes(&address));
+        Self {
+            socket,
+            index,
+            gate: Gate::new(admission),
+            kernel_drops: 0,
+            control_bytes,
+            polls: false,
+            trouble: Trouble::default(),
+            log: LogLimit::new(limits::SOCKET_LOG_LINES_PER_S),
+        }
+    }
+
+    /// As [`Gate::expect`].
+    pub fn expect(&mut self, sessions: &[SessionId]) {
+        self.gate.expect(sessions);
     }
 
     /// A batch of the size that this receiver fills.
@@ -59,25 +98,37 @@ impl Receiver {
     }
 
     /// Clears `batch` and fills it with what waits, in one system call. With `block`, waits for the first message, but
-    /// no longer than a fraction of a second. Errors that concern a single earlier reply (ICMP) are passed over.
+    /// no longer than a fraction of a second. What fails and may pass is logged and told in what is returned.
+    ///
+    /// # Errors
+    /// What cannot pass: nothing will ever come from this socket again.
     pub fn receive(&mut self, batch: &mut Batch, block: bool, clock: &impl Clock) -> io::Result<Received> {
         batch.clear();
-        let mut messages = [Message { from: None, len: 0, segment: 0, cut: false }; MESSAGES];
-        let flags = if block { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
-        let (count, drops) = match self.read(&mut batch.bytes, &mut messages, flags) {
-            Ok(read) => read,
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {
-                (0, None)
+        if let Some(pause) = self.trouble.pause(|| clock.now()) {
+            if block {
+                thread::sleep(pause.min(WAIT));
             }
-            Err(errno) => return Err(errno.into()),
+            return Ok(Received::default());
+        }
+        let mut messages = [Message { from: None, asked: None, len: 0, segment: 0, cut: false }; MESSAGES];
+        let began = block.then(|| clock.now());
+        if block && self.polls {
+            // A failure of the wait is one of the read that follows, too.
+            poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], limits::RECEIVE_WAIT_MS).ok();
+        }
+        let flags = if block && !self.polls { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
+        let read = match self.read(&mut batch.bytes, &mut messages, flags) {
+            Ok(read) => read,
+            Err(errno) => return self.not_read(errno, began, clock.now()),
         };
+        self.trouble.is_over();
         batch.arrived = clock.now();
-        for (at, message) in messages[..count].iter().enumerate() {
+        for (at, message) in messages[..read.messages].iter().enumerate() {
             let (Some(from), false) = (message.from, message.cut) else {
                 batch.dropped.truncated += 1;
                 continue;
             };
-            let peer = Peer { addr: from, socket: self.index };
+            let peer = Peer { addr: from, socket: self.index, asked: message.asked };
             let start = at * STRIDE;
             let segment = if message.segment == 0 { message.len.max(1) } else { message.segment };
             let mut done = 0;
@@ -91,47 +142,92 @@ impl Receiver {
                 }
             }
         }
-        let kernel_drops = drops.map_or(0, |total: u32| total.wrapping_sub(self.kernel_drops));
-        self.kernel_drops = drops.unwrap_or(self.kernel_drops);
-        Ok(Received { messages: count, full: count == MESSAGES, kernel_drops })
+        if read.control_cut {
+            self.widen(batch.arrived);
+        }
+        let kernel_drops = read.drops.map_or(0, |total: u32| total.wrapping_sub(self.kernel_drops));
+        self.kernel_drops = read.drops.unwrap_or(self.kernel_drops);
+        Ok(Received { messages: read.messages, full: read.messages == MESSAGES, kernel_drops, failed: false })
     }
 
-    /// The number of messages, and the socket's count of drops where the kernel gave it.
-    fn read(
-        &self,
-        bytes: &mut [u8],
-        messages: &mut [Message; MESSAGES],
-        flags: MsgFlags,
-    ) -> nix::Result<(usize, Option<u32>)> {
+    /// Nothing was read: because nothing was there, or because the call failed.
+    fn not_read(&mut self, errno: Errno, began: Option<Now>, now: Now) -> io::Result<Received> {
+        if errno == Errno::EINTR {
+            return Ok(Received::default());
+        }
+        if errno == Errno::EAGAIN {
+            self.trouble.is_over();
+            // Whoever shares the socket may have switched off that it waits, for this process too.
+            let waited_us = began.map(|began| now.mono_us.saturating_sub(began.mono_us));
+            let wait_us = u64::from(limits::RECEIVE_WAIT_MS) * 1_000;
+            self.polls |= waited_us.is_some_and(|waited_us| waited_us < wait_us / 2);
+            return Ok(Received::default());
+        }
+        if self.trouble.met(errno, now) {
+            let doing = format!("receiving datagrams on {}", self.address());
+            return Err(io::Error::new(io::Error::from(errno).kind(), format!("{doing}: {}", errno.desc())));
+        }
+        if !concerns_a_reply(errno)
+            && let Some(suppressed) = self.log.allows(now)
+        {
+            tracing::error!(address = %self.address(), %errno, suppressed, "receiving datagrams failed; trying again");
+        }
+        Ok(Received { failed: true, ..Received::default() })
+    }
+
+    /// Some control message did not fit, so that the next ones would not either: datagrams that came joined can then not
+    /// be told apart, and which address was asked is not known.
+    pub(super) fn widen(&mut self, now: Now) {
+        if self.control_bytes < limits::RECEIVE_CONTROL_BYTES {
+            self.control_bytes = limits::RECEIVE_CONTROL_BYTES.min(self.control_bytes.max(64) * 4);
+        } else {
+            options::stop_joining(&self.socket);
+        }
+        if let Some(suppressed) = self.log.allows(now) {
+            tracing::warn!(
+                address = %self.address(), suppressed, bytes = self.control_bytes,
+                "the kernel sends more along with a datagram than was asked for; making room for it",
+            );
+        }
+    }
+
+    fn address(&self) -> String {
+        let address = self.socket.local_addr();
+        address.map_or_else(|_| format!("socket {}", self.index), |address| socket::canonical(address).to_string())
+    }
+
+    fn read(&self, bytes: &mut [u8], messages: &mut [Message; MESSAGES], flags: MsgFlags) -> nix::Result<Read> {
         // Made anew for each call: nix does not restore the control buffers' lengths, so that headers used twice lose
         // the segment size (nix-rust/nix pull request 2813).
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(MESSAGES, Some(cmsg_space!(i32, u32)));
+        let mut headers =
+            MultiHeaders::<SockaddrStorage>::preallocate(MESSAGES, Some(Vec::with_capacity(self.control_bytes)));
         let mut places = bytes.chunks_exact_mut(STRIDE);
         let mut slices: [[IoSliceMut<'_>; 1]; MESSAGES] = std::array::from_fn(|_| {
             let place = places.next().map_or(&mut [][..], |place| &mut place[..limits::RECEIVE_MESSAGE_BYTES]);
             [IoSliceMut::new(place)]
         });
-        let mut count = 0;
-        let mut drops = None;
+        let mut read = Read { messages: 0, drops: None, control_cut: false };
         for received in recvmmsg(self.socket.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None)? {
-            let cut = received.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-            let mut message =
-                Message { from: received.address.as_ref().and_then(std_address), len: received.bytes, segment: 0, cut };
-            if !cut {
-                for control in received.cmsgs()? {
-                    match control {
-                        ControlMessageOwned::UdpGroSegments(size) => {
-                            message.segment = usize::try_from(size).unwrap_or(0);
-                        }
-                        ControlMessageOwned::RxqOvfl(total) => drops = Some(total),
-                        _ => {}
+            let from = received.address.as_ref().and_then(std_address);
+            let cut = received.flags.contains(MsgFlags::MSG_TRUNC);
+            let mut message = Message { from, asked: None, len: received.bytes, segment: 0, cut };
+            match received.cmsgs() {
+                Ok(controls) => controls.for_each(|control| match control {
+                    ControlMessageOwned::UdpGroSegments(size) => {
+                        message.segment = usize::try_from(size).unwrap_or(0);
                     }
-                }
+                    ControlMessageOwned::RxqOvfl(total) => read.drops = Some(total),
+                    ControlMessageOwned::Ipv4PacketInfo(info) => message.asked = Local::from_v4(&info),
+                    ControlMessageOwned::Ipv6PacketInfo(info) => message.asked = Local::from_v6(&info),
+                    _ => {}
+                }),
+                // The datagram itself is whole.
+                Err(_) => read.control_cut = true,
             }
-            messages[count] = message;
-            count += 1;
+            messages[read.messages] = message;
+            read.messages += 1;
         }
-        Ok((count, drops))
+        Ok(read)
     }
 }
 
@@ -160,21 +256,37 @@ impl Waker {
 }
 
 /// Waits until one of the receivers' sockets has something to read or the waker is used, at most `timeout_ms` milliseconds.
-pub fn wait_readable(receivers: &[Receiver], waker: &Waker, timeout_ms: u16) -> io::Result<()> {
-    let sockets = receivers.iter().map(|receiver| receiver.socket.as_fd());
-    let mut fds: Vec<_> = sockets.chain([waker.0.as_fd()]).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-    let waited = poll(&mut fds, PollTimeout::from(timeout_ms));
+/// A socket that has just failed is not waited for, but the wait ends when it is to be tried again.
+pub fn wait_readable(receivers: &[Receiver], waker: &Waker, timeout_ms: u16, clock: &impl Clock) -> io::Result<()> {
+    let mut timeout = Duration::from_millis(timeout_ms.into());
+    let mut fds = vec![PollFd::new(waker.0.as_fd(), PollFlags::POLLIN)];
+    for receiver in receivers {
+        match receiver.trouble.pause(|| clock.now()) {
+            None => fds.push(PollFd::new(receiver.socket.as_fd(), PollFlags::POLLIN)),
+            Some(pause) => timeout = timeout.min(pause + Duration::from_millis(1)),
+        }
+    }
+    let waited = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
     waker.clear();
     match waited {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(errno.into()),
+        // It passes; the sockets are asked without a wait.
+        Err(Errno::ENOMEM | Errno::EAGAIN) => {
+            thread::sleep(Duration::from_millis(1));
+            Ok(())
+        }
+        Err(errno) => {
+            let kind = io::Error::from(errno).kind();
+            Err(io::Error::new(kind, format!("waiting for datagrams: {}", errno.desc())))
+        }
     }
 }
 
 fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-        (Some(v4), _) => Some(SocketAddrV4::new(v4.ip(), v4.port()).into()),
-        (_, Some(v6)) => Some(SocketAddrV6::new(v6.ip(), v6.port(), v6.flowinfo(), v6.scope_id()).into()),
-        _ => None,
-    }
+    let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => SocketAddrV4::new(v4.ip(), v4.port()).into(),
+        (_, Some(v6)) => SocketAddrV6::new(v6.ip(), v6.port(), v6.flowinfo(), v6.scope_id()).into(),
+        _ => return None,
+    };
+    Some(socket::canonical(address))
 }

@@ -1,5 +1,6 @@
 //! Receiving and sending over real sockets on loopback.
 
+use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::types::SystemClock;
+use crate::types::{Clock as _, SystemClock};
 
 struct Rig {
     receiver: Receiver,
@@ -123,7 +124,7 @@ fn what_is_refused_and_what_is_dropped_is_told_apart() {
 #[test]
 fn a_receive_returns_empty_handed_when_nothing_comes() {
     let mut rig = Rig::new();
-    assert_eq!(rig.receive(), Received { messages: 0, full: false, kernel_drops: 0 });
+    assert_eq!(rig.receive(), Received::default());
 }
 
 #[test]
@@ -155,9 +156,9 @@ fn replies_reach_their_receivers_though_some_cannot_be_sent() {
     let mut sender = Sender::new([&rig.server], metrics.clone()).unwrap();
     let mut outbox = Outbox::default();
     let reply = |n: u64| Datagram::Ping(Ping { client: ClientId(n), epoch: Epoch::new(1).unwrap() });
-    let to = Peer { addr: rig.client.local_addr().unwrap(), socket: 0 };
-    let wrong_family = Peer { addr: "[::1]:9".parse().unwrap(), socket: 0 };
-    let no_port = Peer { addr: "127.0.0.1:0".parse().unwrap(), socket: 0 };
+    let to = Peer::new(rig.client.local_addr().unwrap(), 0);
+    let wrong_family = Peer::new("[::1]:9".parse().unwrap(), 0);
+    let no_port = Peer::new("127.0.0.1:0".parse().unwrap(), 0);
     let wrong_socket = Peer { socket: 1, ..to };
     for n in 0..1000 {
         let to = match n % 200 {
@@ -189,7 +190,8 @@ fn replies_arrive_one_by_one_whatever_their_lengths_and_however_many_have_one_pe
         socket2::SockRef::from(client).set_recv_buffer_size(4 << 20).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     }
-    let mut expected = [const { Vec::new() }; 3];
+    // For each client what comes by each of the sockets, in order.
+    let mut expected: [[VecDeque<Vec<u8>>; 2]; 3] = Default::default();
     let mut outbox = Outbox::default();
     let mut random = 1_u64;
     let mut below = |n: u64| -> u16 {
@@ -212,11 +214,11 @@ fn replies_arrive_one_by_one_whatever_their_lengths_and_however_many_have_one_pe
                 delay_us: 0,
                 bitmap: &[7; 128][..words * 8],
             };
-            let to = Peer { addr: clients[client].local_addr().unwrap(), socket };
+            let to = Peer::new(clients[client].local_addr().unwrap(), socket);
             outbox.push(to, 500, &Datagram::Ack(ack), None);
             let mut buffer = [0; 200];
             let len = ack.encode(&mut buffer).unwrap();
-            expected[client].push(buffer[..len].to_vec());
+            expected[client][usize::from(socket)].push_back(buffer[..len].to_vec());
         }
     }
     let runs = outbox.runs(GSO_SEGMENTS_MAX);
@@ -228,9 +230,12 @@ fn replies_arrive_one_by_one_whatever_their_lengths_and_however_many_have_one_pe
         assert_eq!(metrics.reply_errors.get(), 0);
         let mut buffer = [0; 65_507];
         for (client, expected) in clients.iter().zip(&expected) {
-            for reply in expected {
+            let mut expected = expected.clone();
+            while expected.iter().any(|replies| !replies.is_empty()) {
                 let len = client.recv(&mut buffer).unwrap();
-                assert_eq!(buffer[..len], *reply);
+                let next =
+                    expected.iter_mut().find(|replies| replies.front().is_some_and(|reply| reply == &buffer[..len]));
+                next.expect("a reply in its turn").pop_front();
             }
         }
     }
@@ -247,4 +252,75 @@ fn several_sockets_share_one_address() {
     let bound = bind("127.0.0.1:0".parse().unwrap(), 3, 1 << 20).unwrap();
     assert_eq!(bound.sockets.len(), 3);
     assert!(bound.sockets.iter().all(|socket| socket.local_addr().unwrap() == bound.addr));
+}
+
+/// A server on all addresses, and a client of 127.0.0.2.
+fn wildcard() -> Rig {
+    let mut rig = Rig::new();
+    let server = bind("0.0.0.0:0".parse().unwrap(), 1, 1 << 20).unwrap().sockets.pop().unwrap();
+    rig.client.connect(("127.0.0.2", server.local_addr().unwrap().port())).unwrap();
+    rig.receiver = Receiver::new(server.try_clone().unwrap(), 0, Admission::plain(1_472));
+    rig.server = server;
+    rig
+}
+
+fn asked(rig: &Rig) -> Vec<Option<Local>> {
+    rig.batch.items().iter().map(|item| item.peer.asked).collect()
+}
+
+#[test]
+fn where_control_messages_do_not_fit_the_datagram_is_whole_all_the_same_and_room_is_made() {
+    let mut rig = wildcard();
+    let local = Some(Local { ip: [127, 0, 0, 2].into(), interface: 0 });
+    // As if the kernel sent along more than is known here.
+    rig.receiver.control_bytes = 1;
+    rig.client.send(&reading(1)).unwrap();
+    rig.receive();
+    assert_eq!((rig.seqs(), asked(&rig), rig.batch.dropped.truncated), (vec![1], vec![None], 0));
+    rig.client.send(&reading(2)).unwrap();
+    rig.receive();
+    assert_eq!((rig.seqs(), asked(&rig)), (vec![2], vec![local]));
+    // When there is no more room to be had, nothing is joined that could not be told apart.
+    rig.receiver.control_bytes = 1;
+    for _ in 0..5 {
+        rig.receiver.widen(SystemClock::start().now());
+    }
+    assert_eq!(rig.receiver.control_bytes, crate::limits::RECEIVE_CONTROL_BYTES);
+    rig.receiver.control_bytes = 1;
+    let joined: Vec<u8> = (3..=12).flat_map(reading).collect();
+    setsockopt(&rig.client, sockopt::UdpGsoSegment, &40).unwrap();
+    rig.client.send(&joined).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 10 {
+        assert!(rig.receive().messages > 0, "only {seen:?}");
+        seen.extend(rig.seqs());
+    }
+    assert_eq!(seen, (3..=12).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_reply_leaves_from_elsewhere_when_the_address_that_was_asked_is_gone() {
+    let rig = wildcard();
+    let metrics = Metrics::register(&mut Registry::default());
+    let mut sender = Sender::new([&rig.server], metrics.clone()).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let reply = |n: u64| Datagram::Ping(Ping { client: ClientId(n), epoch: Epoch::new(1).unwrap() });
+    let mut outbox = Outbox::default();
+    let ips = [[127, 0, 0, 3], [203, 0, 113, 7], [127, 0, 0, 4]];
+    for n in 0..30 {
+        let asked = Some(Local { ip: ips[n / 10].into(), interface: 0 });
+        let to = Peer { asked, ..Peer::new(client.local_addr().unwrap(), 0) };
+        outbox.push(to, 32, &reply(n as u64), None);
+    }
+    sender.transmit(&outbox);
+    assert_eq!(metrics.reply_errors.get(), 0);
+    let mut buffer = [0; 100];
+    let mut from = std::collections::BTreeMap::<String, u32>::new();
+    for _ in 0..30 {
+        let (_, address) = client.recv_from(&mut buffer).unwrap();
+        *from.entry(address.ip().to_string()).or_default() += 1;
+    }
+    let expected = [("127.0.0.1", 10), ("127.0.0.3", 10), ("127.0.0.4", 10)];
+    assert_eq!(from, expected.map(|(ip, n)| (ip.to_owned(), n)).into());
 }

@@ -227,6 +227,7 @@ impl Server {
 
         let sender = Sender::new(&sockets, metrics.clone())?;
         let config_of_committer = committer_config(&config, &keys);
+        let at_work: Vec<_> = if keys.is_none() { Vec::new() } else { recovered.sessions.sealed().collect() };
         let mut committer =
             Committer::new(config_of_committer, recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
@@ -234,8 +235,12 @@ impl Server {
         progress.request_checkpoint();
         committer.commit(&clock)?;
         let admission = admission(&config, keys.clone());
-        let receivers =
-            (0..).zip(sockets).map(|(index, socket)| Receiver::new(socket, index, admission.clone())).collect();
+        let receiver = |(index, socket)| {
+            let mut receiver = Receiver::new(socket, index, admission.clone());
+            receiver.expect(&at_work);
+            receiver
+        };
+        let receivers = (0..).zip(sockets).map(receiver).collect();
 
         let (events_in, events) = bounded(EVENTS_MAX);
         let handle = ServerHandle(events_in);
@@ -456,7 +461,13 @@ fn open_journal(config: &Config) -> Result<(Opened<RocksJournal>, ingest::Recove
 fn admission(config: &Config, keys: KeyRing) -> Admission {
     let ranges = config.channels.ranges();
     let channels = (!ranges.is_empty()).then(|| ChannelSet::of(ranges.iter().cloned().flatten()));
-    Admission { datagram_bytes_max: config.datagram_bytes_max, channels, keys, allow_plain: config.allow_plain }
+    Admission {
+        datagram_bytes_max: config.datagram_bytes_max,
+        channels,
+        keys,
+        allow_plain: config.allow_plain,
+        sessions_max: config.sessions_max,
+    }
 }
 
 fn committer_config(config: &Config, keys: &KeyRing) -> CommitterConfig {

@@ -21,17 +21,22 @@ pub(super) fn open(config: &Config, given: Vec<UdpSocket>) -> Result<(Vec<UdpSoc
         }
     } else {
         tracing::info!(sockets = given.len(), "listening on sockets that were bound for this process");
-        for socket in given {
-            let address = socket.local_addr()?;
-            if let Some(message) = config.problem_of_listening_on(&address) {
+        let named = |source| Error::System(io::Error::other(format!("looking at the sockets of LISTEN_FDS: {source}")));
+        let bound: Vec<_> = given.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>().map_err(named)?;
+        for address in &bound {
+            if let Some(message) = config.problem_of_listening_on(address) {
                 let problem = Problem { key: "listen".to_owned(), place: Some("LISTEN_FDS".to_owned()), message };
                 return Err(ConfigError { problems: vec![problem] }.into());
             }
-            let bound =
-                net::adopt(socket, config.receive_buffer_bytes).map_err(|source| Error::Bind { address, source })?;
+        }
+        net::refuse_sharing(&given).map_err(|source| Error::Bind { address: bound[0], source })?;
+        for (socket, address) in given.into_iter().zip(&bound) {
+            let alone = bound.iter().filter(|other| *other == address).count() == 1;
+            let bound = net::adopt(socket, alone, config.receive_buffer_bytes)
+                .map_err(|source| Error::Bind { address: *address, source })?;
             // Several that share an address are one to the reader.
-            if !addresses.contains(&address) {
-                addresses.push(address);
+            if !addresses.contains(&bound.addr) {
+                addresses.push(bound.addr);
             }
             sockets.extend(taken(config, bound));
         }

@@ -21,7 +21,10 @@ use crate::ingest::{Beat, Pulse};
 /// One is not a UDP socket.
 pub(super) fn sockets() -> io::Result<Vec<UdpSocket>> {
     let mut given = ListenFd::from_env();
-    (0..given.len()).filter_map(|index| given.take_udp_socket(index).transpose()).collect()
+    let taken = (0..given.len()).filter_map(|index| given.take_udp_socket(index).transpose());
+    taken.collect::<io::Result<_>>().map_err(|error| {
+        io::Error::new(error.kind(), format!("taking over the sockets of LISTEN_FDS, which must be of UDP: {error}"))
+    })
 }
 
 /// Datagrams are accepted.

@@ -4,10 +4,10 @@
 //! to spare; what a session takes in all is bounded by [`limits::SESSION_BYTES`].
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher as _, RandomState};
 
 use duragram_proto::{ClientId, Epoch, Seq};
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::HashTable;
 
 use crate::journal::{Entry, EntryKind, SessionRecord};
 use crate::limits;
@@ -23,7 +23,9 @@ pub struct SessionTable {
     by_id: HashTable<u32>,
     /// For each client, the index of its session with the highest epoch, of its sealed ones if it has any.
     newest: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+    /// SipHash with keys of this process: ids are chosen by whoever sends, and the time of an ack tells how long a search took.
+    /// A faster hash that is keyed too, such as foldhash, does not claim to withstand who can ask and measure.
+    hasher: RandomState,
     sessions_max: usize,
     /// Plain ones among them, and how many there may be.
     plain: usize,
@@ -48,7 +50,7 @@ impl SessionTable {
             free: Vec::new(),
             by_id: HashTable::new(),
             newest: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
+            hasher: RandomState::new(),
             sessions_max,
             plain: 0,
             plain_max: sessions_max,
@@ -281,6 +283,11 @@ impl SessionTable {
             }
         }
         expired
+    }
+
+    /// The sealed ones.
+    pub fn sealed(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.iter().filter(|session| session.is_sealed()).map(Session::id)
     }
 
     /// The latest activity of any session, in seconds of service: where service time goes on after a restart.

@@ -1,9 +1,10 @@
 //! Attacks on sealed mode, by who can do what in PROTOCOL.md#sealed-threats: against the real server ([`server`]), against
-//! a client ([`client`]), and with very many datagrams ([`flood`]).
+//! a client ([`client`]), on what the server answers a client ([`silence`]), and with very many datagrams ([`flood`]).
 
 mod client;
 mod flood;
 mod server;
+mod silence;
 
 use std::cell::Cell;
 use std::fs::{self, OpenOptions};

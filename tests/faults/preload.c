@@ -43,6 +43,7 @@ enum call {
     CALL_REPLY = 256,
     CALL_LINK = 512,
     CALL_READ = 1024,
+    CALL_RECEIVE = 2048,
 };
 
 enum action {
@@ -435,6 +436,12 @@ ssize_t pread(int fd, void *bytes, size_t len, off_t at) {
 }
 
 ssize_t pread64(int fd, void *bytes, size_t len, off_t at) { return pread(fd, bytes, len, at); }
+
+int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout) {
+    struct verdict verdict = judge(CALL_RECEIVE, "receive");
+    if (!is_made(verdict)) return not_made(verdict, 0);
+    return done(verdict, syscall(SYS_recvmmsg, fd, messages, count, flags, timeout));
+}
 
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
     struct verdict verdict = judge(CALL_REPLY, "reply");

@@ -235,7 +235,7 @@ impl Life {
         batch.arrived = self.clock.now();
         for _ in 0..self.rng.within(1, plan.receive_max) {
             let Some((addr, datagram)) = self.socket.pop_front() else { break };
-            batch.push(Peer { addr, socket: 0 }, &datagram, &mut self.gate);
+            batch.push(Peer::new(addr, 0), &datagram, &mut self.gate);
         }
         self.committer.absorb(&batch, &self.clock)?;
         let wait_us = if self.socket.is_empty() { plan.tick_us } else { self.rng.below(200) };

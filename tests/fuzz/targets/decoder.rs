@@ -100,7 +100,7 @@ fn data_keeps_its_rules(data: &Data<'_>) {
 /// The server's slab takes each datagram as an item or counts it as dropped.
 fn counted_once(bytes: &[u8]) {
     let mut batch = Batch::new(0);
-    let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), socket: 0 };
+    let peer = Peer::new(([127, 0, 0, 1], 1).into(), 0);
     batch.push(peer, bytes, &mut Gate::new(Admission::plain(1472)));
     let dropped = batch.dropped;
     let sum = dropped.truncated

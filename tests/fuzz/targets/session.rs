@@ -188,7 +188,7 @@ impl Run {
         let mut requests = self.wire.0.lock().unwrap();
         let number = u32::try_from(requests.lens.len()).expect("few");
         requests.lens.push(bytes.len());
-        let peer = Peer { addr: (std::net::Ipv4Addr::from_bits(number), 1).into(), socket: 0 };
+        let peer = Peer::new((std::net::Ipv4Addr::from_bits(number), 1).into(), 0);
         self.arrived.push((peer, bytes));
     }
 
