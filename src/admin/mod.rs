@@ -29,6 +29,7 @@ mod entries;
 mod error;
 mod guard;
 mod routes;
+mod exposition;
 #[cfg(test)]
 mod tests;
 mod token;

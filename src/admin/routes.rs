@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Extension, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::{CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
+use super::exposition::Exposition;
 use super::guard::{Guard, MayKnow};
 use super::token::Token;
 use super::{AdminState, dead, entries, guard};
@@ -104,11 +105,12 @@ fn probed(what: &str, reasons: Vec<String>, MayKnow(may_know): MayKnow) -> Respo
     (status, Json(answer)).into_response()
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, ApiError> {
     let mut text = String::new();
     encode(&mut text, shared.state.registry())
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+    let exposition = Exposition::accepted_by(&headers);
+    Ok(([(CONTENT_TYPE, exposition.content_type()), (VARY, "Accept")], exposition.write(text)).into_response())
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
