@@ -26,6 +26,7 @@ pub mod inspect;
 mod mask;
 pub mod memory;
 mod meta;
+mod progress;
 mod record;
 pub mod recovery;
 pub mod rocks;
@@ -44,6 +45,7 @@ pub use block::{Block, BlockBuilder, BlockError, Entry, EntryKind, EntryMeta};
 pub use dead::{DeadLetter, DeadLetterId, DeadLetters};
 pub use error::{Damage, DamageKind, DamagePlace, OpenError, StorageError};
 pub use meta::Loss;
+pub use progress::{OpenProgress, OpenedSoFar};
 pub use rocks::{RocksJournal, RocksOptions};
 
 /// Proof that a commit is on disk. Only this module can make one; acks are made from it alone.

@@ -40,12 +40,21 @@ impl RocksJournal {
                 given_up = salvage(&mut dir, found.damage, options)?;
             }
         }
+        if let Ok(Some(witness)) = dir.witness() {
+            options.progress.expect(witness.end());
+        }
         let mut visit = |visit: Visit<'_>| match visit {
             Visit::Session(session) => replay(Replay::Session(session)),
             Visit::Client(client) => replay(Replay::Client(client)),
             Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
             Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
             Visit::Block { .. } | Visit::Dead(_) => {}
+        };
+        let mut visit = |seen: Visit<'_>| {
+            if let Visit::Block { block, .. } = &seen {
+                options.progress.read(block.first(), block.end(), block.size());
+            }
+            visit(seen);
         };
         let mut found = examine(&dir, &mut visit);
         if found.outcome() == Outcome::Create {
