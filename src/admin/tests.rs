@@ -27,6 +27,7 @@ struct Fake {
     registry: Registry,
     failure: Mutex<Option<String>>,
     not_ready: Mutex<Vec<String>>,
+    waiting: Mutex<Vec<String>>,
     retries: Mutex<VecDeque<Retried>>,
     disk_fails: AtomicBool,
 }
@@ -44,6 +45,7 @@ impl Fake {
             registry,
             failure: Mutex::default(),
             not_ready: Mutex::default(),
+            waiting: Mutex::default(),
             retries: Mutex::default(),
             disk_fails: AtomicBool::default(),
         })
@@ -95,6 +97,9 @@ impl AdminState for Fake {
     }
     fn not_ready(&self) -> Vec<String> {
         self.not_ready.lock().unwrap().clone()
+    }
+    fn waiting(&self) -> Vec<String> {
+        self.waiting.lock().unwrap().clone()
     }
     fn status(&self) -> Status {
         Status {
@@ -587,3 +592,6 @@ fn an_address_in_use_is_an_error_and_stopping_frees_it() {
     admin.stop();
     again().unwrap();
 }
+
+#[path = "starting_tests.rs"]
+mod starting_tests;
