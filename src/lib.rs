@@ -22,6 +22,7 @@ mod rate;
 pub mod secret_file;
 pub mod server;
 pub mod session;
+mod threads;
 pub mod types;
 
 pub use duragram_proto as proto;

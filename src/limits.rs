@@ -246,19 +246,17 @@ pub fn files(config: &Config) -> u64 {
 
 /// Threads that RocksDB starts: for flushes, compactions and timers, and while it opens table files.
 const DATABASE_THREADS: usize = 3 + 15;
-/// Threads for what is one of a kind: signals, the report of the start, the admin interface, commits, their writer, the
-/// journal's keeper, the watchdog, sinks that are being opened.
+/// Threads for what is one of a kind: signals and what they let be said, the report of the start, the admin interface,
+/// commits, their writer, the journal's keeper, the watchdog.
 const OTHER_THREADS: usize = 8;
 /// Bytes of stack that a thread of the database may need.
 pub const STACK_BYTES: u64 = 512 * KIB;
 
 /// Threads that there may be at once.
 pub fn threads(config: &Config) -> usize {
-    config.listen.len() * config.receivers
-        + usize::from(config.lanes)
-        + ADMIN_READERS
-        + DATABASE_THREADS
-        + OTHER_THREADS
+    let data_path = config.listen.len() * config.receivers + usize::from(config.lanes);
+    // A sink may have a thread that watches what it writes to.
+    data_path + config.sink.len() + ADMIN_READERS + DATABASE_THREADS + OTHER_THREADS
 }
 
 /// Bytes of stack of a thread of Rust, as the standard library reserves them.

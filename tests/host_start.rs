@@ -4,15 +4,18 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
 
-use crate::common::server::{Home, Server};
+use crate::common::server::{Home, Server, duragram};
 use crate::common::wire::Wire;
 use crate::common::{PATIENCE, wait_for};
 use crate::faults::layer::{Action, Layer, Rule, calls};
@@ -158,6 +161,26 @@ fn told_to_stop_while_it_starts_the_server_ends_at_once_with_exit_code_0() {
         assert_eq!(wire.ask_ack(&wire.data(1, b"one")).floor, 1);
         assert!(server.terminate().success());
     }
+}
+
+/// Its log is full, such as a pipe to a collector that hangs.
+#[test]
+fn a_log_that_nobody_takes_does_not_keep_a_start_from_being_stopped() {
+    let home = Home::new();
+    let layer = Layer::over(&home.disk());
+    layer.set(0, Rule::nth(calls::SYNC, "DURAGRAM", 1, Action::Delay(LONG)));
+    let mut command = home.command(&home.data());
+    layer.under(&mut command);
+    let (_reader, writer) = std::io::pipe().unwrap();
+    // A descriptor of its own: that it does not wait concerns the server's no more.
+    let own = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let mut full = File::options().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(own).unwrap();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    wait_for("the start to come to its journal", || (layer.seen(0) > 0).then_some(()));
+    while full.write(&[b'.'; 4096]).is_ok() {}
+    signal(child.id(), "TERM");
+    let ended = wait_for("the end of a start", || child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0));
 }
 
 /// As which it gets no signal that it has no handler for.
@@ -377,6 +400,26 @@ fn a_start_that_gets_too_few_threads_ends_with_a_sentence_and_exit_code_1() {
         assert!(code == Some(1) && line.contains("ulimit -u"), "{threads} threads: {code:?} {line}");
     }
     assert!(!home.data().exists(), "nothing was begun");
+}
+
+#[test]
+fn a_sender_that_gets_too_few_threads_ends_with_a_sentence_and_exit_code_1() {
+    if !fs::read_to_string("/proc/self/status").unwrap().contains("\nUid:\t0\t0\t") {
+        eprintln!("SKIPPED: it takes root to be another user, whose threads are limited");
+        return;
+    }
+    let home = Home::new();
+    let binary = home.path().join("duragram");
+    fs::copy(duragram().get_program(), &binary).unwrap();
+    std::os::unix::fs::chown(home.path(), Some(54_322), Some(54_322)).unwrap();
+    for threads in [1, 2] {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nproc={threads}")).args(["setpriv", "--reuid=54322", "--regid=54322", "--clear-groups"]);
+        let output =
+            command.arg(&binary).args(["send", "--server", "127.0.0.1:9"]).stdin(Stdio::null()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && stderr.contains("cannot start its threads"), "{stderr}");
+    }
 }
 
 #[test]

@@ -27,22 +27,20 @@ pub trait Starting: Send + Sync + 'static {
 pub struct StartingAt {
     /// Such as "reading the journal".
     pub step: String,
-    /// Entries of the journal that were read.
-    pub entries: u64,
-    /// Entries that are to be read, as far as is known; 0 when it is not.
-    pub entries_total: u64,
     /// Bytes of the journal that were read.
     pub bytes: u64,
+    /// Bytes that are to be read, as far as is known.
+    pub bytes_total: u64,
     /// Since the start began.
     pub seconds: u64,
 }
 
 impl fmt::Display for StartingAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { step, entries, entries_total, bytes, seconds } = self;
+        let Self { step, bytes, bytes_total, seconds } = self;
         write!(f, "{step}")?;
-        if *bytes > 0 {
-            write!(f, ", {entries} of {entries_total} entries of the journal read ({})", ByteSize(*bytes))?;
+        if *bytes_total > 0 {
+            write!(f, ", {} of about {} read", ByteSize(*bytes), ByteSize(*bytes_total))?;
         }
         write!(f, ", for {seconds} s")
     }

@@ -7,13 +7,7 @@ struct Reading;
 
 impl Starting for Reading {
     fn at(&self) -> StartingAt {
-        StartingAt {
-            step: "reading /secret/place".into(),
-            entries: 30,
-            entries_total: 120,
-            bytes: 3 << 20,
-            seconds: 14,
-        }
+        StartingAt { step: "reading /secret/place".into(), bytes: 3 << 20, bytes_total: 12 << 20, seconds: 14 }
     }
 }
 
@@ -24,8 +18,11 @@ fn while_the_server_starts_probes_learn_that_it_lives_and_how_far_it_is_and_all_
     assert_eq!(get_json(&admin, "/healthz"), (200, json!({ "healthy": true, "reasons": [] })));
     let (status, answer) = get_json(&admin, "/readyz");
     let reason = answer["reasons"][0].as_str().unwrap();
-    assert!(status == 503 && reason.contains("30 of 120 entries") && reason.contains("for 14 s"), "{answer}");
-    assert_eq!((&answer["ready"], &answer["progress"]["entries_total"]), (&json!(false), &json!(120)));
+    assert!(
+        status == 503 && reason.contains("3.0 MiB of about 12.0 MiB read") && reason.contains("for 14 s"),
+        "{answer}"
+    );
+    assert_eq!((&answer["ready"], &answer["progress"]["bytes_total"]), (&json!(false), &json!(12 << 20)));
     for path in ["/metrics", "/api/status", "/api/entries", "/api/tail", "/api/dead", "/none"] {
         let (status, answer) = get_json(&admin, path);
         assert!(status == 503 && answer["error"].as_str().unwrap().contains("not ready yet"), "{path}: {answer}");

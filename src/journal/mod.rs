@@ -45,7 +45,6 @@ pub use block::{Block, BlockBuilder, BlockError, Entry, EntryKind, EntryMeta};
 pub use dead::{DeadLetter, DeadLetterId, DeadLetters};
 pub use error::{Damage, DamageKind, DamagePlace, OpenError, StorageError};
 pub use meta::Loss;
-pub use progress::{OpenProgress, OpenedSoFar};
 pub use rocks::{RocksJournal, RocksOptions};
 
 /// Proof that a commit is on disk. Only this module can make one; acks are made from it alone.

@@ -1,70 +1,35 @@
 //! How far the opening of a journal has come, for whoever waits for it.
 
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::types::Offset;
-
-/// Written by the thread that opens the journal, read by any other.
+/// How far a start is with reading the journal. Read from any thread.
 #[derive(Debug, Default)]
-pub struct OpenProgress {
-    /// Plus one; 0: not known.
-    first: AtomicU64,
-    next: AtomicU64,
-    end: AtomicU64,
-    bytes: AtomicU64,
+pub struct ReadProgress {
+    total_bytes: AtomicU64,
+    read_bytes: AtomicU64,
 }
 
-/// A look at [`OpenProgress`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct OpenedSoFar {
-    /// Entries that were read.
-    pub entries: u64,
-    /// Entries that are to be read, as far as is known; 0 when it is not.
-    pub entries_total: u64,
-    /// Bytes of the blocks that were read.
-    pub bytes: u64,
-}
-
-impl OpenProgress {
-    /// The journal is known to reach up to here.
-    pub(super) fn expect(&self, end: Offset) {
-        self.end.fetch_max(end.0, Ordering::Relaxed);
+impl ReadProgress {
+    /// Bytes of blocks read so far, and to read in all, as far as is known; both 0 before that is known.
+    pub fn bytes(&self) -> (u64, u64) {
+        let read = self.read_bytes.load(Ordering::Relaxed);
+        // What is in the log alone is not counted before it is read.
+        (read, self.total_bytes.load(Ordering::Relaxed).max(read))
     }
 
-    /// A block was read.
-    pub(super) fn read(&self, first: Offset, end: Offset, bytes: usize) {
-        // The first block tells where the reading begins.
-        let _known = self.first.compare_exchange(0, first.0 + 1, Ordering::Relaxed, Ordering::Relaxed);
-        self.next.store(end.0, Ordering::Relaxed);
-        self.end.fetch_max(end.0, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// The database in this directory is going to be read.
+    pub(super) fn begin(&self, database: &Path) {
+        let files = fs::read_dir(database).into_iter().flatten().flatten();
+        let tables = files.filter(|file| file.path().extension().is_some_and(|kind| kind == "sst"));
+        let total: u64 = tables.filter_map(|table| table.metadata().ok()).map(|metadata| metadata.len()).sum();
+        self.read_bytes.store(0, Ordering::Relaxed);
+        self.total_bytes.store(total, Ordering::Relaxed);
     }
 
-    /// How far it is.
-    pub fn so_far(&self) -> OpenedSoFar {
-        let Some(first) = self.first.load(Ordering::Relaxed).checked_sub(1) else { return OpenedSoFar::default() };
-        let span = |to: &AtomicU64| to.load(Ordering::Relaxed).saturating_sub(first);
-        OpenedSoFar {
-            entries: span(&self.next),
-            entries_total: span(&self.end),
-            bytes: self.bytes.load(Ordering::Relaxed),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_counts_from_the_first_block_that_is_read() {
-        let progress = OpenProgress::default();
-        progress.expect(Offset(1_000));
-        assert_eq!(progress.so_far(), OpenedSoFar::default());
-        progress.read(Offset(900), Offset(910), 50);
-        assert_eq!(progress.so_far(), OpenedSoFar { entries: 10, entries_total: 100, bytes: 50 });
-        // The witness is up to a second behind.
-        progress.read(Offset(910), Offset(1_020), 70);
-        assert_eq!(progress.so_far(), OpenedSoFar { entries: 120, entries_total: 120, bytes: 120 });
+    /// So much more is read.
+    pub(super) fn add(&self, bytes: u64) {
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }

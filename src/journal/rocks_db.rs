@@ -23,7 +23,7 @@ use super::database::{Cursor, Database};
 use super::error::{Damage, DamageKind, DamagePlace, OpenError};
 use super::files::DataDir;
 use super::mask::{mask_into, unmask};
-use super::progress::OpenProgress;
+use super::recovery::ReadProgress;
 use super::rocks_laid::{LogWatch, lay_out, logs};
 use super::rocks_manifest::verify_manifest;
 use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES};
@@ -67,7 +67,7 @@ pub struct RocksOptions {
     /// How often the witness follows the journal's end.
     pub witness_interval: Duration,
     /// Told how far the opening has come.
-    pub progress: Arc<OpenProgress>,
+    pub progress: Arc<ReadProgress>,
 }
 
 impl Default for RocksOptions {

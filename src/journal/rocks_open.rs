@@ -40,9 +40,7 @@ impl RocksJournal {
                 given_up = salvage(&mut dir, found.damage, options)?;
             }
         }
-        if let Ok(Some(witness)) = dir.witness() {
-            options.progress.expect(witness.end());
-        }
+        options.progress.begin(&dir.database());
         let mut visit = |visit: Visit<'_>| match visit {
             Visit::Session(session) => replay(Replay::Session(session)),
             Visit::Client(client) => replay(Replay::Client(client)),
@@ -52,7 +50,7 @@ impl RocksJournal {
         };
         let mut visit = |seen: Visit<'_>| {
             if let Visit::Block { block, .. } = &seen {
-                options.progress.read(block.first(), block.end(), block.size());
+                options.progress.add(block.size() as u64);
             }
             visit(seen);
         };

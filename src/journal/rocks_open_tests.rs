@@ -428,14 +428,11 @@ fn an_opening_tells_how_far_it_has_come() {
     let mut seen = Vec::new();
     let opened = RocksJournal::open(&place.path(), &options, &mut |replay| {
         if let Replay::Block(_) = replay {
-            seen.push(options.progress.so_far());
+            seen.push(options.progress.bytes());
         }
     });
-    let end = opened.unwrap().end;
-    assert!(seen.windows(2).all(|pair| pair[0].entries < pair[1].entries && pair[0].bytes < pair[1].bytes), "{seen:?}");
-    // The witness knew where it would end.
-    assert!(seen.iter().all(|so_far| so_far.entries <= so_far.entries_total), "{seen:?}");
-    let last = options.progress.so_far();
-    assert_eq!(last.entries, last.entries_total);
-    assert!((1..=end.0).contains(&last.entries) && last.bytes > 50_000, "{last:?}");
+    drop(opened.unwrap());
+    assert!(seen.len() > 10 && seen.windows(2).all(|pair| pair[0].0 < pair[1].0), "{seen:?}");
+    let (read, total) = options.progress.bytes();
+    assert!(read > 50_000 && read <= total, "{read} of {total}");
 }

@@ -114,9 +114,8 @@ impl From<IngestError> for Error {
     }
 }
 
-/// Takes the process's signals from here on and keeps them for the server, so that none that comes before it is there ends
-/// the process or is lost: SIGTERM and SIGINT end it at once and in good order, SIGHUP waits. [`run`] does the same; a
-/// program calls this in the first line of `main` when it does other things before that.
+/// Takes the process's signals from here on: SIGTERM and SIGINT end it at once, SIGHUP is kept for the server. [`run`] does
+/// the same; a program calls this in the first line of `main` when it does other things before that.
 ///
 /// # Errors
 /// The system gives no thread, or no file descriptors.
@@ -124,8 +123,8 @@ pub fn hold_signals() -> Result<(), Error> {
     Ok(signals::hold()?)
 }
 
-/// Runs a server with the configured sinks until SIGTERM, SIGINT or an error; SIGHUP reopens the sinks' files and reads
-/// the key file again. `ready` is called when datagrams are accepted.
+/// Runs a server with the configured sinks until SIGTERM, SIGINT or an error; README.md has what each signal does. `ready` is
+/// called when datagrams are accepted.
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
@@ -152,7 +151,11 @@ fn run_on(
 ) -> Result<(), Error> {
     hold_signals()?;
     let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(sinks), Owner::Process)?;
-    systemd::watch(server.ingest.pulse()).map_err(|error| Shortage::new("starting the watchdog's thread", error))?;
+    if let Err(error) = systemd::watch(server.ingest.pulse()) {
+        server.handle.stop();
+        server.wait()?;
+        return Err(Shortage::new("starting the watchdog's thread", error).into());
+    }
     ready(server.ready());
     systemd::ready();
     server.wait()

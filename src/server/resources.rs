@@ -10,6 +10,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use crate::config::Config;
 use crate::limits;
+use crate::threads;
 
 /// What the C library reserves for a stack where the limit is none.
 const UNLIMITED_STACK_BYTES: u64 = 8 << 20;
@@ -107,27 +108,10 @@ fn files(config: &Config) -> Result<(), Shortage> {
     setrlimit(Resource::RLIMIT_NOFILE, needed, hard).map_err(|error| Shortage::new(doing(), error.into()))
 }
 
-/// Starts as many threads as there may be at once, and lets them end.
 fn threads(config: &Config) -> Result<(), Shortage> {
     let needed = limits::threads(config);
-    let mut started = Vec::with_capacity(needed);
-    let mut failed = None;
-    for _ in 0..needed {
-        match thread::Builder::new().name("probe".to_owned()).spawn(thread::park) {
-            Ok(thread) => started.push(thread),
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
-        }
-    }
-    let got = started.len();
-    for thread in started {
-        thread.thread().unpark();
-        drop(thread.join());
-    }
-    let doing = || format!("starting the {needed} threads that may be needed (the system gave {got})");
-    failed.map_or(Ok(()), |error| Err(Shortage::new(doing(), error)))
+    let doing = || format!("starting the {needed} threads that may be needed");
+    threads::are_granted(needed).map_err(|error| Shortage::new(doing(), error))
 }
 
 fn limit(resource: Resource) -> Result<(u64, u64), Shortage> {

@@ -15,7 +15,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::exit;
@@ -78,38 +80,46 @@ pub(super) fn forward(handle: ServerHandle) {
 
 fn obey(signal: i32) {
     let mut obeying = obeying();
-    let signal_name = name(signal);
+    let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
     match (signal, &mut *obeying) {
         (SIGQUIT, _) => {
-            tracing::warn!(signal_name, "told to end at once; nothing that was acked is lost");
+            say(move || tracing::warn!(signal = name, "told to end at once; nothing that was acked is lost"));
             exit(1);
         }
         (SIGTERM | SIGINT, Obeying::Server { handle, stops }) => {
             *stops += 1;
             if *stops > 2 {
-                tracing::warn!(
-                    signal_name,
-                    "told to stop a third time: ending at once; nothing that was acked is lost"
-                );
+                let told = "told to stop a third time: ending at once; nothing that was acked is lost";
+                say(move || tracing::warn!(signal = name, "{told}"));
                 exit(1);
             }
             handle.stop();
         }
         (SIGTERM | SIGINT, Obeying::Starting { .. } | Obeying::Nobody) => {
-            tracing::info!(signal_name, "told to stop before the server was ready; nothing was accepted yet");
+            let told = "told to stop before the server was ready; nothing was accepted yet";
+            say(move || tracing::info!(signal = name, "{told}"));
             systemd::stopping();
             exit(0);
         }
         (SIGHUP, Obeying::Server { handle, .. }) => handle.reopen(),
         (SIGHUP, Obeying::Starting { reopen }) => {
-            tracing::info!(signal_name, "files are opened anew and keys read again as soon as the server is ready");
             *reopen = true;
+            let told = "files are opened anew and keys read again as soon as the server is ready";
+            say(move || tracing::info!(signal = name, "{told}"));
         }
         (SIGXFSZ, _) => {}
-        _ => tracing::info!(signal_name, "this signal means nothing to the server"),
+        _ => say(move || tracing::info!(signal = name, "this signal means nothing to the server")),
     }
 }
 
-fn name(signal: i32) -> &'static str {
-    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+/// Logs, but waits for that no longer than a moment: a log that nobody takes must not keep the process from obeying.
+fn say(log: impl FnOnce() + Send + 'static) {
+    let (said, heard) = bounded(1);
+    let say = move || {
+        log();
+        let _nobody_waits = said.try_send(());
+    };
+    if thread::Builder::new().name("say".to_owned()).spawn(say).is_ok() {
+        let _in_time = heard.recv_timeout(Duration::from_millis(200));
+    }
 }

@@ -11,7 +11,7 @@ use super::resources::Shortage;
 use super::{Error, systemd};
 use crate::admin::{Admin, Starting, StartingAt, Token};
 use crate::config::Config;
-use crate::journal::OpenProgress;
+use crate::journal::recovery::ReadProgress;
 
 /// How far the start has come.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct StartProgress {
     since: Instant,
     step: Mutex<String>,
     /// Of the journal, while that is being opened.
-    pub(super) journal: Arc<OpenProgress>,
+    pub(super) journal: Arc<ReadProgress>,
 }
 
 impl StartProgress {
@@ -42,14 +42,8 @@ impl StartProgress {
 impl Starting for StartProgress {
     fn at(&self) -> StartingAt {
         let step = self.step.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let read = self.journal.so_far();
-        StartingAt {
-            step,
-            entries: read.entries,
-            entries_total: read.entries_total,
-            bytes: read.bytes,
-            seconds: self.since.elapsed().as_secs(),
-        }
+        let (bytes, bytes_total) = self.journal.bytes();
+        StartingAt { step, bytes, bytes_total, seconds: self.since.elapsed().as_secs() }
     }
 }
 
