@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -77,10 +77,19 @@ const EXTENSION: Duration = Duration::from_secs(60);
 /// reads up to a few hundred megabytes.
 const HANGS: Duration = Duration::from_secs(300);
 
-/// Reports until it is dropped.
+/// Reports until it is dropped; nothing is told after that.
 #[derive(Debug)]
 pub(super) struct Report {
-    _end: Sender<()>,
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        // A panic of it is on stderr, and no reason to fail.
+        drop(self.thread.take().map(JoinHandle::join));
+    }
 }
 
 /// Starts a thread that logs every few seconds how far the start is. With `for_systemd` it tells systemd too, and makes that
@@ -89,7 +98,8 @@ pub(super) fn report(progress: Arc<StartProgress>, for_systemd: bool) -> Result<
     let (end, ended) = bounded(0);
     let run = move || run(&progress, &ended, for_systemd);
     let started = thread::Builder::new().name("start-report".to_owned()).spawn(run);
-    started.map(|_| Report { _end: end }).map_err(|error: io::Error| Shortage::new("starting a thread", error))
+    let report = |thread| Report { end: Some(end), thread: Some(thread) };
+    started.map(report).map_err(|error: io::Error| Shortage::new("starting a thread", error))
 }
 
 fn run(progress: &StartProgress, ended: &Receiver<()>, for_systemd: bool) {
