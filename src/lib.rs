@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod net;
 pub mod process;
 mod rate;
+mod resources;
 pub mod secret_file;
 pub mod server;
 pub mod session;

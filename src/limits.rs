@@ -245,7 +245,7 @@ pub fn files(config: &Config) -> u64 {
 }
 
 /// Threads that RocksDB starts: for flushes, compactions and timers, and while it opens table files.
-const DATABASE_THREADS: usize = 3 + 15;
+pub const DATABASE_THREADS: usize = 3 + 15;
 /// Threads for what is one of a kind: signals and what they let be said, the report of the start, the admin interface,
 /// commits, their writer, the journal's keeper, the watchdog.
 const OTHER_THREADS: usize = 8;
@@ -274,7 +274,18 @@ pub fn writable_bytes(config: &Config, stack: u64) -> u64 {
         + (DATABASE_THREADS as u64).saturating_mul(stack)
 }
 
-/// The same of its whole address space (RLIMIT_AS). `cores`: that the process may use.
+/// What a command may map for writing that looks into a database.
+pub fn writable_bytes_of_a_look(stack: u64) -> u64 {
+    let memory = BASE_BYTES + MEMTABLES * MEMTABLE_BYTES + BLOCK_CACHE_BYTES;
+    (memory as u64).saturating_add((DATABASE_THREADS as u64).saturating_mul(stack))
+}
+
+/// The same of its whole address space.
+pub fn address_space_of_a_look(stack: u64, cores: usize) -> u64 {
+    writable_bytes_of_a_look(stack).saturating_add(DATABASE_THREADS.min(8 * cores) as u64 * ARENA_BYTES)
+}
+
+/// What the server may take of its whole address space (RLIMIT_AS). `cores`: that the process may use.
 pub fn address_space(config: &Config, stack: u64, cores: usize) -> u64 {
     let arenas = threads(config).min(8 * cores) as u64;
     writable_bytes(config, stack).saturating_add(arenas * ARENA_BYTES)

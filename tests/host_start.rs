@@ -403,6 +403,23 @@ fn a_start_that_gets_too_few_threads_ends_with_a_sentence_and_exit_code_1() {
 }
 
 #[test]
+fn a_look_into_a_journal_that_gets_too_little_ends_with_a_sentence_and_exit_code_1() {
+    let home = Home::new();
+    assert!(home.serve().terminate().success());
+    for (limit, told) in
+        [("--as=209715200", "ulimit -v"), ("--data=83886080", "ulimit -d"), ("--nofile=16:16", "ulimit -n")]
+    {
+        for command in ["verify", "stats", "dump"] {
+            let mut limited = Command::new("prlimit");
+            limited.arg(limit).arg(duragram().get_program()).args(["journal", command, "--data"]).arg(home.data());
+            let output = limited.output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(1) && stderr.contains(told), "{limit} {command}: {stderr}");
+        }
+    }
+}
+
+#[test]
 fn a_sender_that_gets_too_few_threads_ends_with_a_sentence_and_exit_code_1() {
     if !fs::read_to_string("/proc/self/status").unwrap().contains("\nUid:\t0\t0\t") {
         eprintln!("SKIPPED: it takes root to be another user, whose threads are limited");

@@ -3,7 +3,6 @@
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
 //! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
-mod resources;
 mod signals;
 mod sockets;
 mod starting;
@@ -34,7 +33,8 @@ use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
     Progress, RetryPolicy, spawn_lanes,
 };
-pub use crate::server::resources::Shortage;
+use crate::resources;
+pub use crate::resources::Shortage;
 use crate::server::starting::StartProgress;
 use crate::server::state::ServerState;
 use crate::server::stop::{drain, end_lanes};

@@ -22,8 +22,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SI
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::exit;
 
-use super::resources::{self, Shortage};
 use super::{ServerHandle, systemd};
+use crate::resources::{self, Shortage};
 
 /// Who obeys. Of the process, as signals are.
 static OBEYING: Mutex<Obeying> = Mutex::new(Obeying::Nobody);

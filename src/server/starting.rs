@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::resources::Shortage;
 use super::{Error, systemd};
 use crate::admin::{Admin, Starting, StartingAt, Token};
 use crate::config::Config;
 use crate::journal::recovery::ReadProgress;
+use crate::resources::Shortage;
 
 /// How far the start has come.
 #[derive(Debug)]
@@ -47,12 +47,12 @@ impl Starting for StartProgress {
     }
 }
 
+/// The operator's token; `None` when it is the one in the data directory.
+pub(super) type KnownToken = Option<Arc<Token>>;
+
 /// The admin interface, unless it is off, before there is anything to tell but the start; and the operator's token. The
 /// one in the data directory is not read before that directory is known to be ours.
-pub(super) fn begin_admin(
-    config: &Config,
-    start: &Arc<StartProgress>,
-) -> Result<Option<(Admin, Option<Arc<Token>>)>, Error> {
+pub(super) fn begin_admin(config: &Config, start: &Arc<StartProgress>) -> Result<Option<(Admin, KnownToken)>, Error> {
     let Some(address) = config.admin else { return Ok(None) };
     let token = config.admin_token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
     let admin =

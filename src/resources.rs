@@ -1,6 +1,6 @@
 //! What the system must grant: file descriptors, threads, address space, stacks. A lack of them is found at the start, by a
 //! probe, and told in a sentence. Met later it would be an abort: RocksDB has no way to report that it gets no thread or no
-//! memory.
+//! memory. For the server, and for the commands that look into a database.
 
 use std::io;
 use std::thread;
@@ -25,7 +25,7 @@ pub struct Shortage {
 
 impl Shortage {
     /// What was being done, and what the system said.
-    pub(super) fn new(doing: impl Into<String>, source: io::Error) -> Self {
+    pub(crate) fn new(doing: impl Into<String>, source: io::Error) -> Self {
         Self { doing: doing.into(), source }
     }
 
@@ -50,7 +50,7 @@ fn advice(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// It is not granted; nothing was begun.
-pub(super) fn look_first() -> Result<(), Shortage> {
+pub(crate) fn look_first() -> Result<(), Shortage> {
     stack_bytes()?;
     for (resource, flag) in [(Resource::RLIMIT_AS, 'v'), (Resource::RLIMIT_DATA, 'd')] {
         at_least(resource, flag, limits::FIRST_BYTES)?;
@@ -62,10 +62,23 @@ pub(super) fn look_first() -> Result<(), Shortage> {
 ///
 /// # Errors
 /// It cannot; nothing was begun.
-pub(super) fn provide(config: &Config) -> Result<(), Shortage> {
-    files(config)?;
+pub(crate) fn provide(config: &Config) -> Result<(), Shortage> {
+    files(limits::files(config))?;
     memory(config)?;
-    threads(config)
+    are_granted(limits::threads(config))
+}
+
+/// Sees to it that a command can open a database to look into it.
+///
+/// # Errors
+/// It cannot; nothing was begun.
+pub(crate) fn provide_for_a_look() -> Result<(), Shortage> {
+    look_first()?;
+    files(u64::from(limits::JOURNAL_FILES.unsigned_abs()) + limits::OTHER_FILES)?;
+    let (stack, cores) = (stack_bytes()?, cores());
+    at_least(Resource::RLIMIT_DATA, 'd', limits::writable_bytes_of_a_look(stack))?;
+    at_least(Resource::RLIMIT_AS, 'v', limits::address_space_of_a_look(stack, cores))?;
+    are_granted(limits::DATABASE_THREADS)
 }
 
 /// Bytes of stack that the database's threads get: of the limit that the process began with.
@@ -80,10 +93,13 @@ fn stack_bytes() -> Result<u64, Shortage> {
 
 /// RocksDB's answer to an allocation that is refused is an abort, or that it waits for ever; and Rust's is an abort too.
 fn memory(config: &Config) -> Result<(), Shortage> {
-    let stack = stack_bytes()?;
-    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let (stack, cores) = (stack_bytes()?, cores());
     at_least(Resource::RLIMIT_DATA, 'd', limits::writable_bytes(config, stack))?;
     at_least(Resource::RLIMIT_AS, 'v', limits::address_space(config, stack, cores))
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn at_least(resource: Resource, flag: char, needed: u64) -> Result<(), Shortage> {
@@ -95,8 +111,7 @@ fn at_least(resource: Resource, flag: char, needed: u64) -> Result<(), Shortage>
     Err(Shortage::of(doing, format!("the limit is {} MiB: raise it (`ulimit -{flag}`)", soft >> 20)))
 }
 
-fn files(config: &Config) -> Result<(), Shortage> {
-    let needed = limits::files(config);
+fn files(needed: u64) -> Result<(), Shortage> {
     let (soft, hard) = limit(Resource::RLIMIT_NOFILE)?;
     let doing = || format!("reserving {needed} file descriptors, which may be needed");
     if soft >= needed {
@@ -108,10 +123,9 @@ fn files(config: &Config) -> Result<(), Shortage> {
     setrlimit(Resource::RLIMIT_NOFILE, needed, hard).map_err(|error| Shortage::new(doing(), error.into()))
 }
 
-fn threads(config: &Config) -> Result<(), Shortage> {
-    let needed = limits::threads(config);
-    let doing = || format!("starting the {needed} threads that may be needed");
-    threads::are_granted(needed).map_err(|error| Shortage::new(doing(), error))
+fn are_granted(threads: usize) -> Result<(), Shortage> {
+    let doing = || format!("starting the {threads} threads that may be needed");
+    threads::are_granted(threads).map_err(|error| Shortage::new(doing(), error))
 }
 
 fn limit(resource: Resource) -> Result<(u64, u64), Shortage> {
