@@ -21,9 +21,11 @@ pub mod metrics;
 pub mod net;
 pub mod process;
 mod rate;
+mod resources;
 pub mod secret_file;
 pub mod server;
 pub mod session;
+mod threads;
 pub mod types;
 
 pub use duragram_proto as proto;

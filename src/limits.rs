@@ -259,6 +259,56 @@ pub fn files(config: &Config) -> u64 {
         + OTHER_FILES
 }
 
+/// Threads that RocksDB starts: for flushes, compactions and timers, and while it opens table files.
+pub const DATABASE_THREADS: usize = 3 + 15;
+/// Threads for what is one of a kind: signals and what they let be said, the report of the start, the admin interface,
+/// commits, their writer, the journal's keeper, the watchdog.
+const OTHER_THREADS: usize = 8;
+/// Bytes of stack that a thread of the database may need.
+pub const STACK_BYTES: u64 = 512 * KIB;
+
+/// Threads that there may be at once.
+pub fn threads(config: &Config) -> usize {
+    let data_path = config.listen.len() * config.receivers + usize::from(config.lanes);
+    // A sink may have a thread that watches what it writes to.
+    data_path + config.sink.len() + ADMIN_READERS + DATABASE_THREADS + OTHER_THREADS
+}
+
+/// Bytes of stack of a thread of Rust, as the standard library reserves them.
+const RUST_STACK_BYTES: u64 = 2 * MIB;
+/// Bytes that the C library reserves for each arena of its allocator, of which it makes up to eight for each core.
+const ARENA_BYTES: u64 = 64 * MIB;
+
+/// Bytes that the server may map for writing when it has started: the least that a limit must leave it (RLIMIT_DATA).
+/// `stack`: of a thread of the database, in bytes.
+pub fn writable_bytes(config: &Config, stack: u64) -> u64 {
+    let slabs = config.listen.len() * config.receivers * SLABS_PER_RECEIVER * RECEIVE_MESSAGES * RECEIVE_STRIDE_BYTES;
+    let rust = threads(config) - DATABASE_THREADS;
+    (BASE_BYTES + slabs + MEMTABLES * MEMTABLE_BYTES + BLOCK_CACHE_BYTES + 8 * config.commit_bytes_max) as u64
+        + rust as u64 * RUST_STACK_BYTES
+        + (DATABASE_THREADS as u64).saturating_mul(stack)
+}
+
+/// What a command may map for writing that looks into a database.
+pub fn writable_bytes_of_a_look(stack: u64) -> u64 {
+    let memory = BASE_BYTES + MEMTABLES * MEMTABLE_BYTES + BLOCK_CACHE_BYTES;
+    (memory as u64).saturating_add((DATABASE_THREADS as u64).saturating_mul(stack))
+}
+
+/// The same of its whole address space.
+pub fn address_space_of_a_look(stack: u64, cores: usize) -> u64 {
+    writable_bytes_of_a_look(stack).saturating_add(DATABASE_THREADS.min(8 * cores) as u64 * ARENA_BYTES)
+}
+
+/// What the server may take of its whole address space (RLIMIT_AS). `cores`: that the process may use.
+pub fn address_space(config: &Config, stack: u64, cores: usize) -> u64 {
+    let arenas = threads(config).min(8 * cores) as u64;
+    writable_bytes(config, stack).saturating_add(arenas * ARENA_BYTES)
+}
+
+/// Bytes of address space without which not even the configuration is read.
+pub const FIRST_BYTES: u64 = 128 * MIB;
+
 /// One part of the sum.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryItem {

@@ -14,6 +14,42 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+/// What can become of a datagram. Each is counted from 0: a rate of failures that begins with the first failure, and an alert
+/// on a counter that is not there, would miss it.
+const DATAGRAMS: [&str; 25] = [
+    "journaled",
+    "duplicate",
+    "hello",
+    "ping",
+    "truncated",
+    "checksum",
+    "malformed",
+    "unknown_type",
+    "wrong_direction",
+    "sealed",
+    "bad_seal",
+    "unknown_key",
+    "revoked",
+    "limited",
+    "replayed_session",
+    "replayed_hello",
+    "version",
+    "unsupported",
+    "too_large",
+    "stale_epoch",
+    "beyond_window",
+    "busy",
+    "storage",
+    "channel",
+    "sealed_only",
+];
+/// Types of replies, each counted from 0.
+const REPLIES: [&str; 3] = ["ack", "reject", "welcome"];
+/// Why replies are withheld, each counted from 0.
+const WITHHELD: [&str; 2] = ["limited", "unsealable"];
+/// What came of reading the key file again, each counted from 0.
+const RELOADS: [&str; 2] = ["done", "failed"];
+
 /// What became of a datagram.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Outcome {
@@ -123,6 +159,14 @@ impl Metrics {
             lane_journal_reads: Counter::default(),
             key_reloads: Family::default(),
         };
+        for (family, outcomes) in [
+            (&metrics.datagrams, &DATAGRAMS[..]),
+            (&metrics.replies, &REPLIES),
+            (&metrics.replies_withheld, &WITHHELD),
+            (&metrics.key_reloads, &RELOADS),
+        ] {
+            outcomes.iter().for_each(|outcome| drop(family.get_or_create(&Outcome { outcome })));
+        }
         registry.register_collector(Box::new(Process { started: SystemTime::now() }));
         let m = &metrics;
         let r = registry.sub_registry_with_prefix("duragram");
@@ -178,10 +222,6 @@ impl Metrics {
         let mut registry = Registry::default();
         let metrics = Self::register(&mut registry);
         // Families without a member are not written.
-        metrics.count("journaled", 1);
-        metrics.replies_sent("ack", 1);
-        metrics.keys_reloaded(true);
-        metrics.replies_withheld("limited", 1);
         drop(metrics.lane_lag.get_or_create(&LaneLabel { lane: 0 }));
         drop(metrics.processed.get_or_create(&LaneLabel { lane: 0 }));
         let mut text = String::new();
@@ -305,6 +345,52 @@ mod tests {
         for field in fields.lines().filter_map(|line| line.trim().strip_prefix("pub ")) {
             let name = field.split(':').next().unwrap();
             assert!(source.contains(&format!("m.{name}.clone()")), "{name} is not registered");
+        }
+    }
+
+    /// The words in quotation marks.
+    fn words(text: &str) -> Vec<&str> {
+        text.split('"').skip(1).step_by(2).filter(|word| !word.is_empty()).collect()
+    }
+
+    #[test]
+    fn every_outcome_that_is_counted_is_there_from_the_start_with_0() {
+        let mut registry = Registry::default();
+        Metrics::register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let mut counted = Vec::new();
+        let ingest = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ingest");
+        let files = [ingest.to_owned(), format!("{ingest}/committer")]
+            .into_iter()
+            .flat_map(|dir| fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()))
+            .filter(|path| path.extension().is_some_and(|kind| kind == "rs"))
+            .filter(|path| !path.to_string_lossy().ends_with("tests.rs"));
+        for source in files.map(|path| fs::read_to_string(path).unwrap()) {
+            for line in source.lines() {
+                for (call, family) in [
+                    (".count(", "datagrams"),
+                    (".replies_sent(", "replies"),
+                    (".replies_withheld(", "replies_withheld"),
+                ] {
+                    let words = line.split_once(call).map(|(_, rest)| words(rest)).unwrap_or_default();
+                    counted.extend(words.into_iter().map(|word| (family, word.to_owned())));
+                }
+            }
+            // Of refusals by their codes.
+            let names = source.split_once("const NAMES").and_then(|(_, rest)| rest.split_once("];"));
+            let words = names.map(|(names, _)| words(names)).unwrap_or_default();
+            counted.extend(words.into_iter().map(|word| ("datagrams", word.to_owned())));
+        }
+        assert!(counted.len() >= DATAGRAMS.len() + REPLIES.len() + WITHHELD.len(), "{counted:?}");
+        counted.extend(RELOADS.map(|outcome| ("key_reloads", outcome.to_owned())));
+        for (family, outcome) in counted {
+            let line = format!("duragram_{family}_total{{outcome=\"{outcome}\"}} 0\n");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+        for counter in ["lost_seqs", "reply_errors", "kernel_drops", "sink_failures", "dead_letters", "handler_panics"]
+        {
+            assert!(text.contains(&format!("duragram_{counter}_total 0\n")), "{counter}");
         }
     }
 

@@ -15,14 +15,16 @@ use crate::common::server::{Home, Server};
 use crate::common::wire::Wire;
 use crate::faults::layer::{Action, Layer, Rule, calls};
 
+pub(crate) const READY: &str = "READY=1\nSTATUS=serving\n";
+
 /// The other end of `NOTIFY_SOCKET`.
-struct Manager {
+pub(crate) struct Manager {
     socket: UnixDatagram,
     path: PathBuf,
 }
 
 impl Manager {
-    fn new(home: &Home) -> Self {
+    pub(crate) fn new(home: &Home) -> Self {
         let path = home.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -30,7 +32,7 @@ impl Manager {
     }
 
     /// The server's command with what systemd puts into the environment.
-    fn command(&self, home: &Home, watchdog: Option<Duration>) -> Command {
+    pub(crate) fn command(&self, home: &Home, watchdog: Option<Duration>) -> Command {
         let mut command = home.command(&home.data());
         command.env("NOTIFY_SOCKET", &self.path);
         if let Some(patience) = watchdog {
@@ -39,17 +41,17 @@ impl Manager {
         command
     }
 
-    /// The next message that is not WATCHDOG=1.
-    fn next(&self) -> String {
+    /// The next message that is neither WATCHDOG=1 nor of a start that takes its time.
+    pub(crate) fn next(&self) -> String {
         loop {
             let message = self.any();
-            if message != "WATCHDOG=1\n" {
+            if message != "WATCHDOG=1\n" && !message.starts_with("STATUS=") {
                 return message;
             }
         }
     }
 
-    fn any(&self) -> String {
+    pub(crate) fn any(&self) -> String {
         let mut bytes = [0; 4096];
         let len = self.socket.recv(&mut bytes).expect("a message in time");
         String::from_utf8(bytes[..len].to_vec()).unwrap()
@@ -61,14 +63,14 @@ fn systemd_is_told_of_the_start_of_a_reload_and_of_the_stop() {
     let home = Home::new();
     let manager = Manager::new(&home);
     let server = Server::try_start(&home, manager.command(&home, None)).unwrap();
-    assert_eq!(manager.next(), "READY=1\n");
+    assert_eq!(manager.next(), READY);
     server.signal("HUP");
     let reloading = manager.next();
     let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap_or_else(|| panic!("{reloading}"));
     assert!(since.trim_end().parse::<u64>().unwrap() > 0);
-    assert_eq!(manager.next(), "READY=1\n");
+    assert_eq!(manager.next(), READY);
     server.signal("TERM");
-    assert_eq!(manager.next(), "STOPPING=1\n");
+    assert_eq!(manager.next(), "STOPPING=1\nSTATUS=stopping\n");
     assert!(server.wait().success());
 }
 
@@ -79,7 +81,11 @@ fn a_server_that_cannot_start_never_says_that_it_is_ready() {
     fs::write(home.data(), "no directory").unwrap();
     assert!(Server::try_start(&home, manager.command(&home, None)).is_err());
     manager.socket.set_nonblocking(true).unwrap();
-    assert!(manager.socket.recv(&mut [0; 64]).is_err());
+    // What it is at it may say, if that takes long.
+    let mut message = [0; 4096];
+    while let Ok(len) = manager.socket.recv(&mut message) {
+        assert!(message[..len].starts_with(b"STATUS="), "{}", String::from_utf8_lossy(&message[..len]));
+    }
 }
 
 /// The committer hangs in a sync of three seconds, and only the committer: the watchdog's thread runs all the time.
@@ -92,7 +98,8 @@ fn the_watchdog_is_fed_as_long_as_the_committer_goes_round_and_not_when_it_hangs
     layer.under(&mut command);
     let server = Server::try_start(&home, command).unwrap();
     for _ in 0..5 {
-        assert!(matches!(manager.any().as_str(), "READY=1\n" | "WATCHDOG=1\n"));
+        let message = manager.any();
+        assert!(message == READY || message == "WATCHDOG=1\n" || message.starts_with("STATUS="), "{message}");
     }
     let hang = Duration::from_secs(3);
     layer.set(0, Rule::nth(calls::SYNC, ".log", 1, Action::Delay(hang)));

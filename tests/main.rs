@@ -26,6 +26,7 @@ mod damage;
 mod faults;
 mod fuzz;
 mod host_keys;
+mod host_start;
 mod host_systemd;
 mod load_cli;
 mod load_memory;

@@ -1,14 +1,19 @@
 //! Connections of the admin interface: accepted in bounded number, driven by hyper, closed when they stall.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,10 +43,34 @@ impl Default for Patience {
     }
 }
 
+/// What answers requests: one router until the server is ready, and another one from then on.
+#[derive(Clone)]
+pub(super) struct Door {
+    starting: Router,
+    ready: Arc<OnceLock<Router>>,
+}
+
+impl Door {
+    pub(super) fn new(starting: Router, ready: Arc<OnceLock<Router>>) -> Self {
+        Self { starting, ready }
+    }
+}
+
+impl Service<Request<Incoming>> for Door {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let router = self.ready.get().unwrap_or(&self.starting);
+        TowerToHyperService::new(router.clone()).call(request)
+    }
+}
+
 /// Accepts and serves until told to stop; then lets connections finish for [`STOP_TIMEOUT`].
 pub(super) async fn serve(
     listener: TcpListener,
-    router: Router,
+    door: Door,
     patience: Patience,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
@@ -60,9 +89,9 @@ pub(super) async fn serve(
             Some(_finished) = connections.join_next() => {}
             accepted = accepted => match accepted {
                 Ok((stream, place)) => {
-                    let (router, stopping) = (router.clone(), stopping.clone());
+                    let (door, stopping) = (door.clone(), stopping.clone());
                     connections.spawn(async move {
-                        connection(stream, router, patience, stopping).await;
+                        connection(stream, door, patience, stopping).await;
                         drop(place);
                     });
                 }
@@ -79,13 +108,13 @@ pub(super) async fn serve(
     Ok(())
 }
 
-async fn connection(stream: TcpStream, router: Router, patience: Patience, mut stopping: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, door: Door, patience: Patience, mut stopping: watch::Receiver<bool>) {
     // Latency only; a socket that refuses it works.
     drop(stream.set_nodelay(true));
     let stream = Unstalled::new(stream, patience.stall);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(limits::ADMIN_HEAD_BYTES);
-    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let served = http.serve_connection(TokioIo::new(stream), door);
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
         result = served.as_mut() => Some(result),

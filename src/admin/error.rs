@@ -19,6 +19,14 @@ impl ApiError {
         Self { status, message: message.into() }
     }
 
+    /// DNS rebinding, or a proxy that does not set the Host.
+    pub(super) fn foreign_host(host: &str) -> Self {
+        let message = format!(
+            "Host {host:?} is not this machine's loopback; a proxy must set it to 127.0.0.1 (protection from DNS rebinding)"
+        );
+        Self::new(StatusCode::FORBIDDEN, message)
+    }
+
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }

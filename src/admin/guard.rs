@@ -25,9 +25,10 @@ use super::token::Token;
 pub(super) const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Rules and secret of one admin interface.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Guard {
-    pub(super) token: Token,
+    /// `None` before it is known: then nobody has it.
+    pub(super) token: Option<Arc<Token>>,
     /// Bound to loopback.
     pub(super) local: bool,
 }
@@ -52,12 +53,7 @@ pub(super) async fn check(State(shared): State<Arc<Shared>>, mut request: Reques
             request.extensions_mut().insert(may_know);
             next.run(request).await
         }
-        Err(Refusal::ForeignHost(host)) => {
-            let message = format!(
-                "Host {host:?} is not this machine's loopback; a proxy must set it to 127.0.0.1 (protection from DNS rebinding)"
-            );
-            ApiError::new(StatusCode::FORBIDDEN, message).into_response()
-        }
+        Err(Refusal::ForeignHost(host)) => ApiError::foreign_host(&host).into_response(),
         Err(Refusal::Token) => {
             let message = "this needs the admin token (Authorization: Bearer TOKEN; --admin-token-file FILE), which stands in \
                            the file that the server's admin_token_file names, or in admin-token in its data directory";
@@ -70,13 +66,8 @@ pub(super) async fn check(State(shared): State<Arc<Shared>>, mut request: Reques
 
 impl Guard {
     fn judge(&self, request: &Request) -> Result<MayKnow, Refusal> {
-        if self.local {
-            // HTTP/1.0 probes send no Host; browsers always do.
-            let hosts = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
-            let mut hosts = hosts.chain(request.uri().authority().map(|authority| authority.as_str()));
-            if let Some(host) = hosts.find(|host| !is_local(host)) {
-                return Err(Refusal::ForeignHost(host.to_owned()));
-            }
+        if let Some(host) = foreign_host(self.local, request) {
+            return Err(Refusal::ForeignHost(host));
         }
         let reads = [Method::GET, Method::HEAD].contains(request.method());
         let trusted = self.has_token(request);
@@ -89,12 +80,22 @@ impl Guard {
         }
     }
 
-    fn has_token(&self, request: &Request) -> bool {
+    /// Whether the request carries it.
+    pub(super) fn has_token(&self, request: &Request) -> bool {
+        let Some(right) = &self.token else { return false };
         let mut given = request.headers().get_all(AUTHORIZATION).iter();
         let (Some(given), None) = (given.next(), given.next()) else { return false };
         let Some((scheme, token)) = given.as_bytes().split_at_checked("Bearer ".len()) else { return false };
-        scheme.eq_ignore_ascii_case(b"Bearer ") && self.token.is(token.trim_ascii())
+        scheme.eq_ignore_ascii_case(b"Bearer ") && right.is(token.trim_ascii())
     }
+}
+
+/// The Host of a request to an interface on loopback, where it names another machine.
+pub(super) fn foreign_host(local: bool, request: &Request) -> Option<String> {
+    // HTTP/1.0 probes send no Host; browsers always do.
+    let hosts = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let mut hosts = hosts.chain(request.uri().authority().map(|authority| authority.as_str()));
+    hosts.find(|host| local && !is_local(host)).map(str::to_owned)
 }
 
 /// Whether a Host header names loopback, with any port: `ssh -L` changes it.
@@ -134,7 +135,7 @@ mod tests {
 
     /// The answer's first digit of meaning: 200 with or without reasons, 401, 403.
     fn judged(local: bool, method: &str, path: &str, host: &str, authorization: &[&str]) -> &'static str {
-        let guard = Guard { token: Token::parse(TOKEN.as_bytes()).unwrap(), local };
+        let guard = Guard { token: Token::parse(TOKEN.as_bytes()).map(Arc::new), local };
         let mut request = Request::builder().method(method).uri(path).header(HOST, host);
         for value in authorization {
             request = request.header(AUTHORIZATION, *value);

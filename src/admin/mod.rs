@@ -10,15 +10,17 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use axum::Router;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, is_loopback};
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::{KeyRing, Summary, show_fingerprint};
 use crate::types::Offset;
@@ -27,18 +29,24 @@ mod connections;
 mod dead;
 mod entries;
 mod error;
+mod exposition;
 mod guard;
 mod routes;
+mod starting;
 #[cfg(test)]
 mod tests;
 mod token;
 
-use connections::Patience;
+use connections::{Door, Patience};
 pub(crate) use dead::{describe as describe_dead_letter, timestamp};
+use guard::Guard;
+pub use starting::{Starting, StartingAt};
 pub use token::{TOKEN_FILE, Token, TokenError};
 
-/// How long connections get to finish when the server stops.
-const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long connections get to finish when the server stops, and then threads that read for them.
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+/// Threads that read for requests are kept: where threads are scarce, a later one might not be granted.
+const READERS_LIVE: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// What the admin interface sees of the server.
 pub trait AdminState: Send + Sync + 'static {
@@ -46,6 +54,10 @@ pub trait AdminState: Send + Sync + 'static {
     fn failure(&self) -> Option<String>;
     /// Why datagrams are not accepted now: recovering, draining, no space. Empty when they are.
     fn not_ready(&self) -> Vec<String>;
+    /// What processing waits for, such as a sink that is away. Datagrams are accepted all the same.
+    fn waiting(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// A snapshot.
     fn status(&self) -> Status;
     /// All metrics.
@@ -157,10 +169,21 @@ pub struct LaneStatus {
     pub lag: u64,
 }
 
+/// Of an interface that is opened at once.
+struct NotStarted;
+
+impl Starting for NotStarted {
+    fn at(&self) -> StartingAt {
+        StartingAt::default()
+    }
+}
+
 /// The running admin interface. Stops when dropped.
 #[derive(Debug)]
 pub struct Admin {
     address: SocketAddr,
+    /// Filled when the server is ready.
+    ready: Arc<OnceLock<Router>>,
     stop: watch::Sender<bool>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -172,11 +195,30 @@ impl Admin {
         Self::start_with(address, config, token, state, Patience::default())
     }
 
+    /// The same before the server is there: probes learn that it lives and how far it is, and everything else is refused
+    /// with status 503 until [`open`](Self::open). A `token` that is known lets its bearer know more, at an address that
+    /// other machines reach.
+    pub fn begin(address: SocketAddr, token: Option<Arc<Token>>, starting: Arc<dyn Starting>) -> io::Result<Self> {
+        Self::begin_with(address, token, starting, Patience::default())
+    }
+
     fn start_with(
         address: SocketAddr,
         config: &Config,
         token: Token,
         state: Arc<dyn AdminState>,
+        patience: Patience,
+    ) -> io::Result<Self> {
+        let token = Arc::new(token);
+        let admin = Self::begin_with(address, Some(Arc::clone(&token)), Arc::new(NotStarted), patience)?;
+        admin.open(config, token, state);
+        Ok(admin)
+    }
+
+    fn begin_with(
+        address: SocketAddr,
+        token: Option<Arc<Token>>,
+        starting: Arc<dyn Starting>,
         patience: Patience,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
@@ -186,17 +228,30 @@ impl Admin {
             .enable_io()
             .enable_time()
             .max_blocking_threads(crate::limits::ADMIN_READERS)
+            .thread_keep_alive(READERS_LIVE)
             .build()?;
+        // A first reader that could not be started later would be a panic; further ones are waited for.
+        catch_unwind(AssertUnwindSafe(|| drop(runtime.spawn_blocking(|| ()))))
+            .map_err(|_| io::Error::other("no thread for the admin interface"))?;
         let (stop, stopping) = watch::channel(false);
-        let router = routes::router(Arc::new(routes::Shared::new(state, config, token, address, stopping.clone())));
+        let guard = Guard { token, local: is_loopback(&address) };
+        let ready = Arc::new(OnceLock::new());
+        let door = Door::new(starting::router(starting, guard), Arc::clone(&ready));
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            let served = runtime.block_on(connections::serve(listener, router, patience, stopping));
+            let served = runtime.block_on(connections::serve(listener, door, patience, stopping));
             if let Err(error) = served {
                 tracing::error!(%error, "the admin interface cannot accept connections and is gone");
             }
             runtime.shutdown_timeout(STOP_TIMEOUT);
         })?;
-        Ok(Self { address, stop, thread: Some(thread) })
+        Ok(Self { address, ready, stop, thread: Some(thread) })
+    }
+
+    /// The server is there: answers from now on, also on connections that are open already. Only the first call counts.
+    pub fn open(&self, config: &Config, token: Arc<Token>, state: Arc<dyn AdminState>) {
+        let guard = Guard { token: Some(token), local: is_loopback(&self.address) };
+        let shared = routes::Shared::new(state, config, guard, self.address, self.stop.subscribe());
+        let _already_open = self.ready.set(routes::router(Arc::new(shared)));
     }
 
     /// Where it listens, with the real port.
@@ -204,7 +259,7 @@ impl Admin {
         self.address
     }
 
-    /// Ends streams, lets requests in hand finish for a second, closes everything and waits for its thread.
+    /// Ends streams, lets requests in hand finish for half a second, closes everything and waits for its thread.
     pub fn stop(self) {
         drop(self);
     }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Extension, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::{CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
@@ -14,10 +14,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
+use super::exposition::Exposition;
 use super::guard::{Guard, MayKnow};
-use super::token::Token;
 use super::{AdminState, dead, entries, guard};
-use crate::config::{Config, KEYS, is_loopback};
+use crate::config::{Config, KEYS};
 use crate::limits;
 
 /// What every request sees.
@@ -34,7 +34,7 @@ impl Shared {
     pub(super) fn new(
         state: Arc<dyn AdminState>,
         config: &Config,
-        token: Token,
+        guard: Guard,
         address: SocketAddr,
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -47,7 +47,6 @@ impl Shared {
             ("memory", json!(limits::memory_bound(config))),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let guard = Guard { token, local: is_loopback(&address) };
         Self { state, streams: Arc::new(Semaphore::new(limits::ADMIN_TAILS)), stopping, guard, fixed }
     }
 
@@ -85,30 +84,36 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 /// 200 while the process can do its work, 503 once a commit has failed: restart it then.
 async fn healthz(State(shared): State<Arc<Shared>>, Extension(may_know): Extension<MayKnow>) -> Response {
-    probed("healthy", shared.state.failure().into_iter().collect(), may_know)
+    probed("healthy", shared.state.failure().into_iter().collect(), may_know, None)
 }
 
-/// 200 while datagrams are accepted, else 503 with the reasons.
+/// 200 while datagrams are accepted, else 503 with the reasons. A sink that is away keeps nobody from sending: it is told as
+/// what is waited for.
 async fn readyz(State(shared): State<Arc<Shared>>, Extension(may_know): Extension<MayKnow>) -> Response {
     let mut reasons = shared.state.not_ready();
     reasons.extend(shared.state.failure());
-    probed("ready", reasons, may_know)
+    let waiting = shared.state.waiting();
+    probed("ready", reasons, may_know, (!waiting.is_empty()).then_some(("waiting", waiting)))
 }
 
-fn probed(what: &str, reasons: Vec<String>, MayKnow(may_know): MayKnow) -> Response {
+fn probed(what: &str, reasons: Vec<String>, MayKnow(may_know): MayKnow, more: Option<(&str, Vec<String>)>) -> Response {
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut answer = json!({ what: reasons.is_empty() });
     if may_know {
         answer["reasons"] = json!(reasons);
+        if let Some((name, more)) = more {
+            answer[name] = json!(more);
+        }
     }
     (status, Json(answer)).into_response()
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, ApiError> {
     let mut text = String::new();
     encode(&mut text, shared.state.registry())
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+    let exposition = Exposition::accepted_by(&headers);
+    Ok(([(CONTENT_TYPE, exposition.content_type()), (VARY, "Accept")], exposition.write(text)).into_response())
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
@@ -118,6 +123,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError>
     if let Value::Object(changing) = status {
         all.extend(changing);
     }
+    all.insert("waiting".to_owned(), json!(shared.state.waiting()));
     Ok(Json(Value::Object(all)).into_response())
 }
 

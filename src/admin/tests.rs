@@ -27,6 +27,7 @@ struct Fake {
     registry: Registry,
     failure: Mutex<Option<String>>,
     not_ready: Mutex<Vec<String>>,
+    waiting: Mutex<Vec<String>>,
     retries: Mutex<VecDeque<Retried>>,
     disk_fails: AtomicBool,
 }
@@ -44,6 +45,7 @@ impl Fake {
             registry,
             failure: Mutex::default(),
             not_ready: Mutex::default(),
+            waiting: Mutex::default(),
             retries: Mutex::default(),
             disk_fails: AtomicBool::default(),
         })
@@ -95,6 +97,9 @@ impl AdminState for Fake {
     }
     fn not_ready(&self) -> Vec<String> {
         self.not_ready.lock().unwrap().clone()
+    }
+    fn waiting(&self) -> Vec<String> {
+        self.waiting.lock().unwrap().clone()
     }
     fn status(&self) -> Status {
         Status {
@@ -224,14 +229,27 @@ fn health_and_readiness_follow_the_state_and_give_reasons() {
 }
 
 #[test]
-fn metrics_come_as_openmetrics_text() {
+fn metrics_come_in_the_text_format_that_is_asked_for() {
     let admin = start(&Fake::new());
-    let mut answer = agent().get(format!("http://{}/metrics", admin.address())).call().unwrap();
-    let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
-    assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    let text = answer.body_mut().read_to_string().unwrap();
-    assert!(text.contains("duragram_datagrams_total{outcome=\"journaled\"} 3\n"), "{text}");
-    assert!(text.ends_with("# EOF\n"), "{text}");
+    for (accept, format, counter) in [
+        (None, "text/plain; version=0.0.4", "duragram_datagrams_total"),
+        (Some("text/plain;version=0.0.4"), "text/plain; version=0.0.4", "duragram_datagrams_total"),
+        (
+            Some("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"),
+            "application/openmetrics-text; version=1.0.0",
+            "duragram_datagrams",
+        ),
+    ] {
+        let request = agent().get(format!("http://{}/metrics", admin.address()));
+        let request = if let Some(accept) = accept { request.header("Accept", accept) } else { request };
+        let mut answer = request.call().unwrap();
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        assert_eq!(kind, format!("{format}; charset=utf-8"));
+        let text = answer.body_mut().read_to_string().unwrap();
+        assert!(text.contains(&format!("# TYPE {counter} counter\n")), "{text}");
+        assert!(text.contains("duragram_datagrams_total{outcome=\"journaled\"} 3\n"), "{text}");
+        assert_eq!(text.ends_with("# EOF\n"), kind.contains("openmetrics"), "{text}");
+    }
 }
 
 #[test]
@@ -574,3 +592,6 @@ fn an_address_in_use_is_an_error_and_stopping_frees_it() {
     admin.stop();
     again().unwrap();
 }
+
+#[path = "starting_tests.rs"]
+mod starting_tests;

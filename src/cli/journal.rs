@@ -12,6 +12,7 @@ use crate::journal::inspect::{self, Stats};
 use crate::journal::{Damage, DamagePlace, OpenError, StorageError};
 use crate::process::records_of;
 use crate::process::sink::Formatter;
+use crate::resources;
 use crate::server;
 use crate::types::Offset;
 
@@ -76,6 +77,7 @@ struct Place {
 
 /// Runs one of the commands.
 pub(super) fn run(args: &JournalArgs) -> Result<(), Failure> {
+    resources::provide_for_a_look().map_err(Failure::not_done)?;
     match &args.command {
         Command::Verify { place, json } => verify(&place.data, *json),
         Command::Stats { place, json } => {

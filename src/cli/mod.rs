@@ -81,6 +81,10 @@ enum Command {
 
 /// The whole program: reads the process's arguments, runs the command, says what went wrong.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|command| command == "serve") {
+        // Before anything else: a signal must not meet the process unprepared. A failure is met again, and told, by `serve`.
+        drop(crate::server::hold_signals());
+    }
     let parsed =
         without_empty_variables(command()).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {

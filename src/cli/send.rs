@@ -122,10 +122,13 @@ pub(super) fn run(args: SendArgs) -> ExitCode {
             Err(error) => return usage(&format!("cannot read {}: {error}", path.display())),
         },
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+    // tokio has no other answer than a panic where it gets none: one worker, and two for files and terminals.
+    let granted = crate::threads::are_granted(3);
+    let build = |()| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = match granted.and_then(build) {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("cannot start: {error}"));
+            complain(&format!("cannot start its threads: {error}"));
             return ExitCode::from(EXIT_NOT_DONE);
         }
     };

@@ -13,9 +13,11 @@ use crate::server;
 /// Run the server: journal datagrams, ack them once they are on disk, process them.
 ///
 /// Says `duragram ready udp=ADDR admin=ADDR` in a line of its own when it accepts datagrams: on stdout, or on stderr if a
-/// sink writes to stdout (as the default one does), which then holds records alone. Logs go to stderr. SIGTERM and SIGINT stop it in good order: what was received is committed and acked, processing gets `--drain-timeout` to go on,
-/// the rest is processed after the next start. SIGHUP reopens the files of file sinks and reads
-/// the key file again.
+/// sink writes to stdout (as the default one does), which then holds records alone. Logs go to stderr. SIGTERM and
+/// SIGINT stop it in good order: what was received is committed and acked, processing gets `--drain-timeout` to go on,
+/// the rest is processed after the next start; a second one ends the wait for that, a third one the process. SIGHUP
+/// reopens the files of file sinks and reads the key file again. SIGQUIT ends the process at once. During the start SIGTERM
+/// and SIGINT end it at once, and SIGHUP is kept until it is ready.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(super) struct ServeArgs {
@@ -47,7 +49,7 @@ Examples:
 
 Exit codes:
   0  stopped in good order
-  1  not done, such as an address in use
+  1  not done, such as an address in use, too few threads, or ended at once by a signal
   2  usage or configuration
   3  journal damaged; nothing was changed
   4  storage failed; nothing was acked that is not on disk";

@@ -52,6 +52,8 @@ impl Client {
     /// # Errors
     /// [`StartError`]; nothing was started.
     pub fn connect(builder: Builder) -> Result<Self, StartError> {
+        // tokio has no other answer than a panic where it gets none.
+        crate::threads::are_granted(2).map_err(StartError::Thread)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("duragram-client")

@@ -26,6 +26,7 @@ pub mod inspect;
 mod mask;
 pub mod memory;
 mod meta;
+mod progress;
 mod record;
 pub mod recovery;
 pub mod rocks;

@@ -10,7 +10,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
@@ -23,6 +23,7 @@ use super::database::{Cursor, Database};
 use super::error::{Damage, DamageKind, DamagePlace, OpenError};
 use super::files::DataDir;
 use super::mask::{mask_into, unmask};
+use super::recovery::ReadProgress;
 use super::rocks_laid::{LogWatch, lay_out, logs};
 use super::rocks_manifest::verify_manifest;
 use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES};
@@ -65,6 +66,8 @@ pub struct RocksOptions {
     pub reserve_bytes: u64,
     /// How often the witness follows the journal's end.
     pub witness_interval: Duration,
+    /// Told how far the opening has come.
+    pub progress: Arc<ReadProgress>,
 }
 
 impl Default for RocksOptions {
@@ -75,6 +78,7 @@ impl Default for RocksOptions {
             lay_out: true,
             reserve_bytes: *RESERVE_BYTES.start(),
             witness_interval: Duration::from_secs(1),
+            progress: Arc::default(),
         }
     }
 }

@@ -40,12 +40,19 @@ impl RocksJournal {
                 given_up = salvage(&mut dir, found.damage, options)?;
             }
         }
+        options.progress.begin(&dir.database());
         let mut visit = |visit: Visit<'_>| match visit {
             Visit::Session(session) => replay(Replay::Session(session)),
             Visit::Client(client) => replay(Replay::Client(client)),
             Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
             Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
             Visit::Block { .. } | Visit::Dead(_) => {}
+        };
+        let mut visit = |seen: Visit<'_>| {
+            if let Visit::Block { block, .. } = &seen {
+                options.progress.add(block.size() as u64);
+            }
+            visit(seen);
         };
         let mut found = examine(&dir, &mut visit);
         if found.outcome() == Outcome::Create {

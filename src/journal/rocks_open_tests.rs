@@ -420,3 +420,19 @@ fn a_directory_of_format_1_is_opened_and_is_of_this_format_then() {
     assert_eq!(state(place.open()), good);
     assert_eq!(fs::read(&marker).unwrap(), marked);
 }
+
+#[test]
+fn an_opening_tells_how_far_it_has_come() {
+    let place = rich_place();
+    let options = options();
+    let mut seen = Vec::new();
+    let opened = RocksJournal::open(&place.path(), &options, &mut |replay| {
+        if let Replay::Block(_) = replay {
+            seen.push(options.progress.bytes());
+        }
+    });
+    drop(opened.unwrap());
+    assert!(seen.len() > 10 && seen.windows(2).all(|pair| pair[0].0 < pair[1].0), "{seen:?}");
+    let (read, total) = options.progress.bytes();
+    assert!(read > 50_000 && read <= total, "{read} of {total}");
+}

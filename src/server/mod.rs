@@ -3,11 +3,13 @@
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
 //! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
-mod descriptors;
 mod signals;
 mod sockets;
+mod starting;
 mod state;
+mod stop;
 mod systemd;
+mod waiting;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver as Events, Sender as EventSender, bounded, never, select};
+use crossbeam_channel::{Receiver as Events, Sender as EventSender, bounded, select};
 use prometheus_client::registry::Registry;
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
@@ -26,12 +28,17 @@ use crate::journal::{Damage, DamageKind, DamagePlace, Durable, LaneMark, OpenErr
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
 use crate::net::{Admission, ChannelSet, Receiver, Sender};
-use crate::process::sink::{self, SinkSpecError};
+use crate::process::sink::{self, SinkSpec, SinkSpecError};
 use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
     Progress, RetryPolicy, spawn_lanes,
 };
+use crate::resources;
+pub use crate::resources::Shortage;
+use crate::server::starting::StartProgress;
 use crate::server::state::ServerState;
+use crate::server::stop::{drain, end_lanes};
+use crate::server::waiting::Waiting;
 use crate::types::{Clock, SystemClock};
 
 /// Where the server can be reached, with real ports.
@@ -75,6 +82,9 @@ pub enum Error {
     /// The storage failed. Nothing was acked that is not on disk.
     #[error("storage failed: {0}")]
     Storage(#[from] StorageError),
+    /// The system does not grant what is needed.
+    #[error(transparent)]
+    Short(#[from] Shortage),
     /// The system refused something else.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -88,7 +98,8 @@ impl Error {
             Self::Open(OpenError::Damaged(_)) => 3,
             Self::Open(OpenError::Storage { .. }) | Self::Storage(_) => 4,
             Self::Token(TokenError::NoToken { .. }) => 2,
-            Self::Token(_) | Self::Open(_) | Self::Bind { .. } | Self::Handler(_) | Self::System(_) => 1,
+            Self::Token(_) | Self::Open(_) | Self::Bind { .. } | Self::Handler(_) => 1,
+            Self::Short(_) | Self::System(_) => 1,
         }
     }
 }
@@ -103,13 +114,23 @@ impl From<IngestError> for Error {
     }
 }
 
-/// Runs a server with the configured sinks until SIGTERM, SIGINT or an error; SIGHUP reopens the sinks' files and reads
-/// the key file again. `ready` is called when datagrams are accepted.
+/// Takes the process's signals from here on: SIGTERM and SIGINT end it at once, SIGHUP is kept for the server. [`run`] does
+/// the same; a program calls this in the first line of `main` when it does other things before that.
+///
+/// # Errors
+/// The system gives no thread, or no file descriptors.
+pub fn hold_signals() -> Result<(), Error> {
+    Ok(signals::hold()?)
+}
+
+/// Runs a server with the configured sinks until SIGTERM, SIGINT or an error; README.md has what each signal does. `ready` is
+/// called when datagrams are accepted.
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     let handlers = sink::factory(&config.sink)?;
-    run_with(config, handlers, ready)
+    let sinks = config.sink.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    run_on(config, handlers, sinks, ready)
 }
 
 /// The same with handlers of your own; `config.sink` is not looked at. For the main thread of a program that is the server
@@ -119,10 +140,22 @@ pub fn run_with(
     handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
-    let mut server = Server::start_on(systemd::sockets()?, config, handlers)?;
-    server.tells_systemd = true;
-    signals::forward(server.handle())?;
-    systemd::watch(server.ingest.pulse())?;
+    run_on(config, Box::new(handlers), Vec::new(), ready)
+}
+
+fn run_on(
+    config: Config,
+    handlers: HandlerFactory,
+    sinks: Vec<SinkSpec>,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), Error> {
+    hold_signals()?;
+    let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(sinks), Owner::Process)?;
+    if let Err(error) = systemd::watch(server.ingest.pulse()) {
+        server.handle.stop();
+        server.wait()?;
+        return Err(Shortage::new("starting the watchdog's thread", error).into());
+    }
     ready(server.ready());
     systemd::ready();
     server.wait()
@@ -150,14 +183,20 @@ pub struct Server {
 #[derive(Clone, Debug)]
 pub struct ServerHandle(EventSender<Event>);
 
+/// Whose the server is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Owner {
+    /// The process is the server and nothing else: signals and systemd concern it.
+    Process,
+    /// A program that has the server beside other things.
+    Program,
+}
+
 #[derive(Debug)]
 enum Event {
     Stop,
     Reopen,
 }
-
-/// How long lanes are waited for after an error.
-const LANES_END: Duration = Duration::from_secs(2);
 
 /// Requests that may wait for the server's main thread.
 const EVENTS_MAX: usize = 16;
@@ -184,34 +223,44 @@ impl Server {
         config: Config,
         handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ) -> Result<Self, Error> {
-        Self::start_on(Vec::new(), config, handlers)
+        Self::start_on(Vec::new(), config, Box::new(handlers), Waiting::new(Vec::new()), Owner::Program)
     }
 
     /// On sockets that are bound already; if there are none, on those that the configuration names.
     fn start_on(
         bound: Vec<UdpSocket>,
         config: Config,
-        handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
+        handlers: HandlerFactory,
+        waiting: Arc<Waiting>,
+        owner: Owner,
     ) -> Result<Self, Error> {
-        let mut handlers: HandlerFactory = Box::new(handlers);
+        let mut handlers = Arc::clone(&waiting).watch(handlers);
         config.validate()?;
-        descriptors::provide(&config)?;
+        resources::provide(&config)?;
         let clock = SystemClock::start();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
+        let start = StartProgress::new();
+        // Reports until this function returns.
+        let _report = starting::report(Arc::clone(&start), owner == Owner::Process)?;
         let keys = load_keys(&config)?;
 
         // The sockets come first: a port in use is known before anything is written, and what is sent while the journal
-        // is being read waits in the kernel.
+        // is being read waits in the kernel. So does the admin interface: whoever watches the server learns what it is at.
         let (sockets, udp) = sockets::open(&config, bound)?;
-        let (opened, recovered) = open_journal(&config)?;
+        let (admin, known_token) = starting::begin_admin(&config, &start)?.unzip();
+        start.enter("reading the journal");
+        let (opened, recovered) = open_journal(&config, &start)?;
         let (end, low) = (opened.end, opened.low);
         tracing::info!(
             %low, %end, checkpoint = %opened.checkpoint_at, sessions = recovered.sessions.len(),
             seconds = clock.now().mono_us as f64 / 1e6, "journal recovered",
         );
 
-        let token = config.admin.map(|_| admin_token(&config)).transpose()?;
+        let token = match known_token {
+            Some(None) => Some(Arc::new(Token::in_directory(&config.data)?)),
+            known => known.flatten(),
+        };
 
         let marks = Progress::marks_for(&opened.lanes, config.lanes);
         let progress = Progress::new(end, marks, &metrics);
@@ -223,9 +272,12 @@ impl Server {
             config: LaneConfig { retry: retry_policy(&config), ..LaneConfig::default() },
             seed: rand::random(),
         };
+        start.enter(format!("opening the sinks ({})", config.sink.join(", ")));
         let Lanes { workers, fanout, control: lanes } = Lanes::build(&parts, &mut handlers)?;
 
-        let sender = Sender::new(&sockets, metrics.clone())?;
+        start.enter("writing the first checkpoint");
+        let sender = Sender::new(&sockets, metrics.clone())
+            .map_err(|error| Shortage::new("opening sockets for replies", error))?;
         let config_of_committer = committer_config(&config, &keys);
         let at_work: Vec<_> = if keys.is_none() { Vec::new() } else { recovered.sessions.sealed().collect() };
         let mut committer =
@@ -244,11 +296,21 @@ impl Server {
 
         let (events_in, events) = bounded(EVENTS_MAX);
         let handle = ServerHandle(events_in);
-        let lane_ends = spawn_lanes(workers, clock)?;
-        let (ingest, ingest_ended) = ingest::spawn(receivers, committer, threading(&config), clock, metrics.clone())?;
+        if owner == Owner::Process {
+            // From the first record that is processed on, a stop is one in good order.
+            signals::forward(handle.clone());
+        }
+        let no_thread = |error| Shortage::new("starting the threads of the server", error);
+        let lane_ends = spawn_lanes(workers, clock).map_err(no_thread)?;
+        let spawned = ingest::spawn(receivers, committer, threading(&config), clock, metrics.clone());
+        let (ingest, ingest_ended) = spawned.map_err(|error| {
+            end_lanes(&lanes, &lane_ends, clock);
+            no_thread(error)
+        })?;
 
         let state = Arc::new(ServerState::new(
             udp.clone(),
+            start.since(),
             registry,
             ingest.status(),
             progress,
@@ -256,9 +318,18 @@ impl Server {
             opened.dead,
             lanes.clone(),
             keys.clone(),
+            waiting,
         ));
-        let mut server = Self {
-            ready: Ready { udp, admin: None },
+        for reason in state.waiting() {
+            tracing::warn!("serving, and waiting: {reason}");
+        }
+        if let (Some(admin), Some(token)) = (&admin, token) {
+            admin.open(&config, token, Arc::clone(&state) as Arc<dyn AdminState>);
+        }
+        let ready = Ready { udp, admin: admin.as_ref().map(Admin::address) };
+        tracing::info!(udp = ?ready.udp, admin = ?ready.admin, "serving");
+        Ok(Self {
+            ready,
             state,
             clock,
             drain_timeout: config.drain_timeout,
@@ -268,27 +339,11 @@ impl Server {
             lane_ends,
             events,
             handle,
-            admin: None,
+            admin,
             keys,
             metrics,
-            tells_systemd: false,
-        };
-        if let (Some(address), Some(token)) = (config.admin, token) {
-            let state: Arc<dyn AdminState> = Arc::clone(&server.state) as Arc<dyn AdminState>;
-            match Admin::start(address, &config, token, state) {
-                Ok(admin) => {
-                    server.ready.admin = Some(admin.address());
-                    server.admin = Some(admin);
-                }
-                Err(source) => {
-                    server.handle.stop();
-                    server.wait()?;
-                    return Err(Error::Bind { address, source });
-                }
-            }
-        }
-        tracing::info!(udp = ?server.ready.udp, admin = ?server.ready.admin, "serving");
-        Ok(server)
+            tells_systemd: owner == Owner::Process,
+        })
     }
 
     /// Where it can be reached.
@@ -368,61 +423,6 @@ impl Server {
     }
 }
 
-/// Lets the lanes process what is durable, until the deadline or a second request to stop.
-fn drain(
-    lanes: &LaneControl,
-    ends: &Events<LaneEnd>,
-    events: &Events<Event>,
-    clock: SystemClock,
-    timeout: Duration,
-) -> Result<(), StorageError> {
-    let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
-    lanes.drain(clock.now().mono_us.saturating_add(timeout_us));
-    // A lane looks at its deadline between two calls of its handler; one that hangs is left behind.
-    let patience = crossbeam_channel::after(timeout + Duration::from_secs(1));
-    let mut second = events.clone();
-    loop {
-        select! {
-            recv(ends) -> end => match end {
-                Ok(LaneEnd { lane, drained }) => {
-                    if !drained? {
-                        tracing::warn!(%lane, "stopped before all was processed; the rest follows after the next start");
-                    }
-                }
-                // All have ended.
-                Err(_) => break,
-            },
-            recv(second) -> event => match event {
-                Ok(Event::Stop) => {
-                    tracing::warn!("told to stop again: not waiting for the lanes");
-                    break;
-                }
-                Ok(_) => {}
-                Err(_) => second = never(),
-            },
-            recv(patience) -> _ => {
-                tracing::warn!("lanes are still busy at the deadline; what they have not finished follows after the next start");
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// After an error: lets the lanes stop where they are. One that is still at the database when the process ends would find
-/// RocksDB torn down, and abort the process in place of its exit code.
-fn end_lanes(lanes: &LaneControl, ends: &Events<LaneEnd>, clock: SystemClock) {
-    lanes.drain(clock.now().mono_us);
-    // A lane whose handler hangs is left behind.
-    let patience = crossbeam_channel::after(LANES_END);
-    loop {
-        select! {
-            recv(ends) -> end => if end.is_err() { return },
-            recv(patience) -> _ => return,
-        }
-    }
-}
-
 fn load_keys(config: &Config) -> Result<KeyRing, KeyFileError> {
     let keys = config.keys.as_deref().map_or_else(|| Ok(KeyRing::none()), KeyRing::load)?;
     log_keys(&keys);
@@ -435,15 +435,11 @@ fn log_keys(keys: &KeyRing) {
     }
 }
 
-/// The operator's, or the one that the data directory holds.
-fn admin_token(config: &Config) -> Result<Token, TokenError> {
-    config.admin_token_file.as_deref().map_or_else(|| Token::in_directory(&config.data), Token::read)
-}
-
-fn open_journal(config: &Config) -> Result<(Opened<RocksJournal>, ingest::Recovered), Error> {
+fn open_journal(config: &Config, start: &StartProgress) -> Result<(Opened<RocksJournal>, ingest::Recovered), Error> {
     let options = RocksOptions {
         accept_loss: config.accept_loss,
         reserve_bytes: config.reserve_bytes,
+        progress: Arc::clone(&start.journal),
         ..RocksOptions::default()
     };
     let mut recovery = Recovery::new(config.sessions_max);

@@ -1,32 +1,125 @@
 //! Signals of the process.
+//!
+//! | signal | while the server starts | while it serves |
+//! |---|---|---|
+//! | TERM, INT | ends at once with exit code 0: nothing was accepted yet | stops in good order; a second one ends the wait for processing; a third one ends the process at once, with exit code 1 |
+//! | HUP | is kept until the server serves | reopens the sinks' files, reads the key file again |
+//! | QUIT | ends at once, with exit code 1 | the same |
+//! | USR1, USR2 | nothing, and says so | the same |
+//! | PIPE, XFSZ | nothing: the write that caused it fails, which is told by whoever wrote | the same |
+//!
+//! Handlers are installed by the first statement of `main`: by default HUP and the USRs end a process, and one that is the
+//! first of its container (PID 1) is not even reached by a signal that it has no handler for. Ending at once is `_exit`, in
+//! place of a return from `main`: that would tear RocksDB down under threads that are still at work, and so abort. It is a
+//! crash to the journal, which loses nothing that was acked.
 
-use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use crossbeam_channel::bounded;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::exit;
 
-use super::ServerHandle;
+use super::{ServerHandle, systemd};
+use crate::resources::{self, Shortage};
 
-/// SIGTERM and SIGINT stop the server, SIGHUP reopens files and reads the key file again. A thread of its own, so that a
-/// server that is embedded
-/// keeps its signals to itself.
-pub(super) fn forward(server: ServerHandle) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut term, mut int, mut hup) = {
-        let _context = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    Some(()) = term.recv() => server.stop(),
-                    Some(()) = int.recv() => server.stop(),
-                    Some(()) = hup.recv() => server.reopen(),
-                    else => return,
-                }
-            }
-        });
-    })?;
+/// Who obeys. Of the process, as signals are.
+static OBEYING: Mutex<Obeying> = Mutex::new(Obeying::Nobody);
+
+enum Obeying {
+    /// No handler is installed.
+    Nobody,
+    /// The server is not there yet.
+    Starting {
+        /// SIGHUP has come.
+        reopen: bool,
+    },
+    Server {
+        handle: ServerHandle,
+        /// How many times it was told to stop.
+        stops: u32,
+    },
+}
+
+fn obeying() -> MutexGuard<'static, Obeying> {
+    OBEYING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the signals from here on and keeps them for the server to come. Does nothing when that is so already.
+///
+/// # Errors
+/// The system gives no thread, or no file descriptors.
+pub(super) fn hold() -> Result<(), Shortage> {
+    let mut obeying = obeying();
+    match *obeying {
+        Obeying::Starting { .. } => return Ok(()),
+        Obeying::Server { .. } => {}
+        Obeying::Nobody => {
+            resources::look_first()?;
+            let short = |source| Shortage::new("starting to listen for signals", source);
+            let mut signals =
+                Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXFSZ]).map_err(short)?;
+            let listen = move || signals.forever().for_each(obey);
+            thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(short)?;
+        }
+    }
+    *obeying = Obeying::Starting { reopen: false };
     Ok(())
+}
+
+/// From here on the server obeys, beginning with what was kept for it.
+pub(super) fn forward(handle: ServerHandle) {
+    let mut obeying = obeying();
+    if let Obeying::Starting { reopen: true } = *obeying {
+        handle.reopen();
+    }
+    *obeying = Obeying::Server { handle, stops: 0 };
+}
+
+fn obey(signal: i32) {
+    let mut obeying = obeying();
+    let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+    match (signal, &mut *obeying) {
+        (SIGQUIT, _) => {
+            say(move || tracing::warn!(signal = name, "told to end at once; nothing that was acked is lost"));
+            exit(1);
+        }
+        (SIGTERM | SIGINT, Obeying::Server { handle, stops }) => {
+            *stops += 1;
+            if *stops > 2 {
+                let told = "told to stop a third time: ending at once; nothing that was acked is lost";
+                say(move || tracing::warn!(signal = name, "{told}"));
+                exit(1);
+            }
+            handle.stop();
+        }
+        (SIGTERM | SIGINT, Obeying::Starting { .. } | Obeying::Nobody) => {
+            let told = "told to stop before the server was ready; nothing was accepted yet";
+            say(move || tracing::info!(signal = name, "{told}"));
+            systemd::stopping();
+            exit(0);
+        }
+        (SIGHUP, Obeying::Server { handle, .. }) => handle.reopen(),
+        (SIGHUP, Obeying::Starting { reopen }) => {
+            *reopen = true;
+            let told = "files are opened anew and keys read again as soon as the server is ready";
+            say(move || tracing::info!(signal = name, "{told}"));
+        }
+        (SIGXFSZ, _) => {}
+        _ => say(move || tracing::info!(signal = name, "this signal means nothing to the server")),
+    }
+}
+
+/// Logs, but waits for that no longer than a moment: a log that nobody takes must not keep the process from obeying.
+fn say(log: impl FnOnce() + Send + 'static) {
+    let (said, heard) = bounded(1);
+    let say = move || {
+        log();
+        let _nobody_waits = said.try_send(());
+    };
+    if thread::Builder::new().name("say".to_owned()).spawn(say).is_ok() {
+        let _in_time = heard.recv_timeout(Duration::from_millis(200));
+    }
 }

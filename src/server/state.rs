@@ -12,6 +12,7 @@ use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::KeyRing;
 use crate::process::{LaneControl, Progress};
 use crate::server::Error;
+use crate::server::waiting::Waiting;
 use crate::types::{Lane, Offset};
 
 /// How long an operator who retries a dead letter waits for the handler.
@@ -29,12 +30,14 @@ pub(super) struct ServerState {
     dead: Arc<dyn DeadLetters>,
     lanes: LaneControl,
     keys: KeyRing,
+    waiting: Arc<Waiting>,
 }
 
 impl ServerState {
     #[allow(clippy::too_many_arguments)] // each a handle on another part
     pub(super) fn new(
         udp: Vec<SocketAddr>,
+        started: Instant,
         registry: Registry,
         ingest: StatusReader,
         progress: Arc<Progress>,
@@ -42,9 +45,10 @@ impl ServerState {
         dead: Arc<dyn DeadLetters>,
         lanes: LaneControl,
         keys: KeyRing,
+        waiting: Arc<Waiting>,
     ) -> Self {
         let phase = Mutex::new((Phase::Running, None));
-        Self { phase, started: Instant::now(), udp, registry, ingest, progress, reader, dead, lanes, keys }
+        Self { phase, started, udp, registry, ingest, progress, reader, dead, lanes, keys, waiting }
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
@@ -77,6 +81,10 @@ impl AdminState for ServerState {
             reasons.push("free space is below reserve_bytes".to_owned());
         }
         reasons
+    }
+
+    fn waiting(&self) -> Vec<String> {
+        self.waiting.reasons()
     }
 
     fn status(&self) -> Status {

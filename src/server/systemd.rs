@@ -27,9 +27,17 @@ pub(super) fn sockets() -> io::Result<Vec<UdpSocket>> {
     })
 }
 
+/// The server is not ready yet, for this reason; systemd may give the start up so much later than now, if that is later than
+/// it would.
+pub(super) fn starting(status: &str, extension: Option<Duration>) {
+    let extension =
+        extension.map(|time| NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)));
+    tell(&[Some(NotifyState::Status(status)), extension].into_iter().flatten().collect::<Vec<_>>());
+}
+
 /// Datagrams are accepted.
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready]);
+    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
 }
 
 /// The configuration is being read again; [`ready`] ends it.
@@ -41,7 +49,7 @@ pub(super) fn reloading() {
 
 /// The server stops in good order.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
 /// Tells systemd again and again that the server is alive, as long as the committer's thread goes round its loop.

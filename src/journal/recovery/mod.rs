@@ -22,6 +22,7 @@ mod look;
 mod table;
 mod walk;
 
+pub use super::progress::ReadProgress;
 pub(super) use chain::holes;
 pub use facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 pub(super) use look::{Directory, Visit, look};

@@ -6,12 +6,13 @@
 //! | `stdout` | as a line of JSON | at least once |
 //! | `file:PATH` | as a line of JSON, synced before the watermark moves | exactly once |
 //!
-//! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; to open a FIFO waits for its reader.
+//! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; what is for a FIFO that nobody reads waits
+//! in the journal.
 //! Exactly once holds while the server alone writes to the file; rotation by renaming and SIGHUP keeps it, as long as the
 //! renamed file stays in its directory until the next checkpoint.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::file::FileSink;
 use self::lines::{LineHandler, Output, Replay};
 use self::null::Null;
+use self::opening::open_without_waiting;
 use self::recover::Recorded;
 use self::stream::Stream;
 use super::{Handler, HandlerError, HandlerFactory, LaneStart};
@@ -31,6 +33,7 @@ mod file;
 mod lines;
 pub(crate) mod ndjson;
 mod null;
+mod opening;
 mod recover;
 mod stream;
 
@@ -48,6 +51,15 @@ pub enum SinkSpec {
     Stdout,
     /// `file:PATH`
     File(PathBuf),
+}
+
+impl SinkSpec {
+    /// Who has to come before a record can be written, as an operator is told it; `None` when nobody has.
+    pub fn waits_for(&self) -> Option<String> {
+        let Self::File(path) = self else { return None };
+        opening::lacks_reader(path)
+            .then(|| format!("sink {self}: nobody reads this FIFO; its records wait in the journal"))
+    }
 }
 
 /// Why a text names no sink.
@@ -146,7 +158,7 @@ impl Sink {
                 Ok(Self::Lines { output: Arc::new(Mutex::new(FileSink::new(path, opened))), replays })
             }
             SinkSpec::File(path) => {
-                let out = OpenOptions::new().append(true).open(path);
+                let out = open_without_waiting(path);
                 let out = out.map_err(|error| HandlerError::new(format_args!("{}: {error}", path.display())))?;
                 Ok(without_replay(Arc::new(Mutex::new(Stream::new(path.display().to_string(), out)))))
             }

@@ -1,0 +1,68 @@
+//! The end of the lanes: in good order, or after an error.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver as Events, never, select};
+
+use super::Event;
+use crate::journal::StorageError;
+use crate::process::{LaneControl, LaneEnd};
+use crate::types::{Clock, SystemClock};
+
+/// How long lanes are waited for after an error.
+const LANES_END: Duration = Duration::from_secs(2);
+
+/// Lets the lanes process what is durable, until the deadline or a second request to stop.
+pub(super) fn drain(
+    lanes: &LaneControl,
+    ends: &Events<LaneEnd>,
+    events: &Events<Event>,
+    clock: SystemClock,
+    timeout: Duration,
+) -> Result<(), StorageError> {
+    let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+    lanes.drain(clock.now().mono_us.saturating_add(timeout_us));
+    // A lane looks at its deadline between two calls of its handler; one that hangs is left behind.
+    let patience = crossbeam_channel::after(timeout + Duration::from_secs(1));
+    let mut second = events.clone();
+    loop {
+        select! {
+            recv(ends) -> end => match end {
+                Ok(LaneEnd { lane, drained }) => {
+                    if !drained? {
+                        tracing::warn!(%lane, "stopped before all was processed; the rest follows after the next start");
+                    }
+                }
+                // All have ended.
+                Err(_) => break,
+            },
+            recv(second) -> event => match event {
+                Ok(Event::Stop) => {
+                    tracing::warn!("told to stop again: not waiting for the lanes");
+                    break;
+                }
+                Ok(_) => {}
+                Err(_) => second = never(),
+            },
+            recv(patience) -> _ => {
+                tracing::warn!("lanes are still busy at the deadline; what they have not finished follows after the next start");
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// After an error: lets the lanes stop where they are. One that is still at the database when the process ends would find
+/// RocksDB torn down, and abort the process in place of its exit code.
+pub(super) fn end_lanes(lanes: &LaneControl, ends: &Events<LaneEnd>, clock: SystemClock) {
+    lanes.drain(clock.now().mono_us);
+    // A lane whose handler hangs is left behind.
+    let patience = crossbeam_channel::after(LANES_END);
+    loop {
+        select! {
+            recv(ends) -> end => if end.is_err() { return },
+            recv(patience) -> _ => return,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What processing waits for, as operators are told it: sinks that are away, and FIFOs that nobody reads.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::process::sink::SinkSpec;
+use crate::process::{Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
+use crate::types::Lane;
+
+/// Shared by the lanes' handlers and the admin interface.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    sinks: Vec<SinkSpec>,
+    lanes: Mutex<BTreeMap<u16, Reasons>>,
+}
+
+/// Why a lane does not go on.
+#[derive(Debug, Default)]
+struct Reasons {
+    processing: Option<String>,
+    flushing: Option<String>,
+}
+
+impl Waiting {
+    /// `sinks`: those that are looked at although no lane has anything for them.
+    pub(super) fn new(sinks: Vec<SinkSpec>) -> Arc<Self> {
+        Arc::new(Self { sinks, lanes: Mutex::default() })
+    }
+
+    /// Each thing once, however many lanes wait for it.
+    pub(super) fn reasons(&self) -> Vec<String> {
+        let mut reasons: Vec<String> = self.sinks.iter().filter_map(SinkSpec::waits_for).collect();
+        for lane in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            reasons.extend([&lane.processing, &lane.flushing].into_iter().flatten().cloned());
+        }
+        reasons.sort();
+        reasons.dedup();
+        reasons
+    }
+
+    /// The same handlers, which tell here when they have to wait.
+    pub(super) fn watch(self: Arc<Self>, mut factory: HandlerFactory) -> HandlerFactory {
+        Box::new(move |start: &LaneStart<'_>| {
+            let watched =
+                Watched { handler: factory(start)?, lane: start.lane, waiting: Arc::clone(&self), told: false };
+            Ok(Box::new(watched))
+        })
+    }
+}
+
+/// A handler of which is known when it waits.
+struct Watched {
+    handler: Box<dyn Handler>,
+    lane: Lane,
+    waiting: Arc<Waiting>,
+    /// It has waited once; until then the lock is not touched.
+    told: bool,
+}
+
+impl Watched {
+    fn tell(&mut self, set: impl FnOnce(&mut Reasons), waits: bool) {
+        if waits || self.told {
+            self.told = true;
+            let mut lanes = self.waiting.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            set(lanes.entry(self.lane.0).or_default());
+        }
+    }
+}
+
+impl Handler for Watched {
+    fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes) {
+        self.handler.process(records, outcomes);
+        let reason = outcomes.unavailable_reason().map(str::to_owned);
+        let waits = reason.is_some();
+        self.tell(|reasons| reasons.processing = reason, waits);
+    }
+
+    fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+        let flushed = self.handler.flush();
+        let reason = flushed.as_ref().err().map(ToString::to_string);
+        let waits = reason.is_some();
+        self.tell(|reasons| reasons.flushing = reason, waits);
+        flushed
+    }
+
+    fn reopen(&mut self) -> Result<(), HandlerError> {
+        self.handler.reopen()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails as it is told to.
+    struct Scripted(Arc<Mutex<Option<&'static str>>>);
+
+    impl Handler for Scripted {
+        fn process(&mut self, _: &[Record<'_>], outcomes: &mut Outcomes) {
+            match *self.0.lock().unwrap() {
+                Some(reason) => outcomes.unavailable(reason),
+                None => outcomes.done_all(),
+            }
+        }
+
+        fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+            self.0.lock().unwrap().map_or(Ok(Vec::new()), |reason| Err(HandlerError::new(reason)))
+        }
+    }
+
+    #[test]
+    fn what_several_lanes_wait_for_is_told_once_and_no_longer_than_they_wait() {
+        let waiting = Waiting::new(Vec::new());
+        let script = Arc::new(Mutex::new(None));
+        let mut handlers = [0, 1].map(|lane| Watched {
+            handler: Box::new(Scripted(Arc::clone(&script))),
+            lane: Lane(lane),
+            waiting: Arc::clone(&waiting),
+            told: false,
+        });
+        let mut outcomes = Outcomes::new(0);
+        for handler in &mut handlers {
+            handler.process(&[], &mut outcomes);
+            handler.flush().unwrap();
+        }
+        assert_eq!(waiting.reasons(), Vec::<String>::new());
+        *script.lock().unwrap() = Some("the sink is away");
+        for handler in &mut handlers {
+            handler.process(&[], &mut outcomes);
+            handler.flush().unwrap_err();
+        }
+        assert_eq!(waiting.reasons(), ["the sink is away"]);
+        *script.lock().unwrap() = None;
+        let mut outcomes = Outcomes::new(0);
+        let [first, second] = &mut handlers;
+        first.process(&[], &mut outcomes);
+        first.flush().unwrap();
+        second.flush().unwrap();
+        assert_eq!(waiting.reasons(), ["the sink is away"], "the second lane could not process yet");
+        second.process(&[], &mut outcomes);
+        assert_eq!(waiting.reasons(), Vec::<String>::new());
+    }
+}
