@@ -25,6 +25,8 @@ pub(super) struct Sinks {
     specs: Vec<String>,
     pub(super) marks: Vec<LaneMark>,
     pub(super) durable_end: Offset,
+    /// Of a run with another number of lanes.
+    pub(super) left: Vec<LaneMark>,
     pub(super) handlers: Vec<Box<dyn Handler>>,
 }
 
@@ -32,7 +34,7 @@ impl Sinks {
     pub(super) fn open(specs: &[&str], lanes: usize) -> Self {
         let marks = vec![LaneMark::default(); lanes];
         let specs = specs.iter().map(|&spec| spec.to_owned()).collect();
-        let mut sinks = Self { specs, marks, durable_end: Offset(0), handlers: Vec::new() };
+        let mut sinks = Self { specs, marks, durable_end: Offset(0), left: Vec::new(), handlers: Vec::new() };
         sinks.start().unwrap();
         sinks
     }
@@ -42,7 +44,7 @@ impl Sinks {
         self.handlers.clear();
         let mut factory = factory(&self.specs).unwrap();
         for lane in (0..).map(Lane).take(self.marks.len()) {
-            let start = LaneStart { lane, marks: &self.marks, durable_end: self.durable_end };
+            let start = LaneStart { lane, marks: &self.marks, durable_end: self.durable_end, left: &self.left };
             self.handlers.push(factory(&start)?);
         }
         Ok(())
@@ -129,7 +131,8 @@ fn a_file_that_cannot_be_opened_is_an_error_at_start_that_names_it() {
     let dir = directory();
     for path in [dir.path().to_owned(), dir.path().join("missing/file")] {
         let mut factory = factory(&[file_spec(&path)]).unwrap();
-        let start = LaneStart { lane: Lane(0), marks: &[LaneMark::default()], durable_end: Offset(0) };
+        let marks = [LaneMark::default()];
+        let start = LaneStart { lane: Lane(0), marks: &marks, durable_end: Offset(0), left: &[] };
         let error = factory(&start).err().unwrap().to_string();
         assert!(error.contains(&path.display().to_string()), "{error}");
     }
