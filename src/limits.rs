@@ -95,6 +95,9 @@ pub const LANE_FLUSH_RECORDS: usize = 64 * 1024;
 pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of lines from which on a sink writes them (and the line that exceeds them).
 pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that a pipe may hold unread, of which a sink can take back what a reader has left: the most that others than root may
+/// give a pipe. Usually a pipe holds 64 KiB.
+pub const PIPE_BYTES: usize = 1024 * 1024;
 /// Requests that wait for a lane: to reopen files, to retry a dead letter, to end.
 pub const LANE_COMMANDS: usize = 16;
 /// Dead letters that a lane is asked to retry, from the request up to the checkpoint that deletes them; and how many may ask for
@@ -369,6 +372,11 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         "sink lines",
         format!("{lanes} lanes x {sinks} sinks x 2 (a buffer that grows) x {SINK_LINES_BYTES} B"),
         &[lanes, sinks, 2, SINK_LINES_BYTES as u64],
+    );
+    add(
+        "pipes' last bytes",
+        format!("{sinks} sinks x 4 x ({PIPE_BYTES} B and a line)"),
+        &[sinks, 4, (PIPE_BYTES + 6 * DATAGRAM_LEN_MAX) as u64],
     );
     add(
         "checkpoint in hand",
