@@ -22,7 +22,6 @@ use self::file::FileSink;
 use self::lines::{LineHandler, Output, Replay};
 use self::null::Null;
 use self::recover::Recorded;
-use self::stream::Stream;
 use super::{Handler, HandlerError, HandlerFactory, LaneStart};
 use crate::types::Lane;
 
@@ -31,6 +30,7 @@ mod file;
 mod lines;
 pub(crate) mod ndjson;
 mod null;
+mod pipe;
 mod recover;
 mod stream;
 
@@ -133,13 +133,14 @@ impl Sink {
         let without_replay = |output| Self::Lines { output, replays: start.marks.iter().map(|_| None).collect() };
         match spec {
             SinkSpec::Null => Ok(Self::Null),
-            SinkSpec::Stdout => Ok(without_replay(Arc::new(Mutex::new(Stream::stdout()?)))),
+            SinkSpec::Stdout => Ok(without_replay(stream::stdout()?)),
             SinkSpec::File(path) if is_regular_or_new(path) => {
                 let state =
                     |bytes: &Vec<u8>| serde_json::from_slice(&Composite::state_of(&spec.to_string(), bytes)?).ok();
+                let known = if start.left.is_empty() { start.marks } else { start.left };
                 let recorded = Recorded {
                     watermarks: start.marks.iter().map(|mark| mark.watermark).collect(),
-                    states: start.marks.iter().map(|mark| state(&mark.sink_state)).collect(),
+                    states: known.iter().map(|mark| state(&mark.sink_state)).collect(),
                     durable_end: start.durable_end,
                 };
                 let (opened, replays) = recover::recover(path, &recorded)?;
@@ -148,7 +149,7 @@ impl Sink {
             SinkSpec::File(path) => {
                 let out = OpenOptions::new().append(true).open(path);
                 let out = out.map_err(|error| HandlerError::new(format_args!("{}: {error}", path.display())))?;
-                Ok(without_replay(Arc::new(Mutex::new(Stream::new(path.display().to_string(), out)))))
+                Ok(without_replay(stream::shared(path.display().to_string(), out)?))
             }
         }
     }
