@@ -4,7 +4,7 @@
 //! [`client`] sends. The protocol itself is the crate `duragram-proto`, re-exported as [`proto`].
 //!
 //! Dependencies point one way: `net` and `journal` know the protocol and `types`, not each other; `ingest` and
-//! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names nix and socket2; only `server`
+//! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names socket2; only `server`
 //! knows everything.
 
 pub mod admin;
@@ -22,6 +22,7 @@ mod rate;
 pub mod secret_file;
 pub mod server;
 pub mod session;
+mod signal_mask;
 pub mod types;
 
 pub use duragram_proto as proto;

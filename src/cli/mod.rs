@@ -75,6 +75,8 @@ enum Command {
 
 /// The whole program: reads the process's arguments, runs the command, says what went wrong.
 pub fn main() -> ExitCode {
+    let serves = std::env::args_os().nth(1).is_some_and(|command| command == "serve");
+    crate::signal_mask::prepare(serves);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -122,6 +122,8 @@ pub fn run_with(
     handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
+    // The program has done so before it had threads; another one's main thread comes here first.
+    crate::signal_mask::prepare(true);
     let mut server = Server::start_on(systemd::sockets()?, config, handlers)?;
     server.tells_systemd = true;
     signals::forward(server.handle())?;
