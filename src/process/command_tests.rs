@@ -221,7 +221,7 @@ fn a_crash_between_a_retry_and_its_checkpoint_keeps_the_letter_and_the_state_wit
     assert_eq!(rig.done().last(), Some(&(0, 0)));
     let mut rig = rig.restart(1, config());
     assert!(answer.try_recv().is_err());
-    assert_eq!(rig.letters(), [letter.clone()]);
+    assert_eq!(rig.letters().first(), Some(&letter));
     assert_eq!(rig.progress.marks()[0].sink_state, 2u64.to_le_bytes());
     rig.lanes.control.retry_dead(&letter).unwrap();
     rig.settle(0);

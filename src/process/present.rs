@@ -347,7 +347,10 @@ impl Presenter {
             tracing::debug!(lane, offset, index, attempts, reason, "a record is to be retried");
             return false;
         }
-        reason.truncate(reason.floor_char_boundary(limits::DEAD_ERROR_BYTES));
+        if reason.len() > limits::DEAD_ERROR_BYTES {
+            let end = (0..=limits::DEAD_ERROR_BYTES).rfind(|&end| reason.is_char_boundary(end)).unwrap_or(0);
+            reason.truncate(end);
+        }
         reason.shrink_to_fit();
         given_up.push(GivenUp { nth: open.nth, attempts, reason, since_unix_us: now.unix_us });
         true

@@ -8,7 +8,7 @@
 //!
 //! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; to open a FIFO waits for its reader.
 //! Exactly once holds while the server alone writes to the file; rotation by renaming and SIGHUP keeps it, as long as the
-//! renamed file stays in its directory until the next checkpoint.
+//! renamed file stays in its directory until the next checkpoint. A file that is deleted or replaced begins anew.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
