@@ -47,10 +47,10 @@ struct Rig {
 impl Rig {
     fn new(lanes: u16) -> Self {
         let disk = MemoryDisk::default();
-        let Opened { journal, dead, lanes: marks, end, .. } = disk.open(&mut |_| ());
+        let Opened { journal, dead, lanes: marks, former, end, .. } = disk.open(&mut |_| ());
         let metrics = Metrics::register(&mut Registry::default());
         let parts = LaneParts {
-            progress: Progress::new(end, Progress::marks_for(&marks, lanes), &metrics),
+            progress: Progress::resume(end, &marks, former, lanes, &metrics),
             journal: Arc::new(disk),
             dead,
             metrics,

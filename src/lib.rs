@@ -4,7 +4,7 @@
 //! [`client`] sends. The protocol itself is the crate `duragram-proto`, re-exported as [`proto`].
 //!
 //! Dependencies point one way: `net` and `journal` know the protocol and `types`, not each other; `ingest` and
-//! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names nix and socket2; only `server`
+//! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names socket2; only `server`
 //! knows everything.
 
 mod address;
@@ -25,6 +25,7 @@ mod resources;
 pub mod secret_file;
 pub mod server;
 pub mod session;
+mod signal_mask;
 mod threads;
 pub mod types;
 

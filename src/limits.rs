@@ -53,6 +53,8 @@ pub const RESERVE_BYTES: RangeInclusive<u64> = (MEMTABLES * MEMTABLE_BYTES) as u
 pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=65_535;
 /// `retry.first_delay` and `retry.longest_delay`, milliseconds.
 pub const RETRY_DELAY_MS: RangeInclusive<u64> = 1..=86_400_000;
+/// `dead_letters_max`, letters.
+pub const DEAD_LETTERS: RangeInclusive<u64> = 1..=100_000_000;
 /// `drain_timeout`, milliseconds.
 pub const DRAIN_TIMEOUT_MS: RangeInclusive<u64> = 0..=3_600_000;
 
@@ -93,8 +95,24 @@ pub const LANE_FLUSH_RECORDS: usize = 64 * 1024;
 pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of lines from which on a sink writes them (and the line that exceeds them).
 pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that a pipe may hold unread, of which a sink can take back what a reader has left: the most that others than root may
+/// give a pipe. Usually a pipe holds 64 KiB.
+pub const PIPE_BYTES: usize = 1024 * 1024;
 /// Requests that wait for a lane: to reopen files, to retry a dead letter, to end.
 pub const LANE_COMMANDS: usize = 16;
+/// Dead letters that a lane is asked to retry, from the request up to the checkpoint that deletes them; and how many may ask for
+/// the same one.
+pub const LANE_RETRIES: usize = 64;
+/// Bytes of what a handler says of a record that it gives up; the rest is cut.
+pub const DEAD_ERROR_BYTES: usize = 512;
+/// Bytes of a dead letter in memory without payload and error.
+pub const DEAD_LETTER_BYTES: usize = 256;
+/// Bytes of dead letters from which on one write takes no further one. With the copies that a write makes of it far below the
+/// smallest reserve.
+pub const DEAD_LETTERS_WRITE_BYTES: usize = 4 * 1024 * 1024;
+/// Runs with other numbers of lanes, one after the other, of which it is remembered how far their lanes had come. A run is forgotten when
+/// the lanes of today have come as far.
+pub const FORMER_LANES: usize = 8;
 /// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
 pub const RECEIVE_WAIT_MS: u16 = 50;
 /// Bytes of a block from which on its sync runs beside the building of the next: below, waking a thread costs more.
@@ -406,11 +424,24 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         format!("{lanes} lanes x ({LANE_BATCH_RECORDS} + {ENTRY_RECORDS} records) x {PRESENTED_RECORD_BYTES} B"),
         &[lanes, (LANE_BATCH_RECORDS + ENTRY_RECORDS) as u64, PRESENTED_RECORD_BYTES as u64],
     );
+    add(
+        "dead letters in hand",
+        format!(
+            "{lanes} lanes x (({LANE_BATCH_RECORDS} + {ENTRY_RECORDS}) x {DEAD_ERROR_BYTES} B of errors + 4 copies x \
+             {DEAD_LETTERS_WRITE_BYTES} B)"
+        ),
+        &[lanes, ((LANE_BATCH_RECORDS + ENTRY_RECORDS) * DEAD_ERROR_BYTES + 4 * DEAD_LETTERS_WRITE_BYTES) as u64],
+    );
     let sinks = config.sink.len() as u64;
     add(
         "sink lines",
         format!("{lanes} lanes x {sinks} sinks x 2 (a buffer that grows) x {SINK_LINES_BYTES} B"),
         &[lanes, sinks, 2, SINK_LINES_BYTES as u64],
+    );
+    add(
+        "pipes' last bytes",
+        format!("{sinks} sinks x 4 x ({PIPE_BYTES} B and a line)"),
+        &[sinks, 4, (PIPE_BYTES + 6 * DATAGRAM_LEN_MAX) as u64],
     );
     add(
         "checkpoint in hand",

@@ -23,6 +23,7 @@ mod common;
 mod config_readme;
 mod crash_kills;
 mod damage;
+mod dead_letters;
 mod faults;
 mod fuzz;
 mod host_keys;

@@ -99,6 +99,7 @@ pub(super) async fn retry(State(shared): State<Arc<Shared>>, id: Id) -> Result<J
                 tracing::info!(offset = id.offset.0, index = id.index, "a dead letter was processed at last");
                 Ok(Json(json!({ "retried": true })))
             }
+            Retried::Gone => Err(unknown(id)),
             Retried::Failed(reason) => Err(ApiError::new(StatusCode::CONFLICT, format!("it failed again: {reason}"))),
             Retried::Unanswered(why) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)),
         })

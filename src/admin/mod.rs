@@ -68,8 +68,8 @@ pub trait AdminState: Send + Sync + 'static {
     fn end(&self) -> Offset;
     /// What could not be processed.
     fn dead_letters(&self) -> &dyn DeadLetters;
-    /// Gives a dead letter to its handler once more and deletes it when that succeeds. Waits for the answer, but not
-    /// for ever.
+    /// Gives a dead letter to its handler once more, if it is still there when its turn comes; it is deleted when that
+    /// succeeds. Waits for the answer, but not for ever.
     fn retry_dead(&self, letter: DeadLetter) -> Retried;
 }
 
@@ -80,6 +80,8 @@ pub enum Retried {
     Done,
     /// The handler failed again, for this reason; the letter is as it was.
     Failed(String),
+    /// It was discarded or processed before its turn came.
+    Gone,
     /// No answer in time, or no lane that takes requests. It may still be processed.
     Unanswered(String),
 }

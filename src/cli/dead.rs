@@ -20,7 +20,8 @@ use crate::types::Offset;
 /// List, show, retry or discard dead letters: records that could not be processed.
 ///
 /// A record becomes a dead letter when its handler has failed `retry-attempts-max` times or has given it up. It stays on
-/// disk, whatever is trimmed, until it is retried with success or discarded.
+/// disk, whatever is trimmed, until it is retried with success or discarded. At most `dead-letters-max` are kept; at the maximum,
+/// or below `reserve-bytes` of free space, a lane with another one waits.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(super) struct DeadArgs {
@@ -62,7 +63,8 @@ enum Command {
         #[arg(long)]
         payload: bool,
     },
-    /// Have some processed once more by the running server; each that succeeds is no dead letter any more
+    /// Have some processed once more by the running server; each that succeeds is no dead letter any more. One comes to its turn when
+    /// its lane has no other record open; one that was discarded before is not processed
     Retry {
         #[command(flatten)]
         admin: AdminArgs,

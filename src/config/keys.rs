@@ -210,6 +210,14 @@ pub const KEYS: &[Key] = &[
         "Wait before the second attempt; doubles from then on"
     ),
     one!("retry.longest_delay", retry.longest_delay, duration, show_time, "TIME", "Longest wait between two attempts"),
+    one!(
+        "dead_letters_max",
+        dead_letters_max,
+        number,
+        show_number,
+        "N",
+        "Dead letters kept; at the maximum a lane with another one waits, and its records with it"
+    ),
     one!("log.format", log.format, log_format, show_log_format, "FORMAT", "Shape of the log on stderr: text or json"),
     one!(
         "log.level",

@@ -79,6 +79,8 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// How often and when a handler sees a record again that it could not process.
     pub retry: Retry,
+    /// Dead letters that are kept at most; at the maximum a lane that has another one waits. Default 100,000.
+    pub dead_letters_max: u64,
     /// On SIGTERM: how long lanes may go on with what is journaled. The rest is processed after the next start.
     /// Default 5 s: the whole stop then ends before those who kill what has not ended after 10 s (Docker, supervisord).
     pub drain_timeout: Duration,
@@ -231,6 +233,7 @@ impl Default for Config {
                 first_delay: Duration::from_millis(100),
                 longest_delay: Duration::from_secs(30),
             },
+            dead_letters_max: 100_000,
             drain_timeout: Duration::from_secs(5),
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
             accept_loss: false,
@@ -268,6 +271,7 @@ impl Config {
         check.within("retry.attempts_max", u64::from(self.retry.attempts_max), limits::RETRY_ATTEMPTS, "attempts");
         check.lasts("retry.first_delay", self.retry.first_delay, limits::RETRY_DELAY_MS);
         check.lasts("retry.longest_delay", self.retry.longest_delay, limits::RETRY_DELAY_MS);
+        check.within("dead_letters_max", self.dead_letters_max, limits::DEAD_LETTERS, "letters");
         check.lasts("drain_timeout", self.drain_timeout, limits::DRAIN_TIMEOUT_MS);
         if let Err(problem) = log_level::normal(&self.log.level) {
             check.add("log.level", problem);

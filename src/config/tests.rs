@@ -109,6 +109,7 @@ fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
         retain_bytes: 0,
         reserve_bytes: 400 << 20,
         retry: Retry { attempts_max: 2, first_delay: Duration::from_millis(5), longest_delay: Duration::from_secs(61) },
+        dead_letters_max: 7,
         drain_timeout: Duration::from_secs(3),
         log: Log { format: LogFormat::Json, level: "warn,duragram=debug".into() },
         accept_loss: false,

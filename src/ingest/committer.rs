@@ -11,7 +11,9 @@ use crate::ingest::acks;
 use crate::ingest::out::{Kind, Out, ReplyTo};
 use crate::ingest::writer::Writer;
 use crate::ingest::{Backlog, Counts};
-use crate::journal::{BlockBuilder, Durable, EntryMeta, Journal, LaneMark, SessionRecord, StorageError};
+use crate::journal::{
+    BlockBuilder, DeadLetterId, Durable, EntryMeta, FormerLanes, Journal, LaneMark, SessionRecord, StorageError,
+};
 use crate::limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
@@ -29,6 +31,16 @@ pub trait Downstream: Send {
     fn marks(&self) -> Vec<LaneMark>;
     /// Whether a lane asked for a checkpoint soon, since this was last called.
     fn take_checkpoint_request(&self) -> bool;
+    /// Of the lanes of earlier runs those that a start at these marks has to know of.
+    fn former(&self, _marks: &[LaneMark]) -> Vec<FormerLanes> {
+        Vec::new()
+    }
+    /// Dead letters that a checkpoint may delete which stores marks that are taken after this call.
+    fn retried(&self) -> Vec<DeadLetterId> {
+        Vec::new()
+    }
+    /// A checkpoint is durable, and has deleted these dead letters. Must not block.
+    fn checkpointed(&mut self, _retried: &[DeadLetterId]) {}
 }
 
 /// What of the configuration the committer needs.

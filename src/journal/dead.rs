@@ -41,11 +41,67 @@ pub struct DeadLetter {
     pub since_unix_us: u64,
 }
 
+/// What dead letters may take of the disk. Without room for them nothing is written: the lane waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeadLetterRoom {
+    /// Letters that are kept at most.
+    pub letters_max: u64,
+    /// Free space that they must leave, in bytes.
+    pub reserve_bytes: u64,
+}
+
+impl DeadLetterRoom {
+    /// As much as there is.
+    pub const ANY: Self = Self { letters_max: u64::MAX, reserve_bytes: 0 };
+
+    /// Whether `new` letters more fit beside `kept` ones on a disk with so much free space.
+    pub(super) fn for_more(self, kept: u64, new: u64, free_bytes: u64) -> Result<(), NoRoom> {
+        if new > 0 && kept.saturating_add(new) > self.letters_max {
+            return Err(NoRoom::Letters { kept, letters_max: self.letters_max });
+        }
+        if free_bytes < self.reserve_bytes {
+            return Err(NoRoom::Space { free_bytes, reserve_bytes: self.reserve_bytes });
+        }
+        Ok(())
+    }
+}
+
+/// Why dead letters were not kept for now. Nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoRoom {
+    /// There are too many.
+    #[error(
+        "{kept} dead letters are kept, of {letters_max} that may be (dead_letters_max): retry or discard some (`duragram dead`)"
+    )]
+    Letters {
+        /// How many there are.
+        kept: u64,
+        /// How many may be.
+        letters_max: u64,
+    },
+    /// The disk is nearly full.
+    #[error("{free_bytes} bytes are free, less than reserve_bytes = {reserve_bytes}: free some space")]
+    Space {
+        /// How much is free.
+        free_bytes: u64,
+        /// How much must stay free.
+        reserve_bytes: u64,
+    },
+}
+
 /// The store of dead letters. Every change is synced before it returns, and a failed one poisons the journal like a failed
-/// commit.
+/// commit. A letter that was processed at last goes with the checkpoint that says so
+/// ([`Checkpoint::retried`](super::Checkpoint::retried)).
 pub trait DeadLetters: Send + Sync {
-    /// Keeps a dead letter; replaces the one with the same id, as after a crash.
-    fn put(&self, letter: &DeadLetter) -> Result<(), StorageError>;
+    /// Keeps dead letters, all in one write or none, if there is room for them; each replaces the one with the same id, as
+    /// after a crash. The inner error says that there is no room now.
+    fn put_all(&self, letters: &[DeadLetter], room: DeadLetterRoom) -> Result<Result<(), NoRoom>, StorageError>;
+
+    /// Keeps one, whatever room there is.
+    fn put(&self, letter: &DeadLetter) -> Result<(), StorageError> {
+        let kept = self.put_all(std::slice::from_ref(letter), DeadLetterRoom::ANY)?;
+        kept.map_err(|no_room| StorageError::new("putting a dead letter", no_room))
+    }
 
     /// At most `limit` dead letters in order, the first being `from` or the next one after it.
     fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;

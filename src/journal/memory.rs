@@ -12,8 +12,8 @@ use duragram_proto::ClientId;
 
 use super::block::Place;
 use super::{
-    Block, BlockBuilder, Checkpoint, ClientRecord, DeadLetter, DeadLetterId, DeadLetters, Durable, Extent, Journal,
-    LaneMark, Opened, ReadJournal, Records, Replay, SessionRecord, StorageError,
+    Block, BlockBuilder, Checkpoint, ClientRecord, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable,
+    Extent, FormerLanes, Journal, LaneMark, NoRoom, Opened, ReadJournal, Records, Replay, SessionRecord, StorageError,
 };
 use crate::types::{Offset, SessionId};
 
@@ -40,8 +40,8 @@ pub enum Write<'a> {
         /// What else is.
         records: &'a Records,
     },
-    /// A dead letter is put or deleted.
-    DeadLetter(DeadLetterId),
+    /// Dead letters are put, or one is deleted.
+    DeadLetters(&'a [DeadLetterId]),
 }
 
 type Hook = Box<dyn FnMut(Write<'_>) -> WriteFate + Send>;
@@ -62,6 +62,7 @@ struct Synced {
     counter_limit: Option<u64>,
     dead: BTreeMap<DeadLetterId, DeadLetter>,
     lanes: Vec<LaneMark>,
+    former: Vec<FormerLanes>,
     checkpoint_at: Offset,
     low: Offset,
     end: Offset,
@@ -75,6 +76,8 @@ impl Synced {
         self.sessions.extend(checkpoint.sessions.iter().map(|session| (session.id, session.clone())));
         checkpoint.expired.iter().for_each(|id| drop(self.sessions.remove(id)));
         self.lanes.clone_from(&checkpoint.lanes);
+        self.former.clone_from(&checkpoint.former);
+        checkpoint.retried.iter().for_each(|id| drop(self.dead.remove(id)));
         self.checkpoint_at = checkpoint.at;
         while self.blocks.front().is_some_and(|block| block.end() <= checkpoint.trim_below) {
             self.blocks.pop_front();
@@ -123,6 +126,7 @@ impl MemoryDisk {
             reader: Arc::new(self.clone()),
             dead: Arc::new(handle.clone()),
             lanes: synced.lanes.clone(),
+            former: synced.former.clone(),
             checkpoint_at: synced.checkpoint_at,
             low: synced.low,
             end: synced.end,
@@ -293,11 +297,23 @@ impl ReadJournal for MemoryDisk {
 }
 
 impl DeadLetters for Handle {
-    fn put(&self, letter: &DeadLetter) -> Result<(), StorageError> {
-        let action = format!("putting a dead letter for entry {}", letter.id.offset);
-        self.write(action, Write::DeadLetter(letter.id), |synced| {
-            synced.dead.insert(letter.id, letter.clone());
-        })
+    fn put_all(&self, letters: &[DeadLetter], room: DeadLetterRoom) -> Result<Result<(), NoRoom>, StorageError> {
+        let Some(first) = letters.first() else { return Ok(Ok(())) };
+        let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
+        let free_bytes = lock(&self.disk.faults).free_bytes;
+        let no_room = {
+            let dead = &lock(&self.disk.synced).dead;
+            let new = ids.iter().filter(|id| !dead.contains_key(id)).count();
+            room.for_more(dead.len() as u64, new as u64, free_bytes).err()
+        };
+        if let Some(no_room) = no_room {
+            return Ok(Err(no_room));
+        }
+        let action = format!("putting {} dead letters from entry {} on", letters.len(), first.id.offset);
+        self.write(action, Write::DeadLetters(&ids), |synced| {
+            synced.dead.extend(letters.iter().map(|letter| (letter.id, letter.clone())));
+        })?;
+        Ok(Ok(()))
     }
 
     fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
@@ -311,7 +327,7 @@ impl DeadLetters for Handle {
     fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
         let action = format!("deleting the dead letter of entry {}", id.offset);
         let mut found = false;
-        self.write(action, Write::DeadLetter(id), |synced| found = synced.dead.remove(&id).is_some())?;
+        self.write(action, Write::DeadLetters(&[id]), |synced| found = synced.dead.remove(&id).is_some())?;
         Ok(found)
     }
 

@@ -32,6 +32,7 @@ fn a_start_replays_what_was_committed_from_the_checkpoint_on() {
         expired: vec![session(1)],
         lanes: vec![lane.clone()],
         trim_below: Offset(4),
+        ..Checkpoint::default()
     };
     journal.checkpoint(&checkpoint).unwrap();
     assert_eq!(journal.commit(&mut BlockBuilder::default(), &[record(3, 7)]).unwrap().end(), Offset(5));

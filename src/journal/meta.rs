@@ -15,7 +15,7 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::record::{self, Record, RecordError};
-use super::{ClientRecord, LaneMark, SessionRecord};
+use super::{ClientRecord, FormerLanes, LaneMark, SessionRecord};
 use crate::types::{Offset, SessionId};
 
 const SESSION: u8 = b's';
@@ -39,6 +39,7 @@ pub(super) struct CheckpointState {
     /// What the block at `low` repeats as the checksum of the block before it. Keeps the chain when nothing is kept.
     pub(super) low_previous_checksum: u32,
     pub(super) lanes: Vec<LaneMark>,
+    pub(super) former: Vec<FormerLanes>,
 }
 
 /// Something that was damaged, and that an operator chose to go on without.
@@ -99,6 +100,14 @@ struct StoredCheckpoint {
     lanes: Vec<StoredLane>,
 }
 
+/// While the lanes of today have not passed all that those of an earlier run had.
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredCheckpointWithFormer {
+    checkpoint: StoredCheckpoint,
+    /// Watermarks.
+    former: Vec<Vec<u64>>,
+}
+
 #[derive(Archive, Serialize, Deserialize)]
 struct StoredLane {
     watermark: u64,
@@ -126,6 +135,9 @@ impl Record for StoredCounter {
 }
 impl Record for StoredCheckpoint {
     const VERSION: u32 = 1;
+}
+impl Record for StoredCheckpointWithFormer {
+    const VERSION: u32 = 2;
 }
 impl Record for StoredLoss {
     const VERSION: u32 = 1;
@@ -185,13 +197,17 @@ impl CheckpointState {
     /// The value.
     pub(super) fn encode(&self) -> Vec<u8> {
         let lane = |lane: &LaneMark| StoredLane { watermark: lane.watermark.0, sink_state: lane.sink_state.clone() };
-        let stored = StoredCheckpoint {
+        let checkpoint = StoredCheckpoint {
             at: self.at.0,
             low: self.low.0,
             low_previous_checksum: self.low_previous_checksum,
             lanes: self.lanes.iter().map(lane).collect(),
         };
-        record::encode(CHECKPOINT_KEY, &stored)
+        if self.former.is_empty() {
+            return record::encode(CHECKPOINT_KEY, &checkpoint);
+        }
+        let former = self.former.iter().map(|lanes| lanes.0.iter().map(|offset| offset.0).collect()).collect();
+        record::encode(CHECKPOINT_KEY, &StoredCheckpointWithFormer { checkpoint, former })
     }
 }
 
@@ -237,13 +253,14 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError
             Ok(MetaRecord::CounterLimit(stored.limit))
         }
         CHECKPOINT_KEY => {
-            let stored: StoredCheckpoint = record::decode(key, value)?;
+            let (stored, former) = decode_checkpoint(key, value)?;
             let lane = |lane: StoredLane| LaneMark { watermark: Offset(lane.watermark), sink_state: lane.sink_state };
             Ok(MetaRecord::Checkpoint(CheckpointState {
                 at: Offset(stored.at),
                 low: Offset(stored.low),
                 low_previous_checksum: stored.low_previous_checksum,
                 lanes: stored.lanes.into_iter().map(lane).collect(),
+                former,
             }))
         }
         [LOSS, number @ ..] if number.len() == 4 => {
@@ -267,6 +284,15 @@ fn decode_session(key: &[u8], value: &[u8]) -> Result<StoredSession, RecordError
     Ok(StoredSession { floor, above, last_active_s, hello_nonce, sealed: false })
 }
 
+fn decode_checkpoint(key: &[u8], value: &[u8]) -> Result<(StoredCheckpoint, Vec<FormerLanes>), RecordError> {
+    if record::version(value) != Some(StoredCheckpointWithFormer::VERSION) {
+        return Ok((record::decode(key, value)?, Vec::new()));
+    }
+    let StoredCheckpointWithFormer { checkpoint, former } = record::decode(key, value)?;
+    let lanes = |watermarks: Vec<u64>| FormerLanes(watermarks.into_iter().map(Offset).collect());
+    Ok((checkpoint, former.into_iter().map(lanes).collect()))
+}
+
 fn be(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
@@ -280,7 +306,9 @@ mod tests {
         let session = record(0xa1, 5);
         let sealed = SessionRecord { sealed: true, ..record(0xa2, 6) };
         let lanes = vec![LaneMark { watermark: Offset(8), sink_state: vec![1, 2] }, LaneMark::default()];
-        let checkpoint = CheckpointState { at: Offset(9), low: Offset(7), low_previous_checksum: 0xdead_beef, lanes };
+        let former = Vec::new();
+        let checkpoint =
+            CheckpointState { at: Offset(9), low: Offset(7), low_previous_checksum: 0xdead_beef, lanes, former };
         let loss = Loss { entries: Some((Offset(3), Offset(5))), accepted_unix_us: 42, what: "a hole".into() };
         let client = ClientRecord { client: ClientId(0xa2), opened: 3, given: u32::MAX };
         let session_sample = |session: SessionRecord| {
@@ -301,6 +329,19 @@ mod tests {
     fn records_come_back_as_they_were_stored() {
         for (key, value, stored) in samples() {
             assert_eq!(decode(&key, &value), Ok(stored));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_keeps_how_far_lanes_of_another_number_had_come() {
+        let former = vec![FormerLanes(vec![Offset(3), Offset(8)]), FormerLanes(vec![Offset(5)])];
+        let checkpoint = CheckpointState { at: Offset(9), former, ..CheckpointState::default() };
+        let value = checkpoint.encode();
+        assert_eq!(decode(CHECKPOINT_KEY, &value), Ok(MetaRecord::Checkpoint(checkpoint)));
+        for at in 0..value.len() {
+            let mut bad = value.clone();
+            bad[at] ^= 1;
+            assert!(decode(CHECKPOINT_KEY, &bad).is_err(), "byte {at}");
         }
     }
 

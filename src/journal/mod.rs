@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use duragram_proto::{ClientId, Seq};
 
-use crate::types::{Offset, SessionId};
+use crate::types::{Lane, Offset, SessionId};
 
 pub mod block;
 mod database;
@@ -42,7 +42,7 @@ pub mod simulated;
 mod testing;
 
 pub use block::{Block, BlockBuilder, BlockError, Entry, EntryKind, EntryMeta};
-pub use dead::{DeadLetter, DeadLetterId, DeadLetters};
+pub use dead::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
 pub use error::{Damage, DamageKind, DamagePlace, OpenError, StorageError};
 pub use meta::Loss;
 pub use rocks::{RocksJournal, RocksOptions};
@@ -121,6 +121,24 @@ pub struct LaneMark {
     pub sink_state: Vec<u8>,
 }
 
+/// How far the lanes of an earlier run had come, when there were so many of them. Each session may be in another lane since:
+/// what lies below is processed already, and the lanes of today pass over it. Kept until they have all come as far.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FormerLanes(pub Vec<Offset>);
+
+impl FormerLanes {
+    /// Whether the lane that had the session then has processed this entry.
+    pub fn have_passed(&self, session: SessionId, offset: Offset) -> bool {
+        let lanes = u16::try_from(self.0.len()).unwrap_or(u16::MAX);
+        lanes > 0 && offset < self.0[usize::from(Lane::of(session, lanes).0)]
+    }
+
+    /// No entry from here on was processed by any of them.
+    pub fn end(&self) -> Offset {
+        self.0.iter().copied().max().unwrap_or_default()
+    }
+}
+
 /// What one synced batch writes so that recovery starts from it and older blocks can go.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
@@ -132,6 +150,10 @@ pub struct Checkpoint {
     pub expired: Vec<SessionId>,
     /// One for each lane, in lane order. Their number is the number of lanes.
     pub lanes: Vec<LaneMark>,
+    /// Of earlier runs whose number of lanes was another, the oldest first.
+    pub former: Vec<FormerLanes>,
+    /// Dead letters that were processed at last, as the lanes' sink states say: they are deleted.
+    pub retried: Vec<DeadLetterId>,
     /// Blocks that lie wholly below may be deleted. Never above `at` nor the lowest watermark.
     pub trim_below: Offset,
 }
@@ -227,6 +249,8 @@ pub struct Opened<J> {
     pub dead: Arc<dyn DeadLetters>,
     /// The lanes of the last checkpoint; none before the first.
     pub lanes: Vec<LaneMark>,
+    /// Those of earlier runs, as the last checkpoint has them.
+    pub former: Vec<FormerLanes>,
     /// The offset of the last checkpoint.
     pub checkpoint_at: Offset,
     /// The lowest entry kept.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::block::Place;
 use super::database::{Beside as _, Cursor as _, Database};
-use super::dead::{DeadLetter, DeadLetterId, DeadLetters};
+use super::dead::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
 use super::files::is_shortage;
 use super::mask::unmask;
 use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit, session_key};
@@ -74,6 +74,33 @@ impl<D: Database> Shared<D> {
     fn write(&self, batch: D::Batch, action: impl FnOnce() -> String) -> Result<(), StorageError> {
         self.check()?;
         self.store.write(batch).map_err(|error| self.fail(action(), error))
+    }
+
+    /// The same for a batch that deletes these dead letters.
+    fn write_retried(
+        &self,
+        batch: D::Batch,
+        retried: &[DeadLetterId],
+        action: impl FnOnce() -> String,
+    ) -> Result<(), StorageError> {
+        if retried.is_empty() {
+            return self.write(batch, action);
+        }
+        // Held up by no more than a write of letters, behind which the database would put this one anyway; and only when an
+        // operator has asked for it.
+        let mut count = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = 0;
+        for id in retried {
+            kept += u64::from(self.has_letter(*id)?);
+        }
+        self.write(batch, action)?;
+        *count -= kept;
+        Ok(())
+    }
+
+    fn has_letter(&self, id: DeadLetterId) -> Result<bool, StorageError> {
+        let found = self.store.get(DEAD, &id.key()).map(|value| value.is_some());
+        found.map_err(|error| StorageError::new(format!("reading the dead letter of entry {}", id.offset), error))
     }
 
     fn end(&self) -> Offset {
@@ -218,14 +245,18 @@ impl<D: Database> Journal for StoredJournal<D> {
             for id in &checkpoint.expired {
                 store.delete(&mut batch, META, &session_key(*id));
             }
-            let lanes = checkpoint.lanes.clone();
-            let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes };
+            for id in &checkpoint.retried {
+                store.delete(&mut batch, DEAD, &id.key());
+            }
+            let (lanes, former) = (checkpoint.lanes.clone(), checkpoint.former.clone());
+            let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes, former };
             store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
             if low > self.low {
                 store.delete_range(&mut batch, JOURNAL, &block_key(self.low), &block_key(low));
             }
         }
-        self.shared.write(batch, action)?;
+        let retried = checkpoint.map_or(&[][..], |checkpoint| &checkpoint.retried);
+        self.shared.write_retried(batch, retried, action)?;
         block.clear();
         if let Some(block) = &built {
             self.places.push(first, self.last_checksum);
@@ -327,14 +358,25 @@ pub(super) fn read_blocks(
 pub(super) struct StoredDeadLetters<D: Database>(pub(super) Arc<Shared<D>>);
 
 impl<D: Database> DeadLetters for StoredDeadLetters<D> {
-    fn put(&self, letter: &DeadLetter) -> Result<(), StorageError> {
+    fn put_all(&self, letters: &[DeadLetter], room: DeadLetterRoom) -> Result<Result<(), NoRoom>, StorageError> {
+        let Some(first) = letters.first() else { return Ok(Ok(())) };
         let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.get(letter.id)?.is_some();
-        let mut batch = self.0.store.batch(0);
-        self.0.store.put(&mut batch, DEAD, &letter.id.key(), &letter.encode(), &mut Vec::new());
-        self.0.write(batch, || format!("putting a dead letter for entry {}", letter.id.offset))?;
-        *count += u64::from(!known);
-        Ok(())
+        let mut new = 0;
+        for letter in letters {
+            new += u64::from(!self.0.has_letter(letter.id)?);
+        }
+        // Looked at for each write, and by one lane at a time: what is written before the next look is bounded.
+        if let Err(no_room) = room.for_more(*count, new, self.0.dir.free_bytes()?) {
+            return Ok(Err(no_room));
+        }
+        let (mut batch, mut scratch) = (self.0.store.batch(0), Vec::new());
+        for letter in letters {
+            self.0.store.put(&mut batch, DEAD, &letter.id.key(), &letter.encode(), &mut scratch);
+        }
+        let action = || format!("putting {} dead letters from entry {} on", letters.len(), first.id.offset);
+        self.0.write(batch, action)?;
+        *count += new;
+        Ok(Ok(()))
     }
 
     fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {

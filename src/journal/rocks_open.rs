@@ -86,6 +86,7 @@ impl RocksJournal {
             reader: Arc::new(Reader(journal.shared())),
             dead: Arc::new(StoredDeadLetters(journal.shared())),
             lanes: scan.lanes,
+            former: scan.former,
             checkpoint_at: scan.checkpoint_at,
             low: scan.low,
             end: scan.end,

@@ -305,7 +305,8 @@ fn every_kind_of_damage_in_the_database_is_found_and_named() {
             let ahead = LaneMark { watermark: Offset(107), ..LaneMark::default() };
             let lanes = vec![LaneMark::default(), ahead];
             let chain = Block::parse(block_of(store, 20)).unwrap().previous_checksum();
-            let state = CheckpointState { at: Offset(50), low: Offset(20), low_previous_checksum: chain, lanes };
+            let (at, low, former) = (Offset(50), Offset(20), Vec::new());
+            let state = CheckpointState { at, low, low_previous_checksum: chain, lanes, former };
             put(store, batch, META, CHECKPOINT_KEY, &state.encode());
         }),
         ("of `meta`: its checksum does not match", |store, batch| {

@@ -70,7 +70,7 @@ fn every_row_that_refuses_is_shown_by_a_directory_and_says_its_kind() {
             Box::new(in_database(|store, batch| {
                 let low_previous_checksum = Block::parse(block_of(store, 20)).unwrap().previous_checksum();
                 let (at, low) = (Offset(101), Offset(20));
-                let state = CheckpointState { at, low, low_previous_checksum, lanes: Vec::new() };
+                let state = CheckpointState { at, low, low_previous_checksum, ..CheckpointState::default() };
                 put(store, batch, META, CHECKPOINT_KEY, &state.encode());
             })),
         ),

@@ -115,6 +115,7 @@ fn closing_batch(new: &Store, found: &Scan, next: Offset, given_up: &[Damage], a
         low,
         low_previous_checksum: found.low_previous_checksum,
         lanes: found.lanes.clone(),
+        former: found.former.clone(),
     };
     new.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut Vec::new());
 

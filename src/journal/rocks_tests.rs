@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::super::dead::tests::letter;
 use super::super::rocks_laid::logs;
 use super::super::testing::{Replayed, numbers, push, push_malformed, read_all, record, sealed_records, session};
-use super::super::{ClientRecord, Extent, LaneMark, OpenError, Opened};
+use super::super::{ClientRecord, Extent, FormerLanes, LaneMark, OpenError, Opened};
 use super::*;
 
 /// A data directory of a test.
@@ -470,6 +470,33 @@ fn dead_letters_are_kept_in_order_and_survive() {
     assert!(!dead.delete(letter(700, 0).id).unwrap());
     assert_eq!((dead.get(letter(700, 0).id).unwrap(), dead.get(letter(3, 0).id).unwrap()), (None, Some(letter(3, 0))));
     assert_eq!(dead.count(), 2);
+}
+
+#[test]
+fn dead_letters_are_put_together_or_not_at_all_and_a_checkpoint_deletes_those_that_were_retried() {
+    let place = Place::new();
+    let (Opened { mut journal, dead, .. }, _) = place.open();
+    let letters: Vec<_> = (0..5).map(|offset| letter(offset, 0)).collect();
+    let room = |letters_max| DeadLetterRoom { letters_max, ..DeadLetterRoom::ANY };
+    let none = Err(NoRoom::Letters { kept: 0, letters_max: 4 });
+    assert_eq!((dead.put_all(&letters, room(4)).unwrap(), dead.count()), (none, 0));
+    assert_eq!((dead.put_all(&letters, room(5)).unwrap(), dead.count()), (Ok(()), 5));
+    assert_eq!(dead.put_all(&letters[1..], room(5)).unwrap(), Ok(()), "those that are there take no more room");
+    let no_space = DeadLetterRoom { reserve_bytes: u64::MAX, ..DeadLetterRoom::ANY };
+    let refused = dead.put_all(&[letter(9, 9)], no_space).unwrap().unwrap_err();
+    assert!(matches!(refused, NoRoom::Space { .. }) && dead.get(letter(9, 9).id).unwrap().is_none(), "{refused}");
+
+    // One of them was discarded meanwhile.
+    let retried = vec![letters[1].id, letters[2].id, letters[3].id];
+    dead.delete(letters[2].id).unwrap();
+    let former = vec![FormerLanes(vec![Offset(0), Offset(0)])];
+    let checkpoint = Checkpoint { retried, former: former.clone(), ..Checkpoint::default() };
+    journal.checkpoint(&checkpoint).unwrap();
+    assert_eq!(dead.count(), 2);
+    drop((journal, dead));
+    let (opened, _) = place.open();
+    assert_eq!((opened.dead.count(), opened.former), (2, former));
+    assert_eq!(opened.dead.list(DeadLetterId::FIRST, 9).unwrap(), [letters[0].clone(), letters[4].clone()]);
 }
 
 #[test]

@@ -94,6 +94,52 @@ fn commands_are_obeyed_while_a_record_waits_for_its_retry_but_no_state_of_half_a
     assert_eq!(rig.progress.marks(), before);
 }
 
+/// The flushes of a run in which a record is open at that time.
+fn flushes_while_open(ask: impl FnOnce(&mut Rig)) -> (Rig, usize) {
+    let mut rig = Rig::new(1);
+    rig.behave(|record| if record.offset.0 == 0 { Does::GiveUp } else { Does::Done });
+    rig.publish(&[1]);
+    rig.settle(0);
+    rig.settle(50_000);
+    assert_eq!((rig.letters().len(), rig.watermark()), (1, 1));
+    rig.behave(|record| if record.offset.0 == 2 { Does::Retry } else { Does::Done });
+    rig.publish(&[1; 3]);
+    assert!(matches!(rig.step(60_000), LaneStep::Worked));
+    let before = rig.log().flushes;
+    ask(&mut rig);
+    for now in 60_000..60_010 {
+        rig.step(now);
+    }
+    let flushes = rig.log().flushes - before;
+    (rig, flushes)
+}
+
+#[test]
+fn a_handler_is_never_flushed_while_a_record_is_open() {
+    let (mut rig, flushes) = flushes_while_open(|rig| rig.lanes.control.reopen());
+    assert_eq!((flushes, rig.log().reopened), (0, 1), "files are opened anew at once");
+    rig.behave(|_| Does::Done);
+    rig.settle(1_000_000);
+    assert_eq!(rig.watermark(), 4);
+    assert!(rig.progress.take_checkpoint_request());
+
+    let (mut rig, flushes) = flushes_while_open(|rig| rig.lanes.control.drain(60_000));
+    assert_eq!(flushes, 0);
+    assert!(matches!(rig.step(60_000), LaneStep::Finished { drained: false }));
+    assert_eq!(rig.log().flushes, 2, "neither does the end of a drain flush");
+
+    let mut answer = None;
+    let (mut rig, flushes) = flushes_while_open(|rig| {
+        answer = Some(rig.lanes.control.retry_dead(&rig.letters()[0]).unwrap());
+    });
+    assert_eq!((flushes, rig.done().contains(&(0, 0))), (0, false), "a dead letter waits for its turn");
+    rig.behave(|_| Does::Done);
+    rig.settle(1_000_000);
+    rig.checkpoint();
+    assert_eq!((answer.unwrap().try_recv(), rig.letters().len()), (Ok(Ok(())), 0));
+    assert_eq!(rig.done().last(), Some(&(0, 0)), "alone, after the batch");
+}
+
 #[test]
 fn a_dead_letter_that_is_processed_at_last_is_deleted_after_the_flush() {
     let mut rig = Rig::new(2);
@@ -103,9 +149,9 @@ fn a_dead_letter_that_is_processed_at_last_is_deleted_after_the_flush() {
     let letter = rig.letters().remove(0);
     let lane = Lane::of(letter.session, 2);
     let ask = |rig: &mut Rig| {
-        let answer = rig.lanes.control.retry_dead(letter.clone()).unwrap();
+        let answer = rig.lanes.control.retry_dead(&letter).unwrap();
         rig.settle(1_000_000);
-        answer.recv().unwrap()
+        answer.try_recv()
     };
     for (does, reason) in [
         (Does::GiveUp, "never"),
@@ -115,17 +161,91 @@ fn a_dead_letter_that_is_processed_at_last_is_deleted_after_the_flush() {
         (Does::Panic, "the handler panicked: cannot bear record 0"),
     ] {
         rig.behave(move |_| does);
-        assert_eq!(ask(&mut rig), Err(reason.to_owned()));
+        assert_eq!(ask(&mut rig), Ok(Err(RetryError::Failed(reason.to_owned()))));
         assert_eq!(rig.letters().len(), 1);
     }
     rig.behave(|_| Does::Done);
     rig.log().flush_error = Some("disk full");
-    assert_eq!(ask(&mut rig), Err("disk full".to_owned()));
-    assert_eq!(rig.letters().len(), 1, "what is not durable stays a dead letter");
+    let first = rig.lanes.control.retry_dead(&letter).unwrap();
+    rig.settle(1_000_000);
+    rig.checkpoint();
+    assert!(first.try_recv().is_err() && rig.letters().len() == 1, "what is not durable stays a dead letter");
     rig.log().flush_error = None;
-    assert_eq!(ask(&mut rig), Ok(()));
-    assert_eq!(rig.letters().len(), 0);
-    assert_eq!(rig.log().done.last(), Some(&(lane, (0, 0))));
+    rig.settle(9_000_000);
+    assert!(
+        first.try_recv().is_err() && rig.letters().len() == 1,
+        "until a checkpoint stores the state that covers it"
+    );
+    assert!(rig.progress.take_checkpoint_request());
+    let second = ask(&mut rig);
+    assert!(second.is_err(), "who asks again waits with the first");
+    rig.checkpoint();
+    assert_eq!((first.try_recv(), rig.letters().len()), (Ok(Ok(())), 0));
+    assert_eq!(rig.log().done, [(lane, (0, 0))], "it was processed once");
+    assert_eq!(ask(&mut rig), Ok(Err(RetryError::Gone)));
+}
+
+#[test]
+fn a_retry_whose_letter_has_gone_when_its_turn_comes_does_nothing() {
+    let mut rig = Rig::new(1);
+    rig.behave(|_| Does::GiveUp);
+    rig.publish(&[4, 4]);
+    rig.settle(0);
+    rig.settle(50_000);
+    let letters = rig.letters();
+    rig.behave(|_| Does::Done);
+    // Asked for twice, by someone who has lost patience; and discarded before its turn.
+    let twice: Vec<_> = (0..2).map(|_| rig.lanes.control.retry_dead(&letters[0]).unwrap()).collect();
+    let discarded = rig.lanes.control.retry_dead(&letters[1]).unwrap();
+    assert!(rig.dead.delete(letters[1].id).unwrap());
+    rig.settle(60_000);
+    assert_eq!(rig.done(), [(0, 0)]);
+    assert_eq!(discarded.try_recv(), Ok(Err(RetryError::Gone)));
+    rig.checkpoint();
+    assert!(twice.iter().all(|answer| answer.try_recv() == Ok(Ok(()))));
+    assert_eq!(rig.dead.count(), 0);
+}
+
+#[test]
+fn a_crash_between_a_retry_and_its_checkpoint_keeps_the_letter_and_the_state_without_it() {
+    let mut rig = Rig::new(1);
+    rig.behave(|record| if record.offset.0 == 0 { Does::GiveUp } else { Does::Done });
+    rig.publish(&[1; 3]);
+    rig.settle(0);
+    rig.settle(50_000);
+    rig.checkpoint();
+    rig.behave(|_| Does::Done);
+    let letter = rig.letters().remove(0);
+    let answer = rig.lanes.control.retry_dead(&letter).unwrap();
+    rig.settle(100_000);
+    assert_eq!(rig.done().last(), Some(&(0, 0)));
+    let mut rig = rig.restart(1, config());
+    assert!(answer.try_recv().is_err());
+    assert_eq!(rig.letters().first(), Some(&letter));
+    assert_eq!(rig.progress.marks()[0].sink_state, 2u64.to_le_bytes());
+    rig.lanes.control.retry_dead(&letter).unwrap();
+    rig.settle(0);
+    rig.checkpoint();
+    let rig = rig.restart(1, config());
+    assert_eq!((rig.letters().len(), &rig.progress.marks()[0].sink_state[..]), (0, &3u64.to_le_bytes()[..]));
+}
+
+#[test]
+fn a_lane_takes_a_bounded_number_of_retries() {
+    let mut rig = Rig::new(1);
+    rig.behave(|record| if record.offset.0 == 0 { Does::GiveUp } else { Does::Away });
+    rig.publish(&[4]);
+    rig.settle(0);
+    let letter = rig.letters().remove(0);
+    rig.publish(&[4]);
+    let mut answers = Vec::new();
+    for _ in 0..2 * crate::limits::LANE_RETRIES {
+        rig.settle(0);
+        answers.push(rig.lanes.control.retry_dead(&letter).unwrap());
+    }
+    rig.settle(0);
+    let busy = answers.iter().filter(|answer| matches!(answer.try_recv(), Ok(Err(RetryError::Busy(_))))).count();
+    assert_eq!(busy, crate::limits::LANE_RETRIES);
 }
 
 #[test]
@@ -135,11 +255,11 @@ fn requests_that_nobody_takes_are_refused_rather_than_waited_for() {
     rig.publish(&[4]);
     rig.settle(0);
     let letter = rig.letters().remove(0);
-    let answers: Vec<_> = (0..100).map_while(|_| rig.lanes.control.retry_dead(letter.clone()).ok()).collect();
+    let answers: Vec<_> = (0..100).map_while(|_| rig.lanes.control.retry_dead(&letter).ok()).collect();
     assert_eq!(answers.len(), crate::limits::LANE_COMMANDS);
     rig.lanes.workers.clear();
     assert!(answers[0].recv().is_err(), "a lane that ends closes the channel");
-    assert_eq!(rig.lanes.control.retry_dead(letter).unwrap_err(), LaneBusy { lane: Lane(0) });
+    assert_eq!(rig.lanes.control.retry_dead(&letter).unwrap_err(), LaneBusy { lane: Lane(0) });
 }
 
 /// Waits for a condition, with a deadline far above what it takes.
@@ -204,7 +324,7 @@ fn a_storage_error_ends_the_thread_with_the_error() {
     let mut rig = Rig::new(1);
     rig.behave(|_| Does::GiveUp);
     rig.disk.on_write(|write| match write {
-        crate::journal::memory::Write::DeadLetter(_) => crate::journal::memory::WriteFate::FailedAndLost,
+        crate::journal::memory::Write::DeadLetters(_) => crate::journal::memory::WriteFate::FailedAndLost,
         _ => crate::journal::memory::WriteFate::Durable,
     });
     let ends = spawn_lanes(std::mem::take(&mut rig.lanes.workers), SystemClock::start()).unwrap();

@@ -116,7 +116,8 @@ impl Feed {
                 }
                 taken.end = entry.offset.plus(1);
                 taken.bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
-                if Lane::of(entry.meta.session, lanes) == self.lane {
+                let session = entry.meta.session;
+                if Lane::of(session, lanes) == self.lane && !self.progress.is_passed(session, entry.offset) {
                     records.extend(records_of(&entry));
                 }
             }

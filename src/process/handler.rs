@@ -66,10 +66,14 @@ pub(crate) fn records_of<'a>(entry: &Entry<'a>) -> impl Iterator<Item = Record<'
 /// Processes the records of one lane. Every lane has its own handler, which runs on the lane's thread.
 ///
 /// # What a handler can rely on
-/// - Records come in offset order. While one of them waits for a retry, no record of a later call comes.
+/// - Records come in offset order. While one of them waits for a retry, no record of a later call comes. The one exception is
+///   a dead letter that an operator retries: it comes again alone, when nothing else is open, and a `flush` follows.
 /// - Every record comes at least once, however often the server is killed; normally exactly once.
 /// - [`flush`](Self::flush) is called only when each record that was presented is finished (done, or a dead letter), so
-///   the state it returns covers exactly the entries below the watermark that it is stored with.
+///   the state it returns covers exactly the entries below the watermark that it is stored with, but for those that are dead
+///   letters. A dead letter that was retried with success is deleted in the very write that stores the state.
+/// - When the server is stopped while a record is open, `flush` is not called any more: what was done since the last one comes
+///   again after the next start.
 /// - A panic costs nothing but the record that causes it: the lane finds that record by presenting the records one by one,
 ///   retries it as if [`Outcomes::retry`] had been called, and goes on. A handler that holds state must leave it valid when
 ///   it panics.
@@ -94,7 +98,8 @@ pub trait Handler: Send {
     /// it takes. The handler still owns what it has answered *done*: it is not presented again before a restart.
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError>;
 
-    /// The operator asks to open files anew (SIGHUP, after log rotation). A `flush` follows.
+    /// The operator asks to open files anew (SIGHUP, after log rotation). Called also while records are open. A `flush`
+    /// follows, as soon as none is.
     ///
     /// # Errors
     /// Logged; the handler goes on with what it had.
@@ -108,12 +113,28 @@ pub trait Handler: Send {
 #[error("{message}")]
 pub struct HandlerError {
     message: String,
+    soon: bool,
 }
 
 impl HandlerError {
     /// From any error or text.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string() }
+        Self { message: message.to_string(), soon: false }
+    }
+
+    /// Part of it was done, or to ask again costs nothing: the next try comes after the first delay of the
+    /// [`RetryPolicy`](super::RetryPolicy), which does not grow.
+    pub fn soon(self) -> Self {
+        Self { soon: true, ..self }
+    }
+
+    /// The same, with whose it is.
+    pub(super) fn of(&self, name: &str) -> Self {
+        Self { message: format!("{name}: {self}"), soon: self.soon }
+    }
+
+    pub(super) fn is_soon(&self) -> bool {
+        self.soon
     }
 }
 
@@ -126,12 +147,29 @@ pub struct LaneStart<'a> {
     pub marks: &'a [LaneMark],
     /// The journal's end. Entries from the lane's watermark up to here may have been presented before the restart.
     pub durable_end: Offset,
+    /// When the number of lanes has changed: what the lanes of the run before had left, in their order. Else empty.
+    pub left: &'a [LaneMark],
 }
 
 impl<'a> LaneStart<'a> {
-    /// Where this lane goes on, and what its handler's last stored `flush` returned (empty at the very first start).
+    /// Where this lane goes on, and what its handler's last stored `flush` returned (empty at the very first start, and when
+    /// the number of lanes has changed).
     pub fn mark(&self) -> &'a LaneMark {
         &self.marks[usize::from(self.lane.0)]
+    }
+
+    /// What this lane's handler goes on from: as a rule what its last stored `flush` returned. When the number of lanes has
+    /// changed, each session may be in another lane: then the first lane takes over what all lanes have left, and the others
+    /// begin with nothing. So what is summed up over all lanes' states is neither lost nor counted twice: no record that one
+    /// of them covers comes again.
+    pub fn inherited(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let own = std::slice::from_ref(self.mark());
+        let marks = match (self.left.is_empty(), self.lane) {
+            (true, _) => own,
+            (false, Lane(0)) => self.left,
+            (false, _) => &[],
+        };
+        marks.iter().map(|mark| mark.sink_state.as_slice()).filter(|state| !state.is_empty())
     }
 
     /// How many lanes there are.
@@ -150,7 +188,7 @@ pub struct Outcomes {
     /// Empty until a record gets an answer of its own: [`done_all`](Self::done_all) alone touches nothing per record.
     answers: Vec<Answer>,
     rest_done: bool,
-    unavailable: Option<String>,
+    unavailable: Option<HandlerError>,
 }
 
 /// What a handler said of one record.
@@ -202,7 +240,12 @@ impl Outcomes {
     /// What the handler writes to is away. Records without an answer come again after a delay, as often as it takes: an
     /// outage makes no dead letters.
     pub fn unavailable(&mut self, reason: impl Into<String>) {
-        self.unavailable = Some(reason.into());
+        self.unavailable_for(HandlerError { message: reason.into(), soon: false });
+    }
+
+    /// The same for an error, which may be [`soon`](HandlerError::soon).
+    pub fn unavailable_for(&mut self, error: HandlerError) {
+        self.unavailable = Some(error);
     }
 
     /// What was answered for the record.
@@ -215,7 +258,11 @@ impl Outcomes {
 
     /// The reason given to [`unavailable`](Self::unavailable).
     pub fn unavailable_reason(&self) -> Option<&str> {
-        self.unavailable.as_deref()
+        self.unavailable.as_ref().map(|error| error.message.as_str())
+    }
+
+    pub(super) fn unavailable_error(&self) -> Option<&HandlerError> {
+        self.unavailable.as_ref()
     }
 
     /// Whether each record is done; costs nothing when [`done_all`](Self::done_all) was the only answer.

@@ -2,25 +2,26 @@
 //!
 //! Invariants:
 //! - Entries are presented in offset order, each batch only when the one before is finished.
-//! - The watermark moves only after a flush that succeeded while no batch was open. So with the watermark is stored the
-//!   sink state that covers exactly the entries below it.
+//! - A handler is flushed only while no batch is open, and the watermark moves only after a flush that succeeded. So with
+//!   the watermark is stored the sink state that covers exactly the entries below it.
 //! - What a lane holds in memory is bounded: fetched blocks (`feed`), one batch, and what its handler has not flushed.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, TryRecvError};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
-use super::dead;
 use super::feed::{Feed, Limits};
 use super::handler::{Handler, HandlerError, Record};
 use super::present::{Open, Presenter};
 use super::progress::Progress;
+use super::retried::{RetryError, RetryReply};
 use super::retry::RetryPolicy;
-use crate::journal::{Block, DeadLetter, DeadLetters, ReadJournal, StorageError};
+use crate::journal::{Block, DeadLetterId, DeadLetterRoom, DeadLetters, ReadJournal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::types::{Lane, Now, Offset};
@@ -40,6 +41,8 @@ pub struct LaneConfig {
     pub flush_bytes_max: usize,
     /// A record waits for its flush no longer than this (and the batch that is at work).
     pub flush_interval: Duration,
+    /// What dead letters may take of the disk.
+    pub dead_letter_room: DeadLetterRoom,
 }
 
 impl Default for LaneConfig {
@@ -51,6 +54,7 @@ impl Default for LaneConfig {
             flush_records_max: limits::LANE_FLUSH_RECORDS,
             flush_bytes_max: limits::LANE_FLUSH_BYTES,
             flush_interval: Duration::from_millis(50),
+            dead_letter_room: DeadLetterRoom::ANY,
         }
     }
 }
@@ -60,8 +64,8 @@ impl Default for LaneConfig {
 pub(super) enum LaneCommand {
     /// Open files anew.
     Reopen,
-    /// Present a dead letter once more; delete it when that is done, durably.
-    RetryDead { letter: DeadLetter, reply: Sender<Result<(), String>> },
+    /// Present a dead letter once more, if it is still there; it is deleted when that is done, durably.
+    RetryDead { id: DeadLetterId, reply: RetryReply },
     /// Process what is durable, until this time of the monotonic clock at the latest, and end.
     Drain { deadline_mono_us: u64 },
 }
@@ -121,6 +125,9 @@ pub struct LaneWorker {
     batch_end: Option<Offset>,
     open: Open,
     unflushed: Unflushed,
+    /// Dead letters to present when no batch is open.
+    retries: VecDeque<(DeadLetterId, RetryReply)>,
+    reopened: Reopened,
     drain_by_us: Option<u64>,
     /// Memory for the next batch.
     spare: Vec<Record<'static>>,
@@ -133,6 +140,16 @@ struct Unflushed {
     bytes: usize,
     /// When the first of the records was presented.
     since_us: u64,
+}
+
+/// What is left to do after the handler has opened its files anew.
+#[derive(Debug, Default)]
+struct Reopened {
+    /// To flush as soon as no batch is open, also when a flush has just failed: that may be why the operator asked.
+    flush: bool,
+    /// When the flush has succeeded, to ask for a checkpoint: before the watermark names the new file, a crash would find the
+    /// records in the old one only.
+    checkpoint: bool,
 }
 
 impl Drop for LaneWorker {
@@ -162,8 +179,7 @@ impl LaneWorker {
     ) -> Result<Self, HandlerError> {
         let progress = &parts.progress;
         let rng = SmallRng::seed_from_u64(parts.seed.wrapping_add(lane.0.into()));
-        let mut presenter =
-            Presenter::new(lane, handler, Arc::clone(&parts.dead), parts.config.retry, rng, &parts.metrics);
+        let mut presenter = Presenter::new(lane, handler, Arc::clone(&parts.dead), &parts.config, rng, &parts.metrics);
         // The first checkpoint is to know each lane's sink, also of a lane to which nothing ever comes.
         let sink_state = presenter.flush(Now::default())?;
         let cursor = progress.watermark(lane);
@@ -181,6 +197,8 @@ impl LaneWorker {
             batch_end: None,
             open: Open::default(),
             unflushed: Unflushed::default(),
+            retries: VecDeque::new(),
+            reopened: Reopened::default(),
             drain_by_us: None,
             spare: Vec::new(),
         })
@@ -193,8 +211,8 @@ impl LaneWorker {
 
     /// Does one thing: obeys commands, and then presents a batch, or flushes, or finds that there is nothing to do.
     pub fn step(&mut self, now: Now) -> LaneStep {
-        let step = self.obey(now).and_then(|()| self.work(now));
-        match (step.unwrap_or_else(LaneStep::Failed), self.drain_by_us) {
+        self.obey(now);
+        match (self.work(now).unwrap_or_else(LaneStep::Failed), self.drain_by_us) {
             (LaneStep::RetryAt(at), Some(deadline)) => LaneStep::RetryAt(at.min(deadline)),
             (step, _) => step,
         }
@@ -202,22 +220,34 @@ impl LaneWorker {
 
     fn work(&mut self, now: Now) -> Result<LaneStep, StorageError> {
         if self.drain_by_us.is_some_and(|deadline| now.mono_us >= deadline) {
-            self.flush(now);
+            // What an open batch has done so far comes again after the next start.
+            if self.batch_end.is_none() {
+                self.flush(now);
+            }
             return Ok(LaneStep::Finished { drained: self.watermark_is_at_the_end() });
         }
-        if let Some(at) = self.presenter.flush_due(now) {
-            return Ok(LaneStep::RetryAt(at));
-        }
         if let Some(end) = self.batch_end {
-            if self.open.due_us > now.mono_us {
-                return Ok(LaneStep::RetryAt(self.open.due_us));
+            let due_us = self.presenter.due_us(&self.open, now);
+            if due_us > now.mono_us {
+                return Ok(LaneStep::RetryAt(due_us));
             }
             self.present(now, end)?;
             return Ok(LaneStep::Worked);
         }
+        if std::mem::take(&mut self.reopened.flush) {
+            self.flush(now);
+            return Ok(LaneStep::Worked);
+        }
+        if let Some(at) = self.presenter.flush_due(now) {
+            return Ok(LaneStep::RetryAt(at));
+        }
         // After a flush that failed the handler gets nothing new: what it holds stays bounded.
         if self.presenter.flush_failed() || self.is_flush_due(now) {
             self.flush(now);
+            return Ok(LaneStep::Worked);
+        }
+        if !self.retries.is_empty() {
+            self.retry_dead_letters(now);
             return Ok(LaneStep::Worked);
         }
         let reads = self.feed.fill()?;
@@ -258,7 +288,7 @@ impl LaneWorker {
         }
         self.unflushed.bytes += taken.bytes;
         self.spare = recycle(records);
-        if self.open.records.is_empty() {
+        if self.open.is_finished() {
             self.finish_batch(taken.end);
         }
         Ok(true)
@@ -271,7 +301,7 @@ impl LaneWorker {
         self.feed.records(self.lanes, self.cursor, Some(end), no_limits, &mut records);
         self.presenter.present(now, &records, &mut self.open)?;
         self.spare = recycle(records);
-        if self.open.records.is_empty() {
+        if self.open.is_finished() {
             self.finish_batch(end);
         }
         Ok(())
@@ -283,17 +313,16 @@ impl LaneWorker {
         self.feed.release(end);
         if self.unflushed.records == 0 {
             // All of it was other lanes': the handler's state covers it as it is.
-            self.unflushed.bytes = 0;
             self.progress.set_mark(self.lane, end, None);
         }
     }
 
+    /// By bytes also without a record: the state of a lane to which nothing comes must not stay where it was long ago, since
+    /// a sink may look after a crash at all that was written since.
     fn is_flush_due(&self, now: Now) -> bool {
         let unflushed = &self.unflushed;
-        unflushed.records > 0
-            && (unflushed.records >= self.config.flush_records_max
-                || unflushed.bytes >= self.config.flush_bytes_max
-                || now.mono_us >= self.flush_at_us())
+        let due = unflushed.records >= self.config.flush_records_max || now.mono_us >= self.flush_at_us();
+        unflushed.bytes >= self.config.flush_bytes_max || (unflushed.records > 0 && due)
     }
 
     fn flush_at_us(&self) -> u64 {
@@ -301,59 +330,65 @@ impl LaneWorker {
         self.unflushed.since_us.saturating_add(interval_us)
     }
 
-    /// Flushes. What fails is logged, counted and tried again by a later step.
+    /// Flushes, and moves the watermark. What fails is logged, counted and tried again by a later step.
     fn flush(&mut self, now: Now) {
-        drop(self.try_flush(now));
-    }
-
-    /// Flushes, and moves the watermark where no batch is open.
-    fn try_flush(&mut self, now: Now) -> Result<(), HandlerError> {
-        let sink_state = self.presenter.flush(now)?;
-        if self.batch_end.is_none() {
-            self.unflushed = Unflushed::default();
-            self.progress.set_mark(self.lane, self.cursor, Some(sink_state));
+        debug_assert!(self.batch_end.is_none(), "with an open batch the handler's state is of no single place");
+        let Ok(sink_state) = self.presenter.flush(now) else { return };
+        self.unflushed = Unflushed::default();
+        self.progress.set_mark(self.lane, self.cursor, Some(sink_state));
+        if std::mem::take(&mut self.reopened.checkpoint) {
+            self.progress.request_checkpoint();
         }
-        Ok(())
     }
 
     fn watermark_is_at_the_end(&self) -> bool {
         self.progress.watermark(self.lane) >= self.progress.durable_end()
     }
 
-    fn obey(&mut self, now: Now) -> Result<(), StorageError> {
+    fn obey(&mut self, now: Now) {
         loop {
             match self.commands.try_recv() {
                 Ok(LaneCommand::Reopen) => {
-                    self.presenter.reopen();
-                    // Before the watermark names the new file, a crash would find the records in the old one only.
-                    if self.try_flush(now).is_ok() {
-                        self.progress.request_checkpoint();
+                    self.presenter.reopen(&mut self.open);
+                    self.reopened = Reopened { flush: true, checkpoint: true };
+                }
+                Ok(LaneCommand::RetryDead { id, reply }) => {
+                    if self.retries.len() + self.progress.retries_of(self.lane) < limits::LANE_RETRIES {
+                        self.retries.push_back((id, reply));
+                    } else {
+                        drop(reply.try_send(Err(RetryError::Busy(limits::LANE_RETRIES))));
                     }
                 }
-                Ok(LaneCommand::RetryDead { letter, reply }) => {
-                    let outcome = self.retry_dead(&letter, now)?;
-                    // Who asked may have gone away meanwhile.
-                    drop(reply.try_send(outcome));
-                }
                 Ok(LaneCommand::Drain { deadline_mono_us }) => self.drain_by_us = Some(deadline_mono_us),
-                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
                     // Nobody is left who could ask for an end.
                     self.drain_by_us.get_or_insert(now.mono_us);
-                    return Ok(());
+                    return;
                 }
             }
         }
     }
 
-    /// The inner error is the handler's, the outer one the store's.
-    fn retry_dead(&mut self, letter: &DeadLetter, now: Now) -> Result<Result<(), String>, StorageError> {
-        let presented = self.presenter.present_again(&dead::record(letter));
-        let durable = presented.and_then(|()| self.try_flush(now).map_err(|error| error.to_string()));
-        if durable.is_ok() {
-            self.presenter.dead.delete(letter.id)?;
+    /// Presents the dead letters that are asked for, one by one, and flushes: only with a state that covers them may they go.
+    fn retry_dead_letters(&mut self, now: Now) {
+        let mut flush = false;
+        while let Some((id, reply)) = self.retries.pop_front() {
+            if self.progress.joins_retry(id, &reply) {
+                continue;
+            }
+            match self.presenter.retry(id) {
+                Ok(()) => {
+                    self.progress.is_retried(self.lane, id, reply);
+                    flush = true;
+                }
+                // Who asked may have gone away meanwhile.
+                Err(error) => drop(reply.try_send(Err(error))),
+            }
         }
-        Ok(durable)
+        if flush {
+            self.flush(now);
+        }
     }
 
     /// The channels to wait on after a step that returned [`LaneStep::Idle`]: blocks, unless none can come, and commands.

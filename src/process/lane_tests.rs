@@ -135,21 +135,70 @@ fn after_a_restart_a_lane_goes_on_at_its_watermark_in_the_middle_of_a_block() {
     assert_eq!(rig.done(), keys(4..13));
 }
 
-#[test]
-fn with_another_number_of_lanes_every_session_goes_on_at_the_lowest_watermark() {
-    let mut rig = Rig::new(2);
-    rig.publish(&(0..100).collect::<Vec<_>>());
-    while matches!(rig.lanes.workers[0].step(at(0)), LaneStep::Worked) {}
-    rig.lanes.workers[0].step(at(1_000_000));
+/// Lets each lane come to another place, and stores the marks.
+fn come_apart(rig: &mut Rig, now_us: u64) {
+    for (lane, worker) in rig.lanes.workers.iter_mut().enumerate() {
+        (0..2 * lane + 3).for_each(|_| drop(worker.step(at(now_us))));
+    }
     rig.checkpoint();
-    let own = rig.log().done.len() as u64;
-    assert_eq!(rig.progress.watermark(Lane(0)), Offset(100));
-    let mut rig = rig.restart(5, config());
+}
+
+#[test]
+fn with_another_number_of_lanes_nothing_that_was_processed_comes_again_and_no_state_is_lost() {
+    let config = LaneConfig { batch_records_max: 4, flush_records_max: 4, ..config() };
+    let mut rig = Rig::on(MemoryDisk::default(), 3, config);
+    rig.publish(&(0..100).collect::<Vec<_>>());
+    come_apart(&mut rig, 0);
+    // Killed again and again before the lanes of the first run are caught up with.
+    for lanes in [5, 2, 2, 7, 3] {
+        let stored = rig.stored_sum();
+        assert!(0 < stored && stored < 100);
+        let marks = rig.disk.lanes();
+        rig = rig.restart(lanes, config);
+        let left = marks.iter().map(|mark| mark.watermark.0).min().unwrap();
+        assert_eq!(rig.progress.lowest_watermark(), Offset(left), "none is left out");
+        come_apart(&mut rig, 0);
+    }
+    rig = rig.restart(4, config);
     rig.settle(0);
-    assert!(own > 0 && own < 100);
-    let mut done = rig.done();
-    done.sort_unstable();
-    assert_eq!(done, keys(0..100), "those of the lane that had come further come again, none is left out");
+    rig.settle(1_000_000);
+    rig.checkpoint();
+    assert_eq!(rig.stored_sum(), 100, "each is counted once");
+    let rig = rig.restart(4, config);
+    assert_eq!(rig.progress.former(&rig.disk.lanes()), [], "and what earlier lanes had passed is forgotten");
+}
+
+#[test]
+fn how_far_the_lanes_of_former_runs_had_come_is_kept_for_a_bounded_number_of_runs() {
+    let config = LaneConfig { batch_records_max: 1, flush_records_max: 1, ..config() };
+    let mut rig = Rig::on(MemoryDisk::default(), 1, config);
+    rig.publish(&(0..1000).collect::<Vec<_>>());
+    for lanes in 2..20 {
+        rig = rig.restart(lanes, config);
+        let worker = &mut rig.lanes.workers[0];
+        (0..2).for_each(|_| drop(worker.step(at(0))));
+        rig.checkpoint();
+        assert!(rig.progress.former(&rig.disk.lanes()).len() <= limits::FORMER_LANES);
+    }
+    let mut rig = rig.restart(1, config);
+    rig.settle(0);
+    rig.checkpoint();
+    assert!(rig.stored_sum() >= 1000, "none is left out");
+}
+
+#[test]
+fn the_state_of_a_lane_to_which_nothing_comes_moves_with_what_the_others_write() {
+    let config = LaneConfig { flush_bytes_max: 10_000, ..config() };
+    let mut rig = Rig::on(MemoryDisk::default(), 2, config);
+    let client = (0..).find(|&client| Lane::of(session(client), 2) == Lane(1)).unwrap();
+    let before = rig.log().flushes;
+    for _ in 0..100 {
+        rig.publish(&[client; 10]);
+        (0..4).for_each(|_| drop(rig.lanes.workers[0].step(at(0))));
+    }
+    assert_eq!(rig.progress.watermark(Lane(0)), Offset(1000));
+    let flushes = rig.log().flushes - before;
+    assert!((3..10).contains(&flushes), "{flushes} flushes for 50,000 bytes");
 }
 
 #[test]
@@ -245,6 +294,94 @@ fn a_dead_letter_that_cannot_be_stored_stops_the_lane_before_its_watermark_moves
     assert_eq!(rig.watermark(), 0);
 }
 
+/// An entry of so many empty records.
+fn empty_records(records: usize) -> BlockBuilder {
+    let mut builder = BlockBuilder::default();
+    builder.push(&EntryMeta { batch: true, ..meta(1, 1) }, &vec![0; 2 * records]);
+    builder
+}
+
+#[test]
+fn all_dead_letters_of_a_batch_are_one_write() {
+    let mut rig = Rig::new(1);
+    rig.behave(|_| Does::GiveUp);
+    let writes = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let writes_ = Arc::clone(&writes);
+    rig.disk.on_write(move |write| {
+        if let crate::journal::memory::Write::DeadLetters(letters) = write {
+            writes_.lock().unwrap().push(letters.len());
+        }
+        WriteFate::Durable
+    });
+    rig.publish_block(empty_records(720));
+    rig.settle(0);
+    assert_eq!(*writes.lock().unwrap(), [720]);
+    assert_eq!((rig.letters().len(), rig.metrics.dead_letters.get()), (720, 720));
+    rig.publish_block(empty_records(limits::ENTRY_RECORDS));
+    rig.settle(0);
+    let writes = writes.lock().unwrap();
+    assert!((3..6).contains(&writes.len()), "what one write takes is bounded: {writes:?}");
+    assert_eq!(writes.iter().sum::<usize>(), 720 + limits::ENTRY_RECORDS);
+}
+
+#[test]
+fn without_space_for_dead_letters_the_lane_waits_for_it_and_shows_nothing_again() {
+    let room = crate::journal::DeadLetterRoom { reserve_bytes: 1000, ..crate::journal::DeadLetterRoom::ANY };
+    let config = LaneConfig { dead_letter_room: room, ..config() };
+    let mut rig = Rig::on(MemoryDisk::default(), 1, config);
+    rig.behave(|record| if record.offset.0 == 1 { Does::GiveUp } else { Does::Done });
+    rig.disk.set_free_bytes(999);
+    rig.publish(&[1; 3]);
+    let down = rig.metrics.lane_down.get_or_create(&crate::metrics::LaneLabel { lane: 0 }).clone();
+    let mut now = 0;
+    for _ in 0..20 {
+        assert!(matches!(rig.step(now), LaneStep::Worked));
+        now = retry_at(rig.step(now));
+    }
+    assert_eq!((rig.calls().len(), rig.letters().len(), rig.watermark(), down.get()), (1, 0, 0, 1));
+    rig.disk.set_free_bytes(1000);
+    rig.settle(now);
+    rig.settle(now + 50_000);
+    assert_eq!((rig.calls().len(), rig.letters().len(), rig.watermark(), down.get()), (1, 1, 3, 0));
+    assert_eq!(rig.letters()[0].since_unix_us, at(0).unix_us, "since it was given up");
+}
+
+#[test]
+fn with_as_many_dead_letters_as_may_be_the_lane_waits_until_one_has_gone() {
+    let room = crate::journal::DeadLetterRoom { letters_max: 3, ..crate::journal::DeadLetterRoom::ANY };
+    let config = LaneConfig { dead_letter_room: room, ..config() };
+    let mut rig = Rig::on(MemoryDisk::default(), 1, config);
+    rig.behave(|record| if record.offset.0 < 5 { Does::GiveUp } else { Does::Done });
+    rig.publish(&[1; 6]);
+    let (mut now, mut discarded) = (0, 0);
+    loop {
+        match rig.step(now) {
+            LaneStep::Worked => {}
+            LaneStep::RetryAt(at) => {
+                now = at;
+                assert_eq!((rig.dead.count(), rig.watermark()), (3, 0));
+                rig.dead.delete(rig.letters()[0].id).unwrap();
+                discarded += 1;
+            }
+            LaneStep::Idle { .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((discarded, rig.calls().len()), (2, 1));
+    rig.settle(now + 50_000);
+    assert_eq!((rig.dead.count(), rig.watermark()), (3, 6));
+}
+
+#[test]
+fn what_a_handler_says_of_a_record_is_kept_up_to_a_length() {
+    let mut rig = Rig::new(1);
+    rig.behave(|_| Does::Verbose);
+    rig.publish(&[1]);
+    rig.settle(0);
+    let error = &rig.letters()[0].error;
+    assert!(error.len() <= limits::DEAD_ERROR_BYTES && error.len() + 4 > limits::DEAD_ERROR_BYTES);
+}
+
 #[test]
 fn of_many_records_the_one_that_makes_the_handler_panic_is_found() {
     let mut rig = Rig::new(1);
@@ -288,9 +425,8 @@ impl Handler for Boastful {
 fn done_all_is_not_believed_when_a_panic_follows_and_a_panic_in_flush_is_a_failed_flush() {
     let rig = Rig::new(1);
     let metrics = rig.metrics.clone();
-    let policy = config().retry;
     let rng = SmallRng::seed_from_u64(1);
-    let mut presenter = Presenter::new(Lane(0), Box::new(Boastful), rig.dead, policy, rng, &metrics);
+    let mut presenter = Presenter::new(Lane(0), Box::new(Boastful), rig.dead, &config(), rng, &metrics);
     let letter = crate::journal::DeadLetter {
         id: crate::journal::DeadLetterId::FIRST,
         session: session(1),

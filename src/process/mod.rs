@@ -39,8 +39,9 @@
 //! }
 //!
 //! let factory: HandlerFactory = Box::new(|start| {
-//!     let sum = start.mark().sink_state.first_chunk().map_or(0, |state| u64::from_le_bytes(*state));
-//!     Ok(Box::new(Sum(sum)))
+//!     // One state as a rule; when the number of lanes has changed, one lane takes over those of all.
+//!     let sums = start.inherited().filter_map(|state| state.first_chunk());
+//!     Ok(Box::new(Sum(sums.map(|sum| u64::from_le_bytes(*sum)).sum())))
 //! });
 //! # drop(factory);
 //! ```
@@ -52,6 +53,7 @@ mod handler;
 mod lane;
 mod present;
 mod progress;
+mod retried;
 mod retry;
 pub mod sink;
 mod thread;
@@ -73,5 +75,6 @@ pub(crate) use handler::records_of;
 pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
 pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
 pub use progress::{Fanout, Progress};
+pub use retried::RetryError;
 pub use retry::RetryPolicy;
 pub use thread::{LaneBusy, LaneControl, LaneEnd, Lanes, spawn_lanes};

@@ -10,8 +10,11 @@ use rand::rngs::SmallRng;
 
 use super::dead;
 use super::handler::{Answer, Handler, HandlerError, Outcomes, Record};
+use super::lane::LaneConfig;
+use super::retried::RetryError;
 use super::retry::{Outage, RetryPolicy};
-use crate::journal::{DeadLetters, StorageError};
+use crate::journal::{DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom, StorageError};
+use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::types::{Lane, Now};
 
@@ -19,7 +22,8 @@ use crate::types::{Lane, Now};
 pub(super) struct Presenter {
     lane: Lane,
     handler: Box<dyn Handler>,
-    pub(super) dead: Arc<dyn DeadLetters>,
+    dead: Arc<dyn DeadLetters>,
+    dead_letter_room: DeadLetterRoom,
     policy: RetryPolicy,
     rng: SmallRng,
     metrics: Metrics,
@@ -30,16 +34,30 @@ pub(super) struct Presenter {
     unavailable: Outage,
     /// The handler cannot flush.
     flushing: Outage,
+    /// There is no room for dead letters.
+    burying: Outage,
 }
 
 /// The records of a batch that are not finished, in order.
 #[derive(Debug, Default)]
 pub(super) struct Open {
     pub(super) records: Vec<OpenRecord>,
+    /// Those of the batch that are given up and are no dead letters yet. They are not presented again.
+    given_up: Vec<GivenUp>,
     /// A panic hit several records: they are presented one by one until the batch is finished.
     pub(super) one_by_one: bool,
     /// When to present them, in microseconds of the monotonic clock.
-    pub(super) due_us: u64,
+    due_us: u64,
+}
+
+/// A record that is to become a dead letter.
+#[derive(Debug)]
+struct GivenUp {
+    /// Its place among all records of the batch.
+    nth: usize,
+    attempts: u16,
+    reason: String,
+    since_unix_us: u64,
 }
 
 #[derive(Debug)]
@@ -55,8 +73,14 @@ impl Open {
     pub(super) fn reset(&mut self, len: usize) {
         self.records.clear();
         self.records.extend((0..len).map(|nth| OpenRecord { nth, attempts: 0 }));
+        self.given_up.clear();
         self.one_by_one = false;
         self.due_us = 0;
+    }
+
+    /// Whether each record of the batch is done, or a dead letter.
+    pub(super) fn is_finished(&self) -> bool {
+        self.records.is_empty() && self.given_up.is_empty()
     }
 }
 
@@ -65,7 +89,7 @@ impl Presenter {
         lane: Lane,
         handler: Box<dyn Handler>,
         dead: Arc<dyn DeadLetters>,
-        policy: RetryPolicy,
+        config: &LaneConfig,
         rng: SmallRng,
         metrics: &Metrics,
     ) -> Self {
@@ -74,7 +98,8 @@ impl Presenter {
             lane,
             handler,
             dead,
-            policy,
+            dead_letter_room: config.dead_letter_room,
+            policy: config.retry,
             rng,
             processed: metrics.processed.get_or_create(&label).clone(),
             down: metrics.lane_down.get_or_create(&label).clone(),
@@ -82,14 +107,31 @@ impl Presenter {
             outcomes: Outcomes::default(),
             unavailable: Outage::default(),
             flushing: Outage::default(),
+            burying: Outage::default(),
         }
     }
 
-    /// Presents what is open of a batch (`records` are all of its records), and takes out what is finished by it.
+    /// When to go on with a batch that is not finished, in microseconds of the monotonic clock.
+    pub(super) fn due_us(&self, open: &Open, now: Now) -> u64 {
+        let records = (!open.records.is_empty()).then_some(open.due_us);
+        let given_up = (!open.given_up.is_empty()).then(|| self.burying.wait_until(now.mono_us).unwrap_or(0));
+        records.into_iter().chain(given_up).min().unwrap_or(0)
+    }
+
+    /// Presents what is open of a batch (`records` are all of its records), and takes out what is finished by it. What is given
+    /// up becomes dead letters, as soon as there is room for them.
     ///
     /// # Errors
     /// A dead letter could not be stored. The server must stop.
     pub(super) fn present(&mut self, now: Now, records: &[Record<'_>], open: &mut Open) -> Result<(), StorageError> {
+        if !open.records.is_empty() && open.due_us <= now.mono_us {
+            self.show(now, records, open);
+        }
+        self.bury(now, records, open)
+    }
+
+    /// Calls the handler.
+    fn show(&mut self, now: Now, records: &[Record<'_>], open: &mut Open) {
         let shown = if open.one_by_one { 1 } else { open.records.len() };
         let panic = if shown == records.len() {
             self.call(records)
@@ -102,7 +144,7 @@ impl Presenter {
             self.processed.inc_by(shown as u64);
             open.records.drain(..shown);
             open.due_us = 0;
-            return Ok(());
+            return;
         }
         self.blame(now, shown, panic, open);
         let mut charged_most = 0;
@@ -110,7 +152,7 @@ impl Presenter {
         for (settled, mut left) in open.records.drain(..).enumerate() {
             let answer = if settled < shown { self.outcomes.answer(settled).clone() } else { Answer::Unanswered };
             let attempts = left.attempts;
-            if !self.settle(now, &records[left.nth], &mut left, answer)? {
+            if !self.settle(now, &records[left.nth], &mut left, answer, &mut open.given_up) {
                 charged_most = charged_most.max(if left.attempts > attempts { left.attempts } else { 0 });
                 kept.push(left);
             }
@@ -121,22 +163,74 @@ impl Presenter {
             failures => now.mono_us.saturating_add(self.policy.delay_us(failures.into(), &mut self.rng)),
         };
         open.due_us = retry_us.max(self.unavailable.wait_until(now.mono_us).unwrap_or(0));
+    }
+
+    /// Makes dead letters of what is given up: one write for all, but that it takes no more memory than it may.
+    fn bury(&mut self, now: Now, records: &[Record<'_>], open: &mut Open) -> Result<(), StorageError> {
+        if open.given_up.is_empty() || self.burying.wait_until(now.mono_us).is_some() {
+            return Ok(());
+        }
+        let mut letters = Vec::new();
+        let mut buried = 0;
+        let mut no_room = None;
+        while buried < open.given_up.len() && no_room.is_none() {
+            letters.clear();
+            let mut bytes = 0;
+            for left in &open.given_up[buried..] {
+                let letter = dead::letter(&records[left.nth], left.reason.clone(), left.attempts, left.since_unix_us);
+                bytes += letter.payload.len() + letter.error.len() + limits::DEAD_LETTER_BYTES;
+                letters.push(letter);
+                if bytes >= limits::DEAD_LETTERS_WRITE_BYTES {
+                    break;
+                }
+            }
+            let mut kept = self.dead.put_all(&letters, self.dead_letter_room)?;
+            if let Err(NoRoom::Letters { kept: others, letters_max }) = kept
+                && others < letters_max
+            {
+                letters.truncate(usize::try_from(letters_max - others).unwrap_or(usize::MAX));
+                kept = self.dead.put_all(&letters, self.dead_letter_room)?;
+            }
+            match kept {
+                Ok(()) => {
+                    buried += letters.len();
+                    self.metrics.dead_letters.inc_by(letters.len() as u64);
+                    let (lane, first) = (self.lane.0, &letters[0]);
+                    let (offset, index, attempts) = (first.id.offset.0, first.id.index, first.attempts);
+                    let (records, reason) = (letters.len(), &first.error);
+                    tracing::warn!(lane, offset, index, attempts, records, reason, "a record became a dead letter");
+                }
+                Err(problem) => no_room = Some(problem),
+            }
+        }
+        open.given_up.drain(..buried);
+        if let Some(problem) = no_room {
+            if self.burying.failed(now.mono_us, false, &self.policy, &mut self.rng) {
+                tracing::error!(lane = self.lane.0, %problem, "there is no room for dead letters; the lane waits");
+            }
+        } else if let Some(waited) = self.burying.over(now.mono_us) {
+            tracing::info!(lane = self.lane.0, ?waited, "there is room for dead letters again");
+        }
+        self.show_down();
         Ok(())
     }
 
-    /// Presents one dead letter again.
+    /// Presents one dead letter again, if it is still there.
     ///
     /// # Errors
-    /// What the handler said.
-    pub(super) fn present_again(&mut self, record: &Record<'_>) -> Result<(), String> {
-        if let Some(panic) = self.call(&[*record]) {
-            return Err(format!("the handler panicked: {panic}"));
+    /// It is not, cannot be read, or what the handler said.
+    pub(super) fn retry(&mut self, id: DeadLetterId) -> Result<(), RetryError> {
+        let letter = self.dead.get(id).map_err(|error| RetryError::Failed(error.to_string()))?;
+        let letter = letter.ok_or(RetryError::Gone)?;
+        if let Some(panic) = self.call(&[dead::record(&letter)]) {
+            return Err(RetryError::Failed(format!("the handler panicked: {panic}")));
         }
-        match (self.outcomes.answer(0), self.outcomes.unavailable_reason()) {
-            (Answer::Done, _) => Ok(()),
-            (Answer::Retry(reason) | Answer::GiveUp(reason), _) => Err(reason.clone()),
-            (Answer::Unanswered, reason) => Err(reason.unwrap_or("the handler gave no answer").to_owned()),
-        }
+        let reason = match (self.outcomes.answer(0), self.outcomes.unavailable_reason()) {
+            (Answer::Done, _) => return Ok(()),
+            (Answer::Retry(reason) | Answer::GiveUp(reason), _) => reason,
+            (Answer::Unanswered, reason) => reason.unwrap_or("the handler gave no answer"),
+        };
+        Err(RetryError::Failed(reason.to_owned()))
     }
 
     /// Lets the handler make durable what it has done.
@@ -156,7 +250,7 @@ impl Presenter {
             }
             Err(error) => {
                 self.metrics.sink_failures.inc();
-                if self.flushing.failed(now.mono_us, &self.policy, &mut self.rng) {
+                if self.flushing.failed(now.mono_us, error.is_soon(), &self.policy, &mut self.rng) {
                     tracing::error!(lane = self.lane.0, %error, "the sink cannot be written; its records wait in the journal");
                 }
             }
@@ -175,8 +269,11 @@ impl Presenter {
         self.flushing.wait_until(now.mono_us)
     }
 
-    /// Lets the handler open its files anew.
-    pub(super) fn reopen(&mut self) {
+    /// Lets the handler open its files anew. What waits for the sink need not wait any longer: that may be why.
+    pub(super) fn reopen(&mut self, open: &mut Open) {
+        if self.unavailable.is_on() {
+            open.due_us = 0;
+        }
         let reopened = catch_unwind(AssertUnwindSafe(|| self.handler.reopen())).unwrap_or_else(|panic| {
             self.metrics.handler_panics.inc();
             Err(HandlerError::new(format_args!("the handler panicked: {}", panic_text(&*panic))))
@@ -201,12 +298,12 @@ impl Presenter {
 
     /// Turns what is no answer of one record into answers: a panic, silence, an outage.
     fn blame(&mut self, now: Now, shown: usize, panic: Option<String>, open: &mut Open) {
-        if let Some(reason) = self.outcomes.unavailable_reason() {
+        if let Some(error) = self.outcomes.unavailable_error() {
             self.metrics.sink_failures.inc();
-            if self.unavailable.failed(now.mono_us, &self.policy, &mut self.rng) {
+            if self.unavailable.failed(now.mono_us, error.is_soon(), &self.policy, &mut self.rng) {
                 tracing::error!(
                     lane = self.lane.0,
-                    reason,
+                    reason = %error,
                     "the sink is not available; its records wait in the journal"
                 );
             }
@@ -225,19 +322,20 @@ impl Presenter {
         }
     }
 
-    /// Returns whether the record is finished.
+    /// Returns whether the record need not be presented again.
     fn settle(
-        &mut self,
+        &self,
         now: Now,
         record: &Record<'_>,
         open: &mut OpenRecord,
         answer: Answer,
-    ) -> Result<bool, StorageError> {
-        let (reason, again) = match answer {
-            Answer::Unanswered => return Ok(false),
+        given_up: &mut Vec<GivenUp>,
+    ) -> bool {
+        let (mut reason, again) = match answer {
+            Answer::Unanswered => return false,
             Answer::Done => {
                 self.processed.inc();
-                return Ok(true);
+                return true;
             }
             Answer::Retry(reason) => (reason, true),
             Answer::GiveUp(reason) => (reason, false),
@@ -247,13 +345,15 @@ impl Presenter {
         if again && attempts < self.policy.attempts_max {
             self.metrics.retries.inc();
             tracing::debug!(lane, offset, index, attempts, reason, "a record is to be retried");
-            return Ok(false);
+            return false;
         }
-        let letter = dead::letter(record, reason, attempts, now.unix_us);
-        self.dead.put(&letter)?;
-        self.metrics.dead_letters.inc();
-        tracing::warn!(lane, offset, index, attempts, reason = letter.error, "a record became a dead letter");
-        Ok(true)
+        if reason.len() > limits::DEAD_ERROR_BYTES {
+            let end = (0..=limits::DEAD_ERROR_BYTES).rfind(|&end| reason.is_char_boundary(end)).unwrap_or(0);
+            reason.truncate(end);
+        }
+        reason.shrink_to_fit();
+        given_up.push(GivenUp { nth: open.nth, attempts, reason, since_unix_us: now.unix_us });
+        true
     }
 
     fn is_available(&mut self, now: Now) {
@@ -264,7 +364,8 @@ impl Presenter {
     }
 
     fn show_down(&self) {
-        self.down.set(i64::from(self.unavailable.is_on() || self.flushing.is_on()));
+        let down = self.unavailable.is_on() || self.flushing.is_on() || self.burying.is_on();
+        self.down.set(i64::from(down));
     }
 }
 

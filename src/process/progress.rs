@@ -5,16 +5,17 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::hand_off::HandOff;
-use crate::journal::{Block, LaneMark};
+use super::retried::{Retried, RetryReply};
+use crate::journal::{Block, DeadLetterId, FormerLanes, LaneMark};
 use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
-use crate::types::{Lane, Offset};
+use crate::types::{Lane, Offset, SessionId};
 
 /// Shared by the committer, the lanes and the admin interface.
 #[derive(Debug)]
@@ -22,6 +23,13 @@ pub struct Progress {
     durable_end: AtomicU64,
     checkpoint_wanted: AtomicBool,
     lanes: Box<[LaneState]>,
+    /// Of earlier runs with another number of lanes.
+    former: Vec<FormerLanes>,
+    /// No entry from here on was processed by any of these.
+    former_end: Offset,
+    /// What the lanes of the run before had left, if their number was another.
+    left: Vec<LaneMark>,
+    retried: Mutex<Retried>,
 }
 
 #[derive(Debug)]
@@ -34,8 +42,34 @@ struct LaneState {
 }
 
 impl Progress {
-    /// After recovery: the journal's end, and where each lane goes on. The number of marks is the number of lanes.
-    pub fn new(durable_end: Offset, marks: Vec<LaneMark>, metrics: &Metrics) -> Arc<Self> {
+    /// After recovery: the journal's end, and where `lanes` lanes go on after a run that left `recovered`, and before that
+    /// `former`.
+    ///
+    /// When the number has changed, each session may be in another lane: all start at the lowest watermark, without a sink
+    /// state of their own, and pass over what the lane that had the session then has processed.
+    pub fn resume(
+        durable_end: Offset,
+        recovered: &[LaneMark],
+        mut former: Vec<FormerLanes>,
+        lanes: u16,
+        metrics: &Metrics,
+    ) -> Arc<Self> {
+        let lowest = recovered.iter().map(|mark| mark.watermark).min().unwrap_or_default();
+        let (marks, left) = if recovered.len() == usize::from(lanes) {
+            (recovered.to_vec(), Vec::new())
+        } else {
+            former.push(FormerLanes(recovered.iter().map(|mark| mark.watermark).collect()));
+            let mark = LaneMark { watermark: lowest, sink_state: Vec::new() };
+            (vec![mark; usize::from(lanes)], recovered.to_vec())
+        };
+        former.retain(|lanes| lanes.end() > lowest);
+        if let Some(too_many) = former.len().checked_sub(limits::FORMER_LANES).filter(|&too_many| too_many > 0) {
+            tracing::warn!(
+                "the number of lanes has changed {} times in a row before all was processed: some records come again",
+                former.len()
+            );
+            former.drain(..too_many);
+        }
         let state = |(lane, mark): (u16, LaneMark)| LaneState {
             watermark: AtomicU64::new(mark.watermark.0),
             mark: Mutex::new(mark),
@@ -46,21 +80,13 @@ impl Progress {
             durable_end: AtomicU64::new(durable_end.0),
             checkpoint_wanted: AtomicBool::new(false),
             lanes: (0..u16::MAX).zip(marks).map(state).collect(),
+            former_end: former.iter().map(FormerLanes::end).max().unwrap_or_default(),
+            former,
+            left,
+            retried: Mutex::default(),
         };
         progress.lanes.iter().for_each(|lane| lane.show_lag(durable_end));
         Arc::new(progress)
-    }
-
-    /// The marks with which `lanes` lanes go on after a run that left `recovered`.
-    ///
-    /// When the number has changed, each session may be in another lane: all start at the lowest watermark, and without a
-    /// sink state, since none fits. Handlers then see some records again; the file sink finds them by themselves.
-    pub fn marks_for(recovered: &[LaneMark], lanes: u16) -> Vec<LaneMark> {
-        if recovered.len() == usize::from(lanes) {
-            return recovered.to_vec();
-        }
-        let watermark = recovered.iter().map(|mark| mark.watermark).min().unwrap_or_default();
-        vec![LaneMark { watermark, sink_state: Vec::new() }; usize::from(lanes)]
     }
 
     /// How many lanes there are.
@@ -91,6 +117,54 @@ impl Progress {
         self.lanes.iter().map(|lane| lane.mark.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
     }
 
+    /// Of the lanes of earlier runs those that a start at these marks has to know of still.
+    pub fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {
+        let lowest = marks.iter().map(|mark| mark.watermark).min().unwrap_or_default();
+        self.former.iter().filter(|lanes| lanes.end() > lowest).cloned().collect()
+    }
+
+    /// What the lanes of the run before had left, if their number was another.
+    pub(super) fn left(&self) -> &[LaneMark] {
+        &self.left
+    }
+
+    /// Whether a lane of an earlier run has processed the entry.
+    pub(super) fn is_passed(&self, session: SessionId, offset: Offset) -> bool {
+        offset < self.former_end && self.former.iter().any(|lanes| lanes.have_passed(session, offset))
+    }
+
+    /// Dead letters that were processed at last, durably: the next checkpoint deletes them. Ask for them before the marks: a
+    /// mark may be newer than that, but not older.
+    pub fn retried(&self) -> Vec<DeadLetterId> {
+        self.lock_retried().durable()
+    }
+
+    /// These are deleted: who asked for it is told.
+    pub fn checkpointed(&self, retried: &[DeadLetterId]) {
+        if !retried.is_empty() {
+            self.lock_retried().deleted(retried);
+        }
+    }
+
+    /// The same dead letter is processed already, or another who asks for it cannot be remembered: then nothing is left to do.
+    pub(super) fn joins_retry(&self, id: DeadLetterId, reply: &RetryReply) -> bool {
+        self.lock_retried().join(id, reply)
+    }
+
+    /// A lane has processed a dead letter. It goes when the lane's next flush is stored.
+    pub(super) fn is_retried(&self, lane: Lane, id: DeadLetterId, reply: RetryReply) {
+        self.lock_retried().add(lane, id, reply);
+    }
+
+    /// Dead letters of the lane that wait for their checkpoint.
+    pub(super) fn retries_of(&self, lane: Lane) -> usize {
+        self.lock_retried().of_lane(lane)
+    }
+
+    fn lock_retried(&self) -> MutexGuard<'_, Retried> {
+        self.retried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks for a checkpoint soon rather than by its own rhythm: a mark has moved to another file.
     pub fn request_checkpoint(&self) {
         self.checkpoint_wanted.store(true, Ordering::Release);
@@ -104,6 +178,7 @@ impl Progress {
     /// A lane has come further, or has a new sink state.
     pub(super) fn set_mark(&self, lane: Lane, watermark: Offset, sink_state: Option<Vec<u8>>) {
         let state = self.lane(lane);
+        let flushed = sink_state.is_some();
         {
             let mut mark = state.mark.lock().unwrap_or_else(PoisonError::into_inner);
             debug_assert!(mark.watermark <= watermark, "a watermark moved back");
@@ -114,6 +189,9 @@ impl Progress {
         }
         state.watermark.store(watermark.0, Ordering::Release);
         state.show_lag(self.durable_end());
+        if flushed && self.lock_retried().flushed(lane) {
+            self.request_checkpoint();
+        }
     }
 
     /// The next block of the lane's channel; or, when that is empty, the offset below which the lane reads from the journal

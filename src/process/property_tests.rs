@@ -26,8 +26,8 @@ enum Op {
     Flush { fails: bool },
     /// The committer stores the marks.
     Checkpoint,
-    /// SIGKILL and a new start.
-    Crash,
+    /// SIGKILL and a new start, with so many lanes.
+    Crash { lanes: u16 },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -37,7 +37,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..200u64).prop_map(|ms| Op::Wait { ms }),
         1 => any::<bool>().prop_map(|fails| Op::Flush { fails }),
         2 => Just(Op::Checkpoint),
-        1 => Just(Op::Crash),
+        1 => (1..4u16).prop_map(|lanes| Op::Crash { lanes }),
     ]
 }
 
@@ -112,12 +112,14 @@ impl Model {
                 let checkpoint = crate::journal::Checkpoint {
                     at: self.rig.disk.end(),
                     lanes: self.rig.progress.marks(),
+                    former: self.rig.progress.former(&self.rig.progress.marks()),
                     ..Default::default()
                 };
                 crate::journal::Journal::checkpoint(&mut self.rig.journal, &checkpoint).unwrap();
             }
-            Op::Crash => {
+            Op::Crash { lanes } => {
                 self.crashed = true;
+                self.lanes = *lanes;
                 self.done_before = self.finished();
                 let disk = self.rig.disk.clone();
                 self.rig = Rig::on(disk, self.lanes, self.config);
@@ -163,7 +165,7 @@ proptest! {
         prop_assert_eq!(model.finished(), all);
 
         let log = model.rig.log();
-        for lane in (0..lanes).map(Lane) {
+        for lane in (0..model.lanes).map(Lane) {
             let mut newest = None;
             let mut batch: Vec<Key> = Vec::new();
             for (_, call) in log.calls.iter().filter(|(l, _)| *l == lane) {

@@ -48,13 +48,15 @@ struct Current {
 }
 
 impl Outage {
-    /// Notes a failure; returns whether it is the first, which is the one to log.
-    pub(super) fn failed(&mut self, now_us: u64, policy: &RetryPolicy, rng: &mut SmallRng) -> bool {
-        let (since_us, failures) =
-            self.current.as_ref().map_or((now_us, 1), |c| (c.since_us, c.failures.saturating_add(1)));
+    /// Notes a failure; returns whether it is the first, which is the one to log. One that is `soon` over does not let the
+    /// delay grow.
+    pub(super) fn failed(&mut self, now_us: u64, soon: bool, policy: &RetryPolicy, rng: &mut SmallRng) -> bool {
+        let is_first = self.current.is_none();
+        let (since_us, before) = self.current.as_ref().map_or((now_us, 0), |c| (c.since_us, c.failures));
+        let failures = if soon { 1 } else { before.saturating_add(1) };
         let retry_at_us = now_us.saturating_add(policy.delay_us(failures, rng));
         self.current = Some(Current { since_us, failures, retry_at_us });
-        failures == 1
+        is_first
     }
 
     /// Notes a success; returns how long it was away, if it was.
@@ -105,12 +107,26 @@ mod tests {
         let mut rng = SmallRng::seed_from_u64(7);
         let mut outage = Outage::default();
         assert!(!outage.is_on());
-        assert!(outage.failed(1_000_000, &policy(), &mut rng));
+        assert!(outage.failed(1_000_000, false, &policy(), &mut rng));
         let first = outage.wait_until(1_000_000).unwrap();
         assert!((1_005_000..=1_010_000).contains(&first));
         assert_eq!(outage.wait_until(first), None, "it may be tried at that time");
-        assert!(!outage.failed(first, &policy(), &mut rng), "only the first failure is news");
+        assert!(!outage.failed(first, false, &policy(), &mut rng), "only the first failure is news");
         assert_eq!(outage.over(3_000_000), Some(Duration::from_secs(2)));
         assert_eq!(outage.over(3_000_000), None);
+    }
+
+    #[test]
+    fn delays_do_not_grow_while_something_moves() {
+        let mut rng = SmallRng::seed_from_u64(7);
+        let mut outage = Outage::default();
+        let mut now = 0;
+        for round in 0..50 {
+            outage.failed(now, round % 3 > 0, &policy(), &mut rng);
+            let at = outage.wait_until(now).unwrap();
+            assert!(at - now <= 20_000, "{} us after round {round}", at - now);
+            now = at;
+        }
+        assert!(outage.over(now).unwrap() >= Duration::from_millis(250), "it is one outage all the same");
     }
 }

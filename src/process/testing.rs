@@ -43,6 +43,8 @@ pub(super) enum Does {
     Done,
     Retry,
     GiveUp,
+    /// The same, with many words.
+    Verbose,
     Panic,
     /// Stops without an answer for this record and those after it.
     Stop,
@@ -87,6 +89,7 @@ impl Handler for Scripted {
                 }
                 Does::Retry => outcomes.retry(i, "try later"),
                 Does::GiveUp => outcomes.give_up(i, "never"),
+                Does::Verbose => outcomes.give_up(i, "\u{1f980}".repeat(100_000)),
                 Does::Panic => panic!("cannot bear record {}", record.offset),
                 Does::Stop => return,
                 Does::Away => return outcomes.unavailable("gone fishing"),
@@ -152,7 +155,7 @@ impl Rig {
     pub(super) fn reading(reader: Arc<dyn ReadJournal>, disk: MemoryDisk, lanes: u16, config: LaneConfig) -> Self {
         let opened = disk.open(&mut |_| ());
         let metrics = Metrics::register(&mut Registry::default());
-        let progress = Progress::new(opened.end, Progress::marks_for(&opened.lanes, lanes), &metrics);
+        let progress = Progress::resume(opened.end, &opened.lanes, opened.former, lanes, &metrics);
         let parts = LaneParts {
             progress: Arc::clone(&progress),
             journal: reader,
@@ -166,7 +169,8 @@ impl Rig {
         let behaviour = Arc::new(Mutex::new(done));
         let (log_, behaviour_) = (Arc::clone(&log), Arc::clone(&behaviour));
         let mut factory: HandlerFactory = Box::new(move |start| {
-            let done = start.mark().sink_state.first_chunk().map_or(0, |state| u64::from_le_bytes(*state));
+            let states = start.inherited().filter_map(|state| state.first_chunk());
+            let done = states.map(|state| u64::from_le_bytes(*state)).sum();
             let (log, behaviour) = (Arc::clone(&log_), Arc::clone(&behaviour_));
             Ok(Box::new(Scripted { lane: start.lane, log, behaviour, done }))
         });
@@ -234,16 +238,26 @@ impl Rig {
         self.log().calls.iter().map(|(_, call)| call.clone()).collect()
     }
 
+    /// What all handlers have kept, added up, as the journal has it.
+    pub(super) fn stored_sum(&self) -> u64 {
+        let states = self.disk.lanes().into_iter().filter_map(|mark| mark.sink_state.first_chunk().copied());
+        states.map(u64::from_le_bytes).sum()
+    }
+
     pub(super) fn letters(&self) -> Vec<DeadLetter> {
         self.dead.list(DeadLetterId::FIRST, 1000).unwrap()
     }
 
     /// Writes the lanes' marks as the committer does.
     pub(super) fn checkpoint(&mut self) {
+        let retried = self.progress.retried();
         let lanes = self.progress.marks();
+        let former = self.progress.former(&lanes);
         let trim_below = lanes.iter().map(|mark| mark.watermark).min().unwrap();
-        let checkpoint = Checkpoint { at: self.journal.end(), lanes, trim_below, ..Checkpoint::default() };
+        let at = self.journal.end();
+        let checkpoint = Checkpoint { at, lanes, former, retried, trim_below, ..Checkpoint::default() };
         self.journal.checkpoint(&checkpoint).unwrap();
+        self.progress.checkpointed(&checkpoint.retried);
     }
 
     /// The server is killed and started again, with handlers to which everything succeeds.

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Select, Sender, bounded};
 use super::handler::{HandlerError, HandlerFactory, LaneStart};
 use super::lane::{LaneCommand, LaneParts, LaneStep, LaneWorker};
 use super::progress::Fanout;
+use super::retried::RetryError;
 use crate::journal::{DeadLetter, StorageError};
 use crate::limits;
 use crate::types::{Clock, Lane};
@@ -49,7 +50,8 @@ impl Lanes {
         let mut workers = Vec::with_capacity(marks.len());
         let mut senders = Vec::with_capacity(marks.len());
         for (lane, blocks) in (0..).map(Lane).zip(blocks) {
-            let handler = factory(&LaneStart { lane, marks: &marks, durable_end: progress.durable_end() })?;
+            let (durable_end, left) = (progress.durable_end(), progress.left());
+            let handler = factory(&LaneStart { lane, marks: &marks, durable_end, left })?;
             let (sender, commands) = bounded(limits::LANE_COMMANDS);
             workers.push(LaneWorker::new(lane, parts, blocks, commands, handler)?);
             senders.push(sender);
@@ -145,17 +147,19 @@ impl LaneControl {
         }
     }
 
-    /// Presents a dead letter to its handler once more, and deletes it when the handler has processed it durably.
+    /// Presents a dead letter to its handler once more, when the lane has no other record open, and if the letter is still
+    /// there by then. A checkpoint that stores the handler's state deletes it.
     ///
-    /// The answer comes on the returned channel: `Err` with the handler's reason leaves the letter as it is. When the
-    /// channel closes without an answer, the lane has ended. Wait with a timeout: a lane whose handler blocks answers late.
+    /// The answer comes on the returned channel; after `Err` the letter is as it was. When the
+    /// channel closes without an answer, the lane has ended. Wait with a timeout: a lane whose handler blocks, or cannot
+    /// flush, answers late. Whoever asks again for a letter that was processed meanwhile gets the same answer.
     ///
     /// # Errors
     /// [`LaneBusy`]; nothing has changed.
-    pub fn retry_dead(&self, letter: DeadLetter) -> Result<Receiver<Result<(), String>>, LaneBusy> {
+    pub fn retry_dead(&self, letter: &DeadLetter) -> Result<Receiver<Result<(), RetryError>>, LaneBusy> {
         let lane = Lane::of(letter.session, u16::try_from(self.lanes.len()).unwrap_or(u16::MAX));
         let (reply, answer) = bounded(1);
-        let command = LaneCommand::RetryDead { letter, reply };
+        let command = LaneCommand::RetryDead { id: letter.id, reply };
         self.lanes[usize::from(lane.0)].try_send(command).map_err(|_| LaneBusy { lane })?;
         Ok(answer)
     }

@@ -24,7 +24,10 @@ use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
 use crate::config::{self, Config};
 use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::journal::rocks::{RocksJournal, RocksOptions};
-use crate::journal::{Damage, DamageKind, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError};
+use crate::journal::{
+    Damage, DamageKind, DamagePlace, DeadLetterId, DeadLetterRoom, Durable, FormerLanes, LaneMark, OpenError, Opened,
+    StorageError,
+};
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
 use crate::net::{Admission, ChannelSet, Receiver, Sender};
@@ -149,6 +152,8 @@ fn run_on(
     sinks: Vec<SinkSpec>,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
+    // The program has done so before it had threads; another one's main thread comes here first.
+    crate::signal_mask::prepare(true);
     hold_signals()?;
     let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(sinks), Owner::Process)?;
     if let Err(error) = systemd::watch(server.ingest.pulse()) {
@@ -262,14 +267,13 @@ impl Server {
             known => known.flatten(),
         };
 
-        let marks = Progress::marks_for(&opened.lanes, config.lanes);
-        let progress = Progress::new(end, marks, &metrics);
+        let progress = Progress::resume(end, &opened.lanes, opened.former, config.lanes, &metrics);
         let parts = LaneParts {
             progress: Arc::clone(&progress),
             journal: Arc::clone(&opened.reader),
             dead: Arc::clone(&opened.dead),
             metrics: metrics.clone(),
-            config: LaneConfig { retry: retry_policy(&config), ..LaneConfig::default() },
+            config: lane_config(&config),
             seed: rand::random(),
         };
         start.enter(format!("opening the sinks ({})", config.sink.join(", ")));
@@ -479,9 +483,11 @@ fn committer_config(config: &Config, keys: &KeyRing) -> CommitterConfig {
     }
 }
 
-fn retry_policy(config: &Config) -> RetryPolicy {
+fn lane_config(config: &Config) -> LaneConfig {
     let config::Retry { attempts_max, first_delay, longest_delay } = config.retry;
-    RetryPolicy { attempts_max, first_delay, longest_delay }
+    let retry = RetryPolicy { attempts_max, first_delay, longest_delay };
+    let dead_letter_room = DeadLetterRoom { letters_max: config.dead_letters_max, reserve_bytes: config.reserve_bytes };
+    LaneConfig { retry, dead_letter_room, ..LaneConfig::default() }
 }
 
 /// The one place where the default is chosen.
@@ -509,5 +515,17 @@ impl Downstream for Fanout {
 
     fn take_checkpoint_request(&self) -> bool {
         self.progress().take_checkpoint_request()
+    }
+
+    fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {
+        self.progress().former(marks)
+    }
+
+    fn retried(&self) -> Vec<DeadLetterId> {
+        self.progress().retried()
+    }
+
+    fn checkpointed(&mut self, retried: &[DeadLetterId]) {
+        self.progress().checkpointed(retried);
     }
 }

@@ -6,7 +6,7 @@
 //! | HUP | is kept until the server serves | reopens the sinks' files, reads the key file again |
 //! | QUIT | ends at once, with exit code 1 | the same |
 //! | USR1, USR2 | nothing, and says so | the same |
-//! | PIPE, XFSZ | nothing: the write that caused it fails, which is told by whoever wrote | the same |
+//! | PIPE, XFSZ, TTOU | nothing (`signal_mask`): the write that caused it fails, which is told by whoever wrote | the same |
 //!
 //! Handlers are installed by the first statement of `main`: by default HUP and the USRs end a process, and one that is the
 //! first of its container (PID 1) is not even reached by a signal that it has no handler for. Ending at once is `_exit`, in
@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::exit;
 
@@ -59,8 +59,7 @@ pub(super) fn hold() -> Result<(), Shortage> {
         Obeying::Nobody => {
             resources::look_first()?;
             let short = |source| Shortage::new("starting to listen for signals", source);
-            let mut signals =
-                Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXFSZ]).map_err(short)?;
+            let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2]).map_err(short)?;
             let listen = move || signals.forever().for_each(obey);
             thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(short)?;
         }
@@ -107,7 +106,6 @@ fn obey(signal: i32) {
             let told = "files are opened anew and keys read again as soon as the server is ready";
             say(move || tracing::info!(signal = name, "{told}"));
         }
-        (SIGXFSZ, _) => {}
         _ => say(move || tracing::info!(signal = name, "this signal means nothing to the server")),
     }
 }

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use prometheus_client::registry::Registry;
 
 use crate::admin::{AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, Status};
 use crate::ingest::StatusReader;
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::KeyRing;
-use crate::process::{LaneControl, Progress};
+use crate::process::{LaneControl, Progress, RetryError};
 use crate::server::Error;
 use crate::server::waiting::Waiting;
 use crate::types::{Lane, Offset};
@@ -125,14 +126,21 @@ impl AdminState for ServerState {
     }
 
     fn retry_dead(&self, letter: DeadLetter) -> Retried {
-        let answer = match self.lanes.retry_dead(letter) {
+        let answer = match self.lanes.retry_dead(&letter) {
             Ok(answer) => answer,
             Err(busy) => return Retried::Unanswered(busy.to_string()),
         };
         match answer.recv_timeout(RETRY_PATIENCE) {
             Ok(Ok(())) => Retried::Done,
-            Ok(Err(reason)) => Retried::Failed(reason),
-            Err(error) => Retried::Unanswered(error.to_string()),
+            Ok(Err(RetryError::Gone)) => Retried::Gone,
+            Ok(Err(RetryError::Failed(reason))) => Retried::Failed(reason),
+            Ok(Err(busy @ RetryError::Busy(_))) => Retried::Unanswered(busy.to_string()),
+            Err(RecvTimeoutError::Timeout) => Retried::Unanswered(format!(
+                "no answer within {} s: its lane waits for its sink, or for another record. It is retried when that is \
+                 over, unless it is discarded before",
+                RETRY_PATIENCE.as_secs(),
+            )),
+            Err(RecvTimeoutError::Disconnected) => Retried::Unanswered("its lane has ended: the server stops".into()),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | failing writes and syncs, a lack of space, short writes, slow syncs | [`errors`] | the layer |
 //! | a file system that is full | [`full`] | a small one, mounted |
 //! | no file descriptors, no memory, a stopped process | [`limits`] | the kernel's own limits and signals |
+//! | a sink whose file is deleted, whose reader leaves, which is full | [`sinks`] | what an operator does, and what the kernel limits |
 //!
 //! The oracle stands outside ([`load`]): what clients have in acks against what comes out of the sink, each record once.
 //! The short form of each runs with all other tests. The long ones are ignored there; `scripts/soak` runs them.
@@ -19,6 +20,7 @@ pub(crate) mod layer;
 mod limits;
 mod load;
 mod power;
+mod sinks;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

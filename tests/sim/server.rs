@@ -106,7 +106,7 @@ impl Life {
             }
         };
         let metrics = Metrics::register(&mut Registry::default());
-        let progress = Progress::new(opened.end, Progress::marks_for(&opened.lanes, lanes), &metrics);
+        let progress = Progress::resume(opened.end, &opened.lanes, opened.former, lanes, &metrics);
         let retry = RetryPolicy {
             attempts_max: 4,
             first_delay: std::time::Duration::from_millis(20),

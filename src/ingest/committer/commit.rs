@@ -8,7 +8,7 @@
 use super::{Committer, Downstream, PendingAck, PendingWelcome};
 use crate::ingest::acks::{self, AckState, Bitmaps};
 use crate::ingest::writer::{Commit, Landed, Writer, WriterByHand, WriterThread};
-use crate::journal::{Checkpoint, Journal, LaneMark, Records, StorageError};
+use crate::journal::{Checkpoint, DeadLetterId, Journal, LaneMark, Records, StorageError};
 use crate::limits;
 use crate::net::Transmit;
 use crate::types::{Clock, Now, Offset, SessionId};
@@ -27,8 +27,8 @@ pub(super) struct Flight {
     /// Datagrams in the block.
     journaled: u64,
     closed: Now,
-    /// Offset and lanes of the checkpoint that is part of it.
-    checkpoint: Option<(Offset, Vec<LaneMark>)>,
+    /// Offset, lanes and deleted dead letters of the checkpoint that is part of it.
+    checkpoint: Option<(Offset, Vec<LaneMark>, Vec<DeadLetterId>)>,
 }
 
 struct Owed {
@@ -172,7 +172,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         flight.journaled = std::mem::take(&mut self.journaled);
         flight.closed = now;
         flight.counter_limit = records.counter_limit;
-        flight.checkpoint = checkpoint.as_ref().map(|checkpoint| (checkpoint.at, checkpoint.lanes.clone()));
+        flight.checkpoint =
+            checkpoint.as_ref().map(|checkpoint| (checkpoint.at, checkpoint.lanes.clone(), checkpoint.retried.clone()));
         self.flight = Some(flight);
         self.number += 1;
         let block = std::mem::replace(&mut self.block, std::mem::take(&mut self.spare_block));
@@ -238,7 +239,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         if self.receipt.block().is_some() {
             self.downstream.committed(&self.receipt);
         }
-        if let Some((at, lanes)) = flight.checkpoint.take() {
+        if let Some((at, lanes, retried)) = flight.checkpoint.take() {
+            self.downstream.checkpointed(&retried);
             self.checkpoint_at = at;
             self.checkpoint_marks = lanes;
             self.metrics.checkpoints.inc();
@@ -307,8 +309,10 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         let Round { at, begun, mut expired, .. } = self.round.take()?;
         // One that was opened again meanwhile has a record that must stay.
         expired.retain(|id| self.sessions.find(*id).is_none());
+        // Before the marks, which then cover them.
+        let retried = self.downstream.retried();
         let lanes = self.downstream.marks();
-        if !begun && sessions.is_empty() && expired.is_empty() && lanes == self.checkpoint_marks {
+        if !begun && sessions.is_empty() && expired.is_empty() && retried.is_empty() && lanes == self.checkpoint_marks {
             return None;
         }
         let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
@@ -317,7 +321,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         }
         // Below, when a loss was accepted: the lanes have yet to pass what is gone.
         let trim_below = self.trimmed_below.min(watermark).min(at);
-        Some(Checkpoint { at, sessions, expired, lanes, trim_below })
+        let former = self.downstream.former(&lanes);
+        Some(Checkpoint { at, sessions, expired, lanes, former, retried, trim_below })
     }
 
     fn is_checkpoint_due(&self, now: Now) -> bool {

@@ -9,7 +9,7 @@ use super::super::dead::{DeadLetter, DeadLetterId};
 use super::super::error::{Damage, DamageKind, DamagePlace};
 use super::super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
-use super::super::{Block, ClientRecord, Extent, LaneMark, SessionRecord};
+use super::super::{Block, ClientRecord, Extent, FormerLanes, LaneMark, SessionRecord};
 use super::chain::Chain;
 use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 use super::table::{Outcome, decide};
@@ -134,6 +134,8 @@ pub struct Scan {
     pub low_previous_checksum: u32,
     /// The lanes of the checkpoint.
     pub lanes: Vec<LaneMark>,
+    /// Those of earlier runs, as the checkpoint has them.
+    pub former: Vec<FormerLanes>,
     /// What operators have given up.
     pub losses: Vec<Loss>,
     /// How many changes the database has seen.
@@ -375,12 +377,14 @@ impl Look {
             self.found(bad);
         }
         let (restart, low_previous_checksum) = first.unwrap_or((end, 0));
-        let restarted = CheckpointState { at: restart, low: restart, low_previous_checksum, lanes: Vec::new() };
+        let restarted =
+            CheckpointState { at: restart, low: restart, low_previous_checksum, ..CheckpointState::default() };
         let checkpoint = checkpoint.unwrap_or(restarted);
         let scan = &mut self.scan;
         scan.end = end;
         scan.last_checksum = chain.last_checksum();
         (scan.checkpoint_at, scan.low, scan.lanes) = (checkpoint.at, checkpoint.low, checkpoint.lanes);
+        scan.former = checkpoint.former;
         scan.low_previous_checksum = checkpoint.low_previous_checksum;
     }
 

@@ -230,6 +230,7 @@ impl SimulatedDisk {
             reader: Arc::new(Reader(shared.clone())),
             dead: Arc::new(StoredDeadLetters(shared.clone())),
             lanes: scan.lanes,
+            former: scan.former,
             checkpoint_at: scan.checkpoint_at,
             low: scan.low,
             end: scan.end,

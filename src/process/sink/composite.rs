@@ -16,11 +16,12 @@ pub const COMPOSITE_MAX: usize = 32;
 ///
 /// - A record is done when each of them has answered *done*; a record that comes again goes only to those that lack it.
 /// - A record that one of them gives up still goes to the others, and becomes a dead letter when all have answered.
-/// - A dead letter that is retried goes to all of them: who had it is not remembered that long.
+/// - Who has a record is remembered until the next `flush`, before which each record that was presented is finished. So a dead
+///   letter that is retried goes to all of them.
 /// - The state that the journal keeps holds each one's under its name, so handlers can be added and removed between runs.
 pub struct Composite {
     children: Vec<Child>,
-    /// Records that some have and others lack, from calls before this one.
+    /// Records that some have and others lack, from calls since the last flush.
     partly: BTreeMap<Key, Partly>,
     /// The records of the call that is under way. Left behind when a handler panics: the next call picks it up.
     current: Vec<(Key, Partly)>,
@@ -75,10 +76,6 @@ impl Composite {
         let key = |record: &Record<'_>| (record.offset, record.index);
         let open = |partly: &Partly| partly.answered != 0;
         self.partly.extend(self.current.drain(..).filter(|(_, partly)| open(partly)));
-        // Records come in order: what lies below the first of this call is finished.
-        if let Some(first) = records.first().filter(|_| !self.partly.is_empty()) {
-            self.partly = self.partly.split_off(&key(first));
-        }
         let known = &mut self.partly;
         self.current.extend(records.iter().map(key).map(|key| (key, known.remove(&key).unwrap_or_default())));
     }
@@ -110,8 +107,8 @@ impl Composite {
                 }
             }
         }
-        if let Some(reason) = self.answers.unavailable_reason() {
-            outcomes.unavailable(format!("{}: {reason}", child.name));
+        if let Some(error) = self.answers.unavailable_error() {
+            outcomes.unavailable_for(error.of(&child.name));
         }
     }
 }
@@ -139,6 +136,10 @@ impl Handler for Composite {
     }
 
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+        // Each record that was presented is finished. By the order of calls it could not be told: a dead letter that is retried
+        // is an earlier record, or a later one than those that are open.
+        self.partly.clear();
+        self.current.clear();
         let mut states = BTreeMap::new();
         self.for_each(|name, handler| {
             states.insert(name.to_owned(), STANDARD.encode(handler.flush()?));
@@ -160,8 +161,12 @@ impl Composite {
     ) -> Result<(), HandlerError> {
         let mut result = Ok(());
         for Child { name, handler } in &mut self.children {
-            let done = action(name, &mut **handler).map_err(|error| HandlerError::new(format_args!("{name}: {error}")));
-            result = result.and(done);
+            let error = action(name, &mut **handler).err().map(|error| error.of(name));
+            result = match (result, error) {
+                // While one of them moves, the delay does not grow.
+                (Err(first), Some(error)) if error.is_soon() => Err(HandlerError::soon(first)),
+                (result, error) => result.and(error.map_or(Ok(()), Err)),
+            };
         }
         result
     }

@@ -13,7 +13,7 @@ use super::composite::Composite;
 use super::file::{FileId, FileState};
 use super::ndjson::{Formatter, LINE_START};
 use super::tests::{Sinks, directory, offsets, record};
-use crate::journal::LaneMark;
+use crate::journal::{FormerLanes, LaneMark};
 use crate::types::Offset;
 
 #[derive(Clone, Debug)]
@@ -30,8 +30,8 @@ enum Op {
     Rename,
     /// SIGHUP.
     Reopen,
-    /// SIGKILL in the middle of a lane's write, of which so many bytes arrive, and a new start.
-    Crash { lane: usize, bytes: usize },
+    /// SIGKILL in the middle of a lane's write, of which so many bytes arrive, and a new start with so many lanes.
+    Crash { lane: usize, bytes: usize, lanes: Option<usize> },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -42,7 +42,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Checkpoint),
         1 => Just(Op::Rename),
         1 => Just(Op::Reopen),
-        2 => (0..3usize, 0..2000usize).prop_map(|(lane, bytes)| Op::Crash { lane, bytes }),
+        2 => (0..3usize, 0..2000usize, proptest::option::of(1..4usize))
+            .prop_map(|(lane, bytes, lanes)| Op::Crash { lane, bytes, lanes }),
     ]
 }
 
@@ -51,6 +52,9 @@ struct Model {
     sinks: Sinks,
     lanes: usize,
     stored: Vec<LaneMark>,
+    /// Of runs with other numbers of lanes: as it is stored, and as it is known.
+    stored_former: Vec<FormerLanes>,
+    former: Vec<FormerLanes>,
     /// Every lane's next record, and the lines that it holds in memory.
     next: Vec<u64>,
     unflushed: Vec<Vec<u64>>,
@@ -79,13 +83,17 @@ impl Model {
         let id = FileId::of(&fs::metadata(self.path()).unwrap());
         let name = format!("file:{}", self.path().display());
         let state = |mark: &LaneMark| Composite::state_of(&name, &mark.sink_state);
-        let knows = |mark| state(mark).is_some_and(|s| serde_json::from_slice::<FileState>(&s).unwrap().id == id);
+        let knows = |mark| state(mark).is_some_and(|s| serde_json::from_slice::<FileState>(&s).unwrap().place.id == id);
         self.stored.iter().all(knows)
     }
 
     /// The lane's next record at or above an offset.
     fn own(&self, lane: usize, from: u64) -> Option<u64> {
-        (from..self.end).find(|&offset| self.sinks.lane(&record(offset, b"")) == lane)
+        let passed = |offset| {
+            let session = record(offset, b"").session;
+            self.former.iter().any(|lanes| lanes.have_passed(session, Offset(offset)))
+        };
+        (from..self.end).find(|&offset| self.sinks.lane(&record(offset, b"")) == lane && !passed(offset))
     }
 
     fn apply(&mut self, op: &Op) {
@@ -108,7 +116,10 @@ impl Model {
                 self.in_files.extend(self.unflushed[lane].drain(..));
                 self.sinks.marks[lane] = LaneMark { watermark: Offset(self.next[lane]), sink_state };
             }
-            Op::Checkpoint => self.stored = self.sinks.marks.clone(),
+            Op::Checkpoint => {
+                self.stored = self.sinks.marks.clone();
+                self.stored_former = self.former.clone();
+            }
             Op::Rename => {
                 if self.is_open && self.is_known() {
                     self.renamed += 1;
@@ -120,11 +131,11 @@ impl Model {
                 self.sinks.handlers.iter_mut().for_each(|handler| handler.reopen().unwrap());
                 self.is_open = true;
             }
-            Op::Crash { lane, bytes } => self.crash(lane % self.lanes, bytes),
+            Op::Crash { lane, bytes, lanes } => self.crash(lane % self.lanes, bytes, lanes.unwrap_or(self.lanes)),
         }
     }
 
-    fn crash(&mut self, lane: usize, bytes: usize) {
+    fn crash(&mut self, lane: usize, bytes: usize, lanes: usize) {
         let (mut formatter, mut lines) = (Formatter::default(), Vec::new());
         for &offset in &self.unflushed[lane] {
             formatter.line(&record(offset, &payload(offset)), &mut lines);
@@ -136,11 +147,25 @@ impl Model {
         let bytes = if file.metadata().unwrap().len() == 0 { bytes.max(LINE_START.len()) } else { bytes };
         file.write_all(&lines[..bytes.min(lines.len())]).unwrap();
         self.sinks.marks = self.stored.clone();
+        self.former = self.stored_former.clone();
+        self.sinks.left.clear();
+        if self.stored.len() != lanes {
+            let watermarks: Vec<Offset> = self.stored.iter().map(|mark| mark.watermark).collect();
+            let watermark = watermarks.iter().copied().min().unwrap();
+            self.sinks.left = self.stored.clone();
+            self.sinks.marks = vec![LaneMark { watermark, sink_state: Vec::new() }; lanes];
+            self.former.push(FormerLanes(watermarks));
+        }
+        self.lanes = lanes;
         self.sinks.durable_end = Offset(self.end);
         self.sinks.start().unwrap();
+        // As a lane does first of all.
+        for (handler, mark) in self.sinks.handlers.iter_mut().zip(&mut self.sinks.marks) {
+            mark.sink_state = handler.flush().unwrap();
+        }
         self.in_files = self.written().into_iter().collect();
         self.is_open = true;
-        self.next = self.stored.iter().map(|mark| mark.watermark.0).collect();
+        self.next = self.sinks.marks.iter().map(|mark| mark.watermark.0).collect();
         self.unflushed = vec![Vec::new(); self.lanes];
     }
 
@@ -166,7 +191,10 @@ proptest! {
         let sinks = Sinks::open(&[&format!("file:{}", dir.path().join("out").display())], lanes);
         let stored = vec![LaneMark::default(); lanes];
         let (next, unflushed) = (vec![0; lanes], vec![Vec::new(); lanes]);
-        let mut model = Model { dir, sinks, lanes, stored, next, unflushed, end: 0, in_files: BTreeSet::new(), renamed: 0, is_open: true };
+        let mut model = Model {
+            dir, sinks, lanes, stored, stored_former: Vec::new(), former: Vec::new(), next, unflushed, end: 0,
+            in_files: BTreeSet::new(), renamed: 0, is_open: true,
+        };
         for op in &ops {
             model.apply(op);
         }

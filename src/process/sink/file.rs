@@ -3,12 +3,16 @@
 //! Lines are appended and synced in one go, by a flush. Nothing that was not synced is taken for written: after an error
 //! the file is cut back to where it ended before, and the lines, which the lane still has, are written again. That is
 //! also right after a failed sync, when the kernel may have dropped the pages: the new ones are dirty again.
+//!
+//! Nor is taken for written what nobody can read: lines count when the file still has a name after their sync, and is still as
+//! long. One that was deleted or replaced begins anew at its path. One that was renamed is written to on, as rotation expects.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,40 +33,142 @@ impl FileId {
     }
 }
 
-/// What the journal keeps with a lane's watermark: the lane's lines from there on lie in this file beyond this length.
+/// A place in a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct FileState {
+pub(super) struct FilePlace {
     #[serde(flatten)]
     pub(super) id: FileId,
     /// In bytes; all of it was synced.
     pub(super) len: u64,
 }
 
+/// What the journal keeps with a lane's watermark: the lane's lines from there on lie in this file beyond this length.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct FileState {
+    #[serde(flatten)]
+    pub(super) place: FilePlace,
+    /// Or in these. After the number of lanes has changed, a session's lines are where the lane was that had it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) also: Vec<FilePlace>,
+}
+
 impl FileState {
-    pub(super) fn to_bytes(self) -> Result<Vec<u8>, HandlerError> {
-        serde_json::to_vec(&self).map_err(HandlerError::new)
+    pub(super) fn at(id: FileId, len: u64) -> Self {
+        Self { place: FilePlace { id, len }, also: Vec::new() }
+    }
+
+    /// All places.
+    pub(super) fn places(&self) -> impl Iterator<Item = FilePlace> {
+        [self.place].into_iter().chain(self.also.iter().copied())
+    }
+
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, HandlerError> {
+        serde_json::to_vec(self).map_err(HandlerError::new)
     }
 }
+
+/// How often is looked whether the path still names the file.
+const PATH_CHECK: Duration = Duration::from_secs(1);
+/// After a rename SIGHUP follows soon, where it follows at all.
+const RENAMED_TOLERANCE: Duration = Duration::from_secs(10);
 
 /// The file that the lanes share.
 pub(super) struct FileSink {
     path: PathBuf,
     id: FileId,
     appender: Appender<File>,
+    name: Name,
+}
+
+/// What is known of the file's name.
+struct Name {
+    checked: Instant,
+    /// Since when the path does not name the file.
+    away_since: Option<Instant>,
+    told: bool,
 }
 
 impl FileSink {
     /// On a file that [`recover`] has opened.
     pub(super) fn new(path: &Path, opened: recover::Opened) -> Self {
         let appender = Appender::new(opened.file, opened.len, opened.newline_first);
-        Self { path: path.to_owned(), id: opened.id, appender }
+        let name = Name { checked: Instant::now(), away_since: None, told: false };
+        Self { path: path.to_owned(), id: opened.id, appender, name }
+    }
+
+    fn try_write(&mut self, lines: &[u8]) -> Result<(), HandlerError> {
+        let failed = |error: io::Error| HandlerError::new(format_args!("writing to {}: {error}", self.path.display()));
+        if lines.is_empty() {
+            return self.appender.repair().map_err(failed);
+        }
+        let mut gone = self.appender.disk.is_gone().map_err(failed)?;
+        // It may be deleted while it is written.
+        for _ in 0..TRIES {
+            if gone {
+                self.begin_anew()?;
+            }
+            let failed =
+                |error: io::Error| HandlerError::new(format_args!("writing to {}: {error}", self.path.display()));
+            self.appender.append(lines).map_err(failed)?;
+            gone = self.appender.disk.is_gone().map_err(failed)?;
+            if !gone {
+                self.check_name();
+                return Ok(());
+            }
+        }
+        Err(HandlerError::new(format_args!("writing to {}: it is deleted as soon as it is made", self.path.display())))
+    }
+
+    /// What is written to a file without a name is for nobody.
+    fn begin_anew(&mut self) -> Result<(), HandlerError> {
+        let opened = recover::open_for_append(&self.path).map_err(|error| {
+            HandlerError::new(format_args!("{error} (the sink's file was deleted, and must be made anew)"))
+        })?;
+        *self = Self::new(&self.path, opened);
+        tracing::warn!(
+            path = %self.path.display(),
+            "the sink's file was deleted or replaced: lines go to the one that is at its path now"
+        );
+        Ok(())
+    }
+
+    /// Tells when the file was moved away and nobody has asked to open the path anew.
+    fn check_name(&mut self) {
+        let name = &mut self.name;
+        let now = Instant::now();
+        if now.duration_since(name.checked) < PATH_CHECK {
+            return;
+        }
+        name.checked = now;
+        if fs::metadata(&self.path).is_ok_and(|metadata| FileId::of(&metadata) == self.id) {
+            (name.away_since, name.told) = (None, false);
+            return;
+        }
+        let since = *name.away_since.get_or_insert(now);
+        if !name.told && now.duration_since(since) >= RENAMED_TOLERANCE {
+            name.told = true;
+            let path = self.path.display();
+            match recover::find(recover::directory(&self.path), self.id) {
+                Ok(Some(renamed)) => tracing::warn!(
+                    %path, renamed = %renamed.display(),
+                    "the sink's file was renamed: lines go on into it until SIGHUP"
+                ),
+                _ => tracing::error!(
+                    %path,
+                    "the sink's file is no longer at its path, nor in its directory: lines go on into it, wherever it is, until \
+                     SIGHUP; nobody may find them"
+                ),
+            }
+        }
     }
 }
 
+/// How often lines are written again that somebody has taken away just then.
+const TRIES: u32 = 3;
+
 impl Output for FileSink {
     fn write(&mut self, lines: &mut Vec<u8>) -> Result<(), HandlerError> {
-        let written = self.appender.append(lines);
-        written.map_err(|error| HandlerError::new(format_args!("writing to {}: {error}", self.path.display())))?;
+        self.try_write(lines)?;
         lines.clear();
         Ok(())
     }
@@ -71,7 +177,10 @@ impl Output for FileSink {
     /// the old one.
     fn reopen(&mut self) -> Result<(), HandlerError> {
         match fs::metadata(&self.path) {
-            Ok(metadata) if FileId::of(&metadata) == self.id => Ok(()),
+            // One that was deleted may have left its number to the one that is there now.
+            Ok(metadata) if FileId::of(&metadata) == self.id && matches!(self.appender.disk.is_gone(), Ok(false)) => {
+                Ok(())
+            }
             _ => {
                 let opened = recover::open_for_append(&self.path)?;
                 *self = Self::new(&self.path, opened);
@@ -82,14 +191,17 @@ impl Output for FileSink {
     }
 
     fn state(&self) -> Result<Vec<u8>, HandlerError> {
-        FileState { id: self.id, len: self.appender.len }.to_bytes()
+        FileState::at(self.id, self.appender.len).to_bytes()
     }
 }
 
 /// The calls of a file that may fail, so that tests can let them.
 trait Disk {
     fn len(&self) -> io::Result<u64>;
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Whether it has no name any more.
+    fn is_gone(&self) -> io::Result<bool>;
+    /// Returns where the bytes end in the file.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<u64>;
     fn sync(&mut self) -> io::Result<()>;
     fn cut(&mut self, len: u64) -> io::Result<()>;
 }
@@ -99,8 +211,13 @@ impl Disk for File {
         Ok(self.metadata()?.len())
     }
 
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+    fn is_gone(&self) -> io::Result<bool> {
+        Ok(self.metadata()?.nlink() == 0)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<u64> {
+        self.write_all(bytes)?;
+        self.stream_position()
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -133,28 +250,43 @@ impl<D: Disk> Appender<D> {
         if lines.is_empty() {
             return Ok(());
         }
-        let written = self.try_append(lines);
-        if written.is_err() {
-            // Cut at once, for those who read the file while the disk is full. A failure is met again by the next call.
-            drop(self.repair());
+        for _ in 0..TRIES {
+            match self.try_append(lines) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => {
+                    // Cut at once, for those who read the file while the disk is full. A failure is met again by the next call.
+                    drop(self.repair());
+                    return Err(error);
+                }
+            }
         }
-        written
+        Err(io::Error::other("somebody cuts it while it is written"))
     }
 
-    fn try_append(&mut self, lines: &[u8]) -> io::Result<()> {
+    /// Returns whether the lines are still there after their sync.
+    fn try_append(&mut self, lines: &[u8]) -> io::Result<bool> {
         let start = self.disk.len()?;
+        if start < self.len {
+            let before = self.len;
+            tracing::warn!(
+                before,
+                now = start,
+                "somebody has cut the sink's file: what was in it is for who has copied it"
+            );
+        }
         let newline: &[u8] = if self.newline_first { b"\n" } else { b"" };
         self.torn = Some(start..start + (newline.len() + lines.len()) as u64);
         if self.newline_first {
             self.disk.append(newline)?;
         }
-        self.disk.append(lines)?;
+        let end = self.disk.append(lines)?;
         self.disk.sync()?;
         self.torn = None;
         self.newline_first = false;
         // Not `start` plus our bytes: who rotates by copying may have cut the file meanwhile.
         self.len = self.disk.len()?;
-        Ok(())
+        Ok(end <= self.len)
     }
 
     /// Takes away what a failed write left, if it is ours alone: a file that has become shorter was cut by somebody else

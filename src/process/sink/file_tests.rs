@@ -8,6 +8,8 @@ struct Faulty {
     write_fails_after: Option<usize>,
     sync_fails: bool,
     cut_fails: bool,
+    /// Somebody cuts all away behind so many writes.
+    cut_behind: u32,
     cuts: Vec<u64>,
 }
 
@@ -20,10 +22,19 @@ impl Disk for Faulty {
         Ok(self.bytes.len() as u64)
     }
 
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn is_gone(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<u64> {
         let written = self.write_fails_after.map_or(bytes.len(), |n| n.min(bytes.len()));
         self.bytes.extend_from_slice(&bytes[..written]);
-        if self.write_fails_after.is_some() { Err(fault("write")) } else { Ok(()) }
+        let end = self.bytes.len() as u64;
+        if self.cut_behind > 0 {
+            self.cut_behind -= 1;
+            self.bytes.clear();
+        }
+        if self.write_fails_after.is_some() { Err(fault("write")) } else { Ok(end) }
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -124,4 +135,21 @@ fn a_line_of_somebody_elses_without_an_end_gets_one_before_ours() {
     appender.append(b"one\n").unwrap();
     appender.append(b"two\n").unwrap();
     assert_eq!(appender.disk.bytes, b"not ours\none\ntwo\n");
+}
+
+#[test]
+fn lines_that_somebody_cuts_away_while_they_are_written_are_written_again() {
+    for cut_behind in 0..5 {
+        let mut appender = appender();
+        appender.disk.cut_behind = cut_behind;
+        let written = appender.append(b"two\nthree\n");
+        assert_eq!(written.is_ok(), cut_behind < TRIES, "{cut_behind}");
+        appender.append(b"four\n").ok();
+        let expected: &[u8] = match cut_behind {
+            0 => b"one\ntwo\nthree\nfour\n",
+            1 | 2 => b"two\nthree\nfour\n",
+            _ => b"four\n",
+        };
+        assert_eq!(appender.disk.bytes, expected, "{cut_behind}");
+    }
 }

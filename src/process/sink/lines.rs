@@ -13,6 +13,9 @@ use crate::limits;
 use crate::process::{Handler, HandlerError, Outcomes, Record};
 use crate::types::Offset;
 
+/// A line is shorter: a payload of 65,507 bytes, six for each when all are escaped, and the keys.
+pub(super) const LINE_MAX: usize = 512 << 10;
+
 /// Where lines go. All lanes share it; each writes whole lines.
 pub(super) trait Output: Send {
     /// Writes the lines and makes them durable as far as the output can. Leaves in `lines` what is to be written again by
@@ -57,7 +60,7 @@ impl Handler for LineHandler {
                 && let Err(error) = self.write()
             {
                 (0..i).for_each(|done| outcomes.done(done));
-                return outcomes.unavailable(error.to_string());
+                return outcomes.unavailable_for(error);
             }
             let start = self.lines.len();
             self.formatter.line(record, &mut self.lines);

@@ -9,7 +9,7 @@
 //! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; what is for a FIFO that nobody reads waits
 //! in the journal.
 //! Exactly once holds while the server alone writes to the file; rotation by renaming and SIGHUP keeps it, as long as the
-//! renamed file stays in its directory until the next checkpoint.
+//! renamed file stays in its directory until the next checkpoint. A file that is deleted or replaced begins anew.
 
 use std::fmt;
 use std::fs;
@@ -24,7 +24,6 @@ use self::lines::{LineHandler, Output, Replay};
 use self::null::Null;
 use self::opening::open_without_waiting;
 use self::recover::Recorded;
-use self::stream::Stream;
 use super::{Handler, HandlerError, HandlerFactory, LaneStart};
 use crate::types::Lane;
 
@@ -34,6 +33,7 @@ mod lines;
 pub(crate) mod ndjson;
 mod null;
 mod opening;
+mod pipe;
 mod recover;
 mod stream;
 
@@ -145,13 +145,14 @@ impl Sink {
         let without_replay = |output| Self::Lines { output, replays: start.marks.iter().map(|_| None).collect() };
         match spec {
             SinkSpec::Null => Ok(Self::Null),
-            SinkSpec::Stdout => Ok(without_replay(Arc::new(Mutex::new(Stream::stdout()?)))),
+            SinkSpec::Stdout => Ok(without_replay(stream::stdout()?)),
             SinkSpec::File(path) if is_regular_or_new(path) => {
                 let state =
                     |bytes: &Vec<u8>| serde_json::from_slice(&Composite::state_of(&spec.to_string(), bytes)?).ok();
+                let known = if start.left.is_empty() { start.marks } else { start.left };
                 let recorded = Recorded {
                     watermarks: start.marks.iter().map(|mark| mark.watermark).collect(),
-                    states: start.marks.iter().map(|mark| state(&mark.sink_state)).collect(),
+                    states: known.iter().map(|mark| state(&mark.sink_state)).collect(),
                     durable_end: start.durable_end,
                 };
                 let (opened, replays) = recover::recover(path, &recorded)?;
@@ -160,7 +161,7 @@ impl Sink {
             SinkSpec::File(path) => {
                 let out = open_without_waiting(path);
                 let out = out.map_err(|error| HandlerError::new(format_args!("{}: {error}", path.display())))?;
-                Ok(without_replay(Arc::new(Mutex::new(Stream::new(path.display().to_string(), out)))))
+                Ok(without_replay(stream::shared(path.display().to_string(), out)?))
             }
         }
     }

@@ -12,14 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
 
-use super::file::{FileId, FileState};
-use super::lines::Replay;
+use super::file::{FileId, FilePlace, FileState};
+use super::lines::{LINE_MAX, Replay};
 use super::ndjson::{LINE_START, parse_key};
 use crate::process::HandlerError;
 use crate::types::{Lane, Offset};
 
-/// A line of ours is shorter: a payload of 65,507 bytes, six for each when all are escaped, and the keys.
-const LINE_MAX: usize = 512 << 10;
 /// How much of a file that the journal does not know is read at start, from its end, in bytes. Far above what the lanes
 /// write between two checkpoints.
 const UNKNOWN_SCAN_MAX: u64 = 1 << 30;
@@ -40,7 +38,7 @@ pub(super) struct Opened {
 pub(super) struct Recorded {
     /// Each lane's watermark, in lane order.
     pub(super) watermarks: Vec<Offset>,
-    /// What was stored with it, in lane order.
+    /// What was stored with it, in lane order; or, when the number of lanes has changed, what those of the run before left.
     pub(super) states: Vec<Option<FileState>>,
     /// No record above was ever presented.
     pub(super) durable_end: Offset,
@@ -98,7 +96,7 @@ fn open_locked(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn directory(path: &Path) -> &Path {
+pub(super) fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -145,14 +143,37 @@ impl Recorded {
         self.watermarks.iter().any(|&watermark| watermark < self.durable_end)
     }
 
+    fn places(&self) -> impl Iterator<Item = FilePlace> {
+        self.states.iter().flatten().flat_map(FileState::places)
+    }
+
     /// The longest length that was stored for this file.
     fn known_len(&self, id: FileId) -> Option<u64> {
-        self.states.iter().flatten().filter(|state| state.id == id).map(|state| state.len).max()
+        self.places().filter(|place| place.id == id).map(|place| place.len).max()
     }
 
     /// The shortest length that was stored for this file.
     fn first_len(&self, id: FileId) -> Option<u64> {
-        self.states.iter().flatten().filter(|state| state.id == id).map(|state| state.len).min()
+        self.places().filter(|place| place.id == id).map(|place| place.len).min()
+    }
+
+    /// The files, each once.
+    fn ids(&self) -> Vec<FileId> {
+        let mut ids: Vec<FileId> = self.places().map(|place| place.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// For each lane of today the state that leads to its lines, in a file that is read from this length on.
+    fn leading(&self, id: FileId, from: u64) -> Vec<FileState> {
+        let here = FileState::at(id, from);
+        if self.states.len() == self.watermarks.len() {
+            return self.states.iter().map(|state| state.clone().unwrap_or_else(|| here.clone())).collect();
+        }
+        let others = self.ids().into_iter().filter(|&other| other != id);
+        let also = others.map(|id| FilePlace { id, len: self.first_len(id).unwrap_or(0) }).collect();
+        vec![FileState { also, ..here }; self.watermarks.len()]
     }
 }
 
@@ -166,15 +187,12 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn new(recorded: &'a Recorded, id: FileId, len: u64) -> io::Result<Self> {
-        let all_know =
-            recorded.states.iter().all(|state| state.is_some_and(|state| state.id == id && state.len <= len));
+        let knows = |state: &FileState| state.places().any(|place| place.id == id && place.len <= len);
+        let all_know = recorded.states.iter().all(|state| state.as_ref().is_some_and(knows));
         let unknown_from = len.saturating_sub(UNKNOWN_SCAN_MAX);
         let from = recorded.first_len(id).filter(|_| all_know).unwrap_or(unknown_from);
-        let replay = |state: &Option<FileState>| {
-            let state = state.unwrap_or(FileState { id, len: from });
-            state.to_bytes().map(Replay::new).map_err(io::Error::other)
-        };
-        let replays = recorded.states.iter().map(replay).collect::<io::Result<_>>()?;
+        let replay = |state: FileState| state.to_bytes().map(Replay::new).map_err(io::Error::other);
+        let replays = recorded.leading(id, from).into_iter().map(replay).collect::<io::Result<_>>()?;
         Ok(Self { recorded, from, replays })
     }
 
@@ -203,11 +221,7 @@ impl<'a> Scan<'a> {
 
     /// Reads on in files that have been renamed since their length was stored.
     fn read_renamed(&mut self, path: &Path, current: FileId) -> io::Result<()> {
-        let mut ids: Vec<FileId> = self.recorded.states.iter().flatten().map(|state| state.id).collect();
-        ids.retain(|&id| id != current);
-        ids.sort_unstable();
-        ids.dedup();
-        for id in ids {
+        for id in self.recorded.ids().into_iter().filter(|&id| id != current) {
             match find(directory(path), id)? {
                 Some(renamed) => {
                     // Who rotates may have taken the right to write; then a torn line stays.
@@ -244,7 +258,7 @@ impl<'a> Scan<'a> {
 }
 
 /// The file in a directory by its identity.
-fn find(directory: &Path, id: FileId) -> io::Result<Option<PathBuf>> {
+pub(super) fn find(directory: &Path, id: FileId) -> io::Result<Option<PathBuf>> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         // The inode number comes with the name; a file system that does not tell the true one there is of no interest.

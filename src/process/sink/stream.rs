@@ -1,52 +1,194 @@
-//! Lines to where nothing can be taken back or synced: standard output, pipes, devices.
+//! Lines to where nothing can be taken back or synced: standard output, pipes, sockets, devices.
+//!
+//! They flow at the pace of whoever reads, whatever mode others have put the descriptor into. What the system has taken is
+//! gone, but for a pipe: when its reader leaves, what nobody has read is taken back out of it, and the line in whose middle
+//! the reader left begins anew. So the next reader of a FIFO starts with a whole record, and gets all that the last one left.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
 
-use super::lines::Output;
+use nix::poll::PollTimeout;
+
+use super::lines::{LINE_MAX, Output};
+use super::pipe::{Descriptor, Target, deserted_within};
 use crate::process::HandlerError;
 
-/// What the system has taken is gone; what it has not is written by a later call, from the byte where it stopped.
-pub(super) struct Stream<W> {
+/// How often the thread that watches a FIFO looks whether its sink is still there,
+const WATCH_MS: u16 = 500;
+/// and while something waits for a reader, whether one has come.
+const WAITING_MS: u16 = 50;
+
+pub(super) struct Stream<T> {
     name: String,
-    out: W,
-    /// The rest of a line of which the system took a part: it comes before any other lane's line.
+    target: T,
+    /// What comes before any other lane's line: the rest of a line of which the system has taken a part, and what was taken
+    /// back.
     rest: Vec<u8>,
+    /// Of a pipe: the last bytes that it has taken, those that nobody may have read and the whole line that they begin with.
+    taken: Vec<u8>,
+    /// `taken` begins in the middle of a line.
+    is_cut: bool,
 }
 
-impl Stream<File> {
-    /// Standard output, without the standard library's buffer: what a write has not taken must be known.
-    pub(super) fn stdout() -> Result<Self, HandlerError> {
-        let out = io::stdout().as_fd().try_clone_to_owned();
-        out.map(|fd| Self::new("standard output".into(), fd.into()))
-            .map_err(|error| HandlerError::new(format_args!("standard output: {error}")))
+/// A stream that the lanes share.
+///
+/// # Errors
+/// What kind of file it is cannot be told, or there is no thread to watch a FIFO.
+pub(super) fn shared(name: String, file: File) -> Result<Arc<Mutex<dyn Output>>, HandlerError> {
+    let open = || {
+        let target = Descriptor::new(file)?;
+        let watched = target.to_watch()?;
+        let stream = Arc::new(Mutex::new(Stream::new(name.clone(), target)));
+        if let Some(fifo) = watched {
+            let stream = Arc::downgrade(&stream);
+            thread::Builder::new().name("fifo".to_owned()).spawn(move || watch(&fifo, &stream))?;
+        }
+        Ok(stream)
+    };
+    Ok(open().map_err(|error: io::Error| HandlerError::new(format_args!("{name}: {error}")))?)
+}
+
+/// Standard output, without the standard library's buffer: what a write has not taken must be known.
+pub(super) fn stdout() -> Result<Arc<Mutex<dyn Output>>, HandlerError> {
+    let name = "standard output";
+    let out = io::stdout().as_fd().try_clone_to_owned();
+    let out = out.map_err(|error| HandlerError::new(format_args!("{name}: {error}")))?;
+    shared(name.to_owned(), out.into())
+}
+
+/// Sees a reader leave, and gives the next one what is left, also while there are no new lines.
+fn watch(fifo: &File, stream: &Weak<Mutex<Stream<Descriptor>>>) {
+    let mut waits = false;
+    loop {
+        let is_deserted = deserted_within(fifo, PollTimeout::from(if waits { WAITING_MS } else { WATCH_MS }));
+        let Some(stream) = stream.upgrade() else { return };
+        if is_deserted || waits {
+            let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+            if stream.target.lacks_reader() {
+                stream.take_back();
+            } else if !stream.rest.is_empty() {
+                // Whoever writes the next line meets what stops it.
+                drop(stream.write_lines(&mut Vec::new()));
+            }
+            waits = !stream.rest.is_empty();
+        }
+        drop(stream);
+        if is_deserted {
+            // To ask again would return at once.
+            thread::sleep(Duration::from_millis(WAITING_MS.into()));
+        }
     }
 }
 
-impl<W: Write> Stream<W> {
-    pub(super) fn new(name: String, out: W) -> Self {
-        Self { name, out, rest: Vec::new() }
+impl<T: Target> Stream<T> {
+    pub(super) fn new(name: String, target: T) -> Self {
+        Self { name, target, rest: Vec::new(), taken: Vec::new(), is_cut: false }
     }
 
-    fn write_lines(&mut self, lines: &mut Vec<u8>) -> io::Result<()> {
-        let (taken, result) = write_some(&mut self.out, &self.rest);
-        self.rest.drain(..taken);
-        result?;
-        let (taken, result) = write_some(&mut self.out, lines);
+    fn write_lines(&mut self, lines: &mut Vec<u8>) -> Result<(), Stopped> {
+        let rest = std::mem::take(&mut self.rest);
+        let (taken, result) = self.write_some(&rest);
+        if let Err(error) = result {
+            // What was taken back of a pipe comes before it.
+            self.rest.extend_from_slice(&rest[taken..]);
+            return Err(Stopped { error, moved: taken > 0 });
+        }
+        let (taken, result) = self.write_some(lines);
         let line_end = match lines[..taken].last() {
             None | Some(b'\n') => taken,
             Some(_) => taken + lines[taken..].iter().position(|&byte| byte == b'\n').map_or(0, |newline| newline + 1),
         };
         self.rest.extend_from_slice(&lines[taken..line_end]);
         lines.drain(..line_end);
-        result
+        result.map_err(|error| Stopped { error, moved: taken + rest.len() > 0 })
+    }
+
+    /// Writes until all is taken or an error comes; returns how much was taken.
+    fn write_some(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
+        let unread_max = self.target.unread_max();
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match self.target.write(&bytes[taken..]) {
+                Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => {
+                    if let Some(unread_max) = unread_max {
+                        self.remember(&bytes[taken..taken + n], unread_max);
+                    }
+                    taken += n;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::BrokenPipe {
+                        self.take_back();
+                    }
+                    return (taken, Err(error));
+                }
+            }
+        }
+        (taken, Ok(()))
+    }
+
+    fn remember(&mut self, bytes: &[u8], unread_max: usize) {
+        let kept = unread_max + LINE_MAX;
+        self.taken.extend_from_slice(bytes);
+        // By halves, so that little is moved about.
+        if self.taken.len() > 2 * kept {
+            self.taken.drain(..self.taken.len() - kept);
+            self.is_cut = true;
+        }
+    }
+
+    /// The reader has left: what it has not read is written again, beginning with a whole line.
+    fn take_back(&mut self) {
+        if self.taken.is_empty() {
+            return;
+        }
+        let taken = std::mem::take(&mut self.taken);
+        let unread = match self.target.take_back() {
+            Some(unread) if taken.ends_with(&unread) => unread.len(),
+            // It cannot be told, or somebody else has written too: rather twice than never.
+            _ => self.target.unread_max().unwrap_or(0).min(taken.len()),
+        };
+        let read = &taken[..taken.len() - unread];
+        let start = match read.iter().rposition(|&byte| byte == b'\n') {
+            Some(newline) => newline + 1,
+            None if self.is_cut => taken.iter().position(|&byte| byte == b'\n').map_or(taken.len(), |at| at + 1),
+            None => 0,
+        };
+        self.is_cut = false;
+        self.rest.splice(..0, taken[start..].iter().copied());
+        if start < taken.len() {
+            tracing::info!(
+                sink = self.name,
+                bytes = taken.len() - start,
+                "the reader has left; the next one gets what it has not read"
+            );
+        }
     }
 }
 
-impl<W: Write + Send> Output for Stream<W> {
+/// What ended a write.
+struct Stopped {
+    error: io::Error,
+    /// Something was taken before.
+    moved: bool,
+}
+
+impl<T: Target> Output for Stream<T> {
     fn write(&mut self, lines: &mut Vec<u8>) -> Result<(), HandlerError> {
-        self.write_lines(lines).map_err(|error| HandlerError::new(format_args!("writing to {}: {error}", self.name)))
+        let Err(Stopped { error, moved }) = self.write_lines(lines) else { return Ok(()) };
+        let deserted = error.kind() == io::ErrorKind::BrokenPipe && self.target.lacks_reader();
+        let stalled = error.kind() == io::ErrorKind::WouldBlock;
+        let error = match (deserted, stalled) {
+            (true, _) => HandlerError::new(format_args!("writing to {}: nobody reads this FIFO", self.name)),
+            (_, true) => HandlerError::new(format_args!("writing to {}: its reader takes nothing", self.name)),
+            _ => HandlerError::new(format_args!("writing to {}: {error}", self.name)),
+        };
+        Err(if moved || deserted || stalled { error.soon() } else { error })
     }
 
     fn reopen(&mut self) -> Result<(), HandlerError> {
@@ -58,62 +200,18 @@ impl<W: Write + Send> Output for Stream<W> {
     }
 }
 
-/// Writes until all is taken or an error comes; returns how much was taken.
-fn write_some(out: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
-    let mut taken = 0;
-    while taken < bytes.len() {
-        match out.write(&bytes[taken..]) {
-            Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
-            Ok(n) => taken += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (taken, Err(error)),
+impl<T> Drop for Stream<T> {
+    fn drop(&mut self) {
+        if !self.rest.is_empty() {
+            tracing::warn!(
+                sink = self.name,
+                bytes = self.rest.len(),
+                "lines that nobody has read are dropped with the end"
+            );
         }
     }
-    (taken, out.flush())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Takes as many bytes as it is told to, and then fails as a full pipe or a closed one.
-    struct Scripted {
-        taken: Vec<u8>,
-        room: usize,
-    }
-
-    impl Write for Scripted {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let n = bytes.len().min(self.room).min(3);
-            if n == 0 {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-            self.room -= n;
-            self.taken.extend_from_slice(&bytes[..n]);
-            Ok(n)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn wherever_a_write_stops_each_line_arrives_once_and_whole() {
-        let (ours, theirs) = (b"one\ntwo\nthree\n", b"four\nfive\n");
-        for room in 0..=ours.len() + theirs.len() {
-            let mut stream = Stream::new("a test".into(), Scripted { taken: Vec::new(), room });
-            let (mut a, mut b) = (ours.to_vec(), theirs.to_vec());
-            let first = stream.write(&mut a);
-            assert_eq!(first.is_ok(), room >= ours.len(), "with room for {room} bytes");
-            let second = stream.write(&mut b);
-            assert_eq!(second.is_ok(), room >= ours.len() + theirs.len(), "with room for {room} bytes");
-            stream.out.room = usize::MAX;
-            stream.write(&mut b).unwrap();
-            stream.write(&mut a).unwrap();
-            let mut lines: Vec<_> = str::from_utf8(&stream.out.taken).unwrap().lines().collect();
-            lines.sort_unstable();
-            assert_eq!(lines, ["five", "four", "one", "three", "two"], "with room for {room} bytes");
-        }
-    }
-}
+#[path = "stream_tests.rs"]
+mod tests;
