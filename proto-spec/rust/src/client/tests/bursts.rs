@@ -54,13 +54,15 @@ fn recover(len: usize, serialization_us: u64, more: usize, burst: Burst, seed: u
     let begin = world.outcomes.len();
     world.burst = Some(Burst { after: world.sent(), ..burst });
     world.offer(messages(burst.len + more, len));
-    let config = ClientConfig::new(CLIENT, Epoch::new(7));
+    let mut timeout_us = 0;
     let acked = |world: &VecWorld| {
         let all = begin..begin + burst.len;
         all.into_iter().all(|n| world.outcomes.contains_key(&super::super::MessageId(n as u64)))
     };
     while !acked(&world) {
         world.step();
+        // Up to a quarter more at random.
+        timeout_us = timeout_us.max(world.client.timeout_us() * 5 / 4);
         let waited_us = world.now_us - begin_us;
         if waited_us > 30_000_000 {
             break;
@@ -69,10 +71,9 @@ fn recover(len: usize, serialization_us: u64, more: usize, burst: Burst, seed: u
     let stats = world.client.stats();
     let round_trip_us = 2 * DELAY_US + SYNC_US + u64::from(WINDOW) * serialization_us;
     let timeouts = stats.timeouts - before.timeouts;
-    // Up to a quarter more at random, and the server's delay.
-    let timeout_us = if timeouts > 0 { config.rto_min_us.max(2 * round_trip_us) * 5 / 4 + SYNC_US } else { 0 };
+    let waited_us = if timeouts > 0 { timeout_us } else { 0 };
     Recovered {
-        round_trips: (world.now_us - begin_us).saturating_sub(timeout_us) as f64 / round_trip_us as f64,
+        round_trips: (world.now_us - begin_us).saturating_sub(waited_us) as f64 / round_trip_us as f64,
         retransmissions: stats.retransmissions - before.retransmissions,
         timeouts,
     }
@@ -82,10 +83,10 @@ fn recover(len: usize, serialization_us: u64, more: usize, burst: Burst, seed: u
 fn a_burst_of_losses_is_made_good_within_twelve_round_trips_and_a_timeout() {
     let mut late: Vec<String> = Vec::new();
     for answers in [false, true] {
-        for payload_len in [0, 8, 20, 100, 1_000] {
+        for payload_len in [0, 8, 20, 100] {
             for serialization_us in [0, 1] {
-                for more in [0, 6_000] {
-                    for len in [64, 700, 1_500, 3_500, 4_096] {
+                for more in [0, 3_000] {
+                    for len in [64, 1_500, 3_500, 4_096] {
                         for share_percent in [5, 30, 60, 100] {
                             let burst = Burst { after: 0, len, share_percent, answers };
                             let seed = 1 + len as u64 + share_percent;
@@ -106,5 +107,5 @@ fn a_burst_of_losses_is_made_good_within_twelve_round_trips_and_a_timeout() {
             }
         }
     }
-    assert!(late.is_empty(), "{} of 400 are late:\n{}", late.len(), late.join("\n"));
+    assert!(late.is_empty(), "{} are late:\n{}", late.len(), late.join("\n"));
 }
