@@ -560,3 +560,7 @@ fn highest_bit(bitmap: &[u8]) -> u64 {
 #[cfg(test)]
 #[path = "flow_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "flow_burst_tests.rs"]
+mod burst_tests;
