@@ -351,7 +351,7 @@ fn a_lost_tail_is_recovered_in_a_few_round_trips_after_one_timeout() {
         let mut near = Near::warm(1_024, 20);
         let ms = near.ms_to_recover(1_024, |n, attempt| n >= 1_024 - lost && attempt == 0);
         // The timeout, up to a quarter more, then a round trip for each doubling.
-        assert!((100..=125 + 14).contains(&ms), "{lost} lost: {ms} ms");
+        assert!((10..=13 + 14).contains(&ms), "{lost} lost: {ms} ms");
         assert_eq!(near.rig.tally.resent, lost);
     }
 }
@@ -360,7 +360,7 @@ fn a_lost_tail_is_recovered_in_a_few_round_trips_after_one_timeout() {
 fn a_retransmission_that_is_lost_is_missed_when_later_ones_have_arrived() {
     let mut near = Near::warm(1_024, 20);
     let ms = near.ms_to_recover(1_024, |n, attempt| n >= 500 && (attempt == 0 || attempt == 1 && n % 100 >= 90));
-    assert!((100..=125 + 20).contains(&ms), "{ms} ms");
+    assert!((10..=13 + 20).contains(&ms), "{ms} ms");
     assert!(near.rig.tally.resent <= 524 + 10 * 5 + 20, "{}", near.rig.tally.resent);
 }
 
@@ -370,19 +370,19 @@ fn after_a_stall_of_the_server_what_it_had_all_along_is_not_sent_again() {
     near.rig.flow.released += 1_000;
     let begin = near.rig.flow.next;
     assert_eq!(near.rig.seqs().len(), 1_000);
-    // Half a second: two timeouts, one datagram each.
+    // Half a second: five timeouts, each twice as long as the one before, and one datagram each.
     for _ in 0..500 {
         near.rig.now_ns += MS;
         near.rig.flow.handle_time(near.rig.now_ns);
         assert!(near.rig.seqs().len() <= 1);
     }
-    assert_eq!(near.rig.tally.resent, 2);
+    assert_eq!(near.rig.tally.resent, 5);
     for seq in begin..begin + 1_000 {
         near.journal.insert(Seq(seq));
         if (seq - begin) % 100 == 99 {
             near.rig.now_ns += MS;
             near.ack();
-            assert!(near.rig.seqs().is_empty(), "the originals are arriving");
+            assert!(near.rig.seqs().len() <= 1, "the originals are arriving");
         }
     }
     assert_eq!(near.rig.tally.acked, 21_000);
