@@ -40,7 +40,8 @@
 //! `now_us` is in microseconds of a clock that never steps back, from any origin.
 //!
 //! # Cost
-//! Constant for a message sent, transmitted, acked or reported; each ACK costs a constant and what it newly covers.
+//! Constant for a message sent, transmitted, acked or reported; each ACK costs a constant and what it newly covers, and the
+//! length of its bitmap where it leaves something in doubt.
 //! Only a change of epoch looks at every slot.
 
 mod acks;
