@@ -20,7 +20,7 @@ fn the_ack_of_a_first_message_is_these_bytes() {
     let ack = wire.reply_bytes();
     let elapsed_us = sent.elapsed().as_micros();
 
-    let mut expected = vec![0x12, 0x00]; // version 1, ACK; synced to disk, not sealed, not a duplicate
+    let mut expected = vec![0x12, 0x40]; // version 1, ACK; COMPLETE, synced to disk, not sealed, not a duplicate
     expected.extend([16, 0]); // credit
     expected.extend([0x0d, 0x0c, 0x0b, 0x0a]); // epoch
     expected.extend([8, 7, 6, 5, 4, 3, 2, 1]); // client
@@ -94,8 +94,9 @@ fn a_bit_beyond_1024_waits_for_the_floor() {
     assert_eq!(wire.ask_ack(&wire.data(1024, &room)).above, [1024]);
     let ack = wire.ask_ack(&wire.data(1025, &room));
     assert_eq!((ack.floor, ack.above), (0, vec![1024]), "128 bytes of bitmap end at 1024");
+    assert!(!ack.complete, "and it does not say that there is nothing beyond");
     let ack = wire.ask_ack(&wire.data(1, &room));
-    assert_eq!((ack.floor, ack.above), (1, vec![1024, 1025]));
+    assert_eq!((ack.floor, ack.above, ack.complete), (1, vec![1024, 1025], true));
 }
 
 #[test]
@@ -117,6 +118,7 @@ fn the_bitmap_is_cut_to_what_the_request_pays_for() {
         assert_eq!(len, 32 + bitmap, "for a request of {} bytes", 32 + payload);
         let expected: Vec<u64> = (1..=bitmap as u64 * 8).filter(|seq| seq % 2 == 0).collect();
         assert_eq!(ack.above, expected);
+        assert_eq!(ack.complete, bitmap == 128, "for a request of {} bytes", 32 + payload);
     }
 }
 
@@ -192,6 +194,10 @@ fn a_ping_shows_a_session_as_it_is() {
     assert_eq!((ack.client, ack.epoch, ack.floor, ack.credit), (wire.client, wire.epoch, 1, 16));
     assert_eq!((ack.duplicate, ack.durability), (true, Durability::Synced));
     assert!(ack.above.is_empty(), "a PING pays for no bitmap");
+    assert!(!ack.complete, "so it does not tell of 3");
+    wire.ask_ack(&wire.data(2, b""));
+    let ack = wire.ping();
+    assert_eq!((ack.floor, ack.complete), (3, true));
 }
 
 #[test]

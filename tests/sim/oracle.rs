@@ -58,6 +58,8 @@ struct Session {
     forgettable: Option<u64>,
     /// The highest floor in an ack, since it may last have been forgotten.
     floor: u64,
+    /// The highest seq that an ack told to be journaled, as long as the server must remember the session.
+    told: u64,
     /// Every seq up to here is accounted for.
     verified: u64,
     /// The highest base that reached the server, with SKIP and at all.
@@ -212,7 +214,7 @@ impl Oracle {
         let idle = session.known_us > 0 && self.now_us - session.known_us > self.ttl_us / 2;
         if sid.0 >= RUDE || idle {
             session.forgettable = Some(self.entries.len() as u64);
-            session.floor = 0;
+            (session.floor, session.told) = (0, 0);
         }
         session.known_us = self.now_us;
         session
@@ -317,9 +319,13 @@ impl Oracle {
             }
             session.verified = seq;
         }
+        let end = floor.saturating_add(8 * ack.bitmap.len() as u64);
+        let concealed = (ack.complete && session.told > end).then_some(session.told);
+        session.told = session.told.max(floor);
         for (at, byte) in (0u64..).zip(ack.bitmap) {
             for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {
                 let seq = floor + 1 + at * 8 + bit;
+                session.told = session.told.max(seq);
                 if !self.offset_of.contains_key(&(sid, seq)) {
                     missing = Some(seq);
                 }
@@ -327,6 +333,9 @@ impl Oracle {
         }
         if let Some(seq) = missing {
             self.fail(|| format!("seq {seq} of {sid:?} is acked and not durable"));
+        }
+        if let Some(seq) = concealed {
+            self.fail(|| format!("an ack of {sid:?} is complete up to {end}, and an earlier one told of {seq}"));
         }
         if let Some(before) = back {
             self.fail(|| format!("the floor of {sid:?} goes back from {before} to {floor}"));

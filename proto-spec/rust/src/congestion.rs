@@ -4,6 +4,8 @@
 
 /// After a loss the window is not made smaller than this (RFC 9002 §7.2).
 const WINDOW_AFTER_LOSS_MIN: u32 = 2;
+/// Where it begins again when the answer to a timeout's datagram shows losses: as at first (RFC 6928).
+const WINDOW_AFTER_EXPIRY_MAX: u32 = 10;
 
 /// How many datagrams may be in flight.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +55,15 @@ impl Congestion {
         }
         self.episode_end = next;
         self.threshold = (self.window / 2).max(WINDOW_AFTER_LOSS_MIN);
-        self.window = self.threshold.min(self.window_max);
+        self.window = self.window.min(self.threshold);
+        self.acked = 0;
+    }
+
+    /// The answer to what was sent after a timeout shows that more is missing, for which [`lost`](Self::lost) was called:
+    /// no acks have kept the pace, so it begins anew, up to where it was cut to by slow start.
+    pub(crate) fn restart_after_expiry(&mut self, next: u64) {
+        self.episode_end = next;
+        self.window = self.window.min(WINDOW_AFTER_EXPIRY_MAX);
         self.acked = 0;
     }
 
@@ -124,6 +134,26 @@ mod tests {
     }
 
     #[test]
+    fn losses_that_a_timeouts_answer_shows_begin_it_anew_and_it_opens_fast_up_to_the_cut() {
+        let mut congestion = Congestion::new(10, 1_000);
+        congestion.acked(990);
+        congestion.lost(1, 1_001);
+        assert_eq!(congestion.window(), 500);
+        // More of the same flight: cut once.
+        congestion.lost(2, 1_002);
+        congestion.restart_after_expiry(1_002);
+        assert_eq!(congestion.window(), 10);
+        assert!(!congestion.grows_by(1_001));
+        congestion.acked(490);
+        assert_eq!(congestion.window(), 500);
+        congestion.acked(499);
+        assert_eq!(congestion.window(), 500, "from there on slowly");
+        congestion.collapse(2_000);
+        congestion.restart_after_expiry(2_000);
+        assert_eq!(congestion.window(), 1, "it never raises the window");
+    }
+
+    #[test]
     fn it_stays_within_its_bounds() {
         let mut congestion = Congestion::new(10, 4);
         assert_eq!(congestion.window(), 4);
@@ -135,6 +165,8 @@ mod tests {
         assert_eq!(congestion.window(), 2);
         congestion.collapse(11);
         assert_eq!(congestion.window(), 1);
+        congestion.lost(20, 21);
+        assert_eq!(congestion.window(), 1, "a loss never raises it");
         let mut one = Congestion::new(10, 1);
         one.lost(0, 1);
         one.acked(5);

@@ -2,10 +2,12 @@
 
 mod acks;
 mod bench;
+mod bursts;
 mod doubt;
 mod duties;
 mod hostile;
 mod model_server;
+mod recovery;
 mod rejects;
 #[cfg(feature = "sealed")]
 mod sealed;
