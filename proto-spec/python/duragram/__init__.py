@@ -6,8 +6,9 @@ Plain mode needs the standard library alone; sealed mode (`key=`) the package `c
 
 from .aio import AsyncClient, AsyncPending
 from .blocking import BlockingPending, Client
-from .core import Abandoned, Closed, Incomplete, Options, Receipt, Rejected, SendError, TooLarge
+from .errors import Abandoned, Closed, EpochUsed, Full, Incomplete, Receipt, Rejected, SendError, TooLarge
 from .message import Stats
+from .options import Options
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,8 @@ __all__ = [
     "BlockingPending",
     "Client",
     "Closed",
+    "EpochUsed",
+    "Full",
     "Incomplete",
     "Options",
     "Receipt",

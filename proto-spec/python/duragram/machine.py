@@ -21,11 +21,13 @@ from typing import Any, Final, Optional
 from . import wire
 from .path import Congestion, Rtt, interval
 from .queue import SPAN_MAX, Queue
-from .message import FINAL, IN_FLIGHT, Config, Message, Outcome, Stats
+from .message import FINAL, IN_FLIGHT, UNSENT, Config, Message, Outcome, Stats
 from .wire import Ack, DecodeError, Reject, Welcome
 
 #: A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
 REORDERING_MAX: Final = 3
+
+
 class _WaitsFor(enum.Enum):
     #: The end of a wait that the server asked for.
     RESUME = 1
@@ -80,6 +82,11 @@ class Machine:
         self._hello: Optional[int] = None
         self._hello_due = False
         self._congestion_limited = False
+        #: Nothing has shown yet that the epoch is this run's own (PROTOCOL.md#duty-epoch).
+        self._doubted = config.epoch_doubted and epoch != 0
+        self._acks_of_others = 0
+        self._pinged_ever = False
+        self._epoch_used = False
 
     # What the caller gives and takes.
 
@@ -107,11 +114,28 @@ class Machine:
         """Takes a message, of which `payload_max` and `config.window` are the caller's to respect."""
         message = Message(payload, channel, batch, token)
         self._queue.waiting.append(message)
+        if self._epoch_used:
+            self._fail_all(Outcome.EPOCH_USED)
+            return message
         if not self.epoch and self._hello is None:
             self._ask_for_epoch(at_once=True)
         if self._waits_for is None:
             self._arm(now, anew=False)
         return message
+
+    def oldest_token(self) -> Any:
+        """The token of the oldest message that has not ended; `None` if all have."""
+        return self._queue.oldest_token()
+
+    def fail_too_long(self, now: float, datagram: bytes) -> None:
+        """A datagram that `transmit` gave is longer than UDP carries here: its message fails. Sent again it would be so
+        again, and for ever."""
+        first, _, _, epoch, _, seq, _ = wire.HEAD.unpack_from(datagram)
+        message = self._queue.sent.get(seq)
+        if first & 15 == wire.DATA and epoch == self.epoch and message is not None:
+            self._queue.end(message, Outcome.TOO_LONG)
+            self._queue.pass_decided()
+            self._arm(now, anew=False)
 
     def take_decided(self) -> list[Message]:
         """The messages that have ended since the last call."""
@@ -162,12 +186,14 @@ class Machine:
         if not self.epoch:
             return None
         if self._ping_due:
-            self._ping_due, self._pinged = False, True
+            self._ping_due, self._pinged, self._pinged_ever = False, True, True
             return self._wire.short(wire.PING, self.epoch, 0)
         self._congestion_limited = False
         message, seq = self._queue.candidate()
         if message is None or self._is_beyond_limit(seq):
             return None
+        if self._doubted and self._queue.sent and message.state is UNSENT:
+            return None  # the first goes alone
         if not self._probe and (self._silent or self._queue.in_flight >= self.congestion.window):
             self._congestion_limited = True
             return None
@@ -298,6 +324,10 @@ class Machine:
         bits = int.from_bytes(ack.bitmap, "little")
         highest = floor + bits.bit_length()
         if highest >= self._queue.next_seq:
+            self._acks_of_others += 1
+            # One forged datagram must not end a run; a seal cannot be forged.
+            if self._doubted and (self._wire.is_sealed or self._acks_of_others > 1):
+                self._give_up_epoch(now)
             raise DecodeError("never_sent")
         newly = [sent[seq] for seq in range(self._queue.base, floor + 1) if seq in sent]
         # With thousands in flight behind one lost datagram each ack repeats a thousand bits, of which few are new.
@@ -308,6 +338,12 @@ class Machine:
             message = sent.get(floor + lowest.bit_length())
             if message is not None:
                 newly.append(message)
+        if self._doubted and newly:
+            # What was sent once and is a duplicate was there before.
+            if ack.duplicate and not self._pinged_ever and any(message.attempt == 0 for message in newly):
+                self._give_up_epoch(now)
+                return
+            self._doubted = False
         newest: Optional[Message] = None
         for message in newly:
             if newest is None or message.transmission > newest.transmission:
@@ -379,10 +415,9 @@ class Machine:
         if self._hello is not None:
             if reject.epoch != 0 or reject.refused != self._hello:
                 raise DecodeError("not_in_flight")
-            self.stats.rejects += 1
+            self._count_reject(reject)
             if reject.code in FINAL:
-                while self._queue.end_oldest(Outcome.FAILED, reject.code) is not None:
-                    pass
+                self._fail_all(Outcome.FAILED, reject.code)
                 self._hello = None
             else:
                 self._pause(now, reject)
@@ -393,7 +428,7 @@ class Machine:
         message = self._queue.sent.get(reject.refused)
         if message is None and not (reject.refused == 0 and self._pinged):
             raise DecodeError("not_in_flight")
-        self.stats.rejects += 1
+        self._count_reject(reject)
         if message is not None:
             if reject.code in FINAL:
                 message.code = reject.code
@@ -411,6 +446,11 @@ class Machine:
         elif reject.code not in FINAL:
             self._pause(now, reject)
         self._arm(now, anew=False)
+
+    def _count_reject(self, reject: Reject) -> None:
+        self.stats.rejects += 1
+        by_code = self.stats.rejects_by_code
+        by_code[reject.code] = by_code.get(reject.code, 0) + 1
 
     def _pause(self, now: float, reject: Reject) -> None:
         if self.paused_until is not None:
@@ -445,11 +485,24 @@ class Machine:
         else:
             self._ask_for_epoch(at_once=self._fruitless_epochs <= 2)
 
+    def _fail_all(self, outcome: Outcome, code: int = 0) -> None:
+        while (message := self._queue.end_oldest(outcome, code)) is not None:
+            message.epoch = self.epoch
+
+    def _give_up_epoch(self, now: float) -> None:
+        """Another run has used it: what the server holds under these numbers is not what this one sends."""
+        self._epoch_used = True
+        self._fail_all(Outcome.EPOCH_USED)
+        self._ping_due = self._probe = self._silent = False
+        self.paused_until = None
+        self._arm(now, anew=True)
+
     def _enter_epoch(self, epoch: int) -> None:
         """What is unacked gets new seqs from 1 on, in order and without holes, and counts as not yet transmitted."""
         self.epoch = epoch
         self._wire.enter(epoch)
         self._hello, self._hello_due = None, False
+        self._doubted = False
         self._queue.renumber()
         # The server is the same: its credit is the best guess until it tells.
         self._floor = self._seen = self._newest_arrived = self._timed_out_before = 0

@@ -33,6 +33,9 @@ class Config:
     #: The longest wait that a REJECT can impose: a forged one cannot silence the client for weeks.
     retry_after_max: float = 60.0
     congestion_window_initial: int = 10
+    #: The epoch was given from outside, so another run may have used it: the first datagram goes alone, and its ack is
+    #: looked at for signs of that (PROTOCOL.md#duty-epoch).
+    epoch_doubted: bool = False
     #: Unix time, if the clock is right: a new epoch after STALE_EPOCH is then at least that.
     unix_time: Optional[Callable[[], float]] = None
 
@@ -43,6 +46,10 @@ class Outcome(enum.Enum):
     ACKED = "acked"
     #: The server will never take it: `Message.code` says why.
     FAILED = "failed"
+    #: Longer than this machine's UDP carries: it cannot be sent.
+    TOO_LONG = "too long"
+    #: Its epoch is another run's: what the server holds under its number is other data.
+    EPOCH_USED = "epoch used"
     #: Given up by the application; it may have been journaled all the same.
     ABANDONED = "abandoned"
 
@@ -94,5 +101,6 @@ class Stats:
     timeouts: int = 0
     acked: int = 0
     rejects: int = 0
+    rejects_by_code: dict[int, int] = field(default_factory=dict)
     #: What came and made no sense here, by reason.
     ignored: dict[str, int] = field(default_factory=dict)

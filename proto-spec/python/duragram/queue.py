@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import Final, Optional
+from typing import Any, Final, Optional
 
 from .message import DECIDED, IN_FLIGHT, LOST, UNSENT, Message, Outcome
 
@@ -40,6 +40,11 @@ class Queue:
     @property
     def undecided(self) -> int:
         return len(self.waiting) + len(self.sent)
+
+    def oldest_token(self) -> Any:
+        """Of the oldest message that has not ended: what was transmitted is older than what was not."""
+        message = self.sent.get(self.base) or (self.waiting[0] if self.waiting else None)
+        return None if message is None else message.token
 
     def candidate(self) -> tuple[Optional[Message], int]:
         """What to transmit next, and its seq: the lowest lost one, else the first that was not transmitted."""

@@ -13,7 +13,7 @@ from collections import deque
 from typing import Iterator, Optional, Sequence
 
 from .blocking import BlockingPending, Client
-from .core import Closed, Incomplete, SendError
+from .errors import Closed, Incomplete, SendError
 from .keyfile import parse_client, read_key
 from .wire import DATAGRAM_RECOMMENDED
 

@@ -21,6 +21,11 @@ DURABILITY, DUPLICATE = 0x03, 0x10
 # Codes of REJECT (PROTOCOL.md#reject-codes).
 REJECT_VERSION, REJECT_UNSUPPORTED, REJECT_TOO_LARGE, REJECT_STALE_EPOCH, REJECT_BEYOND_WINDOW = 1, 2, 3, 4, 5
 REJECT_BUSY, REJECT_STORAGE, REJECT_CHANNEL, REJECT_SEALED_ONLY = 6, 7, 8, 9
+#: As PROTOCOL.md names them.
+REJECT_NAMES: Final = {
+    1: "VERSION", 2: "UNSUPPORTED", 3: "TOO_LARGE", 4: "STALE_EPOCH", 5: "BEYOND_WINDOW", 6: "BUSY", 7: "STORAGE",
+    8: "CHANNEL", 9: "SEALED_ONLY",
+}  # fmt: skip
 
 #: The length of a plain datagram without payload, and of the shortest of every type.
 PLAIN_MIN: Final = 32
@@ -277,6 +282,8 @@ class Wire(Protocol):
     overhead: int
     #: Whether a WELCOME must lead upwards (PROTOCOL.md#sealed-client).
     epochs_only_rise: bool
+    #: Whether nobody else can make what comes.
+    is_sealed: bool
     #: Whether nothing more can be sent in this session.
     used_up: bool
 
@@ -298,6 +305,7 @@ class Plain:
 
     overhead = PLAIN_MIN
     epochs_only_rise = False
+    is_sealed = False
     used_up = False
 
     def __init__(self, client: int) -> None:
