@@ -127,6 +127,7 @@ class AsyncClient(Face):
         self._link = Link(self.options)
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._watched: Optional[socket.socket] = None
+        self._watched_number = -1
         self._writes = False
         self._timer: Optional[asyncio.TimerHandle] = None
         self._timer_at = 0.0
@@ -414,20 +415,21 @@ class AsyncClient(Face):
                 self._writes = False
             self._watched = sock
             if sock is not None:
-                loop.add_reader(sock.fileno(), self._readable)
+                self._watched_number = sock.fileno()
+                loop.add_reader(self._watched_number, self._readable)
         if sock is not None and writes != self._writes:
             self._writes = writes
             if writes:
-                loop.add_writer(sock.fileno(), self._pump)
+                loop.add_writer(self._watched_number, self._pump)
             else:
-                loop.remove_writer(sock.fileno())
+                loop.remove_writer(self._watched_number)
 
     def _unwatch(self) -> None:
         """Before the socket is closed."""
         if self._watched is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._watched.fileno())
+            self._loop.remove_reader(self._watched_number)
             if self._writes:
-                self._loop.remove_writer(self._watched.fileno())
+                self._loop.remove_writer(self._watched_number)
         self._watched, self._writes = None, False
 
     def _set_timer(self, now: float) -> None:

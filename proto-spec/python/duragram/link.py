@@ -70,7 +70,7 @@ class Link:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
-                self._watch.trouble(now, error, self.route)
+                self._trouble(now, error)
                 continue
             ignored = handle(now, datagram)
             if ignored is None:
@@ -121,7 +121,16 @@ class Link:
             if again.errno == errno.EMSGSIZE and error.errno == errno.EMSGSIZE:
                 self.core.machine.fail_too_long(now, datagram)
             elif again.errno not in (errno.ENOBUFS, errno.EMSGSIZE):
-                self._watch.trouble(now, again, self.route)
+                self._trouble(now, again)
+
+    def _trouble(self, now: float, error: OSError) -> None:
+        if error.errno in (errno.EBADF, errno.ENOTSOCK):
+            # Another part of the program has closed it: the number is not this client's any more, and not to be closed.
+            assert self.socket is not None
+            self.socket.detach()
+            self.socket = None
+            raise error
+        self._watch.trouble(now, error, self.route)
 
     @property
     def deadline(self) -> Optional[float]:
@@ -162,6 +171,8 @@ class Link:
     def drain(self, deadline: float) -> None:
         """Goes on until every record has its outcome, at most until then, without a thread or an event loop."""
         self.core.flush_batch(time.monotonic())
+        if self.socket is not None and self.socket.fileno() < 0:
+            self.open(())  # it was collected before this
         while self.core.unacked and self.socket is not None and (now := time.monotonic()) < deadline:
             self.receive(now)
             _, more = self.turn(now)

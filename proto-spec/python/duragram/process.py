@@ -57,7 +57,12 @@ def ended(client: Lives) -> None:
 
 def at_exit() -> None:
     deadline = time.monotonic() + EXIT_PATIENCE
-    lost = sum([client.end_at_exit(deadline) for client in list(_living)])
+    lost = 0
+    for client in list(_living):
+        try:
+            lost += client.end_at_exit(deadline)
+        except Exception:
+            logger.exception("%s could not be ended", client)
     if lost:
         logger.warning(
             "the program ended with %d records unacked: the server may have them or not; close() waits for them", lost

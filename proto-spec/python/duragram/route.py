@@ -93,8 +93,6 @@ class Watch:
     def trouble(self, now: float, error: OSError, route: Route) -> None:
         """An error of the socket. Nobody listening is ordinary while the server restarts, and concerns only this
         address; all others mean that this socket's way is gone."""
-        if error.errno in (errno.EBADF, errno.ENOTSOCK):
-            raise error  # another part of the program has closed it: not this client's any more
         if self._trouble_at is None and (error.errno != errno.ECONNREFUSED or route.has_alternatives):
             self._trouble_at = now + self._trouble_pause
             self._trouble_pause = min(self._trouble_pause * 2, TROUBLE_MOST)
