@@ -177,7 +177,7 @@ class Link:
             self.receive(now)
             _, more = self.turn(now)
             due = min(deadline, self.deadline or deadline)
-            if not more:
+            if not more and self.core.unacked:
                 wait_readable(self.socket, max(due - time.monotonic(), 0.001))
 
     def end_at_exit(self, deadline: float) -> int:
