@@ -172,6 +172,7 @@ fn ack(socket: &UdpSocket, heard: &HashMap<u64, Heard>) -> io::Result<()> {
             credit: u16::MAX,
             durability: Durability::Synced,
             duplicate: false,
+            complete: false,
             delay_us: 0,
             bitmap: &[],
         };

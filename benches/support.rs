@@ -57,6 +57,7 @@ pub(crate) fn ack(bitmap: &[u8]) -> Ack<'_> {
         credit: 4096,
         durability: Durability::Synced,
         duplicate: false,
+        complete: false,
         delay_us: 100,
         bitmap,
     }

@@ -137,6 +137,7 @@ fn what_only_a_server_says_is_dropped() {
         credit: 9,
         durability: Durability::Synced,
         duplicate: false,
+        complete: false,
         delay_us: 1,
         bitmap: &[2, 0, 0, 0, 0, 0, 0, 0],
     };

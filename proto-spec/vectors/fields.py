@@ -1,7 +1,7 @@
 """Numbers of PROTOCOL.md, and how the vectors describe the fields of a datagram: what both generators share."""
 
 DATA, ACK, REJECT, HELLO, WELCOME, PING = 1, 2, 3, 4, 5, 6
-SEALED, BEGIN, END, BATCH, SKIP, DUPLICATE = 8, 16, 32, 64, 128, 16
+SEALED, BEGIN, END, BATCH, SKIP, DUPLICATE, COMPLETE = 8, 16, 32, 64, 128, 16, 64
 WHOLE = BEGIN | END
 CLIENT = 0x00000000000000A1
 OTHER = 0xFEDCBA9876543210
@@ -33,6 +33,7 @@ def ack_fields(floor, bitmap, flags, credit, delay_us, epoch):
         "credit": credit,
         "durability": flags & 3,
         "duplicate": bool(flags & DUPLICATE),
+        "complete": bool(flags & COMPLETE),
         "delay_us": delay_us,
         "bitmap": bitmap.hex(),
     }

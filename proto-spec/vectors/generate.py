@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes datagrams.json, from PROTOCOL.md alone: struct and zlib, none of the project's code.
 
-The file is fixed: datagrams may be added, none may change. `python3 generate.py | diff - datagrams.json` prints nothing.
+The file is fixed: datagrams may be added, none may change. Where a flag is given a meaning, descriptions gain its field. `python3 generate.py | diff - datagrams.json` prints nothing.
 """
 
 import json
@@ -134,7 +134,16 @@ ack("ack-bitmap-shortest", "seq floor + 2 alone", 4, b"\x02" + bytes(7))
 ack("ack-bitmap-longest", "128 bytes, all but the first bit set", 4, b"\xfe" + b"\xff" * 127)
 ack("ack-bitmap-zero-words", "zero words at the end mean nothing", 4, b"\x02" + bytes(15))
 ack("ack-last", "the largest of every number", LAST, b"", 0, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, LAST)
-add("ack-unknown-flags", "flags that have no meaning yet are ignored", crc(body(ACK, 0b1110_0100, 1, 3, CLIENT, 1, 0)), datagram={"type": "ACK", "client": f"{CLIENT:016x}", "epoch": 3, "floor": "1", "credit": 1, "durability": 0, "duplicate": False, "delay_us": 0, "bitmap": ""}, canonical=False, server="drop")
+add("ack-unknown-flags", "flags that have no meaning yet are ignored", crc(body(ACK, 0b1110_0100, 1, 3, CLIENT, 1, 0)), datagram={"type": "ACK", "client": f"{CLIENT:016x}", "epoch": 3, "floor": "1", "credit": 1, "durability": 0, "duplicate": False, "complete": True, "delay_us": 0, "bitmap": ""}, canonical=False, server="drop")
+
+# COMPLETE, and the worked example with it.
+ack("ack-complete", "nothing is journaled above the floor", 7, flags=COMPLETE)
+ack("ack-complete-bitmap", "beyond the bitmap's end nothing is journaled", 4, b"\x02" + bytes(6) + b"\x80", flags=COMPLETE)
+ack("ack-complete-duplicate", "of a session that the server does not know", 0, flags=COMPLETE | DUPLICATE, delay_us=0)
+ack("ack-complete-every-flag", "all flags that have a meaning, at their highest", 4, b"\xfe" + b"\xff" * 127, flags=COMPLETE | DUPLICATE | 2)
+ack("example-ack-1-complete", "it is on disk, and nothing else is", 1, flags=COMPLETE)
+ack("example-ack-3-complete", "3 is journaled, 2 and what is above 3 is not", 1, struct.pack("<Q", 1 << 1), flags=COMPLETE, delay_us=210)
+ack("example-ack-all-complete", "all is on disk", 3, flags=COMPLETE, delay_us=180)
 
 # REJECT.
 for code, (name, retry) in enumerate([("version", 0), ("unsupported", 0), ("too-large", 0), ("stale-epoch", 0), ("beyond-window", 0), ("busy", 5000), ("storage", 1000), ("channel", 0), ("sealed-only", 0)], 1):

@@ -283,6 +283,8 @@ data("data-attempt-7", "saturates at 7", 5, b"again", flags=WHOLE | 7)
 ack("ack-handed", "durability 1: handed to the operating system", 1, flags=1)
 ack("ack-replicated", "durability 2: replicated", 1, flags=2)
 ack("ack-duplicate", "nothing new, no credit", 0, flags=DUPLICATE, credit=0, delay_us=0)
+ack("ack-complete", "nothing is journaled above the floor", 7, flags=COMPLETE)
+ack("ack-complete-bitmap", "beyond the bitmap's end nothing is journaled", 4, b"\x02" + bytes(6) + b"\x80", flags=COMPLETE)
 ack("ack-bitmap-zero-words", "zero words at the end mean nothing", 4, b"\x02" + bytes(15))
 reject("reject-ping", "of a PING: 0", 4, 0)
 

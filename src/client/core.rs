@@ -418,6 +418,7 @@ mod tests {
             credit: 1000,
             durability: Durability::Synced,
             duplicate: false,
+            complete: false,
             delay_us: 0,
             bitmap: &[],
         };

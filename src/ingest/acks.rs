@@ -21,6 +21,8 @@ pub(super) struct AckState {
     to: ReplyTo,
     /// Nothing of it is in the block.
     duplicate: bool,
+    /// Floor and bitmap tell of all that was journaled of the session then.
+    complete: bool,
 }
 
 /// The bitmaps of many acks.
@@ -42,15 +44,16 @@ impl AckState {
             len = session.write_bitmap(&mut bitmaps[start..]);
             bitmaps.truncate(start + len);
         }
+        let complete = session.is_told_by(len);
         let bitmap = (u32::try_from(start).expect("bounded by a commit"), u8::try_from(len).expect("at most 128"));
-        Self { id: session.id(), floor: session.floor(), bitmap, to, duplicate }
+        Self { id: session.id(), floor: session.floor(), bitmap, to, duplicate, complete }
     }
 }
 
 /// Adds a session's ack to the outbox. `receipt` stands for everything that `state` counts as journaled.
 pub(super) fn ack(receipt: &Durable, state: &AckState, bitmaps: &Bitmaps, credit: u16, now_us: u64, out: &mut Out) {
     let _proof = receipt.end();
-    let AckState { id, floor, bitmap: (start, len), ref to, duplicate } = *state;
+    let AckState { id, floor, bitmap: (start, len), ref to, duplicate, complete } = *state;
     let start = start as usize;
     let ack = Ack {
         client: id.client,
@@ -59,6 +62,7 @@ pub(super) fn ack(receipt: &Durable, state: &AckState, bitmaps: &Bitmaps, credit
         credit,
         durability: Durability::Synced,
         duplicate,
+        complete,
         delay_us: u32::try_from(now_us.saturating_sub(to.arrived_us)).unwrap_or(u32::MAX),
         bitmap: &bitmaps[start..start + usize::from(len)],
     };
@@ -74,6 +78,7 @@ pub(super) fn ack_of_nothing(id: SessionId, to: &ReplyTo, credit: u16, out: &mut
         credit,
         durability: Durability::Synced,
         duplicate: true,
+        complete: true,
         delay_us: 0,
         bitmap: &[],
     };

@@ -196,3 +196,53 @@ fn a_stop_acks_what_is_in_flight_and_hands_it_to_the_lanes() {
     assert_eq!(sent.last().map(|(_, bytes)| reply(bytes)), Some(acked(end.0)));
     assert_eq!(rig.lanes.0.lock().unwrap().1, end);
 }
+
+/// Of each ACK sent: its floor, the bits set, and whether it tells of all that is journaled.
+fn completeness(rig: &Rig) -> Vec<(u64, usize, bool)> {
+    let sent = rig.sent();
+    let acks = sent.iter().map(|(_, bytes)| match codec::decode(bytes).unwrap() {
+        Datagram::Ack(ack) => {
+            (ack.floor.0, ack.bitmap.iter().map(|byte| byte.count_ones() as usize).sum(), ack.complete)
+        }
+        other => panic!("not an ACK: {other:?}"),
+    });
+    acks.collect()
+}
+
+#[test]
+fn an_ack_is_complete_exactly_when_its_bitmap_was_not_cut() {
+    let mut rig = Rig::new();
+    let ping = || encode(&Datagram::Ping(Ping { client: ClientId(1), epoch: Epoch::new(1).unwrap() }));
+    let mut step = |datagrams: &[Vec<u8>]| {
+        let datagrams: Vec<_> = datagrams.iter().map(|bytes| (peer(1), bytes.clone())).collect();
+        rig.absorb(&datagrams).unwrap();
+        rig.committer.commit(&rig.clock).unwrap();
+        completeness(&rig)
+    };
+    let room = (data(1, 1, 0, false).len() - codec::MIN_LEN) / 8 * 64;
+    let last = 1 + room as u64;
+    let at = |seq: u64| data(1, seq, u16::try_from(seq - 1).unwrap(), false);
+    assert_eq!(step(&[ping()]), [(0, 0, true)], "of a session that it does not know nothing is journaled");
+    assert_eq!(step(&[at(1)]), [(1, 0, true)]);
+    assert_eq!(step(&[ping()]), [(1, 0, true)]);
+    assert_eq!(step(&[at(3)]), [(1, 1, true)]);
+    assert_eq!(step(&[ping()]), [(1, 0, false)], "a PING has no room for a bitmap");
+    assert_eq!(step(&[at(last)]), [(1, 2, true)], "the last bit that there is room for");
+    assert_eq!(step(&[at(last + 1)]), [(1, 2, false)]);
+    assert_eq!(step(&[at(2)]), [(3, 2, true)], "the floor has moved by two, and with it the end of the bitmap");
+}
+
+#[test]
+fn a_complete_ack_is_so_by_what_its_commit_holds_not_by_what_came_since() {
+    let mut rig = Rig::new();
+    let gate = Gate::on(&mut rig);
+    gate.launch(&mut rig, &[(peer(1), data(1, 1, 0, false))]);
+    // Far above, so that no ACK has room for it.
+    rig.absorb(&[(peer(1), data(1, 90, 88, false))]).unwrap();
+    gate.land(&mut rig, WriteFate::Durable).unwrap();
+    assert_eq!(completeness(&rig), [(1, 0, true)]);
+    rig.committer.launch(&rig.clock).unwrap();
+    gate.begun.recv().unwrap();
+    gate.land(&mut rig, WriteFate::Durable).unwrap();
+    assert_eq!(completeness(&rig), [(1, 0, false)]);
+}

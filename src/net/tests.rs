@@ -209,6 +209,7 @@ fn replies_arrive_one_by_one_whatever_their_lengths_and_however_many_have_one_pe
                 credit: 1,
                 durability: Durability::Synced,
                 duplicate: false,
+                complete: false,
                 delay_us: 0,
                 bitmap: &[7; 128][..words * 8],
             };

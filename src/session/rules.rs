@@ -172,6 +172,12 @@ impl Session {
         self.window.floor()
     }
 
+    /// Whether an ACK with the floor and so many bytes of bitmap tells of every seq that is accounted for
+    /// (PROTOCOL.md#ack, COMPLETE).
+    pub fn is_told_by(&self, bitmap_len: usize) -> bool {
+        self.window.highest().above(self.window.floor()) <= 8 * bitmap_len as u64
+    }
+
     /// Whether anything above the floor is accounted for.
     pub fn has_gaps(&self) -> bool {
         self.window.highest() > self.window.floor()

@@ -106,6 +106,7 @@ fn plain(shared: &Shared) -> Vec<Vec<u8>> {
         credit: 1000,
         durability: Durability::Synced,
         duplicate: false,
+        complete: false,
         delay_us: 0,
         bitmap,
     };

@@ -219,10 +219,12 @@ impl Memory {
         let nothing = (0, BTreeSet::new());
         let (floor, above) = self.sessions.get(&(client.0, epoch.value())).unwrap_or(&nothing);
         let mut bitmap = vec![0; ((request - MIN_LEN) / 8 * 8).min(BITMAP_LEN_MAX)];
+        let mut complete = true;
         for seq in above {
             let bit = usize::try_from(seq - floor - 1).expect("within the window");
-            if let Some(byte) = bitmap.get_mut(bit / 8) {
-                *byte |= 1 << (bit % 8);
+            match bitmap.get_mut(bit / 8) {
+                Some(byte) => *byte |= 1 << (bit % 8),
+                None => complete = false,
             }
         }
         let words = bitmap.chunks_exact(8).rposition(|word| word != [0; 8]).map_or(0, |last| last + 1);
@@ -233,6 +235,7 @@ impl Memory {
             credit: self.window,
             durability: Durability::Synced,
             duplicate,
+            complete,
             delay_us: 10,
             bitmap: &bitmap[..words * 8],
         }))

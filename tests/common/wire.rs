@@ -49,6 +49,7 @@ pub(crate) struct Acked {
     pub(crate) above: Vec<u64>,
     pub(crate) credit: u16,
     pub(crate) duplicate: bool,
+    pub(crate) complete: bool,
     pub(crate) durability: Durability,
     pub(crate) delay_us: u32,
 }
@@ -221,6 +222,7 @@ impl Reply {
                     above,
                     credit: ack.credit,
                     duplicate: ack.duplicate,
+                    complete: ack.complete,
                     durability: ack.durability,
                     delay_us: ack.delay_us,
                 })

@@ -71,6 +71,7 @@ impl Rude {
                     credit: 1,
                     durability: Durability::Synced,
                     duplicate: false,
+                    complete: false,
                     delay_us: 0,
                     bitmap,
                 })

@@ -4,6 +4,8 @@
 
 /// After a loss the window is not made smaller than this (RFC 9002 §7.2).
 const WINDOW_AFTER_LOSS_MIN: u32 = 2;
+/// Where it begins again when the answer to a timeout's datagram shows losses: as at first (RFC 6928).
+const WINDOW_AFTER_EXPIRY_MAX: u32 = 10;
 
 /// How many datagrams may be in flight.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +55,15 @@ impl Congestion {
         }
         self.episode_end = next;
         self.threshold = (self.window / 2).max(WINDOW_AFTER_LOSS_MIN);
-        self.window = self.threshold.min(self.window_max);
+        self.window = self.window.min(self.threshold);
+        self.acked = 0;
+    }
+
+    /// The answer to what was sent after a timeout shows that more is missing, for which [`lost`](Self::lost) was called:
+    /// no acks have kept the pace, so it begins anew, up to where it was cut to by slow start.
+    pub(crate) fn restart_after_expiry(&mut self, next: u64) {
+        self.episode_end = next;
+        self.window = self.window.min(WINDOW_AFTER_EXPIRY_MAX);
         self.acked = 0;
     }
 

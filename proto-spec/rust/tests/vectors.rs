@@ -88,6 +88,7 @@ fn the_golden_datagrams_cover_all_that_there_is() {
             Ok(Datagram::Ack(ack)) => {
                 seen.insert(format!("ACK, durability {}", ack.durability as u8));
                 seen.insert(format!("ACK, duplicate {}", ack.duplicate));
+                seen.insert(format!("ACK, complete {}", ack.complete));
             }
             Ok(Datagram::Reject(reject)) => _ = seen.insert(format!("REJECT {:?}", reject.code)),
             Ok(Datagram::Hello(_)) => _ = seen.insert("HELLO".into()),
@@ -103,6 +104,7 @@ fn the_golden_datagrams_cover_all_that_there_is() {
     expected.extend(["sealed", "malformed", "broken_batch"].map(|error| format!("error: {error}")));
     expected.extend(["journal", "ack", "welcome", "reject", "drop"].map(|does| format!("server: {does}")));
     expected.extend(["ACK, duplicate true", "ACK, duplicate false", "HELLO", "WELCOME", "PING"].map(String::from));
+    expected.extend(["ACK, complete true", "ACK, complete false"].map(String::from));
     expected.extend(["BEGIN", "END", "BATCH", "SKIP"].map(String::from));
     let missing: Vec<&String> = expected.iter().filter(|name| !seen.contains(*name)).collect();
     assert!(missing.is_empty(), "no golden datagram for {missing:?}");

@@ -122,6 +122,7 @@ mod tests {
             credit: 1,
             durability: Durability::Synced,
             duplicate: false,
+            complete: false,
             delay_us: 0,
             bitmap: &[],
         };

@@ -19,13 +19,22 @@ pub(super) struct Acks {
     pub(super) fruitful: bool,
     /// The newest transmission known to have arrived; 0 before the first.
     pub(super) newest_arrived: u64,
+    /// What is not acked up to here was missing when the ack with the highest floor was made.
+    pub(super) told: Seq,
     /// The bitmap of the ack with the highest floor, above that floor.
     seen: [u64; WORDS],
 }
 
 impl Acks {
-    pub(super) const NONE: Self =
-        Self { floor: Seq::ZERO, credit: None, credit_max: 0, fruitful: false, newest_arrived: 0, seen: [0; WORDS] };
+    pub(super) const NONE: Self = Self {
+        floor: Seq::ZERO,
+        credit: None,
+        credit_max: 0,
+        fruitful: false,
+        newest_arrived: 0,
+        told: Seq::ZERO,
+        seen: [0; WORDS],
+    };
 
     /// The bits of word `w` of this ack's bitmap that were not in an earlier one's. With thousands in flight behind one
     /// lost datagram each ack repeats a thousand bits, of which few are new.
@@ -43,6 +52,7 @@ impl Acks {
             return;
         }
         self.floor = ack.floor;
+        self.told = told(ack);
         for (w, seen) in self.seen.iter_mut().enumerate() {
             *seen = word(ack.bitmap, w);
         }
@@ -76,6 +86,28 @@ pub(super) fn highest_acked(ack: &Ack<'_>) -> Option<Seq> {
         }
     }
     Some(ack.floor)
+}
+
+/// An ack tells of every seq up to here, set or not (PROTOCOL.md#duty-loss).
+fn told(ack: &Ack<'_>) -> Seq {
+    match ack.complete {
+        true => Seq(u64::MAX),
+        false => Seq(ack.floor.0.saturating_add((8 * ack.bitmap.len() as u64).max(1))),
+    }
+}
+
+/// The seqs of which an ack says within its bitmap that they are not journaled, the lowest first. Without a bitmap that is
+/// the one above the floor.
+pub(super) fn told_missing<'a>(ack: &Ack<'a>) -> impl Iterator<Item = Seq> + use<'a> {
+    let (floor, bitmap) = (ack.floor, ack.bitmap);
+    (0..(bitmap.len() / 8).max(1)).flat_map(move |w| {
+        let mut clear = if bitmap.is_empty() { 1 } else { !word(bitmap, w) };
+        core::iter::from_fn(move || {
+            let bit = (clear != 0).then(|| u64::from(clear.trailing_zeros()))?;
+            clear &= clear - 1;
+            floor.checked_add(64 * w as u64 + bit + 1)
+        })
+    })
 }
 
 /// Word `w` of a bitmap; 0 beyond its end.

@@ -40,13 +40,21 @@ impl List {
         self.insert_after(slots, self.last, number(index));
     }
 
-    /// Inserts where `is_before(slot)` becomes true, looked for from the back. The caller's order makes that near.
-    pub(super) fn insert_from_back(&mut self, slots: &mut [Slot], index: usize, is_before: impl Fn(&Slot) -> bool) {
-        let mut at = self.last;
-        while at != NONE && !is_before(&slots[at as usize]) {
-            at = slots[at as usize].links.previous;
-        }
-        self.insert_after(slots, at, number(index));
+    /// Inserts behind all for which `is_before(slot)`, which come first. Looked for from both ends, as the caller's order
+    /// makes one of them near.
+    pub(super) fn insert_sorted(&mut self, slots: &mut [Slot], index: usize, is_before: impl Fn(&Slot) -> bool) {
+        let (mut front, mut back) = (self.first, self.last);
+        let after = loop {
+            if back == NONE || is_before(&slots[back as usize]) {
+                break back;
+            }
+            if !is_before(&slots[front as usize]) {
+                break slots[front as usize].links.previous;
+            }
+            back = slots[back as usize].links.previous;
+            front = slots[front as usize].links.next;
+        };
+        self.insert_after(slots, after, number(index));
     }
 
     pub(super) fn remove(&mut self, slots: &mut [Slot], index: usize) {

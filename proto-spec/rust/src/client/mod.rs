@@ -25,7 +25,7 @@
 //! let (client_id, epoch) = (ClientId(0xa1), Epoch::new(3).expect("not 0"));
 //! let ack = Ack {
 //!     client: client_id, epoch, floor: Seq(1), credit: 64,
-//!     durability: Durability::Synced, duplicate: false, delay_us: 90, bitmap: &[],
+//!     durability: Durability::Synced, duplicate: false, complete: true, delay_us: 90, bitmap: &[],
 //! };
 //! let mut answer = [0; 64];
 //! let answer_len = ack.encode(&mut answer).expect("an ACK without a bitmap has 32 bytes");
@@ -85,7 +85,8 @@ pub struct ClientConfig {
     pub datagram_len_max: usize,
     /// The retransmission timeout before the first RTT sample, in microseconds.
     pub rto_initial_us: u64,
-    /// The shortest retransmission timeout, in microseconds. The server's delay comes on top of it.
+    /// The shortest retransmission timeout, in microseconds. The server's delay comes on top of it. It should be 10 ms
+    /// (PROTOCOL.md#duty-retransmission).
     pub rto_min_us: u64,
     /// The longest interval between two tries when nothing comes back, in microseconds.
     pub rto_max_us: u64,
@@ -96,8 +97,8 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// Defaults: 1,200 bytes, RTO 1 s at first (RFC 6298 §2), then between 100 ms and 60 s, waits up to 60 s, ten
-    /// datagrams at first (RFC 6928).
+    /// Defaults: 1,200 bytes, RTO 1 s at first (RFC 6298 §2), then between 10 ms and 60 s, waits up to 60 s, ten datagrams
+    /// at first (RFC 6928).
     pub const fn new(client: ClientId, epoch: Option<Epoch>) -> Self {
         Self {
             client,
@@ -105,7 +106,7 @@ impl ClientConfig {
             unix_us_at_zero: None,
             datagram_len_max: crate::codec::DATAGRAM_LEN_RECOMMENDED,
             rto_initial_us: 1_000_000,
-            rto_min_us: 100_000,
+            rto_min_us: 10_000,
             rto_max_us: 60_000_000,
             retry_after_max_us: 60_000_000,
             window_initial: 10,
@@ -256,8 +257,8 @@ pub struct Client<M, B> {
     paused_until_us: Option<u64>,
     /// Timeouts in a row and nothing heard since: one datagram for each timeout, not more, whatever becomes free.
     silent: bool,
-    /// The number of the first transmission after a timeout, until its answer has come.
-    timed_out_before: Option<u64>,
+    /// The number of the first transmission after an expiry, until its answer has come.
+    expired: Option<u64>,
     /// One datagram may be sent in spite of silence and congestion window.
     probe: bool,
     ping_due: bool,
@@ -313,7 +314,7 @@ where
             fruitless_epochs: 0,
             paused_until_us: None,
             silent: false,
-            timed_out_before: None,
+            expired: None,
             probe: false,
             ping_due: false,
             pinged: false,
@@ -372,7 +373,8 @@ where
         self.paused_until_us = None;
         self.tries = 0;
         self.silent = false;
-        while let Some(at) = self.queue.oldest_in_flight() {
+        self.expired = None;
+        while let Some(at) = self.queue.any_awaited() {
             self.queue.mark_lost(at);
         }
         match &mut self.hello {
@@ -384,7 +386,7 @@ where
 
     /// Messages transmitted in this epoch and neither acked nor taken for lost.
     pub fn in_flight(&self) -> usize {
-        self.queue.in_flight() as usize
+        self.queue.awaited() as usize
     }
 
     /// Messages neither acked nor given up, in flight or not.

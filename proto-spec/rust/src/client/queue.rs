@@ -34,6 +34,8 @@ pub struct Slot {
     /// Transmissions in this epoch, less one; saturates.
     pub(super) attempt: u8,
     pub(super) batch: bool,
+    /// The server did not have it when it was transmitted last.
+    pub(super) missed: bool,
     state: State,
 }
 
@@ -51,6 +53,7 @@ impl Slot {
         epoch: None,
         attempt: 0,
         batch: false,
+        missed: false,
         state: State::Free { skipped: false },
     };
 }
@@ -69,6 +72,8 @@ enum State {
     Unsent,
     /// In the list `in_flight`.
     InFlight,
+    /// In the list `overtaken`: has left the path, whether it has arrived or not.
+    Overtaken,
     /// In the list `lost`: to be transmitted again.
     Lost,
     /// In the list `decided`: its end is to be reported.
@@ -107,6 +112,8 @@ pub(super) struct Queue<M, B> {
     skipped: Seq,
     /// In the order of transmission.
     in_flight: List,
+    /// The same.
+    overtaken: List,
     /// In the order of seqs.
     lost: List,
     /// In the order in which they were decided.
@@ -132,6 +139,7 @@ where
             undecided: 0,
             skipped: Seq::ZERO,
             in_flight: List::EMPTY,
+            overtaken: List::EMPTY,
             lost: List::EMPTY,
             decided: List::EMPTY,
         }
@@ -152,8 +160,14 @@ where
         self.undecided
     }
 
+    /// Messages that may be on the path.
     pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.len()
+    }
+
+    /// Messages transmitted and neither decided nor lost: those in flight, and those that were overtaken.
+    pub(super) fn awaited(&self) -> u32 {
+        self.in_flight.len() + self.overtaken.len()
     }
 
     /// Takes a message; `None`, unchanged, when there is no room now.
@@ -211,7 +225,7 @@ where
             return None;
         }
         let at = self.index(position);
-        matches!(self.slot(at).state, State::InFlight | State::Lost).then_some(at)
+        matches!(self.slot(at).state, State::InFlight | State::Overtaken | State::Lost).then_some(at)
     }
 
     /// The oldest undecided message, if it was transmitted.
@@ -219,13 +233,28 @@ where
         self.transmitted(self.base_seq())
     }
 
-    pub(super) fn is_in_flight(&self, at: usize) -> bool {
-        self.slot(at).state == State::InFlight
+    pub(super) fn is_overtaken(&self, at: usize) -> bool {
+        self.slot(at).state == State::Overtaken
     }
 
-    /// The message in flight whose latest transmission is the oldest.
-    pub(super) fn oldest_in_flight(&self) -> Option<usize> {
-        self.in_flight.first()
+    /// The overtaken message whose latest transmission is the oldest.
+    pub(super) fn oldest_overtaken(&self) -> Option<usize> {
+        self.overtaken.first()
+    }
+
+    /// Any message that is neither decided nor lost.
+    pub(super) fn any_awaited(&self) -> Option<usize> {
+        self.overtaken.first().or(self.in_flight.first())
+    }
+
+    /// Transmissions up to this one have left the path.
+    pub(super) fn overtake(&mut self, last: u64) {
+        while let Some(at) = self.in_flight.first().filter(|at| self.slot(*at).transmission <= last) {
+            let slots = self.slots.as_mut();
+            self.in_flight.remove(slots, at);
+            slots[at].state = State::Overtaken;
+            self.overtaken.push_back(slots, at);
+        }
     }
 
     /// What to transmit next, and its seq: the lowest lost one, else the first that was not transmitted.
@@ -236,8 +265,9 @@ where
         (self.unsent < self.next).then(|| (self.index(self.unsent), self.seq(self.unsent)))
     }
 
-    /// Notes that the candidate is transmitted. Returns whether it was before, in this epoch.
-    pub(super) fn transmit(&mut self, at: usize, transmission: u64, now_us: u64) -> bool {
+    /// Notes that the candidate is transmitted; `missed`: the server is known not to have it. Returns whether it was
+    /// transmitted before, in this epoch.
+    pub(super) fn transmit(&mut self, at: usize, transmission: u64, now_us: u64, missed: bool) -> bool {
         let again = self.slot(at).state == State::Lost;
         let seq = self.seq(self.unsent);
         let slots = self.slots.as_mut();
@@ -250,19 +280,23 @@ where
         slots[at].state = State::InFlight;
         slots[at].transmission = transmission;
         slots[at].sent_at_us = now_us;
+        slots[at].missed = missed;
         self.in_flight.push_back(slots, at);
         self.unsent += u64::from(!again);
         again
     }
 
-    /// A message in flight is to be transmitted again.
+    /// An awaited message is to be transmitted again.
     pub(super) fn mark_lost(&mut self, at: usize) {
         let slots = self.slots.as_mut();
-        debug_assert_eq!(slots[at].state, State::InFlight);
-        self.in_flight.remove(slots, at);
+        match slots[at].state {
+            State::InFlight => self.in_flight.remove(slots, at),
+            State::Overtaken => self.overtaken.remove(slots, at),
+            _ => return,
+        }
         slots[at].state = State::Lost;
         let seq = slots[at].seq;
-        self.lost.insert_from_back(slots, at, |other| other.seq < seq);
+        self.lost.insert_sorted(slots, at, |other| other.seq < seq);
     }
 
     /// Decides a transmitted message.
@@ -270,6 +304,7 @@ where
         let slots = self.slots.as_mut();
         match slots[at].state {
             State::InFlight => self.in_flight.remove(slots, at),
+            State::Overtaken => self.overtaken.remove(slots, at),
             State::Lost => self.lost.remove(slots, at),
             State::Unsent => {}
             State::Free { .. } | State::Decided(_) => return,
@@ -318,13 +353,14 @@ where
         let mut to = self.next;
         for from in (self.base..self.next).rev() {
             let (from, state) = (self.index(from), self.slot(self.index(from)).state);
-            if matches!(state, State::Unsent | State::InFlight | State::Lost) {
+            if matches!(state, State::Unsent | State::InFlight | State::Overtaken | State::Lost) {
                 to -= 1;
                 let to = self.index(to);
                 self.slots.as_mut().swap(from, to);
             }
         }
-        (self.in_flight, self.lost, self.decided) = (List::EMPTY, List::EMPTY, List::EMPTY);
+        (self.in_flight, self.overtaken) = (List::EMPTY, List::EMPTY);
+        (self.lost, self.decided) = (List::EMPTY, List::EMPTY);
         for position in self.tail..self.next {
             let at = self.index(position);
             let slots = self.slots.as_mut();
@@ -350,7 +386,7 @@ where
             let skipped = match slot.state {
                 State::Free { skipped } => skipped,
                 State::Decided(outcome) => !matches!(outcome, Outcome::Acked(_)),
-                State::Unsent | State::InFlight | State::Lost => break,
+                State::Unsent | State::InFlight | State::Overtaken | State::Lost => break,
             };
             if skipped {
                 self.skipped = self.seq(self.base);

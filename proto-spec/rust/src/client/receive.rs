@@ -5,7 +5,7 @@ use super::acks;
 use super::queue::{Outcome, Queue};
 use super::{Client, FailReason, Ignored, Slot};
 use crate::backoff;
-use crate::codec::{Ack, BITMAP_LEN_MAX, Datagram, Reject, RejectCode, Welcome};
+use crate::codec::{Ack, Datagram, Reject, RejectCode, Welcome};
 use crate::{Epoch, Seq};
 
 /// A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
@@ -57,7 +57,7 @@ where
         }
         // Of an ack overtaken by a newer one the credit is out of date, unless nothing is in flight: then it answers a
         // PING, and the server has forgotten the session.
-        if ack.floor >= self.acks.floor || self.queue.in_flight() == 0 && self.pinged {
+        if ack.floor >= self.acks.floor || self.queue.awaited() == 0 && self.pinged {
             let was_blocked = self.is_blocked_by_credit();
             self.acks.set_credit(ack.credit);
             if was_blocked && !self.is_blocked_by_credit() {
@@ -85,55 +85,62 @@ where
         self.acks.fruitful = true;
         self.fruitless_epochs = 0;
         self.tries = 0;
-        let elapsed_us = now_us.saturating_sub(newest.sent_at_us);
-        // Sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one.
-        if newest.attempt == 0 || elapsed_us >= self.rtt.min_us() {
-            self.acks.newest_arrived = self.acks.newest_arrived.max(newest.transmission);
-        }
         // Karn's rule: which transmission of several is answered cannot be known.
         if newest.attempt == 0 {
-            self.rtt.sample(elapsed_us, u64::from(ack.delay_us));
+            self.rtt.sample(now_us.saturating_sub(newest.sent_at_us), u64::from(ack.delay_us));
         }
+        // That one of several has arrived is known only of what the server did not have before the last. Even so it is not
+        // the last when the server has nothing above the floor and got there over first transmissions, for then it may be
+        // reading them only now; nor when the answer came sooner than any did, but a probe waited for all of them before.
+        let again = newly.newest_missed;
+        let answers_probe = again.is_some_and(|slot| self.expired == Some(slot.transmission));
+        let catches_up = ack.complete && highest_acked == ack.floor && newly.newest_once > 0;
+        let in_time = |slot: &Slot| answers_probe || now_us.saturating_sub(slot.sent_at_us) >= self.rtt.min_us();
+        let again = again.filter(|slot| !catches_up && in_time(slot)).map_or(0, |slot| slot.transmission);
+        self.acks.newest_arrived = self.acks.newest_arrived.max(newly.newest_once).max(again);
         if self.congestion_limited {
             self.congestion.acked(newly.growing);
         }
-        self.find_losses(ack, newest, highest_acked);
+        self.find_losses(now_us, ack);
+        if answers_probe && catches_up {
+            // One after the other while it reads, and at the end of what it had all the rest is known to be missing.
+            self.probe_lowest();
+        }
     }
 
-    fn find_losses(&mut self, ack: &Ack<'_>, newest: &Slot, highest_acked: Seq) {
-        // How far this ack's bitmap would have reached: the server cuts it to the length of the datagram it answers, which
-        // without its payload is as long as an ACK without a bitmap. What lies beyond may be journaled.
-        let room = usize::from(newest.payload_len).min(BITMAP_LEN_MAX) & !7;
-        let told = Seq(ack.floor.0.saturating_add(8 * room as u64)).max(highest_acked).max(Seq(ack.floor.0 + 1));
-        let newest_arrived = self.acks.newest_arrived;
-        let mut all_before = 0;
-        if let Some(before) = self.timed_out_before.filter(|before| *before <= newest_arrived) {
-            self.timed_out_before = None;
-            // The lowest was missing and the next is too, and of the others this ack does not tell: one for each round trip
-            // would take as many. So all of them count as lost, as in TCP after a timeout (RFC 5681 §3.1).
-            let missing = |at| self.queue.is_in_flight(at) && self.queue.slot(at).transmission < newest_arrived;
-            if told < self.queue.highest_sent() && self.queue.base_transmitted().is_some_and(missing) {
-                all_before = before;
-                self.congestion.collapse(self.next_transmission);
-            }
-        }
-        let overtaken = |slot: &Slot| {
-            slot.transmission < all_before || slot.seq <= told && slot.transmission + REORDERING_MAX <= newest_arrived
-        };
+    /// PROTOCOL.md#duty-loss.
+    fn find_losses(&mut self, now_us: u64, ack: &Ack<'_>) {
+        let arrived = self.acks.newest_arrived;
+        self.queue.overtake(arrived.saturating_sub(REORDERING_MAX));
+        let mut before_expiry = false;
         let mut lost = |queue: &mut Queue<M, B>, at| {
+            let transmission = queue.slot(at).transmission;
+            before_expiry |= self.expired.is_some_and(|expired| transmission < expired);
             self.stats.losses += 1;
-            self.congestion.lost(queue.slot(at).transmission, self.next_transmission);
+            self.congestion.lost(transmission, self.next_transmission);
             queue.mark_lost(at);
         };
-        while let Some(at) = self.queue.oldest_in_flight().filter(|at| overtaken(self.queue.slot(*at))) {
+        // What no ack has told of in as long as an answer takes at most, while later ones were answered, is missing or might
+        // as well be: sent twice it costs less than silence.
+        let timeout_us = self.rtt.timeout_us(self.config.rto_initial_us, self.config.rto_min_us);
+        while let Some(at) = self.queue.oldest_overtaken() {
+            if !ack.complete && self.queue.slot(at).sent_at_us.saturating_add(timeout_us) > now_us {
+                break;
+            }
             lost(&mut self.queue, at);
         }
-        // The one that holds up the floor may stand behind some that the ack did not tell of.
-        if let Some(at) = self.queue.base_transmitted()
-            && self.queue.is_in_flight(at)
-            && overtaken(self.queue.slot(at))
-        {
-            lost(&mut self.queue, at);
+        if self.queue.oldest_overtaken().is_some() {
+            for seq in acks::told_missing(ack) {
+                if let Some(at) = self.queue.transmitted(seq).filter(|at| self.queue.is_overtaken(*at)) {
+                    lost(&mut self.queue, at);
+                }
+            }
+        }
+        if self.expired.is_some_and(|expired| expired <= arrived) {
+            self.expired = None;
+            if before_expiry {
+                self.congestion.restart_after_expiry(self.next_transmission);
+            }
         }
     }
 
@@ -166,7 +173,7 @@ where
         if let Some(at) = refused {
             if let Some(reason) = failure(reject.code) {
                 self.queue.decide(at, Outcome::Failed(reason), self.epoch);
-            } else if self.queue.is_in_flight(at) {
+            } else {
                 self.queue.mark_lost(at);
             }
         }
@@ -245,7 +252,7 @@ where
         self.hello = None;
         self.queue.renumber();
         self.acks = self.acks.of_next_session();
-        self.timed_out_before = None;
+        self.expired = None;
         self.probe = false;
         self.ping_due = false;
         self.pinged = false;
@@ -285,13 +292,23 @@ struct NewlyAcked {
     growing: u32,
     /// The one whose latest transmission is the newest, as it was when it was acked.
     newest: Option<Slot>,
+    /// The newest of those transmitted once; 0 when there is none.
+    newest_once: u64,
+    /// The newest of those transmitted again when the server did not have them.
+    newest_missed: Option<Slot>,
 }
 
 impl NewlyAcked {
     fn add(&mut self, slot: &Slot, grows: bool) {
         self.count += 1;
         self.growing += u32::from(grows);
-        if self.newest.is_none_or(|newest| slot.transmission > newest.transmission) {
+        let newer = |than: Option<Slot>| than.is_none_or(|than| slot.transmission > than.transmission);
+        if slot.attempt == 0 {
+            self.newest_once = self.newest_once.max(slot.transmission);
+        } else if slot.missed && newer(self.newest_missed) {
+            self.newest_missed = Some(*slot);
+        }
+        if newer(self.newest) {
             self.newest = Some(*slot);
         }
     }

@@ -52,7 +52,7 @@ where
             return self.wire.encode(&Datagram::Hello(hello), out);
         }
         // What is in flight in a session that can send no more is waited for: in the next it would be journaled again.
-        if self.wire.is_used_up() && self.queue.in_flight() > 0 {
+        if self.wire.is_used_up() && self.queue.awaited() > 0 {
             return None;
         }
         if self.queue.undecided() > 0 && (self.is_beyond_skipping() || self.wire.is_used_up()) {
@@ -74,7 +74,8 @@ where
             return None;
         }
         self.stats.transmissions += 1;
-        let again = self.queue.transmit(at, self.next_transmission, now_us);
+        let missed = seq <= self.acks.told || self.expired == Some(self.next_transmission);
+        let again = self.queue.transmit(at, self.next_transmission, now_us, missed);
         self.stats.retransmissions += u64::from(again);
         self.next_transmission += 1;
         let slot = self.queue.slot(at);
@@ -134,22 +135,29 @@ where
         if self.tries == 1 {
             // It may be the tail that was lost, or an ack. The lowest one is sent again: its ack tells about all others,
             // and what they did not arrive in is no reason yet to slow down (RFC 9002 §6.2).
-            if let Some(at) = self.queue.base_transmitted().filter(|at| self.queue.is_in_flight(*at)) {
-                self.queue.mark_lost(at);
-            }
+            self.probe_lowest();
         } else {
             if !self.silent {
                 self.congestion.collapse(self.next_transmission);
             }
             self.silent = true;
-            while let Some(at) = self.queue.oldest_in_flight() {
+            while let Some(at) = self.queue.any_awaited() {
                 self.queue.mark_lost(at);
             }
         }
-        self.timed_out_before = Some(self.next_transmission);
+        self.expired = Some(self.next_transmission);
         self.probe = true;
         // The server may have shrunk its window below what is to be sent again.
         self.ping_due = self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq));
+    }
+
+    /// The lowest one is sent again, whatever the congestion window is.
+    pub(super) fn probe_lowest(&mut self) {
+        if let Some(at) = self.queue.base_transmitted() {
+            self.queue.mark_lost(at);
+            self.expired = Some(self.next_transmission);
+            self.probe = true;
+        }
     }
 
     /// Sets the timer to what is waited for now. One that waits for the same as before goes on, unless `anew`.
@@ -175,22 +183,27 @@ where
             Some(WaitsFor::Epoch)
         } else if self.is_blocked_by_credit() {
             Some(WaitsFor::Credit)
-        } else if self.queue.in_flight() > 0 || self.silent {
+        } else if self.queue.awaited() > 0 || self.silent {
             Some(WaitsFor::Ack)
         } else {
             None
         }
     }
 
+    /// The RTO.
+    pub(super) fn timeout_us(&self) -> u64 {
+        self.rtt.timeout_us(self.config.rto_initial_us, self.config.rto_min_us)
+    }
+
     /// How long to wait for an answer now.
     pub(super) fn next_try_us(&mut self) -> u64 {
-        let timeout_us = self.rtt.timeout_us(self.config.rto_initial_us, self.config.rto_min_us);
+        let timeout_us = self.timeout_us();
         backoff::interval_us(timeout_us, self.tries, self.config.rto_max_us, &mut self.random)
     }
 
-    /// Whether there is something to send, nothing in flight, and no credit to send it.
+    /// Whether there is something to send, nothing awaited, and no credit to send it.
     pub(super) fn is_blocked_by_credit(&self) -> bool {
-        self.queue.in_flight() == 0 && self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq))
+        self.queue.awaited() == 0 && self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq))
     }
 
     /// The credit counts from the floor, which each DATA moves up to its base (PROTOCOL.md#duty-window).

@@ -1,9 +1,9 @@
 //! Bytes to datagrams.
 
 use super::{
-    ACK_DUPLICATE, ACK_DURABILITY, Ack, BITMAP_LEN_MAX, CRC_LEN, DATA_ATTEMPT, DATA_BATCH, DATA_BEGIN, DATA_END,
-    DATA_SKIP, Data, Datagram, DecodeError, Durability, HEADER_LEN, Hello, MIN_LEN, Ping, Reject, RejectCode, SEALED,
-    TYPE_ACK, TYPE_DATA, TYPE_HELLO, TYPE_PING, TYPE_REJECT, TYPE_WELCOME, VERSION, Welcome, is_batch,
+    ACK_COMPLETE, ACK_DUPLICATE, ACK_DURABILITY, Ack, BITMAP_LEN_MAX, CRC_LEN, DATA_ATTEMPT, DATA_BATCH, DATA_BEGIN,
+    DATA_END, DATA_SKIP, Data, Datagram, DecodeError, Durability, HEADER_LEN, Hello, MIN_LEN, Ping, Reject, RejectCode,
+    SEALED, TYPE_ACK, TYPE_DATA, TYPE_HELLO, TYPE_PING, TYPE_REJECT, TYPE_WELCOME, VERSION, Welcome, is_batch,
 };
 use crate::{ClientId, Epoch, Seq};
 
@@ -55,6 +55,7 @@ pub(super) fn fields<'a>(head: &Head, rest: &'a [u8]) -> Result<Datagram<'a>, De
                     _ => return Err(DecodeError::Malformed),
                 },
                 duplicate: flags & ACK_DUPLICATE != 0,
+                complete: flags & ACK_COMPLETE != 0,
                 delay_us: word,
                 bitmap,
             }))

@@ -1,9 +1,9 @@
 //! Datagrams to bytes.
 
 use super::{
-    ACK_DUPLICATE, Ack, BufferTooSmall, CRC_LEN, DATA_ATTEMPT, DATA_BATCH, DATA_BEGIN, DATA_END, DATA_SKIP, Data,
-    Datagram, HEADER_LEN, Hello, Ping, Reject, TYPE_ACK, TYPE_DATA, TYPE_HELLO, TYPE_PING, TYPE_REJECT, TYPE_WELCOME,
-    VERSION, Welcome,
+    ACK_COMPLETE, ACK_DUPLICATE, Ack, BufferTooSmall, CRC_LEN, DATA_ATTEMPT, DATA_BATCH, DATA_BEGIN, DATA_END,
+    DATA_SKIP, Data, Datagram, HEADER_LEN, Hello, Ping, Reject, TYPE_ACK, TYPE_DATA, TYPE_HELLO, TYPE_PING,
+    TYPE_REJECT, TYPE_WELCOME, VERSION, Welcome,
 };
 use crate::ClientId;
 
@@ -57,7 +57,9 @@ impl Ack<'_> {
     pub(super) fn fields(&self) -> Fields<'_> {
         Fields {
             kind: TYPE_ACK,
-            flags: self.durability as u8 | if self.duplicate { ACK_DUPLICATE } else { 0 },
+            flags: self.durability as u8
+                | if self.duplicate { ACK_DUPLICATE } else { 0 }
+                | if self.complete { ACK_COMPLETE } else { 0 },
             small: self.credit,
             epoch: self.epoch.value(),
             client: self.client,

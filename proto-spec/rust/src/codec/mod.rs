@@ -47,6 +47,7 @@ const DATA_BATCH: u8 = 0b0100_0000;
 const DATA_SKIP: u8 = 0b1000_0000;
 const ACK_DURABILITY: u8 = 0b0000_0011;
 const ACK_DUPLICATE: u8 = 0b0001_0000;
+const ACK_COMPLETE: u8 = 0b0100_0000;
 
 /// One datagram of any type, borrowing its variable part from the receive buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,6 +110,8 @@ pub struct Ack<'a> {
     pub durability: Durability,
     /// Nothing new in this ack.
     pub duplicate: bool,
+    /// Floor and bitmap tell of all that is journaled of this session: what lies beyond the bitmap's end is not.
+    pub complete: bool,
     /// From the arrival of the newest datagram covered to the sending of this ack, in microseconds.
     pub delay_us: u32,
     /// Bit i, least significant first, stands for seq `floor + 1 + i`. A multiple of 8 bytes, at most 128.

@@ -71,6 +71,7 @@ pub(super) fn datagram<'a>(parts: &Parts, variable: &'a mut Vec<u8>) -> Datagram
                 credit: small,
                 durability: [Durability::Synced, Durability::Handed, Durability::Replicated][usize::from(flags % 3)],
                 duplicate: flags & 16 != 0,
+                complete: flags & 32 != 0,
                 delay_us: word,
                 bitmap: variable,
             })

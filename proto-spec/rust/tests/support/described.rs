@@ -31,6 +31,7 @@ pub(crate) fn described(datagram: &Datagram<'_>) -> Value {
             "credit": ack.credit,
             "durability": ack.durability as u8,
             "duplicate": ack.duplicate,
+            "complete": ack.complete,
             "delay_us": ack.delay_us,
             "bitmap": hex(ack.bitmap),
         }),

@@ -122,6 +122,7 @@ pub(super) const ACK: Ack<'static> = Ack {
     credit: 64,
     durability: Durability::Synced,
     duplicate: false,
+    complete: false,
     delay_us: 0,
     bitmap: &[],
 };

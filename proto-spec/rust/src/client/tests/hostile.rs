@@ -124,6 +124,7 @@ proptest! {
                         credit,
                         durability: Durability::Synced,
                         duplicate: false,
+                        complete: false,
                         delay_us,
                         bitmap: &bitmap,
                     };

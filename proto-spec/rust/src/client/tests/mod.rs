@@ -2,6 +2,7 @@
 
 mod acks;
 mod bench;
+mod bursts;
 mod duties;
 mod hostile;
 mod model_server;

@@ -39,6 +39,8 @@ pub(super) struct ModelServer {
     /// The answer to all DATA of this channel, or of any.
     pub(super) refuse: Option<(Option<u16>, RejectCode, u32)>,
     pub(super) payload_len_max: usize,
+    /// Whether it sets COMPLETE; servers before it was defined do not.
+    pub(super) tells_completeness: bool,
     /// Sessions below this epoch are refused as stale.
     pub(super) epoch_min: u32,
     pub(super) unix_s: u32,
@@ -64,6 +66,7 @@ impl ModelServer {
             credit_max: u16::MAX,
             refuse: None,
             payload_len_max: usize::MAX,
+            tells_completeness: true,
             epoch_min: 0,
             unix_s: 1,
             journal: Vec::new(),
@@ -219,10 +222,12 @@ impl ModelServer {
         let none = Session { floor: 0, above: BTreeSet::new() };
         let session = self.durable.get(&key).unwrap_or(&none);
         let mut bitmap = vec![0u8; (datagram_len - 32).min(128) / 8 * 8];
+        let mut complete = self.tells_completeness;
         for seq in &session.above {
             let bit = usize::try_from(seq - session.floor - 1).unwrap();
-            if let Some(byte) = bitmap.get_mut(bit / 8) {
-                *byte |= 1 << (bit % 8);
+            match bitmap.get_mut(bit / 8) {
+                Some(byte) => *byte |= 1 << (bit % 8),
+                None => complete = false,
             }
         }
         while bitmap.ends_with(&[0; 8]) {
@@ -235,6 +240,7 @@ impl ModelServer {
             credit: self.credit(),
             durability: Durability::Synced,
             duplicate,
+            complete,
             delay_us,
             bitmap: &bitmap,
         }))
@@ -243,7 +249,7 @@ impl ModelServer {
 
 impl Session {
     fn settle(&mut self) {
-        self.above.retain(|seq| *seq > self.floor);
+        self.above = self.above.split_off(&(self.floor + 1));
         while self.above.remove(&(self.floor + 1)) {
             self.floor += 1;
         }

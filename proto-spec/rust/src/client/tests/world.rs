@@ -35,6 +35,17 @@ impl Path {
     };
 }
 
+/// A part of the datagrams that the client sends one after the other in which the path loses some.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Burst {
+    /// Datagrams that the client sends before it.
+    pub(super) after: usize,
+    pub(super) len: usize,
+    pub(super) share_percent: u64,
+    /// Lost are the server's answers to these, not these.
+    pub(super) answers: bool,
+}
+
 /// What happens to the server at a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Incident {
@@ -88,6 +99,7 @@ pub(super) struct World<M, B> {
     pub(super) incidents: VecDeque<(u64, Incident)>,
     /// Datagrams to the server from this many on are lost.
     pub(super) lose_from: Option<usize>,
+    pub(super) burst: Option<Burst>,
     carried_to_server: usize,
     /// When the server got a datagram.
     pub(super) arrivals: Vec<(u64, Vec<u8>)>,
@@ -118,6 +130,7 @@ where
             others: Vec::new(),
             incidents: VecDeque::new(),
             lose_from: None,
+            burst: None,
             carried_to_server: 0,
             arrivals: Vec::new(),
             waiting: VecDeque::new(),
@@ -290,6 +303,9 @@ where
                 return;
             }
         }
+        if self.is_lost_in_burst(to) {
+            return;
+        }
         if self.down || self.random.up_to(999) < self.path.loss_per_mille {
             return;
         }
@@ -308,6 +324,24 @@ where
             self.count += 1;
             self.travelling.push(Reverse((at, self.count, to, datagram.clone())));
         }
+    }
+}
+
+impl<M, B> World<M, B> {
+    /// Datagrams that the client has sent.
+    pub(super) fn sent(&self) -> usize {
+        self.carried_to_server
+    }
+
+    fn is_lost_in_burst(&mut self, to: To) -> bool {
+        let Some(burst) = self.burst else { return false };
+        let number = match to {
+            To::Server => self.carried_to_server,
+            // The answer to the datagram that has arrived last, as it was counted when it was sent: nothing overtakes here.
+            To::Client => self.arrivals.len(),
+        };
+        let within = (burst.after + 1..=burst.after + burst.len).contains(&number);
+        within && burst.answers == (to == To::Client) && self.random.up_to(99) < burst.share_percent
     }
 }
 

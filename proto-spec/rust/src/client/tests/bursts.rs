@@ -1,0 +1,111 @@
+//! A burst of losses in a wide window is made good in a bounded number of round trips.
+
+use std::string::String;
+use std::vec;
+use std::vec::Vec;
+use std::{format, println};
+
+use super::super::{Client, ClientConfig, Slot};
+use super::bench::CLIENT;
+use super::model_server::ModelServer;
+use super::world::{Burst, Message, Path, World};
+use crate::Epoch;
+
+const WINDOW: u16 = 4_096;
+/// One way.
+const DELAY_US: u64 = 5_000;
+const SYNC_US: u64 = 200;
+/// What a burst may cost beside the timeout.
+const ROUND_TRIPS_MAX: u64 = 12;
+
+type VecWorld = World<Vec<Slot>, Vec<u8>>;
+
+fn messages(count: usize, len: usize) -> impl Iterator<Item = Message> {
+    (0..count).map(move |_| Message { channel: 0, batch: false, payload: vec![0xab; len] })
+}
+
+/// A client whose window has opened as wide as it can.
+fn warm(len: usize, serialization_us: u64, seed: u64) -> VecWorld {
+    let config = ClientConfig::new(CLIENT, Epoch::new(7));
+    let slots = usize::from(WINDOW);
+    let client = Client::new(config, vec![Slot::EMPTY; slots], vec![0; slots * len.max(1)], seed);
+    let path = Path { delay_us: DELAY_US, serialization_us, ..Path::CLEAN };
+    let mut world = World::new(client, ModelServer::new(WINDOW), path, seed);
+    world.sync_us = SYNC_US;
+    // More than the window in one go, so that the congestion window is the limit.
+    world.offer(messages(16_000, len));
+    world.run();
+    assert_eq!(world.client.congestion_window(), u32::from(WINDOW));
+    assert_eq!(world.client.stats().retransmissions, 0);
+    world
+}
+
+struct Recovered {
+    round_trips: f64,
+    retransmissions: u64,
+    timeouts: u64,
+}
+
+/// Sends a burst, `more` messages after it, and counts round trips until all of the burst is acked. What the timeout takes
+/// is not counted.
+fn recover(len: usize, serialization_us: u64, more: usize, burst: Burst, seed: u64) -> Recovered {
+    let mut world = warm(len, serialization_us, seed);
+    let (begin_us, before) = (world.now_us, world.client.stats());
+    let begin = world.outcomes.len();
+    world.burst = Some(Burst { after: world.sent(), ..burst });
+    world.offer(messages(burst.len + more, len));
+    let mut timeout_us = 0;
+    let acked = |world: &VecWorld| {
+        let all = begin..begin + burst.len;
+        all.into_iter().all(|n| world.outcomes.contains_key(&super::super::MessageId(n as u64)))
+    };
+    while !acked(&world) {
+        world.step();
+        // Up to a quarter more at random.
+        timeout_us = timeout_us.max(world.client.timeout_us() * 5 / 4);
+        let waited_us = world.now_us - begin_us;
+        if waited_us > 30_000_000 {
+            break;
+        }
+    }
+    let stats = world.client.stats();
+    let round_trip_us = 2 * DELAY_US + SYNC_US + u64::from(WINDOW) * serialization_us;
+    let timeouts = stats.timeouts - before.timeouts;
+    let waited_us = if timeouts > 0 { timeout_us } else { 0 };
+    Recovered {
+        round_trips: (world.now_us - begin_us).saturating_sub(waited_us) as f64 / round_trip_us as f64,
+        retransmissions: stats.retransmissions - before.retransmissions,
+        timeouts,
+    }
+}
+
+#[test]
+fn a_burst_of_losses_is_made_good_within_twelve_round_trips_and_a_timeout() {
+    let mut late: Vec<String> = Vec::new();
+    for answers in [false, true] {
+        for payload_len in [0, 8, 20, 100] {
+            for serialization_us in [0, 1] {
+                for more in [0, 3_000] {
+                    for len in [64, 1_500, 3_500, 4_096] {
+                        for share_percent in [5, 30, 60, 100] {
+                            let burst = Burst { after: 0, len, share_percent, answers };
+                            let seed = 1 + len as u64 + share_percent;
+                            let Recovered { round_trips, retransmissions, timeouts } =
+                                recover(payload_len, serialization_us, more, burst, seed);
+                            let told = format!(
+                                "{share_percent} % of {len} {}, {payload_len} bytes, {more} more, {serialization_us} us \
+                                 each: {round_trips:.1} round trips, {timeouts} timeouts, {retransmissions} sent again",
+                                if answers { "answers" } else { "datagrams" },
+                            );
+                            println!("{told}");
+                            if round_trips > ROUND_TRIPS_MAX as f64 || timeouts > 1 {
+                                late.push(told);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(late.is_empty(), "{} are late:\n{}", late.len(), late.join("\n"));
+}
