@@ -21,11 +21,13 @@ from typing import Any, Final, Optional
 from . import wire
 from .path import Congestion, Rtt, interval
 from .queue import SPAN_MAX, Queue
-from .message import FINAL, IN_FLIGHT, UNSENT, Config, Message, Outcome, Stats
+from .message import FINAL, UNSENT, Config, Message, Outcome, Stats
 from .wire import Ack, DecodeError, Reject, Welcome
 
 #: A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
 REORDERING_MAX: Final = 3
+#: Above every seq.
+EVERY_SEQ: Final = 2**64
 
 
 class _WaitsFor(enum.Enum):
@@ -69,13 +71,16 @@ class Machine:
         self._credit_max = 0
         self._fruitful = False
         self._newest_arrived = 0
+        #: What is not acked up to here was missing when the ack with the highest floor was made.
+        self._told = 0
         # Timing.
         self._next_transmission = 1
         self._waits_for: Optional[_WaitsFor] = None
         self._tries = 0
         self._fruitless_epochs = 0
         self._silent = False
-        self._timed_out_before = 0
+        #: The first transmission after an expiry, until it is known whether that has arrived; 0 for none.
+        self._expired = 0
         self._probe = False
         self._ping_due = False
         self._pinged = False
@@ -97,7 +102,7 @@ class Machine:
 
     @property
     def in_flight(self) -> int:
-        """Messages transmitted, neither acked nor taken for lost."""
+        """Messages that may be on the path."""
         return self._queue.in_flight
 
     @property
@@ -151,7 +156,7 @@ class Machine:
         self.congestion.reset()
         self.paused_until = None
         self._tries, self._silent = 0, False
-        self._queue.lose_all_in_flight()
+        self._queue.lose_all()
         if self._hello is not None:
             self._hello_due = True
         else:
@@ -178,7 +183,7 @@ class Machine:
             due, self._hello_due = self._hello_due, False
             return self._wire.short(wire.HELLO, 0, self._hello) if due else None
         # What is in flight in a session that can send no more is waited for: in the next it would be journaled again.
-        if self._wire.used_up and self._queue.in_flight:
+        if self._wire.used_up and self._queue.awaited:
             return None
         if self._queue.undecided and (self._is_beyond_skipping() or self._wire.used_up):
             self._leave_epoch()
@@ -203,7 +208,9 @@ class Machine:
     def _send_data(self, now: float, message: Message, seq: int) -> bytes:
         self.stats.transmissions += 1
         queue = self._queue
-        self.stats.retransmissions += queue.transmit(message, self.epoch, now, self._next_transmission)
+        number = self._next_transmission
+        missed = seq <= self._told or number == self._expired
+        self.stats.retransmissions += queue.transmit(message, self.epoch, now, number, missed)
         self._next_transmission += 1
         flags = message.flags | min(message.attempt, 7)
         if queue.skipped > self._floor:
@@ -215,7 +222,7 @@ class Machine:
         return self._credit is not None and seq - self._queue.base >= self._credit
 
     def _is_blocked_by_credit(self) -> bool:
-        if self._queue.in_flight or self._credit is None:
+        if self._queue.awaited or self._credit is None:
             return False
         message, seq = self._queue.candidate()
         return message is not None and self._is_beyond_limit(seq)
@@ -257,19 +264,23 @@ class Machine:
         self._tries += 1
         if self._tries == 1:
             # The tail may be lost, or an ack: the lowest one is sent again, and its ack tells about all others.
-            base = self._queue.sent.get(self._queue.base)
-            if base is not None and base.state is IN_FLIGHT:
-                self._queue.mark_lost(base)
+            self._probe_lowest()
         else:
             if not self._silent:
                 self.congestion.collapse(self._next_transmission)
             self._silent = True
-            self._queue.lose_all_in_flight()
-        self._timed_out_before = self._next_transmission
-        self._probe = True
+            self._queue.lose_all()
+            self._probe, self._expired = True, self._next_transmission
         # The server may have shrunk its window below what is to be sent again.
         message, seq = self._queue.candidate()
         self._ping_due = message is not None and self._is_beyond_limit(seq)
+
+    def _probe_lowest(self) -> None:
+        """The lowest one is sent again, whatever the congestion window is."""
+        base = self._queue.sent.get(self._queue.base)
+        if base is not None:
+            self._queue.mark_lost(base)
+            self._probe, self._expired = True, self._next_transmission
 
     def _arm(self, now: float, anew: bool) -> None:
         """Sets the timer to what is waited for now. One that waits for the same as before goes on, unless `anew`."""
@@ -277,7 +288,7 @@ class Machine:
             waits_for = _WaitsFor.RESUME
         elif self._hello is not None:
             waits_for = _WaitsFor.EPOCH
-        elif self._queue.in_flight:
+        elif self._queue.awaited:
             waits_for = _WaitsFor.ACK
         elif self._is_blocked_by_credit():
             waits_for = _WaitsFor.CREDIT
@@ -291,9 +302,11 @@ class Machine:
         self._waits_for = waits_for
         self.deadline = self.paused_until if waits_for is _WaitsFor.RESUME else now + self._next_try()
 
+    def _rto(self) -> float:
+        return self.rtt.timeout(self.config.rto_initial, self.config.rto_min)
+
     def _next_try(self) -> float:
-        timeout = self.rtt.timeout(self.config.rto_initial, self.config.rto_min)
-        return interval(timeout, self._tries, self.config.rto_max, self._random)
+        return interval(self._rto(), self._tries, self.config.rto_max, self._random)
 
     # What the server says. What does not fit what was sent is ignored whole, before anything changes.
 
@@ -329,6 +342,8 @@ class Machine:
             if self._doubted and (self._wire.is_sealed or self._acks_of_others > 1):
                 self._give_up_epoch(now)
             raise DecodeError("never_sent")
+        self._silent = False
+        was_blocked = self._is_blocked_by_credit()
         newly = [sent[seq] for seq in range(self._queue.base, floor + 1) if seq in sent]
         # With thousands in flight behind one lost datagram each ack repeats a thousand bits, of which few are new.
         fresh = bits & ~(self._seen >> (floor - self._floor)) if floor >= self._floor else bits
@@ -353,62 +368,69 @@ class Machine:
         self._queue.pass_decided()
         # Of an ack overtaken by a newer one the credit is out of date, unless nothing is in flight: then it answers a
         # PING, and the server has forgotten the session.
-        if floor >= self._floor or (self._queue.in_flight == 0 and self._pinged):
-            was_blocked = self._is_blocked_by_credit()
+        if floor >= self._floor or (self._queue.awaited == 0 and self._pinged):
             self._set_credit(ack.credit)
-            if was_blocked and not self._is_blocked_by_credit():
-                self._tries = 0
+        here = EVERY_SEQ if ack.complete else floor + max(8 * len(ack.bitmap), 1)
         if floor >= self._floor:
-            self._floor, self._seen = floor, bits
+            self._floor, self._seen, self._told = floor, bits, here
         self._pinged = False
+        # While there is no credit no reply moves the next PING (PROTOCOL.md#duty-probe).
+        still_blocked = was_blocked and self._is_blocked_by_credit()
+        if was_blocked and not still_blocked:
+            self._tries = 0
         if newest is not None:
-            self._learn(now, ack, newly, newest, highest)
-        self._arm(now, anew=newest is not None)
+            tries = self._tries
+            self._learn(now, ack, newly, newest, here)
+            if still_blocked:
+                self._tries = tries
+        self._arm(now, anew=newest is not None and not still_blocked)
 
-    def _learn(self, now: float, ack: Ack, newly: list[Message], newest: Message, highest: int) -> None:
+    def _learn(self, now: float, ack: Ack, newly: list[Message], newest: Message, here: int) -> None:
         """What newly acked datagrams tell of the path, and of those before them that are not acked."""
         self.stats.acked += len(newly)
         self._fruitful = True
         self._fruitless_epochs = self._tries = 0
-        elapsed = now - newest.sent_at
-        # Sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one.
-        if newest.attempt == 0 or elapsed >= self.rtt.least:
-            self._newest_arrived = max(self._newest_arrived, newest.transmission)
+        once, again = 0, None
+        for message in newly:
+            if message.attempt == 0:
+                once = max(once, message.transmission)
+            elif message.missed and (again is None or message.transmission > again.transmission):
+                again = message
+        answers_probe = again is not None and again.transmission == self._expired
+        # A server that stood still and reads what it got meanwhile: the answer may be to an earlier transmission.
+        reading = ack.complete and not any(ack.bitmap) and once > 0
         if newest.attempt == 0:
-            self.rtt.sample(elapsed, ack.delay_us / 1e6)  # Karn's rule
+            self.rtt.sample(now - newest.sent_at, ack.delay_us / 1e6)  # Karn's rule
+        arrived = max(self._newest_arrived, once)
+        # Sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one.
+        if again is not None and not reading and (answers_probe or now - again.sent_at >= self.rtt.least):
+            arrived = max(arrived, again.transmission)
+        self._newest_arrived = arrived
         if self._congestion_limited:
             end = self.congestion.episode_end
             self.congestion.acked(sum(message.transmission >= end for message in newly))
-        self._find_losses(ack, newest, highest)
+        self._find_losses(now, here)
+        if reading and answers_probe:
+            self._probe_lowest()
 
-    def _find_losses(self, ack: Ack, newest: Message, highest: int) -> None:
-        """PROTOCOL.md#duty-loss"""
-        # How far this ack's bitmap could have reached: the server cuts it to the length of the datagram that it answers.
-        # What lies beyond may be journaled.
-        room = min(len(newest.payload), wire.BITMAP_MAX) & ~7
-        told = max(ack.floor + 8 * room, highest, ack.floor + 1)
-        arrived = self._newest_arrived
-        all_before = 0
-        base = self._queue.sent.get(self._queue.base)
-        if self._timed_out_before and self._timed_out_before <= arrived:
-            before, self._timed_out_before = self._timed_out_before, 0
-            # The lowest was missing and the next is too, and of the others this ack does not tell: one for each round
-            # trip would take as many. So all of them count as lost, as in TCP after a timeout (RFC 5681 §3.1).
-            missing = base is not None and base.state is IN_FLIGHT and base.transmission < arrived
-            if missing and told < self._queue.next_seq - 1:
-                all_before = before
-                self.congestion.collapse(self._next_transmission)
-
-        def overtaken(message: Message) -> bool:
-            if message.transmission < all_before:
-                return True
-            return message.seq <= told and message.transmission + REORDERING_MAX <= arrived
-
-        while (oldest := self._queue.oldest_in_flight()) is not None and overtaken(oldest):
-            self._lose(oldest)
-        # The one that holds up the floor may stand behind some that the ack did not tell of.
-        if base is not None and base.state is IN_FLIGHT and overtaken(base):
-            self._lose(base)
+    def _find_losses(self, now: float, here: int) -> None:
+        """PROTOCOL.md#duty-loss. `here`: up to which seq the ack tells of what is missing."""
+        queue, arrived = self._queue, self._newest_arrived
+        queue.overtake(arrived - REORDERING_MAX)
+        before_expiry = False
+        if queue.overtaken:
+            rto = self._rto()
+            while (lowest := queue.lowest_overtaken()) is not None and lowest.seq <= here:
+                before_expiry |= lowest.transmission < self._expired
+                self._lose(lowest)
+            # No ack has told of it in all that time. Sent again it may be a duplicate; duplicates are cheap, silence is not.
+            while (oldest := queue.oldest_overtaken()) is not None and oldest.sent_at + rto <= now:
+                before_expiry |= oldest.transmission < self._expired
+                self._lose(oldest)
+        if self._expired and arrived >= self._expired:
+            self._expired = 0
+            if before_expiry:
+                self.congestion.restart_after_expiry(self._next_transmission)
 
     def _handle_reject(self, now: float, reject: Reject) -> None:
         """PROTOCOL.md#duty-reject"""
@@ -434,7 +456,7 @@ class Machine:
                 message.code = reject.code
                 self._queue.end(message, Outcome.FAILED)
                 self._queue.pass_decided()
-            elif message.state is IN_FLIGHT:
+            else:
                 self._queue.mark_lost(message)
         if reject.code == wire.REJECT_STALE_EPOCH:
             self._fruitless_epochs += not self._fruitful
@@ -505,7 +527,7 @@ class Machine:
         self._doubted = False
         self._queue.renumber()
         # The server is the same: its credit is the best guess until it tells.
-        self._floor = self._seen = self._newest_arrived = self._timed_out_before = 0
+        self._floor = self._seen = self._newest_arrived = self._told = self._expired = 0
         self._fruitful = self._probe = self._ping_due = self._pinged = False
 
     def _ask_for_epoch(self, at_once: bool) -> None:

@@ -26,9 +26,7 @@ class Config:
     #: Messages that it holds, waiting or in flight.
     window: int = 1024
     rto_initial: float = 1.0
-    #: Shorter than the 100 ms that PROTOCOL.md suggests for coarse clocks: this one has microseconds, and the server
-    #: tells its delay.
-    rto_min: float = 0.02
+    rto_min: float = 0.01
     rto_max: float = 60.0
     #: The longest wait that a REJECT can impose: a forged one cannot silence the client for weeks.
     retry_after_max: float = 60.0
@@ -57,12 +55,15 @@ class Outcome(enum.Enum):
 class State(enum.IntEnum):
     UNSENT = 0
     IN_FLIGHT = 1
-    LOST = 2
-    DECIDED = 3
+    #: It has left the path, whether it has arrived or not: later ones have (PROTOCOL.md#duty-loss).
+    OVERTAKEN = 2
+    LOST = 3
+    DECIDED = 4
 
 
 UNSENT: Final = State.UNSENT
 IN_FLIGHT: Final = State.IN_FLIGHT
+OVERTAKEN: Final = State.OVERTAKEN
 LOST: Final = State.LOST
 DECIDED: Final = State.DECIDED
 
@@ -72,7 +73,7 @@ class Message:
 
     __slots__ = (
         "payload", "channel", "flags", "token", "outcome", "code", "durability", "epoch", "seq",
-        "state", "attempt", "transmission", "sent_at",
+        "state", "attempt", "transmission", "sent_at", "missed",
     )  # fmt: skip
 
     def __init__(self, payload: bytes, channel: int, batch: bool, token: Any) -> None:
@@ -89,6 +90,8 @@ class Message:
         self.attempt = 0
         self.transmission = 0
         self.sent_at = 0.0
+        #: The server did not have it when it was transmitted last.
+        self.missed = False
 
 
 @dataclass

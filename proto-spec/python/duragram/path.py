@@ -68,17 +68,25 @@ class Congestion:
             self.window = min(self.window + 1, self.most)
 
     def lost(self, transmission: int, following: int) -> None:
-        """Halves the window, once for all that was transmitted before the loss was seen."""
+        """Halves the window (but never raises it), once for all that was transmitted before the loss was seen."""
         if transmission < self.episode_end:
             return
-        self.collapse(following)
-        self.window = min(self.threshold, self.most)
+        self._cut(following)
+        self.window, self._acked = min(self.window, self.threshold), 0
+
+    def restart_after_expiry(self, following: int) -> None:
+        """Losses before an expiry: no acks have set the pace since, so it opens again by slow start."""
+        self.episode_end = following
+        self.window, self._acked = min(self.window, self.initial), 0
 
     def collapse(self, following: int) -> None:
         """Timeouts in a row: nothing is known of the path any more."""
+        self._cut(following)
+        self._restart()
+
+    def _cut(self, following: int) -> None:
         self.episode_end = following
         self.threshold = max(self.window // 2, WINDOW_AFTER_LOSS_MIN)
-        self._restart()
 
     def resume(self) -> None:
         """Sending was suspended for a reason that is not the path's: begins with one datagram, and back up fast."""
