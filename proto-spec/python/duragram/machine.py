@@ -472,7 +472,7 @@ class Machine:
     def _count_reject(self, reject: Reject) -> None:
         self.stats.rejects += 1
         by_code = self.stats.rejects_by_code
-        by_code[reject.code] = by_code.get(reject.code, 0) + 1
+        by_code[reject.code] = by_code.pop(reject.code, 0) + 1
 
     def _pause(self, now: float, reject: Reject) -> None:
         if self.paused_until is not None:

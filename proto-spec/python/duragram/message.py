@@ -104,6 +104,7 @@ class Stats:
     timeouts: int = 0
     acked: int = 0
     rejects: int = 0
+    #: Of `rejects`; the code of the last one stands last.
     rejects_by_code: dict[int, int] = field(default_factory=dict)
     #: What came and made no sense here, by reason.
     ignored: dict[str, int] = field(default_factory=dict)
