@@ -130,7 +130,7 @@ class Core:
             return TooLarge(f"a datagram of {size} bytes is longer than this machine's UDP carries to that server")
         if message.outcome is Outcome.EPOCH_USED:
             return EpochUsed(self.machine.client, message.epoch)
-        return Abandoned()
+        return Abandoned("given up by abandon_oldest")
 
     def close(self, why: Callable[[], Closed]) -> int:
         """What is unacked ends as `why` says. Returns how many records that were."""

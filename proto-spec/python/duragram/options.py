@@ -145,15 +145,12 @@ def seconds(name: str, value: Optional[float]) -> Optional[float]:
 
 def copied(buffer: Buffer, what: str = "a record", most: Optional[int] = None) -> bytes:
     """The bytes as they are now: what their owner does with the buffer later changes nothing. `TooLarge` above `most`."""
-    if type(buffer) is bytes:
-        size = len(buffer)
-    else:
-        try:
-            view = memoryview(buffer)
-        except TypeError:
-            hint = ": encode it, as by .encode()" if isinstance(buffer, str) else ""
-            raise TypeError(f"{what} is bytes or a buffer, not {type(buffer).__name__}{hint}") from None
-        size = view.nbytes  # not its items, which may be longer than a byte
-    if most is not None and size > most:
-        raise TooLarge(f"{what} of {size} bytes does not fit in a datagram: at most {most}")
+    try:
+        view = memoryview(buffer)
+    except TypeError:
+        hint = ": encode it, as by .encode()" if isinstance(buffer, str) else ""
+        raise TypeError(f"{what} is bytes or a buffer, not {type(buffer).__name__}{hint}") from None
+    # Not its items, which may be longer than a byte.
+    if most is not None and view.nbytes > most:
+        raise TooLarge(f"{what} of {view.nbytes} bytes does not fit in a datagram: at most {most}")
     return buffer if type(buffer) is bytes else view.tobytes()

@@ -24,6 +24,7 @@ class Lives(Protocol):
 
     def end_at_exit(self, deadline: float) -> int:
         """Flushes until then (of `time.monotonic`) and ends. Returns how many records have no outcome."""
+        ...
 
 
 _living: weakref.WeakSet[Lives] = weakref.WeakSet()

@@ -292,15 +292,19 @@ class Wire(Protocol):
 
     def enter(self, epoch: int) -> None:
         """A session begins."""
+        ...
 
     def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:
         """A DATA."""
+        ...
 
     def short(self, kind: int, epoch: int, long: int) -> bytes:
         """A HELLO or PING."""
+        ...
 
     def open(self, bytes_: bytes, epoch: int, nonce: Optional[int]) -> Datagram:
         """What came, if it is rightly protected. `epoch` and `nonce` (of an open HELLO) say which keys may be tried."""
+        ...
 
 
 class Plain:
