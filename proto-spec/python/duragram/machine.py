@@ -370,9 +370,9 @@ class Machine:
         # PING, and the server has forgotten the session.
         if floor >= self._floor or (self._queue.awaited == 0 and self._pinged):
             self._set_credit(ack.credit)
-        here = EVERY_SEQ if ack.complete else floor + max(8 * len(ack.bitmap), 1)
         if floor >= self._floor:
-            self._floor, self._seen, self._told = floor, bits, here
+            self._floor, self._seen = floor, bits
+            self._told = EVERY_SEQ if ack.complete else floor + max(8 * len(ack.bitmap), 1)
         self._pinged = False
         # While there is no credit no reply moves the next PING (PROTOCOL.md#duty-probe).
         still_blocked = was_blocked and self._is_blocked_by_credit()
@@ -380,12 +380,12 @@ class Machine:
             self._tries = 0
         if newest is not None:
             tries = self._tries
-            self._learn(now, ack, newly, newest, here)
+            self._learn(now, ack, newly, newest)
             if still_blocked:
                 self._tries = tries
         self._arm(now, anew=newest is not None and not still_blocked)
 
-    def _learn(self, now: float, ack: Ack, newly: list[Message], newest: Message, here: int) -> None:
+    def _learn(self, now: float, ack: Ack, newly: list[Message], newest: Message) -> None:
         """What newly acked datagrams tell of the path, and of those before them that are not acked."""
         self.stats.acked += len(newly)
         self._fruitful = True
@@ -409,18 +409,18 @@ class Machine:
         if self._congestion_limited:
             end = self.congestion.episode_end
             self.congestion.acked(sum(message.transmission >= end for message in newly))
-        self._find_losses(now, here)
+        self._find_losses(now)
         if reading and answers_probe:
             self._probe_lowest()
 
-    def _find_losses(self, now: float, here: int) -> None:
-        """PROTOCOL.md#duty-loss. `here`: up to which seq the ack tells of what is missing."""
+    def _find_losses(self, now: float) -> None:
+        """PROTOCOL.md#duty-loss"""
         queue, arrived = self._queue, self._newest_arrived
         queue.overtake(arrived - REORDERING_MAX)
         before_expiry = False
         if queue.overtaken:
             rto = self._rto()
-            while (lowest := queue.lowest_overtaken()) is not None and lowest.seq <= here:
+            while (lowest := queue.lowest_overtaken()) is not None and lowest.seq <= self._told:
                 before_expiry |= lowest.transmission < self._expired
                 self._lose(lowest)
             # No ack has told of it in all that time. Sent again it may be a duplicate; duplicates are cheap, silence is not.
