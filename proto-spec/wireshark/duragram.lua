@@ -10,7 +10,7 @@ local CODES = {
     [6] = "BUSY", [7] = "STORAGE", [8] = "CHANNEL", [9] = "SEALED_ONLY",
 }
 local DURABILITIES = { [0] = "synced to disk", [1] = "handed to the operating system", [2] = "replicated", [3] = "malformed" }
-local SEALED, BEGIN, END, BATCH, SKIP, DUPLICATE = 0x08, 0x10, 0x20, 0x40, 0x80, 0x10
+local SEALED, BEGIN, END, BATCH, SKIP, DUPLICATE, COMPLETE = 0x08, 0x10, 0x20, 0x40, 0x80, 0x10, 0x40
 local PLAIN_MIN, SEALED_MIN = 32, 52
 
 local duragram = Proto("duragram", "Duragram")
@@ -34,6 +34,7 @@ local f = {
     batch = flag("batch", "Batch", BATCH),
     skip = flag("skip", "Skip", SKIP),
     duplicate = flag("duplicate", "Duplicate: nothing new in this ack", DUPLICATE),
+    complete = flag("complete", "Complete: nothing is journaled beyond the bitmap", COMPLETE),
     small = ProtoField.uint16("duragram.zero", "Zero", base.DEC),
     span = ProtoField.uint16("duragram.span", "Span", base.DEC),
     credit = ProtoField.uint16("duragram.credit", "Credit", base.DEC),
@@ -404,6 +405,7 @@ local function add_flags(tree, tvb, kind)
         add(f.skip, SKIP, "SKIP")
     elseif kind == ACK then
         add(f.duplicate, DUPLICATE, "DUPLICATE")
+        add(f.complete, COMPLETE, "COMPLETE")
     end
     flags:append_text(#names > 0 and " (" .. table.concat(names, ", ") .. ")" or "")
 end

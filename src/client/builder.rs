@@ -21,9 +21,6 @@ const WINDOW_MAX: usize = 65_536;
 /// Payload bytes that a client can hold, at most.
 const BUFFER_BYTES_MAX: usize = 1 << 30;
 
-/// The shortest retransmission timeout, in microseconds.
-const RTO_MIN_US: u64 = 10_000;
-
 /// Whether small records share datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Batching {
@@ -173,9 +170,6 @@ impl Builder {
         let mut config = ClientConfig::new(self.client, self.epoch);
         config.unix_us_at_zero = u64::try_from(unix.as_micros()).ok();
         config.datagram_len_max = self.datagram_bytes_max;
-        // The machine's default suits any clock; this one has microseconds, and the server tells its delay in every ack,
-        // so nothing needs the usual floor of 100 ms and more (RFC 6298 §2.4; RFC 9002 §6.2.1 has none either).
-        config.rto_min_us = RTO_MIN_US;
         config.rto_max_us =
             u64::try_from(self.retry_interval_max.as_micros()).unwrap_or(u64::MAX).max(config.rto_min_us);
         config

@@ -17,6 +17,14 @@ pub(crate) const CHANNELS: [u16; 2] = [0, 3];
 /// One that it may refuse.
 const REFUSED_CHANNEL: u16 = 9;
 const NEVER: u64 = u64::MAX;
+/// The longest that a client waits between two tries: its longest interval, and up to a quarter more.
+const CALM_WAIT_US_MAX: u64 = 75_000_000;
+/// What it takes to make good whatever was lost before: a timeout that is running, one more for what was answered too late to be
+/// told of, and the doubling of the second one.
+const TIMEOUTS_CALM: u64 = 4;
+const ROUND_TRIPS_CALM: u64 = 40;
+/// Of a clean path, with a sync and what else the server does.
+const ROUND_TRIP_US_MAX: u64 = 50_000;
 
 struct Message {
     channel: u16,
@@ -37,6 +45,8 @@ pub(crate) struct SimClient {
     next_message_us: u64,
     made: u64,
     restart_us: Option<u64>,
+    /// Once nothing fails any more: by when all that it has must be acked.
+    patience_us: Option<u64>,
 }
 
 impl SimClient {
@@ -54,6 +64,7 @@ impl SimClient {
             next_message_us: first_us,
             made: 0,
             restart_us: Some(0),
+            patience_us: None,
         }
     }
 
@@ -87,6 +98,27 @@ impl SimClient {
     /// Nothing more is made.
     pub(crate) fn finish(&mut self) {
         self.next_message_us = NEVER;
+    }
+
+    /// Nothing fails any more, and the server is up: from the next thing that it does on it has a bounded time.
+    pub(crate) fn be_calm(&mut self, now_us: u64) {
+        self.patience_us = self.patience_us.or(Some(0));
+        self.extend_patience(self.due_us().min(now_us + CALM_WAIT_US_MAX).max(now_us));
+    }
+
+    fn extend_patience(&mut self, from_us: u64) {
+        let rto_us = self.machine.as_ref().map_or(0, Client::rto_us);
+        let until_us = from_us + TIMEOUTS_CALM * rto_us + ROUND_TRIPS_CALM * ROUND_TRIP_US_MAX;
+        self.patience_us = self.patience_us.map(|patience_us| patience_us.max(until_us));
+    }
+
+    /// Whether it should have been done by now, though nothing fails.
+    pub(crate) fn is_late(&mut self, now_us: u64) -> bool {
+        // As long as the server gives no credit it asks, ever less often.
+        if self.machine.as_ref().is_some_and(|machine| machine.credit() == Some(0)) {
+            self.extend_patience(self.due_us().min(now_us + CALM_WAIT_US_MAX));
+        }
+        self.patience_us.is_some_and(|patience_us| now_us > patience_us) && !self.is_idle()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -214,6 +246,7 @@ impl SimClient {
 
     fn take_events(&mut self, core: &mut Core) {
         let Some(machine) = &mut self.machine else { return };
+        let mut waits_until_us = None;
         while let Some(event) = machine.poll_event() {
             match event {
                 Event::Acked { message: MessageId(id), seq, epoch, .. } => {
@@ -232,9 +265,13 @@ impl SimClient {
                 Event::EpochChanged { to, .. } => {
                     core.counts.epochs += 1;
                     self.epoch = to.value();
+                    waits_until_us = Some(core.now_us);
                 }
-                Event::ServerWaits { .. } => {}
+                Event::ServerWaits { until_us, .. } => waits_until_us = Some(until_us),
             }
+        }
+        if let Some(until_us) = waits_until_us {
+            self.extend_patience(until_us);
         }
     }
 }

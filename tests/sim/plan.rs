@@ -144,6 +144,14 @@ impl Plan {
                 plan.disk.sync_fails = plan.disk.sync_fails.max(5_000);
                 plan.disk.stays_broken = true;
             }
+            // Windows far wider than what an ack can tell of.
+            13 => {
+                plan.config.window = plan.config.window.max(512);
+                for client in &mut plan.clients {
+                    (client.slots, client.buffer, client.payload_max) = (512, 512 * 12, 12);
+                    (client.messages, client.burst, client.gap_us) = (600, 300, 10);
+                }
+            }
             _ => {}
         }
         plan

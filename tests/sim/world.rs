@@ -48,6 +48,8 @@ pub(crate) struct World {
     happenings: Vec<(u64, Happening)>,
     outage: bool,
     faults: bool,
+    /// No more faults, and the server has been up since.
+    calm: bool,
     /// Some state of the disk in the past, and how many changes it had seen.
     old: Option<(Image, u64)>,
     /// Datagrams that clients sent, for replays.
@@ -102,6 +104,7 @@ impl World {
             happenings: vec![(1, Happening::Start), (plan.faults_us, Happening::FaultsEnd)],
             outage: false,
             faults: true,
+            calm: false,
             old: None,
             captured: VecDeque::new(),
             recorded: Vec::new(),
@@ -144,6 +147,7 @@ impl World {
                 }
             }
             self.step(due_us);
+            self.check_liveness();
             if !self.faults && self.is_settled() {
                 self.end();
                 break;
@@ -309,6 +313,22 @@ impl World {
         // Retransmission timeouts have doubled up to a minute; a full table empties by and by.
         let wait_us = 400_000_000 + 3 * self.plan.config.session_ttl_s * 1_000_000;
         self.at(wait_us, Happening::Deadline);
+    }
+
+    /// Liveness has a clock: once nothing fails any more, acks come within a bound, not just at last.
+    fn check_liveness(&mut self) {
+        if self.faults || self.life.is_none() {
+            return;
+        }
+        let mut core = self.core.lock();
+        let now_us = core.now_us;
+        if !self.calm {
+            self.calm = true;
+            self.clients.iter_mut().for_each(|client| client.be_calm(now_us));
+        }
+        if let Some(client) = self.clients.iter_mut().find_map(|client| client.is_late(now_us).then_some(client)) {
+            core.oracle.fail(|| format!("nothing fails any more, and {} for too long", client.describe()));
+        }
     }
 
     fn is_settled(&self) -> bool {

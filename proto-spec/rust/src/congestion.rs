@@ -134,6 +134,26 @@ mod tests {
     }
 
     #[test]
+    fn losses_that_a_timeouts_answer_shows_begin_it_anew_and_it_opens_fast_up_to_the_cut() {
+        let mut congestion = Congestion::new(10, 1_000);
+        congestion.acked(990);
+        congestion.lost(1, 1_001);
+        assert_eq!(congestion.window(), 500);
+        // More of the same flight: cut once.
+        congestion.lost(2, 1_002);
+        congestion.restart_after_expiry(1_002);
+        assert_eq!(congestion.window(), 10);
+        assert!(!congestion.grows_by(1_001));
+        congestion.acked(490);
+        assert_eq!(congestion.window(), 500);
+        congestion.acked(499);
+        assert_eq!(congestion.window(), 500, "from there on slowly");
+        congestion.collapse(2_000);
+        congestion.restart_after_expiry(2_000);
+        assert_eq!(congestion.window(), 1, "it never raises the window");
+    }
+
+    #[test]
     fn it_stays_within_its_bounds() {
         let mut congestion = Congestion::new(10, 4);
         assert_eq!(congestion.window(), 4);
@@ -145,6 +165,8 @@ mod tests {
         assert_eq!(congestion.window(), 2);
         congestion.collapse(11);
         assert_eq!(congestion.window(), 1);
+        congestion.lost(20, 21);
+        assert_eq!(congestion.window(), 1, "a loss never raises it");
         let mut one = Congestion::new(10, 1);
         one.lost(0, 1);
         one.acked(5);

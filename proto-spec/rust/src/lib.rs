@@ -4,6 +4,7 @@
 //!
 //! - [`codec`]: datagrams to bytes and back; decoding borrows, encoding writes into a slice.
 //! - [`client`]: the client's half as a state machine, in memory that the caller provides.
+//! - [`rtt`]: round-trip time and retransmission timeout, for clients with a loop of their own.
 //! - `seal`: keys and counters of sealed mode (feature `sealed`).
 //! - `window`: the server's record of which seqs are accounted for (feature `alloc`).
 //!
@@ -21,7 +22,7 @@ pub mod client;
 pub mod codec;
 mod congestion;
 mod random;
-mod rtt;
+pub mod rtt;
 #[cfg(feature = "sealed")]
 pub mod seal;
 mod types;

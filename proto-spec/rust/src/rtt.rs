@@ -6,7 +6,7 @@ const GRANULARITY_US: u64 = 1_000;
 
 /// What the acks told of the path and of the server's delay. Times in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Rtt {
+pub struct Rtt {
     /// Smoothed RTT and its variance; `None` before the first sample.
     smoothed: Option<(u64, u64)>,
     min_us: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Rtt {
 impl Rtt {
     /// An ACK came `elapsed_us` after the one transmission of what it covers; the server says that `delay_us` of it
     /// were its own.
-    pub(crate) fn sample(&mut self, elapsed_us: u64, delay_us: u64) {
+    pub fn sample(&mut self, elapsed_us: u64, delay_us: u64) {
         // The server cannot have held it for longer than the whole took.
         let delay_us = delay_us.min(elapsed_us);
         self.delay_us = delay_us.max(self.delay_us - self.delay_us / 16);
@@ -33,18 +33,20 @@ impl Rtt {
         self.smoothed = Some(((7 * smoothed + rtt) / 8, (3 * variance + smoothed.abs_diff(rtt)) / 4));
     }
 
-    pub(crate) fn smoothed_us(&self) -> Option<u64> {
+    /// The smoothed round-trip time without the server's delay; `None` before the first sample.
+    pub fn smoothed_us(&self) -> Option<u64> {
         self.smoothed.map(|(smoothed, _)| smoothed)
     }
 
     /// The shortest that any answer took, the server's delay included; 0 before the first sample. An answer sooner
     /// than this after a retransmission is to an earlier transmission (RFC 8985 §6.2).
-    pub(crate) fn min_us(&self) -> u64 {
+    pub fn min_us(&self) -> u64 {
         self.min_us
     }
 
-    /// The timeout. The server's delay is on top of it: a server that syncs slowly has not lost anything.
-    pub(crate) fn timeout_us(&self, initial_us: u64, min_us: u64) -> u64 {
+    /// The timeout: `initial_us` before the first sample, else at least `min_us`. The server's delay is on top of it: a
+    /// server that syncs slowly has not lost anything.
+    pub fn timeout_us(&self, initial_us: u64, min_us: u64) -> u64 {
         match self.smoothed {
             None => initial_us,
             Some((smoothed, variance)) => {

@@ -6,11 +6,13 @@
 //! leave. The payloads are made anew for each transmission, so a flow keeps 24 bytes for each datagram in flight.
 //!
 //! What it does as every client must: seqs without holes, retransmission after a timeout that follows the RTT and backs
-//! off, selective acks, credit, PING when out of credit, every REJECT by its code, another epoch after STALE_EPOCH.
+//! off, selective acks, losses found and made good by the rules of PROTOCOL.md#duty-loss and PROTOCOL.md#duty-expiry, credit,
+//! PING when out of credit, every REJECT by its code, another epoch after STALE_EPOCH.
 
 use std::collections::VecDeque;
 
 use duragram_proto::codec::{Ack, Reject, RejectCode};
+use duragram_proto::rtt::Rtt;
 use duragram_proto::{ClientId, Epoch};
 
 use super::sent_times::SentTimes;
@@ -19,10 +21,14 @@ use super::tally::Tally;
 /// A datagram is lost when one that was sent this many transmissions later has arrived (RFC 9002 §6.1.1).
 const REORDERING_MAX: u64 = 3;
 const MS: u64 = 1_000_000;
-/// The timeout before the first RTT sample, and its bounds, in nanoseconds.
+const US: u64 = 1_000;
+/// The timeout before the first RTT sample, and its bounds (PROTOCOL.md#duty-retransmission), in nanoseconds.
 const RTO_INITIAL_NS: u64 = 1_000 * MS;
-const RTO_MIN_NS: u64 = 100 * MS;
+const RTO_MIN_NS: u64 = 10 * MS;
+/// Shorter than clients should have it: a load that waits for a minute measures nothing.
 const RTO_MAX_NS: u64 = 5_000 * MS;
+/// What may be sent at first when the answer to a timeout's datagram shows losses (PROTOCOL.md#duty-congestion).
+const ALLOWANCE_AFTER_EXPIRY: u64 = 10;
 /// The longest wait that a REJECT can impose, in nanoseconds.
 const PAUSE_MAX_NS: u64 = 60_000 * MS;
 /// Epochs in a row that may end before an ack of theirs came.
@@ -54,35 +60,34 @@ pub(super) struct Flow {
     transmissions: u64,
     /// The newest transmission known to have arrived.
     newest_arrived: u64,
+    /// What is not acked up to here was missing when the ack with the highest floor was made.
+    told: u64,
     /// The datagram whose answer gives the next RTT sample, and when it was sent.
     timed: Option<(u64, u64)>,
-    /// Smoothed RTT and its variance.
-    rtt: Option<(u64, u64)>,
-    rtt_min_ns: u64,
+    rtt: Rtt,
     deadline_ns: u64,
     /// Tries since something came back.
     tries: u32,
-    recovery: Option<Recovery>,
+    /// The first transmission after a timeout, until its answer has come.
+    expired: Option<u64>,
+    /// Timeouts in a row and nothing heard since: one datagram for each.
+    silent: bool,
+    /// One datagram may be sent in spite of silence and allowance.
+    probe: bool,
+    /// What may be sent, until all that is lost is: after a timeout it opens by slow start. `None`: the window is the limit.
+    allowance: Option<u64>,
+    /// Acks of transmissions after this one raise the allowance.
+    cut: u64,
+    /// When all that is not acked was last looked at for what no ack tells of.
+    looked_ns: u64,
     sent: SentTimes,
+    /// The same in steps of half a timeout.
+    sent_long_ago: SentTimes,
     ping_due: bool,
     pinged: bool,
     paused_until_ns: Option<u64>,
     fruitless_epochs: u32,
     random: u32,
-}
-
-/// After a timeout all that is in flight is in doubt, and is sent again as TCP does it: one datagram, then two for each
-/// that is acked (RFC 5681 §3.1), until all are acked or sent again.
-#[derive(Clone, Copy, Debug)]
-struct Recovery {
-    /// In doubt are transmissions up to this one,
-    began: u64,
-    /// of seqs from here,
-    next: u64,
-    /// to before here.
-    end: u64,
-    /// Datagrams that may be sent now.
-    allowance: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,6 +96,8 @@ struct Slot {
     due_ns: u64,
     transmission: u64,
     attempt: u8,
+    /// The server did not have it when it was sent last.
+    missed: bool,
     state: State,
 }
 
@@ -135,13 +142,19 @@ impl Flow {
             in_flight: 0,
             transmissions: 0,
             newest_arrived: 0,
+            told: 0,
             timed: None,
-            rtt: None,
-            rtt_min_ns: RTO_INITIAL_NS,
+            rtt: Rtt::default(),
             deadline_ns: NEVER,
             tries: 0,
-            recovery: None,
+            expired: None,
+            silent: false,
+            probe: false,
+            allowance: None,
+            cut: 0,
+            looked_ns: 0,
             sent: SentTimes::default(),
+            sent_long_ago: SentTimes::default(),
             ping_due: false,
             pinged: false,
             paused_until_ns: None,
@@ -170,9 +183,6 @@ impl Flow {
             self.pinged = true;
             return Some(Outgoing::Ping);
         }
-        if self.recovery.is_some_and(|recovery| recovery.allowance == 0) {
-            return None;
-        }
         let (seq, again) = self.candidate()?;
         if seq > self.limit {
             // With nothing in flight no ack will tell of more credit unless it is asked for.
@@ -181,14 +191,20 @@ impl Flow {
             }
             return None;
         }
-        if again {
-            if self.slot(seq).state == State::InFlight {
-                self.in_flight -= 1; // In doubt, and about to be sent anew.
-            } else {
-                self.lost.pop_front();
+        if !std::mem::take(&mut self.probe) {
+            if self.silent || self.allowance == Some(0) {
+                return None;
             }
+            self.allowance = self.allowance.map(|allowance| allowance - 1);
+        }
+        self.transmissions += 1;
+        let transmission = self.transmissions;
+        if again {
+            self.lost.pop_front();
+            let missed = seq <= self.told || self.expired == Some(transmission);
             let slot = self.slot_mut(seq);
             slot.attempt = slot.attempt.saturating_add(u8::from(slot.state != State::Renumbered));
+            slot.missed = missed;
             tally.resent += 1;
         } else {
             let due_ns = due_ns(self.started);
@@ -200,12 +216,8 @@ impl Flow {
                 self.timed = Some((seq, now_ns));
             }
         }
-        if let Some(recovery) = &mut self.recovery {
-            recovery.allowance -= 1;
-        }
-        self.transmissions += 1;
-        self.sent.note(now_ns, self.transmissions, self.rtt_min_ns);
-        let transmission = self.transmissions;
+        self.sent.note(now_ns, transmission, self.rtt_min_ns());
+        self.sent_long_ago.note(now_ns, transmission, self.rto_ns());
         let slot = self.slot_mut(seq);
         slot.state = State::InFlight;
         slot.transmission = transmission;
@@ -226,9 +238,9 @@ impl Flow {
         if ack.epoch != self.epoch || highest >= self.next {
             return false;
         }
-        let mut newly = Newly::default();
+        let (mut newly, delay_us) = (Newly::default(), u64::from(ack.delay_us));
         while self.base <= floor {
-            self.acked(self.base, now_ns, &mut newly, tally);
+            self.acked(self.base, now_ns, delay_us, &mut newly, tally);
             self.base += 1;
         }
         for (word, first) in words(ack.bitmap).zip((floor + 1..).step_by(64)) {
@@ -236,7 +248,7 @@ impl Flow {
             while rest != 0 {
                 let seq = first + u64::from(rest.trailing_zeros());
                 if seq >= self.base {
-                    self.acked(seq, now_ns, &mut newly, tally);
+                    self.acked(seq, now_ns, delay_us, &mut newly, tally);
                 }
                 rest &= rest - 1;
             }
@@ -248,6 +260,11 @@ impl Flow {
 
         // Of an ack overtaken by a newer one the credit is out of date, unless nothing is in flight: then it answers a PING.
         let newest = floor >= self.floor;
+        self.silent = false;
+        if newest {
+            let bits = (8 * ack.bitmap.len() as u64).max(1);
+            self.told = if ack.complete { u64::MAX } else { floor.saturating_add(bits) };
+        }
         if newest || (self.in_flight == 0 && self.pinged) {
             self.floor = self.floor.max(floor);
             let limit = self.floor.saturating_add(u64::from(ack.credit));
@@ -261,17 +278,34 @@ impl Flow {
         if newly.count > 0 {
             self.tries = 0;
             self.fruitless_epochs = 0;
-            self.newest_arrived = self.newest_arrived.max(newly.newest);
-            if !newly.in_doubt {
-                self.newest_arrived = self.newest_arrived.max(newly.newest_again);
-            }
-            self.recover(&newly);
-            if newest {
-                self.find_lost(highest);
-            }
+            self.learn(now_ns, ack, &newly, highest);
             self.arm(now_ns);
         }
         true
+    }
+
+    /// What newly acked datagrams tell of those before them (PROTOCOL.md#duty-loss).
+    fn learn(&mut self, now_ns: u64, ack: &Ack<'_>, newly: &Newly, highest: u64) {
+        self.allowance = self.allowance.map(|allowance| allowance + 2 * newly.fresh);
+        self.newest_arrived = self.newest_arrived.max(newly.newest);
+        // The server may be reading first transmissions only now: then this is the answer to those.
+        let catches_up = ack.complete && highest == ack.floor.0 && newly.newest > 0;
+        if !catches_up {
+            self.newest_arrived = self.newest_arrived.max(newly.newest_again);
+        }
+        let before_expiry = self.find_lost(now_ns, highest);
+        if self.expired.is_some_and(|expired| expired <= self.newest_arrived) {
+            self.expired = None;
+            if before_expiry {
+                self.allowance = Some(self.allowance.unwrap_or(NEVER).min(ALLOWANCE_AFTER_EXPIRY));
+                self.cut = self.transmissions;
+            }
+        }
+        if self.base == self.next {
+            (self.expired, self.allowance, self.probe) = (None, None, false);
+        } else if catches_up && newly.answers_probe {
+            self.probe_lowest();
+        }
     }
 
     /// Handles a REJECT of this client. Returns whether it concerns something in flight.
@@ -285,10 +319,9 @@ impl Flow {
         if !concerns_data && !concerns_ping {
             return Ok(false);
         }
-        if let Some(recovery) = &mut self.recovery {
-            recovery.allowance += 1;
-        }
+        self.silent = false;
         if concerns_data && self.slot(seq).state == State::InFlight {
+            self.leave(self.slot(seq).transmission);
             self.mark_lost(seq);
         }
         match reject.code {
@@ -331,31 +364,33 @@ impl Flow {
         self.tries = self.tries.saturating_add(1);
         // Its ack may be what was lost; the next one to cover it would measure the timeout.
         self.timed = None;
-        self.recovery = (self.in_flight > 0).then_some(Recovery {
-            began: self.transmissions,
-            next: self.base,
-            end: self.next,
-            allowance: 1,
-        });
         self.ping_due = self.candidate().is_some_and(|(seq, _)| seq > self.limit);
+        // With nothing in flight it waits for credit, and nothing was lost.
+        if self.in_flight > 0 || !self.ping_due {
+            if self.tries > 1 && !self.silent {
+                (self.silent, self.allowance, self.cut) = (true, Some(0), self.transmissions);
+            }
+            self.probe_lowest();
+            self.ping_due = self.base > self.limit;
+        }
         self.arm(now_ns);
         true
     }
 
-    /// What an ack means for what is in doubt.
-    fn recover(&mut self, newly: &Newly) {
-        let Some(recovery) = &mut self.recovery else { return };
-        recovery.allowance += 2 * newly.count;
-        // What was sent once and before the timeout is arriving: the server was slow, the rest is on its way too, and what
-        // is not will be found missing between what arrives (RFC 5682 calls it F-RTO).
-        if newly.in_doubt {
-            self.recovery = None;
+    /// The lowest that is not acked is sent again, whatever the allowance is: its answer tells of all others.
+    fn probe_lowest(&mut self) {
+        if self.base < self.next {
+            if self.slot(self.base).state == State::InFlight {
+                self.mark_lost(self.base);
+            }
+            self.expired = Some(self.transmissions + 1);
+            self.probe = true;
         }
     }
 
-    fn acked(&mut self, seq: u64, now_ns: u64, newly: &mut Newly, tally: &mut Tally) {
+    fn acked(&mut self, seq: u64, now_ns: u64, delay_us: u64, newly: &mut Newly, tally: &mut Tally) {
         let slot = self.slot_mut(seq);
-        let Slot { due_ns, transmission, attempt, state } = *slot;
+        let Slot { due_ns, transmission, attempt, missed, state } = *slot;
         slot.state = State::Acked;
         match state {
             State::Acked => return,
@@ -363,43 +398,64 @@ impl Flow {
             State::Lost | State::Renumbered => {}
         }
         newly.add(now_ns.saturating_sub(due_ns), tally);
-        // Which transmission of several has arrived cannot be known, but hardly the last when that was sent only now.
+        newly.fresh += u64::from(transmission > self.cut && state == State::InFlight);
+        // Which transmission of several has arrived cannot be known but of what the server did not have before the last, and
+        // hardly the last even so when that was sent only now; but a probe waited for all answers before.
+        let answers_probe = missed && self.expired == Some(transmission);
+        newly.answers_probe |= answers_probe;
         if attempt == 0 {
             newly.newest = newly.newest.max(transmission);
-        } else if transmission <= self.sent.by(now_ns.saturating_sub(self.rtt_min_ns)) {
+        } else if answers_probe || missed && transmission <= self.sent.by(now_ns.saturating_sub(self.rtt_min_ns())) {
             newly.newest_again = newly.newest_again.max(transmission);
         }
-        if attempt == 0 && self.rtt.is_none() {
+        if attempt == 0 && self.rtt.smoothed_us().is_none() {
             // The one that was to be timed may be lost; this one was sent when it was due, or later.
-            self.sample(now_ns.saturating_sub(due_ns));
+            self.rtt.sample(now_ns.saturating_sub(due_ns) / US, delay_us);
         }
-        newly.in_doubt |= attempt == 0 && self.recovery.is_some_and(|recovery| transmission <= recovery.began);
         if let Some((timed, sent_ns)) = self.timed
             && timed == seq
         {
             self.timed = None;
             if attempt == 0 {
-                self.sample(now_ns.saturating_sub(sent_ns));
+                self.rtt.sample(now_ns.saturating_sub(sent_ns) / US, delay_us);
             }
         }
     }
 
-    /// What was sent before something that has arrived, and is told to be missing: the lowest, and all between bits.
-    fn find_lost(&mut self, highest: u64) {
-        if self.base == self.next {
-            return;
+    /// What was sent before something that has arrived, and is told to be missing, or was not told of in all of a timeout.
+    /// `highest` is the highest that was acked. Returns whether any of it was sent before the last timeout.
+    fn find_lost(&mut self, now_ns: u64, highest: u64) -> bool {
+        let overtaken = self.newest_arrived.saturating_sub(REORDERING_MAX);
+        // The lowest was sent before all others, unless it was sent again.
+        if self.base == self.next || self.slot(self.base).attempt == 0 && self.slot(self.base).transmission > overtaken
+        {
+            return false;
         }
-        for seq in self.base..=highest.max(self.base) {
-            let slot = self.slot(seq);
-            if slot.state == State::InFlight && slot.transmission + REORDERING_MAX <= self.newest_arrived {
-                // One that was sent in a recovery leaves its place to another.
-                let transmission = slot.transmission;
-                if let Some(recovery) = self.recovery.as_mut().filter(|recovery| transmission > recovery.began) {
-                    recovery.allowance += 1;
-                }
+        // Beyond the highest that was acked little is found, and not each time; but the answer to a timeout tells of all.
+        let tells_all = self.expired.is_some_and(|expired| expired <= self.newest_arrived);
+        let rto_ns = self.rto_ns();
+        let mut end = highest.max(self.base) + 1;
+        if tells_all || now_ns >= self.looked_ns + rto_ns / 2 {
+            self.looked_ns = now_ns;
+            end = self.next;
+        }
+        let long_ago = self.sent_long_ago.by(now_ns.saturating_sub(rto_ns));
+        let mut before_expiry = false;
+        for seq in self.base..end {
+            let Slot { state, transmission, .. } = *self.slot(seq);
+            if state == State::InFlight && transmission <= overtaken && (seq <= self.told || transmission <= long_ago) {
+                before_expiry |= self.expired.is_some_and(|expired| transmission < expired);
+                self.leave(transmission);
                 self.mark_lost(seq);
             }
         }
+        before_expiry
+    }
+
+    /// A transmission since the window was cut is not under way any more, and leaves its place to another.
+    fn leave(&mut self, transmission: u64) {
+        let places = u64::from(transmission > self.cut);
+        self.allowance = self.allowance.map(|allowance| allowance + places);
     }
 
     fn mark_lost(&mut self, seq: u64) {
@@ -422,27 +478,17 @@ impl Flow {
         None
     }
 
-    /// What to send next, credit aside, and whether it was sent before: the lowest of what is lost or in doubt, then what
-    /// is new.
+    /// What to send next, credit aside, and whether it was sent before: the lowest of what is lost, then what is new.
     fn candidate(&mut self) -> Option<(u64, bool)> {
-        let lost = self.first_lost();
-        let in_doubt = self.first_in_doubt();
-        if let Some(seq) = lost.into_iter().chain(in_doubt).min() {
+        if let Some(seq) = self.first_lost() {
             return Some((seq, true));
         }
-        self.recovery = None;
+        // All that was lost is on its way again, and no timeout is unanswered.
+        if self.expired.is_none() {
+            self.allowance = None;
+        }
         let may_be_new = self.is_behind() && self.next - self.base < self.window;
         may_be_new.then_some((self.next, false))
-    }
-
-    fn first_in_doubt(&mut self) -> Option<u64> {
-        let Recovery { began, next, end, .. } = self.recovery?;
-        let in_doubt = |slot: &Slot| slot.state == State::InFlight && slot.transmission <= began;
-        let seq = (next.max(self.base)..end).find(|seq| in_doubt(self.slot(*seq)));
-        if let Some(recovery) = &mut self.recovery {
-            recovery.next = seq.unwrap_or(end);
-        }
-        seq
     }
 
     /// Sets the timer, if there is something to wait for.
@@ -452,18 +498,16 @@ impl Flow {
     }
 
     fn timeout_ns(&mut self) -> u64 {
-        let timeout_ns = self.rtt.map_or(RTO_INITIAL_NS, |(smoothed, variance)| smoothed + 4 * variance);
-        let backed_off_ns = timeout_ns.max(RTO_MIN_NS) << self.tries.min(6);
-        self.jittered(backed_off_ns.min(RTO_MAX_NS))
+        self.jittered((self.rto_ns() << self.tries.min(10)).min(RTO_MAX_NS))
     }
 
-    /// RFC 6298 §2, with the server's delay, which a load generator wants to bear, in the RTT.
-    fn sample(&mut self, rtt_ns: u64) {
-        self.rtt_min_ns = self.rtt_min_ns.min(rtt_ns);
-        self.rtt = Some(match self.rtt {
-            None => (rtt_ns, rtt_ns / 2),
-            Some((smoothed, variance)) => ((7 * smoothed + rtt_ns) / 8, (3 * variance + smoothed.abs_diff(rtt_ns)) / 4),
-        });
+    fn rto_ns(&self) -> u64 {
+        self.rtt.timeout_us(RTO_INITIAL_NS / US, RTO_MIN_NS / US) * US
+    }
+
+    /// The shortest that any answer took; longer than any does, before there was one.
+    fn rtt_min_ns(&self) -> u64 {
+        if self.rtt.smoothed_us().is_none() { RTO_INITIAL_NS } else { self.rtt.min_us() * US }
     }
 
     fn pause(&mut self, now_ns: u64, retry_after_ms: u32) {
@@ -486,8 +530,9 @@ impl Flow {
         self.epoch = epoch;
         (self.base, self.next) = (1, 1 + unacked.len() as u64);
         (self.floor, self.limit) = (0, NEVER);
-        (self.in_flight, self.newest_arrived, self.timed) = (0, 0, None);
-        (self.recovery, self.ping_due, self.pinged) = (None, false, false);
+        (self.in_flight, self.newest_arrived, self.told, self.timed) = (0, 0, 0, None);
+        (self.expired, self.probe, self.allowance) = (None, false, None);
+        (self.ping_due, self.pinged) = (false, false);
         self.lost.clear();
         for (seq, slot) in (1..).zip(unacked) {
             *self.slot_mut(seq) = Slot { due_ns: slot.due_ns, state: State::Renumbered, ..Slot::default() };
@@ -525,8 +570,10 @@ struct Newly {
     newest: u64,
     /// The newest of its later ones that can have been answered.
     newest_again: u64,
-    /// Whether something sent once, before a timeout, is among them.
-    in_doubt: bool,
+    /// How many were sent last since the window was cut.
+    fresh: u64,
+    /// Whether what a timeout has sent is among them.
+    answers_probe: bool,
     latency_ns: u64,
     run: u64,
 }
@@ -560,3 +607,7 @@ fn highest_bit(bitmap: &[u8]) -> u64 {
 #[cfg(test)]
 #[path = "flow_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "flow_burst_tests.rs"]
+mod burst_tests;

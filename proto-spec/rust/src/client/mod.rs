@@ -409,6 +409,11 @@ where
         self.rtt.smoothed_us()
     }
 
+    /// The retransmission timeout as it is now, before it is doubled, in microseconds.
+    pub fn rto_us(&self) -> u64 {
+        self.timeout_us()
+    }
+
     /// The congestion window, in datagrams.
     pub fn congestion_window(&self) -> u32 {
         self.congestion.window()

@@ -124,12 +124,15 @@ where
         // as well be: sent twice it costs less than silence.
         let timeout_us = self.rtt.timeout_us(self.config.rto_initial_us, self.config.rto_min_us);
         while let Some(at) = self.queue.oldest_overtaken() {
-            if !ack.complete && self.queue.slot(at).sent_at_us.saturating_add(timeout_us) > now_us {
+            let slot = self.queue.slot(at);
+            if slot.seq > self.acks.told && slot.sent_at_us.saturating_add(timeout_us) > now_us {
                 break;
             }
             lost(&mut self.queue, at);
         }
-        if self.queue.oldest_overtaken().is_some() {
+        // Behind one that it cannot tell of there may be others that it does tell of.
+        let is_newest = ack.floor == self.acks.floor;
+        if is_newest && self.queue.oldest_overtaken().is_some() {
             for seq in acks::told_missing(ack) {
                 if let Some(at) = self.queue.transmitted(seq).filter(|at| self.queue.is_overtaken(*at)) {
                     lost(&mut self.queue, at);

@@ -25,13 +25,14 @@ fn messages(count: usize, len: usize) -> impl Iterator<Item = Message> {
 }
 
 /// A client whose window has opened as wide as it can.
-fn warm(len: usize, serialization_us: u64, seed: u64) -> VecWorld {
+fn warm(len: usize, serialization_us: u64, seed: u64, tells_completeness: bool) -> VecWorld {
     let config = ClientConfig::new(CLIENT, Epoch::new(7));
     let slots = usize::from(WINDOW);
     let client = Client::new(config, vec![Slot::EMPTY; slots], vec![0; slots * len.max(1)], seed);
     let path = Path { delay_us: DELAY_US, serialization_us, ..Path::CLEAN };
     let mut world = World::new(client, ModelServer::new(WINDOW), path, seed);
     world.sync_us = SYNC_US;
+    world.server.tells_completeness = tells_completeness;
     // More than the window in one go, so that the congestion window is the limit.
     world.offer(messages(16_000, len));
     world.run();
@@ -46,17 +47,33 @@ struct Recovered {
     timeouts: u64,
 }
 
-/// Sends a burst, `more` messages after it, and counts round trips until all of the burst is acked. What the timeout takes
-/// is not counted.
-fn recover(len: usize, serialization_us: u64, more: usize, burst: Burst, seed: u64) -> Recovered {
-    let mut world = warm(len, serialization_us, seed);
+/// A burst, and what there is around it.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    len: usize,
+    share_percent: u64,
+    /// The answers are lost, not the datagrams.
+    answers: bool,
+    payload_len: usize,
+    /// What each datagram takes on the path: 0, and a flight has one answer; 1, and it has twenty.
+    serialization_us: u64,
+    /// Messages after the burst.
+    more: usize,
+    tells_completeness: bool,
+}
+
+/// Sends a burst and counts round trips until all of it is acked. What the timeout takes is not counted.
+fn recover(case: Case) -> Recovered {
+    let Case { len, share_percent, answers, payload_len, serialization_us, more, tells_completeness } = case;
+    let seed = 1 + len as u64 + share_percent;
+    let mut world = warm(payload_len, serialization_us, seed, tells_completeness);
     let (begin_us, before) = (world.now_us, world.client.stats());
     let begin = world.outcomes.len();
-    world.burst = Some(Burst { after: world.sent(), ..burst });
-    world.offer(messages(burst.len + more, len));
+    world.burst = Some(Burst { after: world.sent(), len, share_percent, answers });
+    world.offer(messages(len + more, payload_len));
     let mut timeout_us = 0;
     let acked = |world: &VecWorld| {
-        let all = begin..begin + burst.len;
+        let all = begin..begin + len;
         all.into_iter().all(|n| world.outcomes.contains_key(&super::super::MessageId(n as u64)))
     };
     while !acked(&world) {
@@ -79,33 +96,50 @@ fn recover(len: usize, serialization_us: u64, more: usize, burst: Burst, seed: u
     }
 }
 
-#[test]
-fn a_burst_of_losses_is_made_good_within_twelve_round_trips_and_a_timeout() {
+fn check(cases: impl IntoIterator<Item = Case>) {
     let mut late: Vec<String> = Vec::new();
-    for answers in [false, true] {
-        for payload_len in [0, 8, 20, 100] {
-            for serialization_us in [0, 1] {
-                for more in [0, 3_000] {
-                    for len in [64, 1_500, 3_500, 4_096] {
-                        for share_percent in [5, 30, 60, 100] {
-                            let burst = Burst { after: 0, len, share_percent, answers };
-                            let seed = 1 + len as u64 + share_percent;
-                            let Recovered { round_trips, retransmissions, timeouts } =
-                                recover(payload_len, serialization_us, more, burst, seed);
-                            let told = format!(
-                                "{share_percent} % of {len} {}, {payload_len} bytes, {more} more, {serialization_us} us \
-                                 each: {round_trips:.1} round trips, {timeouts} timeouts, {retransmissions} sent again",
-                                if answers { "answers" } else { "datagrams" },
-                            );
-                            println!("{told}");
-                            if round_trips > ROUND_TRIPS_MAX as f64 || timeouts > 1 {
-                                late.push(told);
-                            }
-                        }
-                    }
+    for case in cases {
+        for len in [64, 1_500, 3_500, 4_096] {
+            for share_percent in [5, 30, 60, 100] {
+                let case = Case { len, share_percent, ..case };
+                let Recovered { round_trips, retransmissions, timeouts } = recover(case);
+                let told = format!(
+                    "{case:?}: {round_trips:.1} round trips, {timeouts} timeouts, {retransmissions} sent again"
+                );
+                println!("{told}");
+                if round_trips > ROUND_TRIPS_MAX as f64 || timeouts > 1 {
+                    late.push(told);
                 }
             }
         }
     }
     assert!(late.is_empty(), "{} are late:\n{}", late.len(), late.join("\n"));
+}
+
+const CASE: Case = Case {
+    len: 0,
+    share_percent: 0,
+    answers: false,
+    payload_len: 100,
+    serialization_us: 1,
+    more: 0,
+    tells_completeness: true,
+};
+
+#[test]
+fn a_burst_of_losses_is_made_good_within_twelve_round_trips_and_a_timeout() {
+    for payload_len in [0, 8, 20, 100] {
+        check([0, 1].map(|serialization_us| Case { payload_len, serialization_us, ..CASE }));
+    }
+    check([Case { more: 3_000, ..CASE }, Case { more: 3_000, payload_len: 8, ..CASE }]);
+}
+
+#[test]
+fn lost_answers_to_a_burst_are_made_good_within_twelve_round_trips_and_a_timeout() {
+    check([0, 100].map(|payload_len| Case { payload_len, answers: true, ..CASE }));
+}
+
+#[test]
+fn a_burst_is_made_good_at_a_server_that_does_not_say_what_is_complete() {
+    check([8, 100].map(|payload_len| Case { payload_len, tells_completeness: false, ..CASE }));
 }

@@ -6,6 +6,7 @@ mod bursts;
 mod duties;
 mod hostile;
 mod model_server;
+mod recovery;
 mod rejects;
 #[cfg(feature = "sealed")]
 mod sealed;
