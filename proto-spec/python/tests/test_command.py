@@ -137,6 +137,7 @@ class Command(WithServer):
     def test_the_last_refusal_is_named(self) -> None:
         self.server.remove()
         self.server = Server("--reserve-bytes", str(2**50))
+        self.addCleanup(self.server.remove)
         done = program("send", "--server", self.server.address, "--timeout", "2s", input=b"a\n")
         self.assertEqual(done.returncode, 1)
         self.assertIn(b"STORAGE", done.stderr)

@@ -193,8 +193,8 @@ class Host(OneServer):
                 signal.signal(signal.SIGALRM, handler)
                 n = 0
                 while n < 4000:
-                    signal.setitimer(signal.ITIMER_REAL, 0.0011)
                     try:
+                        signal.setitimer(signal.ITIMER_REAL, 0.0011)
                         while n < 4000:
                             n += 1
                             pending.append(client.send(b"interrupted"))
