@@ -227,7 +227,9 @@ class Host(OneServer):
                     except Closed:
                         os._exit(7)
                     os._exit(0)
-                assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+                # gevent's own now and then misses a child that ends at once.
+                waitpid = monkey.get_original("os", "waitpid")
+                assert os.waitstatus_to_exitcode(waitpid(pid, 0)[1]) == 7
             late = Client(sys.argv[1])
             late.send(b"gevent late")
             print(client.acked)
