@@ -12,6 +12,7 @@ from .engine import BlockingPending, Engine
 from .errors import Full, Incomplete
 from .link import logger
 from .options import Options, copied, integer, seconds
+from .process import EXIT_PATIENCE
 from .wire import DATAGRAM_RECOMMENDED
 
 if TYPE_CHECKING:
@@ -67,12 +68,15 @@ class Client(Face):
     ) -> None:
         if kind is None:
             self.close()
-        else:
-            self._give_up()
+            return
+        if kind is SystemExit and not self.closed:
+            # The end of the program is no reason to lose records; without the block it would wait for them too.
+            self._engine.flush(EXIT_PATIENCE)
+        self._give_up()
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
-        if engine is None or engine.has_ended or engine.link.is_foreign:
+        if engine is None or engine.has_ended or engine.link.is_foreign or engine.is_orphaned:
             return
         engine.orphan()
         warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2)
@@ -150,8 +154,12 @@ class Client(Face):
         patience, engine = seconds("patience", patience), self._engine
         if engine.link.is_foreign:
             return  # the parent's records are not this copy's
+        if engine.is_within:
+            # A callback cannot wait, so nobody can be told of what fails from here on but by its outcome.
+            engine.orphan()
+            return
         try:
-            if not engine.has_ended and not engine.is_within:
+            if not engine.has_ended:
                 engine.flush(patience)
         except BaseException:
             self._give_up()

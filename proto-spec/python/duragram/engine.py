@@ -172,7 +172,7 @@ class Engine:
         self._commands: deque[tuple[Callable[[float], object], _Answer[Any]]] = deque()
         self._flushes: list[tuple[int, threading.Lock]] = []
         self._ending = False
-        self._orphaned = False
+        self.is_orphaned = False
         #: Which sleep of the thread this is; 0 while it is awake.
         self._sleep_number = self._sleeps = self._woken = 0
         host, port = options.address()
@@ -210,7 +210,7 @@ class Engine:
         """`Closed` if nothing can be sent any more."""
         if self.link.is_foreign:
             raise self.link.foreign()
-        if self.has_ended or self._ending:
+        if self.has_ended or self._ending or self.is_orphaned:
             raise self.closed()
 
     def closed(self) -> Closed:
@@ -289,8 +289,8 @@ class Engine:
             self._thread.join()
 
     def orphan(self) -> None:
-        """Nobody can send or close any more: it ends once everything has its outcome."""
-        self._orphaned = True
+        """Nothing more will be given: it ends once everything has its outcome."""
+        self.is_orphaned = True
         if not self.link.is_foreign:
             self.wake()
 
@@ -301,16 +301,15 @@ class Engine:
         for sock in self._wakes:
             discard(sock)
 
-    def end_at_exit(self, deadline: float) -> int:
+    def end_at_exit(self, deadline: float) -> None:
         if self.link.is_foreign or self.has_ended:
-            return 0
+            return
         try:
             self.flush(max(deadline - time.monotonic(), 0))
         except Closed:
             pass
         finally:
             self.end()
-        return self.lost
 
     # The thread.
 
@@ -339,7 +338,7 @@ class Engine:
         self._tell()
         if self.link.looks_up(now):
             self._look_up()
-        if self._orphaned and not self.unacked:
+        if self.is_orphaned and not self.unacked:
             return False
         if not more and not (settled and self.inbox):
             self._sleep()
@@ -372,7 +371,7 @@ class Engine:
         self._sleep_number = self._sleeps
         try:
             core = link.core
-            if self._commands or self._ending or self._orphaned or (self.inbox and core.has_room(*self.inbox[0][:2])):
+            if self._commands or self._ending or self.is_orphaned or (self.inbox and core.has_room(*self.inbox[0][:2])):
                 # Put there by one that saw the thread awake.
                 return
             self._watch_socket()

@@ -180,13 +180,17 @@ class Link:
             if not more and self.core.unacked:
                 wait_readable(self.socket, max(due - time.monotonic(), 0.001))
 
-    def end_at_exit(self, deadline: float) -> int:
+    @property
+    def lost(self) -> int:
+        return 0 if self.is_foreign else self.core.unacked
+
+    def end_at_exit(self, deadline: float) -> None:
         """Of a client whose event loop is gone."""
-        if self.is_foreign:
-            return 0
-        self.drain(deadline)
-        self.close()
-        return self.core.unacked
+        if not self.is_foreign:
+            try:
+                self.drain(deadline)
+            finally:
+                self.close()
 
     def leave(self) -> None:
         """In a forked child: the descriptor goes; the socket itself is the parent's."""

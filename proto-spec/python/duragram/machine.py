@@ -13,32 +13,19 @@ Times are seconds of a clock that never steps back, such as `time.monotonic()`.
 
 from __future__ import annotations
 
-import enum
 import secrets
 from random import Random
 from typing import Any, Final, Optional
 
 from . import wire
-from .path import Congestion, Rtt, interval
+from .arrivals import Arrivals, Doubt
+from .path import Congestion, Rtt, WaitsFor, interval
 from .queue import SPAN_MAX, Queue
 from .message import FINAL, UNSENT, Config, Message, Outcome, Stats
 from .wire import Ack, DecodeError, Reject, Welcome
 
 #: A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
 REORDERING_MAX: Final = 3
-#: Above every seq.
-EVERY_SEQ: Final = 2**64
-
-
-class _WaitsFor(enum.Enum):
-    #: The end of a wait that the server asked for.
-    RESUME = 1
-    #: A WELCOME.
-    EPOCH = 2
-    #: An ACK of what is in flight, or the next try in silence.
-    ACK = 3
-    #: An ACK with more credit; nothing is in flight (PROTOCOL.md#duty-probe).
-    CREDIT = 4
 
 
 class Machine:
@@ -70,28 +57,20 @@ class Machine:
         self._credit: Optional[int] = None
         self._credit_max = 0
         self._fruitful = False
-        self._newest_arrived = 0
-        #: What is not acked up to here was missing when the ack with the highest floor was made.
-        self._told = 0
+        self._arrivals = Arrivals()
         # Timing.
         self._next_transmission = 1
-        self._waits_for: Optional[_WaitsFor] = None
+        self._waits_for: Optional[WaitsFor] = None
         self._tries = 0
         self._fruitless_epochs = 0
         self._silent = False
-        #: The first transmission after an expiry, until it is known whether that has arrived; 0 for none.
-        self._expired = 0
         self._probe = False
         self._ping_due = False
         self._pinged = False
         self._hello: Optional[int] = None
         self._hello_due = False
         self._congestion_limited = False
-        #: Nothing has shown yet that the epoch is this run's own (PROTOCOL.md#duty-epoch).
-        self._doubted = config.epoch_doubted and epoch != 0
-        self._acks_of_others = 0
-        self._pinged_ever = False
-        self._epoch_used = False
+        self._doubt = Doubt(config.epoch_doubted and epoch != 0, link.is_sealed)
 
     # What the caller gives and takes.
 
@@ -119,8 +98,8 @@ class Machine:
         """Takes a message, of which `payload_max` and `config.window` are the caller's to respect."""
         message = Message(payload, channel, batch, token)
         self._queue.waiting.append(message)
-        if self._epoch_used:
-            self._fail_all(Outcome.EPOCH_USED)
+        if self._doubt.is_used:
+            self._queue.end_all(Outcome.EPOCH_USED, self.epoch)
             return message
         if not self.epoch and self._hello is None:
             self._ask_for_epoch(at_once=True)
@@ -191,13 +170,13 @@ class Machine:
         if not self.epoch:
             return None
         if self._ping_due:
-            self._ping_due, self._pinged, self._pinged_ever = False, True, True
+            self._ping_due, self._pinged, self._doubt.pinged = False, True, True
             return self._wire.short(wire.PING, self.epoch, 0)
         self._congestion_limited = False
         message, seq = self._queue.candidate()
         if message is None or self._is_beyond_limit(seq):
             return None
-        if self._doubted and self._queue.sent and message.state is UNSENT:
+        if self._doubt.doubted and self._queue.sent and message.state is UNSENT:
             return None  # the first goes alone
         if not self._probe and (self._silent or self._queue.in_flight >= self.congestion.window):
             self._congestion_limited = True
@@ -209,7 +188,7 @@ class Machine:
         self.stats.transmissions += 1
         queue = self._queue
         number = self._next_transmission
-        missed = seq <= self._told or number == self._expired
+        missed = self._arrivals.is_missed(seq, number)
         self.stats.retransmissions += queue.transmit(message, self.epoch, now, number, missed)
         self._next_transmission += 1
         flags = message.flags | min(message.attempt, 7)
@@ -237,17 +216,17 @@ class Machine:
         """Does what is due. Early and repeated calls do no harm."""
         if self.deadline is None or now < self.deadline:
             return
-        if self._waits_for is _WaitsFor.RESUME:
+        if self._waits_for is WaitsFor.RESUME:
             self.paused_until = None
             self.congestion.resume()
             self._hello_due = self._hello is not None
-        elif self._waits_for is _WaitsFor.EPOCH:
+        elif self._waits_for is WaitsFor.EPOCH:
             self._tries += 1
             if self.queued:
                 self._hello_due = True
             else:
                 self._hello = None  # nobody needs the answer any more; the next message asks again
-        elif self._waits_for is _WaitsFor.ACK:
+        elif self._waits_for is WaitsFor.ACK:
             self._handle_ack_timeout()
         else:
             self._tries += 1
@@ -270,7 +249,7 @@ class Machine:
                 self.congestion.collapse(self._next_transmission)
             self._silent = True
             self._queue.lose_all()
-            self._probe, self._expired = True, self._next_transmission
+            self._probe, self._arrivals.expired = True, self._next_transmission
         # The server may have shrunk its window below what is to be sent again.
         message, seq = self._queue.candidate()
         self._ping_due = message is not None and self._is_beyond_limit(seq)
@@ -280,27 +259,27 @@ class Machine:
         base = self._queue.sent.get(self._queue.base)
         if base is not None:
             self._queue.mark_lost(base)
-            self._probe, self._expired = True, self._next_transmission
+            self._probe, self._arrivals.expired = True, self._next_transmission
 
     def _arm(self, now: float, anew: bool) -> None:
         """Sets the timer to what is waited for now. One that waits for the same as before goes on, unless `anew`."""
         if self.paused_until is not None:
-            waits_for = _WaitsFor.RESUME
+            waits_for = WaitsFor.RESUME
         elif self._hello is not None:
-            waits_for = _WaitsFor.EPOCH
+            waits_for = WaitsFor.EPOCH
         elif self._queue.awaited:
-            waits_for = _WaitsFor.ACK
+            waits_for = WaitsFor.ACK
         elif self._is_blocked_by_credit():
-            waits_for = _WaitsFor.CREDIT
+            waits_for = WaitsFor.CREDIT
         elif self._silent:
-            waits_for = _WaitsFor.ACK
+            waits_for = WaitsFor.ACK
         else:
             self._waits_for = self.deadline = None
             return
         if not anew and waits_for is self._waits_for:
             return
         self._waits_for = waits_for
-        self.deadline = self.paused_until if waits_for is _WaitsFor.RESUME else now + self._next_try()
+        self.deadline = self.paused_until if waits_for is WaitsFor.RESUME else now + self._next_try()
 
     def _rto(self) -> float:
         return self.rtt.timeout(self.config.rto_initial, self.config.rto_min)
@@ -337,9 +316,7 @@ class Machine:
         bits = int.from_bytes(ack.bitmap, "little")
         highest = floor + bits.bit_length()
         if highest >= self._queue.next_seq:
-            self._acks_of_others += 1
-            # One forged datagram must not end a run; a seal cannot be forged.
-            if self._doubted and (self._wire.is_sealed or self._acks_of_others > 1):
+            if self._doubt.ack_of_what_was_never_sent():
                 self._give_up_epoch(now)
             raise DecodeError("never_sent")
         self._silent = False
@@ -353,12 +330,9 @@ class Machine:
             message = sent.get(floor + lowest.bit_length())
             if message is not None:
                 newly.append(message)
-        if self._doubted and newly:
-            # What was sent once and is a duplicate was there before.
-            if ack.duplicate and not self._pinged_ever and any(message.attempt == 0 for message in newly):
-                self._give_up_epoch(now)
-                return
-            self._doubted = False
+        if self._doubt.ack(ack, newly):
+            self._give_up_epoch(now)
+            return
         newest: Optional[Message] = None
         for message in newly:
             if newest is None or message.transmission > newest.transmission:
@@ -372,7 +346,7 @@ class Machine:
             self._set_credit(ack.credit)
         if floor >= self._floor:
             self._floor, self._seen = floor, bits
-            self._told = EVERY_SEQ if ack.complete else floor + max(8 * len(ack.bitmap), 1)
+            self._arrivals.note_told(ack)
         self._pinged = False
         # While there is no credit no reply moves the next PING (PROTOCOL.md#duty-probe).
         still_blocked = was_blocked and self._is_blocked_by_credit()
@@ -390,45 +364,32 @@ class Machine:
         self.stats.acked += len(newly)
         self._fruitful = True
         self._fruitless_epochs = self._tries = 0
-        once, again = 0, None
-        for message in newly:
-            if message.attempt == 0:
-                once = max(once, message.transmission)
-            elif message.missed and (again is None or message.transmission > again.transmission):
-                again = message
-        answers_probe = again is not None and again.transmission == self._expired
-        # A server that stood still and reads what it got meanwhile: the answer may be to an earlier transmission.
-        reading = ack.complete and not any(ack.bitmap) and once > 0
         if newest.attempt == 0:
             self.rtt.sample(now - newest.sent_at, ack.delay_us / 1e6)  # Karn's rule
-        arrived = max(self._newest_arrived, once)
-        # Sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one.
-        if again is not None and not reading and (answers_probe or now - again.sent_at >= self.rtt.least):
-            arrived = max(arrived, again.transmission)
-        self._newest_arrived = arrived
+        probe_again = self._arrivals.learn(now, ack, newly, self.rtt.least)
         if self._congestion_limited:
             end = self.congestion.episode_end
             self.congestion.acked(sum(message.transmission >= end for message in newly))
         self._find_losses(now)
-        if reading and answers_probe:
+        if probe_again:
             self._probe_lowest()
 
     def _find_losses(self, now: float) -> None:
         """PROTOCOL.md#duty-loss"""
-        queue, arrived = self._queue, self._newest_arrived
+        queue, told, expired, arrived = self._queue, self._arrivals.told, self._arrivals.expired, self._arrivals.newest
         queue.overtake(arrived - REORDERING_MAX)
         before_expiry = False
         if queue.overtaken:
             rto = self._rto()
-            while (lowest := queue.lowest_overtaken()) is not None and lowest.seq <= self._told:
-                before_expiry |= lowest.transmission < self._expired
+            while (lowest := queue.lowest_overtaken()) is not None and lowest.seq <= told:
+                before_expiry |= lowest.transmission < expired
                 self._lose(lowest)
             # No ack has told of it in all that time. Sent again it may be a duplicate; duplicates are cheap, silence is not.
             while (oldest := queue.oldest_overtaken()) is not None and oldest.sent_at + rto <= now:
-                before_expiry |= oldest.transmission < self._expired
+                before_expiry |= oldest.transmission < expired
                 self._lose(oldest)
-        if self._expired and arrived >= self._expired:
-            self._expired = 0
+        if expired and arrived >= expired:
+            self._arrivals.expired = 0
             if before_expiry:
                 self.congestion.restart_after_expiry(self._next_transmission)
 
@@ -437,9 +398,9 @@ class Machine:
         if self._hello is not None:
             if reject.epoch != 0 or reject.refused != self._hello:
                 raise DecodeError("not_in_flight")
-            self._count_reject(reject)
+            self.stats.count_reject(reject.code)
             if reject.code in FINAL:
-                self._fail_all(Outcome.FAILED, reject.code)
+                self._queue.end_all(Outcome.FAILED, self.epoch, reject.code)
                 self._hello = None
             else:
                 self._pause(now, reject)
@@ -450,7 +411,7 @@ class Machine:
         message = self._queue.sent.get(reject.refused)
         if message is None and not (reject.refused == 0 and self._pinged):
             raise DecodeError("not_in_flight")
-        self._count_reject(reject)
+        self.stats.count_reject(reject.code)
         if message is not None:
             if reject.code in FINAL:
                 message.code = reject.code
@@ -468,11 +429,6 @@ class Machine:
         elif reject.code not in FINAL:
             self._pause(now, reject)
         self._arm(now, anew=False)
-
-    def _count_reject(self, reject: Reject) -> None:
-        self.stats.rejects += 1
-        by_code = self.stats.rejects_by_code
-        by_code[reject.code] = by_code.pop(reject.code, 0) + 1
 
     def _pause(self, now: float, reject: Reject) -> None:
         if self.paused_until is not None:
@@ -507,14 +463,10 @@ class Machine:
         else:
             self._ask_for_epoch(at_once=self._fruitless_epochs <= 2)
 
-    def _fail_all(self, outcome: Outcome, code: int = 0) -> None:
-        while (message := self._queue.end_oldest(outcome, code)) is not None:
-            message.epoch = self.epoch
-
     def _give_up_epoch(self, now: float) -> None:
         """Another run has used it: what the server holds under these numbers is not what this one sends."""
-        self._epoch_used = True
-        self._fail_all(Outcome.EPOCH_USED)
+        self._doubt.is_used = True
+        self._queue.end_all(Outcome.EPOCH_USED, self.epoch)
         self._ping_due = self._probe = self._silent = False
         self.paused_until = None
         self._arm(now, anew=True)
@@ -524,10 +476,11 @@ class Machine:
         self.epoch = epoch
         self._wire.enter(epoch)
         self._hello, self._hello_due = None, False
-        self._doubted = False
+        self._doubt.doubted = False
         self._queue.renumber()
         # The server is the same: its credit is the best guess until it tells.
-        self._floor = self._seen = self._newest_arrived = self._told = self._expired = 0
+        self._floor = self._seen = 0
+        self._arrivals = Arrivals()
         self._fruitful = self._probe = self._ping_due = self._pinged = False
 
     def _ask_for_epoch(self, at_once: bool) -> None:

@@ -108,3 +108,7 @@ class Stats:
     rejects_by_code: dict[int, int] = field(default_factory=dict)
     #: What came and made no sense here, by reason.
     ignored: dict[str, int] = field(default_factory=dict)
+
+    def count_reject(self, code: int) -> None:
+        self.rejects += 1
+        self.rejects_by_code[code] = self.rejects_by_code.pop(code, 0) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from random import Random
 from typing import Optional
 
@@ -96,6 +97,19 @@ class Congestion:
     def _restart(self) -> None:
         self.window = 1
         self._acked = 0
+
+
+class WaitsFor(enum.Enum):
+    """What a client's timer is set for."""
+
+    #: The end of a wait that the server asked for.
+    RESUME = 1
+    #: A WELCOME.
+    EPOCH = 2
+    #: An ACK of what is in flight, or the next try in silence.
+    ACK = 3
+    #: An ACK with more credit; nothing is in flight (PROTOCOL.md#duty-probe).
+    CREDIT = 4
 
 
 def interval(base: float, tries: int, most: float, random: Random) -> float:

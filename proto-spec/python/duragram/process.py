@@ -22,8 +22,13 @@ class Lives(Protocol):
     def leave(self) -> None:
         """In a forked child: this copy must not go on."""
 
-    def end_at_exit(self, deadline: float) -> int:
-        """Flushes until then (of `time.monotonic`) and ends. Returns how many records have no outcome."""
+    @property
+    def lost(self) -> int:
+        """How many records had no outcome when it ended."""
+        ...
+
+    def end_at_exit(self, deadline: float) -> None:
+        """Flushes until then (of `time.monotonic`) and ends."""
         ...
 
 
@@ -61,9 +66,12 @@ def at_exit() -> None:
     lost = 0
     for client in list(_living):
         try:
-            lost += client.end_at_exit(deadline)
+            client.end_at_exit(deadline)
+        except KeyboardInterrupt:
+            deadline = 0.0  # who is at the keyboard has waited long enough
         except Exception:
             logger.exception("%s could not be ended", client)
+        lost += client.lost
     if lost:
         logger.warning(
             "the program ended with %d records unacked: the server may have them or not; close() waits for them", lost

@@ -160,6 +160,11 @@ class Queue:
         self.pass_decided()
         return message
 
+    def end_all(self, outcome: Outcome, epoch: int, code: int = 0) -> None:
+        """Ends all that there is, in that epoch."""
+        while (message := self.end_oldest(outcome, code)) is not None:
+            message.epoch = epoch
+
     def pass_decided(self) -> None:
         """Moves `base` over what has ended."""
         base, sent = self.base, self.sent

@@ -28,7 +28,7 @@ class Room(unittest.TestCase):
 
     def client(self, **options: Any) -> Client:
         client = Client(self.address, epoch=1, **options)
-        self.addCleanup(client._engine.end)
+        self.addCleanup(lambda: client._engine.end())
         return client
 
     def test_send_waits_so_long_and_no_longer(self) -> None:
@@ -171,6 +171,13 @@ class Callbacks(OneServer):
         self.assertIn("in a callback", logs.output[0])
         client = Client(self.server.address)
         client.send(b"closes").add_done_callback(lambda _: client.close())
+        pending = []
+        with self.assertRaises(Closed):
+            while True:
+                pending.append(client.send(b"until it is closed"))
+        # What was taken before is not lost by it.
+        for one in pending:
+            one.result(10)
         deadline = time.monotonic() + 10
         while not client.closed:
             self.assertLess(time.monotonic(), deadline)

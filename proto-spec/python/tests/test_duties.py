@@ -295,8 +295,8 @@ class LossAndCongestion(unittest.TestCase):
                 bench.send(b"small")
             bench.transmit()
             bench.now += 0.05
-            bench.machine._newest_arrived = 10
-            bench.machine._told = 2**64 if complete else 1
+            bench.machine._arrivals.newest = 10
+            bench.machine._arrivals.told = 2**64 if complete else 1
             bench.machine._find_losses(bench.now)
             self.assertEqual(bench.machine.stats.losses, len(lost))
 

@@ -173,6 +173,14 @@ class Exit(OneServer):
             client = Client(sys.argv[1], batch=True)
             client.send_many([b"unclosed"] * 500)
             """,
+        "sys.exit within the block": """
+            import sys, duragram.process
+            from duragram import Client
+            duragram.blocking.EXIT_PATIENCE = float(sys.argv[2])
+            with Client(sys.argv[1], batch=True) as client:
+                client.send_many([b"unclosed"] * 500)
+                sys.exit(0)
+            """,
         "asyncio": """
             import asyncio, sys, duragram.process
             from duragram import AsyncClient
