@@ -186,17 +186,14 @@ class Client(Face):
     def _must_wait(self) -> bool:
         # Behind those that wait already: they wait for more than one place.
         engine = self._engine
-        return engine.load >= self.options.window or (bool(engine.room) and not self._has_enough_room())
-
-    def _has_enough_room(self) -> bool:
-        return self._engine.load <= self.options.window * 3 // 4
+        return engine.load >= self.options.window or (bool(engine.room) and not engine.has_room)
 
     def _wait_for_room(self, until: Optional[float]) -> None:
         engine = self._engine
         if engine.is_within:
             raise Full("the window is full, and a done callback must not wait for its own client")
         timeout = None if until is None else until - time.monotonic()
-        engine.room.wait(lambda: engine.has_ended or self._has_enough_room(), timeout)
+        engine.room.wait(lambda: engine.has_ended or engine.has_room, timeout)
         engine.check()
         if self.full:
             raise Full("the window is full")

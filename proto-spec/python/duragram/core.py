@@ -97,9 +97,9 @@ class Core:
             return first.serial
         return self._batch_pending[0].serial if self._batch_pending else None
 
-    def advance(self, now: float) -> bool:
+    def advance(self, now: float, timers: bool = True) -> bool:
         """Does what is due and settles what has ended. Returns whether there was any of the latter."""
-        if self.machine.deadline is not None:
+        if timers and self.machine.deadline is not None:
             self.machine.handle_timeout(now)
         decided = self.machine.take_decided()
         for ended in decided:

@@ -203,6 +203,13 @@ class Engine:
         return len(self.inbox) + (0 if self.options.batch else self.link.core.machine.queued)
 
     @property
+    def has_room(self) -> bool:
+        """Whether those that wait for room may go on: woken for each datagram that is acked they would spend their time
+        on waking."""
+        most = self.options.window
+        return self.load <= most * 3 // 4 or (self._sleep_number != 0 and self.load < most)
+
+    @property
     def unacked(self) -> int:
         return len(self.inbox) + self.link.core.unacked
 
@@ -354,8 +361,7 @@ class Engine:
 
     def _tell(self) -> None:
         """Wakes those that wait for room or for everything."""
-        if self.room and self.load <= self.options.window * 3 // 4:
-            # Woken for each datagram that is acked they would spend their time on waking.
+        if self.room and self.has_room:
             self.room.ring()
         if self._flushes:
             oldest = self.link.core.oldest()
@@ -374,6 +380,8 @@ class Engine:
             if self._commands or self._ending or self.is_orphaned or (self.inbox and core.has_room(*self.inbox[0][:2])):
                 # Put there by one that saw the thread awake.
                 return
+            if self.room and self.load < self.options.window:
+                self.room.ring()  # the rest of the window too, while there is nothing else to do
             self._watch_socket()
             deadline = link.deadline
             for key, _ in self._selector.select(None if deadline is None else max(deadline - time.monotonic(), 0)):

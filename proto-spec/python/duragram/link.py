@@ -19,7 +19,7 @@ from .message import FINAL
 from .options import Options
 from .route import REPLY_BYTES, AddressInfo, Route, Watch
 
-#: Datagrams handled between two chances for others.
+#: Datagrams received, and sent, between two chances for others.
 BURST: Final = 256
 #: Silence, in seconds, after which the log says so.
 SILENCE_TOLD: Final = 5.0
@@ -39,6 +39,8 @@ class Link:
         self.process = os.getpid()
         self._watch = Watch()
         self._looking = False
+        #: Whether there may be more to receive.
+        self._behind = False
         self._told_silence = False
         self._told_refusals: set[int] = set()
         self._told_foreign = False
@@ -64,10 +66,12 @@ class Link:
         if self.socket is None:
             return
         receive, handle = self.socket.recv, self.core.machine.handle_datagram
+        self._behind = True
         for _ in range(BURST):
             try:
                 datagram = receive(REPLY_BYTES)
             except (BlockingIOError, InterruptedError):
+                self._behind = False
                 break
             except OSError as error:
                 self._trouble(now, error)
@@ -83,14 +87,15 @@ class Link:
     def turn(self, now: float) -> tuple[bool, bool]:
         """What is due is done and sent. Returns whether any record was settled, and whether there is more to do now."""
         core = self.core
-        settled = core.advance(now)
-        more = False
+        # What has come and was not looked at yet may be what the timer waits for.
+        settled = core.advance(now, timers=not self._behind)
+        more = self._behind
         if not self.is_foreign and self.socket is not None and self._send_outbox(now):
             datagrams = core.machine.transmit(now, BURST)
-            more = len(datagrams) == BURST
+            more |= len(datagrams) == BURST
             self.outbox.extend(datagrams)
             self._send_outbox(now)
-            settled |= core.advance(now)  # what turned out to be too long
+            settled |= core.advance(now, timers=False)  # what turned out to be too long
         self._watch.asked(now, bool(core.unacked))
         self._tell(now)
         return settled, more and not self.outbox
