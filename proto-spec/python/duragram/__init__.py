@@ -4,10 +4,16 @@
 Plain mode needs the standard library alone; sealed mode (`key=`) the package `cryptography`.
 """
 
-from .aio import AsyncClient, AsyncPending
-from .blocking import BlockingPending, Client
-from .core import Abandoned, Closed, Incomplete, Options, Receipt, Rejected, SendError, TooLarge
-from .message import Stats
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .aio import AsyncClient, AsyncPending
+    from .blocking import BlockingPending, Client
+    from .errors import Abandoned, Closed, EpochUsed, Full, Incomplete, Receipt, Rejected, SendError, TooLarge
+    from .message import Stats
+    from .options import Options
 
 __version__ = "0.1.0"
 
@@ -18,6 +24,8 @@ __all__ = [
     "BlockingPending",
     "Client",
     "Closed",
+    "EpochUsed",
+    "Full",
     "Incomplete",
     "Options",
     "Receipt",
@@ -26,3 +34,22 @@ __all__ = [
     "Stats",
     "TooLarge",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Loads what is asked for: who uses one face need not wait for the other, and the command starts at once."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.startswith("Async"):
+        from . import aio as module
+    elif name in ("BlockingPending", "Client"):
+        from . import blocking as module  # type: ignore[no-redef]
+    elif name == "Options":
+        from . import options as module  # type: ignore[no-redef]
+    elif name == "Stats":
+        from . import message as module  # type: ignore[no-redef]
+    else:
+        from . import errors as module  # type: ignore[no-redef]
+    found: object = getattr(module, name)
+    globals()[name] = found
+    return found

@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import time
+import warnings
 from collections import deque
 from types import TracebackType
-from typing import Any, Generator, Optional, Union
+from typing import TYPE_CHECKING, Iterable, Optional, Sequence
 
-from .core import Closed, Core, Face, Options, Pending, Receipt, SendError
-from .route import REPLY_BYTES, SILENCE_FIRST, SILENCE_MOST, open_socket
+from . import process
+from .aio_pending import AsyncPending
+from .core import Core, Face
+from .errors import Closed, Full, Incomplete
+from .link import Link, logger
+from .options import Options, copied, integer, seconds
+from .route import AddressInfo
+from .wire import DATAGRAM_RECOMMENDED
 
-#: Datagrams handled between two chances for other tasks to run.
-BURST = 256
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
-
-class AsyncPending(Pending):
-    """A receipt to come: `await` it. Dropping it does not take the record back."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._future: Optional[asyncio.Future[None]] = None
-
-    def __await__(self) -> Generator[Any, None, Receipt]:
-        if self.outcome is None:
-            if self._future is None:
-                self._future = asyncio.get_running_loop().create_future()
-            # Whoever gives up waiting must not take the receipt from others.
-            yield from asyncio.shield(self._future).__await__()
-        if isinstance(self.outcome, Receipt):
-            return self.outcome
-        raise self.outcome or Closed()
-
-    def done(self) -> bool:
-        """Whether awaiting it returns at once."""
-        return self.outcome is not None
-
-    def settled(self) -> None:
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+__all__ = ["AsyncClient", "AsyncPending"]
 
 
 class AsyncClient(Face):
@@ -52,22 +34,51 @@ class AsyncClient(Face):
             print("on disk:", await first)         # waits for the receipt
 
     Leaving the block waits until all records have their receipts, and raises `Incomplete` if not all got one. Options are
-    those of `Options`. Needs an event loop with `add_reader` (on Windows the SelectorEventLoop).
+    those of `Options`. It belongs to the event loop in which it was connected, and to its process: elsewhere its methods
+    raise `Closed`. Needs an event loop with `add_reader` (on Windows the SelectorEventLoop).
     """
 
-    def __init__(self, server: str, **options: Any) -> None:
-        self.options = Options(server, **options)
-        self._core = Core(self.options)
-        self._socket: Optional[socket.socket] = None
-        self._address: Optional[tuple[Any, ...]] = None
+    def __init__(
+        self,
+        server: str,
+        *,
+        client_id: Optional[int] = None,
+        epoch: Optional[int] = None,
+        window: int = 1024,
+        datagram_bytes_max: int = DATAGRAM_RECOMMENDED,
+        batch: bool = False,
+        linger: float = 0.001,
+        retry_interval_max: float = 10.0,
+        key: Optional[Buffer] = None,
+        boot_count: Optional[int] = None,
+    ) -> None:
+        self.options = Options(
+            server,
+            client_id=client_id,
+            epoch=epoch,
+            window=window,
+            datagram_bytes_max=datagram_bytes_max,
+            batch=batch,
+            linger=linger,
+            retry_interval_max=retry_interval_max,
+            key=None if key is None else copied(key, "a key"),
+            boot_count=boot_count,
+        )
+        self._link = Link(self.options)
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._watched: Optional[socket.socket] = None
+        self._watched_number = -1
+        self._writes = False
         self._timer: Optional[asyncio.TimerHandle] = None
+        self._timer_at = 0.0
         self._pump_due = False
         self._closed = False
+        self._cause: Optional[BaseException] = None
+        self._lost = 0
+        self._serials = itertools.count(1)
         self._room: deque[asyncio.Future[None]] = deque()
-        self._idle: list[asyncio.Future[None]] = []
-        self._silent_since: Optional[float] = None
-        self._patience = SILENCE_FIRST
-        self._route_task: Optional[asyncio.Task[None]] = None
+        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
+        self._look_up_task: Optional[asyncio.Task[None]] = None
 
     async def __aenter__(self) -> AsyncClient:
         await self.connect()
@@ -79,125 +90,253 @@ class AsyncClient(Face):
         if kind is None:
             await self.close()
         else:
-            self._end()
+            self._give_up()
+
+    def __del__(self) -> None:
+        if getattr(self, "_watched", None) is None or self._closed or self._link.is_foreign:
+            return
+        warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2)
+        # Its loop is gone: it would else have kept this object. What is unacked has the end of the program as its last
+        # chance.
+        if self._link.core.unacked:
+            process.keep(self._link)
+        else:
+            self._link.close()
 
     async def connect(self) -> None:
-        """Resolves the server's name and opens a socket. Does not wait for the server."""
-        self._loop = asyncio.get_running_loop()
+        """Resolves the server's name and opens a socket. Does not wait for the server. A second call does nothing."""
+        self._check_process()
+        self._check_open()
+        if self._link.socket is None:
+            self._loop = asyncio.get_running_loop()
+        loop = self._own_loop()
+        if self._link.socket is not None:
+            return
         host, port = self.options.address()
-        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-        self._use(open_socket(found), found[0][4])
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        if self._link.socket is not None:
+            return  # two tasks connected it at once
+        self._check_open()
+        self._link.open(found)
+        try:
+            self._watch_socket()
+        except NotImplementedError:
+            self._link.close()
+            raise RuntimeError(f"{type(loop).__name__} has no add_reader, which a client needs") from None
+        process.born(self)
 
-    def _use(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
-        if self._socket is not None:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-        self._socket, self._address = sock, address
-        self._loop.add_reader(sock.fileno(), self._readable)
-
-    async def send(self, record: bytes, channel: int = 0) -> AsyncPending:
-        """Takes a record. Waits until there is room for it, not for its receipt."""
-        core = self._core
-        core.check(record)
-        while self._room or not core.has_room(channel, record):
-            if self._closed:
-                break
-            turn = self._loop.create_future()
-            self._room.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                self._give_turn()
-                raise
-            if core.has_room(channel, record):
-                break
-        if self._closed or self._socket is None:
-            raise Closed("the client is not connected")
-        pending = AsyncPending()
-        core.push(time.monotonic(), channel, record, pending)
-        self._pump_soon()
+    async def send(self, record: Buffer, channel: int = 0, *, timeout: Optional[float] = None) -> AsyncPending:
+        """Takes a copy of a record. Waits until there is room for it, not for its receipt; raises `Full` if that takes
+        longer than so many seconds."""
+        payload, channel = self._copied(record), _channel(channel)
+        timeout = seconds("timeout", timeout)
+        self._check()
+        if self._room or not self._link.core.has_room(channel, payload):
+            await self._wait_for_room(channel, payload, timeout)
+        pending = self._push(channel, payload)
         if self._room:
             self._give_turn()
         return pending
 
+    def send_nowait(self, record: Buffer, channel: int = 0) -> AsyncPending:
+        """As `send`, but raises `Full` instead of waiting."""
+        payload, channel = self._copied(record), _channel(channel)
+        self._check()
+        if self._room or not self._link.core.has_room(channel, payload):
+            raise Full("the window is full")
+        return self._push(channel, payload)
+
+    async def send_many(
+        self, records: Iterable[Buffer], channel: int = 0, *, timeout: Optional[float] = None
+    ) -> list[AsyncPending]:
+        """Takes records in their order. All are looked at before the first is taken: a wrong one raises, and none is
+        sent. When there is no room for all within so many seconds it raises `Full`, which names those that were taken."""
+        channel, timeout = _channel(channel), seconds("timeout", timeout)
+        payloads = [self._copied(record) for record in records]
+        taken: list[AsyncPending] = []
+        until = None if timeout is None else time.monotonic() + timeout
+        self._check()
+        try:
+            for payload in payloads:
+                left = None if until is None else max(until - time.monotonic(), 0)
+                taken.append(await self.send(payload, channel, timeout=left))
+        except Full as full:
+            raise Full(f"there was room for {len(taken)} of {len(payloads)} records", tuple(taken)) from full
+        return taken
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for a further datagram: `send` may wait."""
+        core = self._link.core
+        return bool(self._room) or not core.has_room(-1, b"")
+
+    @property
+    def unacked(self) -> int:
+        """Records without an outcome."""
+        return self._link.core.unacked
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended: nothing can be sent any more."""
+        return self._closed or self._link.is_foreign
+
     async def flush(self) -> None:
         """Waits until every record taken so far has its outcome. For ever, if the server stays away."""
-        self._core.flush_batch(time.monotonic())
+        self._check_process()
+        if self._cause is not None:
+            self._check_open()
+        if self._closed:
+            return
+        self._check()
+        loop, core = self._own_loop(), self._link.core
+        core.flush_batch(time.monotonic())
         self._pump_soon()
-        while self._core.unacked and not self._closed:
-            idle = self._loop.create_future()
-            self._idle.append(idle)
-            await idle
+        if not core.unacked:
+            return
+        entry = (next(self._serials), loop.create_future())
+        self._flushes.append(entry)
+        try:
+            await entry[1]
+        finally:
+            if entry in self._flushes:
+                self._flushes.remove(entry)
 
     async def close(self, patience: Optional[float] = None) -> None:
         """Waits until all records have their outcome, at most so many seconds, and ends the client.
 
         Raises `Incomplete` if not every record is on the server's disk, as far as the client knows."""
-        if self._socket is not None:
-            try:
+        patience = seconds("patience", patience)
+        if self._link.is_foreign:
+            return  # the parent's records are not this copy's
+        try:
+            if self._link.socket is not None:
+                self._own_loop()
                 await asyncio.wait_for(self.flush(), patience)
-            except asyncio.TimeoutError:
-                pass
+        except asyncio.TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            self._give_up()
+            raise
         self._end()
-        self._core.raise_if_incomplete()
+        if self._lost or self.failed:
+            raise Incomplete(self._lost, self.failed) from self._cause
 
     def abandon_oldest(self) -> bool:
         """Gives up the oldest unacked message, to make room for newer ones; `False` when there is none."""
-        abandoned = self._core.machine.abandon_oldest() is not None
+        self._check()
+        abandoned = self._link.core.abandon_oldest(time.monotonic())
         self._pump_soon()
         return abandoned
 
+    # Who may call.
+
+    @property
+    def _core(self) -> Core:  # type: ignore[override]
+        return self._link.core
+
+    def _check(self) -> None:
+        """Whether a record can be taken."""
+        self._check_process()
+        self._check_open()
+        if self._link.socket is None:
+            raise Closed("the client is not connected: `async with` connects it, or connect()")
+        self._own_loop()
+
+    def _check_process(self) -> None:
+        if self._link.is_foreign:
+            raise self._link.foreign()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def _closed_error(self) -> Closed:
+        if self._cause is None:
+            return Closed("the client is closed")
+        error = Closed(f"the client has failed: {self._cause!r}")
+        error.__cause__ = self._cause
+        return error
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise Closed("no event loop runs here: call the client from the one in which it was connected") from None
+        if loop is not self._loop and self._loop is not None:
+            gone = ", which is closed" if self._loop.is_closed() else ""
+            raise Closed(f"the client belongs to another event loop{gone}: create one in each")
+        return loop
+
     # Within.
 
+    def _copied(self, record: Buffer) -> bytes:
+        return copied(record, most=self._link.core.payload_max)
+
+    def _push(self, channel: int, payload: bytes) -> AsyncPending:
+        pending = AsyncPending(next(self._serials), self)
+        self._link.core.push(time.monotonic(), channel, payload, pending)
+        self._pump_soon()
+        return pending
+
+    async def _wait_for_room(self, channel: int, payload: bytes, timeout: Optional[float]) -> None:
+        core = self._link.core
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            turn = self._own_loop().create_future()
+            self._room.append(turn)
+            try:
+                await asyncio.wait_for(turn, None if until is None else max(until - time.monotonic(), 0))
+            except asyncio.TimeoutError:
+                self._check()
+                # The place that was offered at the last moment is for the next.
+                self._give_turn()
+                raise Full("the window is full") from None
+            except asyncio.CancelledError:
+                self._give_turn()
+                raise
+            self._check()
+            if core.has_room(channel, payload):
+                return
+
     def _pump_soon(self) -> None:
-        if not self._pump_due and not self._closed:
+        if not self._pump_due and not self._closed and self._loop is not None:
             self._pump_due = True
             self._loop.call_soon(self._pump)
 
     def _readable(self) -> None:
-        self._receive(time.monotonic())
-        self._pump()
+        self._pump(read=True)
 
-    def _receive(self, now: float) -> None:
-        if self._socket is None:
-            return
-        receive, handle = self._socket.recv, self._core.machine.handle_datagram
-        for _ in range(BURST):
-            try:
-                datagram = receive(REPLY_BYTES)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:
-                continue  # nobody listens there now; as good as lost on the way
-            if handle(now, datagram) is None:
-                self._silent_since = None
-                self._patience = SILENCE_FIRST
-
-    def _pump(self) -> None:
+    def _pump(self, read: bool = False) -> None:
         self._pump_due = False
-        if self._closed or self._socket is None:
+        if self._closed or self._link.socket is None or self._link.is_foreign:
             return
-        now, core = time.monotonic(), self._core
-        if core.machine.deadline is not None and core.machine.deadline <= now:
-            # The loop was busy elsewhere: what has come meanwhile is no reason for a timeout.
-            self._receive(now)
-        if core.advance(now):
+        try:
+            self._turn(read)
+        except Exception as error:
+            self._cause = error
+            logger.error("%s has failed", self._link, exc_info=error)
+            self._end()
+
+    def _turn(self, read: bool) -> None:
+        link, now = self._link, time.monotonic()
+        deadline = link.core.machine.deadline
+        if read or (deadline is not None and deadline <= now):
+            # The loop may have been busy elsewhere: what has come meanwhile is no reason for a timeout.
+            link.receive(now)
+        settled, more = link.turn(now)
+        if settled:
             self._give_turn()
-            if not core.unacked:
-                for idle in self._idle:
-                    if not idle.done():
-                        idle.set_result(None)
-                self._idle.clear()
-        datagrams = core.machine.transmit(now, BURST)
-        for datagram in datagrams:
-            try:
-                self._socket.send(datagram)
-            except OSError:
-                pass  # lost on the way; the machine will send it again
-        if len(datagrams) == BURST:
+            oldest = link.core.oldest()
+            for serial, future in self._flushes:
+                if (oldest is None or serial < oldest) and not future.done():
+                    future.set_result(None)
+        if more:
             self._pump_soon()
-        self._watch_silence(now)
-        self._set_timer()
+        if link.looks_up(now):
+            assert self._loop is not None
+            self._look_up_task = self._loop.create_task(self._look_up())
+        self._watch_socket()
+        self._set_timer(now)
 
     def _give_turn(self) -> None:
         """Wakes the first that waits for room; each wakes the next."""
@@ -207,65 +346,116 @@ class AsyncClient(Face):
                 turn.set_result(None)
                 return
 
-    def _set_timer(self) -> None:
-        deadline = self._core.deadline
-        if self._silent_since is not None:
-            tired = self._silent_since + self._patience
-            deadline = tired if deadline is None else min(deadline, tired)
+    def _watch_socket(self) -> None:
+        loop, sock, writes = self._loop, self._link.socket, bool(self._link.outbox)
+        assert loop is not None
+        if sock is not self._watched:
+            # The one before is closed, and its number may be that of the new one.
+            if self._watched is not None:
+                self._writes = False
+            self._watched = sock
+            if sock is not None:
+                self._watched_number = sock.fileno()
+                loop.add_reader(self._watched_number, self._readable)
+        if sock is not None and writes != self._writes:
+            self._writes = writes
+            if writes:
+                loop.add_writer(self._watched_number, self._pump)
+            else:
+                loop.remove_writer(self._watched_number)
+
+    def _unwatch(self) -> None:
+        """Before the socket is closed."""
+        if self._watched is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._watched_number)
+            if self._writes:
+                self._loop.remove_writer(self._watched_number)
+        self._watched, self._writes = None, False
+
+    def _set_timer(self, now: float) -> None:
+        deadline = self._link.deadline
         if self._timer is not None:
             # One that is early does no harm: it sets itself anew.
-            if deadline is not None and self._timer.when() - self._loop.time() <= deadline - time.monotonic():
+            if deadline is not None and self._timer_at <= deadline:
                 return
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
-            self._timer = self._loop.call_later(max(deadline - time.monotonic(), 0), self._tick)
+            assert self._loop is not None
+            self._timer_at = deadline
+            self._timer = self._loop.call_later(max(deadline - now, 0), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
         self._pump()
 
-    def _watch_silence(self, now: float) -> None:
-        """Nothing heard for long: the server's name may lead elsewhere, or the socket's way be gone."""
-        if not self._core.unacked:
-            self._silent_since = None
-        elif self._silent_since is None:
-            self._silent_since = now
-        elif now >= self._silent_since + self._patience and self._route_task is None:
-            self._silent_since, self._patience = now, min(self._patience * 2, SILENCE_MOST)
-            self._route_task = self._loop.create_task(self._reroute())
-
-    async def _reroute(self) -> None:
+    async def _look_up(self) -> None:
+        assert self._loop is not None
+        found: Sequence[AddressInfo] = ()
+        host, port = self.options.address()
         try:
-            host, port = self.options.address()
             found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-            if self._closed:
-                return
-            before = self._address
-            self._use(open_socket(found), found[0][4])
-            if self._address != before:
-                self._core.machine.path_changed(time.monotonic())
-            self._pump_soon()
-        except OSError:
-            pass  # the old socket stays, the next try follows
-        finally:
-            self._route_task = None
+        except OSError as error:
+            logger.info("%s: %s", self._link, error)
+        self._look_up_task = None
+        if not self._closed and not self._link.is_foreign:
+            self._unwatch()
+            self._link.looked_up(time.monotonic(), found)
+            self._pump()
+
+    def _give_up(self) -> None:
+        """Ends it at once, because of an exception that says nothing of the records."""
+        if self._link.is_foreign:
+            return
+        self._end()
+        if self._lost:
+            logger.warning("%s: closed by an exception with %d records unacked", self._link, self._lost)
 
     def _end(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._core.close()
+        process.ended(self)
+        try:
+            self._lost = self._link.core.close(self._closed_error)
+        except Exception as error:
+            logger.error("%s: %r", self._link, error)  # what has failed may fail again
         if self._timer is not None:
             self._timer.cancel()
-        if self._route_task is not None:
-            self._route_task.cancel()
-        if self._socket is not None:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
-        for waiting in [*self._room, *self._idle]:
+        if self._look_up_task is not None:
+            self._look_up_task.cancel()
+        self._unwatch()
+        self._link.close()
+        if self._loop is None or self._loop.is_closed():
+            return
+        for waiting in [*self._room, *(future for _, future in self._flushes)]:
             if not waiting.done():
                 waiting.set_result(None)
         self._room.clear()
-        self._idle.clear()
+
+    # The process.
+
+    def leave(self) -> None:
+        self._link.leave()
+
+    @property
+    def lost(self) -> int:
+        return self._lost
+
+    def end_at_exit(self, deadline: float) -> None:
+        """The loop runs no more: what is unacked is sent without it."""
+        if self._link.is_foreign or self._closed:
+            return
+        self._unwatch()
+        try:
+            self._link.drain(deadline)
+        except Exception as error:
+            self._cause = error
+        finally:
+            self._end()
+
+
+def _channel(channel: int) -> int:
+    if type(channel) is int and 0 <= channel <= 65535:
+        return channel
+    return integer("channel", channel, 0, 65535)

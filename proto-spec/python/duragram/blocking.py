@@ -1,41 +1,24 @@
-"""The blocking face: a thread receives and keeps the time, callers send."""
+"""The blocking face: a thread sends, receives and keeps the time."""
 
 from __future__ import annotations
 
-import select
-import socket
-import threading
 import time
+import warnings
 from types import TracebackType
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Iterable, Optional
 
-from .core import Closed, Core, Face, Options, Pending, Receipt
-from .route import REPLY_BYTES, SILENCE_FIRST, SILENCE_MOST, open_socket
+from .core import Core, Face
+from .engine import BlockingPending, Engine
+from .errors import Full, Incomplete
+from .link import logger
+from .options import Options, copied, integer, seconds
+from .process import EXIT_PATIENCE
+from .wire import DATAGRAM_RECOMMENDED
 
-#: Datagrams handled under one hold of the lock.
-BURST = 256
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
-
-class BlockingPending(Pending):
-    """A receipt to come. Dropping it does not take the record back."""
-
-    __slots__ = ("_client",)
-
-    def __init__(self, client: Client) -> None:
-        super().__init__()
-        self._client = client
-
-    def done(self) -> bool:
-        """Whether `result` returns at once."""
-        return self.outcome is not None
-
-    def result(self, timeout: Optional[float] = None) -> Receipt:
-        """Waits for the receipt; raises `SendError` if there will be none, `TimeoutError` if it takes longer."""
-        if self.outcome is None and not self._client._wait(self.done, timeout):
-            raise TimeoutError("no ack yet")
-        if isinstance(self.outcome, Receipt):
-            return self.outcome
-        raise self.outcome or Closed()
+__all__ = ["BlockingPending", "Client"]
 
 
 class Client(Face):
@@ -46,30 +29,36 @@ class Client(Face):
             print("on disk:", first.result())          # waits for the receipt
 
     Leaving the block waits until all records have their receipts, and raises `Incomplete` if not all got one. Options are
-    those of `Options`. Threads may share a client.
+    those of `Options`. Threads may share a client; processes may not: in a forked child every call raises `Closed`.
     """
 
-    def __init__(self, server: str, **options: Any) -> None:
-        self.options = Options(server, **options)
-        self._core = Core(self.options)
-        self._lock = threading.Lock()
-        #: Something was settled, or it was closed.
-        self._news = threading.Condition(self._lock)
-        self._waiting = 0
-        self._closed = False
-        self._socket, self._address = self._open()
-        self._wake_receive, self._wake_send = socket.socketpair()
-        self._wake_receive.setblocking(False)
-        self._wake_send.setblocking(False)
-        #: When the thread wakes by itself; 0 while it does not sleep.
-        self._sleeps_until = 0.0
-        self._thread = threading.Thread(target=self._run, name="duragram", daemon=True)
-        self._thread.start()
-
-    def _open(self) -> tuple[socket.socket, tuple[Any, ...]]:
-        host, port = self.options.address()
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-        return open_socket(found), found[0][4]
+    def __init__(
+        self,
+        server: str,
+        *,
+        client_id: Optional[int] = None,
+        epoch: Optional[int] = None,
+        window: int = 1024,
+        datagram_bytes_max: int = DATAGRAM_RECOMMENDED,
+        batch: bool = False,
+        linger: float = 0.001,
+        retry_interval_max: float = 10.0,
+        key: Optional[Buffer] = None,
+        boot_count: Optional[int] = None,
+    ) -> None:
+        self.options = Options(
+            server,
+            client_id=client_id,
+            epoch=epoch,
+            window=window,
+            datagram_bytes_max=datagram_bytes_max,
+            batch=batch,
+            linger=linger,
+            retry_interval_max=retry_interval_max,
+            key=None if key is None else copied(key, "a key"),
+            boot_count=boot_count,
+        )
+        self._engine = Engine(self.options)
 
     def __enter__(self) -> Client:
         return self
@@ -79,152 +68,145 @@ class Client(Face):
     ) -> None:
         if kind is None:
             self.close()
-        else:
-            self._end()
+            return
+        if kind is SystemExit and not self.closed:
+            # The end of the program is no reason to lose records; without the block it would wait for them too.
+            self._engine.flush(EXIT_PATIENCE)
+        self._give_up()
 
-    def send(self, record: bytes, channel: int = 0) -> BlockingPending:
-        """Takes a record. Waits until there is room for it, not for its receipt."""
-        core = self._core
-        core.check(record)
-        with self._lock:
-            if not self._closed and not core.has_room(channel, record):
-                # Woken for each datagram that is acked it would spend its time on waking.
-                enough = self.options.window * 3 // 4
-                self._wait_locked(lambda: core.machine.queued <= enough and core.has_room(channel, record), None)
-            if self._closed:
-                raise Closed("the client is closed")
-            pending = BlockingPending(self)
-            core.push(time.monotonic(), channel, record, pending)
-            self._transmit()
-            deadline = core.deadline
-            if self._sleeps_until and deadline is not None and deadline < self._sleeps_until:
-                self._wake()
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is None or engine.has_ended or engine.link.is_foreign or engine.is_orphaned:
+            return
+        engine.orphan()
+        warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2)
+
+    def send(self, record: Buffer, channel: int = 0, *, timeout: Optional[float] = None) -> BlockingPending:
+        """Takes a copy of a record. Waits until there is room for it, not for its receipt; raises `Full` if that takes
+        longer than so many seconds."""
+        engine, payload, channel = self._engine, self._copied(record), _channel(channel)
+        timeout = seconds("timeout", timeout)
+        engine.check()
+        if self._must_wait():
+            self._wait_for_room(None if timeout is None else time.monotonic() + timeout)
+        pending = engine.put(channel, payload)
+        engine.wake()
         return pending
+
+    def send_nowait(self, record: Buffer, channel: int = 0) -> BlockingPending:
+        """As `send`, but raises `Full` instead of waiting."""
+        engine, payload, channel = self._engine, self._copied(record), _channel(channel)
+        engine.check()
+        if self.full:
+            raise Full("the window is full")
+        pending = engine.put(channel, payload)
+        engine.wake()
+        return pending
+
+    def send_many(
+        self, records: Iterable[Buffer], channel: int = 0, *, timeout: Optional[float] = None
+    ) -> list[BlockingPending]:
+        """Takes records in their order. All are looked at before the first is taken: a wrong one raises, and none is
+        sent. When there is no room for all within so many seconds it raises `Full`, which names those that were taken."""
+        channel, timeout = _channel(channel), seconds("timeout", timeout)
+        payloads = [self._copied(record) for record in records]
+        engine, taken = self._engine, list[BlockingPending]()
+        until = None if timeout is None else time.monotonic() + timeout
+        engine.check()
+        try:
+            for payload in payloads:
+                if self._must_wait():
+                    engine.wake()
+                    self._wait_for_room(until)
+                taken.append(engine.put(channel, payload))
+        except Full as full:
+            raise Full(f"there was room for {len(taken)} of {len(payloads)} records", tuple(taken)) from full
+        finally:
+            engine.wake()
+        return taken
+
+    @property
+    def full(self) -> bool:
+        """Whether `send` would wait now."""
+        return self._engine.load >= self.options.window
+
+    @property
+    def unacked(self) -> int:
+        """Records without an outcome."""
+        return self._engine.unacked
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended: nothing can be sent any more."""
+        return self._engine.has_ended or self._engine.link.is_foreign
 
     def flush(self, timeout: Optional[float] = None) -> bool:
         """Waits until every record taken so far has its outcome; `False` when the time is over before."""
-        with self._lock:
-            self._core.flush_batch(time.monotonic())
-            self._transmit()
-        self._wake()
-        return self._wait(lambda: not self._core.unacked, timeout)
+        timeout, engine = seconds("timeout", timeout), self._engine
+        if engine.link.is_foreign or engine.cause is not None:
+            engine.check()
+        return engine.has_ended or engine.flush(timeout)
 
     def close(self, patience: Optional[float] = None) -> None:
         """Waits until all records have their outcome, at most so many seconds, and ends the client.
 
         Raises `Incomplete` if not every record is on the server's disk, as far as the client knows."""
-        self.flush(patience)
-        self._end()
-        self._core.raise_if_incomplete()
+        patience, engine = seconds("patience", patience), self._engine
+        if engine.link.is_foreign:
+            return  # the parent's records are not this copy's
+        if engine.is_within:
+            # A callback cannot wait, so nobody can be told of what fails from here on but by its outcome.
+            engine.orphan()
+            return
+        try:
+            if not engine.has_ended:
+                engine.flush(patience)
+        except BaseException:
+            self._give_up()
+            raise
+        engine.end()
+        if engine.lost or self.failed:
+            raise Incomplete(engine.lost, self.failed) from engine.cause
 
     def abandon_oldest(self) -> bool:
         """Gives up the oldest unacked message, to make room for newer ones; `False` when there is none."""
-        with self._lock:
-            abandoned = self._core.machine.abandon_oldest() is not None
-        self._wake()
-        return abandoned
+        engine = self._engine
+        engine.check()
+        return engine.call(engine.abandon_oldest)
 
     # Within.
 
-    def _wait(self, condition: Any, timeout: Optional[float]) -> bool:
-        with self._lock:
-            return self._wait_locked(condition, timeout)
+    @property
+    def _core(self) -> Core:  # type: ignore[override]
+        return self._engine.link.core
 
-    def _wait_locked(self, condition: Any, timeout: Optional[float]) -> bool:
-        self._waiting += 1
-        try:
-            self._news.wait_for(lambda: self._closed or condition(), timeout)
-        finally:
-            self._waiting -= 1
-        return bool(condition())
+    def _copied(self, record: Buffer) -> bytes:
+        return copied(record, most=self._engine.link.core.payload_max)
 
-    def _wake(self) -> None:
-        try:
-            self._wake_send.send(b"\0")
-        except OSError:
-            pass  # it is full: the thread will wake anyway
+    def _must_wait(self) -> bool:
+        # Behind those that wait already: they wait for more than one place.
+        engine = self._engine
+        return engine.load >= self.options.window or (bool(engine.room) and not engine.has_room)
 
-    def _transmit(self) -> bool:
-        """Sends what may go now; `False` when there is more."""
-        datagrams = self._core.machine.transmit(time.monotonic(), BURST)
-        for datagram in datagrams:
-            try:
-                self._socket.send(datagram)
-            except OSError:
-                pass  # lost on the way; the machine will send it again
-        return len(datagrams) < BURST
+    def _wait_for_room(self, until: Optional[float]) -> None:
+        engine = self._engine
+        if engine.is_within:
+            raise Full("the window is full, and a done callback must not wait for its own client")
+        timeout = None if until is None else until - time.monotonic()
+        engine.room.wait(lambda: engine.has_ended or engine.has_room, timeout)
+        engine.check()
+        if self.full:
+            raise Full("the window is full")
 
-    def _run(self) -> None:
-        silent_since: Optional[float] = None
-        patience = SILENCE_FIRST
-        while True:
-            with self._lock:
-                if self._closed:
-                    break
-                now = time.monotonic()
-                heard = self._receive(now)
-                if self._core.advance(now) and self._waiting:
-                    self._news.notify_all()
-                drained = self._transmit()
-                deadline = self._core.deadline
-                if heard or not self._core.unacked:
-                    silent_since, patience = None, SILENCE_FIRST
-                elif silent_since is None:
-                    silent_since = now
-                reroute = silent_since is not None and now >= silent_since + patience
-                if silent_since is not None and not reroute:
-                    tired = silent_since + patience
-                    deadline = tired if deadline is None else min(deadline, tired)
-                self._sleeps_until = now + 3600 if deadline is None else deadline
-            if reroute:
-                silent_since, patience = now, min(patience * 2, SILENCE_MOST)
-                self._reroute()
-            elif drained:
-                self._sleep(max(self._sleeps_until - time.monotonic(), 0))
-            self._sleeps_until = 0.0
-        self._socket.close()
-        self._wake_receive.close()
-        self._wake_send.close()
+    def _give_up(self) -> None:
+        """Ends it at once, because of an exception that says nothing of the records."""
+        engine = self._engine
+        engine.end()
+        if engine.lost and not engine.link.is_foreign:
+            logger.warning("%s: closed by an exception with %d records unacked", engine.link, engine.lost)
 
-    def _sleep(self, seconds: float) -> None:
-        ready, _, _ = select.select([self._socket, self._wake_receive], [], [], seconds)
-        if self._wake_receive in ready:
-            try:
-                self._wake_receive.recv(4096)
-            except OSError:
-                pass
 
-    def _receive(self, now: float) -> bool:
-        heard = False
-        receive, handle = self._socket.recv, self._core.machine.handle_datagram
-        for _ in range(BURST):
-            try:
-                datagram = receive(REPLY_BYTES)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:
-                continue  # nobody listens there now; as good as lost on the way
-            heard |= handle(now, datagram) is None
-        return heard
-
-    def _reroute(self) -> None:
-        """Nothing heard for long: the server's name may lead elsewhere, or the socket's way be gone."""
-        try:
-            opened, address = self._open()
-        except OSError:
-            return  # the old socket stays, the next try follows
-        with self._lock:
-            self._socket.close()
-            if address != self._address:
-                self._core.machine.path_changed(time.monotonic())
-            self._socket, self._address = opened, address
-
-    def _end(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._core.close()
-            self._news.notify_all()
-        self._wake()
-        self._thread.join()
+def _channel(channel: int) -> int:
+    if type(channel) is int and 0 <= channel <= 65535:
+        return channel
+    return integer("channel", channel, 0, 65535)

@@ -13,28 +13,19 @@ Times are seconds of a clock that never steps back, such as `time.monotonic()`.
 
 from __future__ import annotations
 
-import enum
 import secrets
 from random import Random
 from typing import Any, Final, Optional
 
 from . import wire
-from .path import Congestion, Rtt, interval
+from .arrivals import Arrivals, Doubt
+from .path import Congestion, Rtt, WaitsFor, interval
 from .queue import SPAN_MAX, Queue
-from .message import FINAL, IN_FLIGHT, Config, Message, Outcome, Stats
+from .message import FINAL, UNSENT, Config, Message, Outcome, Stats
 from .wire import Ack, DecodeError, Reject, Welcome
 
 #: A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
 REORDERING_MAX: Final = 3
-class _WaitsFor(enum.Enum):
-    #: The end of a wait that the server asked for.
-    RESUME = 1
-    #: A WELCOME.
-    EPOCH = 2
-    #: An ACK of what is in flight, or the next try in silence.
-    ACK = 3
-    #: An ACK with more credit; nothing is in flight (PROTOCOL.md#duty-probe).
-    CREDIT = 4
 
 
 class Machine:
@@ -66,20 +57,20 @@ class Machine:
         self._credit: Optional[int] = None
         self._credit_max = 0
         self._fruitful = False
-        self._newest_arrived = 0
+        self._arrivals = Arrivals()
         # Timing.
         self._next_transmission = 1
-        self._waits_for: Optional[_WaitsFor] = None
+        self._waits_for: Optional[WaitsFor] = None
         self._tries = 0
         self._fruitless_epochs = 0
         self._silent = False
-        self._timed_out_before = 0
         self._probe = False
         self._ping_due = False
         self._pinged = False
         self._hello: Optional[int] = None
         self._hello_due = False
         self._congestion_limited = False
+        self._doubt = Doubt(config.epoch_doubted and epoch != 0, link.is_sealed)
 
     # What the caller gives and takes.
 
@@ -90,7 +81,7 @@ class Machine:
 
     @property
     def in_flight(self) -> int:
-        """Messages transmitted, neither acked nor taken for lost."""
+        """Messages that may be on the path."""
         return self._queue.in_flight
 
     @property
@@ -107,11 +98,28 @@ class Machine:
         """Takes a message, of which `payload_max` and `config.window` are the caller's to respect."""
         message = Message(payload, channel, batch, token)
         self._queue.waiting.append(message)
+        if self._doubt.is_used:
+            self._queue.end_all(Outcome.EPOCH_USED, self.epoch)
+            return message
         if not self.epoch and self._hello is None:
             self._ask_for_epoch(at_once=True)
         if self._waits_for is None:
             self._arm(now, anew=False)
         return message
+
+    def oldest_token(self) -> Any:
+        """The token of the oldest message that has not ended; `None` if all have."""
+        return self._queue.oldest_token()
+
+    def fail_too_long(self, now: float, datagram: bytes) -> None:
+        """A datagram that `transmit` gave is longer than UDP carries here: its message fails. Sent again it would be so
+        again, and for ever."""
+        first, _, _, epoch, _, seq, _ = wire.HEAD.unpack_from(datagram)
+        message = self._queue.sent.get(seq)
+        if first & 15 == wire.DATA and epoch == self.epoch and message is not None:
+            self._queue.end(message, Outcome.TOO_LONG)
+            self._queue.pass_decided()
+            self._arm(now, anew=False)
 
     def take_decided(self) -> list[Message]:
         """The messages that have ended since the last call."""
@@ -127,7 +135,7 @@ class Machine:
         self.congestion.reset()
         self.paused_until = None
         self._tries, self._silent = 0, False
-        self._queue.lose_all_in_flight()
+        self._queue.lose_all()
         if self._hello is not None:
             self._hello_due = True
         else:
@@ -154,7 +162,7 @@ class Machine:
             due, self._hello_due = self._hello_due, False
             return self._wire.short(wire.HELLO, 0, self._hello) if due else None
         # What is in flight in a session that can send no more is waited for: in the next it would be journaled again.
-        if self._wire.used_up and self._queue.in_flight:
+        if self._wire.used_up and self._queue.awaited:
             return None
         if self._queue.undecided and (self._is_beyond_skipping() or self._wire.used_up):
             self._leave_epoch()
@@ -162,12 +170,14 @@ class Machine:
         if not self.epoch:
             return None
         if self._ping_due:
-            self._ping_due, self._pinged = False, True
+            self._ping_due, self._pinged, self._doubt.pinged = False, True, True
             return self._wire.short(wire.PING, self.epoch, 0)
         self._congestion_limited = False
         message, seq = self._queue.candidate()
         if message is None or self._is_beyond_limit(seq):
             return None
+        if self._doubt.doubted and self._queue.sent and message.state is UNSENT:
+            return None  # the first goes alone
         if not self._probe and (self._silent or self._queue.in_flight >= self.congestion.window):
             self._congestion_limited = True
             return None
@@ -177,7 +187,9 @@ class Machine:
     def _send_data(self, now: float, message: Message, seq: int) -> bytes:
         self.stats.transmissions += 1
         queue = self._queue
-        self.stats.retransmissions += queue.transmit(message, self.epoch, now, self._next_transmission)
+        number = self._next_transmission
+        missed = self._arrivals.is_missed(seq, number)
+        self.stats.retransmissions += queue.transmit(message, self.epoch, now, number, missed)
         self._next_transmission += 1
         flags = message.flags | min(message.attempt, 7)
         if queue.skipped > self._floor:
@@ -189,7 +201,7 @@ class Machine:
         return self._credit is not None and seq - self._queue.base >= self._credit
 
     def _is_blocked_by_credit(self) -> bool:
-        if self._queue.in_flight or self._credit is None:
+        if self._queue.awaited or self._credit is None:
             return False
         message, seq = self._queue.candidate()
         return message is not None and self._is_beyond_limit(seq)
@@ -204,17 +216,17 @@ class Machine:
         """Does what is due. Early and repeated calls do no harm."""
         if self.deadline is None or now < self.deadline:
             return
-        if self._waits_for is _WaitsFor.RESUME:
+        if self._waits_for is WaitsFor.RESUME:
             self.paused_until = None
             self.congestion.resume()
             self._hello_due = self._hello is not None
-        elif self._waits_for is _WaitsFor.EPOCH:
+        elif self._waits_for is WaitsFor.EPOCH:
             self._tries += 1
             if self.queued:
                 self._hello_due = True
             else:
                 self._hello = None  # nobody needs the answer any more; the next message asks again
-        elif self._waits_for is _WaitsFor.ACK:
+        elif self._waits_for is WaitsFor.ACK:
             self._handle_ack_timeout()
         else:
             self._tries += 1
@@ -231,43 +243,49 @@ class Machine:
         self._tries += 1
         if self._tries == 1:
             # The tail may be lost, or an ack: the lowest one is sent again, and its ack tells about all others.
-            base = self._queue.sent.get(self._queue.base)
-            if base is not None and base.state is IN_FLIGHT:
-                self._queue.mark_lost(base)
+            self._probe_lowest()
         else:
             if not self._silent:
                 self.congestion.collapse(self._next_transmission)
             self._silent = True
-            self._queue.lose_all_in_flight()
-        self._timed_out_before = self._next_transmission
-        self._probe = True
+            self._queue.lose_all()
+            self._probe, self._arrivals.expired = True, self._next_transmission
         # The server may have shrunk its window below what is to be sent again.
         message, seq = self._queue.candidate()
         self._ping_due = message is not None and self._is_beyond_limit(seq)
 
+    def _probe_lowest(self) -> None:
+        """The lowest one is sent again, whatever the congestion window is."""
+        base = self._queue.sent.get(self._queue.base)
+        if base is not None:
+            self._queue.mark_lost(base)
+            self._probe, self._arrivals.expired = True, self._next_transmission
+
     def _arm(self, now: float, anew: bool) -> None:
         """Sets the timer to what is waited for now. One that waits for the same as before goes on, unless `anew`."""
         if self.paused_until is not None:
-            waits_for = _WaitsFor.RESUME
+            waits_for = WaitsFor.RESUME
         elif self._hello is not None:
-            waits_for = _WaitsFor.EPOCH
-        elif self._queue.in_flight:
-            waits_for = _WaitsFor.ACK
+            waits_for = WaitsFor.EPOCH
+        elif self._queue.awaited:
+            waits_for = WaitsFor.ACK
         elif self._is_blocked_by_credit():
-            waits_for = _WaitsFor.CREDIT
+            waits_for = WaitsFor.CREDIT
         elif self._silent:
-            waits_for = _WaitsFor.ACK
+            waits_for = WaitsFor.ACK
         else:
             self._waits_for = self.deadline = None
             return
         if not anew and waits_for is self._waits_for:
             return
         self._waits_for = waits_for
-        self.deadline = self.paused_until if waits_for is _WaitsFor.RESUME else now + self._next_try()
+        self.deadline = self.paused_until if waits_for is WaitsFor.RESUME else now + self._next_try()
+
+    def _rto(self) -> float:
+        return self.rtt.timeout(self.config.rto_initial, self.config.rto_min)
 
     def _next_try(self) -> float:
-        timeout = self.rtt.timeout(self.config.rto_initial, self.config.rto_min)
-        return interval(timeout, self._tries, self.config.rto_max, self._random)
+        return interval(self._rto(), self._tries, self.config.rto_max, self._random)
 
     # What the server says. What does not fit what was sent is ignored whole, before anything changes.
 
@@ -298,7 +316,11 @@ class Machine:
         bits = int.from_bytes(ack.bitmap, "little")
         highest = floor + bits.bit_length()
         if highest >= self._queue.next_seq:
+            if self._doubt.ack_of_what_was_never_sent():
+                self._give_up_epoch(now)
             raise DecodeError("never_sent")
+        self._silent = False
+        was_blocked = self._is_blocked_by_credit()
         newly = [sent[seq] for seq in range(self._queue.base, floor + 1) if seq in sent]
         # With thousands in flight behind one lost datagram each ack repeats a thousand bits, of which few are new.
         fresh = bits & ~(self._seen >> (floor - self._floor)) if floor >= self._floor else bits
@@ -308,6 +330,9 @@ class Machine:
             message = sent.get(floor + lowest.bit_length())
             if message is not None:
                 newly.append(message)
+        if self._doubt.ack(ack, newly):
+            self._give_up_epoch(now)
+            return
         newest: Optional[Message] = None
         for message in newly:
             if newest is None or message.transmission > newest.transmission:
@@ -317,72 +342,65 @@ class Machine:
         self._queue.pass_decided()
         # Of an ack overtaken by a newer one the credit is out of date, unless nothing is in flight: then it answers a
         # PING, and the server has forgotten the session.
-        if floor >= self._floor or (self._queue.in_flight == 0 and self._pinged):
-            was_blocked = self._is_blocked_by_credit()
+        if floor >= self._floor or (self._queue.awaited == 0 and self._pinged):
             self._set_credit(ack.credit)
-            if was_blocked and not self._is_blocked_by_credit():
-                self._tries = 0
         if floor >= self._floor:
             self._floor, self._seen = floor, bits
+            self._arrivals.note_told(ack)
         self._pinged = False
+        # While there is no credit no reply moves the next PING (PROTOCOL.md#duty-probe).
+        still_blocked = was_blocked and self._is_blocked_by_credit()
+        if was_blocked and not still_blocked:
+            self._tries = 0
         if newest is not None:
-            self._learn(now, ack, newly, newest, highest)
-        self._arm(now, anew=newest is not None)
+            tries = self._tries
+            self._learn(now, ack, newly, newest)
+            if still_blocked:
+                self._tries = tries
+        self._arm(now, anew=newest is not None and not still_blocked)
 
-    def _learn(self, now: float, ack: Ack, newly: list[Message], newest: Message, highest: int) -> None:
+    def _learn(self, now: float, ack: Ack, newly: list[Message], newest: Message) -> None:
         """What newly acked datagrams tell of the path, and of those before them that are not acked."""
         self.stats.acked += len(newly)
         self._fruitful = True
         self._fruitless_epochs = self._tries = 0
-        elapsed = now - newest.sent_at
-        # Sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one.
-        if newest.attempt == 0 or elapsed >= self.rtt.least:
-            self._newest_arrived = max(self._newest_arrived, newest.transmission)
         if newest.attempt == 0:
-            self.rtt.sample(elapsed, ack.delay_us / 1e6)  # Karn's rule
+            self.rtt.sample(now - newest.sent_at, ack.delay_us / 1e6)  # Karn's rule
+        probe_again = self._arrivals.learn(now, ack, newly, self.rtt.least)
         if self._congestion_limited:
             end = self.congestion.episode_end
             self.congestion.acked(sum(message.transmission >= end for message in newly))
-        self._find_losses(ack, newest, highest)
+        self._find_losses(now)
+        if probe_again:
+            self._probe_lowest()
 
-    def _find_losses(self, ack: Ack, newest: Message, highest: int) -> None:
+    def _find_losses(self, now: float) -> None:
         """PROTOCOL.md#duty-loss"""
-        # How far this ack's bitmap could have reached: the server cuts it to the length of the datagram that it answers.
-        # What lies beyond may be journaled.
-        room = min(len(newest.payload), wire.BITMAP_MAX) & ~7
-        told = max(ack.floor + 8 * room, highest, ack.floor + 1)
-        arrived = self._newest_arrived
-        all_before = 0
-        base = self._queue.sent.get(self._queue.base)
-        if self._timed_out_before and self._timed_out_before <= arrived:
-            before, self._timed_out_before = self._timed_out_before, 0
-            # The lowest was missing and the next is too, and of the others this ack does not tell: one for each round
-            # trip would take as many. So all of them count as lost, as in TCP after a timeout (RFC 5681 §3.1).
-            missing = base is not None and base.state is IN_FLIGHT and base.transmission < arrived
-            if missing and told < self._queue.next_seq - 1:
-                all_before = before
-                self.congestion.collapse(self._next_transmission)
-
-        def overtaken(message: Message) -> bool:
-            if message.transmission < all_before:
-                return True
-            return message.seq <= told and message.transmission + REORDERING_MAX <= arrived
-
-        while (oldest := self._queue.oldest_in_flight()) is not None and overtaken(oldest):
-            self._lose(oldest)
-        # The one that holds up the floor may stand behind some that the ack did not tell of.
-        if base is not None and base.state is IN_FLIGHT and overtaken(base):
-            self._lose(base)
+        queue, told, expired, arrived = self._queue, self._arrivals.told, self._arrivals.expired, self._arrivals.newest
+        queue.overtake(arrived - REORDERING_MAX)
+        before_expiry = False
+        if queue.overtaken:
+            rto = self._rto()
+            while (lowest := queue.lowest_overtaken()) is not None and lowest.seq <= told:
+                before_expiry |= lowest.transmission < expired
+                self._lose(lowest)
+            # No ack has told of it in all that time. Sent again it may be a duplicate; duplicates are cheap, silence is not.
+            while (oldest := queue.oldest_overtaken()) is not None and oldest.sent_at + rto <= now:
+                before_expiry |= oldest.transmission < expired
+                self._lose(oldest)
+        if expired and arrived >= expired:
+            self._arrivals.expired = 0
+            if before_expiry:
+                self.congestion.restart_after_expiry(self._next_transmission)
 
     def _handle_reject(self, now: float, reject: Reject) -> None:
         """PROTOCOL.md#duty-reject"""
         if self._hello is not None:
             if reject.epoch != 0 or reject.refused != self._hello:
                 raise DecodeError("not_in_flight")
-            self.stats.rejects += 1
+            self.stats.count_reject(reject.code)
             if reject.code in FINAL:
-                while self._queue.end_oldest(Outcome.FAILED, reject.code) is not None:
-                    pass
+                self._queue.end_all(Outcome.FAILED, self.epoch, reject.code)
                 self._hello = None
             else:
                 self._pause(now, reject)
@@ -393,13 +411,13 @@ class Machine:
         message = self._queue.sent.get(reject.refused)
         if message is None and not (reject.refused == 0 and self._pinged):
             raise DecodeError("not_in_flight")
-        self.stats.rejects += 1
+        self.stats.count_reject(reject.code)
         if message is not None:
             if reject.code in FINAL:
                 message.code = reject.code
                 self._queue.end(message, Outcome.FAILED)
                 self._queue.pass_decided()
-            elif message.state is IN_FLIGHT:
+            else:
                 self._queue.mark_lost(message)
         if reject.code == wire.REJECT_STALE_EPOCH:
             self._fruitless_epochs += not self._fruitful
@@ -445,14 +463,24 @@ class Machine:
         else:
             self._ask_for_epoch(at_once=self._fruitless_epochs <= 2)
 
+    def _give_up_epoch(self, now: float) -> None:
+        """Another run has used it: what the server holds under these numbers is not what this one sends."""
+        self._doubt.is_used = True
+        self._queue.end_all(Outcome.EPOCH_USED, self.epoch)
+        self._ping_due = self._probe = self._silent = False
+        self.paused_until = None
+        self._arm(now, anew=True)
+
     def _enter_epoch(self, epoch: int) -> None:
         """What is unacked gets new seqs from 1 on, in order and without holes, and counts as not yet transmitted."""
         self.epoch = epoch
         self._wire.enter(epoch)
         self._hello, self._hello_due = None, False
+        self._doubt.doubted = False
         self._queue.renumber()
         # The server is the same: its credit is the best guess until it tells.
-        self._floor = self._seen = self._newest_arrived = self._timed_out_before = 0
+        self._floor = self._seen = 0
+        self._arrivals = Arrivals()
         self._fruitful = self._probe = self._ping_due = self._pinged = False
 
     def _ask_for_epoch(self, at_once: bool) -> None:

@@ -26,13 +26,14 @@ class Config:
     #: Messages that it holds, waiting or in flight.
     window: int = 1024
     rto_initial: float = 1.0
-    #: Shorter than the 100 ms that PROTOCOL.md suggests for coarse clocks: this one has microseconds, and the server
-    #: tells its delay.
-    rto_min: float = 0.02
+    rto_min: float = 0.01
     rto_max: float = 60.0
     #: The longest wait that a REJECT can impose: a forged one cannot silence the client for weeks.
     retry_after_max: float = 60.0
     congestion_window_initial: int = 10
+    #: The epoch was given from outside, so another run may have used it: the first datagram goes alone, and its ack is
+    #: looked at for signs of that (PROTOCOL.md#duty-epoch).
+    epoch_doubted: bool = False
     #: Unix time, if the clock is right: a new epoch after STALE_EPOCH is then at least that.
     unix_time: Optional[Callable[[], float]] = None
 
@@ -43,6 +44,10 @@ class Outcome(enum.Enum):
     ACKED = "acked"
     #: The server will never take it: `Message.code` says why.
     FAILED = "failed"
+    #: Longer than this machine's UDP carries: it cannot be sent.
+    TOO_LONG = "too long"
+    #: Its epoch is another run's: what the server holds under its number is other data.
+    EPOCH_USED = "epoch used"
     #: Given up by the application; it may have been journaled all the same.
     ABANDONED = "abandoned"
 
@@ -50,12 +55,15 @@ class Outcome(enum.Enum):
 class State(enum.IntEnum):
     UNSENT = 0
     IN_FLIGHT = 1
-    LOST = 2
-    DECIDED = 3
+    #: It has left the path, whether it has arrived or not: later ones have (PROTOCOL.md#duty-loss).
+    OVERTAKEN = 2
+    LOST = 3
+    DECIDED = 4
 
 
 UNSENT: Final = State.UNSENT
 IN_FLIGHT: Final = State.IN_FLIGHT
+OVERTAKEN: Final = State.OVERTAKEN
 LOST: Final = State.LOST
 DECIDED: Final = State.DECIDED
 
@@ -65,7 +73,7 @@ class Message:
 
     __slots__ = (
         "payload", "channel", "flags", "token", "outcome", "code", "durability", "epoch", "seq",
-        "state", "attempt", "transmission", "sent_at",
+        "state", "attempt", "transmission", "sent_at", "missed",
     )  # fmt: skip
 
     def __init__(self, payload: bytes, channel: int, batch: bool, token: Any) -> None:
@@ -82,6 +90,8 @@ class Message:
         self.attempt = 0
         self.transmission = 0
         self.sent_at = 0.0
+        #: The server did not have it when it was transmitted last.
+        self.missed = False
 
 
 @dataclass
@@ -94,5 +104,11 @@ class Stats:
     timeouts: int = 0
     acked: int = 0
     rejects: int = 0
+    #: Of `rejects`; the code of the last one stands last.
+    rejects_by_code: dict[int, int] = field(default_factory=dict)
     #: What came and made no sense here, by reason.
     ignored: dict[str, int] = field(default_factory=dict)
+
+    def count_reject(self, code: int) -> None:
+        self.rejects += 1
+        self.rejects_by_code[code] = self.rejects_by_code.pop(code, 0) + 1

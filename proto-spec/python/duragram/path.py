@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from random import Random
 from typing import Optional
 
@@ -68,17 +69,25 @@ class Congestion:
             self.window = min(self.window + 1, self.most)
 
     def lost(self, transmission: int, following: int) -> None:
-        """Halves the window, once for all that was transmitted before the loss was seen."""
+        """Halves the window (but never raises it), once for all that was transmitted before the loss was seen."""
         if transmission < self.episode_end:
             return
-        self.collapse(following)
-        self.window = min(self.threshold, self.most)
+        self._cut(following)
+        self.window, self._acked = min(self.window, self.threshold), 0
+
+    def restart_after_expiry(self, following: int) -> None:
+        """Losses before an expiry: no acks have set the pace since, so it opens again by slow start."""
+        self.episode_end = following
+        self.window, self._acked = min(self.window, self.initial), 0
 
     def collapse(self, following: int) -> None:
         """Timeouts in a row: nothing is known of the path any more."""
+        self._cut(following)
+        self._restart()
+
+    def _cut(self, following: int) -> None:
         self.episode_end = following
         self.threshold = max(self.window // 2, WINDOW_AFTER_LOSS_MIN)
-        self._restart()
 
     def resume(self) -> None:
         """Sending was suspended for a reason that is not the path's: begins with one datagram, and back up fast."""
@@ -88,6 +97,19 @@ class Congestion:
     def _restart(self) -> None:
         self.window = 1
         self._acked = 0
+
+
+class WaitsFor(enum.Enum):
+    """What a client's timer is set for."""
+
+    #: The end of a wait that the server asked for.
+    RESUME = 1
+    #: A WELCOME.
+    EPOCH = 2
+    #: An ACK of what is in flight, or the next try in silence.
+    ACK = 3
+    #: An ACK with more credit; nothing is in flight (PROTOCOL.md#duty-probe).
+    CREDIT = 4
 
 
 def interval(base: float, tries: int, most: float, random: Random) -> float:

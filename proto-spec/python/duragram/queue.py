@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import Final, Optional
+from typing import Any, Final, Optional
 
-from .message import DECIDED, IN_FLIGHT, LOST, UNSENT, Message, Outcome
+from .message import DECIDED, IN_FLIGHT, LOST, OVERTAKEN, UNSENT, Message, Outcome
 
 #: More than this lies never between the lowest and the highest seq held: span has 16 bits (PROTOCOL.md#duty-seq).
 SPAN_MAX: Final = 0xFFFF
@@ -27,19 +27,34 @@ class Queue:
         self.base = 1
         #: The highest seq below `base` that will never come.
         self.skipped = 0
-        #: How many are in flight.
+        #: How many may be on the path.
         self.in_flight = 0
+        #: How many have left it, and it is not known whether they arrived.
+        self.overtaken = 0
         self._decided: list[Message] = []
         #: Seqs from `base` on that will never come.
         self._holes: set[int] = set()
-        #: In the order of transmission. Entries that were acked, lost or sent again are passed over when they are met.
+        #: In flight, in the order of transmission. Entries that were acked, lost or sent again are passed over when they are met.
         self._flying: deque[tuple[int, Message]] = deque()
+        #: Those that were overtaken, by transmission and by seq, with such entries too.
+        self._overtaken: deque[tuple[int, Message]] = deque()
+        self._overtaken_seqs: list[tuple[int, int, Message]] = []
         #: A heap of seqs. Entries that were acked are passed over when they are met.
         self._lost: list[int] = []
 
     @property
+    def awaited(self) -> int:
+        """How many were transmitted and are neither decided nor lost."""
+        return self.in_flight + self.overtaken
+
+    @property
     def undecided(self) -> int:
         return len(self.waiting) + len(self.sent)
+
+    def oldest_token(self) -> Any:
+        """Of the oldest message that has not ended: what was transmitted is older than what was not."""
+        message = self.sent.get(self.base) or (self.waiting[0] if self.waiting else None)
+        return None if message is None else message.token
 
     def candidate(self) -> tuple[Optional[Message], int]:
         """What to transmit next, and its seq: the lowest lost one, else the first that was not transmitted."""
@@ -52,8 +67,9 @@ class Queue:
             return None, 0
         return self.waiting[0], self.next_seq
 
-    def transmit(self, message: Message, epoch: int, now: float, transmission: int) -> bool:
-        """The candidate is transmitted. Returns whether it was before, in this epoch."""
+    def transmit(self, message: Message, epoch: int, now: float, transmission: int, missed: bool) -> bool:
+        """The candidate is transmitted; `missed`: the server is known not to have it. Returns whether it was transmitted
+        before, in this epoch."""
         again = message.state is LOST
         if again:
             heappop(self._lost)
@@ -66,34 +82,64 @@ class Queue:
         message.state = IN_FLIGHT
         message.sent_at = now
         message.transmission = transmission
+        message.missed = missed
         self._flying.append((transmission, message))
         self.in_flight += 1
         return again
 
-    def oldest_in_flight(self) -> Optional[Message]:
-        """The one whose latest transmission is the oldest."""
+    def overtake(self, last: int) -> None:
+        """Transmissions up to this one have left the path."""
         flying = self._flying
-        while flying:
-            transmission, message = flying[0]
+        while flying and flying[0][0] <= last:
+            transmission, message = flying.popleft()
             if message.state is IN_FLIGHT and message.transmission == transmission:
+                message.state = OVERTAKEN
+                self.in_flight -= 1
+                self.overtaken += 1
+                self._overtaken.append((transmission, message))
+                heappush(self._overtaken_seqs, (message.seq, transmission, message))
+
+    def oldest_overtaken(self) -> Optional[Message]:
+        """The one whose latest transmission is the oldest."""
+        while self._overtaken:
+            transmission, message = self._overtaken[0]
+            if message.state is OVERTAKEN and message.transmission == transmission:
                 return message
-            flying.popleft()
+            self._overtaken.popleft()
+        return None
+
+    def lowest_overtaken(self) -> Optional[Message]:
+        """The one with the lowest seq."""
+        while self._overtaken_seqs:
+            _, transmission, message = self._overtaken_seqs[0]
+            if message.state is OVERTAKEN and message.transmission == transmission:
+                return message
+            heappop(self._overtaken_seqs)
         return None
 
     def mark_lost(self, message: Message) -> None:
-        """One in flight is to be transmitted again."""
+        """A transmitted one is to be transmitted again."""
+        if message.state is LOST:
+            return
+        self._leave_path(message)
         message.state = LOST
-        self.in_flight -= 1
         heappush(self._lost, message.seq)
 
-    def lose_all_in_flight(self) -> None:
-        while (message := self.oldest_in_flight()) is not None:
+    def lose_all(self) -> None:
+        """All that was transmitted is to be transmitted again."""
+        for message in self.sent.values():
             self.mark_lost(message)
+        self._flying.clear()
+        self._overtaken.clear()
+        self._overtaken_seqs.clear()
+
+    def _leave_path(self, message: Message) -> None:
+        self.in_flight -= message.state is IN_FLIGHT
+        self.overtaken -= message.state is OVERTAKEN
 
     def end(self, message: Message, outcome: Outcome) -> None:
         """A message has ended. `pass_decided` is to follow."""
-        if message.state is IN_FLIGHT:
-            self.in_flight -= 1
+        self._leave_path(message)
         if message.state is not UNSENT:
             del self.sent[message.seq]
             if outcome is not Outcome.ACKED:
@@ -113,6 +159,11 @@ class Queue:
         self.end(message, outcome)
         self.pass_decided()
         return message
+
+    def end_all(self, outcome: Outcome, epoch: int, code: int = 0) -> None:
+        """Ends all that there is, in that epoch."""
+        while (message := self.end_oldest(outcome, code)) is not None:
+            message.epoch = epoch
 
     def pass_decided(self) -> None:
         """Moves `base` over what has ended."""
@@ -136,7 +187,9 @@ class Queue:
             self.waiting.appendleft(message)
         self.sent.clear()
         self._flying.clear()
+        self._overtaken.clear()
+        self._overtaken_seqs.clear()
         self._lost.clear()
         self._holes.clear()
         self.next_seq = self.base = 1
-        self.skipped = self.in_flight = 0
+        self.skipped = self.in_flight = self.overtaken = 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import struct
-from typing import Final, NamedTuple, Optional
+from typing import Any, Final, NamedTuple, Optional
 
 from . import wire
 from .wire import DATA, HEAD, HELLO, REQUESTS, SEALED, U64_MAX, VERSION, WELCOME, Datagram, DecodeError, Fields
@@ -116,6 +117,7 @@ class Sealed:
 
     overhead = SEALED_MIN
     epochs_only_rise = True
+    is_sealed = True
 
     def __init__(self, client: int, key: bytes, boot_count: Optional[int] = None) -> None:
         if boot_count is None:
@@ -124,6 +126,7 @@ class Sealed:
             self._first, self._last = boot_count << 32, boot_count << 32 | 0xFFFF_FFFF
         self.client = client
         self.used_up = False
+        self._process = os.getpid()
         self._key = key
         self._hello = Keys(key, client, 0)
         self._session: Optional[Keys] = None
@@ -138,17 +141,27 @@ class Sealed:
         return self._next(Fields(DATA, flags, span, epoch, self.client, seq, channel, payload))
 
     def short(self, kind: int, epoch: int, long: int) -> bytes:
+        self._check_process()
         f = Fields(kind, 0, 0, epoch, self.client, long, 0)
         return _seal(f, self._hello, long) if kind == HELLO else self._next(f)
 
     def _next(self, f: Fields) -> bytes:
         """PROTOCOL.md#sealed-counter: another number for each transmission, retransmissions too."""
+        self._check_process()
         if self._session is None or self.used_up:
             raise RuntimeError("no session, or no counter left in it")
         counter = self._counter
         self._counter += 1
         self.used_up = counter == self._last
         return _seal(f, self._session, counter)
+
+    def _check_process(self) -> None:
+        # Parent and child of a fork would go on from one counter, each with other payloads.
+        if self._process != os.getpid():
+            raise RuntimeError(f"this seal belongs to process {self._process}, which forked")
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError("a seal is not to be copied: two that go on from one counter would use it twice")
 
     def open(self, bytes_: bytes, epoch: int, nonce: Optional[int]) -> Datagram:
         """PROTOCOL.md#sealed-client: of the client's own epoch, or of the HELLO that is open."""

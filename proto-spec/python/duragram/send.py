@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import os
 import re
+import signal
+import socket
 import sys
 import threading
 import time
@@ -13,44 +17,70 @@ from collections import deque
 from typing import Iterator, Optional, Sequence
 
 from .blocking import BlockingPending, Client
-from .core import Closed, Incomplete, SendError
+from .errors import Closed, Incomplete, SendError
 from .keyfile import parse_client, read_key
-from .wire import DATAGRAM_RECOMMENDED
+from .wire import DATAGRAM_RECOMMENDED, REJECT_NAMES
 
 NOT_DONE, USAGE = 1, 2
 #: Records with errors that are named one by one.
 ERRORS_SHOWN = 10
 #: Silence after which a person is told that the server does not answer, in seconds.
 SILENCE_TOLD = 5.0
+#: From one try to find the server to the next, in seconds.
+RESOLVE_AGAIN = 1.0
 TICK = 0.05
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    args = parser().parse_args(arguments)
+    # What the library would log is said here.
+    logging.getLogger("duragram").addHandler(logging.NullHandler())
+    try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return run(parser().parse_args(arguments))
+    except KeyboardInterrupt:
+        # Whoever started it is to see that the signal ended it, as of any other program.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+        return 128 + signal.SIGINT
+
+
+def run(args: argparse.Namespace) -> int:
     try:
         client_id, key = args.client, None
-        if args.key_file is not None:
+        if args.key_file:
             client_id, key = read_key(args.key_file, args.client)
-        source = sys.stdin.fileno() if args.file is None else os.open(args.file, os.O_RDONLY)
+        source = 0 if args.file is None else os.open(args.file, os.O_RDONLY)
+        os.fstat(source)
         if args.file is not None and os.path.isdir(args.file):
             return complain(f"{args.file} is a directory", USAGE)
     except (OSError, ValueError) as error:
         return complain(str(error), USAGE)
-    try:
-        client = Client(
-            args.server,
-            client_id=client_id,
-            epoch=args.epoch,
-            window=args.window,
-            datagram_bytes_max=args.datagram_bytes_max,
-            batch=args.batch,
-            key=key,
-        )
-    except (ValueError, ImportError) as error:
-        return complain(str(error), USAGE)
-    except OSError as error:
-        return complain(f"cannot reach {args.server}: {error}", NOT_DONE)
-    return Sending(client, args, source).run()
+    give_up_at = None if args.timeout is None else time.monotonic() + args.timeout
+    told = False
+    while True:
+        try:
+            client = Client(
+                args.server,
+                client_id=client_id,
+                epoch=args.epoch,
+                window=args.window,
+                datagram_bytes_max=args.datagram_bytes_max,
+                batch=args.batch,
+                key=key,
+            )
+            return Sending(client, args, source).run()
+        except (ValueError, TypeError, ImportError) as error:
+            return complain(str(error), USAGE)
+        except OSError as error:
+            # The network or its names may be away like the server; but a name that cannot be one never comes.
+            hopeless = isinstance(error, socket.gaierror) and error.errno in (socket.EAI_SERVICE, socket.EAI_FAMILY)
+            if hopeless or (give_up_at is not None and time.monotonic() >= give_up_at):
+                return complain(f"cannot reach {args.server}: {error}", NOT_DONE)
+            if not told:
+                told = True
+                complain(f"cannot reach {args.server}: {error}; trying on", NOT_DONE)
+            time.sleep(RESOLVE_AGAIN if give_up_at is None else min(RESOLVE_AGAIN, max(give_up_at - time.monotonic(), 0)))
 
 
 class Sending:
@@ -71,24 +101,39 @@ class Sending:
         started = time.monotonic()
         feed = threading.Thread(target=self._feed, daemon=True)
         feed.start()
-        gave_up = self._watch(feed)
+        gave_up = interrupted = False
+        try:
+            gave_up = self._watch(feed)
+        except KeyboardInterrupt:
+            interrupted = True
         elapsed = time.monotonic() - started
         if gave_up:
-            self._trouble(f"gave up: {self.args.server} did not ack a record in time")
+            self._trouble(f"gave up: {self.args.server} did not ack a record in time{self._last_refusal()}")
+        if interrupted:
+            self._trouble("interrupted")
         try:
             self.client.close(0)
         except Incomplete as incomplete:
             if incomplete.unacked:
                 self._trouble(f"{incomplete.unacked} records were not acked; the server may have them or not")
-        feed.join(1)
+        feed.join(0.2)
         self._collect()
         for trouble in self.troubles:
             complain(trouble, NOT_DONE)
         if self.more_troubles:
             complain(f"and {self.more_troubles} more", NOT_DONE)
-        print(self._as_json(elapsed) if self.args.json else self._as_text(elapsed))
-        sys.stdout.flush()
+        report(self._as_json(elapsed) if self.args.json else self._as_text(elapsed))
+        if interrupted:
+            raise KeyboardInterrupt
+        # The exit code tells of the records alone.
         return 0 if self.client.acked == self.records and not self.troubles else NOT_DONE
+
+    def _last_refusal(self) -> str:
+        """What the server said last, if it answered at all."""
+        codes = list(self.client.stats.rejects_by_code)
+        if not codes:
+            return ""
+        return f" (it refuses what comes as {REJECT_NAMES.get(codes[-1], f'code {codes[-1]}')})"
 
     def _feed(self) -> None:
         try:
@@ -97,7 +142,9 @@ class Sending:
                 self.bytes += len(line)
                 try:
                     self.unsettled.append((self.records, self.client.send(line, self.args.channel)))
-                except Closed:
+                except Closed as closed:
+                    if closed.__cause__ is not None:
+                        self._trouble(f"line {self.records}: {closed}")
                     return
                 except SendError as error:
                     self.too_long += 1
@@ -105,7 +152,10 @@ class Sending:
                 self._collect()
         except OSError as error:
             self._trouble(f"cannot read on after line {self.records}: {error}")
-        self.client.flush()
+        try:
+            self.client.flush()
+        except Closed as closed:
+            self._trouble(str(closed))
 
     def _collect(self) -> None:
         while self.unsettled and self.unsettled[0][1].done():
@@ -126,7 +176,7 @@ class Sending:
                 return True
             if silence >= SILENCE_TOLD and not told:
                 told = True
-                complain("no answer from the server for 5 seconds; trying on", NOT_DONE)
+                complain(f"no ack from the server for 5 seconds{self._last_refusal()}; trying on", NOT_DONE)
         return False
 
     def _trouble(self, text: str) -> None:
@@ -179,8 +229,22 @@ def lines(source: int) -> Iterator[bytes]:
 
 
 def complain(text: str, code: int) -> int:
-    print(f"duragram: {text}", file=sys.stderr)
+    try:
+        print(f"duragram: {text}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass  # nobody can be told
     return code
+
+
+def report(text: str) -> None:
+    """To stdout. That it is gone or full is said, but tells nothing of the records."""
+    try:
+        print(text, flush=True)
+    except (OSError, ValueError) as error:
+        complain(f"the report could not be written: {error}", 0)
+        # What is left in its buffer would fail once more when the interpreter ends.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def parse_duration(text: str) -> float:
@@ -189,6 +253,13 @@ def parse_duration(text: str) -> float:
     if not match:
         raise ValueError(text)
     return float(match[1]) * {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+
+
+def channel(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise ValueError(text)
+    return number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -200,12 +271,12 @@ def parser() -> argparse.ArgumentParser:
         "disk. Waits for a server that is away.",
         epilog="Exit codes: 0 every record is on the server's disk; 1 not every record is; 2 usage.",
     )
-    server = os.environ.get("DURAGRAM_SERVER", "127.0.0.1:7117")
+    server = os.environ.get("DURAGRAM_SERVER") or "127.0.0.1:7117"
     add = send.add_argument
     add("--server", metavar="ADDR", default=server, help="HOST:PORT [default: %(default)s; env: DURAGRAM_SERVER]")
     add("--client", metavar="ID", type=parse_client, help="who sends: 16 hexadecimal digits, 0x..., or a number [the key file's, or random]")
     add("--epoch", metavar="N", type=int, help="this run's number, never used before [the server gives one]")
-    add("--channel", metavar="N", type=int, default=0, choices=range(65536), help="the routing number [0]")
+    add("--channel", metavar="N", type=channel, default=0, help="the routing number [0]")
     add("--batch", action="store_true", help="let small records share datagrams")
     add("--window", metavar="N", type=int, default=1024, help="datagrams that may be unacked at once [1024]")
     add("--datagram-bytes-max", metavar="BYTES", type=int, default=DATAGRAM_RECOMMENDED, help="UDP payload [1200]")

@@ -17,10 +17,15 @@ REQUESTS: Final = (DATA, HELLO, PING)
 ATTEMPT, SEALED, BEGIN, END, BATCH, SKIP = 0x07, 0x08, 0x10, 0x20, 0x40, 0x80
 WHOLE: Final = BEGIN | END
 # Flags of ACK.
-DURABILITY, DUPLICATE = 0x03, 0x10
+DURABILITY, DUPLICATE, COMPLETE = 0x03, 0x10, 0x40
 # Codes of REJECT (PROTOCOL.md#reject-codes).
 REJECT_VERSION, REJECT_UNSUPPORTED, REJECT_TOO_LARGE, REJECT_STALE_EPOCH, REJECT_BEYOND_WINDOW = 1, 2, 3, 4, 5
 REJECT_BUSY, REJECT_STORAGE, REJECT_CHANNEL, REJECT_SEALED_ONLY = 6, 7, 8, 9
+#: As PROTOCOL.md names them.
+REJECT_NAMES: Final = {
+    1: "VERSION", 2: "UNSUPPORTED", 3: "TOO_LARGE", 4: "STALE_EPOCH", 5: "BEYOND_WINDOW", 6: "BUSY", 7: "STORAGE",
+    8: "CHANNEL", 9: "SEALED_ONLY",
+}  # fmt: skip
 
 #: The length of a plain datagram without payload, and of the shortest of every type.
 PLAIN_MIN: Final = 32
@@ -63,6 +68,8 @@ class Ack(NamedTuple):
     duplicate: bool = False
     delay_us: int = 0
     bitmap: bytes = b""
+    #: Floor and bitmap tell of all that is journaled.
+    complete: bool = False
 
 
 class Reject(NamedTuple):
@@ -131,7 +138,7 @@ def fields(datagram: Datagram) -> Fields:
         return Fields(DATA, flags, d.span, d.epoch, d.client, d.seq, d.channel | d.reserved << 16, d.payload)
     if isinstance(datagram, Ack):
         a = datagram
-        flags = a.durability | DUPLICATE * a.duplicate
+        flags = a.durability | DUPLICATE * a.duplicate | COMPLETE * a.complete
         return Fields(ACK, flags, a.credit, a.epoch, a.client, a.floor, a.delay_us, a.bitmap)
     if isinstance(datagram, Reject):
         r = datagram
@@ -168,7 +175,8 @@ def datagram(f: Fields) -> Datagram:
         durability = flags & DURABILITY
         if f.epoch == 0 or len(f.variable) > BITMAP_MAX or len(f.variable) % 8 or durability == 3:
             raise DecodeError("malformed")
-        return Ack(f.client, f.epoch, f.long, f.small, durability, bool(flags & DUPLICATE), f.word, f.variable)
+        duplicate, complete = bool(flags & DUPLICATE), bool(flags & COMPLETE)
+        return Ack(f.client, f.epoch, f.long, f.small, durability, duplicate, f.word, f.variable, complete)
     if not REJECT <= f.kind <= PING:
         raise DecodeError("unknown_type")
     if f.variable:
@@ -277,20 +285,26 @@ class Wire(Protocol):
     overhead: int
     #: Whether a WELCOME must lead upwards (PROTOCOL.md#sealed-client).
     epochs_only_rise: bool
+    #: Whether nobody else can make what comes.
+    is_sealed: bool
     #: Whether nothing more can be sent in this session.
     used_up: bool
 
     def enter(self, epoch: int) -> None:
         """A session begins."""
+        ...
 
     def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:
         """A DATA."""
+        ...
 
     def short(self, kind: int, epoch: int, long: int) -> bytes:
         """A HELLO or PING."""
+        ...
 
     def open(self, bytes_: bytes, epoch: int, nonce: Optional[int]) -> Datagram:
         """What came, if it is rightly protected. `epoch` and `nonce` (of an open HELLO) say which keys may be tried."""
+        ...
 
 
 class Plain:
@@ -298,6 +312,7 @@ class Plain:
 
     overhead = PLAIN_MIN
     epochs_only_rise = False
+    is_sealed = False
     used_up = False
 
     def __init__(self, client: int) -> None:

@@ -12,14 +12,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
+import unittest
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-ROOT = Path(__file__).resolve().parents[3]
-VECTORS = ROOT / "proto-spec" / "vectors"
+#: The package's directory, in a checkout or as it was released.
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parents[1]
+#: A release brings its own.
+VECTORS = PACKAGE / "tests" / "vectors" if (PACKAGE / "tests" / "vectors").exists() else PACKAGE.parent / "vectors"
 
 
 def binary() -> str:
@@ -158,7 +163,41 @@ class Proxy:
 
 def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     """`python -m duragram ...`"""
-    package = str(ROOT / "proto-spec" / "python")
-    environment = {**os.environ, "PYTHONPATH": package}
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
     command = [sys.executable, "-m", "duragram", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, timeout=60, **options)
+
+
+class OneServer(unittest.TestCase):
+    """One server for a class: each test has its own client ids."""
+
+    server: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = Server()
+        cls.addClassCleanup(cls.server.remove)
+
+    def journaled(self, prefix: str) -> list[str]:
+        """What the server has of a test's records, in their order."""
+        self.server.stop()
+        found = [payload[len(prefix) :] for payload in self.server.payloads() if payload.startswith(prefix)]
+        self.server.start()
+        return found
+
+    def script(self, code: str, *arguments: str, returncode: int = 0, stderr: Optional[str] = "") -> str:
+        """Runs a program that uses the package; its output."""
+        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONWARNINGS": "default"}
+        command = [sys.executable, "-c", textwrap.dedent(code), self.server.address, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.returncode, returncode, done.stderr)
+        if stderr is not None:
+            self.assertEqual(done.stderr, stderr)
+        return done.stdout
+
+
+def silent() -> tuple[socket.socket, str]:
+    """A server that never answers."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock, "127.0.0.1:%d" % sock.getsockname()[1]

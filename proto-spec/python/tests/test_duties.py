@@ -120,6 +120,28 @@ class SeqAndWindow(unittest.TestCase):
         bench.ack(4, credit=2)
         self.assertEqual(bench.seqs(), [5, 6])
 
+    def test_no_reply_moves_the_next_ping_while_there_is_no_credit(self) -> None:
+        bench = Bench.in_flight(2)
+        for _ in range(6):
+            bench.send()
+        bench.ack(2, credit=0)
+        pings, end = 0, bench.now + 30
+        while bench.now < end:
+            sent = bench.pings()
+            pings += sent
+            # Every PING is answered at once, and stray acks and refusals come besides.
+            for _ in range(sent * 3 + 1):
+                bench.ack(2, credit=0, duplicate=True)
+                bench.ack(1, credit=0, duplicate=True)
+                bench.reject(0, wire.REJECT_BEYOND_WINDOW)
+                pings += bench.pings()
+            assert bench.machine.deadline is not None
+            bench.now = min(bench.machine.deadline, bench.now + 0.01)
+            bench.machine.handle_timeout(bench.now)
+        self.assertTrue(9 <= pings <= 12, pings)  # doubling from 10 ms on
+        bench.ack(2, credit=9)
+        self.assertEqual(bench.seqs(), [3, 4, 5, 6, 7, 8])
+
     def test_a_pings_answer_gives_credit_even_with_floor_0(self) -> None:
         bench = Bench.in_flight(2)
         bench.send()
@@ -251,11 +273,44 @@ class LossAndCongestion(unittest.TestCase):
         self.assertEqual(bench.seqs(), [1])
         bench.now += 0.05
         bench.ack(1)
-        self.assertEqual(bench.machine.congestion.window, 1)
-        self.assertEqual(bench.seqs(), [2])
-        bench.now += 0.05
-        bench.ack(2)
-        self.assertEqual(bench.seqs(), [3, 4])
+        self.assertEqual(bench.machine.congestion.window, 5)
+        # What the probe has not overtaken yet, 9 and 10, may be on the path.
+        self.assertEqual(bench.seqs(), [2, 3, 4])
+
+    def test_a_loss_halves_the_window_but_never_raises_it(self) -> None:
+        bench = Bench.in_flight(10)
+        for window, after in ((10, 5), (5, 2), (2, 2), (1, 1)):
+            bench.machine.congestion.window = window
+            bench.machine.congestion.lost(10_000, 0)
+            self.assertEqual(bench.machine.congestion.window, after)
+
+    def test_complete_tells_of_all_that_is_missing_whatever_the_bitmaps_length(self) -> None:
+        for complete, lost in ((False, [1]), (True, list(range(1, 8)))):
+            bench = Bench.in_flight(10)
+            bench.now += 0.05
+            bench.ack(0, (10,), complete=True)
+            self.assertEqual(bench.seqs(), [1, 2, 3])
+            bench = Bench()
+            for _ in range(10):
+                bench.send(b"small")
+            bench.transmit()
+            bench.now += 0.05
+            bench.machine._arrivals.newest = 10
+            bench.machine._arrivals.told = 2**64 if complete else 1
+            bench.machine._find_losses(bench.now)
+            self.assertEqual(bench.machine.stats.losses, len(lost))
+
+    def test_the_timer_is_moved_by_new_acks_and_expiries_alone(self) -> None:
+        bench = Bench.in_flight(4)
+        deadline = bench.machine.deadline
+        bench.now += 0.3
+        bench.send()
+        bench.transmit()
+        bench.ack(0)
+        bench.reject(2, wire.REJECT_BEYOND_WINDOW)
+        self.assertEqual(bench.machine.deadline, deadline)
+        bench.ack(1)
+        self.assertNotEqual(bench.machine.deadline, deadline)
 
 
 class Skip(unittest.TestCase):

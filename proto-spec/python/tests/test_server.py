@@ -241,34 +241,3 @@ class Sealed(WithServer):
         os.chmod(self.key_file, 0o644)
         self.assertEqual(program("send", "--server", address, "--key-file", self.key_file, input=b"f").returncode, 2)
         self.assert_journaled_once(["a", "b", "c"])
-
-
-class Command(WithServer):
-    def test_every_line_is_a_record(self) -> None:
-        done = program("send", "--server", self.server.address, "--client", "0xa1", "--json", input=b"one\n\ntwo\nthree")
-        self.assertEqual((done.returncode, done.stderr), (0, b""))
-        report = json.loads(done.stdout)
-        self.assertEqual((report["client"], report["records"], report["acked"]), ("00000000000000a1", 4, 4))
-        self.assert_journaled_once(["", "one", "three", "two"])
-
-    def test_a_file_through_a_bad_path_in_batches(self) -> None:
-        lines = [f"line {n}" for n in range(20_000)]
-        with tempfile.NamedTemporaryFile() as file:
-            file.write("\n".join(lines).encode())
-            file.flush()
-            done = program("send", "--server", self.proxy(loss=0.1).address, "--batch", file.name)
-        self.assertEqual((done.returncode, done.stderr), (0, b""))
-        self.assertIn(b"20000 records", done.stdout)
-        self.assertIn(b"all acked", done.stdout)
-        self.assert_journaled_once(lines)
-
-    def test_what_is_not_done_is_told_by_the_exit_code(self) -> None:
-        done = program("send", "--server", self.server.address, input=b"a\n" + b"b" * 1169 + b"\nc\n")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn(b"line 2: a record of 1169 bytes", done.stderr)
-        self.server.kill()
-        done = program("send", "--server", self.server.address, "--timeout", "100ms", input=b"a\n")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn(b"gave up", done.stderr)
-        for usage in (["--server", "nowhere"], ["--client", "many"], ["--window", "0"], ["/no/such/file"]):
-            self.assertEqual(program("send", *usage, input=b"").returncode, 2, usage)

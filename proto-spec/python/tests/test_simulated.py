@@ -23,6 +23,8 @@ class ModelServer:
         self.sessions: dict[int, tuple[int, set[int]]] = {}
         self.epochs: dict[int, int] = {}
         self.lost_claims = 0
+        #: Servers older than the flag never set it.
+        self.tells_complete = True
 
     def handle(self, datagram: Datagram) -> Optional[Datagram]:
         if isinstance(datagram, Hello):
@@ -51,8 +53,10 @@ class ModelServer:
 
     def ack(self, epoch: int, room: int) -> Ack:
         floor, above = self.sessions.get(epoch, (0, set()))
-        bits = sum(1 << (seq - floor - 1) for seq in above if seq - floor <= 64 * min(room // 8, 16))
-        return Ack(CLIENT, epoch, floor, self.window, bitmap=bits.to_bytes(-(-bits.bit_length() // 64) * 8, "little"))
+        told = [seq for seq in above if seq - floor <= 64 * min(room // 8, 16)]
+        bits = sum(1 << (seq - floor - 1) for seq in told)
+        bitmap = bits.to_bytes(-(-bits.bit_length() // 64) * 8, "little")
+        return Ack(CLIENT, epoch, floor, self.window, bitmap=bitmap, complete=self.tells_complete and len(told) == len(above))
 
 
 class World:
@@ -60,6 +64,7 @@ class World:
         self.random = random.Random(seed)
         self.server = ModelServer(self.random.choice([1, 4, 64, 4096]))
         self.bench = Bench(epoch=self.random.choice([0, 7]), window=self.random.choice([1, 8, 300]))
+        self.server.tells_complete = seed % 4 != 0
         self.loss = self.random.choice([0.0, 0.1, 0.4])
         self.on_the_way: list[tuple[float, int, bool, bytes]] = []
         self.count = 0
