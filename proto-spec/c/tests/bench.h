@@ -19,8 +19,8 @@ typedef struct {
     } sent[64];
     unsigned sent_count;
     /* Events, by kind, and the last of each. */
-    unsigned count[DG_WAIT + 1];
-    uint32_t last_message[DG_WAIT + 1], last_detail[DG_WAIT + 1];
+    unsigned count[DG_EPOCH_USED + 1];
+    uint32_t last_message[DG_EPOCH_USED + 1], last_detail[DG_EPOCH_USED + 1];
     uint32_t unix_now;
 } bench;
 
@@ -51,6 +51,7 @@ static void start_with(bench *b, const dg_config *config, size_t cells) {
     memset(b, 0, sizeof *b);
     b->now = 0xffffff00u; /* Milliseconds wrap early in each test. */
     CHECK(dg_init(&b->c, config, b->cells, cells) == DG_OK);
+    b->c.doubt = 0; /* That an epoch of its own is new has been seen already. */
 }
 
 /* With an epoch of its own, or with 0 one that asks. */

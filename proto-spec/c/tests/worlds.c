@@ -77,6 +77,9 @@ static void client_tells(void *user, dg_event event, uint32_t message, uint32_t 
         return;
     case DG_WAIT:
         return;
+    case DG_EPOCH_USED:
+        EXPECT(false); /* Nobody used it. */
+        return;
     }
 }
 
