@@ -56,7 +56,7 @@ enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
 enum { PROVEN, DOUBTED, SUSPECTED, USED };
 
 /* A distance between seqs that none in the buffer has. */
-#define FAR (INT32_C(1) << 30)
+#define FAR_AWAY (INT32_C(1) << 30)
 
 /* What the timer is for. */
 enum { NOTHING, AN_ACK, CREDIT, AN_EPOCH, RESUMING };
@@ -336,6 +336,17 @@ static uint32_t transmitted(dg_client *c) {
     return i.ahead;
 }
 
+/* What is in flight counts as lost: all of it, or the oldest message alone. */
+static void lose_flight(dg_client *c, bool all) {
+    cursor i;
+    i.m = NULL;
+    while (next(c, &i)) {
+        if (i.m->state == IN_FLIGHT && (all || i.ahead == 0)) {
+            set_state(c, i.m, LOST);
+        }
+    }
+}
+
 /* Gives up the oldest message. One that was never transmitted takes no seq with it. */
 static bool drop_oldest(dg_client *c, dg_event event, uint32_t detail) {
     dg_message *m;
@@ -467,10 +478,15 @@ static bool beyond_credit(const dg_client *c, uint32_t ahead) {
     return c->credit_known && ahead >= c->credit;
 }
 
-/* Whether there is something to send, nothing in flight, and no credit to send it. */
-static bool blocked(dg_client *c) {
+/* Whether there is something to send, and no credit for it. */
+static bool lacks_credit(dg_client *c) {
     cursor i;
-    return !c->in_flight && candidate(c, &i) && beyond_credit(c, i.ahead);
+    return candidate(c, &i) && beyond_credit(c, i.ahead);
+}
+
+/* Whether nothing but credit is waited for. */
+static bool blocked(dg_client *c) {
+    return !c->in_flight && lacks_credit(c);
 }
 
 static void start_timer(dg_client *c, uint32_t now, uint8_t what, uint32_t ms) {
@@ -487,7 +503,7 @@ static void restart_timer(dg_client *c) {
 }
 
 /* Sets the timer to what is waited for now. One that waits for the same as before goes on. */
-static void arm(dg_client *c, uint32_t now) {
+static void set_timer(dg_client *c, uint32_t now) {
     uint8_t what = NOTHING;
     if (c->timer == RESUMING) {
         return;
@@ -506,7 +522,6 @@ static void arm(dg_client *c, uint32_t now) {
 
 /* No ACK came (PROTOCOL.md#duty-retransmission). */
 static void ack_timeout(dg_client *c) {
-    cursor i;
     if (!c->pending) {
         /* All was given up. The silence has lasted long enough for the next message to be tried at once. */
         c->silent = false;
@@ -517,17 +532,12 @@ static void ack_timeout(dg_client *c) {
         collapse(c);
     }
     c->silent = c->tries > 1;
-    i.m = NULL;
-    while (next(c, &i)) {
-        if (i.m->state == IN_FLIGHT && (c->silent || i.ahead == 0)) {
-            set_state(c, i.m, LOST);
-        }
-    }
+    lose_flight(c, c->silent);
     c->timed_out = true;
     c->timeout_order = c->order;
     c->probe = true;
     /* The server may have shrunk its window below what is to be sent again. */
-    c->ping_due = candidate(c, &i) && beyond_credit(c, i.ahead);
+    c->ping_due = lacks_credit(c);
 }
 
 static void on_timer(dg_client *c) {
@@ -597,12 +607,12 @@ static void dispatch(dg_client *c, uint32_t first_word, uint64_t number, const d
         make_nonce(nonce, 1, counter);
         c->config.crypto->lock(d + clear, (size_t)(p - d) - clear, p, key, nonce, d, clear);
         c->config.crypto->wipe(hello_keys, sizeof hello_keys);
-        c->config.send(c->config.user, d, (size_t)(p - d) + TAG_LEN);
+        (c->config.send)(c->config.user, d, (size_t)(p - d) + TAG_LEN);
         return;
     }
 #endif
     put32(p, dg_crc32(d, (size_t)(p - d)));
-    c->config.send(c->config.user, d, (size_t)(p - d) + CRC_LEN);
+    (c->config.send)(c->config.user, d, (size_t)(p - d) + CRC_LEN);
 }
 
 /* Whether the session's counter has come to its end (PROTOCOL.md#sealed-counter). */
@@ -738,7 +748,7 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
     /* How far the floor lies below base - 1; negative above it. From 2^30 on it makes no difference how far. */
     uint64_t floor = get64(d + 16), below = c->base - 1;
     int64_t gap = (int64_t)(below - floor);
-    int32_t behind = gap < FAR ? (int32_t)gap : FAR, top = (int32_t)bits;
+    int32_t behind = gap < FAR_AWAY ? (int32_t)gap : FAR_AWAY, top = (int32_t)bits;
     uint32_t sent = transmitted(c);
     const dg_message *newest = NULL;
     cursor i;
@@ -792,13 +802,13 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
     if (newest) {
         restart_timer(c);
         /* What lies beyond the bitmap is missing too, if the ACK says that it is complete; else only its own bits are told. */
-        learn(c, d, newest, d[1] & FLAG_COMPLETE ? FAR : (bits ? (int32_t)bits : 1) - behind, now);
+        learn(c, d, newest, d[1] & FLAG_COMPLETE ? FAR_AWAY : (bits ? (int32_t)bits : 1) - behind, now);
     }
     return DG_OK;
 }
 
 /* The server asks for patience. Others may follow, in answer to what was in flight with the first. */
-static void wait(dg_client *c, uint32_t retry_after_ms, uint32_t now) {
+static void hold_back(dg_client *c, uint32_t retry_after_ms, uint32_t now) {
     if (c->timer == RESUMING) {
         return;
     }
@@ -829,7 +839,7 @@ static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
             }
             c->asking = false;
         } else {
-            wait(c, get32(d + 24), now);
+            hold_back(c, get32(d + 24), now);
         }
         return DG_OK;
     }
@@ -858,7 +868,7 @@ static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
         c->fruitless += !c->fruitful;
         leave_epoch(c);
     } else if (reason != BEYOND_WINDOW) {
-        wait(c, get32(d + 24), now);
+        hold_back(c, get32(d + 24), now);
     } else if (i.m && !beyond_credit(c, i.ahead)) {
         c->credit = (uint16_t)i.ahead;
         c->credit_known = true;
@@ -931,7 +941,7 @@ static unsigned head_len(const dg_client *c, const uint8_t *d, size_t len) {
 dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t cells) {
     unsigned scratch_cells, i;
     if (!c || !config || !config->send || !buffer
-        || ((uintptr_t)c | (uintptr_t)buffer) % offsetof(dg_word_in_struct, word) != 0) {
+        || ((uintptr_t)c | (uintptr_t)buffer) % offsetof(dg_number_in_struct, number) != 0) {
         return DG_BAD_ARGUMENT;
     }
 #if DG_SEALED
@@ -1054,7 +1064,7 @@ uint32_t dg_poll(dg_client *c, uint32_t now_ms) {
     }
     while (transmit(c, now_ms)) {
     }
-    arm(c, now_ms);
+    set_timer(c, now_ms);
     return c->timer == NOTHING ? UINT32_MAX : c->timer_ms - (now_ms - c->timer_from);
 }
 
@@ -1071,7 +1081,6 @@ dg_result dg_abandon(dg_client *c) {
 }
 
 void dg_path_changed(dg_client *c) {
-    cursor i;
     c->measured = false;
     c->delay16 = 0;
     c->window = DG_WINDOW_INITIAL;
@@ -1080,29 +1089,27 @@ void dg_path_changed(dg_client *c) {
     c->tries = 0;
     c->silent = false;
     c->timer = NOTHING;
-    i.m = NULL;
-    while (next(c, &i)) {
-        if (i.m->state == IN_FLIGHT) {
-            set_state(c, i.m, LOST);
-        }
-    }
+    lose_flight(c, true);
     c->hello_due = c->asking;
     c->ping_due = !c->asking && blocked(c);
 }
 
 dg_result dg_batch(uint8_t *batch, size_t size, size_t *len, const void *record, size_t record_len) {
+    size_t used;
     if (!batch || !len || (record_len && !record)) {
         return DG_BAD_ARGUMENT;
     }
+    used = *len;
     /* Not by a sum: with a size_t of 16 bits it would wrap. */
-    if (record_len > UINT16_MAX || *len > size || size - *len < 2 || size - *len - 2 < record_len) {
+    if (record_len > UINT16_MAX || used > size || size - used < 2 || size - used - 2 < record_len) {
         return DG_FULL;
     }
-    batch[*len] = (uint8_t)record_len;
-    batch[*len + 1] = (uint8_t)(record_len >> 8);
+    batch += used;
+    batch[0] = (uint8_t)record_len;
+    batch[1] = (uint8_t)(record_len >> 8);
     if (record_len) {
-        memcpy(batch + *len + 2, record, record_len);
+        memcpy(batch + 2, record, record_len);
     }
-    *len += 2 + record_len;
+    *len = used + 2 + record_len;
     return DG_OK;
 }

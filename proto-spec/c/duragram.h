@@ -156,15 +156,15 @@ typedef union {
 #define DG_ALIGNMENT_OF(type) _Alignof(type)
 #endif
 typedef struct {
-    uint8_t byte;
-    uint32_t word;
-} dg_word_in_struct;
+    uint8_t before;
+    uint32_t number;
+} dg_number_in_struct;
 typedef struct {
-    uint8_t byte;
+    uint8_t before;
     void *pointer;
 } dg_pointer_in_struct;
 #ifdef DG_ALIGNMENT_OF
-typedef char dg_words_are_not_packed[offsetof(dg_word_in_struct, word) == DG_ALIGNMENT_OF(uint32_t) ? 1 : -1];
+typedef char dg_numbers_are_not_packed[offsetof(dg_number_in_struct, number) == DG_ALIGNMENT_OF(uint32_t) ? 1 : -1];
 typedef char dg_pointers_are_not_packed[offsetof(dg_pointer_in_struct, pointer) == DG_ALIGNMENT_OF(void *) ? 1 : -1];
 #endif
 typedef char dg_a_cell_has_16_bytes[sizeof(dg_cell) == 16 ? 1 : -1];
@@ -228,9 +228,10 @@ typedef struct {
     uint8_t credit_known, measured, too_large, doubt;
     uint16_t credit, credit_max, window, threshold, grown;
     uint16_t cells_max, head, used, count, pending, in_flight;
+    uint32_t epoch;
     /* base: the seq of the oldest message, or of the next. */
     uint64_t base, nonce;
-    uint32_t epoch, timer_from, timer_ms, tries, fruitless;
+    uint32_t timer_from, timer_ms, tries, fruitless;
     /* Numbers of transmissions: the next, the newest that arrived, where the last loss or timeout was seen. */
     uint32_t order, arrived, loss_end, timeout_order;
     /* Of the seqs below base, how many lie above the highest floor told, and how many above the last one given up. */
