@@ -138,17 +138,19 @@ static uint32_t jittered(dg_client *c, uint32_t ms, unsigned shift) {
     return ms + ((ms >> shift) * (random32(c) >> 16) >> 16);
 }
 
-/* How long to wait for an answer now (PROTOCOL.md#duty-retransmission). */
-static uint32_t timeout(dg_client *c) {
-    uint32_t ms = DG_RTO_INITIAL_MS;
-    uint32_t tries = c->tries;
-    if (c->measured) {
-        ms = (c->rtt8 >> 3) + (c->variance4 ? c->variance4 : 1);
-        if (ms < DG_RTO_MIN_MS) {
-            ms = DG_RTO_MIN_MS;
-        }
-        ms += c->delay16 >> 4;
+/* In what time an answer comes (PROTOCOL.md#duty-retransmission). */
+static uint32_t rto(const dg_client *c) {
+    uint32_t ms;
+    if (!c->shortest) {
+        return DG_RTO_INITIAL_MS;
     }
+    ms = (c->rtt8 >> 3) + (c->variance4 ? c->variance4 : 1);
+    return (ms < DG_RTO_MIN_MS ? DG_RTO_MIN_MS : ms) + (c->delay16 >> 4);
+}
+
+/* How long to wait for an answer now: twice as long with each try. */
+static uint32_t timeout(dg_client *c) {
+    uint32_t ms = rto(c), tries = c->tries;
     while (tries-- && ms < DG_RTO_MAX_MS) {
         ms <<= 1;
     }
@@ -173,20 +175,16 @@ static void measure(dg_client *c, uint32_t elapsed, uint32_t delay_us) {
     if (c->delay16 < delay) {
         c->delay16 = delay;
     }
-    if (!c->measured) {
-        c->measured = true;
+    if (!c->shortest) {
         c->rtt8 = rtt << 3;
         c->variance4 = rtt << 1;
-        c->rtt_min = elapsed;
-        return;
-    }
-    {
+    } else {
         uint32_t smoothed = c->rtt8 >> 3;
         c->variance4 += (rtt > smoothed ? rtt - smoothed : smoothed - rtt) - (c->variance4 >> 2);
         c->rtt8 += rtt - smoothed;
     }
-    if (c->rtt_min > elapsed) {
-        c->rtt_min = elapsed;
+    if (c->shortest - 1 >= elapsed) {
+        c->shortest = elapsed + 1;
     }
 }
 
@@ -215,18 +213,18 @@ static uint8_t *bytes_at(const dg_client *c, unsigned cell) {
 }
 
 /* Copies a message's payload out of the ring, or if `in` is given into it. It may go over the ring's end. */
-static void copy_payload(const dg_client *c, const dg_message *m, uint8_t *out, const uint8_t *in) {
-    unsigned first = wrapped(c, (unsigned)((const dg_cell *)(const void *)m - c->cells) + 1);
-    size_t part = (size_t)(c->cells_max - first) * sizeof(dg_cell), len = m->len;
-    if (part > len) {
-        part = len;
-    }
-    if (in) {
-        memcpy(bytes_at(c, first), in, part);
-        memcpy(bytes_at(c, 0), in + part, len - part);
-    } else {
-        memcpy(out, bytes_at(c, first), part);
-        memcpy(out + part, bytes_at(c, 0), len - part);
+static void copy_payload(const dg_client *c, dg_message *m, uint8_t *out, const uint8_t *in) {
+    uint8_t *at_ring = (uint8_t *)(m + 1);
+    unsigned left;
+    for (left = m->len; left; left--) {
+        if (at_ring == bytes_at(c, c->cells_max)) {
+            at_ring = bytes_at(c, 0);
+        }
+        if (in) {
+            *at_ring++ = *in++;
+        } else {
+            *out++ = *at_ring++;
+        }
     }
 }
 
@@ -325,6 +323,11 @@ static bool candidate(dg_client *c, cursor *i) {
         }
     }
     return false;
+}
+
+/* Left the path, whether it arrived or not: three that were transmitted later have arrived, or would have. */
+static bool is_overtaken(const dg_client *c, const dg_message *m) {
+    return !before(c->arrived, m->order + REORDERING_MAX);
 }
 
 /* Seqs from base on that were transmitted. */
@@ -444,7 +447,6 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
     c->above_skipped = 0;
     c->in_flight = 0;
     c->asking = false;
-    c->fruitful = false;
     c->timed_out = false;
     c->probe = false;
     c->ping_due = false;
@@ -475,7 +477,7 @@ static void leave_epoch(dg_client *c) {
 
 /* Whether a seq lies beyond the credit, which counts from the floor that each DATA moves up to its base. */
 static bool beyond_credit(const dg_client *c, uint32_t ahead) {
-    return c->credit_known && ahead >= c->credit;
+    return ahead >= c->credit;
 }
 
 /* Whether there is something to send, and no credit for it. */
@@ -520,7 +522,15 @@ static void set_timer(dg_client *c, uint32_t now) {
     }
 }
 
-/* No ACK came (PROTOCOL.md#duty-retransmission). */
+/* The lowest, and in silence all that is in flight, counts as lost, and one datagram goes out in spite of the window. */
+static void probe_lowest(dg_client *c) {
+    lose_flight(c, c->silent);
+    c->timed_out = true;
+    c->timeout_order = c->order;
+    c->probe = true;
+}
+
+/* No ACK came (PROTOCOL.md#duty-expiry). */
 static void ack_timeout(dg_client *c) {
     if (!c->pending) {
         /* All was given up. The silence has lasted long enough for the next message to be tried at once. */
@@ -528,14 +538,21 @@ static void ack_timeout(dg_client *c) {
         c->tries = 0;
         return;
     }
+#if DG_SEALED
+    /*
+     * The answers in a sealed session go to whoever used the highest counter in it (PROTOCOL.md#sealed-address). If this epoch was
+     * used before, that may be the run before. Half of the way up to 2^63, where counters that start at random end, and in a few
+     * tries they come here.
+     */
+    if (c->doubt && !c->config.boot_count) {
+        c->counter += (((uint64_t)1 << 63) - c->counter) >> 1;
+    }
+#endif
     if (c->tries > 1 && !c->silent) {
         collapse(c);
     }
     c->silent = c->tries > 1;
-    lose_flight(c, c->silent);
-    c->timed_out = true;
-    c->timeout_order = c->order;
-    c->probe = true;
+    probe_lowest(c);
     /* The server may have shrunk its window below what is to be sent again. */
     c->ping_due = lacks_credit(c);
 }
@@ -568,7 +585,7 @@ static void on_timer(dg_client *c) {
 /* ---- Sending ---- */
 
 /* Sends a datagram; `first_word` is type, flags and span. What is not DATA has no message. */
-static void dispatch(dg_client *c, uint32_t first_word, uint64_t number, const dg_message *m) {
+static void dispatch(dg_client *c, uint32_t first_word, uint64_t number, dg_message *m) {
     uint8_t *d = bytes_at(c, c->cells_max), *p = d + HEAD_LEN;
     put32(d, VERSION << 4 | first_word);
     /* Nothing but HELLO is sent while an epoch is asked for. */
@@ -646,7 +663,7 @@ static bool transmit(dg_client *c, uint32_t now) {
         return false;
     }
     /* So many seqs in a row were given up that the server would not move its floor over them (PROTOCOL.md#rule-4). */
-    if (is_used_up(c) || (c->pending && c->credit_known && c->above_floor > c->credit_max)) {
+    if (is_used_up(c) || (c->pending && c->credit_max && c->above_floor > c->credit_max)) {
         leave_epoch(c);
         return true;
     }
@@ -664,6 +681,7 @@ static bool transmit(dg_client *c, uint32_t now) {
         c->limited = true;
         return false;
     }
+    i.m->missed = c->probe ? 2 : before((uint32_t)c->base + i.ahead, c->told_end);
     c->probe = false;
     was = i.m->state;
     if (was == LOST && i.m->attempt < ATTEMPT_MAX) {
@@ -689,45 +707,28 @@ static bool transmit(dg_client *c, uint32_t now) {
 
 /* ---- Receiving ---- */
 
-/*
- * What an ACK tells of the path, and of those that were sent before the newest one that it acks. It tells of so many seqs
- * from base on.
- */
-static void learn(dg_client *c, const uint8_t *d, const dg_message *newest, int32_t told, uint32_t now) {
-    uint32_t elapsed = now - newest->sent_ms;
+/* What is lost goes out again (PROTOCOL.md#duty-loss). An ACK tells of so many seqs from base on. */
+static void find_lost(dg_client *c, int32_t told, uint32_t now) {
+    bool before_expiry = false;
     cursor i;
-    c->fruitful = true;
-    c->doubt = PROVEN;
-    c->fruitless = 0;
-    c->tries = 0;
-    /* Sooner than any answer was: the answer to an earlier transmission, which says nothing of this one. */
-    if ((newest->attempt == 0 || elapsed >= c->rtt_min) && before(c->arrived, newest->order)) {
-        c->arrived = newest->order;
-    }
-    /* Karn's rule: which transmission of several is answered cannot be known. */
-    if (newest->attempt == 0) {
-        measure(c, elapsed, get32(d + 24));
-    }
-    if (c->timed_out) {
-        /* Something came after an expiry: whatever went before that is unacked goes out again, by slow start. */
-        uint16_t window = c->window;
-        slow_down(c);
-        c->window = window < DG_WINDOW_INITIAL ? window : DG_WINDOW_INITIAL;
-    }
     i.m = NULL;
     while (next(c, &i)) {
-        if (i.m->state == IN_FLIGHT
-            && ((c->timed_out && before(i.m->order, c->timeout_order))
-                || ((int32_t)i.ahead < told && !before(c->arrived, i.m->order + REORDERING_MAX)))) {
+        if (i.m->state == IN_FLIGHT && is_overtaken(c, i.m) && ((int32_t)i.ahead < told || now - i.m->sent_ms >= rto(c))) {
+            before_expiry |= before(i.m->order, c->timeout_order);
             lose(c, i.m);
         }
     }
-    c->timed_out = false;
+    if (c->timed_out && !before(c->arrived, c->timeout_order)) {
+        c->timed_out = false;
+        if (before_expiry && c->window > DG_WINDOW_INITIAL) {
+            c->loss_end = c->order;
+            c->window = DG_WINDOW_INITIAL;
+        }
+    }
 }
 
 static void set_credit(dg_client *c, uint16_t credit) {
     c->credit = credit;
-    c->credit_known = true;
     if (c->credit_max < credit) {
         c->credit_max = credit;
     }
@@ -748,7 +749,7 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
     /* How far the floor lies below base - 1; negative above it. From 2^30 on it makes no difference how far. */
     uint64_t floor = get64(d + 16), below = c->base - 1;
     int64_t gap = (int64_t)(below - floor);
-    int32_t behind = gap < FAR_AWAY ? (int32_t)gap : FAR_AWAY, top = (int32_t)bits;
+    int32_t behind = gap < FAR_AWAY ? (int32_t)gap : FAR_AWAY, top = (int32_t)bits, told;
     uint32_t sent = transmitted(c);
     const dg_message *newest = NULL;
     cursor i;
@@ -775,13 +776,19 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
     while (next(c, &i)) {
         /* Which bit of the bitmap it is; negative up to the floor. */
         int32_t place = behind + (int32_t)i.ahead;
-        bool told = place < 0 || (place < top && is_set(bitmap, (uint32_t)place));
-        if (told && is_transmitted(i.m)) {
+        if ((place < 0 || (place < top && is_set(bitmap, (uint32_t)place))) && is_transmitted(i.m)) {
             if (c->limited && !in_old_episode(c, i.m)) {
                 grow(c);
             }
             if (!newest || before(newest->order, i.m->order)) {
                 newest = i.m;
+            }
+            /*
+             * Of what the server had already, an earlier transmission may be meant; and also of the others, if the ACK comes
+             * sooner than any answer did.
+             */
+            if ((i.m->attempt == 0 || i.m->missed > (now - i.m->sent_ms + 1 < c->shortest)) && before(c->arrived, i.m->order)) {
+                c->arrived = i.m->order;
             }
             end(c, &i, ACKED, d[1] & FLAG_DURABILITY);
         }
@@ -795,14 +802,23 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
             c->tries = 0;
         }
     }
-    if ((uint32_t)behind < c->above_floor) {
+    /* What lies beyond the bitmap is missing too, if the ACK says that it is complete. */
+    told = d[1] & FLAG_COMPLETE ? FAR_AWAY : (bits ? (int32_t)bits : 1) - behind;
+    if ((uint32_t)behind <= c->above_floor) {
         c->above_floor = (uint32_t)behind;
+        c->told_end = (uint32_t)c->base + (uint32_t)told;
     }
     c->pinged = false;
     if (newest) {
         restart_timer(c);
-        /* What lies beyond the bitmap is missing too, if the ACK says that it is complete; else only its own bits are told. */
-        learn(c, d, newest, d[1] & FLAG_COMPLETE ? FAR_AWAY : (bits ? (int32_t)bits : 1) - behind, now);
+        c->doubt = PROVEN;
+        c->fruitless = 0;
+        c->tries = 0;
+        /* Karn's rule: which transmission of several is answered cannot be known. */
+        if (newest->attempt == 0) {
+            measure(c, now - newest->sent_ms, get32(d + 24));
+        }
+        find_lost(c, told, now);
     }
     return DG_OK;
 }
@@ -865,13 +881,12 @@ static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
             pop(c);
         }
     } else if (reason == STALE_EPOCH) {
-        c->fruitless += !c->fruitful;
+        c->fruitless++;
         leave_epoch(c);
     } else if (reason != BEYOND_WINDOW) {
         hold_back(c, get32(d + 24), now);
     } else if (i.m && !beyond_credit(c, i.ahead)) {
         c->credit = (uint16_t)i.ahead;
-        c->credit_known = true;
     }
     return DG_OK;
 }
@@ -962,6 +977,7 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     c->cells = buffer;
     c->config = *config;
     c->base = 1;
+    c->credit = UINT16_MAX; /* None is known yet. */
     dg_path_changed(c);
     c->random[0] = 0xF1EA5EEDu;
     c->random[1] = (uint32_t)config->random_seed;
@@ -974,10 +990,11 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
         c->config.event = NULL; /* This epoch is no news. */
         enter_epoch(c, config->epoch);
         c->config.event = config->event;
-        c->doubt = DOUBTED;
 #if DG_SEALED
         /* One sign is enough where nobody else can make it. */
         c->doubt = config->crypto ? SUSPECTED : DOUBTED;
+#else
+        c->doubt = DOUBTED;
 #endif
     }
     return DG_OK;
@@ -985,18 +1002,21 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
 
 /* Whether bytes are a run of records, at least one. */
 static bool is_batch(const uint8_t *bytes, size_t len) {
-    bool any = false;
-    while (len >= 2) {
-        size_t record = get16(bytes);
+    size_t record;
+    do {
+        if (len < 2) {
+            return false;
+        }
+        record = get16(bytes);
+        len -= 2;
         /* Not by a sum: with a size_t of 16 bits it would wrap. */
-        if (record > len - 2) {
+        if (record > len) {
             return false;
         }
         bytes += 2 + record;
-        len -= 2 + record;
-        any = true;
-    }
-    return any && len == 0;
+        len -= record;
+    } while (len);
+    return true;
 }
 
 dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t len, unsigned flags) {
@@ -1022,9 +1042,7 @@ dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t le
     m->len = (uint16_t)len;
     m->channel = (uint16_t)channel;
     m->batch = (uint8_t)(flags & DG_BATCH);
-    if (len) {
-        copy_payload(c, m, NULL, bytes);
-    }
+    copy_payload(c, m, NULL, bytes);
     c->used = (uint16_t)(c->used + 1 + cells_of(len));
     c->count++;
     c->pending++;
@@ -1081,7 +1099,7 @@ dg_result dg_abandon(dg_client *c) {
 }
 
 void dg_path_changed(dg_client *c) {
-    c->measured = false;
+    c->shortest = 0;
     c->delay16 = 0;
     c->window = DG_WINDOW_INITIAL;
     c->threshold = UINT16_MAX;

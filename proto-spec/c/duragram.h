@@ -30,7 +30,7 @@ extern "C" {
 #define DG_RTO_INITIAL_MS 1000u
 #endif
 #ifndef DG_RTO_MIN_MS
-#define DG_RTO_MIN_MS 100u
+#define DG_RTO_MIN_MS 10u
 #endif
 #ifndef DG_RTO_MAX_MS
 #define DG_RTO_MAX_MS 60000u
@@ -135,7 +135,8 @@ typedef struct {
     uint8_t state;
     uint8_t attempt;
     uint8_t batch;
-    uint8_t unused;
+    /* When it was transmitted last: 1, the server had told that it was missing; 2, all other answers were overdue. */
+    uint8_t missed;
 } dg_message;
 
 /* What buffers are made of. */
@@ -222,10 +223,10 @@ typedef struct {
 
 /* A client. Only dg_ functions touch what is in it. Small fields first: Thumb code reaches those at less cost. */
 typedef struct {
-    uint8_t timer, fruitful;
+    uint8_t timer;
     uint8_t asking, hello_due, ping_due, pinged;
     uint8_t probe, silent, limited, timed_out;
-    uint8_t credit_known, measured, too_large, doubt;
+    uint8_t too_large, doubt;
     uint16_t credit, credit_max, window, threshold, grown;
     uint16_t cells_max, head, used, count, pending, in_flight;
     uint32_t epoch;
@@ -234,12 +235,14 @@ typedef struct {
     uint32_t timer_from, timer_ms, tries, fruitless;
     /* Numbers of transmissions: the next, the newest that arrived, where the last loss or timeout was seen. */
     uint32_t order, arrived, loss_end, timeout_order;
+    /* Up to this seq, in 32 bits and not included, the server has told what it has. */
+    uint32_t told_end;
     /* Of the seqs below base, how many lie above the highest floor told, and how many above the last one given up. */
     uint32_t above_floor, above_skipped;
     uint32_t first_message;
     dg_cell *cells;
-    /* Smoothed RTT times 8, its variance times 4, the server's delay times 16; the least that an answer took. */
-    uint32_t rtt8, variance4, delay16, rtt_min;
+    /* Smoothed RTT times 8, its variance times 4, the server's delay times 16; the least that an answer took, and 1; 0: none. */
+    uint32_t rtt8, variance4, delay16, shortest;
     uint32_t random[4];
     dg_config config;
 #if DG_SEALED

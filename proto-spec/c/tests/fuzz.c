@@ -53,7 +53,7 @@ static void on_send(void *user, const uint8_t *d, size_t len) {
     if ((d[0] & 15) == TYPE_DATA) {
         uint64_t seq = get64(d + 16);
         HOLDS(get32(d + 4) == c.epoch && c.epoch != 0 && seq >= c.base && get16(d + 2) == seq - c.base);
-        HOLDS(!c.credit_known || seq < c.base + c.credit);
+        HOLDS(seq < c.base + c.credit);
         if (trailer == CRC_LEN) {
             size_t payload_len = len - head - trailer;
             uint32_t message = payload_len >= 4 ? get32(d + head) : UINT32_MAX;

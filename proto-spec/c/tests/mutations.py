@@ -119,7 +119,7 @@ def main():
         return str(work / name)
 
     crypto = [compiled(here.parent / "duragram_monocypher.c", "adapter.o"), str(work / "monocypher.o")]
-    tests = {name: compiled(here / f"{name}.c", f"{name}.o") for name in ("duties", "sealed", "worlds")}
+    tests = {name: compiled(here / f"{name}.c", f"{name}.o") for name in ("duties", "misuse", "used_epoch", "sealed", "worlds")}
     # This test has the source within it.
     vectors = work / "mutant_vectors.c"
     text = (here / "vectors.c").read_text().replace('"../duragram.c"', '"mutant.c"')

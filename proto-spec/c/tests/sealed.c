@@ -157,6 +157,36 @@ static void one_sealed_ack_of_what_was_never_sent_shows_that_the_epoch_was_used(
     CHECK(answers(WELCOME, 100, 70, nonce, 0) == DG_OK && B->last_detail[DG_EPOCH] == 70 && B->sent_count == 4);
 }
 
+static void in_a_doubted_epoch_each_silence_lifts_the_counter_above_what_a_run_before_may_have_used(void) {
+    dg_config config = bench_config(B, 3);
+    start_sealed(3, 0);
+    config.crypto = &dg_monocypher;
+    config.key = key;
+    CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_OK);
+    give(B, 4, 10);
+    for (unsigned i = 0; i < 40; i++) {
+        uint64_t left = (1ull << 63) - counter(0);
+        pass(B, B->wait);
+        CHECK(B->sent_count == 1 && type(B, 0) == DATA && seq(B, 0) == 1);
+        CHECK(counter(0) < 1ull << 63 && (1ull << 63) - counter(0) <= left / 2 + 1 && (1ull << 63) - counter(0) + 2 >= left / 2);
+    }
+    CHECK(answers(ACK, 100, 3, 1, 0) == DG_OK);
+    uint64_t last = B->c.counter;
+    for (unsigned i = 0; i < 5; i++) {
+        pass(B, B->wait);
+    }
+    CHECK(B->c.counter > last && B->c.counter < last + 20); /* No doubt any more: one after the other. */
+    /* A boot count's numbers are not left. */
+    config.boot_count = 5;
+    start_sealed(3, 5);
+    CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_OK);
+    give(B, 4, 10);
+    for (unsigned i = 0; i < 40; i++) {
+        CHECK(counter(0) == (5ull << 32 | i));
+        pass(B, B->wait);
+    }
+}
+
 static void a_key_and_a_random_seed_are_needed(void) {
     dg_config config = bench_config(B, 3);
     config.crypto = &dg_monocypher;
@@ -177,6 +207,7 @@ int main(void) {
     a_counter_that_is_used_up_ends_the_epoch_when_all_in_flight_is_acked();
     with_a_counter_that_is_used_up_nothing_more_is_sent();
     one_sealed_ack_of_what_was_never_sent_shows_that_the_epoch_was_used();
+    in_a_doubted_epoch_each_silence_lifts_the_counter_above_what_a_run_before_may_have_used();
     a_key_and_a_random_seed_are_needed();
     return verdict("sealed");
 }

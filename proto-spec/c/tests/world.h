@@ -32,6 +32,7 @@ typedef struct {
     unsigned lost;                    /* Seqs that a client said were acked, and that were not. */
     unsigned stale;                   /* DATA refused with REJECT 4. */
     bool full, shrunk, corrupt;
+    bool old; /* It does not know the flag COMPLETE. */
     const uint8_t *key; /* NULL: plain. */
     uint64_t counter;
 } server;
@@ -100,14 +101,17 @@ static inline size_t reply(server *s, uint8_t *d, unsigned type, unsigned small,
 
 static inline size_t ack_of(server *s, const session *of, size_t payload_len, uint8_t *d) {
     size_t room = payload_len / 8 * 8, len = 0;
+    bool complete = true;
     plain(d, 2, 0, s->shrunk ? 0 : s->window, of->epoch, s->client, of->floor, draw(3000), NULL, 0);
     memset(d + 28, 0, WINDOW_MAX / 8);
-    for (size_t i = 0; i < 8 * room && i < WINDOW_MAX; i++) {
-        if (of->above[i]) {
+    for (size_t i = 0; i < WINDOW_MAX; i++) {
+        if (of->above[i] && i < 8 * room) {
             d[28 + i / 8] |= (uint8_t)(1 << i % 8);
             len = i / 64 * 8 + 8;
         }
+        complete &= !of->above[i] || i < 8 * room;
     }
+    d[1] = complete && !s->old ? 64 : 0;
     return seal_reply(s, d, len);
 }
 

@@ -112,6 +112,7 @@ static bool runs(uint64_t seed) {
     world.client = draw(1000);
     world.window = 1u << draw(9);
     world.unix_s = 1000;
+    world.old = chance(30);
     bool may_forget = chance(20), may_give_up = chance(40), own_epoch = chance(50);
     unsigned messages = 50 + draw(150), burst = 1 + draw(30);
     size_t buffer = DG_CELLS(1 + draw(20), 100);
