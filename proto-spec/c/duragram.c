@@ -720,9 +720,9 @@ static void find_lost(dg_client *c, int32_t told, uint32_t now) {
     }
     if (c->timed_out && !before(c->arrived, c->timeout_order)) {
         c->timed_out = false;
-        if (before_expiry && c->window > DG_WINDOW_INITIAL) {
+        if (before_expiry) {
             c->loss_end = c->order;
-            c->window = DG_WINDOW_INITIAL;
+            c->window = c->window < DG_WINDOW_INITIAL ? c->window : DG_WINDOW_INITIAL;
         }
     }
 }
@@ -1002,8 +1002,8 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
 
 /* Whether bytes are a run of records, at least one. */
 static bool is_batch(const uint8_t *bytes, size_t len) {
-    size_t record;
     do {
+        size_t record;
         if (len < 2) {
             return false;
         }
