@@ -249,7 +249,7 @@ static void pop(dg_client *c) {
         if (m->state != GONE) {
             c->base++;
             c->above_floor++;
-            c->above_skipped += c->above_skipped != UINT32_MAX;
+            c->above_skipped++; /* Once in 2^32 it wraps, and some SKIPs then say nothing wrong: nothing is missing. */
             if (m->state == REFUSED) {
                 c->above_skipped = 0;
             }
@@ -353,7 +353,7 @@ static void lose_flight(dg_client *c, bool all) {
 /* Gives up the oldest message. One that was never transmitted takes no seq with it. */
 static bool drop_oldest(dg_client *c, dg_event event, uint32_t detail) {
     dg_message *m;
-    if (!c->pending) {
+    if (!dg_pending(c)) {
         return false;
     }
     m = at(c, c->head);
@@ -394,10 +394,10 @@ static void lose(dg_client *c, dg_message *m) {
 }
 
 static void grow(dg_client *c) {
-    if (c->window >= c->threshold && ++c->grown < c->window) {
-        return;
-    }
     if (c->window >= c->threshold) {
+        if (++c->grown < c->window) {
+            return;
+        }
         c->grown = 0;
     }
     if (c->window < UINT16_MAX) {
@@ -934,7 +934,7 @@ static bool is_sealed_for(const dg_client *c, const uint8_t *d, size_t len) {
 /* The length of what stands before the bitmap; 0 if it is no valid datagram for this client. */
 static unsigned head_len(const dg_client *c, const uint8_t *d, size_t len) {
     bool this_version;
-    if (!d || len < HEAD_LEN + CRC_LEN || len > DG_REPLY_MAX || get64(d + 8) != c->config.client_id) {
+    if (!c || !d || len < HEAD_LEN + CRC_LEN || len > DG_REPLY_MAX || get64(d + 8) != c->config.client_id) {
         return 0;
     }
     this_version = d[0] >> 4 == VERSION;
@@ -1076,7 +1076,11 @@ dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_
 }
 
 uint32_t dg_poll(dg_client *c, uint32_t now_ms) {
-    uint32_t passed = now_ms - c->timer_from;
+    uint32_t passed;
+    if (!c) {
+        return UINT32_MAX;
+    }
+    passed = now_ms - c->timer_from;
     if (c->timer != NOTHING && passed >= c->timer_ms) {
         on_timer(c);
     }
@@ -1087,11 +1091,13 @@ uint32_t dg_poll(dg_client *c, uint32_t now_ms) {
 }
 
 void dg_too_large(dg_client *c) {
-    c->too_large = true;
+    if (c) {
+        c->too_large = true;
+    }
 }
 
 unsigned dg_pending(const dg_client *c) {
-    return c->pending;
+    return c ? c->pending : 0;
 }
 
 dg_result dg_abandon(dg_client *c) {
@@ -1099,6 +1105,9 @@ dg_result dg_abandon(dg_client *c) {
 }
 
 void dg_path_changed(dg_client *c) {
+    if (!c) {
+        return;
+    }
     c->shortest = 0;
     c->delay16 = 0;
     c->window = DG_WINDOW_INITIAL;

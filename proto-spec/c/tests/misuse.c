@@ -90,6 +90,15 @@ static void a_client_that_was_not_made_takes_nothing_and_sends_nothing(void) {
     CHECK(dg_input(&B->c, d, plain(d, ACK, 0, 9, 0, 0, 0, 0, NULL, 0), 5) == DG_IGNORED);
 }
 
+static void without_a_client_every_call_does_nothing(void) {
+    uint8_t d[40];
+    size_t len = plain(d, ACK, 0, 9, 3, ID, 1, 0, NULL, 0);
+    CHECK(dg_send(NULL, 0, "a", 1, 0) == DG_BAD_ARGUMENT && dg_input(NULL, d, len, 5) == DG_IGNORED);
+    CHECK(dg_poll(NULL, 5) == UINT32_MAX && dg_pending(NULL) == 0 && dg_abandon(NULL) == DG_IGNORED);
+    dg_path_changed(NULL);
+    dg_too_large(NULL);
+}
+
 static void no_datagram_is_none_whatever_its_length(void) {
     start(B, 3);
     give(B, 1, 0);
@@ -247,6 +256,7 @@ int main(void) {
     wrong_arguments_of_dg_batch_change_nothing();
     a_record_length_that_reaches_beyond_the_batch_is_broken();
     a_client_that_was_not_made_takes_nothing_and_sends_nothing();
+    without_a_client_every_call_does_nothing();
     no_datagram_is_none_whatever_its_length();
     what_the_network_never_takes_fails_and_the_others_go_on();
     what_becomes_too_large_later_fails_and_is_skipped();

@@ -109,7 +109,7 @@ MUTATIONS = [
     ("!c || !config || !config->send || !buffer", "!c || !config || !buffer"),
     ("config->crypto && (!config->key || !config->random_seed)", "config->crypto && !config->key"),
     ("if (config->payload_max > DG_PAYLOAD_MAX) {", "if (0) {"),
-    ("if (!d ||", "if ("),
+    ("if (!c || !d ||", "if (!c ||"),
     ("was == UNSENT ? GONE : REFUSED", "REFUSED"),
     ("c->too_large = false;\n", ""),
     ("c->credit = UINT16_MAX; /*", "/*"),
