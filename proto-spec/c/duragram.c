@@ -133,8 +133,14 @@ static uint32_t random32(dg_client *c) {
     return r[3];
 }
 
-/* `ms` and up to 1/2^shift of it more at random: devices that lost their server together must not come back together. */
+/*
+ * `ms`, at most the longest interval, and up to 1/2^shift of it more at random: devices that lost their server together must not
+ * come back together.
+ */
 static uint32_t jittered(dg_client *c, uint32_t ms, unsigned shift) {
+    if (ms > DG_RTO_MAX_MS) {
+        ms = DG_RTO_MAX_MS;
+    }
     return ms + ((ms >> shift) * (random32(c) >> 16) >> 16);
 }
 
@@ -154,7 +160,7 @@ static uint32_t timeout(dg_client *c) {
     while (tries-- && ms < DG_RTO_MAX_MS) {
         ms <<= 1;
     }
-    return jittered(c, ms < DG_RTO_MAX_MS ? ms : DG_RTO_MAX_MS, 2);
+    return jittered(c, ms, 2);
 }
 
 /* An answer came `elapsed` ms after the only transmission; the server held it for `delay_us` (RFC 6298). */
@@ -451,7 +457,6 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
     c->probe = false;
     c->ping_due = false;
     c->pinged = false;
-    c->doubt = PROVEN;
 #if DG_SEALED
     c->used_up = false;
     if (c->config.crypto) {
@@ -662,8 +667,11 @@ static bool transmit(dg_client *c, uint32_t now) {
     if (is_used_up(c) && (c->in_flight || !c->pending)) {
         return false;
     }
-    /* So many seqs in a row were given up that the server would not move its floor over them (PROTOCOL.md#rule-4). */
-    if (is_used_up(c) || (c->pending && c->credit_max && c->above_floor > c->credit_max)) {
+    /*
+     * So many seqs in a row were given up that the server would not move its floor over them (PROTOCOL.md#rule-4). In doubt, one
+     * is too many: an ACK of the next could no longer show whether the epoch was used before. Then that is asked of the new one.
+     */
+    if (is_used_up(c) || (c->pending && c->above_floor > (c->doubt ? 0 : c->reach - 1u))) {
         leave_epoch(c);
         return true;
     }
@@ -729,8 +737,8 @@ static void find_lost(dg_client *c, int32_t told, uint32_t now) {
 
 static void set_credit(dg_client *c, uint16_t credit) {
     c->credit = credit;
-    if (c->credit_max < credit) {
-        c->credit_max = credit;
+    if (c->reach <= credit) {
+        c->reach = (uint16_t)(credit + 1);
     }
 }
 
@@ -833,7 +841,7 @@ static void hold_back(dg_client *c, uint32_t retry_after_ms, uint32_t now) {
         retry_after_ms = timeout(c);
     } else {
         /* Bounded: a REJECT can be forged. */
-        retry_after_ms = jittered(c, retry_after_ms < DG_RTO_MAX_MS ? retry_after_ms : DG_RTO_MAX_MS, 1);
+        retry_after_ms = jittered(c, retry_after_ms, 1);
     }
     start_timer(c, now, RESUMING, retry_after_ms);
     tell(c, DG_WAIT, 0, retry_after_ms);
@@ -882,6 +890,7 @@ static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
         }
     } else if (reason == STALE_EPOCH) {
         c->fruitless++;
+        c->doubt = PROVEN;
         leave_epoch(c);
     } else if (reason != BEYOND_WINDOW) {
         hold_back(c, get32(d + 24), now);
@@ -903,6 +912,7 @@ static dg_result on_welcome(dg_client *c, const uint8_t *d) {
     }
 #endif
     enter_epoch(c, epoch);
+    c->doubt = PROVEN;
     set_credit(c, get16(d + 2));
     c->tries = 0;
     restart_timer(c);
@@ -976,7 +986,6 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     c->cells_max = (uint16_t)(cells < CELLS_MAX ? cells : CELLS_MAX);
     c->cells = buffer;
     c->config = *config;
-    c->base = 1;
     c->credit = UINT16_MAX; /* None is known yet. */
     dg_path_changed(c);
     c->random[0] = 0xF1EA5EEDu;

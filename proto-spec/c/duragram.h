@@ -227,7 +227,8 @@ typedef struct {
     uint8_t asking, hello_due, ping_due, pinged;
     uint8_t probe, silent, limited, timed_out;
     uint8_t too_large, doubt;
-    uint16_t credit, credit_max, window, threshold, grown;
+    /* reach: the largest credit and 1; 0: none was told yet. */
+    uint16_t credit, reach, window, threshold, grown;
     uint16_t cells_max, head, used, count, pending, in_flight;
     uint32_t epoch;
     /* base: the seq of the oldest message, or of the next. */

@@ -76,6 +76,10 @@ def arduino_compiles(work):
             run("avr-gcc", "-std=gnu11", *flags, "-c", source, "-o", work / f"{source.stem}.o")
             # As a file of a sketch, after Arduino.h and its macros.
             run("avr-g++", "-std=gnu++11", *flags, "-x", "c++", "-include", "Arduino.h", "-c", source, "-o", work / f"{source.stem}.o")
+        # Sealed, with Monocypher beside it.
+        for source in ("duragram.c", "duragram_monocypher.c", "tests/monocypher/monocypher.c"):
+            run("avr-gcc", "-std=gnu11", *flags, "-DDG_SEALED=1", "-I", HERE / "tests/monocypher", "-Wno-error", "-c", HERE / source, "-o",
+                work / "sealed.o")
         for sketch in HERE.glob("examples/*/*.ino"):
             run("avr-g++", "-std=gnu++11", *flags, "-x", "c++", "-include", "Arduino.h", "-c", sketch, "-o", work / "sketch.o")
     print("packages: the Arduino sketch compiles for an Uno and a Mega")

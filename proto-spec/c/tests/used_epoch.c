@@ -113,6 +113,31 @@ static void one_forged_ack_does_not_end_an_epoch(void) {
     CHECK(ack_with(0, 3, 2, 0) == DG_OK && B->count[DG_ACKED] == 2 && B->count[DG_EPOCH_USED] == 0);
 }
 
+static void after_the_first_was_given_up_the_next_epoch_is_doubted_in_its_place(void) {
+    start_in_doubt(3);
+    give(B, 4, 16);
+    CHECK(dg_abandon(&B->c) == DG_OK);
+    poll(B);
+    /* In epoch 3 a floor of 2 could be that of a run before; here one message is sent alone again. */
+    CHECK(B->sent_count == 1 && epoch_of(B, 0) == 4 && seq(B, 0) == 1 && !(flags(B, 0) & SKIP) && B->last_detail[DG_EPOCH] == 4);
+    CHECK(ack_with(DUPLICATE, 3, 2, 0) == DG_IGNORED && ack_with(DUPLICATE, 4, 1, 0) == DG_NEVER_SENT);
+    CHECK(B->count[DG_EPOCH_USED] == 1 && B->last_detail[DG_EPOCH_USED] == 4 && type(B, 0) == HELLO && dg_pending(&B->c) == 3);
+    /* Refused for good is given up too. */
+    start_in_doubt(3);
+    give(B, 2, 16);
+    CHECK(reject(B, 3, 1, 8, 0) == DG_OK && B->count[DG_FAILED] == 1);
+    CHECK(B->sent_count == 1 && epoch_of(B, 0) == 4 && seq(B, 0) == 1);
+    CHECK(ack_with(0, 4, 1, 0) == DG_OK && dg_pending(&B->c) == 0);
+    /* With nothing left to send there is nothing to ask. */
+    start_in_doubt(3);
+    give(B, 1, 16);
+    CHECK(dg_abandon(&B->c) == DG_OK);
+    pass(B, 10000);
+    CHECK(B->sent_count == 0 && B->count[DG_EPOCH] == 0);
+    give(B, 1, 16);
+    CHECK(B->sent_count == 1 && epoch_of(B, 0) == 4);
+}
+
 static void without_an_event_callback_it_goes_on_as_well(void) {
     dg_config config = bench_config(B, 3);
     config.event = NULL;
@@ -129,6 +154,7 @@ int main(void) {
     a_duplicate_of_what_was_sent_twice_is_nothing_strange();
     two_acks_of_what_was_never_sent_show_a_used_epoch();
     one_forged_ack_does_not_end_an_epoch();
+    after_the_first_was_given_up_the_next_epoch_is_doubted_in_its_place();
     without_an_event_callback_it_goes_on_as_well();
     return verdict("used_epoch");
 }
