@@ -336,6 +336,11 @@ static bool is_overtaken(const dg_client *c, const dg_message *m) {
     return !before(c->arrived, m->order + REORDERING_MAX);
 }
 
+/* Whether the newest ACK told of a seq: then it is missing if it is not acked. */
+static bool is_told(const dg_client *c, uint32_t ahead) {
+    return before((uint32_t)c->base + ahead, c->told_end);
+}
+
 /* Seqs from base on that were transmitted. */
 static uint32_t transmitted(dg_client *c) {
     cursor i;
@@ -689,7 +694,7 @@ static bool transmit(dg_client *c, uint32_t now) {
         c->limited = true;
         return false;
     }
-    i.m->missed = c->probe ? 2 : before((uint32_t)c->base + i.ahead, c->told_end);
+    i.m->missed = c->probe ? 2 : is_told(c, i.ahead);
     c->probe = false;
     was = i.m->state;
     if (was == LOST && i.m->attempt < ATTEMPT_MAX) {
@@ -715,13 +720,13 @@ static bool transmit(dg_client *c, uint32_t now) {
 
 /* ---- Receiving ---- */
 
-/* What is lost goes out again (PROTOCOL.md#duty-loss). An ACK tells of so many seqs from base on. */
-static void find_lost(dg_client *c, int32_t told, uint32_t now) {
+/* What is lost goes out again (PROTOCOL.md#duty-loss). */
+static void find_lost(dg_client *c, uint32_t now) {
     bool before_expiry = false;
     cursor i;
     i.m = NULL;
     while (next(c, &i)) {
-        if (i.m->state == IN_FLIGHT && is_overtaken(c, i.m) && ((int32_t)i.ahead < told || now - i.m->sent_ms >= rto(c))) {
+        if (i.m->state == IN_FLIGHT && is_overtaken(c, i.m) && (is_told(c, i.ahead) || now - i.m->sent_ms >= rto(c))) {
             before_expiry |= before(i.m->order, c->timeout_order);
             lose(c, i.m);
         }
@@ -757,7 +762,7 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
     /* How far the floor lies below base - 1; negative above it. From 2^30 on it makes no difference how far. */
     uint64_t floor = get64(d + 16), below = c->base - 1;
     int64_t gap = (int64_t)(below - floor);
-    int32_t behind = gap < FAR_AWAY ? (int32_t)gap : FAR_AWAY, top = (int32_t)bits, told;
+    int32_t behind = gap < FAR_AWAY ? (int32_t)gap : FAR_AWAY, top = (int32_t)bits;
     uint32_t sent = transmitted(c);
     const dg_message *newest = NULL;
     cursor i;
@@ -810,11 +815,10 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
             c->tries = 0;
         }
     }
-    /* What lies beyond the bitmap is missing too, if the ACK says that it is complete. */
-    told = d[1] & FLAG_COMPLETE ? FAR_AWAY : (bits ? (int32_t)bits : 1) - behind;
     if ((uint32_t)behind <= c->above_floor) {
         c->above_floor = (uint32_t)behind;
-        c->told_end = (uint32_t)c->base + (uint32_t)told;
+        /* What lies beyond the bitmap is missing too, if the ACK says that it is complete. */
+        c->told_end = (uint32_t)c->base + (uint32_t)(d[1] & FLAG_COMPLETE ? FAR_AWAY : (bits ? (int32_t)bits : 1) - behind);
     }
     c->pinged = false;
     if (newest) {
@@ -826,7 +830,7 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
         if (newest->attempt == 0) {
             measure(c, now - newest->sent_ms, get32(d + 24));
         }
-        find_lost(c, told, now);
+        find_lost(c, now);
     }
     return DG_OK;
 }
