@@ -8,26 +8,55 @@
  */
 #include "duragram.h"
 
+#include <limits.h>
 #include <stdbool.h>
 
-/* All that is needed of libc. Not from string.h, which a compiler for bare metal need not have. */
+/* memcpy and memset are all that is needed of libc. A compiler for bare metal need not have string.h. */
+#if defined(__has_include)
+#if !__has_include(<string.h>)
+#define DG_NO_STRING_H
+#endif
+#endif
+#ifdef DG_NO_STRING_H
+#ifdef __cplusplus
+extern "C" {
+#endif
 void *memcpy(void *to, const void *from, size_t len);
 void *memset(void *to, int byte, size_t len);
+#ifdef __cplusplus
+}
+#endif
+#else
+#include <string.h>
+#endif
 
-#if DG_RTO_MAX_MS > 65535
-#error "DG_RTO_MAX_MS: at most 65,535 ms (jitter is reckoned in 32 bits; PROTOCOL.md#duty-retransmission has 60,000)"
+/* The longest ring: two of its indexes can be added, and its bytes counted, also where int and size_t have 16 bits. */
+#if SIZE_MAX / 16 < 65535
+#define CELLS_MAX (SIZE_MAX / 16)
+#elif UINT_MAX / 2 < 65535
+#define CELLS_MAX (UINT_MAX / 2)
+#else
+#define CELLS_MAX 65535
 #endif
 
 enum { TYPE_DATA = 1, TYPE_ACK, TYPE_REJECT, TYPE_HELLO, TYPE_WELCOME, TYPE_PING };
 enum { FLAG_DURABILITY = 3, FLAG_SEALED = 8, FLAG_WHOLE = 16 | 32, FLAG_SKIP = 128, ATTEMPT_MAX = 7 };
+/* Of an ACK. */
+enum { FLAG_DUPLICATE = 16, FLAG_COMPLETE = 64 };
 enum { VERSION = 1, HEAD_LEN = 28, CRC_LEN = 4, COUNTER_LEN = 8, TAG_LEN = 16, BITMAP_LEN_MAX = 128 };
 /* The codes for which a message fails, as bits: VERSION, UNSUPPORTED, TOO_LARGE, CHANNEL, SEALED_ONLY. */
-enum { STALE_EPOCH = 4, BEYOND_WINDOW = 5, FINAL_CODES = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8 | 1 << 9 };
+enum { TOO_LARGE = 3, STALE_EPOCH = 4, BEYOND_WINDOW = 5, FINAL_CODES = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8 | 1 << 9 };
 /* A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss). */
 enum { REORDERING_MAX = 3 };
 
 /* Of a message. The first three are undecided; GONE is decided and has no seq in this epoch. */
 enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
+
+/* Of an epoch that the device chose: nothing was acked in it yet (also after one sign that it was used before), or it was used. */
+enum { PROVEN, DOUBTED, SUSPECTED, USED };
+
+/* A distance between seqs that none in the buffer has. */
+#define FAR_AWAY (INT32_C(1) << 30)
 
 /* What the timer is for. */
 enum { NOTHING, AN_ACK, CREDIT, AN_EPOCH, RESUMING };
@@ -43,7 +72,7 @@ static uint64_t get64(const uint8_t *p) {
 }
 
 static uint16_t get16(const uint8_t *p) {
-    return (uint16_t)(p[0] | p[1] << 8);
+    return (uint16_t)(p[0] | (unsigned)p[1] << 8);
 }
 
 static void put32(uint8_t *p, uint32_t value) {
@@ -61,10 +90,10 @@ static void put64(uint8_t *p, uint64_t value) {
 #if DG_CRC == 0
 uint32_t dg_crc32(const uint8_t *bytes, size_t len) {
     uint32_t crc = 0xFFFFFFFFu;
-    unsigned bit;
+    unsigned i;
     while (len--) {
         crc ^= *bytes++;
-        for (bit = 0; bit < 8; bit++) {
+        for (i = 0; i < 8; i++) {
             crc = crc >> 1 ^ (0xEDB88320u & (0u - (crc & 1)));
         }
     }
@@ -104,26 +133,34 @@ static uint32_t random32(dg_client *c) {
     return r[3];
 }
 
-/* `ms` and up to 1/2^shift of it more at random: devices that lost their server together must not come back together. */
+/*
+ * `ms`, at most the longest interval, and up to 1/2^shift of it more at random: devices that lost their server together must not
+ * come back together.
+ */
 static uint32_t jittered(dg_client *c, uint32_t ms, unsigned shift) {
+    if (ms > DG_RTO_MAX_MS) {
+        ms = DG_RTO_MAX_MS;
+    }
     return ms + ((ms >> shift) * (random32(c) >> 16) >> 16);
 }
 
-/* How long to wait for an answer now (PROTOCOL.md#duty-retransmission). */
-static uint32_t timeout(dg_client *c) {
-    uint32_t ms = DG_RTO_INITIAL_MS;
-    uint32_t tries = c->tries;
-    if (c->measured) {
-        ms = (c->rtt8 >> 3) + (c->variance4 ? c->variance4 : 1);
-        if (ms < DG_RTO_MIN_MS) {
-            ms = DG_RTO_MIN_MS;
-        }
-        ms += c->delay16 >> 4;
+/* In what time an answer comes (PROTOCOL.md#duty-retransmission). */
+static uint32_t rto(const dg_client *c) {
+    uint32_t ms;
+    if (!c->shortest) {
+        return DG_RTO_INITIAL_MS;
     }
+    ms = (c->rtt8 >> 3) + (c->variance4 ? c->variance4 : 1);
+    return (ms < DG_RTO_MIN_MS ? DG_RTO_MIN_MS : ms) + (c->delay16 >> 4);
+}
+
+/* How long to wait for an answer now: twice as long with each try. */
+static uint32_t timeout(dg_client *c) {
+    uint32_t ms = rto(c), tries = c->tries;
     while (tries-- && ms < DG_RTO_MAX_MS) {
         ms <<= 1;
     }
-    return jittered(c, ms < DG_RTO_MAX_MS ? ms : DG_RTO_MAX_MS, 2);
+    return jittered(c, ms, 2);
 }
 
 /* An answer came `elapsed` ms after the only transmission; the server held it for `delay_us` (RFC 6298). */
@@ -144,20 +181,16 @@ static void measure(dg_client *c, uint32_t elapsed, uint32_t delay_us) {
     if (c->delay16 < delay) {
         c->delay16 = delay;
     }
-    if (!c->measured) {
-        c->measured = true;
+    if (!c->shortest) {
         c->rtt8 = rtt << 3;
         c->variance4 = rtt << 1;
-        c->rtt_min = elapsed;
-        return;
-    }
-    {
+    } else {
         uint32_t smoothed = c->rtt8 >> 3;
         c->variance4 += (rtt > smoothed ? rtt - smoothed : smoothed - rtt) - (c->variance4 >> 2);
         c->rtt8 += rtt - smoothed;
     }
-    if (c->rtt_min > elapsed) {
-        c->rtt_min = elapsed;
+    if (c->shortest - 1 >= elapsed) {
+        c->shortest = elapsed + 1;
     }
 }
 
@@ -185,10 +218,20 @@ static uint8_t *bytes_at(const dg_client *c, unsigned cell) {
     return (uint8_t *)&c->cells[cell];
 }
 
-/* How many of a payload's bytes, whose first cell this is, stand before the ring's end; the rest stands at its begin. */
-static size_t before_end(const dg_client *c, unsigned first, size_t len) {
-    size_t room = (size_t)(c->cells_max - first) * sizeof(dg_cell);
-    return len < room ? len : room;
+/* Copies a message's payload out of the ring, or if `in` is given into it. It may go over the ring's end. */
+static void copy_payload(const dg_client *c, dg_message *m, uint8_t *out, const uint8_t *in) {
+    uint8_t *at_ring = (uint8_t *)(m + 1);
+    unsigned left;
+    for (left = m->len; left; left--) {
+        if (at_ring == bytes_at(c, c->cells_max)) {
+            at_ring = bytes_at(c, 0);
+        }
+        if (in) {
+            *at_ring++ = *in++;
+        } else {
+            *out++ = *at_ring++;
+        }
+    }
 }
 
 static unsigned after(dg_client *c, unsigned cell) {
@@ -212,7 +255,7 @@ static void pop(dg_client *c) {
         if (m->state != GONE) {
             c->base++;
             c->above_floor++;
-            c->above_skipped += c->above_skipped != UINT32_MAX;
+            c->above_skipped++; /* Once in 2^32 it wraps, and some SKIPs then say nothing wrong: nothing is missing. */
             if (m->state == REFUSED) {
                 c->above_skipped = 0;
             }
@@ -254,13 +297,22 @@ static bool next(dg_client *c, cursor *i) {
         i->cell = after(c, i->cell);
         i->left--;
     }
+    if (i->left == 0) {
+        return false;
+    }
     i->m = at(c, i->cell);
-    return i->left != 0;
+    return true;
 }
 
 /* As dg_send counted it. */
 static uint32_t number_of(const dg_client *c, const cursor *i) {
     return c->first_message + c->count - i->left;
+}
+
+/* A message is acked, or fails. Its place in the ring stays until `pop`. */
+static void end(dg_client *c, const cursor *i, uint8_t state, uint32_t detail) {
+    set_state(c, i->m, state);
+    tell(c, state == ACKED ? DG_ACKED : DG_FAILED, number_of(c, i), detail);
 }
 
 /* In this epoch, and undecided. */
@@ -279,6 +331,16 @@ static bool candidate(dg_client *c, cursor *i) {
     return false;
 }
 
+/* Left the path, whether it arrived or not: three that were transmitted later have arrived, or would have. */
+static bool is_overtaken(const dg_client *c, const dg_message *m) {
+    return !before(c->arrived, m->order + REORDERING_MAX);
+}
+
+/* Whether the newest ACK told of a seq: then it is missing if it is not acked. */
+static bool is_told(const dg_client *c, uint32_t ahead) {
+    return before((uint32_t)c->base + ahead, c->told_end);
+}
+
 /* Seqs from base on that were transmitted. */
 static uint32_t transmitted(dg_client *c) {
     cursor i;
@@ -288,14 +350,26 @@ static uint32_t transmitted(dg_client *c) {
     return i.ahead;
 }
 
+/* What is in flight counts as lost: all of it, or the oldest message alone. */
+static void lose_flight(dg_client *c, bool all) {
+    cursor i;
+    i.m = NULL;
+    while (next(c, &i)) {
+        if (i.m->state == IN_FLIGHT && (all || i.ahead == 0)) {
+            set_state(c, i.m, LOST);
+        }
+    }
+}
+
 /* Gives up the oldest message. One that was never transmitted takes no seq with it. */
-static bool drop_oldest(dg_client *c, dg_event event, uint32_t code) {
-    dg_message *m = at(c, c->head);
-    if (!c->pending) {
+static bool drop_oldest(dg_client *c, dg_event event, uint32_t detail) {
+    dg_message *m;
+    if (!dg_pending(c)) {
         return false;
     }
+    m = at(c, c->head);
     set_state(c, m, m->state == UNSENT ? GONE : REFUSED);
-    tell(c, event, c->first_message, code);
+    tell(c, event, c->first_message, detail);
     pop(c);
     return true;
 }
@@ -305,7 +379,9 @@ static bool drop_oldest(dg_client *c, dg_event event, uint32_t code) {
 static void slow_down(dg_client *c) {
     c->loss_end = c->order;
     c->threshold = c->window < 4 ? 2 : c->window >> 1;
-    c->window = c->threshold;
+    if (c->window > c->threshold) {
+        c->window = c->threshold;
+    }
     c->grown = 0;
 }
 
@@ -329,10 +405,10 @@ static void lose(dg_client *c, dg_message *m) {
 }
 
 static void grow(dg_client *c) {
-    if (c->window >= c->threshold && ++c->grown < c->window) {
-        return;
-    }
     if (c->window >= c->threshold) {
+        if (++c->grown < c->window) {
+            return;
+        }
         c->grown = 0;
     }
     if (c->window < UINT16_MAX) {
@@ -382,7 +458,6 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
     c->above_skipped = 0;
     c->in_flight = 0;
     c->asking = false;
-    c->fruitful = false;
     c->timed_out = false;
     c->probe = false;
     c->ping_due = false;
@@ -401,8 +476,8 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
 /* Ends the session: a device that counts its own epochs takes the next; where that was refused too, the server knows. */
 static void leave_epoch(dg_client *c) {
     if (c->config.epoch && c->fruitless <= 1 && c->epoch < UINT32_MAX) {
-        uint32_t unix = c->config.unix_time ? c->config.unix_time(c->config.user) : 0;
-        enter_epoch(c, unix > c->epoch ? unix : c->epoch + 1);
+        uint32_t seconds = c->config.unix_time ? c->config.unix_time(c->config.user) : 0;
+        enter_epoch(c, seconds > c->epoch ? seconds : c->epoch + 1);
     } else {
         ask_for_epoch(c, c->fruitless <= 2);
     }
@@ -412,13 +487,18 @@ static void leave_epoch(dg_client *c) {
 
 /* Whether a seq lies beyond the credit, which counts from the floor that each DATA moves up to its base. */
 static bool beyond_credit(const dg_client *c, uint32_t ahead) {
-    return c->credit_known && ahead >= c->credit;
+    return ahead >= c->credit;
 }
 
-/* Whether there is something to send, nothing in flight, and no credit to send it. */
-static bool blocked(dg_client *c) {
+/* Whether there is something to send, and no credit for it. */
+static bool lacks_credit(dg_client *c) {
     cursor i;
-    return !c->in_flight && candidate(c, &i) && beyond_credit(c, i.ahead);
+    return candidate(c, &i) && beyond_credit(c, i.ahead);
+}
+
+/* Whether nothing but credit is waited for. */
+static bool blocked(dg_client *c) {
+    return !c->in_flight && lacks_credit(c);
 }
 
 static void start_timer(dg_client *c, uint32_t now, uint8_t what, uint32_t ms) {
@@ -427,11 +507,18 @@ static void start_timer(dg_client *c, uint32_t now, uint8_t what, uint32_t ms) {
     c->timer_ms = ms;
 }
 
-/* Sets the timer to what is waited for now. One that waits for the same as before goes on, unless `anew`. */
-static void arm(dg_client *c, uint32_t now, bool anew) {
+/* What is waited for is waited for anew, from the next poll on. */
+static void restart_timer(dg_client *c) {
+    if (c->timer != RESUMING) { /* The server asked for that. */
+        c->timer = NOTHING;
+    }
+}
+
+/* Sets the timer to what is waited for now. One that waits for the same as before goes on. */
+static void set_timer(dg_client *c, uint32_t now) {
     uint8_t what = NOTHING;
     if (c->timer == RESUMING) {
-        return; /* The server asked for it. */
+        return;
     }
     if (c->asking) {
         what = AN_EPOCH;
@@ -440,35 +527,44 @@ static void arm(dg_client *c, uint32_t now, bool anew) {
     } else if (c->in_flight || c->silent) {
         what = AN_ACK;
     }
-    if (what != c->timer || anew) {
+    if (what != c->timer) {
         start_timer(c, now, what, timeout(c));
     }
 }
 
-/* No ACK came (PROTOCOL.md#duty-retransmission). */
+/* The lowest, and in silence all that is in flight, counts as lost, and one datagram goes out in spite of the window. */
+static void probe_lowest(dg_client *c) {
+    lose_flight(c, c->silent);
+    c->timed_out = true;
+    c->timeout_order = c->order;
+    c->probe = true;
+}
+
+/* No ACK came (PROTOCOL.md#duty-expiry). */
 static void ack_timeout(dg_client *c) {
-    cursor i;
     if (!c->pending) {
         /* All was given up. The silence has lasted long enough for the next message to be tried at once. */
         c->silent = false;
         c->tries = 0;
         return;
     }
+#if DG_SEALED
+    /*
+     * The answers in a sealed session go to whoever used the highest counter in it (PROTOCOL.md#sealed-address). If this epoch was
+     * used before, that may be the run before. Half of the way up to 2^63, where counters that start at random end, and in a few
+     * tries they come here.
+     */
+    if (c->doubt && !c->config.boot_count) {
+        c->counter += (((uint64_t)1 << 63) - c->counter) >> 1;
+    }
+#endif
     if (c->tries > 1 && !c->silent) {
         collapse(c);
     }
     c->silent = c->tries > 1;
-    i.m = NULL;
-    while (next(c, &i)) {
-        if (i.m->state == IN_FLIGHT && (c->silent || i.ahead == 0)) {
-            set_state(c, i.m, LOST);
-        }
-    }
-    c->timed_out = true;
-    c->timeout_order = c->order;
-    c->probe = true;
+    probe_lowest(c);
     /* The server may have shrunk its window below what is to be sent again. */
-    c->ping_due = candidate(c, &i) && beyond_credit(c, i.ahead);
+    c->ping_due = lacks_credit(c);
 }
 
 static void on_timer(dg_client *c) {
@@ -499,10 +595,11 @@ static void on_timer(dg_client *c) {
 /* ---- Sending ---- */
 
 /* Sends a datagram; `first_word` is type, flags and span. What is not DATA has no message. */
-static void emit(dg_client *c, uint32_t first_word, uint32_t epoch, uint64_t number, const dg_message *m) {
+static void dispatch(dg_client *c, uint32_t first_word, uint64_t number, dg_message *m) {
     uint8_t *d = bytes_at(c, c->cells_max), *p = d + HEAD_LEN;
     put32(d, VERSION << 4 | first_word);
-    put32(d + 4, epoch);
+    /* Nothing but HELLO is sent while an epoch is asked for. */
+    put32(d + 4, c->asking ? 0 : c->epoch);
     put64(d + 8, c->config.client_id);
     put64(d + 16, number);
     put32(d + 24, m ? m->channel : 0);
@@ -512,10 +609,7 @@ static void emit(dg_client *c, uint32_t first_word, uint32_t epoch, uint64_t num
     }
 #endif
     if (m) {
-        unsigned first = wrapped(c, (unsigned)((const dg_cell *)(const void *)m - c->cells) + 1);
-        size_t part = before_end(c, first, m->len);
-        memcpy(p, bytes_at(c, first), part);
-        memcpy(p + part, bytes_at(c, 0), m->len - part);
+        copy_payload(c, m, p, NULL);
         p += m->len;
     }
 #if DG_SEALED
@@ -524,7 +618,7 @@ static void emit(dg_client *c, uint32_t first_word, uint32_t epoch, uint64_t num
         const uint8_t *key = c->keys;
         uint64_t counter = number;
         size_t clear = (size_t)(p - d);
-        if (epoch == 0) {
+        if (c->asking) {
             /* Its counter is its nonce: it has no other field, so the same counter makes the same bytes. */
             derive(c, 0, hello_keys);
             key = hello_keys;
@@ -540,12 +634,12 @@ static void emit(dg_client *c, uint32_t first_word, uint32_t epoch, uint64_t num
         make_nonce(nonce, 1, counter);
         c->config.crypto->lock(d + clear, (size_t)(p - d) - clear, p, key, nonce, d, clear);
         c->config.crypto->wipe(hello_keys, sizeof hello_keys);
-        c->config.send(c->config.user, d, (size_t)(p - d) + TAG_LEN);
+        (c->config.send)(c->config.user, d, (size_t)(p - d) + TAG_LEN);
         return;
     }
 #endif
     put32(p, dg_crc32(d, (size_t)(p - d)));
-    c->config.send(c->config.user, d, (size_t)(p - d) + CRC_LEN);
+    (c->config.send)(c->config.user, d, (size_t)(p - d) + CRC_LEN);
 }
 
 /* Whether the session's counter has come to its end (PROTOCOL.md#sealed-counter). */
@@ -562,6 +656,7 @@ static bool is_used_up(const dg_client *c) {
 static bool transmit(dg_client *c, uint32_t now) {
     cursor i;
     uint32_t first_word;
+    uint8_t was;
     if (c->timer == RESUMING) {
         return false;
     }
@@ -570,168 +665,178 @@ static bool transmit(dg_client *c, uint32_t now) {
             return false;
         }
         c->hello_due = false;
-        emit(c, TYPE_HELLO, 0, c->nonce, NULL);
+        dispatch(c, TYPE_HELLO, c->nonce, NULL);
         return false;
     }
     /* What is in flight in a session that can send no more is waited for: in the next it would be journaled again. */
     if (is_used_up(c) && (c->in_flight || !c->pending)) {
         return false;
     }
-    /* So many seqs in a row were given up that the server would not move its floor over them (PROTOCOL.md#rule-4). */
-    if (is_used_up(c) || (c->pending && c->credit_known && c->above_floor > c->credit_max)) {
+    /*
+     * So many seqs in a row were given up that the server would not move its floor over them (PROTOCOL.md#rule-4). In doubt, one
+     * is too many: an ACK of the next could no longer show whether the epoch was used before. Then that is asked of the new one.
+     */
+    if (is_used_up(c) || (c->pending && c->above_floor > (c->doubt ? 0 : c->reach - 1u))) {
         leave_epoch(c);
         return true;
     }
     if (c->ping_due) {
         c->ping_due = false;
         c->pinged = true;
-        emit(c, TYPE_PING, c->epoch, 0, NULL);
+        dispatch(c, TYPE_PING, 0, NULL);
         return true;
     }
     c->limited = false;
     if (!candidate(c, &i) || beyond_credit(c, i.ahead)) {
         return false;
     }
-    if (!c->probe && (c->silent || c->in_flight >= c->window)) {
+    if (!c->probe && (c->silent || c->in_flight >= (c->doubt ? 1 : c->window))) {
         c->limited = true;
         return false;
     }
+    i.m->missed = c->probe ? 2 : is_told(c, i.ahead);
     c->probe = false;
-    if (i.m->state == LOST && i.m->attempt < ATTEMPT_MAX) {
+    was = i.m->state;
+    if (was == LOST && i.m->attempt < ATTEMPT_MAX) {
         i.m->attempt++;
     }
     i.m->state = IN_FLIGHT;
     i.m->order = c->order++;
     i.m->sent_ms = now;
     c->in_flight++;
-    first_word = FLAG_WHOLE | i.m->batch | i.m->attempt;
+    first_word = FLAG_WHOLE | (uint32_t)i.m->batch | i.m->attempt;
     if (c->above_skipped < c->above_floor) {
         first_word |= FLAG_SKIP;
     }
-    emit(c, TYPE_DATA | first_word << 8 | i.ahead << 16, c->epoch, c->base + i.ahead, i.m);
+    c->too_large = false;
+    dispatch(c, TYPE_DATA | first_word << 8 | i.ahead << 16, c->base + i.ahead, i.m);
+    if (c->too_large) {
+        /* What the network never took has no seq: the next message gets it. */
+        end(c, &i, was == UNSENT ? GONE : REFUSED, TOO_LARGE);
+        pop(c);
+    }
     return true;
 }
 
 /* ---- Receiving ---- */
 
-/*
- * What an ACK tells of the path, and of those that were sent before the newest one that it acks. Its floor lies `behind`
- * seqs below base - 1; `top` bits above it are known.
- */
-static void learn(dg_client *c, const uint8_t *d, const dg_message *newest, uint32_t top, uint32_t behind,
-                  uint32_t now) {
-    uint32_t elapsed = now - newest->sent_ms;
-    uint32_t sent = transmitted(c);
-    uint32_t room = 8u * (newest->len < BITMAP_LEN_MAX ? newest->len & ~7u : BITMAP_LEN_MAX);
-    uint32_t all_before = c->loss_end;
-    bool all = false;
-    uint32_t told;
+/* What is lost goes out again (PROTOCOL.md#duty-loss). */
+static void find_lost(dg_client *c, uint32_t now) {
+    bool before_expiry = false;
     cursor i;
-    c->fruitful = true;
-    c->fruitless = 0;
-    c->tries = 0;
-    /* Sooner than any answer was: the answer to an earlier transmission, which says nothing of this one. */
-    if ((newest->attempt == 0 || elapsed >= c->rtt_min) && before(c->arrived, newest->order)) {
-        c->arrived = newest->order;
-    }
-    /* Karn's rule: which transmission of several is answered cannot be known. */
-    if (newest->attempt == 0) {
-        measure(c, elapsed, get32(d + 24));
-    }
-    /* How many seqs from base on the ACK tells of: it is cut to the length of the datagram that it answers. */
-    if (room < top) {
-        room = top;
-    }
-    told = (room ? room : 1) - behind;
-    if (c->timed_out && !before(c->arrived, c->timeout_order)) {
-        dg_message *m = at(c, c->head);
-        c->timed_out = false;
-        /* The lowest was missing, the next is too, and of the others this ACK does not tell: a burst was lost. */
-        if (sent && m->state == IN_FLIGHT && before(m->order, c->arrived) && before(told, sent)) {
-            all = true;
-            all_before = c->timeout_order;
-            collapse(c);
-        }
-    }
     i.m = NULL;
     while (next(c, &i)) {
-        if (i.m->state == IN_FLIGHT
-            && ((all && before(i.m->order, all_before))
-                || (before(i.ahead, told) && !before(c->arrived, i.m->order + REORDERING_MAX)))) {
+        if (i.m->state == IN_FLIGHT && is_overtaken(c, i.m) && (is_told(c, i.ahead) || now - i.m->sent_ms >= rto(c))) {
+            before_expiry |= before(i.m->order, c->timeout_order);
             lose(c, i.m);
+        }
+    }
+    if (c->timed_out && !before(c->arrived, c->timeout_order)) {
+        c->timed_out = false;
+        if (before_expiry) {
+            c->loss_end = c->order;
+            c->window = c->window < DG_WINDOW_INITIAL ? c->window : DG_WINDOW_INITIAL;
         }
     }
 }
 
 static void set_credit(dg_client *c, uint16_t credit) {
     c->credit = credit;
-    c->credit_known = true;
-    if (c->credit_max < credit) {
-        c->credit_max = credit;
+    if (c->reach <= credit) {
+        c->reach = (uint16_t)(credit + 1);
     }
 }
 
-static bool is_set(const uint8_t *bitmap, uint32_t bit) {
-    return bitmap[bit >> 3] >> (bit & 7) & 1;
+static bool is_set(const uint8_t *bitmap, uint32_t i) {
+    return bitmap[i >> 3] >> (i & 7) & 1;
+}
+
+/* The epoch that the device chose holds other data at the server (PROTOCOL.md#duty-epoch): in one of the server's nothing is lost. */
+static void leave_used_epoch(dg_client *c) {
+    c->doubt = USED;
+    tell(c, DG_EPOCH_USED, 0, c->epoch);
+    ask_for_epoch(c, true);
 }
 
 static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, uint32_t bits, uint32_t now) {
+    /* How far the floor lies below base - 1; negative above it. From 2^30 on it makes no difference how far. */
     uint64_t floor = get64(d + 16), below = c->base - 1;
-    uint64_t last = below + transmitted(c), behind;
-    uint32_t top = bits;
+    int64_t gap = (int64_t)(below - floor);
+    int32_t behind = gap < FAR_AWAY ? (int32_t)gap : FAR_AWAY, top = (int32_t)bits;
+    uint32_t sent = transmitted(c);
     const dg_message *newest = NULL;
-    bool was_blocked;
     cursor i;
-    if (c->epoch == 0 || get32(d + 4) != c->epoch) {
+    if (c->epoch == 0 || get32(d + 4) != c->epoch || c->doubt == USED) {
         return DG_IGNORED;
     }
-    while (top && !is_set(bitmap, top - 1)) {
+    while (top && !is_set(bitmap, (uint32_t)top - 1)) {
         top--;
     }
     /* Forged, or another run in the same epoch: to believe it would be to forget data that no one has. */
-    if (floor > last || top > last - floor) {
+    if (floor > below + sent || (int32_t)sent + behind < top) {
+        if (c->doubt && ++c->doubt == USED) {
+            leave_used_epoch(c);
+        }
+        return DG_NEVER_SENT;
+    }
+    /* The server had that seq before this run sent it, once. */
+    i.m = NULL;
+    if (c->doubt && behind < 0 && (d[1] & FLAG_DUPLICATE) && next(c, &i) && i.m->state == IN_FLIGHT && i.m->attempt == 0) {
+        leave_used_epoch(c);
         return DG_NEVER_SENT;
     }
     i.m = NULL;
-    /* An ACK from long ago has nothing to say of what is still held. */
-    while (floor + bits >= below && next(c, &i)) {
+    while (next(c, &i)) {
         /* Which bit of the bitmap it is; negative up to the floor. */
-        uint32_t bit = (uint32_t)(below - floor) + i.ahead;
-        bool told = (int32_t)bit < 0 || (bit < top && is_set(bitmap, bit));
-        if (told && is_transmitted(i.m)) {
+        int32_t place = behind + (int32_t)i.ahead;
+        if ((place < 0 || (place < top && is_set(bitmap, (uint32_t)place))) && is_transmitted(i.m)) {
             if (c->limited && !in_old_episode(c, i.m)) {
                 grow(c);
             }
             if (!newest || before(newest->order, i.m->order)) {
                 newest = i.m;
             }
-            set_state(c, i.m, ACKED);
-            tell(c, DG_ACKED, number_of(c, &i), d[1] & FLAG_DURABILITY);
+            /*
+             * Of what the server had already, an earlier transmission may be meant; and also of the others, if the ACK comes
+             * sooner than any answer did.
+             */
+            if ((i.m->attempt == 0 || i.m->missed > (now - i.m->sent_ms + 1 < c->shortest)) && before(c->arrived, i.m->order)) {
+                c->arrived = i.m->order;
+            }
+            end(c, &i, ACKED, d[1] & FLAG_DURABILITY);
         }
     }
     pop(c); /* What `newest` points to stays as it is until dg_send. */
-    was_blocked = blocked(c);
-    behind = c->base - 1 - floor;
+    behind += (int32_t)((uint32_t)c->base - 1 - (uint32_t)below);
     /* One of a lower floor is out of date, unless it answers a PING: then the server has forgotten the session. */
-    if (behind <= c->above_floor || (!c->in_flight && c->pinged)) {
+    if ((uint32_t)behind <= c->above_floor || (!c->in_flight && c->pinged)) {
         set_credit(c, get16(d + 2));
-        if (was_blocked && !blocked(c)) {
+        if (c->timer == CREDIT && !blocked(c)) {
             c->tries = 0;
         }
     }
-    if (behind < c->above_floor) {
+    if ((uint32_t)behind <= c->above_floor) {
         c->above_floor = (uint32_t)behind;
+        /* What lies beyond the bitmap is missing too, if the ACK says that it is complete. */
+        c->told_end = (uint32_t)c->base + (uint32_t)(d[1] & FLAG_COMPLETE ? FAR_AWAY : (bits ? (int32_t)bits : 1) - behind);
     }
     c->pinged = false;
     if (newest) {
-        learn(c, d, newest, top, (uint32_t)behind, now);
+        restart_timer(c);
+        c->doubt = PROVEN;
+        c->fruitless = 0;
+        c->tries = 0;
+        /* Karn's rule: which transmission of several is answered cannot be known. */
+        if (newest->attempt == 0) {
+            measure(c, now - newest->sent_ms, get32(d + 24));
+        }
+        find_lost(c, now);
     }
-    arm(c, now, newest != NULL);
     return DG_OK;
 }
 
 /* The server asks for patience. Others may follow, in answer to what was in flight with the first. */
-static void wait(dg_client *c, uint32_t retry_after_ms, uint32_t now) {
+static void hold_back(dg_client *c, uint32_t retry_after_ms, uint32_t now) {
     if (c->timer == RESUMING) {
         return;
     }
@@ -740,7 +845,7 @@ static void wait(dg_client *c, uint32_t retry_after_ms, uint32_t now) {
         retry_after_ms = timeout(c);
     } else {
         /* Bounded: a REJECT can be forged. */
-        retry_after_ms = jittered(c, retry_after_ms < DG_RTO_MAX_MS ? retry_after_ms : DG_RTO_MAX_MS, 1);
+        retry_after_ms = jittered(c, retry_after_ms, 1);
     }
     start_timer(c, now, RESUMING, retry_after_ms);
     tell(c, DG_WAIT, 0, retry_after_ms);
@@ -748,22 +853,22 @@ static void wait(dg_client *c, uint32_t retry_after_ms, uint32_t now) {
 
 /* PROTOCOL.md#duty-reject. */
 static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
-    uint64_t number = get64(d + 16), ahead = number - c->base;
-    uint32_t code = get16(d + 2), epoch = get32(d + 4);
-    bool final = code < 16 && (FINAL_CODES >> code & 1);
+    uint64_t number = get64(d + 16), gap = number - c->base;
+    uint32_t ahead = gap >> 32 ? UINT32_MAX : (uint32_t)gap;
+    uint32_t reason = get16(d + 2), epoch = get32(d + 4);
+    bool final = reason < 16 && (FINAL_CODES >> reason & 1);
     cursor i;
     if (c->asking) {
         if (epoch != 0 || number != c->nonce) {
             return DG_IGNORED;
         }
         if (final) {
-            while (drop_oldest(c, DG_FAILED, code)) {
+            while (drop_oldest(c, DG_FAILED, reason)) {
             }
             c->asking = false;
         } else {
-            wait(c, get32(d + 24), now);
+            hold_back(c, get32(d + 24), now);
         }
-        arm(c, now, true);
         return DG_OK;
     }
     if (epoch == 0 || epoch != c->epoch) {
@@ -780,27 +885,26 @@ static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
         }
     } while (ahead != i.ahead || !is_transmitted(i.m));
     if (i.m) {
-        set_state(c, i.m, final ? REFUSED : LOST);
+        set_state(c, i.m, LOST);
     }
     if (final) {
         if (i.m) {
-            tell(c, DG_FAILED, number_of(c, &i), code);
+            end(c, &i, REFUSED, reason);
             pop(c);
         }
-    } else if (code == STALE_EPOCH) {
-        c->fruitless += !c->fruitful;
+    } else if (reason == STALE_EPOCH) {
+        c->fruitless++;
+        c->doubt = PROVEN;
         leave_epoch(c);
-    } else if (code != BEYOND_WINDOW) {
-        wait(c, get32(d + 24), now);
+    } else if (reason != BEYOND_WINDOW) {
+        hold_back(c, get32(d + 24), now);
     } else if (i.m && !beyond_credit(c, i.ahead)) {
         c->credit = (uint16_t)i.ahead;
-        c->credit_known = true;
     }
-    arm(c, now, false);
     return DG_OK;
 }
 
-static dg_result on_welcome(dg_client *c, const uint8_t *d, uint32_t now) {
+static dg_result on_welcome(dg_client *c, const uint8_t *d) {
     uint32_t epoch = get32(d + 4);
     /* The epoch that has just been refused would number other messages with the same seqs. */
     if (!c->asking || get64(d + 16) != c->nonce || epoch == 0 || epoch == c->epoch || get32(d + 24) != 0) {
@@ -812,9 +916,10 @@ static dg_result on_welcome(dg_client *c, const uint8_t *d, uint32_t now) {
     }
 #endif
     enter_epoch(c, epoch);
+    c->doubt = PROVEN;
     set_credit(c, get16(d + 2));
     c->tries = 0;
-    arm(c, now, true);
+    restart_timer(c);
     return DG_OK;
 }
 
@@ -843,7 +948,7 @@ static bool is_sealed_for(const dg_client *c, const uint8_t *d, size_t len) {
 /* The length of what stands before the bitmap; 0 if it is no valid datagram for this client. */
 static unsigned head_len(const dg_client *c, const uint8_t *d, size_t len) {
     bool this_version;
-    if (len < HEAD_LEN + CRC_LEN || len > DG_REPLY_MAX || get64(d + 8) != c->config.client_id) {
+    if (!c || !d || len < HEAD_LEN + CRC_LEN || len > DG_REPLY_MAX || get64(d + 8) != c->config.client_id) {
         return 0;
     }
     this_version = d[0] >> 4 == VERSION;
@@ -863,19 +968,30 @@ static unsigned head_len(const dg_client *c, const uint8_t *d, size_t len) {
 /* ---- The calls ---- */
 
 dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t cells) {
-    unsigned scratch_cells = cells_of((size_t)config->payload_max + DG_OVERHEAD);
-    unsigned i;
-    if (cells < scratch_cells + 1 + cells_of(config->payload_max)) {
+    unsigned scratch_cells, i;
+    if (!c || !config || !config->send || !buffer
+        || ((uintptr_t)c | (uintptr_t)buffer) % offsetof(dg_number_in_struct, number) != 0) {
+        return DG_BAD_ARGUMENT;
+    }
+#if DG_SEALED
+    if (config->crypto && (!config->key || !config->random_seed)) {
+        return DG_BAD_ARGUMENT;
+    }
+#endif
+    if (config->payload_max > DG_PAYLOAD_MAX) {
+        return DG_TOO_LARGE;
+    }
+    scratch_cells = cells_of((size_t)config->payload_max + DG_OVERHEAD);
+    if (cells < (size_t)scratch_cells + 1 + cells_of(config->payload_max)) {
         return DG_TOO_LARGE;
     }
     memset(c, 0, sizeof *c);
     cells -= scratch_cells;
-    c->cells_max = (uint16_t)(cells < UINT16_MAX ? cells : UINT16_MAX);
+    c->cells_max = (uint16_t)(cells < CELLS_MAX ? cells : CELLS_MAX);
     c->cells = buffer;
     c->config = *config;
-    c->window = DG_WINDOW_INITIAL;
-    c->threshold = UINT16_MAX;
-    c->base = 1;
+    c->credit = UINT16_MAX; /* None is known yet. */
+    dg_path_changed(c);
     c->random[0] = 0xF1EA5EEDu;
     c->random[1] = (uint32_t)config->random_seed;
     c->random[2] = (uint32_t)(config->random_seed >> 32);
@@ -887,43 +1003,59 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
         c->config.event = NULL; /* This epoch is no news. */
         enter_epoch(c, config->epoch);
         c->config.event = config->event;
+#if DG_SEALED
+        /* One sign is enough where nobody else can make it. */
+        c->doubt = config->crypto ? SUSPECTED : DOUBTED;
+#else
+        c->doubt = DOUBTED;
+#endif
     }
     return DG_OK;
 }
 
-dg_result dg_send(dg_client *c, uint16_t channel, const void *payload, size_t len, unsigned flags) {
-    const uint8_t *bytes = payload;
-    unsigned cell;
+/* Whether bytes are a run of records, at least one. */
+static bool is_batch(const uint8_t *bytes, size_t len) {
+    do {
+        size_t record;
+        if (len < 2) {
+            return false;
+        }
+        record = get16(bytes);
+        len -= 2;
+        /* Not by a sum: with a size_t of 16 bits it would wrap. */
+        if (record > len) {
+            return false;
+        }
+        bytes += 2 + record;
+        len -= record;
+    } while (len);
+    return true;
+}
+
+dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t len, unsigned flags) {
+    const uint8_t *bytes = (const uint8_t *)payload;
     dg_message *m;
+    if (!c || channel > UINT16_MAX || (flags & ~(unsigned)(DG_BATCH | DG_MAKE_ROOM)) || (len && !bytes)) {
+        return DG_BAD_ARGUMENT;
+    }
     if (len > c->config.payload_max) {
         return DG_TOO_LARGE;
     }
-    if (flags & DG_BATCH) {
-        size_t i = 0;
-        while (i + 2 <= len) {
-            i += 2 + (size_t)get16(bytes + i);
-        }
-        if (len == 0 || i != len) {
-            return DG_BROKEN_BATCH;
-        }
+    if ((flags & DG_BATCH) && !is_batch(bytes, len)) {
+        return DG_BROKEN_BATCH;
     }
     while ((unsigned)c->used + 1 + cells_of(len) > c->cells_max) {
         if (!(flags & DG_MAKE_ROOM) || !drop_oldest(c, DG_ABANDONED, 0)) {
             return DG_FULL;
         }
     }
-    cell = wrapped(c, (unsigned)c->head + c->used);
-    m = at(c, cell);
-    memset(m, 0, sizeof *m);
+    m = at(c, wrapped(c, (unsigned)c->head + c->used));
+    m->state = UNSENT;
+    m->attempt = 0;
     m->len = (uint16_t)len;
-    m->channel = channel;
+    m->channel = (uint16_t)channel;
     m->batch = (uint8_t)(flags & DG_BATCH);
-    if (len) {
-        unsigned first = wrapped(c, cell + 1);
-        size_t part = before_end(c, first, len);
-        memcpy(bytes_at(c, first), bytes, part);
-        memcpy(bytes_at(c, 0), bytes + part, len - part);
-    }
+    copy_payload(c, m, NULL, bytes);
     c->used = (uint16_t)(c->used + 1 + cells_of(len));
     c->count++;
     c->pending++;
@@ -934,7 +1066,7 @@ dg_result dg_send(dg_client *c, uint16_t channel, const void *payload, size_t le
 }
 
 dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_ms) {
-    const uint8_t *d = datagram;
+    const uint8_t *d = (const uint8_t *)datagram;
     unsigned head = head_len(c, d, len);
     uint32_t rest = (uint32_t)len - head - (head == HEAD_LEN ? CRC_LEN : TAG_LEN);
     unsigned type;
@@ -948,7 +1080,7 @@ dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_
     } else if (type == TYPE_REJECT && (rest == 0 || d[0] >> 4 != VERSION)) {
         result = on_reject(c, d, now_ms);
     } else if (rest == 0 && type == TYPE_WELCOME) {
-        result = on_welcome(c, d, now_ms);
+        result = on_welcome(c, d);
     }
     if (result == DG_OK) {
         c->silent = false;
@@ -957,19 +1089,28 @@ dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_
 }
 
 uint32_t dg_poll(dg_client *c, uint32_t now_ms) {
-    uint32_t passed = now_ms - c->timer_from;
+    uint32_t passed;
+    if (!c) {
+        return UINT32_MAX;
+    }
+    passed = now_ms - c->timer_from;
     if (c->timer != NOTHING && passed >= c->timer_ms) {
         on_timer(c);
-        arm(c, now_ms, true);
     }
     while (transmit(c, now_ms)) {
     }
-    arm(c, now_ms, false);
+    set_timer(c, now_ms);
     return c->timer == NOTHING ? UINT32_MAX : c->timer_ms - (now_ms - c->timer_from);
 }
 
+void dg_too_large(dg_client *c) {
+    if (c) {
+        c->too_large = true;
+    }
+}
+
 unsigned dg_pending(const dg_client *c) {
-    return c->pending;
+    return c ? c->pending : 0;
 }
 
 dg_result dg_abandon(dg_client *c) {
@@ -977,8 +1118,10 @@ dg_result dg_abandon(dg_client *c) {
 }
 
 void dg_path_changed(dg_client *c) {
-    cursor i;
-    c->measured = false;
+    if (!c) {
+        return;
+    }
+    c->shortest = 0;
     c->delay16 = 0;
     c->window = DG_WINDOW_INITIAL;
     c->threshold = UINT16_MAX;
@@ -986,25 +1129,27 @@ void dg_path_changed(dg_client *c) {
     c->tries = 0;
     c->silent = false;
     c->timer = NOTHING;
-    i.m = NULL;
-    while (next(c, &i)) {
-        if (i.m->state == IN_FLIGHT) {
-            set_state(c, i.m, LOST);
-        }
-    }
+    lose_flight(c, true);
     c->hello_due = c->asking;
     c->ping_due = !c->asking && blocked(c);
 }
 
 dg_result dg_batch(uint8_t *batch, size_t size, size_t *len, const void *record, size_t record_len) {
-    if (record_len > UINT16_MAX || *len > size || size - *len < 2 + record_len) {
+    size_t used;
+    if (!batch || !len || (record_len && !record)) {
+        return DG_BAD_ARGUMENT;
+    }
+    used = *len;
+    /* Not by a sum: with a size_t of 16 bits it would wrap. */
+    if (record_len > UINT16_MAX || used > size || size - used < 2 || size - used - 2 < record_len) {
         return DG_FULL;
     }
-    batch[*len] = (uint8_t)record_len;
-    batch[*len + 1] = (uint8_t)(record_len >> 8);
+    batch += used;
+    batch[0] = (uint8_t)record_len;
+    batch[1] = (uint8_t)(record_len >> 8);
     if (record_len) {
-        memcpy(batch + *len + 2, record, record_len);
+        memcpy(batch + 2, record, record_len);
     }
-    *len += 2 + record_len;
+    *len = used + 2 + record_len;
     return DG_OK;
 }

@@ -30,7 +30,7 @@ extern "C" {
 #define DG_RTO_INITIAL_MS 1000u
 #endif
 #ifndef DG_RTO_MIN_MS
-#define DG_RTO_MIN_MS 100u
+#define DG_RTO_MIN_MS 10u
 #endif
 #ifndef DG_RTO_MAX_MS
 #define DG_RTO_MAX_MS 60000u
@@ -40,12 +40,44 @@ extern "C" {
 #define DG_WINDOW_INITIAL 10u
 #endif
 
+/* An option out of its range is an error here, not a client that never sends. */
+#if DG_SEALED != 0 && DG_SEALED != 1
+#error "DG_SEALED: 0 (plain mode only) or 1 (sealed mode too)"
+#endif
+#if DG_CRC < 0 || DG_CRC > 2
+#error "DG_CRC: 0 (smallest), 1 (with a table) or 2 (you provide dg_crc32)"
+#endif
+#if DG_RTO_MAX_MS < 1 || DG_RTO_MAX_MS > 65535
+#error "DG_RTO_MAX_MS: 1 to 65,535 ms (jitter is reckoned in 32 bits; PROTOCOL.md#duty-retransmission has 60,000)"
+#endif
+#if DG_RTO_MIN_MS < 1 || DG_RTO_MIN_MS > DG_RTO_MAX_MS
+#error "DG_RTO_MIN_MS: 1 ms to DG_RTO_MAX_MS"
+#endif
+#if DG_RTO_INITIAL_MS < 1 || DG_RTO_INITIAL_MS > DG_RTO_MAX_MS
+#error "DG_RTO_INITIAL_MS: 1 ms to DG_RTO_MAX_MS"
+#endif
+#if DG_WINDOW_INITIAL < 1 || DG_WINDOW_INITIAL > 65535
+#error "DG_WINDOW_INITIAL: 1 to 65,535 datagrams; with 0 nothing would ever be sent"
+#endif
+/* The preprocessor takes a word for 0 (-DDG_SEALED=yes). The compiler does not know it, and says so here. */
+enum {
+    DG_OPTIONS_ARE_NUMBERS = (DG_SEALED == 0) + (DG_CRC == 0) + (DG_RTO_INITIAL_MS == 0) + (DG_RTO_MIN_MS == 0)
+                             + (DG_RTO_MAX_MS == 0) + (DG_WINDOW_INITIAL == 0)
+};
+
+/* A dg_client has other fields with DG_SEALED. Files that disagree about it do not link, rather than overwrite memory. */
+#if DG_SEALED
+#define dg_init dg_init_sealed
+#endif
+
 /* What a datagram is longer than its payload, in bytes. Keep a datagram to 1,200: then it passes nearly every path. */
 #if DG_SEALED
 #define DG_OVERHEAD 52
 #else
 #define DG_OVERHEAD 32
 #endif
+/* The longest payload that a UDP datagram can carry. */
+#define DG_PAYLOAD_MAX (65507u - DG_OVERHEAD)
 /* The longest datagram that a server sends: the size of your receive buffer. */
 #define DG_REPLY_MAX (DG_OVERHEAD + 128)
 
@@ -61,21 +93,28 @@ typedef enum {
     /* The datagram is damaged, for another client, late or forged. Part of life; nothing to do. */
     DG_IGNORED,
     /* An ACK of what was never sent. If they keep coming, another device uses this client_id and epoch. */
-    DG_NEVER_SENT
+    DG_NEVER_SENT,
+    /* A pointer is NULL or misaligned, a number is out of its range: a mistake in the program that calls. */
+    DG_BAD_ARGUMENT
 } dg_result;
 
 /* What becomes of messages. Messages count from 0 in the order in which dg_send took them. */
 typedef enum {
     /* The server has it on disk: forget it. detail: durability, 0 for synced. */
     DG_ACKED,
-    /* The server will never take it. detail: the REJECT's code (PROTOCOL.md#reject-codes). */
+    /* The server will never take it. detail: the REJECT's code (PROTOCOL.md#reject-codes); 3 after dg_too_large. */
     DG_FAILED,
     /* It was given up to make room, or by dg_abandon; it may have arrived all the same. */
     DG_ABANDONED,
     /* A session begins. detail: its epoch. If the device counts its epochs, it must store this number now. */
     DG_EPOCH,
     /* The server asks for patience (disk full, busy). detail: milliseconds in which nothing is sent. */
-    DG_WAIT
+    DG_WAIT,
+    /*
+     * The epoch in dg_config was used before: the server holds other data under its numbers. detail: that epoch. Nothing is
+     * counted as acked; the client asks the server for another epoch and sends all of it there.
+     */
+    DG_EPOCH_USED
 } dg_event;
 
 /* Flags of dg_send. */
@@ -96,7 +135,8 @@ typedef struct {
     uint8_t state;
     uint8_t attempt;
     uint8_t batch;
-    uint8_t unused;
+    /* When it was transmitted last: 1, the server had told that it was missing; 2, all other answers were overdue. */
+    uint8_t missed;
 } dg_message;
 
 /* What buffers are made of. */
@@ -104,6 +144,31 @@ typedef union {
     dg_message message;
     uint8_t bytes[16];
 } dg_cell;
+
+/*
+ * -fpack-struct, or a #pragma pack that was left on, would put fields where a processor cannot read them and other files do
+ * not look for them. If the next lines are errors, one of these is on.
+ */
+#if defined(__GNUC__)
+#define DG_ALIGNMENT_OF(type) __alignof__(type)
+#elif defined(__cplusplus)
+#define DG_ALIGNMENT_OF(type) alignof(type)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define DG_ALIGNMENT_OF(type) _Alignof(type)
+#endif
+typedef struct {
+    uint8_t before;
+    uint32_t number;
+} dg_number_in_struct;
+typedef struct {
+    uint8_t before;
+    void *pointer;
+} dg_pointer_in_struct;
+#ifdef DG_ALIGNMENT_OF
+typedef char dg_numbers_are_not_packed[offsetof(dg_number_in_struct, number) == DG_ALIGNMENT_OF(uint32_t) ? 1 : -1];
+typedef char dg_pointers_are_not_packed[offsetof(dg_pointer_in_struct, pointer) == DG_ALIGNMENT_OF(void *) ? 1 : -1];
+#endif
+typedef char dg_a_cell_has_16_bytes[sizeof(dg_cell) == 16 ? 1 : -1];
 
 /* The cells that a buffer must have for so many messages of up to `payload` bytes. Shorter ones take less room. */
 #define DG_CELLS(messages, payload) \
@@ -132,9 +197,13 @@ typedef struct {
     uint64_t random_seed;
     /* This run's epoch, never used before by this device (PROTOCOL.md#duty-epoch); 0: ask the server for one. */
     uint32_t epoch;
-    /* The longest payload that dg_send takes, in bytes. */
+    /* The longest payload that dg_send takes, in bytes: at most DG_PAYLOAD_MAX, and better no more than 1,200 - DG_OVERHEAD. */
     uint16_t payload_max;
-    /* Sends a datagram. It may be lost, so there is no result: what cannot be sent now is sent again later. */
+    /*
+     * Sends a datagram. It may be lost, so there is no result: what cannot be sent now is sent again later. Only what can
+     * never be sent, because it is too long, is told by dg_too_large. The bytes are there during the call only: the next
+     * datagram is made in the same place, so a driver that sends by DMA or from a queue needs a copy.
+     */
     void (*send)(void *user, const uint8_t *datagram, size_t len);
     /* Told what happens, from within dg_send, dg_input and dg_poll; must not call this client. May be NULL. */
     void (*event)(void *user, dg_event event, uint32_t message, uint32_t detail);
@@ -154,36 +223,47 @@ typedef struct {
 
 /* A client. Only dg_ functions touch what is in it. Small fields first: Thumb code reaches those at less cost. */
 typedef struct {
-    uint8_t timer, fruitful;
+    uint8_t timer;
     uint8_t asking, hello_due, ping_due, pinged;
     uint8_t probe, silent, limited, timed_out;
-    uint8_t credit_known, measured;
-    uint16_t credit, credit_max, window, threshold, grown;
+    uint8_t too_large, doubt;
+    /* reach: the largest credit and 1; 0: none was told yet. */
+    uint16_t credit, reach, window, threshold, grown;
     uint16_t cells_max, head, used, count, pending, in_flight;
-    uint32_t epoch, timer_from, timer_ms, tries, fruitless;
-    /* Smoothed RTT times 8, its variance times 4, the server's delay times 16; the least that an answer took. */
-    uint32_t rtt8, variance4, delay16, rtt_min;
+    uint32_t epoch;
+    /* base: the seq of the oldest message, or of the next. */
+    uint64_t base, nonce;
+    uint32_t timer_from, timer_ms, tries, fruitless;
     /* Numbers of transmissions: the next, the newest that arrived, where the last loss or timeout was seen. */
     uint32_t order, arrived, loss_end, timeout_order;
+    /* Up to this seq, in 32 bits and not included, the server has told what it has. */
+    uint32_t told_end;
     /* Of the seqs below base, how many lie above the highest floor told, and how many above the last one given up. */
     uint32_t above_floor, above_skipped;
     uint32_t first_message;
-    uint32_t random[4];
     dg_cell *cells;
+    /* Smoothed RTT times 8, its variance times 4, the server's delay times 16; the least that an answer took, and 1; 0: none. */
+    uint32_t rtt8, variance4, delay16, shortest;
+    uint32_t random[4];
     dg_config config;
-    /* base: the seq of the oldest message, or of the next. */
-    uint64_t base, nonce;
 #if DG_SEALED
     uint64_t counter;
     uint8_t used_up, keys[64];
 #endif
 } dg_client;
 
-/* Makes a client with nothing to send. The buffer, `cells` long, belongs to it from now on; DG_CELLS says how long. */
+/*
+ * Makes a client with nothing to send. The buffer, `cells` long, belongs to it from now on; DG_CELLS says how long.
+ * DG_TOO_LARGE if it does not hold one message, or payload_max is above DG_PAYLOAD_MAX. DG_BAD_ARGUMENT if a pointer is NULL or
+ * misaligned, there is no `send`, or in sealed mode no key or no random_seed; then *c is as it was.
+ */
 dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t cells);
 
-/* Takes a message: copies the payload. It ends in one of the events DG_ACKED, DG_FAILED and DG_ABANDONED. */
-dg_result dg_send(dg_client *c, uint16_t channel, const void *payload, size_t len, unsigned flags);
+/*
+ * Takes a message: copies the payload, of 0 bytes or more. It ends in one of the events DG_ACKED, DG_FAILED and DG_ABANDONED.
+ * DG_BAD_ARGUMENT: a channel above 65,535, an unknown flag, or no payload though it has a length.
+ */
+dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t len, unsigned flags);
 
 /* Takes a datagram that came from the server: DG_OK, DG_IGNORED or DG_NEVER_SENT. `now_ms` may start anywhere, and wrap. */
 dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_ms);
@@ -193,6 +273,13 @@ dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_
  * harm but delay. UINT32_MAX: nothing is waited for.
  */
 uint32_t dg_poll(dg_client *c, uint32_t now_ms);
+
+/*
+ * For `send` alone to call, the one exception to the rule that callbacks do not call the client: the network stack says
+ * that this datagram is longer than it ever takes (EMSGSIZE, ERR_VAL ...). Its message fails, with DG_FAILED and 3, instead of
+ * being sent again for ever.
+ */
+void dg_too_large(dg_client *c);
 
 /* Messages that are neither acked nor given up. 0: the server has all of them. */
 unsigned dg_pending(const dg_client *c);

@@ -1,11 +1,26 @@
 /*
- * Sends each line of stdin as a message: posix PORT [EPOCH [CLIENT_ID]] to a server on this machine. Ends with 0 when the
- * server has all of them on its disk. Without an epoch it asks the server for one. With DG_SEALED and a key of 64
- * hexadecimal digits in DG_KEY it is sealed.
+ * Sends each line of stdin as a message, and ends with 0 when the server has all of them on its disk:
+ *
+ *     posix [HOST:]PORT [EPOCH [CLIENT_ID]] <lines
+ *
+ * HOST is a name or an address, an IPv6 address in brackets; without it the server is on this machine. Without EPOCH, or with
+ * 0, it asks the server for one. CLIENT_ID is hexadecimal. Built with DG_SEALED, and with a key of 64 hexadecimal digits in
+ * DG_KEY, it is sealed.
+ *
+ * A line is any bytes up to a newline or the end, NUL among them; what has no newline at the end is a line too, and an empty
+ * line is an empty message. A line that is longer than PAYLOAD_MAX bytes is not sent, nor a part of it: it is told, the others
+ * go on, and the program ends with 1, as with every line that is not on the server's disk. 2: called wrongly.
+ *
+ * One poll() waits for stdin, the socket and the client's next deadline, so that it sends, is acked and sends again while the
+ * next line is not there yet.
  */
 #define _POSIX_C_SOURCE 200809L
-#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <netdb.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,9 +33,27 @@
 #include "../duragram_monocypher.h"
 #endif
 
-enum { PAYLOAD_MAX = 1000, MESSAGES = 64 };
+/* A name may have several addresses, and a server need not listen to all: each gets so long, then longer, until one answers. */
+enum { PAYLOAD_MAX = 1200 - DG_OVERHEAD, MESSAGES = 64, ADDRESS_MS = 1000, ADDRESS_MS_MAX = 60000, REFUSED_MS = 100 };
 
-static unsigned failed;
+typedef struct {
+    dg_client client;
+    /* Where the server is: the addresses of its name, the one that is tried now and since when, whether any has answered. */
+    struct addrinfo *addresses, *address;
+    int udp;
+    uint32_t since_ms, patience_ms;
+    bool heard, refused, warned;
+    unsigned long lines, failed;
+} program;
+
+/* What comes from stdin: bytes that were read, and the line that they make up. */
+typedef struct {
+    char bytes[4096];
+    size_t start, end;
+    char line[PAYLOAD_MAX];
+    size_t len; /* Of the line; more than it holds if it is too long. */
+    bool ended, complete;
+} input;
 
 static uint32_t now_ms(void) {
     struct timespec t;
@@ -29,93 +62,288 @@ static uint32_t now_ms(void) {
 }
 
 static void send_datagram(void *user, const uint8_t *datagram, size_t len) {
-    /* What the socket does not take is as good as lost on the way, and sent again later. */
-    if (send(*(int *)user, datagram, len, 0) < 0) {
-        return;
+    program *p = user;
+    if (send(p->udp, datagram, len, 0) < 0) {
+        if (errno == EMSGSIZE) {
+            dg_too_large(&p->client);
+        }
+        /* Whatever else the socket does not take is as good as lost on the way, and sent again later. */
+        p->refused |= errno == ECONNREFUSED;
     }
 }
 
 static void on_event(void *user, dg_event event, uint32_t message, uint32_t detail) {
-    (void)user;
-    if (event == DG_FAILED) {
-        fprintf(stderr, "message %u: refused with code %u\n", (unsigned)message, (unsigned)detail);
-        failed++;
-    } else if (event == DG_EPOCH) {
-        fprintf(stderr, "epoch %u\n", (unsigned)detail);
-    } else if (event == DG_WAIT) {
-        fprintf(stderr, "the server asks to wait for %u ms\n", (unsigned)detail);
+    program *p = user;
+    switch (event) {
+    case DG_FAILED:
+        fprintf(stderr, "posix: message %" PRIu32 ": refused with code %" PRIu32 "\n", message, detail);
+        p->failed++;
+        break;
+    case DG_EPOCH:
+        fprintf(stderr, "posix: epoch %" PRIu32 "\n", detail);
+        break;
+    case DG_WAIT:
+        fprintf(stderr, "posix: the server asks to wait for %" PRIu32 " ms\n", detail);
+        break;
+    case DG_EPOCH_USED:
+        fprintf(stderr, "posix: epoch %" PRIu32 " was used before by this client: all goes into one of the server's\n", detail);
+        break;
+    case DG_ACKED:
+    case DG_ABANDONED: /* Nothing is given up here. */
+        break;
     }
+}
+
+/* Opens a socket to the first address from `from` on, and round, that the system can reach. */
+static bool connect_to(program *p, struct addrinfo *from) {
+    struct addrinfo *a = from;
+    do {
+        int udp = socket(a->ai_family, a->ai_socktype, a->ai_protocol);
+        if (udp >= 0 && connect(udp, a->ai_addr, a->ai_addrlen) == 0) {
+            if (p->udp >= 0) {
+                close(p->udp);
+            }
+            p->udp = udp;
+            p->address = a;
+            p->refused = false;
+            p->since_ms = now_ms();
+            return true;
+        }
+        if (udp >= 0) {
+            int reason = errno;
+            close(udp);
+            errno = reason;
+        }
+        a = a->ai_next ? a->ai_next : p->addresses;
+    } while (a != from);
+    return false;
+}
+
+/* As long as nothing was heard: how long to stay with this address; UINT32_MAX if there is no other. */
+static uint32_t stay_ms(const program *p) {
+    uint32_t stay = p->refused ? REFUSED_MS : p->patience_ms, passed = now_ms() - p->since_ms;
+    if (p->heard || !p->addresses->ai_next) {
+        return UINT32_MAX;
+    }
+    return passed < stay ? stay - passed : 0;
+}
+
+static void try_next_address(program *p) {
+    struct addrinfo *following = p->address->ai_next;
+    if (!following) {
+        following = p->addresses;
+        p->patience_ms = 2 * p->patience_ms < ADDRESS_MS_MAX ? 2 * p->patience_ms : ADDRESS_MS_MAX;
+    }
+    if (connect_to(p, following)) {
+        dg_path_changed(&p->client);
+    } else {
+        p->since_ms = now_ms();
+    }
+}
+
+static void receive(program *p) {
+    uint8_t datagram[DG_REPLY_MAX + 1]; /* One more: what is longer than any answer must not be cut to fit. */
+    for (unsigned i = 0; i < 64; i++) {
+        ssize_t len = recv(p->udp, datagram, sizeof datagram, MSG_DONTWAIT);
+        dg_result result;
+        if (len < 0) {
+            p->refused |= errno == ECONNREFUSED;
+            return;
+        }
+        result = dg_input(&p->client, datagram, (size_t)len, now_ms());
+        p->heard |= result != DG_IGNORED;
+        if (result == DG_NEVER_SENT && !p->warned) {
+            fprintf(stderr, "posix: an ack of what was never sent: is this client_id or epoch used twice?\n");
+            p->warned = true;
+        }
+    }
+}
+
+/* Goes on with the line, as far as bytes were read; `complete` then says whether it is whole. */
+static void gather(input *in) {
+    size_t left = in->end - in->start, part = left;
+    const char *from = in->bytes + in->start, *newline = left ? memchr(from, '\n', left) : NULL;
+    if (newline) {
+        part = (size_t)(newline - from);
+    }
+    if (in->len < PAYLOAD_MAX) {
+        size_t room = PAYLOAD_MAX - in->len;
+        memcpy(in->line + in->len, from, part < room ? part : room);
+    }
+    in->len += part;
+    in->start += part + (newline != NULL);
+    in->complete = newline || (in->ended && in->start == in->end && in->len);
+}
+
+/* Takes as many lines as there is room for. Returns whether more must be read. */
+static bool take_lines(program *p, input *in) {
+    for (;;) {
+        if (!in->complete) {
+            gather(in);
+        }
+        if (!in->complete) {
+            return !in->ended;
+        }
+        if (in->len > PAYLOAD_MAX) {
+            fprintf(stderr, "posix: line %lu has %zu bytes, and a message at most %d: not sent\n", p->lines + 1, in->len,
+                    (int)PAYLOAD_MAX);
+            p->failed++;
+        } else if (dg_send(&p->client, 0, in->line, in->len, 0) == DG_FULL) {
+            return false;
+        }
+        p->lines++;
+        in->len = 0;
+        in->complete = false;
+    }
+}
+
+/* Reads what is there. Returns whether stdin could be read. */
+static bool read_more(input *in) {
+    ssize_t len = read(STDIN_FILENO, in->bytes, sizeof in->bytes);
+    if (len < 0) {
+        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+    }
+    in->start = 0;
+    in->end = (size_t)len;
+    in->ended = len == 0;
+    return true;
+}
+
+static bool number(const char *text, int base, uint64_t max, uint64_t *out) {
+    const char *digits = base == 16 ? "0123456789abcdefABCDEF" : "0123456789";
+    size_t len = strlen(text);
+    errno = 0;
+    *out = strtoull(text, NULL, base);
+    return len != 0 && strspn(text, digits) == len && errno == 0 && *out <= max;
+}
+
+/* [HOST:]PORT. Returns NULL and says why if there is no such place. */
+static struct addrinfo *resolve(const char *place) {
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM};
+    struct addrinfo *found = NULL;
+    const char *colon = strrchr(place, ':'), *port = colon ? colon + 1 : place;
+    char host[256] = "127.0.0.1";
+    uint64_t checked;
+    int failed;
+    if (!number(port, 10, 65535, &checked) || checked == 0) {
+        fprintf(stderr, "posix: %s: no UDP port from 1 to 65535 at its end\n", place);
+        return NULL;
+    }
+    if (colon) {
+        size_t len = (size_t)(colon - place);
+        bool brackets = len > 2 && place[0] == '[' && place[len - 1] == ']';
+        if (len == 0 || len >= sizeof host || (!brackets && memchr(place, ':', len))) {
+            fprintf(stderr, "posix: %s: a host is a name, an IPv4 address, or an IPv6 address in brackets\n", place);
+            return NULL;
+        }
+        memcpy(host, place + brackets, len - 2 * brackets);
+        host[len - 2 * brackets] = '\0';
+    }
+    failed = getaddrinfo(host, port, &hints, &found);
+    if (failed) {
+        fprintf(stderr, "posix: %s: %s\n", host, failed == EAI_SYSTEM ? strerror(errno) : gai_strerror(failed));
+        return NULL;
+    }
+    return found;
+}
+
+static bool take_key(dg_config *config) {
+    const char *hex = getenv("DG_KEY");
+#if DG_SEALED
+    static uint8_t key[32];
+    if (!hex) {
+        return true;
+    }
+    for (size_t i = 0; i < sizeof key; i++) {
+        char digits[3] = {0};
+        uint64_t value;
+        if (strlen(hex) != 2 * sizeof key || !number(memcpy(digits, hex + 2 * i, 2), 16, 255, &value)) {
+            fprintf(stderr, "posix: DG_KEY: not 64 hexadecimal digits\n");
+            return false;
+        }
+        key[i] = (uint8_t)value;
+    }
+    config->key = key;
+    config->crypto = &dg_monocypher;
+#else
+    (void)config;
+    if (hex) {
+        fprintf(stderr, "posix: DG_KEY is set, but this program was built without DG_SEALED and would send in plain\n");
+        return false;
+    }
+#endif
+    return true;
 }
 
 int main(int argc, char **argv) {
     static dg_cell buffer[DG_CELLS(MESSAGES, PAYLOAD_MAX)];
-    static char line[PAYLOAD_MAX + 2];
-    struct sockaddr_in server = {.sin_family = AF_INET};
-    uint64_t seed = 0;
-    dg_client client;
-    int udp = socket(AF_INET, SOCK_DGRAM, 0), more = 1;
-    FILE *random = fopen("/dev/urandom", "rb");
-    dg_config config = {.payload_max = PAYLOAD_MAX, .send = send_datagram, .event = on_event, .user = &udp};
+    static program p = {.udp = -1, .patience_ms = ADDRESS_MS};
+    static input in;
+    uint64_t epoch = 0, client_id = 0xc, seed = 0;
+    dg_config config = {.payload_max = PAYLOAD_MAX, .send = send_datagram, .event = on_event, .user = &p};
+    FILE *random;
+    bool more;
 
-    if (argc < 2 || !random || fread(&seed, sizeof seed, 1, random) != 1) {
-        fprintf(stderr, "usage: posix PORT [EPOCH [CLIENT_ID]] <lines\n");
+    if (argc < 2 || argc > 4 || (argc > 2 && !number(argv[2], 10, UINT32_MAX, &epoch))
+        || (argc > 3 && !number(argv[3], 16, UINT64_MAX, &client_id))) {
+        fprintf(stderr, "usage: posix [HOST:]PORT [EPOCH [CLIENT_ID]] <lines\n"
+                        "EPOCH: 0 to 4294967295, 0 to ask the server; CLIENT_ID: up to 16 hexadecimal digits\n");
         return 2;
     }
-    fclose(random);
-    server.sin_port = htons((uint16_t)strtoul(argv[1], NULL, 10));
-    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (connect(udp, (struct sockaddr *)&server, sizeof server) != 0) {
-        perror("connect");
+    if (fcntl(STDIN_FILENO, F_GETFD) < 0) { /* Else the socket would take its number, and be read as lines. */
+        fprintf(stderr, "posix: standard input is closed\n");
+        return 2;
+    }
+    p.addresses = resolve(argv[1]);
+    if (!p.addresses || !take_key(&config)) {
+        return 2;
+    }
+    random = fopen("/dev/urandom", "rb");
+    if (!random || fread(&seed, sizeof seed, 1, random) != 1) {
+        perror("posix: /dev/urandom");
         return 1;
     }
-    config.random_seed = seed;
-    config.epoch = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 0;
-    config.client_id = argc > 3 ? strtoull(argv[3], NULL, 16) : 0xc;
-#if DG_SEALED
-    static uint8_t key[32];
-    const char *hex = getenv("DG_KEY");
-    for (unsigned i = 0; hex && i < sizeof key; i++) {
-        unsigned byte;
-        if (sscanf(hex + 2 * i, "%2x", &byte) != 1) {
-            return 2;
-        }
-        key[i] = (uint8_t)byte;
+    fclose(random);
+    if (!connect_to(&p, p.addresses)) {
+        fprintf(stderr, "posix: %s: %s\n", argv[1], strerror(errno));
+        return 1;
     }
-    config.key = key;
-    config.crypto = hex ? &dg_monocypher : NULL;
-#endif
-    if (dg_init(&client, &config, buffer, sizeof buffer / sizeof *buffer) != DG_OK) {
+    config.client_id = client_id;
+    config.random_seed = seed;
+    config.epoch = (uint32_t)epoch;
+    if (dg_init(&p.client, &config, buffer, sizeof buffer / sizeof *buffer) != DG_OK) {
+        fprintf(stderr, "posix: the client does not take its configuration\n");
         return 1;
     }
 
-    line[0] = '\0';
-    while (more || dg_pending(&client)) {
-        struct pollfd readable = {.fd = udp, .events = POLLIN};
-        uint32_t wait;
-        /* As many lines as there is room for; the one that did not fit stays in `line`. */
-        while (more) {
-            size_t len;
-            if (!line[0] && !fgets(line, sizeof line, stdin)) {
-                more = 0;
-                break;
-            }
-            len = strcspn(line, "\n");
-            if (dg_send(&client, 0, line, len, 0) == DG_FULL) {
-                break;
-            }
-            line[0] = '\0';
+    while ((more = take_lines(&p, &in)) || dg_pending(&p.client)) {
+        struct pollfd fds[2] = {{.events = POLLIN}, {.fd = more ? STDIN_FILENO : -1, .events = POLLIN}};
+        uint32_t wait = dg_poll(&p.client, now_ms()), stay = dg_pending(&p.client) ? stay_ms(&p) : UINT32_MAX;
+        wait = wait < stay ? wait : stay;
+        fds[0].fd = p.udp;
+        /* A message that the network does not take has made room within dg_poll: nothing need come for going on. */
+        if (!more && !dg_pending(&p.client)) {
+            continue;
         }
-        wait = dg_poll(&client, now_ms());
-        if (wait > 60000) {
-            wait = 60000;
+        poll(fds, 2, wait < INT32_MAX ? (int)wait : -1);
+        if (fds[0].revents) {
+            receive(&p);
         }
-        if (dg_pending(&client) && poll(&readable, 1, (int)wait) > 0) {
-            uint8_t datagram[DG_REPLY_MAX];
-            ssize_t len = recv(udp, datagram, sizeof datagram, 0);
-            if (len > 0) {
-                dg_input(&client, datagram, (size_t)len, now_ms());
-            }
+        if (fds[1].revents && !read_more(&in)) {
+            perror("posix: standard input");
+            p.failed++;
+            in.ended = true;
+        }
+        if (!dg_pending(&p.client)) {
+            p.since_ms = now_ms(); /* Nobody owes an answer. */
+        } else if (stay_ms(&p) == 0) {
+            try_next_address(&p);
         }
     }
-    return failed ? 1 : 0;
+    if (p.failed) {
+        fprintf(stderr, "posix: not all of %lu lines are on the server's disk: %lu failed\n", p.lines, p.failed);
+    }
+    close(p.udp);
+    freeaddrinfo(p.addresses);
+    return p.failed ? 1 : 0;
 }

@@ -98,7 +98,7 @@ static void a_burst_that_was_lost_is_found_out_at_once_after_the_timeout(void) {
     CHECK(B->sent_count == 1 && seq(B, 0) == 1);
     B->now += 40;
     ack(B, 3, 1, 100, 0, 0); /* 2 is missing too, and there is no room to tell of the rest. */
-    CHECK(B->c.window <= 2 && B->sent_count >= 1 && seq(B, 0) == 2);
+    CHECK(B->sent_count >= 1 && seq(B, 0) == 2);
     for (unsigned i = 2; i <= 8; i++) {
         B->now += 40;
         ack(B, 3, i, 100, 0, 0);
@@ -270,25 +270,27 @@ static void a_stale_epoch_leads_to_the_next_and_then_to_hello(void) {
     give(B, 4, 8);
     ack(B, 3, 0, 100, 0x2, 0); /* 2 arrived. */
     CHECK(reject(B, 3, 1, 4, 0) == DG_OK);
-    /* It was of use: messages 0, 2 and 3 get the seqs 1 to 3. */
+    /* Messages 0, 2 and 3 get the seqs 1 to 3. */
     CHECK(B->sent_count == 3 && epoch_of(B, 0) == 4 && seq(B, 0) == 1 && seq(B, 2) == 3 && (flags(B, 0) & 7) == 0);
     CHECK(B->count[DG_EPOCH] == 1 && B->last_detail[DG_EPOCH] == 4 && span(B, 2) == 2);
     CHECK(reject(B, 3, 3, 4, 0) == DG_IGNORED); /* Of the old epoch. */
     CHECK(ack(B, 3, 4, 4, 0, 0) == DG_IGNORED);
+    /* Once something was acked in it, the next one follows again, or the time if that is later. */
+    CHECK(ack(B, 4, 0, 100, 0x2, 0) == DG_OK && B->count[DG_ACKED] == 2);
     B->unix_now = 1790000000;
-    CHECK(reject(B, 4, 1, 4, 0) == DG_OK); /* Nothing was acked in it, for the first time. */
-    CHECK(B->sent_count == 3 && epoch_of(B, 0) == 1790000000);
-    CHECK(reject(B, 1790000000, 1, 4, 0) == DG_OK);
+    CHECK(reject(B, 4, 1, 4, 0) == DG_OK);
+    CHECK(B->sent_count == 2 && epoch_of(B, 0) == 1790000000);
+    CHECK(reject(B, 1790000000, 1, 4, 0) == DG_OK); /* Nothing was acked in it. */
     CHECK(B->sent_count == 1 && type(B, 0) == HELLO);
     uint64_t nonce = seq(B, 0);
     CHECK(welcome(B, 1790000000, nonce, 9) == DG_IGNORED); /* The epoch that was refused. */
-    CHECK(welcome(B, 1790000005, nonce, 9) == DG_OK && B->sent_count == 3 && epoch_of(B, 2) == 1790000005);
+    CHECK(welcome(B, 1790000005, nonce, 9) == DG_OK && B->sent_count == 2 && epoch_of(B, 1) == 1790000005);
     CHECK(reject(B, 1790000005, 1, 4, 0) == DG_OK);
     CHECK(B->sent_count == 0 && B->wait >= 8 * DG_RTO_MIN_MS); /* And now it waits. */
     pass(B, B->wait);
     CHECK(type(B, 0) == HELLO && seq(B, 0) != nonce);
     CHECK(welcome(B, 1790000009, seq(B, 0), 9) == DG_OK);
-    CHECK(ack(B, 1790000009, 3, 9, 0, 0) == DG_OK && dg_pending(&B->c) == 0 && B->count[DG_ACKED] == 4);
+    CHECK(ack(B, 1790000009, 2, 9, 0, 0) == DG_OK && dg_pending(&B->c) == 0 && B->count[DG_ACKED] == 4);
     CHECK(B->last_message[DG_ACKED] == 3);
 }
 

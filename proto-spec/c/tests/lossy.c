@@ -1,7 +1,8 @@
 /*
  * A bad path on this machine: lossy SERVER_PORT LOSS DUPLICATES LATE SEED. Prints the port that clients send to; carries
  * datagrams to SERVER_PORT and answers back to whoever sent last, until it is killed. In percent: of the datagrams of each
- * way that are lost, come twice, and are held back for up to 30 ms, so that later ones overtake them.
+ * way that are lost, come twice, and are held back for up to 30 ms, so that later ones overtake them. The very first DATA of an
+ * epoch never comes twice: to a client that would look like an epoch that was used before.
  */
 #define _XOPEN_SOURCE 700
 #include <arpa/inet.h>
@@ -35,6 +36,12 @@ static uint32_t now_ms(void) {
 
 static bool chance(int percent) {
     return random() % 100 < percent;
+}
+
+/* Seq 1, transmitted for the first time. */
+static bool is_first_data(const held *h) {
+    static const uint8_t one[8] = {1};
+    return h->to_server && h->len >= 32 && h->bytes[0] == 0x11 && (h->bytes[1] & 7) == 0 && memcmp(h->bytes + 16, one, 8) == 0;
 }
 
 static int udp_socket(uint16_t connected_to) {
@@ -80,7 +87,7 @@ int main(int argc, char **argv) {
                 continue;
             }
             datagram.len = (size_t)len;
-            for (int copies = 1 + chance(duplicates); copies && waiting_count < HELD_MAX; copies--) {
+            for (int copies = 1 + (!is_first_data(&datagram) && chance(duplicates)); copies && waiting_count < HELD_MAX; copies--) {
                 waiting[waiting_count] = datagram;
                 waiting[waiting_count++].at += chance(late) ? (uint32_t)random() % 30 : 0;
             }

@@ -54,7 +54,7 @@ static void without_a_boot_count_counters_start_at_random_below_2_to_63(void) {
         dg_config config = bench_config(B, 3);
         config.crypto = &dg_monocypher;
         config.key = key;
-        config.random_seed = i;
+        config.random_seed = i + 1;
         start_with(B, &config, 400);
         give(B, 1, 0);
         first[i] = counter(0);
@@ -142,6 +142,62 @@ static void with_a_counter_that_is_used_up_nothing_more_is_sent(void) {
     CHECK(epoch_of(B, 0) == 4 || B->sent_count == 0);
 }
 
+static void one_sealed_ack_of_what_was_never_sent_shows_that_the_epoch_was_used(void) {
+    dg_config config = bench_config(B, 3);
+    start_sealed(3, 1);
+    config.crypto = &dg_monocypher;
+    config.key = key;
+    CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_OK);
+    give(B, 4, 10);
+    CHECK(B->sent_count == 1 && ack(B, 3, 9, 100, 0, 0) == DG_IGNORED); /* Plain ones are no sign. */
+    CHECK(answers(ACK, 100, 3, 9, 0) == DG_NEVER_SENT && B->count[DG_EPOCH_USED] == 1);
+    CHECK(B->sent_count == 1 && type(B, 0) == HELLO && dg_pending(&B->c) == 4);
+    uint64_t nonce = seq(B, 0);
+    CHECK(answers(WELCOME, 100, 2, nonce, 0) == DG_IGNORED); /* Not downwards. */
+    CHECK(answers(WELCOME, 100, 70, nonce, 0) == DG_OK && B->last_detail[DG_EPOCH] == 70 && B->sent_count == 4);
+}
+
+static void in_a_doubted_epoch_each_silence_lifts_the_counter_above_what_a_run_before_may_have_used(void) {
+    dg_config config = bench_config(B, 3);
+    start_sealed(3, 0);
+    config.crypto = &dg_monocypher;
+    config.key = key;
+    CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_OK);
+    give(B, 4, 10);
+    for (unsigned i = 0; i < 40; i++) {
+        uint64_t left = (1ull << 63) - counter(0);
+        pass(B, B->wait);
+        CHECK(B->sent_count == 1 && type(B, 0) == DATA && seq(B, 0) == 1);
+        CHECK(counter(0) < 1ull << 63 && (1ull << 63) - counter(0) <= left / 2 + 1 && (1ull << 63) - counter(0) + 2 >= left / 2);
+    }
+    CHECK(answers(ACK, 100, 3, 1, 0) == DG_OK);
+    uint64_t last = B->c.counter;
+    for (unsigned i = 0; i < 5; i++) {
+        pass(B, B->wait);
+    }
+    CHECK(B->c.counter > last && B->c.counter < last + 20); /* No doubt any more: one after the other. */
+    /* A boot count's numbers are not left. */
+    config.boot_count = 5;
+    start_sealed(3, 5);
+    CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_OK);
+    give(B, 4, 10);
+    for (unsigned i = 0; i < 40; i++) {
+        CHECK(counter(0) == (5ull << 32 | i));
+        pass(B, B->wait);
+    }
+}
+
+static void a_key_and_a_random_seed_are_needed(void) {
+    dg_config config = bench_config(B, 3);
+    config.crypto = &dg_monocypher;
+    CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_BAD_ARGUMENT);
+    config.key = key;
+    config.random_seed = 0;
+    CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_BAD_ARGUMENT);
+    config.random_seed = 1;
+    CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_OK);
+}
+
 int main(void) {
     every_transmission_has_a_counter_of_its_own();
     without_a_boot_count_counters_start_at_random_below_2_to_63();
@@ -150,5 +206,8 @@ int main(void) {
     hello_is_repeated_byte_for_byte_and_leads_upwards_only();
     a_counter_that_is_used_up_ends_the_epoch_when_all_in_flight_is_acked();
     with_a_counter_that_is_used_up_nothing_more_is_sent();
+    one_sealed_ack_of_what_was_never_sent_shows_that_the_epoch_was_used();
+    in_a_doubted_epoch_each_silence_lifts_the_counter_above_what_a_run_before_may_have_used();
+    a_key_and_a_random_seed_are_needed();
     return verdict("sealed");
 }

@@ -32,6 +32,7 @@ typedef struct {
     unsigned lost;                    /* Seqs that a client said were acked, and that were not. */
     unsigned stale;                   /* DATA refused with REJECT 4. */
     bool full, shrunk, corrupt;
+    bool old; /* It does not know the flag COMPLETE. */
     const uint8_t *key; /* NULL: plain. */
     uint64_t counter;
 } server;
@@ -98,16 +99,19 @@ static inline size_t reply(server *s, uint8_t *d, unsigned type, unsigned small,
     return seal_reply(s, d, 0);
 }
 
-static inline size_t ack_of(server *s, const session *of, size_t payload_len, uint8_t *d) {
+static inline size_t ack_of(server *s, const session *of, size_t payload_len, bool duplicate, uint8_t *d) {
     size_t room = payload_len / 8 * 8, len = 0;
+    bool complete = true;
     plain(d, 2, 0, s->shrunk ? 0 : s->window, of->epoch, s->client, of->floor, draw(3000), NULL, 0);
     memset(d + 28, 0, WINDOW_MAX / 8);
-    for (size_t i = 0; i < 8 * room && i < WINDOW_MAX; i++) {
-        if (of->above[i]) {
+    for (size_t i = 0; i < WINDOW_MAX; i++) {
+        if (of->above[i] && i < 8 * room) {
             d[28 + i / 8] |= (uint8_t)(1 << i % 8);
             len = i / 64 * 8 + 8;
         }
+        complete &= !of->above[i] || i < 8 * room;
     }
+    d[1] = (uint8_t)((complete && !s->old ? 64 : 0) | (duplicate ? 16 : 0));
     return seal_reply(s, d, len);
 }
 
@@ -176,7 +180,8 @@ static inline size_t on_data(server *s, const uint8_t *head, const uint8_t *payl
     if (seq > of->floor + s->window) {
         return reply(s, d, 3, 5, epoch, seq, 0);
     }
-    if (seq > of->floor && !of->above[seq - of->floor - 1]) {
+    bool is_new = seq > of->floor && !of->above[seq - of->floor - 1];
+    if (is_new) {
         if (s->full) {
             return reply(s, d, 3, 7, epoch, seq, draw(2) ? 500 : 0);
         }
@@ -184,7 +189,7 @@ static inline size_t on_data(server *s, const uint8_t *head, const uint8_t *payl
         of->above[seq - of->floor - 1] = true;
         move_floor(of, of->floor);
     }
-    return ack_of(s, of, len, d);
+    return ack_of(s, of, len, !is_new, d);
 }
 
 /* A datagram comes to the server; the length of its answer, 0 for none. */
@@ -233,7 +238,7 @@ static inline size_t server_handles(server *s, const uint8_t *bytes, size_t len,
     case 6: {
         session nothing = {.epoch = load32(head + 4)};
         const session *of = session_of(s, load32(head + 4));
-        return ack_of(s, of ? of : &nothing, 0, d);
+        return ack_of(s, of ? of : &nothing, 0, true, d);
     }
     default:
         s->corrupt = true;

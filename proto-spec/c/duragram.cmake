@@ -1,0 +1,21 @@
+# What every CMake build of the client shares: DURAGRAM_SOURCES, DURAGRAM_INCLUDES and DURAGRAM_DEFINITIONS, from Kconfig's CONFIG_
+# variables (ESP-IDF, Zephyr) or from variables of the same names without CONFIG_. The definitions must reach all files that
+# include duragram.h.
+set(DURAGRAM_SOURCES ${CMAKE_CURRENT_LIST_DIR}/duragram.c)
+set(DURAGRAM_INCLUDES ${CMAKE_CURRENT_LIST_DIR})
+set(DURAGRAM_DEFINITIONS)
+foreach(option CRC RTO_INITIAL_MS RTO_MIN_MS RTO_MAX_MS WINDOW_INITIAL)
+    if(DEFINED CONFIG_DURAGRAM_${option})
+        list(APPEND DURAGRAM_DEFINITIONS DG_${option}=${CONFIG_DURAGRAM_${option}})
+    elseif(DEFINED DURAGRAM_${option})
+        list(APPEND DURAGRAM_DEFINITIONS DG_${option}=${DURAGRAM_${option}})
+    endif()
+endforeach()
+if(CONFIG_DURAGRAM_SEALED OR DURAGRAM_SEALED)
+    if(NOT DURAGRAM_MONOCYPHER_DIR)
+        set(DURAGRAM_MONOCYPHER_DIR ${CMAKE_CURRENT_LIST_DIR}/tests/monocypher)
+    endif()
+    list(APPEND DURAGRAM_SOURCES ${CMAKE_CURRENT_LIST_DIR}/duragram_monocypher.c ${DURAGRAM_MONOCYPHER_DIR}/monocypher.c)
+    list(APPEND DURAGRAM_INCLUDES ${DURAGRAM_MONOCYPHER_DIR})
+    list(APPEND DURAGRAM_DEFINITIONS DG_SEALED=1)
+endif()

@@ -1,0 +1,208 @@
+/*
+ * Bursts of losses (PROTOCOL.md#duty-loss): a window that has opened as wide as it can, then a share of so many datagrams in a
+ * row, or of their ACKs, is lost. Counts the round trips until all of them are acked, beside one timeout. `bursts [-v] WINDOW...`
+ */
+#include "check.h"
+
+enum { DELAY_MS = 20, ROUND_TRIP_MS = 2 * DELAY_MS, ROUND_TRIPS_MAX = 12, WINDOW_MAX = 4096, PACKETS_MAX = 1 << 16 };
+
+typedef struct {
+    uint32_t at, seq; /* Of an ACK: the floor. */
+    unsigned payload_len, bits_len;
+    bool complete;
+    uint8_t bits[128];
+} packet;
+
+/* A way: what is sent arrives in its order, after the delay. */
+typedef struct {
+    packet packets[PACKETS_MAX];
+    unsigned head, tail;
+} way;
+
+static way up, down;
+static dg_client client;
+static dg_cell cells[DG_CELLS(2 * WINDOW_MAX, 100)];
+static uint32_t now, epoch, server_floor, acked, timeout_ms, timeouts, sent_again;
+static bool journaled[1 << 16];
+static struct {
+    bool of_answers;
+    unsigned left, percent;
+} burst;
+static uint64_t random_state;
+static double most;
+
+static bool chance(unsigned percent) {
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 33) % 100 < percent;
+}
+
+static packet *put_on(way *w, bool is_answers) {
+    if (burst.left && burst.of_answers == is_answers) {
+        burst.left--;
+        if (chance(burst.percent)) {
+            return NULL;
+        }
+    }
+    packet *p = &w->packets[w->tail++ % PACKETS_MAX];
+    memset(p, 0, sizeof *p);
+    p->at = now + DELAY_MS;
+    return p;
+}
+
+static packet *arrived_on(way *w) {
+    return w->head != w->tail && w->packets[w->head % PACKETS_MAX].at == now ? &w->packets[w->head++ % PACKETS_MAX] : NULL;
+}
+
+static void client_sends(void *user, const uint8_t *d, size_t len) {
+    (void)user;
+    CHECK((d[0] & 15) == 1);
+    sent_again += (d[1] & 7) != 0;
+    packet *p = put_on(&up, false);
+    if (p) {
+        p->seq = load32(d + 16);
+        p->payload_len = (unsigned)len - 32;
+    }
+}
+
+static void client_tells(void *user, dg_event event, uint32_t message, uint32_t detail) {
+    (void)user;
+    (void)message;
+    (void)detail;
+    acked += event == DG_ACKED;
+}
+
+static void answer(unsigned window, unsigned payload_len) {
+    unsigned room = payload_len / 8 * 8, highest = 0;
+    packet *p = put_on(&down, true);
+    if (!p) {
+        return;
+    }
+    p->seq = server_floor;
+    for (unsigned i = 1; i <= window; i++) {
+        highest = journaled[server_floor + i] ? i : highest;
+    }
+    p->bits_len = (highest + 63) / 64 * 8;
+    p->complete = p->bits_len <= room && p->bits_len <= 128;
+    p->bits_len = p->bits_len < room ? p->bits_len : room;
+    p->bits_len = p->bits_len < 128 ? p->bits_len : 128;
+    bool any = false;
+    for (unsigned i = 0; i < 8 * p->bits_len; i++) {
+        p->bits[i / 8] |= (uint8_t)(journaled[server_floor + 1 + i] << i % 8);
+        any |= journaled[server_floor + 1 + i];
+    }
+    if (!any) {
+        p->bits_len = 0;
+    }
+}
+
+static void tick(unsigned window, bool answer_each) {
+    packet *p;
+    unsigned latest = 0;
+    bool any = false;
+    now++;
+    while ((p = arrived_on(&up))) {
+        journaled[p->seq] = true;
+        while (journaled[server_floor + 1]) {
+            server_floor++;
+        }
+        latest = p->payload_len;
+        any = true;
+        if (answer_each) {
+            answer(window, latest);
+        }
+    }
+    if (any && !answer_each) {
+        answer(window, latest);
+    }
+    while ((p = arrived_on(&down))) {
+        uint8_t d[200];
+        size_t len = plain(d, 2, p->complete ? 64 : 0, 65535, epoch, 7, p->seq, 0, p->bits, p->bits_len);
+        CHECK(dg_input(&client, d, len, now) == DG_OK);
+        dg_poll(&client, now);
+    }
+    uint32_t tries = client.tries, interval = client.timer_ms;
+    dg_poll(&client, now);
+    if (client.tries > tries) {
+        timeouts++;
+        timeout_ms = interval > timeout_ms ? interval : timeout_ms;
+    }
+}
+
+static void give(unsigned messages, unsigned payload_len) {
+    uint8_t payload[100] = {0};
+    for (unsigned i = 0; i < messages; i++) {
+        CHECK(dg_send(&client, 0, payload, payload_len, 0) == DG_OK);
+    }
+}
+
+static void recovers(unsigned window, unsigned payload_len, unsigned len, unsigned percent, bool of_answers, bool answer_each,
+                     unsigned more, bool told) {
+    dg_config config = {.client_id = 7, .random_seed = len + percent, .epoch = ++epoch, .payload_max = 100, .send = client_sends,
+                        .event = client_tells};
+    memset(journaled, 0, sizeof journaled);
+    up.head = up.tail = down.head = down.tail = 0;
+    server_floor = acked = 0;
+    random_state = len * 1000 + percent + payload_len + window;
+    CHECK(dg_init(&client, &config, cells, DG_CELLS(2 * window, 100)) == DG_OK);
+    client.doubt = 0; /* Its epoch is new. */
+    /* Warm, until the congestion window is no limit. */
+    while (client.window < window) {
+        unsigned free_messages = window - dg_pending(&client);
+        give(free_messages, payload_len);
+        for (unsigned i = 0; i <= ROUND_TRIP_MS; i++) {
+            tick(window, answer_each);
+        }
+    }
+    while (dg_pending(&client)) {
+        tick(window, answer_each);
+    }
+    for (unsigned i = 0; i < 3 * ROUND_TRIP_MS; i++) {
+        tick(window, answer_each);
+    }
+    uint32_t begin = now, wanted = acked + len;
+    timeout_ms = timeouts = sent_again = 0;
+    burst.of_answers = of_answers;
+    /* Of one ACK for each flight there is one. */
+    burst.left = of_answers && !answer_each ? 1 : len;
+    burst.percent = percent;
+    give(len + more, payload_len);
+    dg_poll(&client, now);
+    while (acked < wanted && now - begin < 30000) {
+        tick(window, answer_each);
+    }
+    burst.left = 0;
+    while (dg_pending(&client) && now - begin < 60000) {
+        tick(window, answer_each);
+    }
+    uint32_t waited = now - begin - timeout_ms;
+    most = waited / (double)ROUND_TRIP_MS > most ? waited / (double)ROUND_TRIP_MS : most;
+    bool right = waited <= ROUND_TRIPS_MAX * ROUND_TRIP_MS && !dg_pending(&client);
+    if (told || !right) {
+        printf("%3u %% of %4u %s in %4u, %3u bytes, %s, %4u more: %4.1f round trips, %u timeouts, %u sent again\n", percent, len,
+               of_answers ? "ACKs" : "datagrams", window, payload_len, answer_each ? "one ACK each" : "one ACK a flight", more,
+               waited / (double)ROUND_TRIP_MS, timeouts, sent_again);
+    }
+    check(right, "made good within 12 round trips and a timeout", "", __FILE__, __LINE__);
+}
+
+int main(int argc, char **argv) {
+    static const unsigned lens[] = {0, 8, 20, 100}, percents[] = {5, 30, 60, 100};
+    bool told = argc > 1 && strcmp(argv[1], "-v") == 0;
+    for (int w = 1 + told; w < argc; w++) {
+        unsigned window = (unsigned)strtoul(argv[w], NULL, 10);
+        if (window < 4 || window > WINDOW_MAX) {
+            fprintf(stderr, "usage: bursts [-v] WINDOW...\n");
+            return 2;
+        }
+        for (unsigned l = 0; l < 4; l++) {
+            for (unsigned p = 0; p < 4; p++) {
+                for (unsigned kind = 0; kind < 8; kind++) {
+                    unsigned len = kind & 4 ? window / 2 : window;
+                    recovers(window, lens[l], len, percents[p], kind & 1, kind & 2, kind & 4 ? window / 2 : 0, told);
+                }
+            }
+        }
+    }
+    printf("at most %.1f round trips beside a timeout\n", most);
+    return verdict("bursts");
+}
