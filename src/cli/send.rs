@@ -188,16 +188,17 @@ async fn send(
     let (sent, receipts) = mpsc::unbounded_channel();
     let receipts = tokio::spawn(collect(receipts));
     let bar = progress_bar(input_bytes);
-    // Why a server that is there may be silent: it is to whom it has no key for, and answers the run with the higher counters
-    // (PROTOCOL.md#sealed-address).
-    let silence = match (overhead == SEALED_MIN_LEN, args.epoch.is_some()) {
+    // Why a server that is there may seem to be silent: it is to whom it has no key for, and answers the run with the higher
+    // counters (PROTOCOL.md#sealed-address); and what it says of another run is ignored (PROTOCOL.md#epoch-used).
+    let silence = |client: &Client| match (overhead == SEALED_MIN_LEN, args.epoch.is_some()) {
         (true, true) => " (is the key the server's? was the epoch used before?)",
         (true, false) => " (is the key the server's?)",
+        (false, true) if client.stats().ignored > 0 => " (but strange ones come: was the epoch used before?)",
         (false, _) => "",
     };
     let gave_up = tokio::select! {
         () = feed.run(&client, args, lines::read(input), sent, &bar) => false,
-        () = watch(&client, args.timeout, silence, &bar) => true,
+        () = watch(&client, args.timeout, &silence, &bar) => true,
     };
     bar.finish_and_clear();
     // What holds it up is forgotten at the end.
@@ -209,7 +210,7 @@ async fn send(
     if gave_up {
         let why = match obstacle(refusal, trouble.as_deref()) {
             Some(why) => format!(": {why}"),
-            None => silence.to_owned(),
+            None => silence(&client).to_owned(),
         };
         troubles.add(format!("gave up: {} did not ack a record in time{why}", args.server));
     }
@@ -340,7 +341,12 @@ fn refusal_text(code: RejectCode) -> String {
 }
 
 /// Shows the progress; returns when there has been none for `timeout`.
-async fn watch(client: &Client, timeout: Option<Duration>, silence_means: &str, bar: &ProgressBar) {
+async fn watch(
+    client: &Client,
+    timeout: Option<Duration>,
+    silence_means: &impl Fn(&Client) -> &'static str,
+    bar: &ProgressBar,
+) {
     let mut ticks = tokio::time::interval(TICK);
     let (mut settled, mut since, mut told) = (0, Instant::now(), false);
     loop {
@@ -360,7 +366,7 @@ async fn watch(client: &Client, timeout: Option<Duration>, silence_means: &str, 
         if silence >= patience && !told {
             told = true;
             let what = obstacle(stats.refusal, trouble.as_deref())
-                .unwrap_or_else(|| format!("no answer from the server for 5 seconds{silence_means}"));
+                .unwrap_or_else(|| format!("no answer from the server for 5 seconds{}", silence_means(client)));
             bar.suspend(|| complain(&format!("{what}; trying on")));
         }
     }

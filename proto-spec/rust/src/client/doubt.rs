@@ -4,19 +4,18 @@
 //! this run or by another. So the first message goes alone, and its answer is judged.
 
 use super::{Client, FailReason, Outcome, Slot};
-use crate::Seq;
 use crate::codec::Ack;
 
-/// ACKs for seqs that were never sent which betray another user of the epoch, where nothing vouches for who made them: one
-/// forged datagram must not end a run.
-const STRANGE_MAX: u8 = 2;
+/// After so many retransmissions of the first message an ACK for what was never sent betrays another user of the epoch, where
+/// nothing vouches for who made it: some seconds of lies must not end a run.
+const RETRANSMISSIONS: u8 = 2;
 
 /// What is known of the epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Doubt {
-    /// Nothing was acked yet. `strange`: so many ACKs came for what was never sent; `asked`: by PING, whose answers have
-    /// DUPLICATE too.
-    Open { strange: u8, asked: bool },
+    /// Nothing was acked yet. `strange`: an ACK for what was never sent has come, after so many retransmissions; `asked`: by
+    /// PING, whose answers have DUPLICATE too.
+    Open { strange: Option<u8>, asked: bool },
     /// It is the client's own, or was not doubted.
     Settled,
     /// Another run has used it.
@@ -25,7 +24,7 @@ pub(super) enum Doubt {
 
 impl Doubt {
     pub(super) fn new(doubted: bool) -> Self {
-        if doubted { Self::Open { strange: 0, asked: false } } else { Self::Settled }
+        if doubted { Self::Open { strange: None, asked: false } } else { Self::Settled }
     }
 
     /// Whether nothing may be sent beside what is in flight.
@@ -66,13 +65,17 @@ where
     /// Notes an ACK for seqs that were never sent. Returns whether it shows that the epoch was used before.
     pub(super) fn note_never_sent(&mut self) -> bool {
         let Doubt::Open { strange, asked } = self.doubt else { return false };
-        let enough = self.wire.is_authentic() || strange.saturating_add(1) >= STRANGE_MAX;
         // Before anything was sent there is nothing that it could be the answer to.
-        if enough && self.queue.highest_sent() > Seq::ZERO {
+        let Some(at) = self.queue.base_transmitted() else { return false };
+        let attempt = self.queue.slot(at).attempt;
+        // In plain mode anyone can have made it. Who answers one transmission after the other so, and lets no true answer through, is
+        // the server, or could have acked what is not journaled just as well.
+        let again = attempt >= RETRANSMISSIONS && strange.is_some_and(|before| before < attempt);
+        if self.wire.is_authentic() || again {
             self.epoch_is_used();
             return true;
         }
-        self.doubt = Doubt::Open { strange: strange.saturating_add(1), asked };
+        self.doubt = Doubt::Open { strange: strange.or(Some(attempt)), asked };
         false
     }
 
