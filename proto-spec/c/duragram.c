@@ -52,7 +52,7 @@ enum { REORDERING_MAX = 3 };
 /* Of a message. The first three are undecided; GONE is decided and has no seq in this epoch. */
 enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
 
-/* Of an epoch that the device chose: nothing was acked in it yet (also after one sign that it was used before), or it was used. */
+/* Of an epoch that the device chose: something was acked in it; nothing yet; nothing, and one sign of use; used before. */
 enum { PROVEN, DOUBTED, SUSPECTED, USED };
 
 /* A distance between seqs that none in the buffer has. */
@@ -751,7 +751,7 @@ static bool is_set(const uint8_t *bitmap, uint32_t i) {
     return bitmap[i >> 3] >> (i & 7) & 1;
 }
 
-/* The epoch that the device chose holds other data at the server (PROTOCOL.md#duty-epoch): in one of the server's nothing is lost. */
+/* The server holds other data in the epoch that the device chose (PROTOCOL.md#duty-epoch): in one of its own nothing is lost. */
 static void leave_used_epoch(dg_client *c) {
     c->doubt = USED;
     tell(c, DG_EPOCH_USED, 0, c->epoch);
