@@ -8,16 +8,10 @@
  */
 #include "duragram.h"
 
-#include <limits.h>
 #include <stdbool.h>
 
-/* memcpy and memset are all that is needed of libc. A compiler for bare metal need not have string.h. */
-#if defined(__has_include)
-#if !__has_include(<string.h>)
-#define DG_NO_STRING_H
-#endif
-#endif
-#ifdef DG_NO_STRING_H
+/* memcpy and memset are all that is needed of libc. For bare metal (-ffreestanding) there need not be a string.h, or a right one. */
+#if defined(__STDC_HOSTED__) && !__STDC_HOSTED__
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -30,14 +24,9 @@ void *memset(void *to, int byte, size_t len);
 #include <string.h>
 #endif
 
-/* The longest ring: two of its indexes can be added, and its bytes counted, also where int and size_t have 16 bits. */
-#if SIZE_MAX / 16 < 65535
-#define CELLS_MAX (SIZE_MAX / 16)
-#elif UINT_MAX / 2 < 65535
-#define CELLS_MAX (UINT_MAX / 2)
-#else
-#define CELLS_MAX 65535
-#endif
+/* The longest ring: two of its indexes can be added, and its bytes counted, also where int or size_t has 16 bits. */
+#define UINT_HALF (~0u / 2)
+#define CELLS_MAX (SIZE_MAX / 16 < 65535 ? SIZE_MAX / 16 : UINT_HALF < 65535 ? UINT_HALF : 65535)
 
 enum { TYPE_DATA = 1, TYPE_ACK, TYPE_REJECT, TYPE_HELLO, TYPE_WELCOME, TYPE_PING };
 enum { FLAG_DURABILITY = 3, FLAG_SEALED = 8, FLAG_WHOLE = 16 | 32, FLAG_SKIP = 128, ATTEMPT_MAX = 7 };
