@@ -8,16 +8,10 @@
  */
 #include "duragram.h"
 
-#include <limits.h>
 #include <stdbool.h>
 
-/* memcpy and memset are all that is needed of libc. A compiler for bare metal need not have string.h. */
-#if defined(__has_include)
-#if !__has_include(<string.h>)
-#define DG_NO_STRING_H
-#endif
-#endif
-#ifdef DG_NO_STRING_H
+/* memcpy and memset are all that is needed of libc. For bare metal (-ffreestanding) there need not be a string.h, or a right one. */
+#if defined(__STDC_HOSTED__) && !__STDC_HOSTED__
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -30,14 +24,9 @@ void *memset(void *to, int byte, size_t len);
 #include <string.h>
 #endif
 
-/* The longest ring: two of its indexes can be added, and its bytes counted, also where int and size_t have 16 bits. */
-#if SIZE_MAX / 16 < 65535
-#define CELLS_MAX (SIZE_MAX / 16)
-#elif UINT_MAX / 2 < 65535
-#define CELLS_MAX (UINT_MAX / 2)
-#else
-#define CELLS_MAX 65535
-#endif
+/* The longest ring: two of its indexes can be added, and its bytes counted, also where int or size_t has 16 bits. */
+#define UINT_HALF (~0u / 2)
+#define CELLS_MAX (SIZE_MAX / 16 < 65535 ? SIZE_MAX / 16 : UINT_HALF < 65535 ? UINT_HALF : 65535)
 
 enum { TYPE_DATA = 1, TYPE_ACK, TYPE_REJECT, TYPE_HELLO, TYPE_WELCOME, TYPE_PING };
 enum { FLAG_DURABILITY = 3, FLAG_SEALED = 8, FLAG_WHOLE = 16 | 32, FLAG_SKIP = 128, ATTEMPT_MAX = 7 };
@@ -52,7 +41,7 @@ enum { REORDERING_MAX = 3 };
 /* Of a message. The first three are undecided; GONE is decided and has no seq in this epoch. */
 enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
 
-/* Of an epoch that the device chose: nothing was acked in it yet (also after one sign that it was used before), or it was used. */
+/* Of an epoch that the device chose: something was acked in it; nothing yet; nothing, and one sign of use; used before. */
 enum { PROVEN, DOUBTED, SUSPECTED, USED };
 
 /* A distance between seqs that none in the buffer has. */
@@ -751,7 +740,7 @@ static bool is_set(const uint8_t *bitmap, uint32_t i) {
     return bitmap[i >> 3] >> (i & 7) & 1;
 }
 
-/* The epoch that the device chose holds other data at the server (PROTOCOL.md#duty-epoch): in one of the server's nothing is lost. */
+/* The server holds other data in the epoch that the device chose (PROTOCOL.md#duty-epoch): in one of its own nothing is lost. */
 static void leave_used_epoch(dg_client *c) {
     c->doubt = USED;
     tell(c, DG_EPOCH_USED, 0, c->epoch);

@@ -185,7 +185,8 @@ static void lengths_that_wrap_are_refused(void) {
     CHECK(dg_send(&client, 0, endless, sizeof endless, DG_BATCH) == DG_BROKEN_BATCH);
     CHECK(dg_send(&client, 0, far, sizeof far, DG_BATCH) == DG_BROKEN_BATCH);
     CHECK(dg_send(&client, 0, endless, 65535, 0) == DG_TOO_LARGE && dg_send(&client, 65536, endless, 1, 0) == DG_BAD_ARGUMENT);
-    CHECK(dg_batch(batch, sizeof batch, &len, batch, 65535) == DG_FULL && dg_batch(batch, sizeof batch, &len, batch, 65534) == DG_FULL);
+    CHECK(dg_batch(batch, sizeof batch, &len, batch, 65535) == DG_FULL);
+    CHECK(dg_batch(batch, sizeof batch, &len, batch, 65534) == DG_FULL);
     CHECK(dg_batch(batch, 65535, &len, batch, 65534) == DG_FULL && len == 0);
     CHECK(dg_batch(batch, sizeof batch, &len, "ab", 2) == DG_OK && len == 4 && batch[0] == 2 && batch[3] == 'b');
     CHECK(dg_send(&client, 0, batch, len, DG_BATCH) == DG_OK && dg_pending(&client) == 1);

@@ -72,6 +72,11 @@ def cases(work):
                 # Monocypher is not ours; its names are its own.
                 if source == "duragram.c" or sealed == "0":
                     yield compiles, *hostile, source
+    # Without a libc for it: small processors, 16-bit int, big-endian, and systems whose own headers are not at hand.
+    for target in ("thumbv6m-none-eabi", "riscv32", "msp430", "mips", "armv7a-linux-gnueabi", "i386-pc-none"):
+        for sealed in ("0", "1"):
+            yield compiles, "clang", f"--target={target}", "-ffreestanding", "-std=c99", *WARNINGS, f"-DDG_SEALED={sealed}", \
+                "-fsyntax-only", "duragram.c"
     for option in RIGHT:
         yield compiles, "gcc", "-std=c99", *WARNINGS, "-fsyntax-only", f"-D{option}", "duragram.c"
     for option in WRONG:

@@ -87,7 +87,8 @@ int main(int argc, char **argv) {
                 continue;
             }
             datagram.len = (size_t)len;
-            for (int copies = 1 + (!is_first_data(&datagram) && chance(duplicates)); copies && waiting_count < HELD_MAX; copies--) {
+            int copies = 1 + (!is_first_data(&datagram) && chance(duplicates));
+            for (; copies && waiting_count < HELD_MAX; copies--) {
                 waiting[waiting_count] = datagram;
                 waiting[waiting_count++].at += chance(late) ? (uint32_t)random() % 30 : 0;
             }

@@ -233,7 +233,8 @@ int main(int argc, char **argv) {
             break;
         }
     }
-    printf("%llu datagrams sent, %llu messages acked, %llu refused, %llu given up, %llu epochs, %llu journaled in two, %llu epochs used before\n",
+    printf("%llu datagrams sent, %llu messages acked, %llu refused, %llu given up, %llu epochs, %llu journaled in two, "
+           "%llu epochs used before\n",
            total_sent, total_acked, total_failed, total_abandoned, total_epochs, total_twice, total_used);
     return verdict("worlds");
 }
