@@ -227,7 +227,8 @@ impl Poller {
     }
 }
 
-/// An earlier datagram was answered by ICMP, or there is no memory or route now: nothing that the next try must meet too.
+/// An earlier datagram was answered by ICMP, or there is no memory, no route or no leave now: nothing that the next try must meet
+/// too.
 fn concerns_one_message(errno: Errno) -> bool {
     matches!(
         errno,
@@ -238,6 +239,11 @@ fn concerns_one_message(errno: Errno) -> bool {
             | Errno::ENOBUFS
             | Errno::ENOMEM
             | Errno::EAGAIN
+            // A firewall here, or a device that is away for a moment.
+            | Errno::EPERM
+            | Errno::EACCES
+            | Errno::EIO
+            | Errno::EHOSTDOWN
     )
 }
 

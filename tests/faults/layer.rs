@@ -18,7 +18,7 @@ pub(crate) mod calls {
     pub(crate) const TRUNCATE: u32 = 128;
     pub(crate) const REPLY: u32 = 256;
     /// Of datagrams; the path is "receive".
-    pub(crate) const RECEIVE: u32 = 2048;
+    pub(crate) const RECEIVE: u32 = 4096;
     /// Everything by which the state of disk or clients changes.
     pub(crate) const ALL: u32 = WRITE | SYNC | RENAME | REMOVE | CREATE | MKDIR | TRUNCATE | REPLY;
 }

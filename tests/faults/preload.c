@@ -43,7 +43,7 @@ enum call {
     CALL_REPLY = 256,
     CALL_LINK = 512,
     CALL_READ = 1024,
-    CALL_RECEIVE = 2048,
+    CALL_RECEIVE = 4096,
 };
 
 enum action {
