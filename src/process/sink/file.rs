@@ -12,7 +12,6 @@ use std::io::{self, Seek as _, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -67,33 +66,20 @@ impl FileState {
     }
 }
 
-/// How often is looked whether the path still names the file.
-const PATH_CHECK: Duration = Duration::from_secs(1);
-/// After a rename SIGHUP follows soon, where it follows at all.
-const RENAMED_TOLERANCE: Duration = Duration::from_secs(10);
-
 /// The file that the lanes share.
 pub(super) struct FileSink {
     path: PathBuf,
     id: FileId,
     appender: Appender<File>,
-    name: Name,
-}
-
-/// What is known of the file's name.
-struct Name {
-    checked: Instant,
-    /// Since when the path does not name the file.
-    away_since: Option<Instant>,
-    told: bool,
+    /// It has been told that the path does not name the file.
+    told_away: bool,
 }
 
 impl FileSink {
     /// On a file that [`recover`] has opened.
     pub(super) fn new(path: &Path, opened: recover::Opened) -> Self {
         let appender = Appender::new(opened.file, opened.len, opened.newline_first);
-        let name = Name { checked: Instant::now(), away_since: None, told: false };
-        Self { path: path.to_owned(), id: opened.id, appender, name }
+        Self { path: path.to_owned(), id: opened.id, appender, told_away: false }
     }
 
     fn try_write(&mut self, lines: &[u8]) -> Result<(), HandlerError> {
@@ -132,31 +118,21 @@ impl FileSink {
         Ok(())
     }
 
-    /// Tells when the file was moved away and nobody has asked to open the path anew.
+    /// Tells when the file was moved away, as rotation does just before SIGHUP.
     fn check_name(&mut self) {
-        let name = &mut self.name;
-        let now = Instant::now();
-        if now.duration_since(name.checked) < PATH_CHECK {
-            return;
-        }
-        name.checked = now;
         if fs::metadata(&self.path).is_ok_and(|metadata| FileId::of(&metadata) == self.id) {
-            (name.away_since, name.told) = (None, false);
-            return;
-        }
-        let since = *name.away_since.get_or_insert(now);
-        if !name.told && now.duration_since(since) >= RENAMED_TOLERANCE {
-            name.told = true;
+            self.told_away = false;
+        } else if !std::mem::replace(&mut self.told_away, true) {
             let path = self.path.display();
             match recover::find(recover::directory(&self.path), self.id) {
-                Ok(Some(renamed)) => tracing::warn!(
+                Ok(Some(renamed)) => tracing::info!(
                     %path, renamed = %renamed.display(),
                     "the sink's file was renamed: lines go on into it until SIGHUP"
                 ),
                 _ => tracing::error!(
                     %path,
-                    "the sink's file is no longer at its path, nor in its directory: lines go on into it, wherever it is, until \
-                     SIGHUP; nobody may find them"
+                    "the sink's file is neither at its path nor in its directory: lines go on into it, wherever it is, until \
+                     SIGHUP"
                 ),
             }
         }

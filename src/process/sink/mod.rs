@@ -161,7 +161,7 @@ impl Sink {
             SinkSpec::File(path) => {
                 let out = open_without_waiting(path);
                 let out = out.map_err(|error| HandlerError::new(format_args!("{}: {error}", path.display())))?;
-                Ok(without_replay(stream::shared(path.display().to_string(), out)?))
+                Ok(without_replay(stream::shared(path.display().to_string(), out, Some(path.clone()))?))
             }
         }
     }

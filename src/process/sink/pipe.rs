@@ -3,7 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -32,11 +33,15 @@ pub(super) trait Target: Send {
 
     /// Nobody reads it now, and somebody else may later.
     fn lacks_reader(&self) -> bool;
+
+    /// Goes over to what is at its path now, if that is something else; whether it was.
+    fn follow_path(&mut self) -> io::Result<bool>;
 }
 
 /// A file that is no regular one: a pipe, a socket, a terminal, a device; or whatever standard output is.
 pub(super) struct Descriptor {
     file: File,
+    path: Option<PathBuf>,
     is_pipe: bool,
     /// It has a name, under which somebody else can come to read.
     is_named: bool,
@@ -44,11 +49,11 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    pub(super) fn new(file: File) -> io::Result<Self> {
+    pub(super) fn new(file: File, path: Option<PathBuf>) -> io::Result<Self> {
         let kind = file.metadata()?.file_type();
         let link = fs::read_link(itself(&file));
         let is_named = kind.is_fifo() && !link.is_ok_and(|link| link.to_string_lossy().starts_with("pipe:"));
-        Ok(Self { is_pipe: kind.is_fifo(), is_named, is_regular: kind.is_file(), file })
+        Ok(Self { is_pipe: kind.is_fifo(), is_named, is_regular: kind.is_file(), file, path })
     }
 
     /// Another descriptor of the same, to look whether somebody reads; `None` when nobody can come to read who does not now.
@@ -100,6 +105,19 @@ impl Target for Descriptor {
 
     fn lacks_reader(&self) -> bool {
         self.is_named && is_deserted(&self.file)
+    }
+
+    fn follow_path(&mut self) -> io::Result<bool> {
+        let Some(path) = &self.path else { return Ok(false) };
+        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino(), metadata.rdev());
+        if id(fs::metadata(path)?) == id(self.file.metadata()?) {
+            return Ok(false);
+        }
+        // Of a FIFO: as soon as somebody reads it. A terminal must not become the one that controls this process.
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file = OpenOptions::new().append(true).custom_flags(flags.bits()).open(path)?;
+        *self = Self::new(file, self.path.take())?;
+        Ok(true)
     }
 }
 

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -32,20 +33,22 @@ pub(super) struct Stream<T> {
     taken: Vec<u8>,
     /// `taken` begins in the middle of a line.
     is_cut: bool,
+    /// How often the target has become another one.
+    followed: u64,
 }
 
-/// A stream that the lanes share.
+/// A stream that the lanes share, to what was opened, perhaps under a path.
 ///
 /// # Errors
 /// What kind of file it is cannot be told, or there is no thread to watch a FIFO.
-pub(super) fn shared(name: String, file: File) -> Result<Arc<Mutex<dyn Output>>, HandlerError> {
+pub(super) fn shared(name: String, file: File, path: Option<PathBuf>) -> Result<Arc<Mutex<dyn Output>>, HandlerError> {
     let open = || {
-        let target = Descriptor::new(file)?;
+        let target = Descriptor::new(file, path)?;
         let watched = target.to_watch()?;
         let stream = Arc::new(Mutex::new(Stream::new(name.clone(), target)));
         if let Some(fifo) = watched {
             let stream = Arc::downgrade(&stream);
-            thread::Builder::new().name("fifo".to_owned()).spawn(move || watch(&fifo, &stream))?;
+            thread::Builder::new().name("fifo".to_owned()).spawn(move || watch(fifo, &stream))?;
         }
         Ok(stream)
     };
@@ -57,24 +60,33 @@ pub(super) fn stdout() -> Result<Arc<Mutex<dyn Output>>, HandlerError> {
     let name = "standard output";
     let out = io::stdout().as_fd().try_clone_to_owned();
     let out = out.map_err(|error| HandlerError::new(format_args!("{name}: {error}")))?;
-    shared(name.to_owned(), out.into())
+    shared(name.to_owned(), out.into(), None)
 }
 
 /// Sees a reader leave, and gives the next one what is left, also while there are no new lines.
-fn watch(fifo: &File, stream: &Weak<Mutex<Stream<Descriptor>>>) {
-    let mut waits = false;
+fn watch(mut fifo: File, stream: &Weak<Mutex<Stream<Descriptor>>>) {
+    let (mut waits, mut followed) = (false, 0);
     loop {
-        let is_deserted = deserted_within(fifo, PollTimeout::from(if waits { WAITING_MS } else { WATCH_MS }));
+        let is_deserted = deserted_within(&fifo, PollTimeout::from(if waits { WAITING_MS } else { WATCH_MS }));
         let Some(stream) = stream.upgrade() else { return };
+        let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
         if is_deserted || waits {
-            let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
             if stream.target.lacks_reader() {
                 stream.take_back();
+                stream.follow();
             } else if !stream.rest.is_empty() {
                 // Whoever writes the next line meets what stops it.
                 drop(stream.write_lines(&mut Vec::new()));
             }
             waits = !stream.rest.is_empty();
+        }
+        if stream.followed != followed {
+            followed = stream.followed;
+            match stream.target.to_watch() {
+                Ok(Some(another)) => fifo = another,
+                // It is no FIFO any more.
+                _ => return,
+            }
         }
         drop(stream);
         if is_deserted {
@@ -86,7 +98,7 @@ fn watch(fifo: &File, stream: &Weak<Mutex<Stream<Descriptor>>>) {
 
 impl<T: Target> Stream<T> {
     pub(super) fn new(name: String, target: T) -> Self {
-        Self { name, target, rest: Vec::new(), taken: Vec::new(), is_cut: false }
+        Self { name, target, rest: Vec::new(), taken: Vec::new(), is_cut: false, followed: 0 }
     }
 
     fn write_lines(&mut self, lines: &mut Vec<u8>) -> Result<(), Stopped> {
@@ -130,6 +142,15 @@ impl<T: Target> Stream<T> {
             }
         }
         (taken, Ok(()))
+    }
+
+    /// Nobody reads the FIFO. If it is not the one at its path any more, nobody ever will.
+    fn follow(&mut self) {
+        // Until somebody reads the new one, there is nothing to go over to.
+        if let Ok(true) = self.target.follow_path() {
+            self.followed += 1;
+            tracing::warn!(sink = self.name, "it was replaced: lines go to what is at its path now");
+        }
     }
 
     fn remember(&mut self, bytes: &[u8], unread_max: usize) {
@@ -182,6 +203,9 @@ impl<T: Target> Output for Stream<T> {
     fn write(&mut self, lines: &mut Vec<u8>) -> Result<(), HandlerError> {
         let Err(Stopped { error, moved }) = self.write_lines(lines) else { return Ok(()) };
         let deserted = error.kind() == io::ErrorKind::BrokenPipe && self.target.lacks_reader();
+        if deserted {
+            self.follow();
+        }
         let stalled = error.kind() == io::ErrorKind::WouldBlock;
         let error = match (deserted, stalled) {
             (true, _) => HandlerError::new(format_args!("writing to {}: nobody reads this FIFO", self.name)),
@@ -191,7 +215,16 @@ impl<T: Target> Output for Stream<T> {
         Err(if moved || deserted || stalled { error.soon() } else { error })
     }
 
+    /// What a reader who is still there has not read stays his.
     fn reopen(&mut self) -> Result<(), HandlerError> {
+        let followed =
+            self.target.follow_path().map_err(|error| HandlerError::new(format_args!("{}: {error}", self.name)))?;
+        if followed {
+            self.followed += 1;
+            self.taken.clear();
+            self.is_cut = false;
+            tracing::info!(sink = self.name, "it was opened anew");
+        }
         Ok(())
     }
 

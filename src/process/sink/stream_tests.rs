@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Instant;
@@ -54,6 +55,10 @@ impl Target for Scripted {
 
     fn lacks_reader(&self) -> bool {
         self.pipe.is_some()
+    }
+
+    fn follow_path(&mut self) -> io::Result<bool> {
+        Ok(false)
     }
 }
 
@@ -171,7 +176,7 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 fn the_next_reader_of_a_fifo_begins_with_a_whole_line_also_when_nothing_is_written_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let (path, file) = fifo(dir.path());
-    let stream = shared("fifo".into(), file).unwrap();
+    let stream = shared("fifo".into(), file, Some(path.clone())).unwrap();
     let write = |lines: &mut Vec<u8>| stream.lock().unwrap().write(lines);
     let error = write(&mut numbered(0..1)).unwrap_err();
     assert!(error.is_soon() && error.to_string().contains("nobody reads"), "{error}");
@@ -219,7 +224,7 @@ fn a_descriptor_that_does_not_block_is_written_at_the_readers_pace() {
             }
             read
         });
-        let mut stream = Stream::new("a test".into(), Descriptor::new(file).unwrap());
+        let mut stream = Stream::new("a test".into(), Descriptor::new(file, None).unwrap());
         let mut lines = all.clone();
         stream.write(&mut lines).unwrap();
         assert!(lines.is_empty());
@@ -233,7 +238,7 @@ fn a_reader_that_takes_nothing_holds_a_write_up_for_a_bounded_time_whatever_the_
         let (reader, writer) = std::io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(writer));
         fcntl(&file, FcntlArg::F_SETFL(flags)).unwrap();
-        let mut stream = Stream::new("a test".into(), Descriptor::new(file).unwrap());
+        let mut stream = Stream::new("a test".into(), Descriptor::new(file, None).unwrap());
         let all = numbered(0..2_000);
         let mut lines = all.clone();
         let started = Instant::now();
@@ -250,4 +255,26 @@ fn a_reader_that_takes_nothing_holds_a_write_up_for_a_bounded_time_whatever_the_
         drop(stream);
         assert!(reading.join().unwrap() == all);
     }
+}
+
+#[test]
+fn a_fifo_that_was_deleted_and_made_again_is_gone_over_to_when_somebody_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, file) = fifo(dir.path());
+    let mut reader =
+        BufReader::new(File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).unwrap());
+    let stream = shared("fifo".into(), file, Some(path.clone())).unwrap();
+    stream.lock().unwrap().write(&mut b"one\ntwo\n".to_vec()).unwrap();
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert_eq!(line, "one\n");
+    std::fs::remove_file(&path).unwrap();
+    drop(reader);
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    // All of it was read: only what comes later is for the next reader, whose opening waits for the stream.
+    let mut reader = BufReader::new(File::open(&path).unwrap());
+    stream.lock().unwrap().write(&mut b"three\n".to_vec()).unwrap();
+    let mut next = String::new();
+    reader.read_line(&mut next).unwrap();
+    assert_eq!(next, "three\n");
 }
