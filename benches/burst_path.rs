@@ -1,9 +1,11 @@
 //! A path that loses a share of some datagrams in a row, for `scripts/bench burst`: stands between one client of any
 //! language and a server.
 //!
-//! `burst_path SERVER AFTER LENGTH SHARE [data|answers] [SEED]` prints `path ADDR`. Of the client's datagrams, the first AFTER
-//! pass, of the next LENGTH the share (in per cent) is lost, all others pass; with `answers` the server's answers are
-//! lost that come while those are passing. It ends when its standard input does, and prints what passed and what did not.
+//! `burst_path SERVER AFTER LENGTH SHARE [first|all|answers] [SEED]` prints `path ADDR`. Of the client's messages, each counted
+//! when it is sent first, AFTER pass, and of the next LENGTH the share (in per cent) is lost; what is sent again passes. With `all`
+//! every datagram counts, and of LENGTH in a row the share is lost, those that make losses good among them; with `answers` the
+//! server's answers are lost that come while so many first transmissions pass. It ends when its standard input does, and prints
+//! what passed and what did not.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -15,35 +17,48 @@ use nix::sys::socket::{setsockopt, sockopt};
 /// More than any window: the path itself must lose nothing else.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 20;
 
+/// DATA of version 1, and the bits of its flags that count its transmissions.
+const DATA: u8 = 0x11;
+const ATTEMPT: u8 = 0b111;
+
 struct Burst {
     within: std::ops::Range<u64>,
     share_percent: u64,
-    answers: bool,
+    loses: Loses,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loses {
+    First,
+    All,
+    Answers,
 }
 
 #[derive(Default)]
 struct Counts {
-    /// Of the client.
+    /// Of the client, and of these what counts for the burst.
     datagrams: AtomicU64,
+    counted: AtomicU64,
     answers: AtomicU64,
     lost: AtomicU64,
 }
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let usage = || io::Error::other("usage: burst_path SERVER AFTER LENGTH SHARE [data|answers] [SEED]");
+    let usage = || io::Error::other("usage: burst_path SERVER AFTER LENGTH SHARE [first|all|answers] [SEED]");
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<u64>().ok());
     let (Some(server), Some(after), Some(len), Some(share_percent)) =
         (arguments.first(), number(1), number(2), number(3))
     else {
         return Err(usage());
     };
-    let answers = match arguments.get(4).map(String::as_str) {
-        None | Some("data") => false,
-        Some("answers") => true,
+    let loses = match arguments.get(4).map(String::as_str) {
+        None | Some("first") => Loses::First,
+        Some("all") => Loses::All,
+        Some("answers") => Loses::Answers,
         Some(_) => return Err(usage()),
     };
-    let burst = Arc::new(Burst { within: after..after + len, share_percent, answers });
+    let burst = Arc::new(Burst { within: after..after + len, share_percent, loses });
     let seed = number(5).unwrap_or(1);
 
     let (front, back) = (socket()?, socket()?);
@@ -85,10 +100,15 @@ fn forward_datagrams(
             known = Some(from);
             *client.lock().expect("no thread panics") = known;
         }
-        let number = counts.datagrams.fetch_add(1, Ordering::Relaxed);
-        if !burst.answers && burst.within.contains(&number) && dice.percent() < burst.share_percent {
-            counts.lost.fetch_add(1, Ordering::Relaxed);
-            continue;
+        counts.datagrams.fetch_add(1, Ordering::Relaxed);
+        let is_first = len >= 2 && buffer[0] == DATA && buffer[1] & ATTEMPT == 0;
+        if is_first || burst.loses == Loses::All {
+            let number = counts.counted.fetch_add(1, Ordering::Relaxed);
+            let is_lost = burst.loses != Loses::Answers && burst.within.contains(&number);
+            if is_lost && dice.percent() < burst.share_percent {
+                counts.lost.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
         }
         // A server that is away: as good as lost.
         back.send(&buffer[..len]).ok();
@@ -107,8 +127,8 @@ fn forward_answers(
     loop {
         let Ok(len) = back.recv(&mut buffer) else { continue };
         counts.answers.fetch_add(1, Ordering::Relaxed);
-        let number = counts.datagrams.load(Ordering::Relaxed);
-        if burst.answers && burst.within.contains(&number) && dice.percent() < burst.share_percent {
+        let number = counts.counted.load(Ordering::Relaxed);
+        if burst.loses == Loses::Answers && burst.within.contains(&number) && dice.percent() < burst.share_percent {
             counts.lost.fetch_add(1, Ordering::Relaxed);
             continue;
         }

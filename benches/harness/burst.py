@@ -21,13 +21,16 @@ SECONDS_MAX = 40
 
 
 def cases():
-    yield 0, 0, "data"
+    yield 0, 0, "first"
     for length in LENGTHS:
         for share in SHARES:
-            yield length, share, "data"
+            yield length, share, "first"
     for length in (64, 4_096):
         yield length, 60, "answers"
         yield length, 100, "answers"
+    # What is sent again is lost too: a stretch of losses longer than what is in flight.
+    yield 3_500, 60, "all"
+    yield 6_000, 30, "all"
 
 
 def burst(options, programs, space, save):

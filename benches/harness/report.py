@@ -281,12 +281,13 @@ def overload(found):
 def burst(found):
     clients = list(found["clients"])
     text = f"## Burst losses\n\n{head(found)}\n{count(found['lines'])} lines of {found['line_bytes']} bytes, window {count(found['window'])}, "
-    text += f"through a path that loses a share of some datagrams in a row (or of the answers that come meanwhile), the first after "
-    text += f"{count(found['after'])}: seconds until the client ends, with its start; medians of {found['rounds']}.\n\n"
+    text += f"through a path that loses a share of some first transmissions in a row, from number {count(found['after'])} on (answers: of the answers "
+    text += f"that come meanwhile; all: of all datagrams in a row, those that make losses good among them): seconds until the client ends, with its start; medians of {found['rounds']}.\n\n"
     text += f"| lost | {' | '.join(clients)} |\n|---{'|---' * len(clients)}|\n"
     for row in zip(*found["clients"].values()):
         case = row[0]
-        what = f"{case['share']} % of {count(case['length'])} {case['what']}" if case["share"] else "nothing"
+        kind = {"first": "datagrams"}.get(case["what"], case["what"])
+        what = f"{case['share']} % of {count(case['length'])} {kind}" if case["share"] else "nothing"
         cells = " | ".join("not done" if each["median_s"] is None else f"{each['median_s']:.2f}" for each in row)
         text += f"| {what} | {cells} |\n"
     return text

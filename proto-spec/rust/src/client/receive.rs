@@ -127,7 +127,7 @@ where
             let transmission = queue.slot(at).transmission;
             before_expiry |= self.expired.is_some_and(|expired| transmission < expired);
             self.stats.losses += 1;
-            self.congestion.lost(transmission, self.next_transmission);
+            self.congestion.lost(transmission, self.next_transmission, self.rtt.smoothed_us());
             queue.mark_lost(at);
         };
         // What no ack has told of in as long as an answer takes at most, while later ones were answered, is missing or might

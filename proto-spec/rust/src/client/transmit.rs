@@ -138,7 +138,7 @@ where
             self.probe_lowest();
         } else {
             if !self.silent {
-                self.congestion.collapse(self.next_transmission);
+                self.congestion.collapse(self.next_transmission, self.rtt.smoothed_us());
             }
             self.silent = true;
             while let Some(at) = self.queue.any_awaited() {

@@ -35,16 +35,16 @@ fn the_answer_to_a_timeouts_datagram_shows_all_that_is_missing_whether_it_tells_
             true => complete(&mut bench, 1),
             false => bench.ack(1, &[], 1_000).unwrap(),
         }
-        // Ten, and then two for each that is acked, up to half of what it was.
-        assert_eq!(bench.sent_seqs(), (2..=11).collect::<Vec<_>>());
+        // Ten with the last two, which nothing has overtaken; then two for each that is acked, up to half of what it was.
+        assert_eq!(bench.sent_seqs(), (2..=9).collect::<Vec<_>>());
         bench.wait(SECOND / 10);
-        complete(&mut bench, 11);
-        assert_eq!(bench.sent_seqs(), (12..=31).collect::<Vec<_>>());
+        complete(&mut bench, 9);
+        assert_eq!(bench.sent_seqs(), (10..=27).collect::<Vec<_>>());
         bench.wait(SECOND / 10);
-        complete(&mut bench, 31);
-        assert_eq!(bench.sent_seqs().len(), 40);
+        complete(&mut bench, 27);
+        assert_eq!(bench.sent_seqs().len(), 36);
         bench.wait(SECOND / 10);
-        complete(&mut bench, 71);
+        complete(&mut bench, 63);
         assert_eq!(bench.client.congestion_window(), 50);
     }
 }
@@ -75,11 +75,11 @@ fn a_duplicate_sent_in_doubt_says_nothing_of_those_that_were_sent_with_it() {
     bench.wait(SECOND / 10);
     // 1 has come. No ack has ever told of those above 2.
     bench.ack(1, &[], 1_000).unwrap();
-    assert_eq!(bench.sent_seqs(), (2..=11).collect::<Vec<_>>());
+    assert_eq!(bench.sent_seqs(), (2..=9).collect::<Vec<_>>());
     let (window, losses) = (bench.client.congestion_window(), bench.client.stats().losses);
     bench.wait(SECOND / 10);
-    // 2 has come; 3 and 10 were here all along, 4 to 9 are on their way.
-    bench.ack(3, &[10], 1_000).unwrap();
+    // 2 has come; 3 and 9 were here all along, 4 to 8 are on their way.
+    bench.ack(3, &[9], 1_000).unwrap();
     assert!(bench.client.congestion_window() >= window);
     assert_eq!(bench.client.stats().losses, losses);
 }
@@ -106,7 +106,7 @@ fn nothing_but_acks_of_something_new_and_expiries_moves_the_timer() {
     bench.transmit();
     assert_eq!(bench.client.poll_timeout(), due);
     bench.ack(1, &[], 64).unwrap();
-    assert!(bench.client.poll_timeout() > due);
+    assert_ne!(bench.client.poll_timeout(), due);
 }
 
 #[test]
