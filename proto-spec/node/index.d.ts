@@ -1,5 +1,5 @@
 declare namespace Client {
-  interface Options {
+  export interface Options {
     /** Who it is: 64 bits, as a BigInt, an integer or hexadecimal digits. Random if not given. */
     clientId?: bigint | number | string
     /** Messages that may wait; `send` rejects with `Full` beyond. 1,024 by default. */
@@ -9,27 +9,27 @@ declare namespace Client {
     /** In place of the system's resolver. */
     lookup?: (host: string) => Promise<Array<{ address: string; family: number }>>
   }
-  interface SendOptions {
+  export interface SendOptions {
     /** The application's routing number, 0 to 65,535. */
     channel?: number
     /** The payload is a batch (PROTOCOL.md#batch). */
     batch?: boolean
   }
-  interface Receipt {
+  export interface Receipt {
     epoch: number
     seq: bigint
   }
   /** The server will never take the message. Others are not concerned. */
-  class Refused extends Error {
+  export class Refused extends Error {
     readonly code: number
   }
   /** The message fits in no datagram, or is longer than this system's UDP carries. */
-  class TooLarge extends Error {}
+  export class TooLarge extends Error {}
   /** Too many messages wait already. */
-  class Full extends Error {}
+  export class Full extends Error {}
   /** The client was closed before the ack came. */
-  class Closed extends Error {}
-  const PAYLOAD_MAX: number
+  export class Closed extends Error {}
+  export const PAYLOAD_MAX: number
   export { Client }
 }
 

@@ -70,7 +70,7 @@ describe('the package', { concurrency: true }, () => {
 
   test('it names the files that it needs, and all are there', () => {
     for (const file of [...about.files, about.main, about.types, about.bin['duragram-node']]) assert.ok(fs.existsSync(path.join(PACKAGE, file)), file)
-    for (const file of fs.readdirSync(PACKAGE).filter(file => /\.m?js$|\.d\.ts$/.test(file))) assert.ok(about.files.includes(file), file)
+    for (const file of fs.readdirSync(PACKAGE).filter(file => /\.m?js$|\.d\.m?ts$/.test(file))) assert.ok(about.files.includes(file), file)
     assert.equal(about.license, 'Apache-2.0')
     assert.equal(fs.readFileSync(path.join(PACKAGE, 'LICENSE'), 'utf8'), fs.readFileSync(path.join(PACKAGE, '..', '..', 'LICENSE'), 'utf8'))
     assert.ok(fs.readFileSync(path.join(PACKAGE, 'send.js'), 'utf8').startsWith('#!/usr/bin/env node\n'))

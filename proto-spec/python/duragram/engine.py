@@ -4,6 +4,7 @@ nothing half done, and no lock is held while anything else runs."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import selectors
 import socket
@@ -464,11 +465,9 @@ class Engine:
             answer.refuse()
 
     def _close_sockets(self) -> None:
-        self.link.close()
-        for sock in self._wakes:
-            sock.close()
-        if hasattr(self, "_selector"):
-            self._selector.close()
+        for one in [self.link, *self._wakes, *([self._selector] if hasattr(self, "_selector") else [])]:
+            with contextlib.suppress(OSError):  # another part of the program may have closed it
+                one.close()
 
 
 class _Answer(Generic[T]):

@@ -45,6 +45,22 @@ class Fork(OneServer):
         self.assertEqual(out, "21 0\n")
         self.assertEqual(self.journaled("fork "), [str(n) for n in range(1, 22)])
 
+    def test_a_child_may_have_a_client_of_its_own(self) -> None:
+        self.script("""
+            import os, sys
+            from duragram import Client
+            client = Client(sys.argv[1])
+            client.send(b"own 1").result(10)
+            if os.fork() == 0:
+                own = Client(sys.argv[1])
+                own.send(b"own 2")
+                sys.exit(0)  # what it has not waited for is sent
+            assert os.wait()[1] == 0
+            client.send(b"own 3").result(10)
+            client.close()
+            """)
+        self.assertEqual(self.journaled("own "), ["1", "2", "3"])
+
     def test_a_child_that_leaves_by_sys_exit_neither_sends_nor_complains(self) -> None:
         out = self.script("""
             import os, sys

@@ -6,6 +6,7 @@ import unittest
 from typing import Optional
 
 from duragram import seal, wire
+from duragram.message import Outcome
 from duragram.seal import Keys, Sealed
 from duragram.wire import Ack, Data, Hello, Ping, Reject, Welcome
 
@@ -76,6 +77,14 @@ class SealedClient(unittest.TestCase):
         self.assertEqual(bench.machine.queued, 1)
         self.assertIsNone(handle(bench.now, sealed))
         self.assertEqual(bench.machine.queued, 0)
+
+    def test_one_sealed_ack_of_what_was_never_sent_betrays_a_used_epoch(self) -> None:
+        bench = SealedBench()
+        bench.machine._doubt.doubted = True
+        bench.send()
+        bench.transmit()
+        self.assertEqual(bench.ack(5), "never_sent")
+        self.assertEqual(bench.ended(), [(1, Outcome.EPOCH_USED)])
 
     def test_a_welcome_must_lead_upwards(self) -> None:
         bench = SealedBench(epoch=0)

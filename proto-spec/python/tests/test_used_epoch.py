@@ -3,11 +3,91 @@
 from __future__ import annotations
 
 import asyncio
+import unittest
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from duragram import AsyncClient, Client, EpochUsed, Incomplete
+from duragram import AsyncClient, Client, EpochUsed, Incomplete, wire
+from duragram.message import Outcome
 
+from .bench import Bench
 from .support import OneServer, program
+
+
+class DoubtedEpoch(unittest.TestCase):
+    """A machine whose epoch was given, until it is shown to be this run's own."""
+
+    USED = Outcome.EPOCH_USED
+
+    def bench(self, messages: int = 5, **config: Any) -> Bench:
+        bench = Bench(epoch_doubted=True, **config)
+        for _ in range(messages):
+            bench.send()
+        return bench
+
+    def test_the_first_message_goes_alone_until_it_is_acked_as_new(self) -> None:
+        bench = self.bench()
+        self.assertEqual(bench.seqs(), [1])
+        bench.time_out()
+        self.assertEqual(bench.seqs(), [1])
+        bench.ack(0)
+        self.assertEqual(bench.seqs(), [])
+        bench.ack(1, duplicate=True)  # after a retransmission that is ordinary
+        self.assertEqual(bench.seqs(), [2, 3, 4, 5])
+
+    def test_a_duplicate_of_what_was_sent_once_betrays_it(self) -> None:
+        bench = self.bench()
+        bench.seqs()
+        bench.ack(1, duplicate=True)
+        self.assertEqual([outcome for _, outcome in bench.ended()], [self.USED] * 5)
+        bench.send()
+        self.assertEqual([outcome for _, outcome in bench.ended()], [self.USED])
+        self.assertEqual((bench.transmit_all(), bench.machine.deadline, bench.machine.queued), ([], None, 0))
+
+    def test_a_duplicate_after_a_ping_is_no_sign(self) -> None:
+        bench = self.bench()
+        bench.seqs()
+        bench.machine._doubt.pinged = True
+        bench.ack(1, duplicate=True)
+        self.assertEqual(bench.ended(), [(1, Outcome.ACKED)])
+
+    def test_acks_of_what_was_never_sent_betray_it_the_second_time(self) -> None:
+        bench = self.bench()
+        bench.seqs()
+        self.assertEqual(bench.ack(9), "never_sent")
+        self.assertEqual(bench.ended(), [])
+        self.assertEqual(bench.ack(0, (3,)), "never_sent")
+        self.assertEqual([outcome for _, outcome in bench.ended()], [self.USED] * 5)
+
+    def test_once_it_is_proven_nothing_is_a_sign(self) -> None:
+        bench = self.bench()
+        bench.seqs()
+        bench.ack(1)
+        for _ in range(3):
+            self.assertEqual(bench.ack(99), "never_sent")
+        bench.ack(1, duplicate=True)
+        bench.seqs()
+        bench.ack(2, duplicate=True)
+        self.assertEqual(bench.ended(), [(1, Outcome.ACKED), (2, Outcome.ACKED)])
+
+    def test_a_first_message_that_is_refused_lets_the_next_go_alone(self) -> None:
+        bench = self.bench()
+        bench.seqs()
+        bench.reject(1, wire.REJECT_CHANNEL)
+        self.assertEqual(bench.seqs(), [2])
+
+    def test_an_epoch_of_the_servers_is_not_doubted(self) -> None:
+        bench = Bench(epoch=0, epoch_doubted=True)
+        for _ in range(5):
+            bench.send()
+        hello = bench.hello()
+        assert hello is not None
+        bench.welcome(hello.nonce, 50)
+        self.assertEqual(bench.seqs(), [1, 2, 3, 4, 5])
+        bench = self.bench()
+        bench.seqs()
+        bench.reject(1, wire.REJECT_STALE_EPOCH)
+        self.assertEqual(bench.seqs(), [1, 2, 3, 4, 5])
 
 
 class UsedEpoch(OneServer):
