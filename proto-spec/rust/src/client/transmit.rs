@@ -129,6 +129,9 @@ where
             (self.silent, self.tries) = (false, 0);
             return;
         }
+        if self.is_exposed() {
+            return;
+        }
         self.stats.timeouts += 1;
         self.tries = self.tries.saturating_add(1);
         if self.tries == 1 {
@@ -150,6 +153,13 @@ where
         self.probe = true;
         // The server may have shrunk its window below what is to be sent again.
         self.ping_due = self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq));
+    }
+
+    /// The timer expires in so long at the latest.
+    pub(super) fn hasten(&mut self, now_us: u64, wait_us: u64) {
+        if let Some(timer) = &mut self.timer {
+            timer.at_us = timer.at_us.min(now_us.saturating_add(wait_us));
+        }
     }
 
     /// Sets the timer to what is waited for now. One that waits for the same as before goes on, unless `anew`.
