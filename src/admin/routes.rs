@@ -118,6 +118,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError>
     if let Value::Object(changing) = status {
         all.extend(changing);
     }
+    all.insert("journal".to_owned(), json!(shared.state.journal().id().map(|id| id.to_string())));
     Ok(Json(Value::Object(all)).into_response())
 }
 

@@ -13,7 +13,7 @@ use duragram_proto::ClientId;
 use super::block::Place;
 use super::{
     Block, BlockBuilder, Checkpoint, ClientRecord, DeadLetter, DeadLetterId, DeadLetters, Durable, Extent, Journal,
-    LaneMark, Opened, ReadJournal, Records, Replay, SessionRecord, StorageError,
+    JournalId, LaneMark, Opened, ReadJournal, Records, Replay, SessionRecord, StorageError,
 };
 use crate::types::{Offset, SessionId};
 
@@ -47,11 +47,18 @@ pub enum Write<'a> {
 type Hook = Box<dyn FnMut(Write<'_>) -> WriteFate + Send>;
 
 /// What survives a crash. Clones are the same disk.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct MemoryDisk {
+    id: JournalId,
     synced: Arc<Mutex<Synced>>,
     /// Apart from `synced`, so that a hook may look at the disk while it runs.
     faults: Arc<Mutex<Faults>>,
+}
+
+impl Default for MemoryDisk {
+    fn default() -> Self {
+        Self { id: JournalId::random(), synced: Arc::default(), faults: Arc::default() }
+    }
 }
 
 #[derive(Default)]
@@ -289,6 +296,10 @@ impl ReadJournal for MemoryDisk {
             }
         }
         Ok(blocks)
+    }
+
+    fn id(&self) -> Option<JournalId> {
+        Some(self.id)
     }
 }
 

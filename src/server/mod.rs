@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
 use crate::config::{self, Config};
+use crate::file_modes;
 use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::journal::rocks::{RocksJournal, RocksOptions};
 use crate::journal::{Damage, DamageKind, DamagePlace, Durable, LaneMark, OpenError, Opened, StorageError};
@@ -86,6 +87,7 @@ impl Error {
         match self {
             Self::Config(_) | Self::SinkSpec(_) | Self::Keys(_) => 2,
             Self::Open(OpenError::Damaged(_)) => 3,
+            Self::Storage(error) if error.damage.is_some() => 3,
             Self::Open(OpenError::Storage { .. }) | Self::Storage(_) => 4,
             Self::Token(TokenError::NoToken { .. }) => 2,
             Self::Token(_) | Self::Open(_) | Self::Bind { .. } | Self::Handler(_) | Self::System(_) => 1,
@@ -119,6 +121,7 @@ pub fn run_with(
     handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
+    file_modes::keep_ours_private();
     let mut server = Server::start_on(systemd::sockets()?, config, handlers)?;
     server.tells_systemd = true;
     signals::forward(server.handle())?;
