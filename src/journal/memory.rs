@@ -261,6 +261,7 @@ impl Journal for MemoryJournal {
             return Err(self.handle.refuse(StorageError::new(action, problem)));
         }
         self.handle.write(action, Write::Commit { block: built.as_deref(), checkpoint, records }, |synced| {
+            records.given_up.iter().for_each(|id| drop(synced.sessions.remove(id)));
             synced.sessions.extend(records.sessions.iter().map(|session| (session.id, session.clone())));
             synced.clients.extend(records.clients.iter().map(|client| (client.client, *client)));
             synced.counter_limit = records.counter_limit.or(synced.counter_limit);

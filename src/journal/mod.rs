@@ -135,6 +135,8 @@ pub struct Records {
     pub sessions: Vec<SessionRecord>,
     /// Clients whose epochs must be.
     pub clients: Vec<ClientRecord>,
+    /// Sessions whose records are taken away, before those above are put.
+    pub given_up: Vec<SessionId>,
     /// The limit below which the server's counter may go (PROTOCOL.md#sealed-server-counter).
     pub counter_limit: Option<u64>,
 }
@@ -142,7 +144,7 @@ pub struct Records {
 impl Records {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.clients.is_empty() && self.counter_limit.is_none()
+        self.sessions.is_empty() && self.clients.is_empty() && self.given_up.is_empty() && self.counter_limit.is_none()
     }
 }
 

@@ -215,6 +215,9 @@ impl<D: Database> Journal for StoredJournal<D> {
             self.shared.store.put(&mut batch, JOURNAL, &block_key(first), block.bytes(), &mut self.scratch);
             built = Some(block);
         }
+        for id in &records.given_up {
+            self.shared.store.delete(&mut batch, META, &session_key(*id));
+        }
         put_records(&self.shared.store, &mut batch, records, &mut self.scratch);
         let end = built.as_ref().map_or(first, Block::end);
         let mut low = self.low;
