@@ -7,10 +7,8 @@
 //! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names socket2; only `server`
 //! knows everything.
 
-mod address;
 pub mod admin;
 pub mod cli;
-pub mod client;
 pub mod config;
 pub mod ingest;
 pub mod journal;
@@ -26,7 +24,7 @@ pub mod secret_file;
 pub mod server;
 pub mod session;
 mod signal_mask;
-mod threads;
 pub mod types;
 
+pub use duragram_client as client;
 pub use duragram_proto as proto;

@@ -1,8 +1,8 @@
 //! The client for programs without async: the same client on a runtime thread of its own.
 //!
 //! ```no_run
-//! use duragram::client::Client;
-//! use duragram::client::blocking;
+//! use duragram_client::Client;
+//! use duragram_client::blocking;
 //!
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = blocking::Client::connect(Client::builder("127.0.0.1:7117"))?;

@@ -1,10 +1,10 @@
 //! The client library: give it records, get a receipt for each once it is on the server's disk.
 //!
-//! The protocol is [`crate::proto::client`], a state machine without socket or clock. This module gives it both: one
+//! The protocol is [`duragram_proto::client`], a state machine without socket or clock. This module gives it both: one
 //! task owns the socket, callers and task meet in a mutex-guarded core. Nothing here knows the rest of the server.
 //!
 //! ```no_run
-//! use duragram::client::Client;
+//! use duragram_client::Client;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::builder("ingest.example.org:7117").client_id(0xa1).connect().await?;
@@ -42,12 +42,16 @@ use duragram_proto::{Epoch, Seq};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+#[doc(hidden)] // shared with the server, no part of the interface
+pub mod address;
 pub mod blocking;
 mod builder;
 mod core;
 mod driver;
 mod route;
 mod shared;
+#[doc(hidden)] // as `address`
+pub mod threads;
 
 pub use builder::{Batching, Builder};
 

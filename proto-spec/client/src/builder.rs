@@ -74,7 +74,7 @@ impl Builder {
     }
 
     /// The key that this client id shares with the server: speaks sealed mode, and hears nothing else
-    /// (PROTOCOL.md#sealed-client). Without one the client speaks plain. [`crate::keys::file::read`] reads one from a file.
+    /// (PROTOCOL.md#sealed-client). Without one the client speaks plain.
     pub fn key(mut self, key: ClientKey) -> Self {
         self.key = Some(key);
         self
