@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+mod file_modes;
 pub mod ingest;
 pub mod journal;
 pub mod keys;
