@@ -95,11 +95,11 @@ async fn a_batch_is_given_up_as_a_whole_and_who_waits_for_room_goes_on() {
     client.send(b"0").await.unwrap().await.unwrap();
     path.set_weather(CUT);
     let alone = client.send(b"alone").await.unwrap();
+    wait_sent(2, || client.stats());
     let mut batched = Vec::new();
     for n in 0..3 {
         batched.push(client.send(format!("batched {n}").as_bytes()).await.unwrap());
     }
-    wait_sent(2, || client.stats());
     // The first of these begins another batch, which the second one ends; but there is no room for it.
     let others = client.send_on(1, b"on channel 1").await.unwrap();
     let waits = tokio::spawn({
