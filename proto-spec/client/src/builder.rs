@@ -78,7 +78,7 @@ impl Builder {
     }
 
     /// The key that this client id shares with the server: speaks sealed mode, and hears nothing else
-    /// (PROTOCOL.md#sealed-client). Without one the client speaks plain.
+    /// (PROTOCOL.md#sealed-client). Without one the client speaks plain. The 32 bytes stand in a key file as 64 hexadecimal digits.
     #[cfg(feature = "sealed")]
     pub fn key(mut self, key: ClientKey) -> Self {
         self.key = Some(key);

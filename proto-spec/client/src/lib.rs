@@ -1,7 +1,7 @@
 //! The client library: give it records, get a receipt for each once it is on the server's disk.
 //!
 //! The protocol is [`duragram_proto::client`], a state machine without socket or clock. This module gives it both: one
-//! task owns the socket, callers and task meet in a mutex-guarded core. Nothing here knows the rest of the server.
+//! task owns the socket, callers and task meet in a mutex-guarded core. Nothing here knows the server.
 //!
 //! ```no_run
 //! use duragram_client::Client;
@@ -28,7 +28,8 @@
 //!
 //! # A server that is away
 //! The client tries on, ever more slowly, and looks the server's name up again; unacked records stay in memory. What
-//! must survive the client's own end has to be kept by the caller until its receipt.
+//! must survive the client's own end has to be kept by the caller until its receipt. What has become worthless is given up by
+//! [`Client::abandon_oldest`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -54,6 +55,7 @@ mod shared;
 pub mod threads;
 
 pub use builder::{Batching, Builder};
+pub use duragram_proto as proto;
 pub use errors::{ConnectError, Incomplete, SendError};
 
 use self::core::Outcome;
