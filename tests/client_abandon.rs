@@ -2,7 +2,7 @@
 //! (PROTOCOL.md#duty-skip).
 
 use duragram::client::blocking;
-use duragram::client::{Batching, Builder, Client, SendError};
+use duragram::client::{Batching, Builder, Client, SendError, Stats};
 
 use crate::common::lossy::{LossyPath, Weather};
 use crate::common::server::{Home, Server};
@@ -18,8 +18,14 @@ fn way_to(server: &Server) -> (LossyPath, Builder) {
 }
 
 /// Waits until so many messages were sent.
-fn wait_sent(transmissions: u64, stats: impl Fn() -> duragram::client::Stats) {
+fn wait_sent(transmissions: u64, stats: impl Fn() -> Stats) {
     wait_for("transmissions", || (stats().transmissions - stats().retransmissions >= transmissions).then_some(()));
+}
+
+/// Clears the weather, once all that was sent since it was cut is lost and not only on its way.
+fn clear(path: &LossyPath, before: u64, stats: impl Fn() -> Stats) {
+    wait_for("losses", || (path.counts().lost >= stats().transmissions - before).then_some(()));
+    path.set_weather(Weather::CLEAR);
 }
 
 /// What came out as text. Panics on a gap.
@@ -40,10 +46,11 @@ fn what_was_given_up_after_it_was_sent_leaves_no_gap_and_all_else_arrives() {
     let client = blocking::Client::connect(builder).unwrap();
     client.send(b"0").unwrap().wait().unwrap();
     path.set_weather(CUT);
+    let before = client.stats().transmissions;
     let tickets: Vec<_> = (1..=5).map(|n| client.send(n.to_string().as_bytes()).unwrap()).collect();
     wait_sent(6, || client.stats());
     assert_eq!([client.abandon_oldest(), client.abandon_oldest()], [1, 1]);
-    path.set_weather(Weather::CLEAR);
+    clear(&path, before, || client.stats());
     let outcomes: Vec<_> = tickets.into_iter().map(|ticket| ticket.wait().map(|receipt| receipt.seq.0)).collect();
     assert_eq!(outcomes, [Err(SendError::Abandoned), Err(SendError::Abandoned), Ok(4), Ok(5), Ok(6)]);
     client.send(b"6").unwrap().wait().unwrap();
@@ -64,6 +71,7 @@ fn a_full_client_makes_room_for_what_is_newer() {
     let client = blocking::Client::connect(builder.window(2)).unwrap();
     client.send(b"0").unwrap().wait().unwrap();
     path.set_weather(CUT);
+    let before = client.stats().transmissions;
     let kept: Vec<_> = (1..=9)
         .map(|n| {
             loop {
@@ -74,7 +82,7 @@ fn a_full_client_makes_room_for_what_is_newer() {
             }
         })
         .collect();
-    path.set_weather(Weather::CLEAR);
+    clear(&path, before, || client.stats());
     let delivered: Vec<_> = kept.into_iter().map(|ticket| ticket.wait().is_ok()).collect();
     assert_eq!(delivered, [[false; 7].as_slice(), &[true; 2]].concat());
     assert_eq!(client.abandon_oldest(), 0, "nothing is unacked any more");
@@ -94,6 +102,7 @@ async fn a_batch_is_given_up_as_a_whole_and_who_waits_for_room_goes_on() {
     let client = builder.window(2).batching(Batching::ON).connect().await.unwrap();
     client.send(b"0").await.unwrap().await.unwrap();
     path.set_weather(CUT);
+    let before = client.stats().transmissions;
     let alone = client.send(b"alone").await.unwrap();
     wait_sent(2, || client.stats());
     let mut batched = Vec::new();
@@ -108,7 +117,7 @@ async fn a_batch_is_given_up_as_a_whole_and_who_waits_for_room_goes_on() {
     });
     assert_eq!([client.abandon_oldest(), client.abandon_oldest()], [1, 3]);
     let last = waits.await.unwrap().unwrap();
-    path.set_weather(Weather::CLEAR);
+    clear(&path, before, || client.stats());
     assert_eq!(alone.await, Err(SendError::Abandoned));
     for pending in batched {
         assert_eq!(pending.await, Err(SendError::Abandoned));
