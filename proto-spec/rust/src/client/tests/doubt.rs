@@ -172,7 +172,8 @@ fn when_a_seq_was_used_up_in_vain_the_next_epoch_is_taken_and_doubted_too() {
 fn what_was_given_up_before_it_was_sent_uses_no_seq_up() {
     let config = ClientConfig { epoch_doubted: true, ..ClientConfig::new(CLIENT, Epoch::new(7)) };
     let mut bench = Bench::with(config, 16);
-    (bench.send(), bench.send());
+    bench.send();
+    bench.send();
     bench.client.abandon_oldest().unwrap();
     let sent = bench.transmit();
     assert_eq!((sent.len(), data(&sent[0]).epoch.value(), data(&sent[0]).seq.0), (1, 7, 1));
