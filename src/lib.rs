@@ -1,16 +1,14 @@
 //! Duragram: a durable UDP ingestion server. *Acked means on disk; on disk means processed.*
 //!
 //! A library as well as a program: [`server`] runs the server with a [`process::Handler`] of yours,
-//! [`client`] sends. The protocol itself is the crate `duragram-proto`, re-exported as [`proto`].
+//! [`client`] sends: the crate `duragram-client`, which alone is enough for who only sends. The protocol itself is the crate `duragram-proto`, re-exported as [`proto`].
 //!
 //! Dependencies point one way: `net` and `journal` know the protocol and `types`, not each other; `ingest` and
 //! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names socket2; only `server`
 //! knows everything.
 
-mod address;
 pub mod admin;
 pub mod cli;
-pub mod client;
 pub mod config;
 mod file_modes;
 pub mod ingest;
@@ -27,7 +25,7 @@ pub mod secret_file;
 pub mod server;
 pub mod session;
 mod signal_mask;
-mod threads;
 pub mod types;
 
+pub use duragram_client as client;
 pub use duragram_proto as proto;

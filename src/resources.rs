@@ -8,9 +8,9 @@ use std::thread;
 use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
+use crate::client::threads;
 use crate::config::Config;
 use crate::limits;
-use crate::threads;
 
 /// What the C library reserves for a stack where the limit is none.
 const UNLIMITED_STACK_BYTES: u64 = 8 << 20;

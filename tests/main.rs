@@ -15,6 +15,7 @@ mod cli_output;
 mod cli_serve;
 mod cli_support;
 mod cli_tail;
+mod client_abandon;
 mod client_async;
 mod client_blocking;
 mod client_send;

@@ -541,10 +541,13 @@ static void ack_timeout(dg_client *c) {
     /*
      * The answers in a sealed session go to whoever used the highest counter in it (PROTOCOL.md#sealed-address). If this epoch was
      * used before, that may be the run before. Half of the way up to 2^63, where counters that start at random end, and in a few
-     * tries they come here.
+     * tries they come here. What is left of chance keeps two runs apart that have both risen.
      */
     if (c->doubt && !c->config.boot_count) {
-        c->counter += (((uint64_t)1 << 63) - c->counter) >> 1;
+        uint64_t end = (uint64_t)1 << 63;
+        if (c->counter < end && end - c->counter > (uint64_t)1 << 55) {
+            c->counter += (end - c->counter) >> 1;
+        }
     }
 #endif
     if (c->tries > 1 && !c->silent) {

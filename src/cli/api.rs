@@ -15,8 +15,8 @@ use ureq::{Agent, Body, RequestBuilder, http};
 use zeroize::Zeroizing;
 
 use super::Failure;
-use crate::address::ServerName;
 use crate::admin::{TOKEN_FILE, Token};
+use crate::client::address::ServerName;
 use crate::config::{ADMIN_PORT, Config, environment, is_loopback};
 use crate::limits;
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::key_file::KeyFileArgs;
 use super::{Failure, Report};
-use crate::address::ServerName;
+use crate::client::address::ServerName;
 use crate::config::UDP_PORT;
 use crate::net::GSO_SEGMENTS_MAX;
 

@@ -123,7 +123,7 @@ pub(super) fn run(args: SendArgs) -> ExitCode {
         },
     };
     // tokio has no other answer than a panic where it gets none: one worker, and two for files and terminals.
-    let granted = crate::threads::are_granted(3);
+    let granted = crate::client::threads::are_granted(3);
     let build = |()| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = match granted.and_then(build) {
         Ok(runtime) => runtime,

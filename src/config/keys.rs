@@ -14,7 +14,7 @@ use humantime_serde::re::humantime;
 use serde_json::Value as Json;
 
 use super::{Channels, Config, LogFormat, Threading, log_level};
-use crate::address;
+use crate::client::address;
 use crate::types::parse_channels;
 
 /// A configuration key.

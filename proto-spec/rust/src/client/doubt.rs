@@ -3,7 +3,8 @@
 //! What a server says after it has taken the client's first message is the same, whether the numbers below were used by
 //! this run or by another. So the first message goes alone, and its answer is judged.
 
-use super::{Client, FailReason, Outcome, Slot};
+use super::{Client, FailReason, Slot};
+use crate::Seq;
 use crate::codec::Ack;
 
 /// After so many retransmissions of the first message an ACK for what was never sent betrays another user of the epoch, where
@@ -94,10 +95,25 @@ where
         exposed
     }
 
+    /// Leaves an epoch that is still doubted when a seq was used up in vain, given up or refused for good: what another run has
+    /// acked up to there can no longer be told from an answer to this one. The next is doubted as well. Returns whether it did.
+    pub(super) fn flee_doubted(&mut self, now_us: u64) -> bool {
+        let Doubt::Open { .. } = self.doubt else { return false };
+        if self.queue.undecided() == 0 || self.queue.skipped() == Seq::ZERO {
+            return false;
+        }
+        self.leave_epoch(now_us);
+        // Unless there is no next one, and the server is asked.
+        if self.hello.is_none() {
+            self.doubt = Doubt::new(true);
+        }
+        true
+    }
+
     fn epoch_is_used(&mut self) {
         self.doubt = Doubt::Used;
         // Nothing is waited for any more.
-        (self.silent, self.probe, self.ping_due) = (false, false, false);
-        while self.queue.decide_oldest(Outcome::Failed(FailReason::EpochUsed)).is_some() {}
+        (self.silent, self.probe) = (false, false);
+        self.fail_all(FailReason::EpochUsed);
     }
 }

@@ -166,7 +166,7 @@ where
             }
             match failure(reject.code) {
                 Some(reason) => {
-                    while self.queue.decide_oldest(Outcome::Failed(reason)).is_some() {}
+                    self.fail_all(reason);
                     self.hello = None;
                 }
                 None => self.pause(now_us, reject),
@@ -181,12 +181,12 @@ where
         if refused.is_none() && !(reject.refused == 0 && self.pinged) {
             return Err(Ignored::NotInFlight);
         }
-        if let Some(at) = refused {
-            if let Some(reason) = failure(reject.code) {
-                self.queue.decide(at, Outcome::Failed(reason), self.epoch);
-            } else {
-                self.queue.mark_lost(at);
-            }
+        match (refused, failure(reject.code)) {
+            (Some(at), Some(reason)) => self.queue.decide(at, Outcome::Failed(reason), self.epoch),
+            (Some(at), None) => self.queue.mark_lost(at),
+            // The answer to a PING names no message, and each would get the same.
+            (None, Some(reason)) => self.fail_all(reason),
+            (None, None) => {}
         }
         match reject.code {
             RejectCode::StaleEpoch => {
@@ -204,6 +204,12 @@ where
         }
         self.arm(now_us, false);
         Ok(())
+    }
+
+    /// Fails all that waits.
+    pub(super) fn fail_all(&mut self, reason: FailReason) {
+        while self.queue.decide_oldest(Outcome::Failed(reason)).is_some() {}
+        (self.pinged, self.ping_due) = (false, false);
     }
 
     fn pause(&mut self, now_us: u64, reject: &Reject) {

@@ -2,6 +2,7 @@
 //!
 //! There is one timer. What it is for follows from the state, so that no two timers can contradict each other.
 
+use super::doubt::Doubt;
 use super::{Client, Slot};
 use crate::Seq;
 use crate::backoff;
@@ -57,6 +58,9 @@ where
         }
         if self.queue.undecided() > 0 && (self.is_beyond_skipping() || self.wire.is_used_up()) {
             self.leave_epoch(now_us);
+            return self.transmit(now_us, out);
+        }
+        if self.flee_doubted(now_us) {
             return self.transmit(now_us, out);
         }
         let epoch = self.epoch?;
@@ -150,6 +154,9 @@ where
         }
         self.expired = Some(self.next_transmission);
         self.probe = true;
+        if matches!(self.doubt, Doubt::Open { .. }) {
+            self.wire.rise();
+        }
         // The server may have shrunk its window below what is to be sent again.
         self.ping_due = self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq));
     }

@@ -55,6 +55,16 @@ impl Wire {
         }
     }
 
+    /// Nothing was heard in an epoch that another run may have used: the answers go to who used the highest counter in it
+    /// (PROTOCOL.md#sealed-address).
+    pub(super) fn rise(&mut self) {
+        match self {
+            Self::Plain => {}
+            #[cfg(feature = "sealed")]
+            Self::Sealed(seal) => seal.rise(),
+        }
+    }
+
     /// Writes a datagram and returns its length.
     pub(super) fn encode(&mut self, datagram: &Datagram<'_>, out: &mut [u8]) -> Option<usize> {
         match self {
@@ -111,6 +121,12 @@ mod sealed {
         counter: Option<u64>,
     }
 
+    /// Counters that start at random start below this one.
+    const RANDOM_END: u64 = 1 << 63;
+    /// So far below it a counter stops to rise: above all but one of 256 others, and still random enough never to meet one that
+    /// has risen as well.
+    const RISE_STOPS_BELOW: u64 = 1 << 55;
+
     impl Seal {
         pub(in crate::client) fn new(sealing: Sealing, client: ClientId, epoch: Option<Epoch>) -> Self {
             let mut seal = Self { sealing, client, session: None, counter: None };
@@ -124,6 +140,15 @@ mod sealed {
         pub(super) fn enter(&mut self, epoch: Epoch) {
             self.session = Some(self.sealing.key.keys(self.client, Some(epoch)));
             self.counter = Some(*self.sealing.counter.range().start());
+        }
+
+        /// Half of the way up to where random starts end; not where a stored count keeps the ranges of runs apart.
+        pub(super) fn rise(&mut self) {
+            let Some(counter) = self.counter else { return };
+            let left = RANDOM_END.saturating_sub(counter);
+            if *self.sealing.counter.range().end() == u64::MAX && left > RISE_STOPS_BELOW {
+                self.counter = Some(counter + left / 2);
+            }
         }
 
         pub(super) fn is_used_up(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::vec::Vec;
 
 use super::super::{ClientConfig, Event, FailReason, Ignored, MessageId, Outgoing, SendError};
-use super::bench::{ACK, Bench, CLIENT, SECOND, acked};
+use super::bench::{ACK, Bench, CLIENT, SECOND, acked, data};
 use crate::codec::{Ack, Datagram, RejectCode};
 use crate::{Epoch, Seq};
 
@@ -138,11 +138,43 @@ fn an_epoch_that_the_server_gave_or_that_follows_a_stale_one_is_not_doubted() {
     assert_eq!(bench.client.epoch(), Epoch::new(8));
 }
 
+/// A seq that was used up makes what another run has used plausible: its floor is no higher than what was sent.
 #[test]
-fn when_the_first_message_is_refused_the_next_goes_alone() {
-    let mut bench = doubting();
-    bench.reject(1, RejectCode::Channel, 0).unwrap();
-    assert_eq!(bench.sent_seqs(), [2]);
-    bench.ack(2, &[], 64).unwrap();
-    assert_eq!(bench.sent_seqs(), [3, 4, 5]);
+fn when_a_seq_was_used_up_in_vain_the_next_epoch_is_taken_and_doubted_too() {
+    type Step = fn(&mut Bench);
+    let refused: Step = |bench| bench.reject(1, RejectCode::Channel, 0).unwrap();
+    let given_up: Step = |bench| _ = bench.client.abandon_oldest().unwrap();
+    for in_vain in [refused, given_up] {
+        let mut bench = doubting();
+        bench.time_out();
+        assert_eq!(bench.sent_seqs(), [1]);
+        in_vain(&mut bench);
+        bench.events();
+        // Where a silence lasts, what comes next goes when it is over.
+        let mut sent = bench.transmit();
+        if sent.is_empty() {
+            bench.time_out();
+            sent = bench.transmit();
+        }
+        let next = data(&sent[0]);
+        assert_eq!((sent.len(), next.epoch.value(), next.seq.0, next.skip), (1, 8, 1, false));
+        let answer = |epoch: Option<Epoch>| Ack { floor: Seq(2), epoch: epoch.unwrap(), ..ACK };
+        assert_eq!(bench.receive(&Datagram::Ack(answer(Epoch::new(7)))), Err(Ignored::OtherEpoch));
+        // In this one another run has sent one message.
+        bench.receive(&Datagram::Ack(Ack { floor: Seq(1), duplicate: true, ..answer(Epoch::new(8)) })).unwrap();
+        let entered = Event::EpochChanged { from: Epoch::new(7), to: Epoch::new(8).unwrap() };
+        let failed = |id| Event::Failed { message: MessageId(id), reason: FailReason::EpochUsed };
+        assert_eq!(bench.events(), [entered].into_iter().chain((1..5).map(failed)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_was_given_up_before_it_was_sent_uses_no_seq_up() {
+    let config = ClientConfig { epoch_doubted: true, ..ClientConfig::new(CLIENT, Epoch::new(7)) };
+    let mut bench = Bench::with(config, 16);
+    bench.send();
+    bench.send();
+    bench.client.abandon_oldest().unwrap();
+    let sent = bench.transmit();
+    assert_eq!((sent.len(), data(&sent[0]).epoch.value(), data(&sent[0]).seq.0), (1, 7, 1));
 }

@@ -37,6 +37,27 @@ fn a_final_code_fails_its_message_and_the_others_go_on() {
 }
 
 #[test]
+fn a_final_code_in_answer_to_a_ping_fails_all_that_waits() {
+    for (code, reason) in FINAL {
+        let mut bench = Bench::in_flight(2);
+        bench.ack(2, &[], 0).unwrap();
+        assert_eq!(acked(&bench.events()), [1, 2]);
+        // Without credit it can but ask.
+        bench.send();
+        bench.send();
+        assert_eq!(bench.sent_seqs(), []);
+        bench.time_out();
+        assert!(bench.is_ping());
+        bench.reject(0, code, 0).unwrap();
+        let failed = |id| Event::Failed { message: MessageId(id), reason };
+        assert_eq!(bench.events(), [failed(2), failed(3)], "{code:?}: none is named, and each would get the same");
+        assert!(bench.client.is_idle() && bench.transmit().is_empty());
+        assert_eq!(bench.reject(0, code, 0), Err(Ignored::NotInFlight), "the PING was answered");
+        assert_eq!(bench.client.poll_timeout(), None);
+    }
+}
+
+#[test]
 fn a_datagram_that_claims_nothing_of_a_refused_seq_does_not_say_skip() {
     let mut bench = Bench::in_flight(3);
     bench.reject(2, RejectCode::Channel, 0).unwrap();

@@ -283,6 +283,39 @@ fn in_a_doubted_epoch_one_sealed_ack_for_what_was_never_sent_is_enough() {
     assert!(matches!(client.poll_event(), Some(Event::Failed { reason: FailReason::EpochUsed, .. })));
 }
 
+/// The counters of a doubting client's transmissions, while nothing is heard.
+fn counters_in_silence(counter: CounterStart, transmissions: usize) -> Vec<u64> {
+    let config = ClientConfig { epoch_doubted: true, ..ClientConfig::new(CLIENT, Epoch::new(7)) };
+    let sealing = Sealing { key: key(), counter };
+    let mut client = Client::sealed(config, sealing, vec![Slot::EMPTY; 4], vec![0; 1_200], 1);
+    send(&mut client);
+    let (mut now_us, mut counters) = (0, Vec::new());
+    while counters.len() < transmissions {
+        counters.extend(transmit(&mut client, now_us).iter().map(|datagram| peek(datagram).unwrap().counter));
+        now_us = client.poll_timeout().unwrap();
+        client.handle_timeout(now_us);
+    }
+    counters
+}
+
+#[test]
+fn in_a_doubted_epoch_a_random_counter_rises_in_silence_and_stays_random_and_a_boot_counts_does_not() {
+    let below = |bits: u32| (1_u64 << 63) - (1 << bits);
+    for bits in [0, 2, 1 << 40, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
+        let counters = counters_in_silence(CounterStart::random(bits), 200);
+        assert!(counters.is_sorted_by(|before, after| before < after), "{bits}: {counters:?}");
+        // The answers go to the highest one, and a former run's may be anywhere.
+        assert!(counters[12] >= below(55), "{bits}: {counters:?}");
+    }
+    // What is left of chance keeps two runs apart that have both risen for long.
+    let [mut one, mut other] =
+        [12_345 << 40, 54_321 << 40].map(|bits| counters_in_silence(CounterStart::random(bits), 200));
+    let apart = one.split_off(20)[0].abs_diff(other.split_off(20)[0]);
+    assert!(apart > 1 << 30, "{apart}");
+    let counted = counters_in_silence(CounterStart::boot_count(3), 200);
+    assert_eq!(counted, (0..200).map(|n| (3 << 32) + n).collect::<Vec<u64>>());
+}
+
 #[test]
 fn a_welcome_leads_to_higher_epochs_only_and_late_acks_count_until_it_comes() {
     let mut client = sealed_client(None, CounterStart::random(5), 4, 1);

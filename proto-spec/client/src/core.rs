@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use duragram_proto::Epoch;
 use duragram_proto::client::{
-    Client as Machine, ClientConfig, Event, FailReason, MessageId, Outgoing, Sealing, SendError as MachineError, Slot,
+    Client as Machine, Event, FailReason, MessageId, Outgoing, SendError as MachineError, Slot,
 };
 use duragram_proto::codec::RejectCode;
 use tokio::sync::oneshot;
 
 use super::{Batching, Incomplete, Receipt, SendError, Stats};
+
+#[cfg(test)]
+mod tests;
 
 /// Bytes of a record's length in a batch.
 const LEN_BYTES: usize = 2;
@@ -37,6 +40,7 @@ pub(super) struct Core {
     epoch_used: Option<Epoch>,
     acked: u64,
     failed: u64,
+    abandoned: u64,
     unacked: u64,
     rejects: u64,
     /// The latest of them, until something is acked.
@@ -88,20 +92,9 @@ pub(super) enum Push {
 }
 
 impl Core {
-    pub(super) fn new(
-        config: ClientConfig,
-        sealing: Option<Sealing>,
-        window: usize,
-        buffer_bytes: usize,
-        batching: Batching,
-        random_seed: u64,
-    ) -> Self {
-        let (slots, buffer) = (vec![Slot::EMPTY; window], vec![0; buffer_bytes]);
+    pub(super) fn new(machine: Machine<Vec<Slot>, Vec<u8>>, batching: Batching) -> Self {
         Self {
-            machine: match sealing {
-                Some(sealing) => Machine::sealed(config, sealing, slots, buffer, random_seed),
-                None => Machine::new(config, slots, buffer, random_seed),
-            },
+            machine,
             tickets: VecDeque::new(),
             lowest: 0,
             linger_us: match batching {
@@ -114,6 +107,7 @@ impl Core {
             epoch_used: None,
             acked: 0,
             failed: 0,
+            abandoned: 0,
             unacked: 0,
             rejects: 0,
             refusal: None,
@@ -176,16 +170,29 @@ impl Core {
         if self.machine.poll_timeout().is_some_and(|at| at <= now_us) {
             self.machine.handle_timeout(now_us);
         }
-        let mut news = false;
-        while let Some(event) = self.machine.poll_event() {
-            news = true;
-            self.batch_blocked = false;
-            self.tell(event);
-        }
+        let news = self.tell_events();
         if self.batch_due().is_some_and(|at| at <= now_us) {
             self.send_batch(now_us);
         }
         news
+    }
+
+    /// Gives up the oldest message, or, when there is none, the records of the open batch; returns how many records that were.
+    pub(super) fn abandon_oldest(&mut self) -> u64 {
+        let before = self.abandoned;
+        // Events that are due already come first: what was acked is not the oldest any more.
+        self.tell_events();
+        if self.machine.abandon_oldest().is_some() {
+            self.tell_events();
+        } else {
+            for ticket in self.batch.tickets.drain(..) {
+                ticket.send(Err(SendError::Abandoned)).ok();
+                self.abandoned += 1;
+                self.unacked -= 1;
+            }
+            self.batch.clear();
+        }
+        self.abandoned - before
     }
 
     /// The next datagram to send now.
@@ -253,6 +260,7 @@ impl Core {
         Stats {
             acked: self.acked,
             failed: self.failed,
+            abandoned: self.abandoned,
             unacked: self.unacked,
             transmissions: machine.transmissions,
             retransmissions: machine.retransmissions,
@@ -319,6 +327,17 @@ impl Core {
         }
     }
 
+    /// Whether there was any.
+    fn tell_events(&mut self) -> bool {
+        let mut any = false;
+        while let Some(event) = self.machine.poll_event() {
+            any = true;
+            self.batch_blocked = false;
+            self.tell(event);
+        }
+        any
+    }
+
     fn tell(&mut self, event: Event) {
         match event {
             Event::Acked { message, seq, epoch, durability } => {
@@ -335,7 +354,7 @@ impl Core {
                 self.failed += self.settle(message, |_| Err(SendError::Rejected(reason)));
             }
             Event::Abandoned { message } => {
-                self.settle(message, |_| Err(SendError::Closed));
+                self.abandoned += self.settle(message, |_| Err(SendError::Abandoned));
             }
             Event::EpochChanged { from, to } => {
                 tracing::info!(from = from.map(Epoch::value), to = to.value(), "a session begins");
@@ -412,125 +431,5 @@ impl Batch {
         self.payload.clear();
         self.tickets.clear();
         self.hurry = false;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use duragram_proto::codec::{self, Ack, Datagram, Durability};
-    use duragram_proto::{ClientId, Seq};
-
-    use super::*;
-
-    const EPOCH: Epoch = Epoch::new(1).unwrap();
-
-    fn core(window: usize, linger: Duration) -> Core {
-        Core::new(ClientConfig::new(ClientId(1), Some(EPOCH)), None, window, 100_000, Batching::Linger(linger), 1)
-    }
-
-    fn push(core: &mut Core, now_us: u64, record: &[u8]) -> oneshot::Receiver<Outcome> {
-        match core.push(now_us, 0, record) {
-            Ok(Push::Taken(outcome)) => outcome,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// What goes out now, as seq and number of records.
-    fn sent(core: &mut Core, now_us: u64) -> Vec<(u64, usize)> {
-        core.advance(now_us);
-        let mut out = [0; 1200];
-        let mut all = Vec::new();
-        while let Some(len) = core.transmit(now_us, &mut out) {
-            let Ok(Datagram::Data(data)) = codec::decode(&out[..len]) else { panic!("not DATA") };
-            all.push((data.seq.0, data.records().count()));
-        }
-        all
-    }
-
-    fn ack(core: &mut Core, now_us: u64, floor: u64) {
-        let ack = Ack {
-            client: ClientId(1),
-            epoch: EPOCH,
-            floor: Seq(floor),
-            credit: 1000,
-            durability: Durability::Synced,
-            duplicate: false,
-            complete: false,
-            delay_us: 0,
-            bitmap: &[],
-        };
-        let mut bytes = [0; codec::ACK_LEN_MAX];
-        let len = ack.encode(&mut bytes).unwrap();
-        assert!(core.receive(now_us, &bytes[..len]));
-        core.advance(now_us);
-    }
-
-    #[test]
-    fn a_batch_lingers_only_while_others_are_under_way() {
-        let mut core = core(100, Duration::from_micros(500));
-        let _first = push(&mut core, 0, b"first");
-        assert_eq!(sent(&mut core, 0), [(1, 1)], "a lone record goes at once");
-        let _second = push(&mut core, 100, b"second");
-        let _third = push(&mut core, 300, b"third");
-        assert_eq!(sent(&mut core, 599), []);
-        assert_eq!(core.wake_us(), Some(600), "500 after its first record");
-        assert_eq!(sent(&mut core, 600), [(2, 2)]);
-        let _fourth = push(&mut core, 700, b"fourth");
-        ack(&mut core, 800, 2);
-        assert_eq!(sent(&mut core, 800), [(3, 1)], "nothing else is under way any more");
-    }
-
-    #[test]
-    fn a_batch_without_room_does_not_wake_the_driver_until_there_is_some() {
-        let mut core = core(1, Duration::from_micros(500));
-        let _first = push(&mut core, 0, b"first");
-        assert_eq!(sent(&mut core, 0), [(1, 1)]);
-        let _second = push(&mut core, 100, b"second");
-        let retransmission = core.machine.poll_timeout();
-        assert_eq!(sent(&mut core, 600), [], "its linger is over, and the only slot is taken");
-        assert_eq!(core.wake_us(), retransmission, "a deadline in the past would spin");
-        ack(&mut core, 1000, 1);
-        assert_eq!(sent(&mut core, 1000), [(2, 1)]);
-    }
-
-    #[test]
-    fn a_full_batch_goes_though_its_linger_is_not_over() {
-        let mut core = core(100, Duration::from_secs(3600));
-        let _first = push(&mut core, 0, b"first");
-        assert_eq!(sent(&mut core, 0), [(1, 1)]);
-        // 1,168 bytes of payload hold three records of 350 bytes with their lengths.
-        let _rest: Vec<_> = (0..4).map(|_| push(&mut core, 1, &[0; 350])).collect();
-        assert_eq!(sent(&mut core, 2), [(2, 3)]);
-    }
-
-    #[test]
-    fn tickets_are_settled_in_any_order_and_each_once() {
-        let mut core = core(100, Duration::ZERO);
-        let outcomes: Vec<_> = (0..5_u8)
-            .map(|n| {
-                let outcome = push(&mut core, 0, &[n]);
-                assert_eq!(sent(&mut core, 1).len(), 1);
-                outcome
-            })
-            .collect();
-        let settle = |core: &mut Core, id: u64| {
-            core.tell(Event::Acked {
-                message: MessageId(id),
-                seq: Seq(id + 1),
-                epoch: EPOCH,
-                durability: Durability::Synced,
-            });
-        };
-        for id in [3, 1, 3, 0, 7] {
-            settle(&mut core, id);
-        }
-        assert_eq!((core.lowest, core.acked, core.unacked), (2, 3, 2));
-        assert!(core.is_settled(2) && !core.is_settled(3));
-        settle(&mut core, 4);
-        settle(&mut core, 2);
-        assert_eq!((core.lowest, core.acked, core.unacked), (5, 5, 0));
-        for (seq, mut outcome) in (1..).zip(outcomes) {
-            assert_eq!(outcome.try_recv().unwrap().unwrap().seq, Seq(seq));
-        }
     }
 }

@@ -1,14 +1,16 @@
 //! What a client is, before it begins.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use duragram_proto::client::{ClientConfig, Sealing};
+#[cfg(feature = "sealed")]
+use duragram_proto::client::Sealing;
+use duragram_proto::client::{Client as Machine, ClientConfig, Slot};
 use duragram_proto::codec::{DATAGRAM_LEN_MAX, DATAGRAM_LEN_RECOMMENDED, MIN_LEN, SEALED_MIN_LEN};
+#[cfg(feature = "sealed")]
 use duragram_proto::seal::{ClientKey, CounterStart};
 use duragram_proto::{ClientId, Epoch};
-use rand::TryRng as _;
-use rand::rngs::SysRng;
 
 use super::core::Core;
 use super::driver::Driver;
@@ -43,6 +45,7 @@ impl Batching {
 pub struct Builder {
     server: String,
     client: ClientId,
+    #[cfg(feature = "sealed")]
     key: Option<ClientKey>,
     epoch: Option<Epoch>,
     window: usize,
@@ -56,7 +59,8 @@ impl Builder {
     pub(super) fn new(server: String) -> Self {
         Self {
             server,
-            client: ClientId(rand::random()),
+            client: ClientId(RandomState::new().hash_one(())),
+            #[cfg(feature = "sealed")]
             key: None,
             epoch: None,
             window: 1024,
@@ -74,7 +78,8 @@ impl Builder {
     }
 
     /// The key that this client id shares with the server: speaks sealed mode, and hears nothing else
-    /// (PROTOCOL.md#sealed-client). Without one the client speaks plain. [`crate::keys::file::read`] reads one from a file.
+    /// (PROTOCOL.md#sealed-client). Without one the client speaks plain. The 32 bytes stand in a key file as 64 hexadecimal digits.
+    #[cfg(feature = "sealed")]
     pub fn key(mut self, key: ClientKey) -> Self {
         self.key = Some(key);
         self
@@ -136,25 +141,38 @@ impl Builder {
         let name = Route::parse(&self.server)
             .map_err(|problem| ConnectError::Server { server: self.server.clone(), problem })?;
         let route = Route::new(self.server.clone(), name);
-        let (seed, sealing) = self.secrets()?;
-        let core = Core::new(self.machine_config(), sealing, self.window, self.buffer_bytes, self.batching, seed);
+        let core = Core::new(self.machine()?, self.batching);
         let shared = Arc::new(Shared::new(core));
         let driver = Driver::new(Arc::clone(&shared), route, self.datagram_bytes_max);
         let task = tokio::spawn(driver.run());
         Ok(Client::new(shared, task.abort_handle()))
     }
 
-    /// The machine's seed and what it seals with: from the operating system's randomness, so that no nonce and no counter
+    /// What the machine is made of: seed and counter are of the operating system's randomness, so that no nonce and no counter
     /// was used before (PROTOCOL.md#sealed-counter).
-    fn secrets(&self) -> Result<(u64, Option<Sealing>), ConnectError> {
-        let random = || SysRng.try_next_u64().map_err(|error| ConnectError::Random(error.to_string()));
-        let seal = |key: &ClientKey| Ok(Sealing { key: key.clone(), counter: CounterStart::random(random()?) });
-        Ok((random()?, self.key.as_ref().map(seal).transpose()?))
+    fn machine(&self) -> Result<Machine<Vec<Slot>, Vec<u8>>, ConnectError> {
+        let random = || getrandom::u64().map_err(|error| ConnectError::Random(error.to_string()));
+        let (config, seed) = (self.machine_config(), random()?);
+        let (slots, buffer) = (vec![Slot::EMPTY; self.window], vec![0; self.buffer_bytes]);
+        #[cfg(feature = "sealed")]
+        if let Some(key) = self.key.clone() {
+            let sealing = Sealing { key, counter: CounterStart::random(random()?) };
+            return Ok(Machine::sealed(config, sealing, slots, buffer, seed));
+        }
+        Ok(Machine::new(config, slots, buffer, seed))
+    }
+
+    fn is_sealed(&self) -> bool {
+        #[cfg(feature = "sealed")]
+        let sealed = self.key.is_some();
+        #[cfg(not(feature = "sealed"))]
+        let sealed = false;
+        sealed
     }
 
     fn check(&self) -> Result<(), ConnectError> {
         let (shortest, lengths) =
-            if self.key.is_some() { (SEALED_MIN_LEN + 1, "53 to 65,507") } else { (MIN_LEN + 1, "33 to 65,507") };
+            if self.is_sealed() { (SEALED_MIN_LEN + 1, "53 to 65,507") } else { (MIN_LEN + 1, "33 to 65,507") };
         let limits = [
             ("window", self.window, 1, WINDOW_MAX, "1 to 65,536"),
             ("buffer_bytes", self.buffer_bytes, 1, BUFFER_BYTES_MAX, "1 to 1,073,741,824"),

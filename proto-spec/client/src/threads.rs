@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 ///
 /// # Errors
 /// The system does not give so many.
-pub(crate) fn are_granted(threads: usize) -> io::Result<()> {
+pub fn are_granted(threads: usize) -> io::Result<()> {
     let parked = || thread::Builder::new().name("probe".to_owned()).spawn(thread::park);
     let mut granted = Ok(());
     let mut started: Vec<JoinHandle<()>> = Vec::with_capacity(threads);

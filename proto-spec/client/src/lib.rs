@@ -1,10 +1,10 @@
 //! The client library: give it records, get a receipt for each once it is on the server's disk.
 //!
-//! The protocol is [`crate::proto::client`], a state machine without socket or clock. This module gives it both: one
-//! task owns the socket, callers and task meet in a mutex-guarded core. Nothing here knows the rest of the server.
+//! The protocol is [`duragram_proto::client`], a state machine without socket or clock. This module gives it both: one
+//! task owns the socket, callers and task meet in a mutex-guarded core. Nothing here knows the server.
 //!
 //! ```no_run
-//! use duragram::client::Client;
+//! use duragram_client::Client;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::builder("ingest.example.org:7117").client_id(0xa1).connect().await?;
@@ -28,7 +28,8 @@
 //!
 //! # A server that is away
 //! The client tries on, ever more slowly, and looks the server's name up again; unacked records stay in memory. What
-//! must survive the client's own end has to be kept by the caller until its receipt.
+//! must survive the client's own end has to be kept by the caller until its receipt. What has become worthless is given up by
+//! [`Client::abandon_oldest`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -36,22 +37,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use duragram_proto::client::FailReason;
 use duragram_proto::codec::{Durability, RejectCode};
 use duragram_proto::{Epoch, Seq};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+#[doc(hidden)] // shared with the server, no part of the interface
+pub mod address;
 pub mod blocking;
 mod builder;
 mod core;
 mod driver;
+mod errors;
 mod route;
 mod shared;
+#[doc(hidden)] // as `address`
+pub mod threads;
 
 pub use builder::{Batching, Builder};
+pub use duragram_proto as proto;
+pub use errors::{ConnectError, Incomplete, SendError};
 
-use self::core::{Outcome, Refused};
+use self::core::Outcome;
 use self::shared::Shared;
 
 /// A client; a clone is another handle to the same one. It ends with [`Client::close`] or when the last handle is
@@ -81,73 +88,12 @@ pub struct Receipt {
     pub durability: Durability,
 }
 
-/// The receipt to come. Dropping it does not take the record back.
+/// The receipt to come. Dropping it does not take the record back, which is sent on until it is acked;
+/// [`Client::abandon_oldest`] does.
 #[derive(Debug)]
 #[must_use = "the record is not safe before this has resolved"]
 pub struct Pending {
     outcome: oneshot::Receiver<Outcome>,
-}
-
-/// Why a record has no receipt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SendError {
-    /// It fits in no datagram (or not in the client's buffer). It was not sent.
-    #[error("a record of {bytes} bytes does not fit in a datagram: at most {bytes_max}")]
-    TooLarge {
-        /// The record's length.
-        bytes: usize,
-        /// The longest possible.
-        bytes_max: usize,
-    },
-    /// The server will never take it. It was not journaled; other records are not concerned.
-    #[error("refused by the server: {}", reason_text(*.0))]
-    Rejected(FailReason),
-    /// The epoch that this client was given ([`Builder::epoch`]) was used before: the server holds other records under its
-    /// numbers, and takes these for those. Nothing of this run counts as sent.
-    #[error(
-        "epoch {0} of this client was used before: the server holds other records under its numbers; take a new epoch, or \
-         none, to be given one"
-    )]
-    EpochUsed(Epoch),
-    /// The client was closed or dropped before the ack came. If it had been sent it may have been journaled.
-    #[error("the client was closed before the ack came")]
-    Closed,
-}
-
-/// What [`Client::close`] could not finish.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{unacked} records were not acked in time and {failed} were refused by the server")]
-pub struct Incomplete {
-    /// Records without an answer when the deadline passed; they may have been journaled.
-    pub unacked: u64,
-    /// Records that the server refused since the client began ([`SendError::Rejected`]); they were not journaled.
-    pub failed: u64,
-}
-
-/// Why a client could not begin. Nothing was sent.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// What was given can never be a server's name.
-    #[error("{problem}")]
-    Server {
-        /// As it was given.
-        server: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The system gives no randomness.
-    #[error("no random bytes: {0}")]
-    Random(String),
-    /// A limit is out of range.
-    #[error("{name} is {value}; it must be {allowed}")]
-    Limit {
-        /// Of which [`Builder`] method.
-        name: &'static str,
-        /// As it was given.
-        value: usize,
-        /// The range.
-        allowed: &'static str,
-    },
 }
 
 /// What a client has done and how it is.
@@ -157,6 +103,8 @@ pub struct Stats {
     pub acked: u64,
     /// Records that the server refused for good.
     pub failed: u64,
+    /// Records that the caller gave up.
+    pub abandoned: u64,
     /// Records without an answer yet.
     pub unacked: u64,
     /// DATA datagrams sent.
@@ -200,6 +148,48 @@ impl Client {
     pub async fn send_on(&self, channel: u16, record: &[u8]) -> Result<Pending, SendError> {
         let outcome = self.shared().push(channel, record).await?;
         Ok(Pending { outcome })
+    }
+
+    /// As [`Client::send`], but never waits: [`SendError::Full`] where that would. May go ahead of callers that wait.
+    ///
+    /// # Errors
+    /// [`SendError::TooLarge`], [`SendError::Full`] and [`SendError::Closed`]: the record was not taken.
+    pub fn try_send(&self, record: &[u8]) -> Result<Pending, SendError> {
+        self.try_send_on(0, record)
+    }
+
+    /// As [`Client::try_send`], for a channel.
+    ///
+    /// # Errors
+    /// As [`Client::try_send`].
+    pub fn try_send_on(&self, channel: u16, record: &[u8]) -> Result<Pending, SendError> {
+        let outcome = self.shared().try_push(channel, record)?;
+        Ok(Pending { outcome })
+    }
+
+    /// Gives up the oldest unacked message, for who would rather lose an old reading than wait with a new one: its record, or
+    /// with batching its records, will not be sent again, and end with [`SendError::Abandoned`]. Returns how many they were;
+    /// 0 when none is unacked. The server is told that they were given up (SKIP, PROTOCOL.md#duty-skip), so that it does not
+    /// take them for lost; what it had journaled before stays, and is processed.
+    ///
+    /// Only this gives a record up: dropping its [`Pending`] does not, nor does a future of `send` that has resolved.
+    ///
+    /// ```no_run
+    /// # use duragram_client::{Client, SendError};
+    /// # fn example(client: &Client, reading: &[u8]) -> Result<(), SendError> {
+    /// // The newest readings count: room for this one is made at the cost of the oldest.
+    /// let pending = loop {
+    ///     match client.try_send(reading) {
+    ///         Err(SendError::Full) if client.abandon_oldest() > 0 => {}
+    ///         taken_or_not => break taken_or_not?,
+    ///     }
+    /// };
+    /// # drop(pending);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn abandon_oldest(&self) -> u64 {
+        self.shared().abandon_oldest()
     }
 
     /// Waits until every record taken so far has its receipt or its error. For ever, if the server stays away.
@@ -261,23 +251,7 @@ impl Future for Pending {
     }
 }
 
-impl From<Refused> for SendError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::TooLarge { bytes, bytes_max } => Self::TooLarge { bytes, bytes_max },
-            Refused::Closed => Self::Closed,
-            Refused::EpochUsed(epoch) => Self::EpochUsed(epoch),
-        }
-    }
-}
-
-fn reason_text(reason: FailReason) -> &'static str {
-    match reason {
-        FailReason::Version => "it speaks another version of the protocol",
-        FailReason::Unsupported => "it does not have a feature that the record needs",
-        FailReason::TooLarge => "the datagram is longer than it accepts",
-        FailReason::Channel => "it does not accept this channel",
-        FailReason::SealedOnly => "it takes sealed traffic alone, and this client has no key",
-        FailReason::EpochUsed => "it holds other records under the numbers of this epoch",
-    }
-}
+/// The README's examples are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

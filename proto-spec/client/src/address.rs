@@ -16,7 +16,7 @@ const LABEL_BYTES_MAX: usize = 63;
 const INTERFACE_BYTES_MAX: usize = 15;
 
 /// Reads `IP:PORT`. The error says what is wrong, and how to write it where that can be guessed.
-pub(crate) fn literal(text: &str) -> Result<SocketAddr, String> {
+pub fn literal(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -30,7 +30,7 @@ pub(crate) fn literal(text: &str) -> Result<SocketAddr, String> {
 
 /// Where a server is: a host, by address or name, and a port.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct ServerName {
+pub struct ServerName {
     host: Host,
     port: u16,
 }
@@ -50,7 +50,7 @@ struct Ip {
 
 impl ServerName {
     /// Reads `HOST:PORT`, or `HOST` alone with the port that is usual. An error is for good: no resolver will ever know it.
-    pub(crate) fn parse(text: &str, usual_port: u16) -> Result<Self, String> {
+    pub fn parse(text: &str, usual_port: u16) -> Result<Self, String> {
         let (host, port) = split(text)?;
         let port = match port {
             None => usual_port,
@@ -68,7 +68,7 @@ impl ServerName {
     }
 
     /// Its address, where it has one and no name.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
+    pub fn address(&self) -> Option<SocketAddr> {
         match &self.host {
             Host::Ip(ip) => Some(ip.at(self.port)),
             Host::Name(_) => None,
@@ -79,7 +79,7 @@ impl ServerName {
     ///
     /// # Errors
     /// What the resolver said; it may say something else later.
-    pub(crate) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+    pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match &self.host {
             Host::Ip(ip) => Ok(vec![ip.at(self.port)]),
             Host::Name(name) => {

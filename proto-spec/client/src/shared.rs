@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 
 use super::core::{Core, Outcome, Push, Refused};
-use super::{Incomplete, Stats};
+use super::{Incomplete, SendError, Stats};
 
 /// The core, its clock, and who is to be woken by what. The lock is never held across an await or a system call.
 #[derive(Debug)]
@@ -73,6 +73,24 @@ impl Shared {
                 Push::Full => room.await,
             }
         }
+    }
+
+    /// As [`Shared::push`], without waiting for a turn or for room: who only tries holds up nobody, and may go ahead.
+    pub(super) fn try_push(&self, channel: u16, record: &[u8]) -> Result<oneshot::Receiver<Outcome>, SendError> {
+        let push = self.state().core.push(self.now_us(), channel, record)?;
+        self.work.notify_one();
+        match push {
+            Push::Taken(outcome) => Ok(outcome),
+            Push::Full => Err(SendError::Full),
+        }
+    }
+
+    pub(super) fn abandon_oldest(&self) -> u64 {
+        let records = self.state().core.abandon_oldest();
+        // The driver goes by the machine's deadline, which is another one now.
+        self.work.notify_one();
+        self.tell_news();
+        records
     }
 
     pub(super) async fn flush(&self) {

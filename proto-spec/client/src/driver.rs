@@ -1,7 +1,10 @@
 //! The task that owns the socket: datagrams in, datagrams out, timers, and another route when this one is silent.
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
@@ -75,7 +78,7 @@ impl Driver {
 
     /// Runs until aborted.
     pub(super) async fn run(mut self) {
-        let mut timer = std::pin::pin!(sleep_until(tokio::time::Instant::now()));
+        let mut timer = pin!(sleep_until(tokio::time::Instant::now()));
         loop {
             let drained = self.receive();
             let next = self.step();
@@ -97,17 +100,22 @@ impl Driver {
         }
     }
 
-    async fn wait(&self, mut timer: std::pin::Pin<&mut Sleep>, wake_us: Option<u64>) {
+    async fn wait(&self, mut timer: Pin<&mut Sleep>, wake_us: Option<u64>) {
         let silence = self.silence.ends_us();
         let wake_us = [wake_us, silence, self.reroute_at_us].into_iter().flatten().min();
         if let Some(at) = wake_us {
             timer.as_mut().reset(self.shared.instant(at).into());
         }
-        tokio::select! {
-            () = self.shared.work.notified() => {}
-            () = readable(self.socket.as_ref()) => {}
-            () = timer, if wake_us.is_some() => {}
-        }
+        // By hand, since `select!` would have five crates compiled for it.
+        let mut work = pin!(self.shared.work.notified());
+        let mut readable = pin!(readable(self.socket.as_ref()));
+        poll_fn(|cx| {
+            let woken = work.as_mut().poll(cx).is_ready()
+                || readable.as_mut().poll(cx).is_ready()
+                || wake_us.is_some() && timer.as_mut().poll(cx).is_ready();
+            if woken { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Takes what has come into the inbox; `false` when there may be more.

@@ -1,8 +1,8 @@
 //! The client for programs without async: the same client on a runtime thread of its own.
 //!
 //! ```no_run
-//! use duragram::client::Client;
-//! use duragram::client::blocking;
+//! use duragram_client::Client;
+//! use duragram_client::blocking;
 //!
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = blocking::Client::connect(Client::builder("127.0.0.1:7117"))?;
@@ -13,6 +13,9 @@
 //! # }
 //! ```
 
+use std::error::Error;
+use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -28,7 +31,8 @@ pub struct Client {
     runtime: Option<Runtime>,
 }
 
-/// The receipt to come. Dropping it does not take the record back.
+/// The receipt to come. Dropping it does not take the record back, which is sent on until it is acked;
+/// [`Client::abandon_oldest`] does.
 #[derive(Debug)]
 #[must_use = "the record is not safe before `wait` has returned"]
 pub struct Ticket {
@@ -36,14 +40,12 @@ pub struct Ticket {
 }
 
 /// Why a blocking client could not begin. Nothing was sent.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum StartError {
     /// The operating system gave no thread.
-    #[error("cannot start the client's thread: {0}")]
-    Thread(std::io::Error),
+    Thread(io::Error),
     /// As for the async client.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(ConnectError),
 }
 
 impl Client {
@@ -79,6 +81,28 @@ impl Client {
     pub fn send_on(&self, channel: u16, record: &[u8]) -> Result<Ticket, SendError> {
         let pending = self.wait(self.client.send_on(channel, record))?;
         Ok(Ticket { pending })
+    }
+
+    /// As [`super::Client::try_send`]: never blocks.
+    ///
+    /// # Errors
+    /// [`SendError::TooLarge`], [`SendError::Full`] and [`SendError::Closed`]: the record was not taken.
+    pub fn try_send(&self, record: &[u8]) -> Result<Ticket, SendError> {
+        self.try_send_on(0, record)
+    }
+
+    /// As [`Client::try_send`], for a channel.
+    ///
+    /// # Errors
+    /// As [`Client::try_send`].
+    pub fn try_send_on(&self, channel: u16, record: &[u8]) -> Result<Ticket, SendError> {
+        let pending = self.client.try_send_on(channel, record)?;
+        Ok(Ticket { pending })
+    }
+
+    /// As [`super::Client::abandon_oldest`]: gives up the oldest unacked message, and returns how many records that were.
+    pub fn abandon_oldest(&self) -> u64 {
+        self.client.abandon_oldest()
     }
 
     /// Blocks until every record taken so far has its receipt or its error. For ever, if the server stays away.
@@ -129,8 +153,32 @@ impl Ticket {
     /// Blocks until the record is on the server's disk, or never will be.
     ///
     /// # Errors
-    /// [`SendError::Rejected`] and [`SendError::Closed`].
+    /// [`SendError::Rejected`], [`SendError::Abandoned`], [`SendError::EpochUsed`] and [`SendError::Closed`].
     pub fn wait(self) -> Result<Receipt, SendError> {
         self.pending.outcome.blocking_recv().unwrap_or(Err(SendError::Closed))
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thread(error) => write!(f, "cannot start the client's thread: {error}"),
+            Self::Connect(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Thread(_) => None,
+            Self::Connect(error) => error.source(),
+        }
+    }
+}
+
+impl From<ConnectError> for StartError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(error)
     }
 }
