@@ -22,12 +22,14 @@ MARK = {True: "ok", False: "FAILED", None: "not seen"}
 DOUBTS = 2
 
 
-def client(command: str, only: str, jobs: int, key_file: Optional[str] = None, quiet: bool = False) -> list[Verdict]:
-    """A client command against every scenario whose name matches, several at a time: they mostly wait."""
+def client(command: str, only: str, jobs: int, key_file: Optional[str] = None, quiet: bool = False, patience: float = 60.0) -> list[Verdict]:
+    """A client command against every scenario whose name matches, several at a time: they mostly wait. None takes longer than
+    `patience`."""
     classes = [one for one in SCENARIOS if re.search(only, one.__name__, re.I)]
     scenarios = [one(command, key_file) for one in classes if (one.plain_too if key_file is None else one.sealed_too)]
 
     def run(scenario: Scenario) -> list[Verdict]:
+        scenario.patience = min(scenario.patience, patience)
         began = time.monotonic()
         verdicts = scenario.run()
         failed = any(verdict.fulfilled is False for verdict in verdicts)

@@ -316,7 +316,7 @@ class Machine:
         bits = int.from_bytes(ack.bitmap, "little")
         highest = floor + bits.bit_length()
         if highest >= self._queue.next_seq:
-            if self._doubt.ack_of_what_was_never_sent():
+            if self._doubt.ack_of_what_was_never_sent(sent.get(self._queue.base)):
                 self._give_up_epoch(now)
             raise DecodeError("never_sent")
         self._silent = False
