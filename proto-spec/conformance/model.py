@@ -47,6 +47,10 @@ class Model:
         """As a server that has lost or forgotten its sessions."""
         self.sessions.clear()
 
+    def note_epoch(self, epoch: int) -> None:
+        """The client has used it, whether that was refused or not: what a WELCOME gives is above it."""
+        self.highest_epoch = max(self.highest_epoch, epoch)
+
     def answer(self, datagram: Datagram) -> Optional[Union[Ack, Reject, Welcome]]:
         if isinstance(datagram, Hello):
             if datagram.nonce not in self.epochs:
@@ -61,7 +65,6 @@ class Model:
 
     def data(self, d: Data) -> Union[Ack, Reject]:
         base = d.seq - d.span
-        self.highest_epoch = max(self.highest_epoch, d.epoch)
         session = self.sessions.get((d.client, d.epoch))
         if session is None:
             if d.span >= self.window:

@@ -184,7 +184,7 @@ class BurstLoss(Scenario):
             if datagram.seq in self.lost:
                 self.came_at.setdefault(datagram.seq, self.data_at[-1][1])
         # A client that never has many in flight is not kept for minutes.
-        slow = isinstance(datagram, Data) and (datagram.seq < 100 or datagram.span >= self.wide // 2)
+        slow = isinstance(datagram, Data) and (datagram.seq < 100 or datagram.span >= self.wide // 2 or bool(self.lost))
         self.answer(datagram, self.round_trip if slow else 0.0)
 
     def expect(self) -> None:

@@ -169,7 +169,7 @@ class Wait(Scenario):
                 self.lie(Reject(datagram.client, datagram.epoch, self.code, datagram.seq, 1000))
                 return
             if self.resumed is None:
-                self.resumed = now
+                self.resumed = self.data_at[-1][1]
         self.answer(datagram, 0.1 if self.resumed and now < self.resumed + 0.05 else 0.0)
 
     def expect(self) -> None:

@@ -197,6 +197,7 @@ class Scenario:
                 continue
             self.trace.append(Seen(came_at, datagram))
             if isinstance(datagram, Data):
+                self.model.note_epoch(datagram.epoch)
                 self._expect_of(datagram, bytes_)
             self.handle(time.monotonic(), datagram)
 
