@@ -90,24 +90,24 @@ static void a_duplicate_of_what_was_sent_twice_is_nothing_strange(void) {
 /* In plain mode some may be forged: the one that answers the second retransmission counts. */
 static void acks_of_what_was_never_sent_show_a_used_epoch_after_two_retransmissions(void) {
     start_in_doubt(3);
-    give(B, 4, 16);
+    give(B, 1, 16);
     CHECK(ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT && B->count[DG_EPOCH_USED] == 0 && B->sent_count == 0);
     for (unsigned i = 0; i < 2; i++) {
         pass(B, B->wait);
         CHECK(B->count[DG_EPOCH_USED] == 0 && B->sent_count == 1 && seq(B, 0) == 1);
         CHECK(ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT);
     }
-    goes_on_by_hello(4);
+    goes_on_by_hello(1);
     /* Bits count too. */
     start_in_doubt(3);
-    give(B, 2, 16);
+    give(B, 1, 16);
     for (unsigned i = 0; i < 3; i++) {
-        CHECK(B->count[DG_EPOCH_USED] == 0 && ack_with(0, 3, 0, 0x2) == DG_NEVER_SENT && ack_with(0, 3, 0, 0x2) == DG_NEVER_SENT);
+        CHECK(B->count[DG_EPOCH_USED] == 0 && ack_with(0, 3, 0, 0x2) == DG_NEVER_SENT);
         if (i < 2) {
             pass(B, B->wait);
         }
     }
-    goes_on_by_hello(2);
+    goes_on_by_hello(1);
 }
 
 static void one_forged_ack_does_not_end_an_epoch(void) {
