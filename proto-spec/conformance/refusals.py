@@ -7,7 +7,7 @@ import time
 from typing import Optional
 
 from duragram import wire
-from duragram.wire import Ack, Data, Datagram, Hello, Reject, Welcome
+from duragram.wire import Ack, Data, Datagram, Hello, Ping, Reject, Welcome
 
 from .run import Scenario
 
@@ -224,6 +224,32 @@ class HelloRefused(Scenario):
         self.verdict("duty-reject", self.exit_code not in (None, 0) and not self.data, "HELLO refused for good: all that waits fails")
 
 
+class PingRefused(Scenario):
+    about = "the credit is 1, then 0, and PING is answered SEALED_ONLY"
+    # Few: one that sends a message at a time asks anew for each, ever more rarely.
+    records = 4
+    succeeds = False
+    sealed_too = False
+
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
+        self.model.credit = 1
+
+    def handle(self, now: float, datagram: Datagram) -> None:
+        if isinstance(datagram, Ping):
+            self.lie(Reject(datagram.client, datagram.epoch, wire.REJECT_SEALED_ONLY, 0))
+            return
+        if isinstance(datagram, Data):
+            self.model.credit = 0
+        self.answer(datagram)
+
+    def expect(self) -> None:
+        if not self.came(Ping):
+            self.verdict("duty-reject", None, "PING refused for good: sends none")
+            return
+        self.verdict("duty-reject", self.exit_code not in (None, 0), f"PING refused for good: all that waits fails (exit code {self.exit_code})")
+
+
 class Liar(Scenario):
     about = "for 1.2 s the server lies: acks of what was never sent, foreign epochs, garbage, forged WELCOME and REJECT"
     records = 30
@@ -336,5 +362,5 @@ def variants() -> list[type[Scenario]]:
 
 
 SCENARIOS: list[type[Scenario]] = [
-    *variants(), RefusedRun, Stale, StaleThrice, BeyondWindow, HelloBusy, HelloRefused, Liar, LiarSealed,
+    *variants(), RefusedRun, Stale, StaleThrice, BeyondWindow, HelloBusy, HelloRefused, PingRefused, Liar, LiarSealed,
 ]  # fmt: skip

@@ -51,7 +51,7 @@ SABOTAGES = {
     "no-loss-by-overtaking": Sabotage("machine", "queue.overtake(arrived - REORDERING_MAX)", "pass", "Hole", "duty-loss"),
     "attempt-stays-0": Sabotage("queue", "message.attempt += 1", "pass", "Silence", "duty-seq"),
     "span-is-0": Sabotage("machine", "seq - queue.base, self.epoch", "0, self.epoch", "FirstFlight", "duty-seq"),
-    "resends-the-refused": Sabotage("machine", "if reject.code in FINAL:\n                message", "if False:\n                message", "Refused8", "duty-reject"),
+    "resends-the-refused": Sabotage("machine", "is not None and reject.code in FINAL:\n            message", "is not None and False:\n            message", "Refused8", "duty-reject"),
     "stays-in-a-stale-epoch": Sabotage(
         "machine", "not self._fruitful\n            self._leave_epoch()", "not self._fruitful", "Stale", "duty-epoch"
     ),
