@@ -892,6 +892,10 @@ static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
         if (i.m) {
             end(c, &i, REFUSED, reason);
             pop(c);
+        } else {
+            /* It answers a PING, and names no message: each would get the same. */
+            while (drop_oldest(c, DG_FAILED, reason)) {
+            }
         }
     } else if (reason == STALE_EPOCH) {
         c->fruitless++;

@@ -116,13 +116,14 @@ def main() -> int:
     parser.add_argument("--key-file", metavar="FILE", help="the fake server speaks sealed mode alone, with the keys of this file")
     parser.add_argument("--server", action="store_true", help="run the command against the real server instead ($DURAGRAM, or as cargo built it), through a\n"
                         "path that loses, repeats and reorders, and through its kills and restarts, and compare what its sink holds")  # fmt: skip
+    parser.add_argument("--lines", type=int, default=real.LINES, help=f"with --server: how many; {real.LINES_FEW} do for a client that sends one at a time and does\nnot measure the path [{real.LINES}]")
     parser.add_argument("--rounds", type=int, default=3, help="with --server: how often [3]")
     args = parser.parse_args()
     if re.fullmatch(r"\S+:\d+", args.subject):
         unseen, complete = report(server.check(args.subject), server.ANCHORS)
     elif args.server:
         try:
-            verdicts = real.check(args.subject, args.rounds)
+            verdicts = real.check(args.subject, args.rounds, args.lines)
         except RuntimeError as error:
             parser.error(str(error))
         unseen, complete = report(verdicts, ("duty-retransmission",))
