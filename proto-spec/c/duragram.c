@@ -743,11 +743,20 @@ static bool is_set(const uint8_t *bitmap, uint32_t i) {
     return bitmap[i >> 3] >> (i & 7) & 1;
 }
 
-/* The server holds other data in the epoch that the device chose (PROTOCOL.md#duty-epoch): in one of its own nothing is lost. */
+/* The server holds other data in the epoch that the device chose (PROTOCOL.md#epoch-used): in one of its own nothing is lost. */
 static void leave_used_epoch(dg_client *c) {
     c->doubt = USED;
     tell(c, DG_EPOCH_USED, 0, c->epoch);
     ask_for_epoch(c, true);
+}
+
+static bool is_sealed(const dg_client *c) {
+#if DG_SEALED
+    return c->config.crypto != NULL;
+#else
+    (void)c;
+    return false;
+#endif
 }
 
 static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, uint32_t bits, uint32_t now) {
@@ -766,8 +775,11 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
     }
     /* Forged, or another run in the same epoch: to believe it would be to forget data that no one has. */
     if (floor > below + sent || (int32_t)sent + behind < top) {
-        if (c->doubt && ++c->doubt == USED) {
+        i.m = NULL;
+        if (c->doubt && (is_sealed(c) || (c->doubt == SUSPECTED && next(c, &i) && i.m->attempt >= 2))) {
             leave_used_epoch(c);
+        } else if (c->doubt) {
+            c->doubt = SUSPECTED; /* Without a seal it may be forged, unless no true answer has come for seconds. */
         }
         return DG_NEVER_SENT;
     }
@@ -883,6 +895,10 @@ static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
         if (i.m) {
             end(c, &i, REFUSED, reason);
             pop(c);
+        } else {
+            /* It answers a PING, and names no message: each would get the same. */
+            while (drop_oldest(c, DG_FAILED, reason)) {
+            }
         }
     } else if (reason == STALE_EPOCH) {
         c->fruitless++;
@@ -995,12 +1011,7 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
         c->config.event = NULL; /* This epoch is no news. */
         enter_epoch(c, config->epoch);
         c->config.event = config->event;
-#if DG_SEALED
-        /* One sign is enough where nobody else can make it. */
-        c->doubt = config->crypto ? SUSPECTED : DOUBTED;
-#else
         c->doubt = DOUBTED;
-#endif
     }
     return DG_OK;
 }

@@ -22,12 +22,14 @@ MARK = {True: "ok", False: "FAILED", None: "not seen"}
 DOUBTS = 2
 
 
-def client(command: str, only: str, jobs: int, key_file: Optional[str] = None, quiet: bool = False) -> list[Verdict]:
-    """A client command against every scenario whose name matches, several at a time: they mostly wait."""
+def client(command: str, only: str, jobs: int, key_file: Optional[str] = None, quiet: bool = False, patience: float = 60.0) -> list[Verdict]:
+    """A client command against every scenario whose name matches, several at a time: they mostly wait. None takes longer than
+    `patience`."""
     classes = [one for one in SCENARIOS if re.search(only, one.__name__, re.I)]
     scenarios = [one(command, key_file) for one in classes if (one.plain_too if key_file is None else one.sealed_too)]
 
     def run(scenario: Scenario) -> list[Verdict]:
+        scenario.patience = min(scenario.patience, patience)
         began = time.monotonic()
         verdicts = scenario.run()
         failed = any(verdict.fulfilled is False for verdict in verdicts)
@@ -114,13 +116,14 @@ def main() -> int:
     parser.add_argument("--key-file", metavar="FILE", help="the fake server speaks sealed mode alone, with the keys of this file")
     parser.add_argument("--server", action="store_true", help="run the command against the real server instead ($DURAGRAM, or as cargo built it), through a\n"
                         "path that loses, repeats and reorders, and through its kills and restarts, and compare what its sink holds")  # fmt: skip
+    parser.add_argument("--lines", type=int, default=real.LINES, help=f"with --server: how many; {real.LINES_FEW} do for a client that sends one at a time and does\nnot measure the path [{real.LINES}]")
     parser.add_argument("--rounds", type=int, default=3, help="with --server: how often [3]")
     args = parser.parse_args()
     if re.fullmatch(r"\S+:\d+", args.subject):
         unseen, complete = report(server.check(args.subject), server.ANCHORS)
     elif args.server:
         try:
-            verdicts = real.check(args.subject, args.rounds)
+            verdicts = real.check(args.subject, args.rounds, args.lines)
         except RuntimeError as error:
             parser.error(str(error))
         unseen, complete = report(verdicts, ("duty-retransmission",))

@@ -38,30 +38,39 @@ class Model:
         self.journal: list[bytes] = []
         #: Seqs that the client counts as acked and this server does not have (rule 4).
         self.lost: list[int] = []
+        #: What another run of the client has left in an epoch that it chooses itself: so many messages.
+        self.former = 0
+        #: By HELLO.
+        self.given: set[tuple[int, int]] = set()
 
     def forget(self) -> None:
         """As a server that has lost or forgotten its sessions."""
         self.sessions.clear()
+
+    def note_epoch(self, epoch: int) -> None:
+        """The client has used it, whether that was refused or not: what a WELCOME gives is above it."""
+        self.highest_epoch = max(self.highest_epoch, epoch)
 
     def answer(self, datagram: Datagram) -> Optional[Union[Ack, Reject, Welcome]]:
         if isinstance(datagram, Hello):
             if datagram.nonce not in self.epochs:
                 self.highest_epoch += 1
                 self.epochs[datagram.nonce] = self.highest_epoch
+            self.given.add((datagram.client, self.epochs[datagram.nonce]))
             return Welcome(datagram.client, self.epochs[datagram.nonce], self._credit(), datagram.nonce)
         if isinstance(datagram, Ping):
-            return self.ack(datagram.client, datagram.epoch, 0)
+            return self.ack(datagram.client, datagram.epoch, 0, duplicate=True)
         assert isinstance(datagram, Data)
         return self.data(datagram)
 
     def data(self, d: Data) -> Union[Ack, Reject]:
         base = d.seq - d.span
-        self.highest_epoch = max(self.highest_epoch, d.epoch)
         session = self.sessions.get((d.client, d.epoch))
         if session is None:
             if d.span >= self.window:
                 return Reject(d.client, d.epoch, wire.REJECT_BEYOND_WINDOW, d.seq)
-            session = self.sessions[d.client, d.epoch] = Session(base - 1)
+            used = self.former and (d.client, d.epoch) not in self.given
+            session = self.sessions[d.client, d.epoch] = Session(self.former if used else base - 1)
         if base - 1 > session.floor + self.window:
             return Reject(d.client, d.epoch, wire.REJECT_STALE_EPOCH, d.seq)
         if base - 1 > session.floor:
@@ -69,23 +78,30 @@ class Model:
             if not d.skip:
                 self.lost += missing
             session.floor = base - 1
+            session.above = {seq for seq in session.above if seq > session.floor}
         if d.seq > session.floor + self.window:
             return Reject(d.client, d.epoch, wire.REJECT_BEYOND_WINDOW, d.seq)
-        if d.seq > session.floor and d.seq not in session.above:
+        duplicate = d.seq <= session.floor or d.seq in session.above
+        if not duplicate:
             session.above.add(d.seq)
             records = wire.records(d.payload) if d.batch else [d.payload]
             self.journal += records or []
         while session.floor + 1 in session.above:
             session.floor += 1
-        session.above = {seq for seq in session.above if seq > session.floor}
-        return self.ack(d.client, d.epoch, len(d.payload))
+            session.above.discard(session.floor)
+        return self.ack(d.client, d.epoch, len(d.payload), duplicate)
 
-    def ack(self, client: int, epoch: int, room: int) -> Ack:
+    def ack(self, client: int, epoch: int, room: int, duplicate: bool) -> Ack:
         """The session's ACK, its bitmap cut to what a datagram with so much payload has room for."""
         session = self.sessions.get((client, epoch), Session(0))
-        bits = sum(1 << (seq - session.floor - 1) for seq in session.above if seq - session.floor <= 64 * min(room // 8, 16))
+        most = 64 * min(room // 8, 16)
+        bits = sum(1 << (seq - session.floor - 1) for seq in session.above if seq - session.floor <= most) if most else 0
+        complete = not session.above or max(session.above) - session.floor <= most
         bitmap = bits.to_bytes(-(-bits.bit_length() // 64) * 8, "little")
-        return Ack(client, epoch, session.floor, self._credit(), delay_us=self.delay_us, bitmap=bitmap)
+        return Ack(
+            client, epoch, session.floor, self._credit(),
+            delay_us=self.delay_us, bitmap=bitmap, duplicate=duplicate, complete=complete,
+        )  # fmt: skip
 
     def note_told(self, ack: Ack) -> None:
         """This ack goes to the client."""

@@ -8,8 +8,6 @@ from duragram.wire import Ack, Data, Datagram, Ping
 
 from .run import Scenario
 
-RACE = 0.03
-
 
 class PingStorm(Scenario):
     about = "each PING is answered at once, without credit, for 3 seconds"
@@ -52,7 +50,7 @@ class ShortTimeout(Scenario):
 
     def handle(self, now: float, datagram: Datagram) -> None:
         if isinstance(datagram, Data) and datagram.seq >= 30 and not self.silent_at:
-            self.silent_at = now
+            self.silent_at = self.data_at[-1][1]
         if not self.silent_at or now > self.silent_at + 0.5:
             self.answer(datagram)
 
@@ -112,7 +110,7 @@ class Halving(Scenario):
     patience = 30.0
     #: Seconds.
     round_trip = 0.06
-    #: From so many in a round trip on, for a while, one is lost.
+    #: Some time after so many are in flight, one is lost.
     grown = 24
 
     def __init__(self, command: str, key_file: Optional[str] = None) -> None:
@@ -123,7 +121,7 @@ class Halving(Scenario):
 
     def handle(self, now: float, datagram: Datagram) -> None:
         if isinstance(datagram, Data) and self.lost is None and datagram.attempt == 0:
-            if not self.grown_at and sum(at > now - self.round_trip for _, at in self.data_at[-100:]) >= self.grown:
+            if not self.grown_at and datagram.span >= self.grown:
                 self.grown_at = now
             # The window grows while it is the limit: by now the credit is.
             if self.grown_at and now > self.grown_at + 4 * self.round_trip:
@@ -150,4 +148,53 @@ class Halving(Scenario):
         self.verdict("duty-congestion", after <= 0.8 * before, f"a loss halves what it sends {said}")
 
 
-SCENARIOS: list[type[Scenario]] = [PingStorm, ShortTimeout, Karn, Halving]
+class BurstLoss(Scenario):
+    about = "acks take 60 ms and have no room for bitmaps; of a whole window 60 % are lost"
+    records = 3000
+    patience = 40.0
+    #: Seconds.
+    round_trip = 0.06
+    #: Once the client has had time to open its window.
+    from_seq = 1500
+    #: With fewer in flight there is no burst to lose.
+    wide = 32
+    #: Twelve round trips and a timeout, and half a second for a busy machine.
+    bound = 12 * round_trip + 0.5
+
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
+        self.lines = [b"%07d" % n for n in range(self.records)]
+        self.width = 0
+        self.left: Optional[int] = None
+        #: When which seq was lost, and when it was there.
+        self.lost: dict[int, float] = {}
+        self.came_at: dict[int, float] = {}
+
+    def handle(self, now: float, datagram: Datagram) -> None:
+        if isinstance(datagram, Data):
+            if datagram.seq > self.from_seq - 100 and self.left is None:
+                self.width = max(self.width, datagram.span)
+            if datagram.seq >= self.from_seq and self.left is None and self.width >= self.wide:
+                self.left = self.width
+            if self.left and datagram.attempt == 0:
+                self.left -= 1
+                if self.random.random() < 0.6:
+                    self.lost[datagram.seq] = self.data_at[-1][1]
+                    return
+            if datagram.seq in self.lost:
+                self.came_at.setdefault(datagram.seq, self.data_at[-1][1])
+        # A client that never has many in flight is not kept for minutes.
+        slow = isinstance(datagram, Data) and (datagram.seq < 100 or datagram.span >= self.wide // 2 or bool(self.lost))
+        self.answer(datagram, self.round_trip if slow else 0.0)
+
+    def expect(self) -> None:
+        if not self.lost:
+            self.verdict("duty-loss", None, f"never had {self.wide} in flight")
+            return
+        still = len(self.lost) - len(self.came_at)
+        took = max(self.came_at.values(), default=0.0) - max(self.lost.values())
+        said = f"({len(self.lost)} of {self.width}: {took:.2f} s, at most {self.bound:.2f})" if not still else f"({still} never came)"
+        self.verdict("duty-loss", not still and took <= self.bound, f"a lost burst costs a few round trips, not one for each datagram {said}")
+
+
+SCENARIOS: list[type[Scenario]] = [PingStorm, ShortTimeout, Karn, Halving, BurstLoss]

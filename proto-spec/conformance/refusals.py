@@ -7,7 +7,7 @@ import time
 from typing import Optional
 
 from duragram import wire
-from duragram.wire import Ack, Data, Datagram, Hello, Reject, Welcome
+from duragram.wire import Ack, Data, Datagram, Hello, Ping, Reject, Welcome
 
 from .run import Scenario
 
@@ -169,7 +169,7 @@ class Wait(Scenario):
                 self.lie(Reject(datagram.client, datagram.epoch, self.code, datagram.seq, 1000))
                 return
             if self.resumed is None:
-                self.resumed = now
+                self.resumed = self.data_at[-1][1]
         self.answer(datagram, 0.1 if self.resumed and now < self.resumed + 0.05 else 0.0)
 
     def expect(self) -> None:
@@ -224,6 +224,32 @@ class HelloRefused(Scenario):
         self.verdict("duty-reject", self.exit_code not in (None, 0) and not self.data, "HELLO refused for good: all that waits fails")
 
 
+class PingRefused(Scenario):
+    about = "the credit is 1, then 0, and PING is answered SEALED_ONLY"
+    # Few: one that sends a message at a time asks anew for each, ever more rarely.
+    records = 4
+    succeeds = False
+    sealed_too = False
+
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
+        self.model.credit = 1
+
+    def handle(self, now: float, datagram: Datagram) -> None:
+        if isinstance(datagram, Ping):
+            self.lie(Reject(datagram.client, datagram.epoch, wire.REJECT_SEALED_ONLY, 0))
+            return
+        if isinstance(datagram, Data):
+            self.model.credit = 0
+        self.answer(datagram)
+
+    def expect(self) -> None:
+        if not self.came(Ping):
+            self.verdict("duty-reject", None, "PING refused for good: sends none")
+            return
+        self.verdict("duty-reject", self.exit_code not in (None, 0), f"PING refused for good: all that waits fails (exit code {self.exit_code})")
+
+
 class Liar(Scenario):
     about = "for 1.2 s the server lies: acks of what was never sent, foreign epochs, garbage, forged WELCOME and REJECT"
     records = 30
@@ -231,13 +257,23 @@ class Liar(Scenario):
     def __init__(self, command: str, key_file: Optional[str] = None) -> None:
         super().__init__(command, key_file)
         self.truth_at = 0.0
+        #: What was acked before the lies.
+        self.true_floor = 0
 
     def lies(self, d: Data) -> list[bytes]:
         return lies(d)
 
     def handle(self, now: float, datagram: Datagram) -> None:
+        if isinstance(datagram, Data) and not self.truth_at and self._doubts(datagram):
+            # Two forged ones do not make the epoch another run's: only where no true answer comes for seconds.
+            for _ in range(2 * (self.seal is None)):
+                self.lie(Ack(datagram.client, datagram.epoch, datagram.seq + 100_000, 500))
+            self.answer(datagram)
+            return
         if isinstance(datagram, Data):
-            self.truth_at = self.truth_at or now + 1.2
+            if not self.truth_at:
+                told = self.model.told.get((datagram.client, datagram.epoch))
+                self.truth_at, self.true_floor = now + 1.2, told.floor if told else 0
             for lie in self.lies(datagram):
                 self.lie(lie)
             if now < self.truth_at:
@@ -250,8 +286,13 @@ class Liar(Scenario):
                 self.lie(Reject(datagram.client, datagram.epoch, wire.REJECT_CHANNEL, told.floor))
                 self.lie(Reject(datagram.client, datagram.epoch, wire.REJECT_STALE_EPOCH, told.floor))
 
+    def _doubts(self, d: Data) -> bool:
+        """Whether the client may still look for another run in its epoch (PROTOCOL.md#epoch-used), and lies alone, with no true
+        answer among them, would rightly make it believe in one."""
+        return (d.client, d.epoch) not in self.model.given and d.seq == d.span + 1
+
     def expect(self) -> None:
-        believed = [d for d, at in self.data_at if at < self.truth_at and d.seq - d.span > 1]
+        believed = [d for d, at in self.data_at if at < self.truth_at and d.seq - d.span > self.true_floor + 1]
         self.verdict("duty-ignore", not believed, f"believes no ack that is forged, foreign or malformed {believed[:1] or ''}")
         epochs = {d.epoch for d in self.data}
         self.verdict("duty-ignore", len(epochs) == 1, f"leaves no epoch for a forged WELCOME or REJECT ({len(epochs)} epochs)")
@@ -321,5 +362,5 @@ def variants() -> list[type[Scenario]]:
 
 
 SCENARIOS: list[type[Scenario]] = [
-    *variants(), RefusedRun, Stale, StaleThrice, BeyondWindow, HelloBusy, HelloRefused, Liar, LiarSealed,
+    *variants(), RefusedRun, Stale, StaleThrice, BeyondWindow, HelloBusy, HelloRefused, PingRefused, Liar, LiarSealed,
 ]  # fmt: skip

@@ -8,10 +8,14 @@ import random
 import shlex
 import signal
 import socket
+import struct
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 from typing import Iterable, Optional, Union
 
 from duragram import wire
@@ -22,9 +26,13 @@ from .seals import ServerSeal
 
 #: The anchors of PROTOCOL.md that a client is asked for, in the order of the text.
 CLIENT_ANCHORS = (
-    "datagrams", "batch", "size", "duty-epoch", "duty-seq", "duty-window", "duty-probe", "duty-retransmission",
-    "duty-loss", "duty-congestion", "duty-skip", "duty-reject", "duty-ignore", "sealed-client", "sealed-counter",
+    "datagrams", "batch", "size", "duty-epoch", "epoch-used", "duty-seq", "duty-window", "duty-probe", "duty-retransmission",
+    "duty-expiry", "duty-loss", "duty-congestion", "duty-skip", "duty-reject", "duty-ignore", "sealed-client", "sealed-counter",
 )  # fmt: skip
+
+
+#: Linux stamps a datagram with when it came, which may be long before a busy machine lets this process see it.
+SO_TIMESTAMPNS = 35
 
 
 @dataclass
@@ -79,15 +87,20 @@ class Scenario:
         self.stderr = ""
         self.began = 0.0
         self.peer: Optional[tuple[str, int]] = None
-        self.held: list[tuple[float, bytes, Optional[Ack]]] = []
+        #: What is to be sent: when, its place in the order of making, what, and which ack it is.
+        self.held: list[tuple[float, int, bytes, Optional[Ack]]] = []
+        self._made = count()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        if sys.platform == "linux":
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.lines = [(b"%s record %04d " % (type(self).__name__.encode(), n)).ljust(self.record_bytes, b".") for n in range(self.records)]
 
     # For subclasses.
 
     def handle(self, now: float, datagram: Datagram) -> None:
-        """A datagram came. By default a good server answers."""
+        """A datagram came, and it is `now`. By default a good server answers."""
         self.answer(datagram)
 
     def tick(self, now: float) -> None:
@@ -104,11 +117,11 @@ class Scenario:
     def send(self, reply: Datagram, delay: float = 0.0) -> None:
         """Something true, which the client may believe."""
         told = reply if isinstance(reply, Ack) else None
-        self.held.append((time.monotonic() + delay, self._encode(reply), told))
+        heappush(self.held, (time.monotonic() + delay, next(self._made), self._encode(reply), told))
 
     def lie(self, what: Union[bytes, Datagram]) -> None:
         """Something that acks nothing, such as a REJECT; or bytes that the client must not believe."""
-        self.held.append((time.monotonic(), what if isinstance(what, bytes) else self._encode(what), None))
+        heappush(self.held, (time.monotonic(), next(self._made), what if isinstance(what, bytes) else self._encode(what), None))
 
     def _encode(self, datagram: Datagram) -> bytes:
         return wire.encode(datagram) if self.seal is None else self.seal.encode(datagram)
@@ -164,16 +177,17 @@ class Scenario:
         self.socket.settimeout(0.005)
         while time.monotonic() < self.began + self.patience:
             now = time.monotonic()
-            due = [held for held in self.held if held[0] <= now]
-            self.held = [held for held in self.held if held[0] > now]
-            for _, bytes_, told in due:
-                self._deliver(now, bytes_, told)
+            due = 0
+            while self.held and self.held[0][0] <= now:
+                _, _, bytes_, told = heappop(self.held)
+                self._deliver(bytes_, told)
+                due += 1
             self.tick(now)
             if client.poll() is not None and not due:
                 self.exit_code = client.returncode
                 return
             try:
-                bytes_, self.peer = self.socket.recvfrom(65536)
+                bytes_, came_at = self._receive()
             except OSError:
                 continue
             try:
@@ -181,18 +195,28 @@ class Scenario:
             except DecodeError as error:
                 self.undecodable.append((error.reason, bytes_))
                 continue
-            now = time.monotonic()
-            self.trace.append(Seen(now, datagram))
+            self.trace.append(Seen(came_at, datagram))
             if isinstance(datagram, Data):
+                self.model.note_epoch(datagram.epoch)
                 self._expect_of(datagram, bytes_)
-            self.handle(now, datagram)
+            self.handle(time.monotonic(), datagram)
 
-    def _deliver(self, now: float, bytes_: bytes, told: Optional[Ack]) -> None:
+    def _receive(self) -> tuple[bytes, float]:
+        """A datagram, and when it came to this machine."""
+        bytes_, stamps, _, self.peer = self.socket.recvmsg(65536, 64)
+        late = 0.0
+        for level, kind, stamp in stamps:
+            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS) and len(stamp) == 16:
+                seconds, nanoseconds = struct.unpack("@qq", stamp)
+                late = min(max(time.time() - seconds - nanoseconds / 1e9, 0.0), 1.0)
+        return bytes_, time.monotonic() - late
+
+    def _deliver(self, bytes_: bytes, told: Optional[Ack]) -> None:
         if self.peer is None:
             return
         if told is not None:
             self.model.note_told(told)
-            self.trace.append(Seen(now, told, sent=True))
+            self.trace.append(Seen(time.monotonic(), told, sent=True))
         try:
             self.socket.sendto(bytes_, self.peer)
         except OSError:

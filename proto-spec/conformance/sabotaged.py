@@ -15,9 +15,11 @@ class Sabotage(NamedTuple):
     module: str
     before: str
     after: str
-    #: Which scenario is to notice it, and under which anchor.
+    #: Which scenario is to notice it, or which over all their runs, and under which anchor.
     scenario: str
     anchor: str
+    #: How the client is run besides.
+    options: str = ""
 
 
 SABOTAGES = {
@@ -36,9 +38,9 @@ SABOTAGES = {
     ),
     "no-checksum": Sabotage("wire", 'raise DecodeError("checksum")', "pass", "Liar", "duty-ignore"),
     "never-skips": Sabotage("machine", "flags |= wire.SKIP", "pass", "Refused8", "duty-skip"),
-    "no-backoff": Sabotage("path", "2.0 ** min(tries, 64)", "1", "Silence", "duty-retransmission"),
+    "no-backoff": Sabotage("path", "2.0 ** min(tries, 64)", "1", "Silence", "duty-expiry"),
     "repeats-all-in-silence": Sabotage(
-        "machine", "                self.congestion.collapse(self._next_transmission)\n            self._silent = True\n", "                pass\n", "Silence", "duty-retransmission"
+        "machine", "                self.congestion.collapse(self._next_transmission)\n            self._silent = True\n", "                pass\n", "Silence", "duty-expiry"
     ),
     "ignores-the-credit": Sabotage(
         "machine", "return self._credit is not None and seq - self._queue.base >= self._credit", "return False", "LittleCredit", "duty-window"
@@ -49,10 +51,28 @@ SABOTAGES = {
     "no-loss-by-overtaking": Sabotage("machine", "queue.overtake(arrived - REORDERING_MAX)", "pass", "Hole", "duty-loss"),
     "attempt-stays-0": Sabotage("queue", "message.attempt += 1", "pass", "Silence", "duty-seq"),
     "span-is-0": Sabotage("machine", "seq - queue.base, self.epoch", "0, self.epoch", "FirstFlight", "duty-seq"),
-    "resends-the-refused": Sabotage("machine", "if reject.code in FINAL:\n                message", "if False:\n                message", "Refused8", "duty-reject"),
+    "resends-the-refused": Sabotage("machine", "is not None and reject.code in FINAL:\n            message", "is not None and False:\n            message", "Refused8", "duty-reject"),
     "stays-in-a-stale-epoch": Sabotage(
         "machine", "not self._fruitful\n            self._leave_epoch()", "not self._fruitful", "Stale", "duty-epoch"
     ),
+    "skips-always": Sabotage("machine", "if queue.skipped > self._floor:", "if True:", "Clean", "duty-skip"),
+    "epoch-1-in-each-run": Sabotage(
+        "send", "client_id=client_id,\n                epoch=args.epoch,", "client_id=0xC7,\n                epoch=1,", "Clean|PingStorm|Small", "duty-epoch"
+    ),
+    "timeout-of-a-millisecond": Sabotage("message", "rto_min: float = 0.01", "rto_min: float = 0.001", "ShortTimeout", "duty-retransmission"),
+    "samples-what-was-sent-twice": Sabotage("machine", "if newest.attempt == 0:", "if True:", "Karn", "duty-retransmission"),
+    "never-halves": Sabotage("path", "self.window, self._acked = min(self.window, self.threshold), 0", "pass", "Halving", "duty-congestion"),
+    "each-answer-draws-a-ping": Sabotage(
+        "machine", "still_blocked = was_blocked and self._is_blocked_by_credit()",
+        "still_blocked, self._ping_due = False, was_blocked and self._is_blocked_by_credit()", "PingStorm", "duty-probe",
+    ),
+    "waits-for-each-of-a-burst": Sabotage("machine", "oldest.sent_at + rto <= now:", "False:", "BurstLoss", "duty-loss"),
+    "believes-a-used-epoch": Sabotage("arrivals", "self.doubted = doubted", "self.doubted = False", "UsedEpoch", "epoch-used", "--epoch 5"),
+    "believes-a-first-duplicate": Sabotage("arrivals", "return ack.duplicate and", "return False and", "UsedEpochOnce", "epoch-used", "--epoch 5"),
+    "gives-up-for-forged-acks": Sabotage(
+        "arrivals", "self.doubted and (self._is_sealed or", "self.doubted and (True or", "Liar", "duty-ignore", "--epoch 5"
+    ),
+    "lets-a-refused-ping-pass": Sabotage("machine", "elif reject.code in FINAL:\n            self._queue.end_all", "elif False:\n            self._queue.end_all", "PingRefused", "duty-reject"),
     # Of a sealed client.
     "repeats-a-counter": Sabotage("seal", "self._counter += 1", "self._counter += self._counter % 2", "Clean", "sealed-counter"),
     "counts-hello-apart": Sabotage("seal", "_seal(f, self._hello, long) if kind", "_seal(f, self._hello, 5) if kind", "HelloLost", "sealed-client"),

@@ -87,19 +87,27 @@ static void a_duplicate_of_what_was_sent_twice_is_nothing_strange(void) {
     CHECK(ack_with(DUPLICATE, 3, 2, 0) == DG_OK && B->count[DG_ACKED] == 2);
 }
 
-static void two_acks_of_what_was_never_sent_show_a_used_epoch(void) {
+/* In plain mode some may be forged: the one that answers the second retransmission counts. */
+static void acks_of_what_was_never_sent_show_a_used_epoch_after_two_retransmissions(void) {
     start_in_doubt(3);
-    give(B, 4, 16);
+    give(B, 1, 16);
     CHECK(ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT && B->count[DG_EPOCH_USED] == 0 && B->sent_count == 0);
-    pass(B, B->wait); /* The first may be forged, the second answers the first retransmission. */
-    CHECK(B->sent_count == 1 && seq(B, 0) == 1);
-    CHECK(ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT);
-    goes_on_by_hello(4);
+    for (unsigned i = 0; i < 2; i++) {
+        pass(B, B->wait);
+        CHECK(B->count[DG_EPOCH_USED] == 0 && B->sent_count == 1 && seq(B, 0) == 1);
+        CHECK(ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT);
+    }
+    goes_on_by_hello(1);
     /* Bits count too. */
     start_in_doubt(3);
-    give(B, 2, 16);
-    CHECK(ack_with(0, 3, 0, 0x2) == DG_NEVER_SENT && ack_with(0, 3, 0, 0x2) == DG_NEVER_SENT);
-    goes_on_by_hello(2);
+    give(B, 1, 16);
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK(B->count[DG_EPOCH_USED] == 0 && ack_with(0, 3, 0, 0x2) == DG_NEVER_SENT);
+        if (i < 2) {
+            pass(B, B->wait);
+        }
+    }
+    goes_on_by_hello(1);
 }
 
 static void one_forged_ack_does_not_end_an_epoch(void) {
@@ -152,7 +160,7 @@ int main(void) {
     an_epoch_of_the_server_is_not_doubted();
     a_duplicate_though_it_was_sent_once_shows_a_used_epoch();
     a_duplicate_of_what_was_sent_twice_is_nothing_strange();
-    two_acks_of_what_was_never_sent_show_a_used_epoch();
+    acks_of_what_was_never_sent_show_a_used_epoch_after_two_retransmissions();
     one_forged_ack_does_not_end_an_epoch();
     after_the_first_was_given_up_the_next_epoch_is_doubted_in_its_place();
     without_an_event_callback_it_goes_on_as_well();

@@ -3,7 +3,7 @@ this run's own. Transmissions are numbered in the order of their making."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Optional
 
 from .message import Message
 from .wire import Ack
@@ -51,7 +51,7 @@ class Arrivals:
 
 
 class Doubt:
-    """Whether an epoch that was given from outside is another run's (PROTOCOL.md#duty-epoch)."""
+    """Whether an epoch that was given from outside is another run's (PROTOCOL.md#epoch-used)."""
 
     def __init__(self, doubted: bool, is_sealed: bool) -> None:
         #: Nothing has shown yet that the epoch is this run's own: the first message goes alone.
@@ -63,10 +63,11 @@ class Doubt:
         self._is_sealed = is_sealed
         self._acks_of_others = 0
 
-    def ack_of_what_was_never_sent(self) -> bool:
-        """Whether that shows it to be used. One forged datagram must not end a run; a seal cannot be forged."""
+    def ack_of_what_was_never_sent(self, first: Optional[Message]) -> bool:
+        """Whether that shows it to be used; `first` is the message in flight. A seal cannot be forged; in plain mode
+        some forged datagrams must not end a run, so it takes one that comes where no true answer has for seconds."""
         self._acks_of_others += 1
-        return self.doubted and (self._is_sealed or self._acks_of_others > 1)
+        return self.doubted and (self._is_sealed or (self._acks_of_others > 1 and first is not None and first.attempt >= 2))
 
     def ack(self, ack: Ack, newly: list[Message]) -> bool:
         """Whether an ack shows it to be used: what was sent once and is a duplicate was there before."""

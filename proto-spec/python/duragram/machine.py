@@ -316,7 +316,7 @@ class Machine:
         bits = int.from_bytes(ack.bitmap, "little")
         highest = floor + bits.bit_length()
         if highest >= self._queue.next_seq:
-            if self._doubt.ack_of_what_was_never_sent():
+            if self._doubt.ack_of_what_was_never_sent(sent.get(self._queue.base)):
                 self._give_up_epoch(now)
             raise DecodeError("never_sent")
         self._silent = False
@@ -327,8 +327,7 @@ class Machine:
         while fresh:
             lowest = fresh & -fresh
             fresh ^= lowest
-            message = sent.get(floor + lowest.bit_length())
-            if message is not None:
+            if (message := sent.get(floor + lowest.bit_length())) is not None:
                 newly.append(message)
         if self._doubt.ack(ack, newly):
             self._give_up_epoch(now)
@@ -412,13 +411,14 @@ class Machine:
         if message is None and not (reject.refused == 0 and self._pinged):
             raise DecodeError("not_in_flight")
         self.stats.count_reject(reject.code)
-        if message is not None:
-            if reject.code in FINAL:
-                message.code = reject.code
-                self._queue.end(message, Outcome.FAILED)
-                self._queue.pass_decided()
-            else:
-                self._queue.mark_lost(message)
+        if message is not None and reject.code in FINAL:
+            message.code = reject.code
+            self._queue.end(message, Outcome.FAILED)
+            self._queue.pass_decided()
+        elif message is not None:
+            self._queue.mark_lost(message)
+        elif reject.code in FINAL:
+            self._queue.end_all(Outcome.FAILED, self.epoch, reject.code)
         if reject.code == wire.REJECT_STALE_EPOCH:
             self._fruitless_epochs += not self._fruitful
             self._leave_epoch()

@@ -32,7 +32,7 @@ class Config:
     retry_after_max: float = 60.0
     congestion_window_initial: int = 10
     #: The epoch was given from outside, so another run may have used it: the first datagram goes alone, and its ack is
-    #: looked at for signs of that (PROTOCOL.md#duty-epoch).
+    #: looked at for signs of that (PROTOCOL.md#epoch-used).
     epoch_doubted: bool = False
     #: Unix time, if the clock is right: a new epoch after STALE_EPOCH is then at least that.
     unix_time: Optional[Callable[[], float]] = None

@@ -100,6 +100,8 @@ class Proxy:
         self._random = random.Random(seed)
         self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._front.bind(("127.0.0.1", 0))
+        # A refusal by a killed server makes a socket readable, and the next send takes it away: a receive would then block for ever.
+        self._front.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._front, selectors.EVENT_READ)
         self._backs: dict[Any, socket.socket] = {}
@@ -132,6 +134,7 @@ class Proxy:
         if peer not in self._backs:
             back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             back.connect(self._server)
+            back.setblocking(False)
             self._backs[peer] = back
             self._selector.register(back, selectors.EVENT_READ, peer)
         return self._backs[peer]
