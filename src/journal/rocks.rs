@@ -6,6 +6,7 @@
 //! How blocks are read back is in `rocks_read`. How a database is opened, and why that is most of the work, is in `rocks_open`.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -391,12 +392,13 @@ impl Keeper {
             let (mut kept_at, mut looked_at) = (Instant::now(), Instant::now());
             // What is there now is what must stay.
             kept.is_all_there(&shared, true);
-            while matches!(stopped.recv_timeout(TEND_INTERVAL.min(interval)), Err(RecvTimeoutError::Timeout)) {
-                let tables = looked_at.elapsed() >= LOOK_INTERVAL;
-                if tables {
+            let between = TEND_INTERVAL.min(interval);
+            while matches!(stopped.recv_timeout(between), Err(RecvTimeoutError::Timeout)) {
+                let all = kept.missed || looked_at.elapsed() >= LOOK_INTERVAL;
+                if all {
                     looked_at = Instant::now();
                 }
-                if !kept.is_all_there(&shared, tables) {
+                if !kept.is_all_there(&shared, all) {
                     continue;
                 }
                 tend_log(&shared);
@@ -405,7 +407,11 @@ impl Keeper {
                     kept.keep(&shared);
                 }
             }
-            if kept.is_all_there(&shared, true) {
+            let again = |kept: &mut Kept| {
+                std::thread::sleep(between);
+                kept.is_all_there(&shared, true)
+            };
+            if kept.is_all_there(&shared, true) || again(&mut kept) {
                 kept.witness(&shared);
             }
         };
@@ -421,6 +427,8 @@ pub(super) struct Kept {
     /// It could not be written the last time.
     behind: bool,
     cleared: Offset,
+    /// Something was missing at the last look.
+    missed: bool,
     /// Something is not where it was: nothing is written any more to what lies there now.
     lost: bool,
 }
@@ -430,7 +438,7 @@ impl Kept {
     pub(super) fn first<D: Database>(shared: &Shared<D>) -> Result<Self, StorageError> {
         let witnessed = shared.witness();
         shared.dir.write_witness(witnessed).map_err(|error| StorageError::new("writing the witness", error))?;
-        Ok(Self { witnessed, behind: false, cleared: Offset(0), lost: false })
+        Ok(Self { witnessed, behind: false, cleared: Offset(0), missed: false, lost: false })
     }
 
     /// Whether the journal's files are where they were; poisons the journal when they are not. With `all`, also looks for those
@@ -440,8 +448,13 @@ impl Kept {
             return false;
         }
         let lost = shared.dir.lost().or_else(|| shared.store.lost(all));
-        let witness = || shared.dir.lost_witness(self.witnessed).filter(|_| all);
-        if let Some(lost) = lost.or_else(witness) {
+        // After an attempt that failed nobody knows which one is there; it is written anew as soon as that is possible.
+        let witness = || (all && !self.behind).then(|| shared.dir.lost_witness(self.witnessed)).flatten();
+        let Some(lost) = lost.or_else(witness) else {
+            self.missed = false;
+            return true;
+        };
+        if mem::replace(&mut self.missed, true) {
             self.lost = true;
             drop(shared.fail("looking after the journal's files".into(), format!("{lost}; {LOST_ADVICE}")));
         }
@@ -462,7 +475,7 @@ impl Kept {
 
     fn witness<D: Database>(&mut self, shared: &Shared<D>) {
         let witness = shared.witness();
-        if witness != self.witnessed {
+        if witness != self.witnessed || self.behind {
             // Else a disk that has begun to fail would go unnoticed until it loses a commit.
             match shared.dir.write_witness(witness) {
                 Ok(()) => (self.witnessed, self.behind) = (witness, false),
