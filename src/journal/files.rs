@@ -374,7 +374,9 @@ fn whose(path: &Path) -> Result<Whose, OpenError> {
     };
     // All of them together may be lost but one: what is left says whose it is.
     let proven = has_witness(path) || read_identity(path).is_some() || is_of_a_journal(&path.join(DATABASE));
-    match proven || has(WITNESS) && names.iter().all(|name| is_known(name)) {
+    // A file of such a name alone may be anybody's.
+    let looks_so = has(WITNESS) && (has(DATABASE) || has(LOCK));
+    match proven || looks_so && names.iter().all(|name| is_known(name)) {
         true => Ok(Whose::Ours),
         false => Err(not_ours(format!("it has no file `{MARKER}` but `{other}`"))),
     }
