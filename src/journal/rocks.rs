@@ -22,6 +22,7 @@ use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_l
 use super::recovery::{Scan, Witness, holes};
 pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
+use super::rocks_read::parse;
 use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, Records, SessionRecord, StorageError};
 use crate::limits::{RESERVE_BYTES, TRIM_PLACES};
 use crate::types::Offset;
@@ -73,7 +74,11 @@ impl<D: Database> Shared<D> {
 
     /// Poisons the journal, unless it is poisoned already, and returns the first cause.
     fn fail(&self, action: String, cause: impl std::fmt::Display) -> StorageError {
-        self.failed.get_or_init(|| StorageError::new(action, cause)).clone()
+        self.fail_with(StorageError::new(action, cause))
+    }
+
+    fn fail_with(&self, error: StorageError) -> StorageError {
+        self.failed.get_or_init(|| error).clone()
     }
 
     fn write(&self, batch: D::Batch, action: impl FnOnce() -> String) -> Result<(), StorageError> {
@@ -96,7 +101,7 @@ impl<D: Database> Shared<D> {
         let mut count = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = 0;
         for id in retried {
-            kept += u64::from(self.has_letter(*id)?);
+            kept += u64::from(self.has_letter(*id).map_err(|error| self.fail_with(error))?);
         }
         self.write(batch, action)?;
         *count -= kept;
@@ -174,9 +179,8 @@ impl<D: Database> StoredJournal<D> {
         }
         let mut blocks = self.shared.store.iterate(JOURNAL, &block_key(self.low), &block_key(self.end));
         blocks.seek_for_prev(&block_key(below));
-        match blocks.item().map(|(_, value)| Block::parse(unmask(value))) {
-            Some(Ok(block)) => Ok((block.first(), block.previous_checksum())),
-            Some(Err(error)) => Err(StorageError::new("reading the block to trim at", error)),
+        match blocks.item().map(|(key, value)| parse(&self.shared.store, below, key, value)) {
+            Some(block) => block.map(|block| (block.first(), block.previous_checksum())),
             None => {
                 blocks.status().map_err(|error| StorageError::new("looking for the block to trim at", error))?;
                 Ok((self.low, self.low_previous_checksum))
@@ -253,7 +257,7 @@ impl<D: Database> Journal for StoredJournal<D> {
         if let Some(checkpoint) = checkpoint {
             checkpoint.verify(end).map_err(|problem| self.shared.fail(action(), problem))?;
             (low, low_previous_checksum) =
-                self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail(action(), error))?;
+                self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail_with(error))?;
             let store = &self.shared.store;
             put_sessions(store, &mut batch, &checkpoint.sessions, &mut self.scratch);
             for id in &checkpoint.expired {
@@ -443,7 +447,10 @@ impl Kept {
 
     /// Whether the journal's files are where they were; poisons the journal when they are not. With `all`, also looks for those
     /// that only the next start, or a reader, would miss.
-    fn is_all_there<D: Database>(&mut self, shared: &Shared<D>, all: bool) -> bool {
+    ///
+    /// What is missing must be missing at two looks in a row: there are file systems in which a name is gone for a moment while
+    /// its file is replaced, or while their server begins anew, and a false alarm would end a server that has lost nothing.
+    pub(super) fn is_all_there<D: Database>(&mut self, shared: &Shared<D>, all: bool) -> bool {
         if self.lost {
             return false;
         }
@@ -458,7 +465,7 @@ impl Kept {
             self.lost = true;
             drop(shared.fail("looking after the journal's files".into(), format!("{lost}; {LOST_ADVICE}")));
         }
-        !self.lost
+        false
     }
 
     /// What is due about once a second.
