@@ -6,7 +6,8 @@ use std::{fmt, fs};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -104,7 +105,7 @@ pub struct Metrics {
     /// Seqs that clients count as acked and the journal does not hold: lost data.
     pub lost: Counter,
     /// Bytes free on the journal's file system.
-    pub free_bytes: Gauge<u64, AtomicU64>,
+    pub free_bytes: FreeBytes,
     /// Entries that a lane has not yet processed.
     pub lane_lag: Family<LaneLabel, Gauge>,
     /// Records that handlers finished.
@@ -123,6 +124,41 @@ pub struct Metrics {
     pub lane_journal_reads: Counter,
     /// Times the key file was read again (SIGHUP), by what came of it: done, failed.
     pub key_reloads: Family<Outcome, Counter>,
+}
+
+/// Free space, which is not told of before it is known: a file system may never tell, and neither all nor nothing would be true.
+#[derive(Clone, Debug)]
+pub struct FreeBytes(Gauge<u64, AtomicU64>);
+
+impl FreeBytes {
+    const UNKNOWN: u64 = u64::MAX;
+
+    /// `None`: it is not known.
+    pub fn set(&self, bytes: Option<u64>) {
+        self.0.set(bytes.unwrap_or(Self::UNKNOWN));
+    }
+}
+
+impl Default for FreeBytes {
+    fn default() -> Self {
+        let gauge = Gauge::default();
+        gauge.set(Self::UNKNOWN);
+        Self(gauge)
+    }
+}
+
+impl EncodeMetric for FreeBytes {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.get() == Self::UNKNOWN
+    }
 }
 
 impl Metrics {
@@ -148,7 +184,7 @@ impl Metrics {
             sessions_expired: Counter::default(),
             abandoned: Counter::default(),
             lost: Counter::default(),
-            free_bytes: Gauge::default(),
+            free_bytes: FreeBytes::default(),
             lane_lag: Family::default(),
             processed: Family::default(),
             retries: Counter::default(),
@@ -410,5 +446,23 @@ mod tests {
         assert!(value("process_start_time_seconds") > 1.7e9);
         assert!(text.contains(concat!("duragram_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{text}");
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn free_space_is_told_of_only_while_it_is_known() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let told = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            let line = text.lines().find(|line| line.starts_with("duragram_free_bytes ")).map(str::to_owned);
+            assert_eq!(text.contains("duragram_free"), line.is_some(), "{text}");
+            line
+        };
+        assert_eq!(told(), None);
+        metrics.free_bytes.set(Some(7));
+        assert_eq!(told().as_deref(), Some("duragram_free_bytes 7"));
+        metrics.free_bytes.set(None);
+        assert_eq!(told(), None);
     }
 }

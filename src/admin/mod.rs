@@ -103,8 +103,8 @@ pub struct Status {
     pub lanes: Vec<LaneStatus>,
     /// Blocks in the journal, not trimmed, bytes.
     pub backlog_bytes: u64,
-    /// Free on the journal's file system, bytes.
-    pub free_bytes: u64,
+    /// Free on the journal's file system, bytes; `None` where that does not tell.
+    pub free_bytes: Option<u64>,
     /// Dead letters that wait for an operator.
     pub dead_letters: u64,
     /// The keys in force; `None` for a server without keys.

@@ -110,7 +110,7 @@ impl AdminState for Fake {
             offsets: Offsets { low: 0, checkpoint: 0, end: self.disk.end().0 },
             lanes: vec![LaneStatus { lane: 0, watermark: 1, lag: 2 }],
             backlog_bytes: 100,
-            free_bytes: 1 << 30,
+            free_bytes: Some(1 << 30),
             dead_letters: self.dead.count(),
             keys: None,
         }

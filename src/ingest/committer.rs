@@ -92,8 +92,8 @@ pub struct IngestStatus {
     pub sessions: usize,
     /// Bytes of blocks in the journal.
     pub backlog_bytes: u64,
-    /// Bytes free on the journal's file system.
-    pub free_bytes: u64,
+    /// Bytes free on the journal's file system, if it tells.
+    pub free_bytes: Option<u64>,
     /// Free space is below the reserve: new data is refused.
     pub storage_short: bool,
 }
@@ -155,7 +155,7 @@ pub struct Committer<J, T, D> {
     trimmed_below: Offset,
     space_checked_us: Option<u64>,
     bytes_since_space_check: u64,
-    free_bytes: u64,
+    free_bytes: Option<u64>,
     storage_short: bool,
 }
 
@@ -224,7 +224,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             trimmed_below: recovered.low,
             space_checked_us: None,
             bytes_since_space_check: 0,
-            free_bytes: u64::MAX,
+            free_bytes: None,
             storage_short: false,
             config,
             journal: Some(journal),
@@ -633,8 +633,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                     }
                 }
                 self.storage_short = short;
-                self.free_bytes = free;
-                self.metrics.free_bytes.set(free);
+                self.free_bytes = (free < u64::MAX).then_some(free);
+                self.metrics.free_bytes.set(self.free_bytes);
             }
             Err(error) => tracing::warn!(%error, "free space cannot be read; keeping the last state"),
         }

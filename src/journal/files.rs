@@ -147,7 +147,7 @@ impl DataDir {
             return Ok(id);
         }
         let id = JournalId::random();
-        replace_file(&self.path, IDENTITY, &with_checksum(&format!("{IDENTITY_TEXT}{id}")))?;
+        replace_file(&self.root, &self.path, IDENTITY, &with_checksum(&format!("{IDENTITY_TEXT}{id}")))?;
         self.id = Some(id);
         Ok(id)
     }
@@ -193,7 +193,7 @@ impl DataDir {
     }
 
     fn write_marker(&self) -> io::Result<()> {
-        replace_file(&self.path, MARKER, &marker())
+        replace_file(&self.root, &self.path, MARKER, &marker())
     }
 
     /// Marks a directory of format 1 as one of this format: before anything of this format is written to it.
@@ -293,7 +293,7 @@ impl DataDir {
 
 impl Beside for DataDir {
     fn write_witness(&self, witness: Witness) -> io::Result<()> {
-        replace_file(&self.path, WITNESS, &with_checksum(&witness_text(witness)))
+        replace_file(&self.root, &self.path, WITNESS, &with_checksum(&witness_text(witness)))
     }
 
     fn free_bytes(&self) -> Result<u64, StorageError> {
@@ -374,7 +374,9 @@ fn whose(path: &Path) -> Result<Whose, OpenError> {
     };
     // All of them together may be lost but one: what is left says whose it is.
     let proven = has_witness(path) || read_identity(path).is_some() || is_of_a_journal(&path.join(DATABASE));
-    match proven || has(WITNESS) && names.iter().all(|name| is_known(name)) {
+    // A file of such a name alone may be anybody's.
+    let looks_so = has(WITNESS) && (has(DATABASE) || has(LOCK));
+    match proven || looks_so && names.iter().all(|name| is_known(name)) {
         true => Ok(Whose::Ours),
         false => Err(not_ours(format!("it has no file `{MARKER}` but `{other}`"))),
     }
@@ -443,14 +445,15 @@ fn checked(line: &[u8]) -> Option<&str> {
     (with_checksum(text).as_bytes() == line).then_some(text)
 }
 
-/// After a crash there is either the old file or the new one, whole.
-fn replace_file(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+/// After a crash there is either the old file or the new one, whole. `root` is the directory, so that no descriptor is needed for
+/// syncing it when the new file is in its place.
+fn replace_file(root: &File, dir: &Path, name: &str, text: &str) -> io::Result<()> {
     let new = dir.join(format!("{name}.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(file_modes::OURS).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(new, dir.join(name))?;
-    sync_dir(dir)
+    root.sync_all()
 }
 
 /// Whether an error says that space, file descriptors or memory are used up for now, and nothing about the disk's health.

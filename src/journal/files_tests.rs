@@ -125,6 +125,19 @@ fn a_directory_without_its_marker_is_ours_whatever_lies_in_it_when_one_thing_in_
 }
 
 #[test]
+fn another_programs_directory_with_a_file_that_is_named_as_one_of_ours_stays_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join(WITNESS), "of a trial").unwrap();
+    for _ in 0..2 {
+        let before = names(temp.path());
+        assert!(matches!(DataDir::claim(temp.path()), Err(OpenError::NotOurs { .. })));
+        assert!(matches!(DataDir::look(temp.path()), Err(OpenError::NotOurs { .. })));
+        assert_eq!(names(temp.path()), before);
+        fs::create_dir_all(temp.path().join("lost+found")).unwrap();
+    }
+}
+
+#[test]
 fn the_admin_token_is_known_by_its_name() {
     assert_eq!(ADMIN_TOKEN, crate::admin::TOKEN_FILE);
 }

@@ -6,6 +6,7 @@
 //! How blocks are read back is in `rocks_read`. How a database is opened, and why that is most of the work, is in `rocks_open`.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,6 +22,7 @@ use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_l
 use super::recovery::{Scan, Witness, holes};
 pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
+use super::rocks_read::parse;
 use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, Records, SessionRecord, StorageError};
 use crate::limits::{RESERVE_BYTES, TRIM_PLACES};
 use crate::types::Offset;
@@ -72,7 +74,11 @@ impl<D: Database> Shared<D> {
 
     /// Poisons the journal, unless it is poisoned already, and returns the first cause.
     fn fail(&self, action: String, cause: impl std::fmt::Display) -> StorageError {
-        self.failed.get_or_init(|| StorageError::new(action, cause)).clone()
+        self.fail_with(StorageError::new(action, cause))
+    }
+
+    fn fail_with(&self, error: StorageError) -> StorageError {
+        self.failed.get_or_init(|| error).clone()
     }
 
     fn write(&self, batch: D::Batch, action: impl FnOnce() -> String) -> Result<(), StorageError> {
@@ -95,7 +101,7 @@ impl<D: Database> Shared<D> {
         let mut count = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = 0;
         for id in retried {
-            kept += u64::from(self.has_letter(*id)?);
+            kept += u64::from(self.has_letter(*id).map_err(|error| self.fail_with(error))?);
         }
         self.write(batch, action)?;
         *count -= kept;
@@ -173,9 +179,8 @@ impl<D: Database> StoredJournal<D> {
         }
         let mut blocks = self.shared.store.iterate(JOURNAL, &block_key(self.low), &block_key(self.end));
         blocks.seek_for_prev(&block_key(below));
-        match blocks.item().map(|(_, value)| Block::parse(unmask(value))) {
-            Some(Ok(block)) => Ok((block.first(), block.previous_checksum())),
-            Some(Err(error)) => Err(StorageError::new("reading the block to trim at", error)),
+        match blocks.item().map(|(key, value)| parse(&self.shared.store, below, key, value)) {
+            Some(block) => block.map(|block| (block.first(), block.previous_checksum())),
             None => {
                 blocks.status().map_err(|error| StorageError::new("looking for the block to trim at", error))?;
                 Ok((self.low, self.low_previous_checksum))
@@ -252,7 +257,7 @@ impl<D: Database> Journal for StoredJournal<D> {
         if let Some(checkpoint) = checkpoint {
             checkpoint.verify(end).map_err(|problem| self.shared.fail(action(), problem))?;
             (low, low_previous_checksum) =
-                self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail(action(), error))?;
+                self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail_with(error))?;
             let store = &self.shared.store;
             put_sessions(store, &mut batch, &checkpoint.sessions, &mut self.scratch);
             for id in &checkpoint.expired {
@@ -391,12 +396,13 @@ impl Keeper {
             let (mut kept_at, mut looked_at) = (Instant::now(), Instant::now());
             // What is there now is what must stay.
             kept.is_all_there(&shared, true);
-            while matches!(stopped.recv_timeout(TEND_INTERVAL.min(interval)), Err(RecvTimeoutError::Timeout)) {
-                let tables = looked_at.elapsed() >= LOOK_INTERVAL;
-                if tables {
+            let between = TEND_INTERVAL.min(interval);
+            while matches!(stopped.recv_timeout(between), Err(RecvTimeoutError::Timeout)) {
+                let all = kept.missed || looked_at.elapsed() >= LOOK_INTERVAL;
+                if all {
                     looked_at = Instant::now();
                 }
-                if !kept.is_all_there(&shared, tables) {
+                if !kept.is_all_there(&shared, all) {
                     continue;
                 }
                 tend_log(&shared);
@@ -405,7 +411,11 @@ impl Keeper {
                     kept.keep(&shared);
                 }
             }
-            if kept.is_all_there(&shared, true) {
+            let again = |kept: &mut Kept| {
+                std::thread::sleep(between);
+                kept.is_all_there(&shared, true)
+            };
+            if kept.is_all_there(&shared, true) || again(&mut kept) {
                 kept.witness(&shared);
             }
         };
@@ -421,6 +431,8 @@ pub(super) struct Kept {
     /// It could not be written the last time.
     behind: bool,
     cleared: Offset,
+    /// Something was missing at the last look.
+    missed: bool,
     /// Something is not where it was: nothing is written any more to what lies there now.
     lost: bool,
 }
@@ -430,22 +442,30 @@ impl Kept {
     pub(super) fn first<D: Database>(shared: &Shared<D>) -> Result<Self, StorageError> {
         let witnessed = shared.witness();
         shared.dir.write_witness(witnessed).map_err(|error| StorageError::new("writing the witness", error))?;
-        Ok(Self { witnessed, behind: false, cleared: Offset(0), lost: false })
+        Ok(Self { witnessed, behind: false, cleared: Offset(0), missed: false, lost: false })
     }
 
     /// Whether the journal's files are where they were; poisons the journal when they are not. With `all`, also looks for those
     /// that only the next start, or a reader, would miss.
-    fn is_all_there<D: Database>(&mut self, shared: &Shared<D>, all: bool) -> bool {
+    ///
+    /// What is missing must be missing at two looks in a row: there are file systems in which a name is gone for a moment while
+    /// its file is replaced, or while their server begins anew, and a false alarm would end a server that has lost nothing.
+    pub(super) fn is_all_there<D: Database>(&mut self, shared: &Shared<D>, all: bool) -> bool {
         if self.lost {
             return false;
         }
         let lost = shared.dir.lost().or_else(|| shared.store.lost(all));
-        let witness = || shared.dir.lost_witness(self.witnessed).filter(|_| all);
-        if let Some(lost) = lost.or_else(witness) {
+        // After an attempt that failed nobody knows which one is there; it is written anew as soon as that is possible.
+        let witness = || (all && !self.behind).then(|| shared.dir.lost_witness(self.witnessed)).flatten();
+        let Some(lost) = lost.or_else(witness) else {
+            self.missed = false;
+            return true;
+        };
+        if mem::replace(&mut self.missed, true) {
             self.lost = true;
             drop(shared.fail("looking after the journal's files".into(), format!("{lost}; {LOST_ADVICE}")));
         }
-        !self.lost
+        false
     }
 
     /// What is due about once a second.
@@ -462,7 +482,7 @@ impl Kept {
 
     fn witness<D: Database>(&mut self, shared: &Shared<D>) {
         let witness = shared.witness();
-        if witness != self.witnessed {
+        if witness != self.witnessed || self.behind {
             // Else a disk that has begun to fail would go unnoticed until it loses a commit.
             match shared.dir.write_witness(witness) {
                 Ok(()) => (self.witnessed, self.behind) = (witness, false),

@@ -212,6 +212,16 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// Merges all tables, as fast as that goes.
+    pub(super) fn compact(&self) {
+        for family in [JOURNAL, META, DEAD] {
+            self.db.compact_range_cf(self.family(family), None::<&[u8]>, None::<&[u8]>);
+        }
+    }
+}
+
 impl Database for Store {
     type Batch = WriteBatch;
     type Error = rocksdb::Error;

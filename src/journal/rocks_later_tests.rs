@@ -5,7 +5,7 @@ use super::super::inspect;
 use super::super::rocks::tests::{Place, checkpoint, commit, options, tens};
 use super::super::rocks_db::{JOURNAL, block_key};
 use super::super::testing::{push, read_all};
-use super::super::{BlockBuilder, DamageKind, DamagePlace, ReadJournal};
+use super::super::{BlockBuilder, Checkpoint, DamageKind, DamagePlace, Journal as _, LaneMark, ReadJournal};
 use super::tests::{delete, put, refused, tamper};
 use super::*;
 use crate::types::Offset;
@@ -47,7 +47,8 @@ fn damage_at(reader: &dyn ReadJournal, from: u64) -> super::super::Damage {
 #[test]
 fn a_start_that_leaves_the_older_backlog_for_later_gives_the_same_journal() {
     let place = long_place();
-    let (all, all_replayed) = place.crash_copy().open();
+    let read_in_full = place.crash_copy();
+    let (all, all_replayed) = read_in_full.open();
     let options = soon();
     let copy = place.crash_copy();
     let (later, replayed) = copy.try_open(&options).unwrap();
@@ -122,6 +123,52 @@ fn the_lowest_entries_and_all_since_the_checkpoint_are_read_by_every_start() {
         let refusal = place.try_open(&soon()).err();
         assert!(matches!(refusal, Some(OpenError::Damaged(_))), "{at}: {refusal:?}");
     }
+}
+
+#[test]
+fn a_break_in_the_older_backlog_that_was_accepted_is_passed_by_readers_that_begin_there() {
+    let place = long_place();
+    tamper(&place, |store, batch| {
+        let mut builder = BlockBuilder::default();
+        (500..510).for_each(|number| push(&mut builder, number, 100));
+        let of_another = BlockPlace { first: Offset(500), previous_checksum: 7, committed_unix_us: 0 };
+        put(store, batch, JOURNAL, &block_key(Offset(500)), builder.build(of_another).unwrap().bytes());
+    });
+    let accepting = RocksOptions { accept_loss: true, ..soon() };
+    let (Opened { mut journal, given_up, end, .. }, _) = place.try_open(&accepting).unwrap();
+    assert!(!given_up.is_empty());
+    // Another table, behind which the checkpoint lies.
+    commit(&mut journal, tens(end.0, 30));
+    journal.shared().store.flush().unwrap();
+    checkpoint(&mut journal, end.0 + 300, 0);
+    drop(journal);
+    let journal = opened(&place);
+    assert!(journal.journal.shared().unread_below > Offset(510), "{}", journal.journal.shared().unread_below);
+    for from in [490, 500, 505, 510] {
+        let read = journal.reader.read(Offset(from), 1);
+        assert!(read.is_ok(), "from {from}: {read:?}");
+    }
+    let before_the_end = journal.reader.read(Offset(0), usize::MAX).unwrap();
+    assert_eq!(before_the_end.iter().map(|block| block.end().since(block.first())).sum::<u64>(), 1530);
+}
+
+#[test]
+fn damage_that_trimming_meets_is_damage() {
+    let place = long_place();
+    tamper(&place, |store, batch| put(store, batch, JOURNAL, &block_key(Offset(150)), b"nothing"));
+    let mut opened = opened(&place);
+    let checkpoint = Checkpoint {
+        at: Offset(1210),
+        lanes: vec![LaneMark { watermark: Offset(155), ..LaneMark::default() }],
+        trim_below: Offset(155),
+        ..Checkpoint::default()
+    };
+    let error = opened.journal.checkpoint(&checkpoint).unwrap_err();
+    assert!(error.damage.is_some(), "{error}");
+    let told = crate::server::Error::from(error);
+    assert_eq!(told.exit_code(), 3);
+    assert!(!told.to_string().contains("storage failed"), "{told}");
+    assert!(opened.journal.failure().is_some_and(|failure| failure.damage.is_some()));
 }
 
 #[test]

@@ -350,7 +350,9 @@ fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
     fs::write(place.path().join("rocksdb.new/CURRENT"), "half").unwrap();
     assert_eq!(place.crash_copy().open().0.end, Offset(0));
     DataDir::claim(&place.path()).unwrap().write_witness(Witness::NotInService).unwrap();
-    let (Opened { mut journal, .. }, _) = place.crash_copy().open();
+    // It must outlive the journal in it.
+    let copy = place.crash_copy();
+    let (Opened { mut journal, .. }, _) = copy.open();
     commit(&mut journal, tens(0, 1));
 }
 

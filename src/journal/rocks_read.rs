@@ -59,7 +59,9 @@ impl<D: Database> Reader<D> {
             Some(checksum) => Some(checksum),
             None => self.checksum_before(low, begins)?,
         };
-        if before.is_some_and(|before| before != first.previous_checksum()) {
+        // Nothing follows what an operator has given up.
+        let given_up = shared.holes.iter().any(|&(_, to)| to == begins);
+        if !given_up && before.is_some_and(|before| before != first.previous_checksum()) {
             return Err(StorageError::damaged(reading(from), not_after(&shared.store, first)));
         }
         let mut ends = ends();
@@ -85,7 +87,8 @@ fn reading(from: Offset) -> String {
     format!("reading the journal from offset {from} on")
 }
 
-fn parse<D: Database>(store: &D, from: Offset, key: &[u8], value: &[u8]) -> Result<Block, StorageError> {
+/// A block as it is stored under a key, when the journal is read from `from` on.
+pub(super) fn parse<D: Database>(store: &D, from: Offset, key: &[u8], value: &[u8]) -> Result<Block, StorageError> {
     let problem = match Block::parse(unmask(value)) {
         Ok(block) if key == block_key(block.first()) => return Ok(block),
         Ok(_) => "the block belongs under another key".to_owned(),

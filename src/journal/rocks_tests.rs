@@ -276,7 +276,8 @@ fn trimming_keeps_every_block_that_holds_an_entry_at_or_above_the_mark() {
     for (trim_below, low) in [(0, 0), (9, 0), (10, 10), (10, 10), (35, 30), (39, 30), (40, 40)] {
         checkpoint(&mut journal, 100, trim_below);
         assert_eq!(reader.read(Offset(0), 1).unwrap()[0].first(), Offset(low), "trimmed below {trim_below}");
-        let (opened, _) = place.crash_copy().open();
+        let copy = place.crash_copy();
+        let (opened, _) = copy.open();
         assert_eq!((opened.low, opened.end), (Offset(low), Offset(100)));
         assert_eq!(read_all(&*opened.reader, Offset(0)), (low..100).collect::<Vec<_>>());
     }
@@ -288,7 +289,8 @@ fn a_journal_that_was_trimmed_to_nothing_goes_on_at_its_offset() {
     let (Opened { mut journal, .. }, _) = place.open();
     commit(&mut journal, tens(0, 3));
     checkpoint(&mut journal, 30, 30);
-    let (opened, _) = place.crash_copy().open();
+    let copy = place.crash_copy();
+    let (opened, _) = copy.open();
     assert_eq!((opened.low, opened.end), (Offset(30), Offset(30)));
     commit(&mut journal, tens(30, 1));
     drop((journal, opened));
@@ -315,7 +317,8 @@ fn trimmed_blocks_stay_gone_through_flushes_and_compactions() {
     }
     journal.shared.store.delete_files_below(Offset(38_500)).unwrap();
     assert_eq!(read_all(&*reader, Offset(0)), (38_500..40_000).collect::<Vec<_>>());
-    let (opened, _) = place.crash_copy().open();
+    let copy = place.crash_copy();
+    let (opened, _) = copy.open();
     assert_eq!((opened.low, opened.end), (Offset(38_500), Offset(40_000)));
 }
 

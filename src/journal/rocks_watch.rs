@@ -36,14 +36,28 @@ pub(super) struct DatabaseWatch {
     /// RocksDB holds it open.
     lock: FileId,
     manifest: Option<(String, FileId, u64)>,
-    /// Those that are needed, by their numbers: where they lie on the disk, and their lengths.
-    logs: BTreeMap<u64, (FileId, u64)>,
+    /// Those that are needed, by their numbers.
+    logs: BTreeMap<u64, Log>,
     /// By their names. What was replaced is another file of another time; one of these alone may be the file system's whim.
     tables: HashMap<String, (FileId, Option<SystemTime>)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct FileId(u64, u64);
+
+/// A write-ahead log as it was seen.
+#[derive(Clone, Copy)]
+struct Log {
+    id: FileId,
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Log {
+    fn of(metadata: &Metadata) -> Self {
+        Self { id: FileId::of(metadata), len: metadata.len(), modified: metadata.modified().ok() }
+    }
+}
 
 impl FileId {
     fn of(metadata: &Metadata) -> Self {
@@ -64,7 +78,8 @@ impl DatabaseWatch {
         })
     }
 
-    /// What is missing, with what has become of it.
+    /// What is missing, with what has become of it. What was missed is missed again when it is asked for again, unless it is
+    /// there again.
     pub(super) fn lost(&mut self, needs: &impl Needs, tables: bool) -> Option<String> {
         if let Some(what) = watch::lost(&self.root, &self.path) {
             return Some(format!("the database {} {what}", self.path.display()));
@@ -124,24 +139,30 @@ impl DatabaseWatch {
         let mut there = BTreeMap::new();
         for (&number, name) in named.range(first..) {
             match fs::metadata(self.path.join(name)) {
-                Ok(metadata) => drop(there.insert(number, (FileId::of(&metadata), metadata.len()))),
+                Ok(metadata) => drop(there.insert(number, Log::of(&metadata))),
                 Err(error) if is_gone(&error) => {}
                 // It cannot be told: as it was.
                 Err(_) => there.extend(self.logs.get(&number).map(|&log| (number, log))),
             }
         }
-        let last = there.keys().next_back().copied();
-        let found = self.logs.iter().find_map(|(&number, &(id, len))| match there.get(&number) {
-            None => Some((number, GONE)),
-            Some(&(now, _)) if now != id => Some((number, REPLACED)),
-            // A log that is closed is cut to what it holds.
-            Some(&(_, now)) if Some(number) == last && now < len => Some((number, CUT)),
-            Some(_) => None,
+        let last = there.keys().chain(self.logs.keys()).max().copied();
+        // Some may not be needed any more by now. They are no loss, and must not hide one behind them.
+        let first = needs.first_log()?;
+        let found = self.logs.range(first..).find_map(|(&number, before)| {
+            let is_last = Some(number) == last;
+            match there.get(&number) {
+                None => Some((number, GONE)),
+                // RocksDB holds the last one open. Of the others an inode's number may be the file system's whim.
+                Some(now) if now.id != before.id && (is_last || now.modified != before.modified) => {
+                    Some((number, REPLACED))
+                }
+                // A log that is closed is cut to what it holds.
+                Some(now) if is_last && now.len < before.len => Some((number, CUT)),
+                Some(_) => None,
+            }
         });
         match found {
-            Some((number, what)) if needs.first_log()? <= number && self.is_last(number, what) => {
-                Some((log_name(number), what))
-            }
+            Some((number, what)) if self.is_last(number, what) => Some((log_name(number), what)),
             _ => {
                 self.logs = there;
                 None

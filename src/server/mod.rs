@@ -83,8 +83,9 @@ pub enum Error {
     /// A handler could not be made, such as a sink that cannot be opened.
     #[error("cannot start processing: {0}")]
     Handler(#[from] HandlerError),
-    /// The storage failed. Nothing was acked that is not on disk.
-    #[error("storage failed: {0}")]
+    /// The storage failed, or what it holds is damaged, as its [`damage`](StorageError::damage) says. Nothing was acked that is
+    /// not on disk.
+    #[error("{what}{0}", what = if .0.damage.is_some() { "" } else { "storage failed: " })]
     Storage(#[from] StorageError),
     /// The system does not grant what is needed.
     #[error(transparent)]

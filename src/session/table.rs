@@ -216,22 +216,28 @@ impl SessionTable {
     }
 
     /// An epoch that the client has not used: above its highest, and not below `unix_s`, the time of day in seconds
-    /// (PROTOCOL.md#welcome). Past the last epoch, one from the time of day on that no session of the client has; `None` when
-    /// none is found soon, which passes as time does.
+    /// (PROTOCOL.md#welcome). Past the last epoch, one from the time of day on that no session of the client has, and behind
+    /// those that one has: a lower one may have been given in the same second, before its place went to a later one. `None`
+    /// when none is found soon, which passes as time does.
     pub fn unused_epoch(&mut self, client: ClientId, unix_s: u64) -> Option<Epoch> {
         let clock = u32::try_from(unix_s).ok().and_then(Epoch::new).unwrap_or(FIRST_EPOCH);
-        let above = match self.newest_of(client) {
-            Some(index) => self.at(index).id.epoch.next(),
-            None => Some(FIRST_EPOCH),
-        };
-        let mut epoch = above.map_or(clock, |above| above.max(clock));
+        let known = [self.newest_of(client), self.unused_of(client)];
+        let highest = known.into_iter().flatten().map(|index| self.at(index).id.epoch).max();
+        let above = highest.map_or(Some(FIRST_EPOCH), Epoch::next).map(|above| above.max(clock));
+        above.and_then(|above| self.free_epoch(client, above)).or_else(|| self.free_epoch(client, clock))
+    }
+
+    /// The first one from `from` on behind which the client has no session nearby.
+    fn free_epoch(&mut self, client: ClientId, from: Epoch) -> Option<Epoch> {
+        let mut free = None;
+        let mut tried = Some(from);
         for _ in 0..EPOCHS_TRIED {
-            if self.find(SessionId { client, epoch }).is_none() {
-                return Some(epoch);
-            }
-            epoch = epoch.next().unwrap_or(clock);
+            let Some(epoch) = tried else { break };
+            let taken = self.find(SessionId { client, epoch }).is_some();
+            free = if taken { None } else { free.or(Some(epoch)) };
+            tried = epoch.next();
         }
-        None
+        free
     }
 
     /// Puts back a session from a checkpoint. Recovery does not refuse what was accepted before a lower maximum was set.

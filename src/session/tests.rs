@@ -307,6 +307,31 @@ fn the_session_in_which_nothing_has_come_is_found_and_gives_its_place_to_another
 }
 
 #[test]
+fn an_epoch_that_was_given_is_not_given_again_when_its_place_has_gone_to_another() {
+    for highest in [None, Some(u32::MAX)] {
+        let mut table = SessionTable::new(100);
+        highest.map(|highest| table.open(id(1, highest), Seq(0), None).unwrap());
+        let mut given = std::collections::BTreeSet::new();
+        for nonce in 0..40 {
+            let epoch = table.unused_epoch(ClientId(1), 1000).unwrap();
+            assert!(given.insert(epoch), "{epoch} is given again, beside {highest:?}");
+            let session = SessionId { client: ClientId(1), epoch };
+            if let Some(index) = table.unused_of(ClientId(1)) {
+                table.renew(index, epoch, nonce);
+            } else {
+                table.open(session, Seq(0), Some(nonce)).unwrap();
+            }
+            // In each seventh something comes: it keeps its place.
+            if nonce % 7 == 6 {
+                let index = table.find(session).unwrap();
+                receive(table.at(index), 1, 1, false);
+                table.touch(index, 1);
+            }
+        }
+    }
+}
+
+#[test]
 fn after_a_restart_the_newest_unused_session_is_the_one_that_gives_way() {
     let mut table = SessionTable::new(10);
     for epoch in [6, 9, 7] {

@@ -101,7 +101,7 @@ impl AdminState for FakeServer {
             offsets: Offsets { low: 0, checkpoint: 0, end: self.disk.end().0 },
             lanes: Vec::new(),
             backlog_bytes: 0,
-            free_bytes: 0,
+            free_bytes: Some(0),
             dead_letters: self.dead.count(),
             keys: None,
         }

@@ -231,7 +231,8 @@ fn what_is_missing_is_told_in_runs_as_a_walk_over_all_seqs_finds_it() {
         }
         runs
     };
-    for floor in [0, 1, 63, 64, 1000, u64::MAX / 2] {
+    // The last as near to the end as what is looked at allows.
+    for floor in [0, 1, 63, 64, 1000, u64::MAX / 2, u64::MAX - 900] {
         for step in [1, 2, 3, 63, 64, 65, 200] {
             let mut window = DedupWindow::new(Seq(floor));
             for above in (2..700).filter(|above| above / step % 2 == 1) {
@@ -255,4 +256,13 @@ fn what_is_missing_up_to_the_last_seq_is_told_without_a_walk_to_it() {
     let missing = [(Seq(u64::MAX - 4), Seq(u64::MAX - 3)), (Seq(u64::MAX - 1), Seq(u64::MAX - 1))];
     assert_eq!(window.missing_up_to(Seq(u64::MAX)), missing);
     assert_eq!(DedupWindow::new(Seq(u64::MAX)).missing_up_to(Seq(u64::MAX)), []);
+    // The last seq alone in a word of the bitmap, in its last place, and in others.
+    for below in 1..200 {
+        let floor = u64::MAX - below;
+        let mut window = DedupWindow::new(Seq(floor));
+        if below > 1 {
+            window.insert(Seq(u64::MAX));
+            assert_eq!(window.missing_up_to(Seq(u64::MAX)), [(Seq(floor + 1), Seq(u64::MAX - 1))], "{below}");
+        }
+    }
 }
