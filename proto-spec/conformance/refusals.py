@@ -247,7 +247,10 @@ class PingRefused(Scenario):
         if not self.came(Ping):
             self.verdict("duty-reject", None, "PING refused for good: sends none")
             return
-        self.verdict("duty-reject", self.exit_code not in (None, 0), f"PING refused for good: all that waits fails (exit code {self.exit_code})")
+        asked = len(self.came(Ping))
+        # At most once for each message; more often asks who waits on, and gives up for another reason.
+        right = self.exit_code not in (None, 0) and asked <= self.records
+        self.verdict("duty-reject", right, f"PING refused for good: all that waits fails (exit code {self.exit_code}, {asked} PINGs)")
 
 
 class Liar(Scenario):

@@ -57,7 +57,7 @@ SABOTAGES = {
     ),
     "skips-always": Sabotage("machine", "if queue.skipped > self._floor:", "if True:", "Clean", "duty-skip"),
     "epoch-1-in-each-run": Sabotage(
-        "send", "client_id=client_id,\n                epoch=args.epoch,", "client_id=0xC7,\n                epoch=1,", "Clean|PingStorm|Small", "duty-epoch"
+        "send", "client_id=client_id,\n                epoch=args.epoch,", "client_id=0xC7,\n                epoch=1,", "Restart|PingStorm", "duty-epoch"
     ),
     "timeout-of-a-millisecond": Sabotage("message", "rto_min: float = 0.01", "rto_min: float = 0.001", "ShortTimeout", "duty-retransmission"),
     "samples-what-was-sent-twice": Sabotage("machine", "if newest.attempt == 0:", "if True:", "Karn", "duty-retransmission"),
