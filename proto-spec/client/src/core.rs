@@ -218,9 +218,10 @@ impl Core {
         next + 1
     }
 
-    /// Whether every message below `id` has its outcome, or none will have one any more.
+    /// Whether every message below `id` has its outcome, or none will have one any more. An open batch that [`Core::hurry`]
+    /// counted may have ended without ever being a message.
     pub(super) fn is_settled(&self, id: u64) -> bool {
-        self.lowest >= id || matches!(self.intake, Intake::Ended(_))
+        self.lowest >= id || self.is_idle() || matches!(self.intake, Intake::Ended(_))
     }
 
     pub(super) fn is_idle(&self) -> bool {

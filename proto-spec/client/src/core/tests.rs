@@ -1,4 +1,4 @@
-use duragram_proto::client::ClientConfig;
+use duragram_proto::client::{ClientConfig, FailReason};
 use duragram_proto::codec::{self, Ack, Datagram, Durability};
 use duragram_proto::{ClientId, Seq};
 
@@ -137,4 +137,22 @@ fn the_oldest_is_given_up_and_makes_room_whether_it_was_sent_or_waits_in_the_bat
     assert_eq!(sent(&mut core, 4), [(2, 1)], "what was never sent has taken no seq with it");
     let stats = core.stats();
     assert_eq!((stats.abandoned, stats.failed, stats.unacked), (5, 0, 1));
+}
+
+#[test]
+fn a_flush_does_not_wait_for_a_batch_that_was_given_up_or_belongs_to_a_used_epoch() {
+    for used in [false, true] {
+        let mut core = core(2, Duration::from_secs(3600));
+        let _first = push(&mut core, 0, b"first");
+        assert_eq!(sent(&mut core, 0), [(1, 1)]);
+        let _batched = push(&mut core, 1, b"second");
+        let flushed = core.hurry();
+        assert!(!core.is_settled(flushed));
+        if used {
+            core.tell(Event::Failed { message: MessageId(0), reason: FailReason::EpochUsed });
+        } else {
+            assert_eq!((core.abandon_oldest(), core.abandon_oldest()), (1, 1));
+        }
+        assert!(core.is_idle() && core.is_settled(flushed), "used: {used}");
+    }
 }
