@@ -155,7 +155,7 @@ fn run_on(
     // The program has done so before it had threads; another one's main thread comes here first.
     crate::signal_mask::prepare(true);
     hold_signals()?;
-    let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(sinks), Owner::Process)?;
+    let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(&sinks), Owner::Process)?;
     if let Err(error) = systemd::watch(server.ingest.pulse()) {
         server.handle.stop();
         server.wait()?;
@@ -228,7 +228,7 @@ impl Server {
         config: Config,
         handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ) -> Result<Self, Error> {
-        Self::start_on(Vec::new(), config, Box::new(handlers), Waiting::new(Vec::new()), Owner::Program)
+        Self::start_on(Vec::new(), config, Box::new(handlers), Waiting::new(&[]), Owner::Program)
     }
 
     /// On sockets that are bound already; if there are none, on those that the configuration names.
