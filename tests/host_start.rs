@@ -244,6 +244,32 @@ fn signals_that_mean_nothing_do_nothing_while_it_starts_and_while_it_serves() {
     assert_eq!(slow.get("/readyz").unwrap().0, 200);
 }
 
+/// What a timer of the program that started this one, or a descriptor that it set up, sends.
+#[test]
+fn what_another_program_has_left_behind_does_not_end_the_server() {
+    let home = Home::new();
+    let server = home.serve();
+    for name in ["IO", "PROF", "VTALRM"] {
+        server.signal(name);
+        let wire = Wire::new(&server, 1);
+        assert_eq!(wire.ask_ack(&wire.data(1, b"one")).floor, 1, "{name}");
+    }
+    assert!(server.terminate().success());
+}
+
+#[test]
+fn out_of_time_or_of_power_the_server_stops_in_good_order() {
+    for name in ["ALRM", "PWR", "XCPU"] {
+        let home = Home::new();
+        let server = home.serve();
+        let wire = Wire::new(&server, 1);
+        assert_eq!(wire.ask_ack(&wire.data(1, b"one")).floor, 1);
+        server.signal(name);
+        assert_eq!(server.wait().code(), Some(0), "{name}: {}", server.log());
+        assert!(server.log().contains("draining"), "{name}: {}", server.log());
+    }
+}
+
 #[test]
 fn told_to_quit_the_server_ends_at_once_and_has_lost_nothing() {
     let home = Home::new();
