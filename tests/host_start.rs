@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use duragram::config::Config;
+use duragram::process::sink::factory;
+use duragram::server as embedded;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -268,6 +271,25 @@ fn out_of_time_or_of_power_the_server_stops_in_good_order() {
         assert_eq!(server.wait().code(), Some(0), "{name}: {}", server.log());
         assert!(server.log().contains("draining"), "{name}: {}", server.log());
     }
+}
+
+#[test]
+fn an_embedded_server_hears_a_stop_however_often_files_were_to_be_opened_anew_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        admin: None,
+        data: dir.path().to_owned(),
+        sessions_max: 100,
+        ..Config::default()
+    };
+    let server = embedded::Server::start(config, factory(&["null".to_owned()]).unwrap()).unwrap();
+    let handle = server.handle();
+    (0..1_000).for_each(|_| handle.reopen());
+    handle.stop();
+    let serving = std::thread::spawn(move || server.wait());
+    wait_for("the end", || serving.is_finished().then_some(()));
+    serving.join().unwrap().unwrap();
 }
 
 #[test]
