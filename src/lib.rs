@@ -12,6 +12,7 @@ pub mod admin;
 pub mod cli;
 pub mod client;
 pub mod config;
+mod file_modes;
 pub mod ingest;
 pub mod journal;
 pub mod keys;

@@ -137,6 +137,8 @@ pub const RECEIVE_DOUBT_US: u64 = 10_000_000;
 pub const RECEIVE_CONTROL_BYTES: usize = 4096;
 /// Bytes of a session that waits for its ack, in the list of the block being built.
 pub const PENDING_ACK_BYTES: usize = 120;
+/// Bytes of a session that has made room for another of its client, in that list.
+pub const RENEWED_SESSION_BYTES: usize = 16;
 /// Bytes of an ack that waits for its commit to land, without its bitmap.
 pub const OWED_ACK_BYTES: usize = 144;
 /// Sessions looked at for expiry with each checkpoint.
@@ -188,6 +190,13 @@ pub const PLAIN_REFUSALS_PER_S: NonZeroU32 = NonZeroU32::new(10_000).expect("not
 pub const OPENINGS_PER_S: NonZeroU32 = NonZeroU32::new(1_000).expect("not 0");
 /// The same at once: as many clients may start together behind one address.
 pub const OPENINGS_BURST: NonZeroU32 = NonZeroU32::new(20_000).expect("not 0");
+/// Clients whose unused session, opened by HELLO, is found again when they ask for another,
+pub const UNUSED_SESSIONS: usize = 65_536;
+/// and the bytes of one place in that list, which is at times half empty.
+pub const UNUSED_SESSION_BYTES: usize = 12;
+/// Seqs that a sealed session may begin above, without SKIP: those below are taken for lost. At a million a second it takes
+/// nine years to get so far, so what begins above is no client that has lost something (PROTOCOL.md#sealed-epoch).
+pub const SEALED_GAP_MAX: u64 = 1 << 48;
 /// Epochs that a client may be given at once; then one a second (PROTOCOL.md#sealed-hello).
 pub const HELLO_BURST: NonZeroU32 = NonZeroU32::new(8).expect("not 0");
 /// Token buckets for that, 8 bytes each.
@@ -229,6 +238,11 @@ pub const MEMTABLE_BYTES: usize = 96 * 1024 * 1024;
 pub const MEMTABLES: usize = 3;
 /// Blocks whose place is remembered, 16 bytes each, so that trimming need not read one back.
 pub const TRIM_PLACES: usize = 65_536;
+/// What a start reads of a backlog that was journaled before the last checkpoint: the newest of it, in bytes. What is older is
+/// verified when a lane reads it, so that a backlog of any size starts soon.
+pub const START_READ_BYTES: u64 = GIB;
+/// Ends of reads of that part, each of which the next read must join: 16 bytes each.
+pub const READ_ENDS: usize = 1024;
 /// RocksDB's block cache, in bytes.
 pub const BLOCK_CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// Table files that RocksDB keeps open at once.
@@ -394,12 +408,13 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         "pending acks",
         format!(
             "{DATAGRAMS_PER_COMMIT} x 2 (lists that grow) x (2 (acks, WELCOMEs) x {PENDING_ACK_BYTES} B + 2 (commits) x \
-             ({PENDING_ACK_BYTES} B + {OWED_ACK_BYTES} B + {BITMAP_LEN_MAX} B))"
+             ({PENDING_ACK_BYTES} B + {OWED_ACK_BYTES} B + {BITMAP_LEN_MAX} B) + {RENEWED_SESSION_BYTES} B)"
         ),
         &[
             DATAGRAMS_PER_COMMIT as u64,
             2,
-            (2 * PENDING_ACK_BYTES + 2 * (PENDING_ACK_BYTES + OWED_ACK_BYTES + BITMAP_LEN_MAX)) as u64,
+            (2 * PENDING_ACK_BYTES + 2 * (PENDING_ACK_BYTES + OWED_ACK_BYTES + BITMAP_LEN_MAX) + RENEWED_SESSION_BYTES)
+                as u64,
         ],
     );
     // A ring of words that is a power of two long, and straddles one word more than the window fills.
@@ -449,6 +464,11 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         &[4, CHECKPOINT_RECORD_BYTES as u64 + bitmap],
     );
     add("journal memtables", format!("{MEMTABLES} x {MEMTABLE_BYTES} B"), &[MEMTABLES as u64, MEMTABLE_BYTES as u64]);
+    add(
+        "unused sessions",
+        format!("{UNUSED_SESSIONS} x {UNUSED_SESSION_BYTES} B"),
+        &[UNUSED_SESSIONS as u64, UNUSED_SESSION_BYTES as u64],
+    );
     // A deque that has grown to a power of two.
     add("trim places", format!("{TRIM_PLACES} x 16 B"), &[TRIM_PLACES as u64, 16]);
     add("journal block cache", format!("{BLOCK_CACHE_BYTES} B"), &[BLOCK_CACHE_BYTES as u64]);

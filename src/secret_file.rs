@@ -1,17 +1,24 @@
 //! Files that hold secrets: read once it is sure that no one else could, written so that no one else can.
 //!
-//! A file must belong to root or to the user who reads it, and nobody else may have any permission on it. The one exception
-//! is systemd's: a credential (`LoadCredential=`) that root owns is opened to the service by an access list, which shows as
-//! a permission to read for the group.
+//! A file must belong to root or to the user who reads it, and others may have no permission on it. Nor may its group, unless
+//! it is one that the process runs in: so orchestrators give a service its files (Kubernetes' `fsGroup`), and so does an
+//! administrator who leaves a file to root. Nobody but the group's members has it, and whoever runs the server is one of them.
+//! One exception is systemd's: a credential (`LoadCredential=`) that root owns is opened to the service by an access list,
+//! which shows as a permission to read for the group.
+//!
+//! What the server has made itself ([`read_own`]) is not refused: its permissions are put right.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
+
+use crate::file_modes::{OUR_DIRECTORY, OURS};
+use crate::journal::has_no_links;
 
 /// Why a file was not read or written. Nothing of what it holds is shown.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +63,8 @@ pub enum SecretFileError {
     },
     /// Other users can read or change it.
     #[error(
-        "{}: its permissions are {mode:04o}: others may have read it. `chmod 600` it, and think of new secrets",
+        "{}: its permissions are {mode:04o}: others may have read it. `chmod 600` it (a Kubernetes secret: `defaultMode: 0400`), \
+         and think of new secrets",
         path.display()
     )]
     Permissions {
@@ -64,6 +72,20 @@ pub enum SecretFileError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// A group that the process is not in can read or change it.
+    #[error(
+        "{}: its permissions are {mode:04o}, and this process is not in its group {group}, whose members may have read it. \
+         `chmod 600` it, or give it a group that the server runs in, and think of new secrets",
+        path.display()
+    )]
+    Group {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// Its group.
+        group: u32,
     },
 }
 
@@ -80,15 +102,64 @@ fn read_as(
     bytes_max: usize,
     credentials: Option<OsString>,
 ) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    let (file, metadata) = open(path)?;
+    let credential = is_credential(path, credentials);
+    check_access(path, &Access::of(&metadata, credential), nix::unistd::geteuid().as_raw())?;
+    if metadata.mode() & 0o020 != 0 {
+        tracing::warn!(
+            path = %path.display(), group = metadata.gid(),
+            "the members of its group can change this file; `chmod g-w` it unless they all may",
+        );
+    }
+    content(path, file, &metadata, bytes_max)
+}
+
+/// The bytes of a file that this program has made for itself, at most `bytes_max`, wiped when dropped. Permissions that
+/// others have been given since are taken back; where the file system keeps none, it is read as it is.
+///
+/// # Errors
+/// See [`SecretFileError`].
+pub fn read_own(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    let (file, metadata) = open(path)?;
+    let (own, mode) = (nix::unistd::geteuid().as_raw(), metadata.mode() & 0o7777);
+    let can_mend = metadata.uid() == own || own == 0;
+    if mode & 0o077 == 0 || !can_mend || file.set_permissions(Permissions::from_mode(OURS)).is_err() {
+        check_access(path, &Access::of(&metadata, false), own)?;
+        return content(path, file, &metadata, bytes_max);
+    }
+    let closed = file.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 == 0);
+    match (closed, mode & 0o007) {
+        (true, 0) => tracing::info!(path = %path.display(), "its permissions were {mode:04o}, and are 0600 again"),
+        (true, _) => tracing::warn!(
+            path = %path.display(),
+            "its permissions were {mode:04o}, and are 0600 again: others may have read it; remove the file to get a new one",
+        ),
+        (false, _) => tracing::warn!(
+            path = %path.display(),
+            "the file system keeps no permissions: whoever can read the directory can read this file too",
+        ),
+    }
+    content(path, file, &metadata, bytes_max)
+}
+
+fn open(path: &Path) -> Result<(File, Metadata), SecretFileError> {
     let failed = |source| SecretFileError::Read { path: path.to_owned(), source };
     // Without waiting for the other end of a pipe.
-    let mut file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(failed)?;
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(SecretFileError::NotAFile { path: path.to_owned() });
+    match metadata.is_file() {
+        true => Ok((file, metadata)),
+        false => Err(SecretFileError::NotAFile { path: path.to_owned() }),
     }
-    let own = nix::unistd::geteuid().as_raw();
-    check_access(path, metadata.uid(), own, metadata.mode(), is_credential(path, credentials))?;
+}
+
+fn content(
+    path: &Path,
+    mut file: File,
+    metadata: &Metadata,
+    bytes_max: usize,
+) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+    let failed = |source| SecretFileError::Read { path: path.to_owned(), source };
     let Some(len) = usize::try_from(metadata.len()).ok().filter(|&len| len <= bytes_max) else {
         return Err(SecretFileError::TooLong { path: path.to_owned(), bytes_max });
     };
@@ -101,13 +172,39 @@ fn read_as(
     }
 }
 
-fn check_access(path: &Path, owner: u32, own: u32, mode: u32, credential: bool) -> Result<(), SecretFileError> {
-    if owner != 0 && owner != own {
-        return Err(SecretFileError::Owner { path: path.to_owned(), owner });
+/// Who may do what with a file.
+#[derive(Clone, Copy, Debug)]
+struct Access {
+    owner: u32,
+    group: u32,
+    /// The process runs in that group.
+    own_group: bool,
+    mode: u32,
+    credential: bool,
+}
+
+impl Access {
+    fn of(metadata: &Metadata, credential: bool) -> Self {
+        let group = metadata.gid();
+        let member = || nix::unistd::getgroups().is_ok_and(|groups| groups.iter().any(|own| own.as_raw() == group));
+        let own_group = nix::unistd::getegid().as_raw() == group || member();
+        Self { owner: metadata.uid(), group, own_group, mode: metadata.mode() & 0o7777, credential }
     }
+}
+
+fn check_access(path: &Path, access: &Access, own: u32) -> Result<(), SecretFileError> {
+    let &Access { owner, group, own_group, mode, credential } = access;
+    let path = || path.to_owned();
+    if owner != 0 && owner != own {
+        return Err(SecretFileError::Owner { path: path(), owner });
+    }
+    if mode & 0o007 != 0 {
+        return Err(SecretFileError::Permissions { path: path(), mode });
+    }
+    // An access list shows there.
     let tolerated = if credential && owner == 0 { 0o040 } else { 0 };
-    if mode & 0o077 & !tolerated != 0 {
-        return Err(SecretFileError::Permissions { path: path.to_owned(), mode: mode & 0o7777 });
+    if mode & 0o070 & !tolerated != 0 && !own_group {
+        return Err(SecretFileError::Group { path: path(), mode, group });
     }
     Ok(())
 }
@@ -146,15 +243,14 @@ fn write_whole(path: &Path, text: &[u8], existing: Existing) -> io::Result<()> {
     own.push(name);
     own.push(format!(".{:016x}", rand::random::<u64>()));
     let own = parent.join(own);
-    DirBuilder::new().mode(0o700).create(&own)?;
+    DirBuilder::new().mode(OUR_DIRECTORY).create(&own)?;
     let new = own.join("new");
     let written = (|| {
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
+        let mut file = File::options().write(true).create_new(true).mode(OURS).open(&new)?;
         file.write_all(text)?;
         file.sync_all()?;
         match existing {
-            // Unlike a rename, a link never replaces.
-            Existing::Keep => fs::hard_link(&new, &path)?,
+            Existing::Keep => put_new(&new, &path)?,
             Existing::Replace => fs::rename(&new, &path)?,
         }
         File::open(parent)?.sync_all()
@@ -165,31 +261,76 @@ fn write_whole(path: &Path, text: &[u8], existing: Existing) -> io::Result<()> {
     written
 }
 
+/// Gives a complete file its name, unless that is taken.
+fn put_new(new: &Path, path: &Path) -> io::Result<()> {
+    // Unlike a rename, a link never replaces.
+    match fs::hard_link(new, path) {
+        Err(error) if has_no_links(&error) => claim_and_rename(new, path),
+        linked => linked,
+    }
+}
+
+/// The same where the file system knows no links: whoever makes an empty file under the name, alone, may replace it. When the
+/// machine stops in between, the empty one is left, which holds no secret.
+fn claim_and_rename(new: &Path, path: &Path) -> io::Result<()> {
+    drop(File::options().write(true).create_new(true).mode(OURS).open(path)?);
+    fs::rename(new, path).inspect_err(|_| drop(fs::remove_file(path)))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
-    fn access(owner: u32, mode: u32, credential: bool) -> bool {
-        check_access(Path::new("k"), owner, 1000, mode, credential).is_ok()
+    fn access(owner: u32, own_group: bool, mode: u32, credential: bool) -> bool {
+        let access = Access { owner, group: 7, own_group, mode, credential };
+        check_access(Path::new("k"), &access, 1000).is_ok()
     }
 
     #[test]
-    fn a_file_is_ones_own_or_roots_and_nobody_else_has_any_permission() {
+    fn a_file_is_ones_own_or_roots_and_nobody_outside_ones_groups_has_any_permission() {
         for mode in 0..0o1000 {
-            assert_eq!(access(0, mode, false), mode & 0o077 == 0, "{mode:o}");
-            assert_eq!(access(1000, 0o100_000 | mode, false), mode & 0o077 == 0, "{mode:o}");
-            assert!(!access(1001, mode, false) && !access(1001, mode, true), "{mode:o}");
+            for owner in [0, 1000] {
+                assert_eq!(access(owner, false, mode, false), mode & 0o077 == 0, "{owner} {mode:o}");
+                assert_eq!(access(owner, true, mode, false), mode & 0o007 == 0, "{owner} {mode:o}");
+            }
+            assert!(!access(1001, true, mode, false) && !access(1001, true, mode, true), "{mode:o}");
         }
     }
 
     #[test]
     fn a_credential_of_roots_may_show_an_access_list_and_no_more() {
-        assert!(access(0, 0o440, true) && access(0, 0o400, true) && access(1000, 0o400, true));
-        assert!(!access(0, 0o460, true) && !access(0, 0o444, true) && !access(0, 0o450, true));
-        assert!(!access(1000, 0o440, true));
+        let access = |owner, mode| access(owner, false, mode, true);
+        assert!(access(0, 0o440) && access(0, 0o400) && access(1000, 0o400));
+        assert!(!access(0, 0o460) && !access(0, 0o444) && !access(0, 0o450));
+        assert!(!access(1000, 0o440));
+    }
+
+    #[test]
+    fn the_permissions_of_what_the_program_made_itself_are_put_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own");
+        write(&path, b"secret", Existing::Keep).unwrap();
+        for mode in [0o660, 0o640, 0o644, 0o666] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(**read_own(&path, 9).unwrap(), *b"secret", "{mode:o}");
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn without_links_a_file_is_still_whole_and_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two, path] = ["one", "two", "path"].map(|name| dir.path().join(name));
+        fs::write(&one, "1").unwrap();
+        fs::write(&two, "2").unwrap();
+        claim_and_rename(&one, &path).unwrap();
+        assert_eq!(claim_and_rename(&two, &path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"1");
+        let gone = dir.path().join("gone");
+        assert!(claim_and_rename(&gone, &dir.path().join("new")).is_err());
+        assert!(!dir.path().join("new").exists(), "what was claimed in vain is given back");
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn a_clients_own_key_is_added_to_the_servers_file_by_appending_and_revoked_for_g
 fn a_file_that_others_may_read_is_refused_by_every_command() {
     let place = Place::new();
     place.done(&["new", "--fleet", "@server"]);
-    fs::set_permissions(place.path("server"), Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(place.path("server"), Permissions::from_mode(0o644)).unwrap();
     let keys = place.path("server").display().to_string();
     let data = place.path("data").display().to_string();
     for args in [
@@ -134,7 +134,7 @@ fn a_file_that_others_may_read_is_refused_by_every_command() {
         &["serve", "--keys", &keys, "--data", &data],
     ] {
         let (code, _, stderr) = outcome(args);
-        assert_eq!((code, stderr.contains("its permissions are 0640")), (2, true), "{args:?}: {stderr}");
+        assert_eq!((code, stderr.contains("its permissions are 0644")), (2, true), "{args:?}: {stderr}");
     }
     assert!(!place.path("data").exists(), "nothing was begun");
 }

@@ -66,6 +66,93 @@ fn a_tail_goes_on_where_it_was_when_the_server_is_back() {
     assert_eq!(place(&next_line(&mut lines)), (2, 0));
 }
 
+fn told(mut running: Running) -> String {
+    running.0.kill().unwrap();
+    let mut told = String::new();
+    running.0.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    told
+}
+
+#[test]
+fn another_journal_on_the_same_address_is_told_and_read_from_its_beginning() {
+    let server = FakeServer::new();
+    (0..3).for_each(|_| server.commit(b"of the one"));
+    let admin = server.admin(None);
+    let address = admin.address();
+    let (running, mut lines) = follow(&admin, &["--from", "1"]);
+    assert_eq!(place(&next_line(&mut lines)), (1, 0));
+    assert_eq!(place(&next_line(&mut lines)), (2, 0));
+    admin.stop();
+    // It is longer than where the reader was, so that an offset alone would tell nothing.
+    let other = FakeServer::new();
+    (0..9).for_each(|_| other.commit(b"of the other"));
+    let _admin = other.admin(Some(address));
+    for offset in 0..9 {
+        let line = next_line(&mut lines);
+        assert!(place(&line) == (offset, 0) && line.contains("of the other"), "{line}");
+    }
+    let told = told(running);
+    assert!(told.contains(&format!("another journal answers at {address}")), "{told}");
+}
+
+#[test]
+fn who_follows_what_comes_sees_of_another_journal_what_comes() {
+    let server = FakeServer::new();
+    server.commit(b"0");
+    let admin = server.admin(None);
+    let address = admin.address();
+    let (running, mut lines) = follow(&admin, &[]);
+    let admin = until_shown(&server, admin, &mut lines);
+    admin.stop();
+    let other = FakeServer::new();
+    other.commit(b"before");
+    let admin = other.admin(Some(address));
+    let _admin = until_shown(&other, admin, &mut lines);
+    let told = told(running);
+    assert!(told.contains("another journal") && told.contains("going on at offset"), "{told}");
+}
+
+/// Commits entries until one is shown, which must be one of these.
+fn until_shown(server: &std::sync::Arc<FakeServer>, admin: Admin, lines: &mut BufReader<ChildStdout>) -> Admin {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                server.commit(b"new");
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        let line = next_line(lines);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(line.contains("new"), "{line}");
+    });
+    admin
+}
+
+#[test]
+fn an_offset_of_another_journal_is_refused_by_the_api() {
+    let server = FakeServer::new();
+    server.commit(b"0");
+    let admin = server.admin(None);
+    let get = |path: &str| {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut answer = agent.get(format!("http://{}{path}", admin.address())).call().unwrap();
+        let name = answer.headers().get("duragram-journal").map(|name| name.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), name, answer.body_mut().read_to_string().unwrap())
+    };
+    let status: Value = serde_json::from_str(&get("/api/status").2).unwrap();
+    let journal = status["journal"].as_str().unwrap().to_owned();
+    assert_eq!(journal.len(), 32);
+    for path in ["/api/entries?from=0", "/api/tail?from=0&follow=false"] {
+        assert_eq!(get(path).1, Some(journal.clone()), "{path}");
+        assert_eq!(get(&format!("{path}&journal={journal}")).0, 200, "{path}");
+        for other in ["00000000000000000000000000000000", "other"] {
+            let (status, _, text) = get(&format!("{path}&journal={other}"));
+            assert!(status == 409 && text.contains(&journal), "{path}: {status} {text}");
+        }
+    }
+}
+
 #[test]
 fn what_was_trimmed_while_the_server_was_away_is_told() {
     let server = FakeServer::new();

@@ -40,9 +40,7 @@ fn an_epoch_that_was_used_before_fails_and_says_so_however_many_records_each_run
     let home = Home::new();
     let server = home.serve();
     let mut journaled = 0;
-    for (epoch, (first, second)) in
-        [(1, 1), (1, 10), (3, 10), (10, 3), (10, 10), (5, 2000), (2000, 2000)].iter().enumerate()
-    {
+    for (epoch, (first, second)) in [(1, 1), (1, 10), (3, 10), (10, 3), (2000, 2000)].iter().enumerate() {
         let epoch = (epoch + 1).to_string();
         let args = ["--client", "0xa1", "--epoch", &epoch, "--timeout", "20s"];
         let output = pipe(send(server.udp, &args), &numbers(*first));

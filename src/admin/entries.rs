@@ -2,6 +2,9 @@
 //!
 //! A stream holds one read from the journal and two chunks of text, whatever its reader does, and no snapshot: trimming
 //! goes on beneath it, and what was trimmed before it was read comes as a line `{"trimmed":{"from":0,"to":41}}`.
+//!
+//! An offset says where in which journal: the answer's header `duragram-journal` names it, and who goes on from an offset gives
+//! the name back as `journal`. Another journal's answer is 409, and not what happens to lie there.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,12 +24,14 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::connections::stopped;
 use super::error::ApiError;
 use super::routes::Shared;
-use crate::journal::{Block, StorageError};
+use crate::journal::{Block, JournalId, StorageError};
 use crate::limits;
 use crate::process::records_of;
 use crate::process::sink::Formatter;
 use crate::types::Offset;
 
+/// Names the journal that an answer is of.
+const JOURNAL_HEADER: &str = "duragram-journal";
 /// How often a stream that has sent everything looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -37,6 +42,7 @@ pub(super) struct PageQuery {
     #[serde(default)]
     from: u64,
     limit: Option<usize>,
+    journal: Option<String>,
 }
 
 /// What `/api/tail` takes.
@@ -46,6 +52,7 @@ pub(super) struct TailQuery {
     from: Option<u64>,
     #[serde(default = "follow_by_default")]
     follow: bool,
+    journal: Option<String>,
 }
 
 fn follow_by_default() -> bool {
@@ -59,7 +66,7 @@ pub(super) async fn page(
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let limit = query.limit.unwrap_or(limits::ADMIN_ENTRIES).min(limits::ADMIN_ENTRIES);
-    shared.stream(Offset(query.from), Some(limit), false)
+    shared.stream(Offset(query.from), query.journal.as_deref(), Some(limit), false)
 }
 
 /// Everything from an offset on (the present end when none is given), and what comes.
@@ -69,12 +76,25 @@ pub(super) async fn tail(
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let from = query.from.map_or_else(|| shared.state.end(), Offset);
-    shared.stream(from, None, query.follow)
+    shared.stream(from, query.journal.as_deref(), None, query.follow)
 }
 
 impl Shared {
     /// Starts a stream and answers with it.
-    fn stream(self: Arc<Self>, from: Offset, limit: Option<usize>, follow: bool) -> Result<Response, ApiError> {
+    fn stream(
+        self: Arc<Self>,
+        from: Offset,
+        journal: Option<&str>,
+        limit: Option<usize>,
+        follow: bool,
+    ) -> Result<Response, ApiError> {
+        let id = self.state.journal().id();
+        if let (Some(meant), Some(id)) = (journal, id)
+            && JournalId::parse(meant) != Some(id)
+        {
+            let message = format!("this is journal {id}, not {meant}: offset {from} means another entry here");
+            return Err(ApiError::new(StatusCode::CONFLICT, message));
+        }
         let end = self.state.end();
         if from > end {
             let message = format!("offset {from} is beyond the journal's end, {end}");
@@ -89,7 +109,8 @@ impl Shared {
         let walk = Walk { shared: self, chunks, next: from, left, formatter: Formatter::default(), text: Vec::new() };
         tokio::spawn(walk.run(if follow { None } else { Some(end) }, place));
         let headers = [(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")];
-        Ok((headers, Body::from_stream(Chunks(receiver))).into_response())
+        let name = id.map(|id| [(JOURNAL_HEADER, id.to_string())]);
+        Ok((headers, name, Body::from_stream(Chunks(receiver))).into_response())
     }
 }
 
@@ -201,9 +222,9 @@ impl Walk {
     async fn read(&self) -> Result<Vec<Arc<Block>>, StorageError> {
         let (shared, from) = (Arc::clone(&self.shared), self.next);
         let read = move || shared.state.journal().read(from, limits::ADMIN_READ_BYTES);
-        tokio::task::spawn_blocking(read).await.unwrap_or_else(|panic| {
-            Err(StorageError { action: format!("reading from offset {from}"), cause: panic.to_string() })
-        })
+        tokio::task::spawn_blocking(read)
+            .await
+            .unwrap_or_else(|panic| Err(StorageError::new(format!("reading from offset {from}"), panic)))
     }
 
     async fn flush(&mut self) -> Result<(), End> {

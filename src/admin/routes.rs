@@ -124,6 +124,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError>
         all.extend(changing);
     }
     all.insert("waiting".to_owned(), json!(shared.state.waiting()));
+    all.insert("journal".to_owned(), json!(shared.state.journal().id().map(|id| id.to_string())));
     Ok(Json(Value::Object(all)).into_response())
 }
 

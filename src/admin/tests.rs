@@ -85,7 +85,7 @@ fn session() -> SessionId {
 impl ReadJournal for Fake {
     fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Arc<Block>>, StorageError> {
         if self.disk_fails.load(Ordering::Relaxed) {
-            return Err(StorageError { action: "reading".into(), cause: "the disk is on fire".into() });
+            return Err(StorageError::new("reading", "the disk is on fire"));
         }
         self.disk.read(from, bytes_max)
     }

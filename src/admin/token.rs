@@ -1,7 +1,7 @@
 //! The admin token: whoever shows it may change something, and on an address that other machines reach, read anything.
 
-use std::fmt;
 use std::path::Path;
+use std::{fmt, fs};
 
 use rand::TryRng as _;
 use rand::rngs::SysRng;
@@ -45,7 +45,7 @@ impl Token {
     /// [`TokenError`]; nothing was changed.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
         let text = secret_file::read(path, limits::ADMIN_TOKEN_BYTES)?;
-        Self::parse(&text).ok_or_else(|| TokenError::NoToken { path: path.display().to_string() })
+        Self::parse_in(path, &text)
     }
 
     /// The token in a data directory, which is made there when there is none.
@@ -54,7 +54,13 @@ impl Token {
     /// [`TokenError`].
     pub fn in_directory(data: &Path) -> Result<Self, TokenError> {
         let path = data.join(TOKEN_FILE);
-        if !path.try_exists().unwrap_or(true) {
+        // What a machine that stopped has left of a token that was being made.
+        let empty = path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
+        if empty {
+            let removed = fs::remove_file(&path);
+            removed.map_err(|source| SecretFileError::Write { path: path.clone(), source })?;
+        }
+        if empty || !path.try_exists().unwrap_or(true) {
             let mut random = Zeroizing::new([0; 32]);
             SysRng.try_fill_bytes(&mut *random).map_err(|error| TokenError::Random(error.to_string()))?;
             let mut text = Zeroizing::new(Vec::with_capacity(65));
@@ -67,7 +73,12 @@ impl Token {
             text.push(b'\n');
             secret_file::write(&path, &text, Existing::Keep)?;
         }
-        Self::read(&path)
+        let text = secret_file::read_own(&path, limits::ADMIN_TOKEN_BYTES)?;
+        Self::parse_in(&path, &text)
+    }
+
+    fn parse_in(path: &Path, text: &[u8]) -> Result<Self, TokenError> {
+        Self::parse(text).ok_or_else(|| TokenError::NoToken { path: path.display().to_string() })
     }
 
     /// A token as it stands in a file; `None` when it could be guessed or does not fit into a header.
@@ -96,7 +107,6 @@ impl fmt::Debug for Token {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -111,8 +121,17 @@ mod tests {
         let other = Token::in_directory(tempfile::tempdir().unwrap().path()).unwrap();
         assert!(!other.is(made.expose()));
         let path = dir.path().join(TOKEN_FILE);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Token::in_directory(dir.path()), Err(TokenError::File(SecretFileError::Permissions { .. }))));
+        // As Kubernetes' fsGroup gives it away.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        assert!(Token::in_directory(dir.path()).unwrap().is(made.expose()));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_empty_token_file_is_one_that_was_being_made() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(TOKEN_FILE), "").unwrap();
+        assert_eq!(Token::in_directory(dir.path()).unwrap().expose().len(), 64);
     }
 
     #[test]

@@ -119,7 +119,8 @@ impl ApiFailure {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::Refused { status, .. } => status.is_server_error(),
+            // Another journal came there between two calls.
+            Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::CONFLICT,
         }
     }
 }

@@ -178,6 +178,7 @@ fn as_json(stats: &Stats) -> Value {
         })
         .collect();
     json!({
+        "journal": stats.id.map(|id| id.to_string()),
         "offsets": { "low": stats.low.0, "checkpoint": stats.checkpoint_at.0, "end": stats.end.0 },
         "witness": stats.witness.map(|witness| witness.0),
         "lanes": lanes,
@@ -199,6 +200,7 @@ fn as_json(stats: &Stats) -> Value {
 fn as_text(stats: &Stats) -> String {
     let size = |bytes| ByteSize(bytes).display().iec().to_string();
     let mut lines = vec![
+        format!("journal       {}", stats.id.map_or_else(|| "without a name yet".to_owned(), |id| id.to_string())),
         match stats.entries {
             0 => format!("entries       none kept; the next gets offset {}", stats.end),
             n => format!(
@@ -256,5 +258,6 @@ pub(super) fn open_failure(error: OpenError) -> Failure {
 }
 
 pub(super) fn storage_failure(error: StorageError) -> Failure {
-    Failure::Failed { code: EXIT_STORAGE, message: error.to_string() }
+    let code = if error.damage.is_some() { EXIT_DAMAGED } else { EXIT_STORAGE };
+    Failure::Failed { code, message: error.to_string() }
 }

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 
-use super::api::{AdminArgs, Api};
+use super::api::{AdminArgs, Api, ApiFailure};
 use super::{Failure, complain, output_failure};
 
 /// Between two attempts to find the server again.
@@ -19,7 +19,8 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Follow what is journaled: one JSON line for each record, in the order of their offsets.
 ///
 /// Shows entries as soon as they are on disk, processed or not. When the server stops, waits for it and goes on where
-/// it was. Entries that were trimmed before they could be shown are told on stderr; `retain-bytes` of the server keeps
+/// it was. When another journal answers there then, says so and begins anew: with the oldest entry that it holds where
+/// --from or --from-start was given, else with what comes. Entries that were trimmed before they could be shown are told on stderr; `retain-bytes` of the server keeps
 /// more of them.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
@@ -82,17 +83,14 @@ struct Span {
 /// Follows until stdout closes, or until the end with `--no-follow`.
 pub(super) fn run(args: &TailArgs) -> Result<(), Failure> {
     let api = Api::new(&args.admin)?;
-    let from = match args.from {
-        Some(from) => from,
-        None if args.from_start => 0,
-        None => end(&api)?,
-    };
+    let server = Server::ask(&api)?;
     let mut tail = Tail {
         out: BufWriter::new(io::stdout().lock()),
         payload: args.payload,
         quiet_trim: args.from_start,
-        next: from,
+        next: args.from.unwrap_or(if args.from_start { 0 } else { server.end }),
         last: None,
+        journal: server.journal,
     };
     let mut lines = api.lines(&tail.path(args))?;
     loop {
@@ -102,7 +100,7 @@ pub(super) fn run(args: &TailArgs) -> Result<(), Failure> {
         complain(&format!("the server at {} is gone; waiting for it", api.address()));
         lines = loop {
             thread::sleep(RETRY_EVERY);
-            match api.lines(&tail.path(args)) {
+            match tail.meet(&api, args).and_then(|()| api.lines(&tail.path(args))) {
                 Ok(lines) => break lines,
                 Err(failure) if failure.may_pass() => {}
                 Err(failure) => return Err(failure.into()),
@@ -112,12 +110,24 @@ pub(super) fn run(args: &TailArgs) -> Result<(), Failure> {
     }
 }
 
-/// The offset that the next entry will get.
-fn end(api: &Api) -> Result<u64, Failure> {
-    let status = api.get("/api/status")?;
-    status["offsets"]["end"]
-        .as_u64()
-        .ok_or_else(|| Failure::not_done("the server's status names no end of its journal"))
+/// What a server says of its journal.
+struct Server {
+    /// Its name; `None` for a server of an earlier version.
+    journal: Option<String>,
+    /// The offset that the next entry will get.
+    end: u64,
+}
+
+impl Server {
+    fn ask(api: &Api) -> Result<Self, ApiFailure> {
+        let status = api.get("/api/status")?;
+        let journal = status["journal"].as_str().map(str::to_owned);
+        match status["offsets"]["end"].as_u64() {
+            Some(end) => Ok(Self { journal, end }),
+            // It is starting, or something else answers.
+            None => Err(ApiFailure::Unreachable("the server's status names no end of its journal".to_owned())),
+        }
+    }
 }
 
 /// What was shown and what comes next.
@@ -130,11 +140,31 @@ struct Tail {
     next: u64,
     /// The last record that was shown. Its entry may hold more, so `next` is still its offset.
     last: Option<(u64, u16)>,
+    /// The journal that the offsets above are of.
+    journal: Option<String>,
 }
 
 impl Tail {
     fn path(&self, args: &TailArgs) -> String {
-        format!("/api/tail?from={}&follow={}", self.next, !args.no_follow)
+        let journal = self.journal.as_ref().map_or_else(String::new, |journal| format!("&journal={journal}"));
+        format!("/api/tail?from={}&follow={}{journal}", self.next, !args.no_follow)
+    }
+
+    /// Finds out whether the server that is back has the same journal; begins anew with another one.
+    fn meet(&mut self, api: &Api, args: &TailArgs) -> Result<(), ApiFailure> {
+        let server = Server::ask(api)?;
+        if let (Some(before), Some(now)) = (&self.journal, &server.journal)
+            && before != now
+        {
+            let from = if args.from.is_some() || args.from_start { 0 } else { server.end };
+            complain(&format!(
+                "another journal answers at {}: {now}, where {before} was; beginning anew",
+                api.address()
+            ));
+            (self.next, self.last, self.quiet_trim) = (from, None, true);
+        }
+        self.journal = server.journal.or(self.journal.take());
+        Ok(())
     }
 
     /// Shows lines until there is no further one. True when the server ended the answer in good order.

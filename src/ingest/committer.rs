@@ -5,7 +5,7 @@ mod commit;
 mod sealed;
 
 use duragram_proto::codec::{Datagram, Reject, RejectCode};
-use duragram_proto::{ClientId, Seq};
+use duragram_proto::{ClientId, Epoch, Seq};
 
 use crate::ingest::acks;
 use crate::ingest::out::{Kind, Out, ReplyTo};
@@ -136,6 +136,8 @@ pub struct Committer<J, T, D> {
     clients: Vec<ClientId>,
     /// Plain sessions that had to give way to sealed ones: to be taken out of the next checkpoint.
     given_up: Vec<SessionId>,
+    /// Sessions in which nothing had come when their clients asked for another: their records go with this commit.
+    renewed: Vec<SessionId>,
     out: Out,
     /// What asks for sessions that nothing vouches for, by source.
     openings: Buckets,
@@ -209,6 +211,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 / (size_of::<SessionRecord>() + usize::from(config.window).div_ceil(64) * size_of::<u64>()),
             clients: Vec::new(),
             given_up: Vec::new(),
+            renewed: Vec::new(),
             out: Out::new(recovered.counter_limit),
             openings: Buckets::new(limits::SOURCE_BUCKETS, limits::OPENINGS_PER_S, limits::OPENINGS_BURST),
             client_log: LogLimit::new(limits::CLIENT_LOG_LINES_PER_S),
@@ -257,9 +260,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     ///
     /// Errors are final as those of `commit`.
     pub fn absorb(&mut self, batch: &Batch, clock: &impl Clock) -> Result<(), StorageError> {
-        if let Some(failed) = &self.failed {
-            return Err(failed.clone());
-        }
+        self.check_journal()?;
         if self.space_checked_us.is_none() {
             self.check_space(clock.now());
         }
@@ -301,6 +302,15 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         Ok(())
     }
 
+    /// Nothing is acked any more once anything has failed, be it beside the commits: the files that hold what was acked may be
+    /// gone.
+    fn check_journal(&mut self) -> Result<(), StorageError> {
+        if self.failed.is_none() {
+            self.failed = self.journal.as_ref().and_then(Journal::failure);
+        }
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
     /// The state now.
     pub fn status(&self) -> IngestStatus {
         IngestStatus {
@@ -336,6 +346,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             None if data.span >= self.config.window => {
                 counts.refuse(RejectCode::BeyondWindow);
                 self.refuse(&to, data, RejectCode::BeyondWindow, 0);
+                return;
+            }
+            None if self.begins_beyond_reason(data, base, sealed, batch.arrived) => {
+                counts.refuse(RejectCode::StaleEpoch);
+                self.refuse(&to, data, RejectCode::StaleEpoch, 0);
                 return;
             }
             None if !sealed && !self.may_open_from(&to) => {
@@ -414,7 +429,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.metrics.abandoned.inc_by(moved.abandoned);
         let mut lost = 0;
         for &(from, to) in &moved.lost {
-            lost += to.0 - from.0 + 1;
+            lost += (to.0 - from.0).saturating_add(1);
             self.block.push_gap(id, sealed, from, to, now.unix_us);
         }
         self.metrics.lost.inc_by(lost);
@@ -467,7 +482,9 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             return;
         }
         counts.hello += 1;
-        let repeated = self.sessions.newest_of(client).filter(|&index| self.sessions.at(index).is_fresh_from(nonce));
+        let newest = self.sessions.newest_of(client);
+        let repeated = newest.filter(|&index| self.sessions.at(index).is_fresh_from(nonce));
+        let unused = self.sessions.unused_of(client);
         let index = match repeated {
             // Else it might expire with the very commit that is its answer's turn.
             Some(index) => {
@@ -479,13 +496,12 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 return self.reject(&to, client, 0, nonce, RejectCode::Storage, limits::STORAGE_RETRY_MS);
             }
             None => {
-                let opened = match self.sessions.is_full() {
-                    true => None,
-                    false => self
-                        .sessions
-                        .unused_epoch(client, now.unix_us / 1_000_000)
-                        .and_then(|epoch| self.sessions.open(SessionId { client, epoch }, Seq::ZERO, Some(nonce)).ok()),
-                };
+                let room = unused.is_some() || !self.sessions.is_full();
+                let epoch = room.then(|| self.sessions.unused_epoch(client, now.unix_us / 1_000_000)).flatten();
+                let opened = epoch.and_then(|epoch| match unused {
+                    Some(index) => Some(self.renew(index, epoch, nonce)),
+                    None => self.sessions.open(SessionId { client, epoch }, Seq::ZERO, Some(nonce)).ok(),
+                });
                 let Some(index) = opened else {
                     counts.refuse(RejectCode::Busy);
                     return self.reject(&to, client, 0, nonce, RejectCode::Busy, limits::BUSY_RETRY_MS);
@@ -497,6 +513,18 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         };
         let id = self.sessions.at(index).id();
         self.welcomes.push(PendingWelcome { id, nonce, to });
+    }
+
+    /// Gives the place of a client's session in which nothing has come to the one that it asks for now.
+    fn renew(&mut self, index: u32, epoch: Epoch, nonce: u64) -> u32 {
+        // Then the block that is being built holds the record under the new epoch alone.
+        let unwritten = self.sessions.at(index).recorded;
+        let old = self.sessions.renew(index, epoch, nonce);
+        if unwritten {
+            self.welcomes.retain(|welcome| welcome.id != old);
+        }
+        self.renewed.push(old);
+        index
     }
 
     fn ping(&mut self, id: SessionId, item: &Item, to: ReplyTo, now: Now, counts: &mut Counts) {

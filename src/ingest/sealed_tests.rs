@@ -384,6 +384,28 @@ fn recorded_hellos_get_no_more_than_an_epoch_a_second() {
 }
 
 #[test]
+fn a_client_that_has_used_up_its_epochs_is_told_so_for_good() {
+    let mut rig = Rig::sealed();
+    assert_eq!(rig.tell(&data(1, u32::MAX, 1, 0, 1)), Some(acked(1)));
+    for nonce in [1, 1, 2] {
+        assert_eq!(rig.tell(&hello(1, nonce)), Some(Reply::Reject(RejectCode::Unsupported)), "waiting is no remedy");
+    }
+    assert_eq!(rig.tell(&data(1, u32::MAX, 2, 0, 2)), Some(acked(2)), "its session goes on");
+}
+
+#[test]
+fn a_session_that_begins_beyond_reason_is_refused_and_nothing_counts_as_lost() {
+    let mut rig = Rig::sealed();
+    let stale = Some(Reply::Reject(RejectCode::StaleEpoch));
+    for seq in [u64::MAX, u64::MAX - 1, 1 << 60, limits::SEALED_GAP_MAX + 2] {
+        assert_eq!(rig.tell(&data(1, 5, seq, 0, 1)), stale, "{seq}");
+    }
+    assert_eq!((rig.metrics.lost.get(), rig.committer.status().sessions), (0, 0));
+    assert_eq!(rig.tell(&data(1, 5, limits::SEALED_GAP_MAX + 1, 0, 1)), Some(acked(limits::SEALED_GAP_MAX + 1)));
+    assert_eq!(rig.metrics.lost.get(), limits::SEALED_GAP_MAX);
+}
+
+#[test]
 fn while_space_is_short_a_new_epoch_is_refused_and_a_known_one_is_told_again() {
     let mut rig = Rig::sealed();
     assert!(matches!(rig.tell(&hello(1, 1)), Some(Reply::Welcome(_))));

@@ -458,6 +458,47 @@ fn a_welcome_waits_for_its_epoch_to_be_durable_and_is_the_same_for_the_same_nonc
     assert_eq!(reply(&rig.step(&[(peer(1), hello(7, 43))])[0].1), Reply::Welcome(1_800_000_001));
 }
 
+#[test]
+fn a_client_that_asks_again_and_again_takes_one_place() {
+    let mut rig = Rig::new();
+    let mut epochs = Vec::new();
+    for nonce in 0..300 {
+        let Reply::Welcome(epoch) = reply(&rig.step(&[(peer(1), hello(7, nonce))])[0].1) else { panic!("no WELCOME") };
+        epochs.push(epoch);
+        assert_eq!(rig.committer.status().sessions, 1);
+        if nonce % 100 == 50 {
+            rig = rig.restart();
+        }
+    }
+    assert!(epochs.is_sorted_by(|a, b| a < b), "none is given twice: {epochs:?}");
+    assert_eq!(rig.restart().committer.status().sessions, 1, "on disk too");
+}
+
+#[test]
+fn a_session_that_gave_way_to_a_later_one_opens_again_with_what_comes_in_it() {
+    let mut rig = Rig::new();
+    let welcome = |rig: &mut Rig, nonce| match reply(&rig.step(&[(peer(1), hello(7, nonce))])[0].1) {
+        Reply::Welcome(epoch) => epoch,
+        other => panic!("{other:?}"),
+    };
+    let (first, second) = (welcome(&mut rig, 1), welcome(&mut rig, 2));
+    for epoch in [first, second] {
+        let data = encode(&Datagram::Data(Data::whole(ClientId(7), Epoch::new(epoch).unwrap(), Seq(1), 0, b"a")));
+        assert_eq!(reply(&rig.step(&[(peer(1), data)])[0].1), acked(1), "each run has its own");
+    }
+    assert!(welcome(&mut rig, 3) > second);
+    assert_eq!(rig.restart().committer.status().sessions, 3);
+}
+
+#[test]
+fn of_several_hellos_in_one_commit_the_last_is_welcomed() {
+    let mut rig = Rig::new();
+    let sent = rig.step(&[(peer(1), hello(7, 1)), (peer(1), hello(7, 2)), (peer(1), hello(7, 2))]);
+    let replies: Vec<_> = sent.iter().map(|(_, bytes)| reply(bytes)).collect();
+    assert_eq!(replies, [Reply::Welcome(1_800_000_001), Reply::Welcome(1_800_000_001)]);
+    assert_eq!(rig.restart().committer.status().sessions, 1);
+}
+
 /// At another time of day a forgotten epoch would not be given again.
 #[test]
 fn an_epoch_that_was_welcomed_is_on_disk() {

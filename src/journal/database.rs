@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::io;
 
+use super::JournalId;
 use super::error::StorageError;
 use super::recovery::Witness;
 use crate::types::Offset;
@@ -43,6 +44,28 @@ pub trait Database: Sized + Send + Sync + 'static {
     fn tend_log(&self) -> Result<(), Self::Error>;
     /// The time of day, in microseconds since 1970.
     fn unix_us(&self) -> u64;
+    /// The tables of a family in the order of their last keys.
+    fn tables(&self, _family: &'static str) -> Vec<Table> {
+        Vec::new()
+    }
+    /// Whether an error says that what is stored is not what was written, and not that it cannot be read now.
+    fn is_damage(_error: &Self::Error) -> bool {
+        true
+    }
+    /// What is not any more where the database has put it, and why it was that: a file that was deleted or replaced. With
+    /// `tables`, their files are looked for too. Cheap enough for once a second, without `tables` for ten times a second.
+    fn lost(&self, _tables: bool) -> Option<String> {
+        None
+    }
+}
+
+/// A file of a family's keys and values.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Table {
+    /// The highest key in it. The lowest is no help: a table also deletes what lies far below.
+    pub last: Vec<u8>,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// A place among the keys of a family. Invalid at first, at the end, and where the database cannot read on.
@@ -66,6 +89,18 @@ pub trait Cursor {
 pub trait Beside: Send + Sync + 'static {
     /// Replaces the witness, durably.
     fn write_witness(&self, witness: Witness) -> io::Result<()>;
-    /// Bytes that this process may still write.
+    /// Bytes that this process may still write; `u64::MAX` where the file system does not tell.
     fn free_bytes(&self) -> Result<u64, StorageError>;
+    /// Which journal this is, if it has a name.
+    fn id(&self) -> Option<JournalId> {
+        None
+    }
+    /// What of the directory is not any more what this process has opened.
+    fn lost(&self) -> Option<String> {
+        None
+    }
+    /// The same of the witness, when this was written last.
+    fn lost_witness(&self, _written: Witness) -> Option<String> {
+        None
+    }
 }

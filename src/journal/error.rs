@@ -13,11 +13,19 @@ pub struct StorageError {
     pub action: String,
     /// What the storage said.
     pub cause: String,
+    /// Something that was durable is not what it was: what a start would have refused, had it read so far.
+    pub damage: Option<Box<Damage>>,
 }
 
 impl StorageError {
     pub(crate) fn new(action: impl Into<String>, cause: impl fmt::Display) -> Self {
-        Self { action: action.into(), cause: cause.to_string() }
+        Self { action: action.into(), cause: cause.to_string(), damage: None }
+    }
+
+    /// Damage that was found while the server runs.
+    pub(super) fn damaged(action: impl Into<String>, damage: Damage) -> Self {
+        let cause = format!("the journal is damaged: {damage}. {REMEDY}");
+        Self { damage: Some(Box::new(damage)), ..Self::new(action, cause) }
     }
 }
 
@@ -69,7 +77,7 @@ pub enum OpenError {
         cause: String,
     },
     /// Data that was acked is damaged or missing.
-    #[error("the journal is damaged: {0}. {ADVICE}")]
+    #[error("the journal is damaged: {0}. Nothing was changed. {REMEDY}")]
     Damaged(Damage),
     /// The operating system or RocksDB refused something that has nothing to do with damage. Opening may have begun to
     /// write: RocksDB's own recovery, which keeps all data.
@@ -82,9 +90,8 @@ pub enum OpenError {
     },
 }
 
-const ADVICE: &str = "Nothing was changed. Look closer with `duragram journal verify`; then restore the data directory \
-                      from a backup, or start once with `--accept-loss`, which keeps all that is good and sets the \
-                      damaged database aside";
+const REMEDY: &str = "Look closer with `duragram journal verify`; then restore the data directory from a backup, or start once \
+                      with `--accept-loss`, which keeps all that is good and sets the damaged database aside";
 
 impl OpenError {
     pub(super) fn storage(action: impl Into<String>, cause: impl fmt::Display) -> Self {

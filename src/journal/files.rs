@@ -4,23 +4,33 @@
 //! |---|---|
 //! | `DURAGRAM` | the marker: one line of text with the directory's format; written first, never changed |
 //! | `lock` | nothing; locked by a running server, shared by offline tools |
+//! | `journal-id` | one line of text: which journal this is ([`JournalId`]), and a checksum |
 //! | `witness` | one line of text: what is known to be durable ([`Witness`]), and a checksum |
 //! | `rocksdb/` | the database |
 //! | `rocksdb.new/` | a database being made; worth nothing before it is renamed |
 //! | `rocksdb.repair/` | a copy of a database that could not be opened, while it is salvaged |
 //! | `rocksdb.damaged-…/` | what an operator gave up, untouched |
 //!
+//! A directory is known as this program's by more than its marker, which may be lost: by a good `witness` or `journal-id`, by
+//! the database's column families, or because every name in it is one of these. Nobody but the server's user may enter what is
+//! made here, whatever the umask is.
+//!
 //! The database cannot tell a torn tail from lost data; the witness can, since it was written by other means.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
 use super::database::Beside;
 use super::error::{OpenError, StorageError};
 use super::recovery::{Format, Witness};
+use super::rocks_db::is_of_a_journal;
+use super::{JournalId, watch};
+use crate::file_modes;
 use crate::types::Offset;
 
 /// The format of the data directory that this program writes. It reads format 1 too, which knows nothing of sealed mode,
@@ -30,10 +40,13 @@ pub(super) const DIRECTORY_FORMAT: u32 = 2;
 const MARKER: &str = "DURAGRAM";
 const LOCK: &str = "lock";
 const WITNESS: &str = "witness";
+const IDENTITY: &str = "journal-id";
 const DATABASE: &str = "rocksdb";
 const DATABASE_NEW: &str = "rocksdb.new";
 const DATABASE_REPAIR: &str = "rocksdb.repair";
 const DATABASE_DAMAGED: &str = "rocksdb.damaged-";
+/// Of the admin interface, which lies here unless the configuration names another place.
+const ADMIN_TOKEN: &str = "admin-token";
 /// Found at the root of a file system; no sign of another program.
 const LOST_AND_FOUND: &str = "lost+found";
 /// The marker of format 1.
@@ -41,6 +54,8 @@ const MARKER_1: &str = "duragram data directory, format 1\n";
 /// In front of the format's number. From format 2 on the line ends with its checksum, as the witness's does: so a marker
 /// of format 1 in which a bit has changed is not taken for one of a later version.
 const MARKER_TEXT: &str = "duragram data directory, format ";
+/// In front of the journal's name.
+const IDENTITY_TEXT: &str = "journal ";
 /// In front of the checksum of what stands before it in the line.
 const CHECKSUM_TEXT: &str = " crc32 ";
 /// Of a directory that was never in service.
@@ -52,13 +67,19 @@ pub struct DataDir {
     path: PathBuf,
     format: Format,
     /// Released when the file is closed. `None`: an offline tool found no lock file, so there is no server.
-    _lock: Option<File>,
+    lock: Option<File>,
+    /// The directory itself, held open so that another one under its name is told from it.
+    root: File,
+    /// `None` in a directory that no server of a version with names has opened.
+    id: Option<JournalId>,
+    /// It was told that the file system does not say how much is free.
+    size_unknown: AtomicBool,
 }
 
 impl DataDir {
     /// Takes the directory for a server, alone; creates it where there is none.
     pub(super) fn claim(path: &Path) -> Result<Self, OpenError> {
-        match fs::create_dir(path) {
+        match make_dir(path) {
             Ok(()) => sync_dir(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
                 .map_err(|error| unwritable(path, &error))?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -70,10 +91,10 @@ impl DataDir {
         // Before anything is written, so that another program's directory stays as it is.
         let whose = whose(path)?;
         let lock_path = path.join(LOCK);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(file_modes::OURS).open(&lock_path);
         let lock = lock.map_err(|error| unwritable(&lock_path, &error))?;
         lock.try_lock().map_err(|error| lock_failed(path, error))?;
-        let mut dir = Self { path: path.into(), format: Format::Known, _lock: Some(lock) };
+        let mut dir = Self::over(path, Format::Known, Some(lock))?;
         // Marked by another server between the look and the lock: then it is there now.
         if whose == Whose::Nobodys && self::whose(path)? == Whose::Nobodys {
             dir.write_marker().map_err(|error| unwritable(&path.join(MARKER), &error))?;
@@ -99,7 +120,62 @@ impl DataDir {
         if let Some(lock) = &lock {
             lock.try_lock_shared().map_err(|error| lock_failed(path, error))?;
         }
-        Ok(Self { path: path.into(), format: read_marker(path), _lock: lock })
+        Self::over(path, read_marker(path), lock)
+    }
+
+    fn over(path: &Path, format: Format, lock: Option<File>) -> Result<Self, OpenError> {
+        let root =
+            File::open(path).map_err(|error| OpenError::storage(format!("opening {}", path.display()), error))?;
+        Ok(Self {
+            path: path.into(),
+            format,
+            lock,
+            root,
+            id: read_identity(path),
+            size_unknown: AtomicBool::new(false),
+        })
+    }
+
+    /// Which journal this is, if it has a name.
+    pub(super) fn id(&self) -> Option<JournalId> {
+        self.id
+    }
+
+    /// Gives the journal a name, if it has none that can be read.
+    pub(super) fn identify(&mut self) -> io::Result<JournalId> {
+        if let Some(id) = self.id {
+            return Ok(id);
+        }
+        let id = JournalId::random();
+        replace_file(&self.path, IDENTITY, &with_checksum(&format!("{IDENTITY_TEXT}{id}")))?;
+        self.id = Some(id);
+        Ok(id)
+    }
+
+    /// Takes from all other users what an earlier version, a careless copy or a wide umask has given them. What belongs to
+    /// another user stays: who that is has decided it. The group keeps what it has, since an orchestrator may have given it.
+    pub(super) fn mend_modes(&self) {
+        let mut closed = usize::from(file_modes::close_to_others(&self.root_path()));
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            // The token's reader tells whether others have read it.
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !is_known(&name) || name == ADMIN_TOKEN {
+                continue;
+            }
+            closed += usize::from(file_modes::close_to_others(&entry.path()));
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let files = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+                closed += files.filter(|file| file_modes::close_to_others(&file.path())).count();
+            }
+        }
+        if closed > 0 {
+            tracing::info!(path = %self.path.display(), closed, "files of the data directory were open to other users; they are not any more");
+        }
+    }
+
+    /// Where a link leads to, if the directory is named by one.
+    fn root_path(&self) -> PathBuf {
+        self.path.canonicalize().unwrap_or_else(|_| self.path.clone())
     }
 
     /// Its format, by the marker.
@@ -117,7 +193,7 @@ impl DataDir {
     }
 
     fn write_marker(&self) -> io::Result<()> {
-        replace_file(&self.path, MARKER, &with_checksum(&format!("{MARKER_TEXT}{DIRECTORY_FORMAT}")))
+        replace_file(&self.path, MARKER, &marker())
     }
 
     /// Marks a directory of format 1 as one of this format: before anything of this format is written to it.
@@ -148,12 +224,15 @@ impl DataDir {
     pub(super) fn copy_to_repair(&self) -> io::Result<PathBuf> {
         let copy = self.path.join(DATABASE_REPAIR);
         remove_dir(&copy)?;
-        fs::create_dir(&copy)?;
+        make_dir(&copy)?;
         for entry in fs::read_dir(self.database())? {
             let (from, to) = entry.map(|entry| (entry.path(), copy.join(entry.file_name())))?;
             // Table files are never written again.
             match from.extension().is_some_and(|extension| extension == "sst") {
-                true => fs::hard_link(from, to)?,
+                true => match fs::hard_link(&from, &to) {
+                    Err(error) if has_no_links(&error) => drop(fs::copy(from, to)?),
+                    linked => linked?,
+                },
                 false => drop(fs::copy(from, to)?),
             }
         }
@@ -220,7 +299,49 @@ impl Beside for DataDir {
     fn free_bytes(&self) -> Result<u64, StorageError> {
         let stat = nix::sys::statvfs::statvfs(&self.path)
             .map_err(|error| StorageError::new("asking for the free space of the data directory", error))?;
-        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+        let block_bytes = if stat.fragment_size() > 0 { stat.fragment_size() } else { stat.block_size() };
+        if stat.blocks() == 0 || block_bytes == 0 {
+            // A file system without any size is one that does not tell it, not one that is full.
+            if !self.size_unknown.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    path = %self.path.display(),
+                    "the file system does not say how much space is free: reserve_bytes has no effect, and a full disk ends the server",
+                );
+            }
+            return Ok(u64::MAX);
+        }
+        Ok(stat.blocks_available().saturating_mul(block_bytes))
+    }
+
+    fn id(&self) -> Option<JournalId> {
+        self.id
+    }
+
+    fn lost(&self) -> Option<String> {
+        let told = |name: &str, what: &str| Some(format!("`{name}` in {} {what}", self.path.display()));
+        if let Some(what) = watch::lost(&self.root, &self.path) {
+            return Some(format!("the data directory {} {what}", self.path.display()));
+        }
+        if let Some(what) = self.lock.as_ref().and_then(|lock| watch::lost(lock, &self.path.join(LOCK))) {
+            return told(LOCK, what);
+        }
+        match fs::read(self.path.join(MARKER)) {
+            Ok(text) if text == marker().as_bytes() => None,
+            Ok(_) => told(MARKER, watch::CHANGED),
+            Err(error) if watch::is_gone(&error) => told(MARKER, watch::GONE),
+            // What cannot be read now says nothing of what is there.
+            Err(_) => None,
+        }
+    }
+
+    fn lost_witness(&self, written: Witness) -> Option<String> {
+        let what = match fs::read(self.path.join(WITNESS)) {
+            Ok(text) if text == with_checksum(&witness_text(written)).as_bytes() => return None,
+            Ok(_) => watch::CHANGED,
+            Err(error) if watch::is_gone(&error) => watch::GONE,
+            Err(_) => return None,
+        };
+        Some(format!("`{WITNESS}` in {} {what}", self.path.display()))
     }
 }
 
@@ -251,15 +372,34 @@ fn whose(path: &Path) -> Result<Whose, OpenError> {
     let Some(other) = names.iter().find(|name| !of_first_start.contains(&name.as_str())) else {
         return Ok(Whose::Nobodys);
     };
-    let later = [WITNESS, &format!("{WITNESS}.new"), DATABASE, DATABASE_NEW, DATABASE_REPAIR];
-    let known = |name: &String| {
-        let name = name.as_str();
-        of_first_start.contains(&name) || later.contains(&name) || name.starts_with(DATABASE_DAMAGED)
-    };
-    match has(WITNESS) && names.iter().all(known) {
+    // All of them together may be lost but one: what is left says whose it is.
+    let proven = has_witness(path) || read_identity(path).is_some() || is_of_a_journal(&path.join(DATABASE));
+    match proven || has(WITNESS) && names.iter().all(|name| is_known(name)) {
         true => Ok(Whose::Ours),
         false => Err(not_ours(format!("it has no file `{MARKER}` but `{other}`"))),
     }
+}
+
+/// Whether a name is one that this program gives to what it makes in a data directory.
+fn is_known(name: &str) -> bool {
+    let name = name.strip_suffix(".new").unwrap_or(name);
+    let fixed = [MARKER, LOCK, WITNESS, IDENTITY, DATABASE, DATABASE_REPAIR, LOST_AND_FOUND, ADMIN_TOKEN];
+    fixed.contains(&name) || name.starts_with(DATABASE_DAMAGED) || name.starts_with(&format!(".{ADMIN_TOKEN}."))
+}
+
+fn has_witness(path: &Path) -> bool {
+    fs::read(path.join(WITNESS)).is_ok_and(|text| checked(&text).and_then(parse_witness).is_some())
+}
+
+/// Which journal is there; `None` when nothing says so, or not what was written.
+fn read_identity(path: &Path) -> Option<JournalId> {
+    let text = fs::read(path.join(IDENTITY)).ok()?;
+    JournalId::parse(checked(&text)?.strip_prefix(IDENTITY_TEXT)?)
+}
+
+/// What the marker says.
+fn marker() -> String {
+    with_checksum(&format!("{MARKER_TEXT}{DIRECTORY_FORMAT}"))
 }
 
 fn read_marker(path: &Path) -> Format {
@@ -306,7 +446,7 @@ fn checked(line: &[u8]) -> Option<&str> {
 /// After a crash there is either the old file or the new one, whole.
 fn replace_file(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     let new = dir.join(format!("{name}.new"));
-    let mut file = File::create(&new)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(file_modes::OURS).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(new, dir.join(name))?;
@@ -319,6 +459,17 @@ pub(super) fn is_shortage(error: &io::Error) -> bool {
     const DESCRIPTORS: [Errno; 2] = [Errno::EMFILE, Errno::ENFILE];
     let errno = error.raw_os_error().map(Errno::from_raw);
     KINDS.contains(&error.kind()) || errno.is_some_and(|errno| DESCRIPTORS.contains(&errno))
+}
+
+/// Whether an error says that the file system knows no hard links.
+pub(crate) fn has_no_links(error: &io::Error) -> bool {
+    const NO_LINKS: [Errno; 4] = [Errno::EPERM, Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EMLINK];
+    error.raw_os_error().is_some_and(|errno| NO_LINKS.contains(&Errno::from_raw(errno)))
+}
+
+/// Makes a directory that nobody else enters.
+pub(super) fn make_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(file_modes::OUR_DIRECTORY).create(path)
 }
 
 fn remove_dir(path: &Path) -> io::Result<()> {
@@ -349,158 +500,5 @@ fn unwritable(path: &Path, error: &io::Error) -> OpenError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(path: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn a_directory_is_claimed_once_at_a_time() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("data");
-        let held = DataDir::claim(&path).unwrap();
-        assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
-        assert_eq!(DataDir::look(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
-        drop(held);
-        let tools = [DataDir::look(&path).unwrap(), DataDir::look(&path).unwrap()];
-        assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
-        drop(tools);
-        DataDir::claim(&path).unwrap();
-    }
-
-    #[test]
-    fn a_directory_of_another_program_is_refused_and_left_as_it_is() {
-        let temp = tempfile::tempdir().unwrap();
-        fs::write(temp.path().join("base.ldb"), "x").unwrap();
-        for result in [DataDir::claim(temp.path()), DataDir::look(temp.path())] {
-            let error = result.unwrap_err();
-            assert!(matches!(&error, OpenError::NotOurs { found, .. } if found.contains("base.ldb")), "{error}");
-        }
-        assert_eq!(names(temp.path()), ["base.ldb"]);
-        let file = temp.path().join("base.ldb");
-        assert!(matches!(DataDir::claim(&file), Err(OpenError::NotOurs { .. })));
-    }
-
-    #[test]
-    fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
-        for left in [&[][..], &[LOCK], &[LOCK, "DURAGRAM.new"], &[LOST_AND_FOUND]] {
-            let temp = tempfile::tempdir().unwrap();
-            left.iter().for_each(|name| fs::write(temp.path().join(name), "").unwrap());
-            DataDir::claim(temp.path()).unwrap();
-            DataDir::look(temp.path()).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_missing_parent_a_newer_format_and_a_damaged_marker_have_their_own_errors() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("a/b");
-        assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::MissingParent { path: path.clone() });
-        assert_eq!(DataDir::look(&path).unwrap_err(), OpenError::Missing { path });
-
-        let path = temp.path().join("data");
-        drop(DataDir::claim(&path).unwrap());
-        let format = |text: &str| {
-            fs::write(path.join(MARKER), text).unwrap();
-            DataDir::claim(&path).unwrap().format()
-        };
-        assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}3"))), Format::Newer(3));
-        assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}2"))), Format::Known);
-        assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}0"))), Format::Older(0));
-        for text in ["", "duragram", "duragram data directory, format 2\n", "duragram data directory, format 1"] {
-            assert_eq!(format(text), Format::Unreadable, "{text:?}");
-        }
-        assert_eq!(format("duragram data directory, format 1\n"), Format::Known);
-    }
-
-    #[test]
-    fn a_directory_of_format_1_is_marked_anew_and_no_other_is() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("data");
-        let dir = DataDir::claim(&path).unwrap();
-        let marker = || fs::read_to_string(path.join(MARKER)).unwrap();
-        let new = marker();
-        assert!(new.starts_with("duragram data directory, format 2 crc32 "), "{new}");
-        for (old, marked) in [(MARKER_1, new.as_str()), (&new, &new), ("else", "else")] {
-            fs::write(path.join(MARKER), old).unwrap();
-            dir.mark_anew().unwrap();
-            assert_eq!(marker(), marked);
-        }
-    }
-
-    #[test]
-    fn a_directory_without_its_marker_is_still_ours_when_all_names_in_it_are() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = DataDir::claim(temp.path()).unwrap();
-        dir.write_witness(Witness::NotInService).unwrap();
-        fs::create_dir(dir.database()).unwrap();
-        drop(dir);
-        fs::remove_file(temp.path().join(MARKER)).unwrap();
-        assert_eq!(DataDir::claim(temp.path()).unwrap().format(), Format::Unreadable);
-        assert!(!temp.path().join(MARKER).exists(), "a marker is not made up");
-        assert_eq!(DataDir::look(temp.path()).unwrap().format(), Format::Unreadable);
-        fs::write(temp.path().join("notes.txt"), "").unwrap();
-        assert!(matches!(DataDir::claim(temp.path()), Err(OpenError::NotOurs { .. })));
-    }
-
-    #[test]
-    fn a_directory_that_cannot_be_written_is_named() {
-        // Nobody creates directories there, root neither.
-        let error = DataDir::claim(Path::new("/sys/duragram-test")).unwrap_err();
-        assert!(matches!(error, OpenError::NotWritable { .. }), "{error}");
-    }
-
-    #[test]
-    fn a_witness_is_read_as_written_or_its_damage_is_seen() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = DataDir::claim(temp.path()).unwrap();
-        assert_eq!(dir.witness(), Ok(None));
-        let numbers = [0, 7, u64::MAX].map(|n| Witness::Durable { end: Offset(n), changes: n / 2 });
-        for witness in numbers.into_iter().chain([Witness::NotInService]) {
-            dir.write_witness(witness).unwrap();
-            assert_eq!(dir.witness(), Ok(Some(witness)));
-        }
-        // As version 0.1.0 wrote it.
-        fs::write(temp.path().join(WITNESS), "end 1234 crc32 cea31bf9\n").unwrap();
-        assert_eq!(dir.witness(), Ok(Some(Witness::Durable { end: Offset(1234), changes: 0 })));
-        dir.write_witness(Witness::Durable { end: Offset(1234), changes: 56 }).unwrap();
-        let good = fs::read(temp.path().join(WITNESS)).unwrap();
-        for at in 0..good.len() {
-            for bit in 0..8 {
-                let mut bad = good.clone();
-                bad[at] ^= 1 << bit;
-                fs::write(temp.path().join(WITNESS), bad).unwrap();
-                assert!(dir.witness().is_err(), "bit {bit} of byte {at}");
-            }
-            fs::write(temp.path().join(WITNESS), &good[..at]).unwrap();
-            assert!(dir.witness().is_err(), "cut to {at} bytes");
-        }
-    }
-
-    #[test]
-    fn a_new_database_takes_the_old_ones_place_also_over_a_crash() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = DataDir::claim(temp.path()).unwrap();
-        fs::create_dir(dir.database()).unwrap();
-        let new = dir.new_database().unwrap();
-        fs::create_dir(&new).unwrap();
-        fs::write(new.join("new"), "").unwrap();
-        // Before anything was put aside, an unfinished one counts for nothing.
-        dir.finish_adoption().unwrap();
-        assert_eq!(names(&dir.database()), [""; 0]);
-        // The crash: the old one is aside, the new one not yet in its place.
-        fs::rename(dir.database(), temp.path().join("rocksdb.damaged-1")).unwrap();
-        dir.finish_adoption().unwrap();
-        assert_eq!(names(&dir.database()), ["new"]);
-
-        fs::create_dir(dir.new_database().unwrap()).unwrap();
-        dir.adopt_new_database("1").unwrap();
-        assert_eq!(names(&temp.path().join("rocksdb.damaged-1-1")), ["new"]);
-        assert_eq!(names(&dir.database()), [""; 0]);
-    }
-}
+#[path = "files_tests.rs"]
+mod tests;

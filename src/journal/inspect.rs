@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use super::error::{Damage, OpenError, StorageError};
 use super::files::DataDir;
-use super::recovery::{Outcome, Scan, Visit, holes};
-use super::rocks::read_blocks;
+use super::recovery::{Outcome, Reading, Scan, Visit, holes};
 use super::rocks_db::{LogReading, Store};
 use super::rocks_open::{examine, sound};
-use super::{Block, DeadLetter, LaneMark, Loss};
+use super::rocks_read::read_blocks;
+use super::{Block, DeadLetter, JournalId, LaneMark, Loss};
 use crate::types::Offset;
 
 /// Bytes that [`Dump`] reads at once, or one block if that is longer.
@@ -36,6 +36,8 @@ pub struct Verified {
 /// What a journal holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
+    /// Which journal it is; `None` when it has no name yet, or one that cannot be read: the next start gives it one.
+    pub id: Option<JournalId>,
     /// The lowest entry kept.
     pub low: Offset,
     /// The offset that the next entry gets.
@@ -81,7 +83,7 @@ pub struct DiskUse {
 /// As for [`super::RocksJournal::open`], but never `Damaged`: damage is the answer, not an error.
 pub fn verify(path: &Path) -> Result<Verified, OpenError> {
     let dir = DataDir::look(path)?;
-    let found = examine(&dir, &mut |_| {});
+    let found = examine(&dir, Reading::ALL, &mut |_| {});
     if found.outcome() == Outcome::NewerFormat {
         sound(&dir, found)?;
         return Ok(Verified { damage: Vec::new(), torn: None, stats: Stats::default() });
@@ -96,7 +98,7 @@ pub fn verify(path: &Path) -> Result<Verified, OpenError> {
 /// As for [`super::RocksJournal::open`]: a damaged journal has no figures to rely on.
 pub fn stats(path: &Path) -> Result<Stats, OpenError> {
     let dir = DataDir::look(path)?;
-    let found = sound(&dir, examine(&dir, &mut |_| {}))?.unwrap_or_default();
+    let found = sound(&dir, examine(&dir, Reading::ALL, &mut |_| {}))?.unwrap_or_default();
     stats_of(&dir, found.scan)
 }
 
@@ -108,7 +110,7 @@ pub fn stats(path: &Path) -> Result<Stats, OpenError> {
 /// As for [`super::RocksJournal::open`].
 pub fn dump(path: &Path, from: Offset) -> Result<Dump, OpenError> {
     let dir = DataDir::look(path)?;
-    let found = sound(&dir, examine(&dir, &mut |_| {}))?;
+    let found = sound(&dir, examine(&dir, Reading::ALL, &mut |_| {}))?;
     let open = |_: &_| Store::open_read_only(&dir.database(), LogReading::ToFirstBad);
     let store = found.as_ref().map(open).transpose();
     let store = store.map_err(|error| OpenError::storage("opening the database again", error))?;
@@ -129,7 +131,7 @@ pub fn dead_letters(path: &Path) -> Result<Vec<DeadLetter>, OpenError> {
             letters.push(letter);
         }
     };
-    sound(&dir, examine(&dir, &mut visit))?;
+    sound(&dir, examine(&dir, Reading::ALL, &mut visit))?;
     Ok(letters)
 }
 
@@ -168,6 +170,7 @@ fn stats_of(dir: &DataDir, scan: Scan) -> Result<Stats, OpenError> {
     let disk =
         disk_use(dir.path()).map_err(|error| OpenError::storage(format!("reading {}", dir.path().display()), error))?;
     Ok(Stats {
+        id: dir.id(),
         low: scan.low,
         end: scan.end,
         checkpoint_at: scan.checkpoint_at,

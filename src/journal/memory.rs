@@ -13,7 +13,8 @@ use duragram_proto::ClientId;
 use super::block::Place;
 use super::{
     Block, BlockBuilder, Checkpoint, ClientRecord, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable,
-    Extent, FormerLanes, Journal, LaneMark, NoRoom, Opened, ReadJournal, Records, Replay, SessionRecord, StorageError,
+    Extent, FormerLanes, Journal, JournalId, LaneMark, NoRoom, Opened, ReadJournal, Records, Replay, SessionRecord,
+    StorageError,
 };
 use crate::types::{Offset, SessionId};
 
@@ -47,11 +48,18 @@ pub enum Write<'a> {
 type Hook = Box<dyn FnMut(Write<'_>) -> WriteFate + Send>;
 
 /// What survives a crash. Clones are the same disk.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct MemoryDisk {
+    id: JournalId,
     synced: Arc<Mutex<Synced>>,
     /// Apart from `synced`, so that a hook may look at the disk while it runs.
     faults: Arc<Mutex<Faults>>,
+}
+
+impl Default for MemoryDisk {
+    fn default() -> Self {
+        Self { id: JournalId::random(), synced: Arc::default(), faults: Arc::default() }
+    }
 }
 
 #[derive(Default)]
@@ -258,6 +266,7 @@ impl Journal for MemoryJournal {
             return Err(self.handle.refuse(StorageError::new(action, problem)));
         }
         self.handle.write(action, Write::Commit { block: built.as_deref(), checkpoint, records }, |synced| {
+            records.given_up.iter().for_each(|id| drop(synced.sessions.remove(id)));
             synced.sessions.extend(records.sessions.iter().map(|session| (session.id, session.clone())));
             synced.clients.extend(records.clients.iter().map(|client| (client.client, *client)));
             synced.counter_limit = records.counter_limit.or(synced.counter_limit);
@@ -293,6 +302,10 @@ impl ReadJournal for MemoryDisk {
             }
         }
         Ok(blocks)
+    }
+
+    fn id(&self) -> Option<JournalId> {
+        Some(self.id)
     }
 }
 

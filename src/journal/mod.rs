@@ -5,12 +5,14 @@
 //! This module knows nothing of sockets, sessions' rules or handlers.
 //!
 //! [`recovery`] verifies all that a directory holds and decides what a start does with it, for any storage.
-//! On disk: `rocks` commits, trims and reads; `rocks_open` opens, and refuses what is damaged; `rocks_wal` and `rocks_manifest` look at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator
-//! accepts; `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it. [`inspect`] looks at
+//! On disk: `rocks` commits and trims, `rocks_read` reads back; `rocks_open` opens, and refuses what is damaged; `rocks_wal` and `rocks_manifest` look at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator
+//! accepts; `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it; `watch` and `rocks_watch` look
+//! whether all of it stays where it is. [`inspect`] looks at
 //! a journal that no server has open. [`simulated`] is a database for the simulator, under the code that stands on RocksDB.
 //! Formats: [`block`], `meta` (checkpoint, sessions, clients, the counter's limit, losses) and `dead` (dead letters) in the envelope of `record`, all of
 //! them under a `mask`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use duragram_proto::{ClientId, Seq};
@@ -26,7 +28,6 @@ pub mod inspect;
 mod mask;
 pub mod memory;
 mod meta;
-mod progress;
 mod record;
 pub mod recovery;
 pub mod rocks;
@@ -34,18 +35,51 @@ mod rocks_db;
 mod rocks_laid;
 mod rocks_manifest;
 mod rocks_open;
+mod rocks_read;
 mod rocks_salvage;
 mod rocks_wal;
+mod rocks_watch;
 #[doc(hidden)]
 pub mod simulated;
 #[cfg(test)]
 mod testing;
+mod watch;
 
 pub use block::{Block, BlockBuilder, BlockError, Entry, EntryKind, EntryMeta};
 pub use dead::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
 pub use error::{Damage, DamageKind, DamagePlace, OpenError, StorageError};
+pub(crate) use files::has_no_links;
 pub use meta::Loss;
 pub use rocks::{RocksJournal, RocksOptions};
+
+/// Which journal it is: made at random with its directory. An offset means something only together with it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JournalId(u128);
+
+impl JournalId {
+    /// A new one.
+    pub(crate) fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// As it is shown.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        digits.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
+    }
+}
+
+impl fmt::Display for JournalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for JournalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JournalId({self})")
+    }
+}
 
 /// Proof that a commit is on disk. Only this module can make one; acks are made from it alone.
 #[derive(Debug)]
@@ -101,6 +135,8 @@ pub struct Records {
     pub sessions: Vec<SessionRecord>,
     /// Clients whose epochs must be.
     pub clients: Vec<ClientRecord>,
+    /// Sessions whose records are taken away, before those above are put.
+    pub given_up: Vec<SessionId>,
     /// The limit below which the server's counter may go (PROTOCOL.md#sealed-server-counter).
     pub counter_limit: Option<u64>,
 }
@@ -108,7 +144,7 @@ pub struct Records {
 impl Records {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.clients.is_empty() && self.counter_limit.is_none()
+        self.sessions.is_empty() && self.clients.is_empty() && self.given_up.is_empty() && self.counter_limit.is_none()
     }
 }
 
@@ -206,8 +242,13 @@ pub trait Journal: Send {
         self.write(&mut BlockBuilder::default(), &Records::default(), Some(checkpoint)).map(drop)
     }
 
-    /// Bytes free on the file system for this process, for the reserve.
+    /// Bytes free on the file system for this process, for the reserve; `u64::MAX` where the file system does not tell.
     fn free_bytes(&self) -> Result<u64, StorageError>;
+
+    /// Why nothing more can be written, found out beside the writer: by the thread that looks after the files.
+    fn failure(&self) -> Option<StorageError> {
+        None
+    }
 }
 
 /// Reading committed blocks beside the writer: for lanes that fell behind and for `tail`.
@@ -221,6 +262,11 @@ pub trait ReadJournal: Send + Sync {
     /// (`accept_loss`) or all that was below; then the first offset after them.
     fn resume(&self, at: Offset) -> Offset {
         at
+    }
+
+    /// Which journal it is, if it has a name.
+    fn id(&self) -> Option<JournalId> {
+        None
     }
 }
 

@@ -3,7 +3,7 @@
 //! The database is RocksDB, or the simulator's (`simulated`). One thread writes ([`RocksJournal`]); readers and dead letters
 //! work beside it on the same database. Whatever fails to
 //! be written poisons them all for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie.
-//! How a database is opened, and why that is most of the work, is in `rocks_open`.
+//! How blocks are read back is in `rocks_read`. How a database is opened, and why that is most of the work, is in `rocks_open`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_l
 use super::recovery::{Scan, Witness, holes};
 pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
-use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, ReadJournal, Records, SessionRecord, StorageError};
+use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, Records, SessionRecord, StorageError};
 use crate::limits::{RESERVE_BYTES, TRIM_PLACES};
 use crate::types::Offset;
 
@@ -52,13 +52,17 @@ pub(super) struct Shared<D: Database> {
     /// No entry below is kept. RocksDB may still show some.
     low: AtomicU64,
     /// Offsets that were given up, in order.
-    holes: Vec<(Offset, Offset)>,
+    pub(super) holes: Vec<(Offset, Offset)>,
+    /// The start has not read what is below.
+    pub(super) unread_below: Offset,
+    /// Where reads of that have ended, with the checksum of the last block: the next reads go on there.
+    pub(super) read_ends: Mutex<VecDeque<(Offset, u32)>>,
     /// The first failure of a write. Set once, never cleared.
     failed: OnceLock<StorageError>,
     /// Dead letters; held while one is put or deleted, so that they are counted right.
     dead: Mutex<u64>,
     /// After the store: the directory is free only when the database is closed.
-    dir: D::Beside,
+    pub(super) dir: D::Beside,
 }
 
 impl<D: Database> Shared<D> {
@@ -103,7 +107,7 @@ impl<D: Database> Shared<D> {
         found.map_err(|error| StorageError::new(format!("reading the dead letter of entry {}", id.offset), error))
     }
 
-    fn end(&self) -> Offset {
+    pub(super) fn end(&self) -> Offset {
         Offset(self.end.load(Ordering::Acquire))
     }
 
@@ -112,7 +116,7 @@ impl<D: Database> Shared<D> {
         Witness::Durable { end: self.end(), changes: self.store.sequence() }
     }
 
-    fn low(&self) -> Offset {
+    pub(super) fn low(&self) -> Offset {
         Offset(self.low.load(Ordering::Acquire))
     }
 }
@@ -126,6 +130,8 @@ impl<D: Database> StoredJournal<D> {
             end: AtomicU64::new(scan.end.0),
             low: AtomicU64::new(scan.low.0),
             holes: holes(&scan.losses),
+            unread_below: scan.unread_below,
+            read_ends: Mutex::default(),
             failed: OnceLock::new(),
             dead: Mutex::new(scan.dead),
             dir,
@@ -199,6 +205,10 @@ impl Places {
 }
 
 impl<D: Database> Journal for StoredJournal<D> {
+    fn failure(&self) -> Option<StorageError> {
+        self.shared.failed.get().cloned()
+    }
+
     fn end(&self) -> Offset {
         self.end
     }
@@ -232,6 +242,9 @@ impl<D: Database> Journal for StoredJournal<D> {
             self.shared.store.put(&mut batch, JOURNAL, &block_key(first), block.bytes(), &mut self.scratch);
             built = Some(block);
         }
+        for id in &records.given_up {
+            self.shared.store.delete(&mut batch, META, &session_key(*id));
+        }
         put_records(&self.shared.store, &mut batch, records, &mut self.scratch);
         let end = built.as_ref().map_or(first, Block::end);
         let mut low = self.low;
@@ -255,6 +268,8 @@ impl<D: Database> Journal for StoredJournal<D> {
                 store.delete_range(&mut batch, JOURNAL, &block_key(self.low), &block_key(low));
             }
         }
+        // Before it is gone: whoever then misses something below looks here again.
+        self.shared.low.store(low.0, Ordering::Release);
         let retried = checkpoint.map_or(&[][..], |checkpoint| &checkpoint.retried);
         self.shared.write_retried(batch, retried, action)?;
         block.clear();
@@ -266,7 +281,6 @@ impl<D: Database> Journal for StoredJournal<D> {
         }
         self.low = low;
         self.low_previous_checksum = low_previous_checksum;
-        self.shared.low.store(low.0, Ordering::Release);
         Ok(Durable { block: built.map(Arc::new), end: self.end })
     }
 
@@ -291,67 +305,6 @@ fn put_sessions<D: Database>(store: &D, batch: &mut D::Batch, sessions: &[Sessio
         let (key, value) = session.encode();
         store.put(batch, META, &key, &value, scratch);
     }
-}
-
-/// Reads beside the writer.
-pub(super) struct Reader<D: Database>(pub(super) Arc<Shared<D>>);
-
-impl<D: Database> ReadJournal for Reader<D> {
-    fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Arc<Block>>, StorageError> {
-        let (low, end) = (self.0.low(), self.0.end());
-        read_blocks(&self.0.store, &self.0.holes, low, end, from, bytes_max)
-    }
-
-    fn resume(&self, at: Offset) -> Offset {
-        // Trimming never passes a lane: who is below the lowest entry kept has lost what it was to read.
-        let at = at.max(self.0.low());
-        let hole = self.0.holes.iter().find(|&&(from, to)| from <= at && at < to);
-        hole.map_or(at, |&(_, to)| to)
-    }
-}
-
-/// As [`ReadJournal::read`], among the blocks of `low..end`.
-pub(super) fn read_blocks(
-    store: &impl Database,
-    holes: &[(Offset, Offset)],
-    low: Offset,
-    end: Offset,
-    from: Offset,
-    bytes_max: usize,
-) -> Result<Vec<Arc<Block>>, StorageError> {
-    let action = || format!("reading the journal from offset {from} on");
-    let mut blocks: Vec<Arc<Block>> = Vec::new();
-    if from >= end {
-        return Ok(blocks);
-    }
-    let mut records = store.iterate(JOURNAL, &block_key(low), &block_key(end));
-    records.seek_for_prev(&block_key(from.max(low)));
-    if !records.valid() {
-        records.status().map_err(|error| StorageError::new(action(), error))?;
-        // Trimmed meanwhile: the lowest one kept.
-        records.seek_to_first();
-    }
-    let mut bytes = 0;
-    while let Some((_, value)) = records.item() {
-        let block = Block::parse(unmask(value)).map_err(|error| StorageError::new(action(), error))?;
-        if let Some(last) = blocks.last() {
-            let next = last.end();
-            if block.first() != next && !holes.contains(&(next, block.first())) {
-                return Err(StorageError::new(action(), format!("no block begins at offset {next}")));
-            }
-        }
-        // The one that was found may end in front of a hole, and `from` lie in it.
-        if block.end() > from {
-            bytes += block.size();
-            blocks.push(Arc::new(block));
-            if bytes >= bytes_max {
-                break;
-            }
-        }
-        records.next();
-    }
-    records.status().map_err(|error| StorageError::new(action(), error))?;
-    Ok(blocks)
 }
 
 /// Dead letters in the database.
@@ -418,6 +371,11 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
 
 /// How often the keeper looks at the write-ahead log.
 const TEND_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it looks whether all files are there. Those whose loss harms at once it looks for each time.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(800);
+/// What to do about files that are gone.
+const LOST_ADVICE: &str = "files of a running server must be left alone. Nothing more is acked. Put back what was there, or \
+                           look with `duragram journal verify` before the next start";
 
 /// The thread that does what need not hold a commit up: about once a second the witness and the removal of table files that
 /// trimming has emptied, and between these the choice of a write-ahead log that was filled before.
@@ -430,15 +388,26 @@ impl Keeper {
     fn start<D: Database>(shared: Arc<Shared<D>>, mut kept: Kept, interval: Duration) -> Result<Self, StorageError> {
         let (stop, stopped) = channel();
         let run = move || {
-            let mut kept_at = Instant::now();
+            let (mut kept_at, mut looked_at) = (Instant::now(), Instant::now());
+            // What is there now is what must stay.
+            kept.is_all_there(&shared, true);
             while matches!(stopped.recv_timeout(TEND_INTERVAL.min(interval)), Err(RecvTimeoutError::Timeout)) {
+                let tables = looked_at.elapsed() >= LOOK_INTERVAL;
+                if tables {
+                    looked_at = Instant::now();
+                }
+                if !kept.is_all_there(&shared, tables) {
+                    continue;
+                }
                 tend_log(&shared);
                 if kept_at.elapsed() >= interval {
                     kept_at = Instant::now();
                     kept.keep(&shared);
                 }
             }
-            kept.witness(&shared);
+            if kept.is_all_there(&shared, true) {
+                kept.witness(&shared);
+            }
         };
         let thread = std::thread::Builder::new().name("journal-keeper".into()).spawn(run);
         let thread = thread.map_err(|error| StorageError::new("starting the journal's keeper thread", error))?;
@@ -452,6 +421,8 @@ pub(super) struct Kept {
     /// It could not be written the last time.
     behind: bool,
     cleared: Offset,
+    /// Something is not where it was: nothing is written any more to what lies there now.
+    lost: bool,
 }
 
 impl Kept {
@@ -459,7 +430,22 @@ impl Kept {
     pub(super) fn first<D: Database>(shared: &Shared<D>) -> Result<Self, StorageError> {
         let witnessed = shared.witness();
         shared.dir.write_witness(witnessed).map_err(|error| StorageError::new("writing the witness", error))?;
-        Ok(Self { witnessed, behind: false, cleared: Offset(0) })
+        Ok(Self { witnessed, behind: false, cleared: Offset(0), lost: false })
+    }
+
+    /// Whether the journal's files are where they were; poisons the journal when they are not. With `all`, also looks for those
+    /// that only the next start, or a reader, would miss.
+    fn is_all_there<D: Database>(&mut self, shared: &Shared<D>, all: bool) -> bool {
+        if self.lost {
+            return false;
+        }
+        let lost = shared.dir.lost().or_else(|| shared.store.lost(all));
+        let witness = || shared.dir.lost_witness(self.witnessed).filter(|_| all);
+        if let Some(lost) = lost.or_else(witness) {
+            self.lost = true;
+            drop(shared.fail("looking after the journal's files".into(), format!("{lost}; {LOST_ADVICE}")));
+        }
+        !self.lost
     }
 
     /// What is due about once a second.

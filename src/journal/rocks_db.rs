@@ -19,14 +19,15 @@ use rocksdb::{
     DBRecoveryMode, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::database::{Cursor, Database};
+use super::database::{Cursor, Database, Table};
 use super::error::{Damage, DamageKind, DamagePlace, OpenError};
-use super::files::DataDir;
+use super::files::{DataDir, make_dir};
 use super::mask::{mask_into, unmask};
 use super::recovery::ReadProgress;
 use super::rocks_laid::{LogWatch, lay_out, logs};
 use super::rocks_manifest::verify_manifest;
-use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES};
+use super::rocks_watch::{DatabaseWatch, Needs};
+use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES, START_READ_BYTES};
 use crate::types::Offset;
 
 pub(super) const JOURNAL: &str = "journal";
@@ -66,7 +67,10 @@ pub struct RocksOptions {
     pub reserve_bytes: u64,
     /// How often the witness follows the journal's end.
     pub witness_interval: Duration,
-    /// Told how far the opening has come.
+    /// How much of what was journaled before the last checkpoint a start reads, in bytes, the newest first. What is older is
+    /// verified when it is read.
+    pub start_read_bytes: u64,
+    /// Where opening tells how far it is.
     pub progress: Arc<ReadProgress>,
 }
 
@@ -78,6 +82,7 @@ impl Default for RocksOptions {
             lay_out: true,
             reserve_bytes: *RESERVE_BYTES.start(),
             witness_interval: Duration::from_secs(1),
+            start_read_bytes: START_READ_BYTES,
             progress: Arc::default(),
         }
     }
@@ -98,6 +103,8 @@ pub struct Store {
     synced: WriteOptions,
     /// Where logs are laid out.
     log_watch: Option<Mutex<LogWatch>>,
+    /// Of a database that is written to.
+    watch: Option<Mutex<DatabaseWatch>>,
 }
 
 impl Store {
@@ -107,6 +114,8 @@ impl Store {
         settings.create_if_missing(true);
         settings.create_missing_column_families(true);
         settings.set_error_if_exists(true);
+        // RocksDB would let others in, unless the umask forbids it. Where this fails, RocksDB says why.
+        drop(make_dir(path));
         Ok(Self::new(DB::open_cf_descriptors(&settings, path, families(options))?))
     }
 
@@ -116,7 +125,10 @@ impl Store {
         settings.set_use_direct_io_for_flush_and_compaction(takes_direct_io(path));
         let opened = DB::open_cf_descriptors(&settings, path, families(options));
         let store = opened.map_err(|error| OpenError::storage("opening the database for writing", error))?;
-        Ok(Self { log_watch: options.lay_out.then(Mutex::default), ..Self::new(store) })
+        let watch =
+            DatabaseWatch::start(path).map_err(|error| OpenError::storage("watching the database's files", error))?;
+        let log_watch = options.lay_out.then(Mutex::default);
+        Ok(Self { log_watch, watch: Some(Mutex::new(watch)), ..Self::new(store) })
     }
 
     /// Opens to look: nothing on disk changes. The log is replayed into memory.
@@ -149,7 +161,7 @@ impl Store {
     fn new(db: DB) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Self { db, synced, log_watch: None }
+        Self { db, synced, log_watch: None, watch: None }
     }
 
     /// The column family, which is there since the database was opened with it.
@@ -182,7 +194,7 @@ impl Store {
 
     /// The number of the first write-ahead log that still counts: what was in earlier ones is in tables, or was given up.
     pub(super) fn first_log(&self) -> u64 {
-        self.db.property_int_value(rocksdb::properties::MIN_LOG_NUMBER_TO_KEEP).ok().flatten().unwrap_or_default()
+        Needs::first_log(self).unwrap_or_default()
     }
 
     /// The write-ahead logs that are not empty.
@@ -277,6 +289,34 @@ impl Database for Store {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }
+
+    fn tables(&self, family: &'static str) -> Vec<Table> {
+        let files =
+            self.db.live_files().unwrap_or_default().into_iter().filter(|file| file.column_family_name == family);
+        let table = |file: rocksdb::LiveFile| Some(Table { last: file.end_key?, bytes: file.size as u64 });
+        let mut tables: Vec<_> = files.filter_map(table).collect();
+        tables.sort_by(|a, b| a.last.cmp(&b.last));
+        tables
+    }
+
+    fn is_damage(error: &rocksdb::Error) -> bool {
+        error.kind() == rocksdb::ErrorKind::Corruption
+    }
+
+    fn lost(&self, tables: bool) -> Option<String> {
+        self.watch.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).lost(self, tables)
+    }
+}
+
+impl Needs for Store {
+    fn first_log(&self) -> Option<u64> {
+        self.db.property_int_value(rocksdb::properties::MIN_LOG_NUMBER_TO_KEEP).ok().flatten()
+    }
+
+    fn tables(&self) -> Option<Vec<(String, u64)>> {
+        let files = self.db.live_files().ok()?;
+        Some(files.into_iter().map(|file| (file.name, file.size as u64)).collect())
+    }
 }
 
 impl Cursor for DBRawIterator<'_> {
@@ -309,6 +349,12 @@ impl Cursor for DBRawIterator<'_> {
     fn status(&self) -> Result<(), rocksdb::Error> {
         self.status()
     }
+}
+
+/// Whether a directory holds the database of a journal, whole enough to say so. Only looks.
+pub(super) fn is_of_a_journal(path: &Path) -> bool {
+    let families = DB::list_cf(&settings(LogReading::ToFirstBad), path).unwrap_or_default();
+    [JOURNAL, META, DEAD].iter().all(|family| families.iter().any(|there| there == family))
 }
 
 /// The key of the block that begins at `first`.

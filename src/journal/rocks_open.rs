@@ -11,9 +11,10 @@ use std::sync::Arc;
 use super::database::{Beside as _, Database as _};
 use super::error::OpenError;
 use super::files::{DIRECTORY_FORMAT, DataDir};
-use super::recovery::{Directory, Format, Look, Outcome, Tail, Visit, look};
-use super::rocks::{Reader, RocksJournal, StoredDeadLetters};
+use super::recovery::{Directory, Format, Look, Outcome, Reading, Tail, Visit, look};
+use super::rocks::{RocksJournal, StoredDeadLetters};
 use super::rocks_db::{LogReading, RocksOptions, Store};
+use super::rocks_read::Reader;
 use super::rocks_salvage::{create, salvage};
 use super::rocks_wal::tail;
 use super::{Opened, Replay, StorageError};
@@ -32,15 +33,15 @@ impl RocksJournal {
         replay: &mut dyn FnMut(Replay<'_>),
     ) -> Result<Opened<Self>, OpenError> {
         let mut dir = DataDir::claim(path)?;
+        dir.mend_modes();
         dir.finish_adoption().map_err(|error| OpenError::storage("finishing an interrupted salvage", error))?;
         let mut given_up = Vec::new();
         if options.accept_loss {
-            let found = examine(&dir, &mut |_| {});
+            let found = examine(&dir, Reading::ALL, &mut |_| {});
             if let Outcome::Refuse(_) = found.outcome() {
                 given_up = salvage(&mut dir, found.damage, options)?;
             }
         }
-        options.progress.begin(&dir.database());
         let mut visit = |visit: Visit<'_>| match visit {
             Visit::Session(session) => replay(Replay::Session(session)),
             Visit::Client(client) => replay(Replay::Client(client)),
@@ -48,16 +49,11 @@ impl RocksJournal {
             Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
             Visit::Block { .. } | Visit::Dead(_) => {}
         };
-        let mut visit = |seen: Visit<'_>| {
-            if let Visit::Block { block, .. } = &seen {
-                options.progress.add(block.size() as u64);
-            }
-            visit(seen);
-        };
-        let mut found = examine(&dir, &mut visit);
+        let reading = Reading { newest_bytes: options.start_read_bytes, progress: Some(&options.progress) };
+        let mut found = examine(&dir, reading, &mut visit);
         if found.outcome() == Outcome::Create {
             create(&dir, options)?;
-            found = examine(&dir, &mut visit);
+            found = examine(&dir, reading, &mut visit);
         }
         let outcome = found.outcome();
         let Some(found) = sound(&dir, found)? else {
@@ -68,13 +64,24 @@ impl RocksJournal {
         }
 
         let scan = found.scan;
+        if scan.unread_below > scan.low {
+            tracing::info!(
+                from = %scan.low, to = %scan.unread_below,
+                "a long backlog: its older entries are verified when they are read",
+            );
+        }
         dir.mark_anew().map_err(|error| OpenError::storage("marking the directory's format", error))?;
+        let id = dir.identify().map_err(|error| OpenError::storage("giving the journal a name", error))?;
+        tracing::info!(journal = %id, "opening the journal");
         let store = Store::open(&dir.database(), options)?;
         if store.sequence() != scan.changes {
             let problem = format!("it held {} changes when it was verified, now {}", scan.changes, store.sequence());
             return Err(OpenError::storage("opening the database for writing", problem));
         }
-        let free_bytes = dir.free_bytes().map_err(|error| OpenError::storage(error.action, error.cause))?;
+        let free_bytes = dir.free_bytes().unwrap_or_else(|error| {
+            tracing::warn!(%error, "free space cannot be read: the write-ahead log is laid out in the hope that there is some");
+            u64::MAX
+        });
         store.lay_out_log(options, free_bytes)?;
         let start = || {
             let (mut journal, kept) = RocksJournal::start(store, dir, &scan)?;
@@ -97,8 +104,9 @@ impl RocksJournal {
     }
 }
 
-/// Looks at everything in the directory and changes nothing. `visit` is given everything good.
-pub(super) fn examine(dir: &DataDir, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
+/// Looks at everything in the directory, but for older blocks as `reading` says, and changes nothing. `visit` is given everything
+/// good.
+pub(super) fn examine(dir: &DataDir, reading: Reading<'_>, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
     let opened = match dir.format() {
         // Nothing is known of what is in there.
         Format::Older(_) | Format::Newer(_) => None,
@@ -115,7 +123,7 @@ pub(super) fn examine(dir: &DataDir, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
         _ => Ok(Tail::Clean),
     };
     let database = opened.as_ref().map(Option::as_ref).map_err(Clone::clone);
-    look(&Directory { format: dir.format(), witness: dir.witness(), database, tail }, visit)
+    look(&Directory { format: dir.format(), witness: dir.witness(), database, tail, reading }, visit)
 }
 
 /// What was found, if it is good; `None` when there is no journal yet.
@@ -144,3 +152,7 @@ pub(super) mod tests;
 #[cfg(test)]
 #[path = "rocks_refusals_tests.rs"]
 mod refusals;
+
+#[cfg(test)]
+#[path = "rocks_later_tests.rs"]
+mod later;

@@ -12,7 +12,7 @@ use super::database::{Beside as _, Database as _};
 use super::error::{Damage, DamageKind, DamagePlace, OpenError};
 use super::files::DataDir;
 use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, Loss, encode_counter_limit, loss_key};
-use super::recovery::{Directory, Format, Scan, Tail, Visit, Witness, look};
+use super::recovery::{Directory, Format, Reading, Scan, Tail, Visit, Witness, look};
 use super::rocks_db::{DEAD, JOURNAL, LogReading, META, RocksOptions, Store, block_key};
 use crate::types::Offset;
 
@@ -58,7 +58,8 @@ pub(super) fn salvage(
             given_up.retain(|damage| !of_records(damage));
             // RocksDB has delivered all that is good in the log.
             let (witness, tail) = (dir.witness(), Ok(Tail::Clean));
-            let directory = Directory { format: Format::Known, witness, database: Ok(Some(&damaged)), tail };
+            let directory =
+                Directory { format: Format::Known, witness, database: Ok(Some(&damaged)), tail, reading: Reading::ALL };
             let found = look(&directory, &mut |visit| copy.take(visit));
             given_up.extend(found.damage.into_iter().filter(of_records));
             found.scan

@@ -439,10 +439,9 @@ fn a_disk_that_fails_stops_the_writer_for_good() {
         }
         assert!(synced < 1000, "fifty times what a memtable holds");
     };
-    assert!(
-        error.action.starts_with("commit of the block at offset") && error.cause.contains("No such file"),
-        "{error}"
-    );
+    // Whoever looks after the files may have been faster.
+    let by_commit = error.action.starts_with("commit of the block at offset") && error.cause.contains("No such file");
+    assert!(by_commit || error.cause.contains("was deleted or renamed"), "{error}");
     std::fs::rename(place.path().join("gone"), place.path().join("rocksdb")).unwrap();
     assert_eq!(journal.commit(&mut builder, &[]).unwrap_err(), error, "also when the disk is back");
     assert_eq!(journal.checkpoint(&Checkpoint::default()).unwrap_err(), error);

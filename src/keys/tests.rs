@@ -107,8 +107,8 @@ fn a_reload_is_seen_by_every_clone_and_one_that_fails_changes_nothing() {
         assert!(ring.reload().is_err(), "{text}");
     }
     write(&path, &format!("fleet {FLEET}\n"));
-    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-    assert!(ring.reload().unwrap_err().to_string().contains("0640"));
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    assert!(ring.reload().unwrap_err().to_string().contains("0644"));
     fs::remove_file(&path).unwrap();
     assert!(ring.reload().is_err());
     assert_eq!((clone.generation(), clone.summary().unwrap()), (before, since));

@@ -169,9 +169,9 @@ impl Feed {
         if self.next > from {
             return Ok(());
         }
-        Err(StorageError {
-            action: format!("reading entry {from} for lane {}", self.lane),
-            cause: format!("the journal does not hold it, though every entry below {missing_until} was committed"),
-        })
+        Err(StorageError::new(
+            format!("reading entry {from} for lane {}", self.lane),
+            format_args!("the journal does not hold it, though every entry below {missing_until} was committed"),
+        ))
     }
 }

@@ -76,9 +76,8 @@ where
         let (clock, sender) = (clock.clone(), sender.clone());
         thread::Builder::new().name(format!("lane-{}", worker.lane())).spawn(move || {
             let lane = worker.lane();
-            let drained = catch_unwind(AssertUnwindSafe(|| run(worker, &clock))).unwrap_or_else(|_| {
-                Err(StorageError { action: format!("lane {lane}"), cause: "it panicked, outside its handler".into() })
-            });
+            let drained = catch_unwind(AssertUnwindSafe(|| run(worker, &clock)))
+                .unwrap_or_else(|_| Err(StorageError::new(format!("lane {lane}"), "it panicked, outside its handler")));
             // There is room for every lane's end; only nobody may be interested.
             drop(sender.send(LaneEnd { lane, drained }));
         })?;

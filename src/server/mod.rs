@@ -23,6 +23,7 @@ use prometheus_client::registry::Registry;
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
 use crate::config::{self, Config};
+use crate::file_modes;
 use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::journal::rocks::{RocksJournal, RocksOptions};
 use crate::journal::{
@@ -102,6 +103,7 @@ impl Error {
         match self {
             Self::Config(_) | Self::SinkSpec(_) | Self::Keys(_) => 2,
             Self::Open(OpenError::Damaged(_)) => 3,
+            Self::Storage(error) if error.damage.is_some() => 3,
             Self::Open(OpenError::Storage { .. }) | Self::Storage(_) => 4,
             Self::Token(TokenError::NoToken { .. }) => 2,
             Self::Token(_) | Self::Open(_) | Self::Bind { .. } | Self::Handler(_) => 1,
@@ -155,6 +157,7 @@ fn run_on(
     sinks: Vec<SinkSpec>,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
+    file_modes::keep_ours_private();
     // The program has done so before it had threads; another one's main thread comes here first.
     crate::signal_mask::prepare(true);
     hold_signals()?;

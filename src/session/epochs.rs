@@ -56,8 +56,10 @@ pub enum HelloAnswer {
     NotNow,
     /// Nothing yet: new epochs are given at a bounded rate.
     TooOften,
-    /// Nothing: as many clients are remembered as there is room for, or this one has used up all epochs.
+    /// Nothing now: as many clients are remembered as there is room for.
     NoRoom,
+    /// Nothing, ever: the client has used up all epochs, or was given the last.
+    UsedUp,
 }
 
 /// Why a session does not open. Nothing changed.
@@ -140,7 +142,10 @@ impl EpochBook {
         }
         let unix_s = u32::try_from(now.unix_us / 1_000_000).unwrap_or(0);
         let next = opened.max(given).checked_add(1).map(|next| next.max(unix_s)).and_then(Epoch::new);
-        let (Some(epoch), true) = (next, self.has_room(client)) else { return HelloAnswer::NoRoom };
+        let Some(epoch) = next else { return HelloAnswer::UsedUp };
+        if !self.has_room(client) {
+            return HelloAnswer::NoRoom;
+        }
         if !gives {
             return HelloAnswer::NotNow;
         }
@@ -281,7 +286,7 @@ mod tests {
     fn epochs_never_wrap() {
         let mut book = EpochBook::new(10);
         book.open(id(1, u32::MAX));
-        assert_eq!(book.hello(CLIENT, 1, at(0, 1), true), HelloAnswer::NoRoom);
+        assert_eq!(book.hello(CLIENT, 1, at(0, 1), true), HelloAnswer::UsedUp);
         assert_eq!(book.may_open(id(1, 1)), Err(Unopened::Used));
     }
 

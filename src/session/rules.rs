@@ -30,6 +30,8 @@ pub struct Session {
     pub(crate) recorded: bool,
     /// Changed since the last checkpoint.
     pub(super) touched: bool,
+    /// The table lists it as the one of its client in which nothing has come.
+    pub(super) listed: bool,
 }
 
 /// What only a sealed session has.
@@ -106,6 +108,7 @@ impl Session {
             changed_for: 0,
             recorded: false,
             touched: false,
+            listed: false,
         }
     }
 
@@ -195,9 +198,18 @@ impl Session {
 
     /// Whether this session was opened by the HELLO with this nonce, and nothing has come in it yet.
     pub fn is_fresh_from(&self, nonce: u64) -> bool {
-        self.hello_nonce.as_deref() == Some(&nonce)
-            && self.window.floor() == Seq::ZERO
-            && self.window.highest() == Seq::ZERO
+        self.hello_nonce.as_deref() == Some(&nonce) && self.is_unused()
+    }
+
+    /// Whether it was opened by a HELLO, and nothing has come in it yet.
+    pub(super) fn is_unused(&self) -> bool {
+        self.hello_nonce.is_some() && self.window.highest() == Seq::ZERO
+    }
+
+    /// Makes it, in which nothing has come, the session of another HELLO.
+    pub(super) fn renew(&mut self, id: SessionId, nonce: u64) {
+        self.id = id;
+        self.hello_nonce = Some(Box::new(nonce));
     }
 
     /// Applies rules 2 to 5 to a datagram: `base` is the lowest seq that its client still holds unacked.
@@ -243,24 +255,12 @@ impl Session {
             return moved;
         }
         if !skip {
-            moved.lost = self.missing_up_to(to);
+            moved.lost = self.window.missing_up_to(to);
         }
         let missing = self.window.advance_to(to);
         if skip {
             moved.abandoned = missing;
         }
         moved
-    }
-
-    /// The runs of seqs above the floor, up to `to`, that are not journaled. At most a window's worth of steps.
-    fn missing_up_to(&self, to: Seq) -> Vec<(Seq, Seq)> {
-        let mut runs: Vec<(Seq, Seq)> = Vec::new();
-        for seq in (self.floor().0 + 1..=to.0).map(Seq).filter(|&seq| !self.holds(seq)) {
-            match runs.last_mut() {
-                Some((_, last)) if last.0 + 1 == seq.0 => *last = seq,
-                _ => runs.push((seq, seq)),
-            }
-        }
-        runs
     }
 }

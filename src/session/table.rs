@@ -23,6 +23,8 @@ pub struct SessionTable {
     by_id: HashTable<u32>,
     /// For each client, the index of its session with the highest epoch, of its sealed ones if it has any.
     newest: HashTable<u32>,
+    /// The session of a client that a HELLO has opened and in which nothing has come, of as many clients as there is room for.
+    unused: HashTable<u32>,
     /// SipHash with keys of this process: ids are chosen by whoever sends, and the time of an ack tells how long a search took.
     /// A faster hash that is keyed too, such as foldhash, does not claim to withstand who can ask and measure.
     hasher: RandomState,
@@ -50,6 +52,7 @@ impl SessionTable {
             free: Vec::new(),
             by_id: HashTable::new(),
             newest: HashTable::new(),
+            unused: HashTable::new(),
             hasher: RandomState::new(),
             sessions_max,
             plain: 0,
@@ -115,6 +118,9 @@ impl SessionTable {
             session.touched = true;
             self.touched.push_back(index);
         }
+        if session.listed && !session.is_unused() {
+            self.unlist(index);
+        }
     }
 
     /// Opens a plain session (PROTOCOL.md#rule-1): everything up to `floor` is accounted for.
@@ -177,8 +183,41 @@ impl SessionTable {
         self.newest.find(hash, |&i| sessions.at(i).is_some_and(|s| s.id.client == client)).copied()
     }
 
+    /// The session that the client was given by HELLO last, if nothing has come in it and nothing waits for it.
+    pub fn unused_of(&mut self, client: ClientId) -> Option<u32> {
+        let hash = self.hasher.hash_one(client);
+        let sessions = &self.sessions;
+        let index = *self.unused.find(hash, |&i| sessions.at(i).is_some_and(|s| s.id.client == client))?;
+        sessions.at(index).is_some_and(|s| s.is_unused() && s.pending == u32::MAX).then_some(index)
+    }
+
+    /// Gives the place of a session in which nothing has come to one of the same client in another epoch, which it has not used
+    /// (PROTOCOL.md#welcome). Returns the session that is given up for it, whose record must go.
+    ///
+    /// So whoever asks for epoch after epoch takes one place. What still comes in the old epoch opens it again.
+    pub fn renew(&mut self, index: u32, epoch: Epoch, nonce: u64) -> SessionId {
+        let old = self.at(index).id;
+        let new = SessionId { client: old.client, epoch };
+        if let Ok(found) = self.by_id.find_entry(self.hasher.hash_one(old), |&i| i == index) {
+            found.remove();
+        }
+        self.at(index).renew(new, nonce);
+        let (sessions, hasher) = (&self.sessions, &self.hasher);
+        let live = |i: u32| sessions.at(i).expect("only live sessions are indexed");
+        self.by_id.insert_unique(hasher.hash_one(new), index, |&i| hasher.hash_one(live(i).id));
+        let hash = hasher.hash_one(new.client);
+        match self.newest.find_mut(hash, |&i| live(i).id.client == new.client) {
+            Some(newest) if live(*newest).id.epoch < epoch => *newest = index,
+            Some(_) => {}
+            None => drop(self.newest.insert_unique(hash, index, |&i| hasher.hash_one(live(i).id.client))),
+        }
+        self.last = index;
+        old
+    }
+
     /// An epoch that the client has not used: above its highest, and not below `unix_s`, the time of day in seconds
-    /// (PROTOCOL.md#welcome). Past the last epoch, one that no session of the client has; `None` when none is found soon.
+    /// (PROTOCOL.md#welcome). Past the last epoch, one from the time of day on that no session of the client has; `None` when
+    /// none is found soon, which passes as time does.
     pub fn unused_epoch(&mut self, client: ClientId, unix_s: u64) -> Option<Epoch> {
         let clock = u32::try_from(unix_s).ok().and_then(Epoch::new).unwrap_or(FIRST_EPOCH);
         let above = match self.newest_of(client) {
@@ -190,7 +229,7 @@ impl SessionTable {
             if self.find(SessionId { client, epoch }).is_none() {
                 return Some(epoch);
             }
-            epoch = epoch.next().unwrap_or(FIRST_EPOCH);
+            epoch = epoch.next().unwrap_or(clock);
         }
         None
     }
@@ -316,6 +355,7 @@ impl SessionTable {
         self.sessions.bytes()
             + self.by_id.allocation_size()
             + self.newest.allocation_size()
+            + self.unused.allocation_size()
             + (self.free.capacity() + self.touched.capacity()) * size_of::<u32>()
     }
 
@@ -355,8 +395,44 @@ impl SessionTable {
             }
             Some(_) => {}
         }
+        if self.at(at).is_unused() {
+            self.list(at);
+        }
         self.last = at;
         at
+    }
+
+    /// Notes that nothing has come in this session, the last that its client was given.
+    fn list(&mut self, at: u32) {
+        let (sessions, hasher) = (&self.sessions, &self.hasher);
+        let live = |i: u32| sessions.at(i).expect("only live sessions are indexed");
+        let client = live(at).id.client;
+        let hash = hasher.hash_one(client);
+        let full = self.unused.len() >= limits::UNUSED_SESSIONS;
+        let before = match self.unused.find_mut(hash, |&i| live(i).id.client == client) {
+            // Recovery may find several: of an earlier version, or opened out of turn.
+            Some(before) if live(*before).id.epoch > live(at).id.epoch => return,
+            Some(before) => Some(std::mem::replace(before, at)),
+            None if full => return,
+            None => {
+                self.unused.insert_unique(hash, at, |&i| hasher.hash_one(live(i).id.client));
+                None
+            }
+        };
+        if let Some(before) = before {
+            self.at(before).listed = false;
+        }
+        self.at(at).listed = true;
+    }
+
+    fn unlist(&mut self, at: u32) {
+        let session = self.at(at);
+        session.listed = false;
+        let client = session.id.client;
+        let hash = self.hasher.hash_one(client);
+        if let Ok(found) = self.unused.find_entry(hash, |&i| i == at) {
+            found.remove();
+        }
     }
 
     /// Makes two sealed sessions of a client neighbours, or one of them the first or the last.
@@ -370,6 +446,9 @@ impl SessionTable {
     }
 
     fn forget(&mut self, at: u32) -> Option<SessionId> {
+        if self.sessions.at(at)?.listed {
+            self.unlist(at);
+        }
         let session = self.sessions.take(at)?;
         let Neighbours { newer, older } = session.neighbours();
         let (newer, older) = (newer.map(Place::index), older.map(Place::index));

@@ -270,6 +270,58 @@ fn the_search_for_an_unused_epoch_is_short() {
 }
 
 #[test]
+fn near_the_last_epoch_one_from_the_time_of_day_on_will_do_as_long_as_time_goes_on() {
+    let mut table = SessionTable::new(1000);
+    table.open(id(1, u32::MAX - 1), Seq(0), None).unwrap();
+    assert_eq!(table.unused_epoch(ClientId(1), 500).unwrap().value(), u32::MAX);
+    table.open(id(1, u32::MAX), Seq(0), None).unwrap();
+    for second in 500..800 {
+        let epoch = table.unused_epoch(ClientId(1), second).unwrap();
+        assert_eq!(u64::from(epoch.value()), second);
+        table.open(SessionId { client: ClientId(1), epoch }, Seq(0), None).unwrap();
+    }
+}
+
+#[test]
+fn the_session_in_which_nothing_has_come_is_found_and_gives_its_place_to_another_of_its_client() {
+    let mut table = SessionTable::new(10);
+    let first = table.open(id(1, 5), Seq(0), Some(77)).unwrap();
+    table.touch(first, 1);
+    assert_eq!((table.unused_of(ClientId(1)), table.unused_of(ClientId(2))), (Some(first), None));
+    assert_eq!(table.renew(first, Epoch::new(9).unwrap(), 78), id(1, 5));
+    assert_eq!((table.find(id(1, 5)), table.find(id(1, 9)), table.len()), (None, Some(first), 1));
+    assert_eq!(table.newest_of(ClientId(1)), Some(first));
+    assert!(table.at(first).is_fresh_from(78));
+    // What comes in the old epoch opens it again.
+    let again = table.open(id(1, 5), Seq(0), None).unwrap();
+    assert_eq!((table.newest_of(ClientId(1)), table.unused_of(ClientId(1))), (Some(first), Some(first)));
+    assert_eq!(receive(table.at(again), 1, 1, false), Judgement::New(unmoved()));
+    assert_eq!(receive(table.at(first), 1, 1, false), Judgement::New(unmoved()));
+    table.touch(first, 2);
+    assert_eq!(table.unused_of(ClientId(1)), None, "it is in use");
+    let next = table.open(id(1, 10), Seq(0), Some(79)).unwrap();
+    assert_eq!(table.unused_of(ClientId(1)), Some(next));
+    table.take_touched(usize::MAX, usize::MAX);
+    assert_eq!(table.expire(1, 100).len(), 2);
+    assert_eq!(table.unused_of(ClientId(1)), None, "it was forgotten");
+}
+
+#[test]
+fn after_a_restart_the_newest_unused_session_is_the_one_that_gives_way() {
+    let mut table = SessionTable::new(10);
+    for epoch in [6, 9, 7] {
+        table.open(id(1, epoch), Seq(0), Some(u64::from(epoch))).unwrap();
+    }
+    let records = table.take_touched(10, usize::MAX).1;
+    assert!(records.is_empty(), "they were not touched");
+    let records = [6, 9, 7].map(|epoch| table.record_of(id(1, epoch)).unwrap());
+    let mut restored = SessionTable::new(10);
+    records.iter().for_each(|record| assert!(restored.restore(record)));
+    let unused = restored.unused_of(ClientId(1)).unwrap();
+    assert_eq!(restored.at(unused).id(), id(1, 9));
+}
+
+#[test]
 fn expiry_gets_round_the_whole_table_in_small_steps() {
     let mut table = SessionTable::new(1000);
     for client in 0..1000 {

@@ -19,11 +19,16 @@ pub(crate) mod calls {
     pub(crate) const REPLY: u32 = 256;
     /// Of datagrams; the path is "receive".
     pub(crate) const RECEIVE: u32 = 4096;
+    pub(crate) const LINK: u32 = 512;
+    pub(crate) const SPACE: u32 = 2048;
     /// Everything by which the state of disk or clients changes.
     pub(crate) const ALL: u32 = WRITE | SYNC | RENAME | REMOVE | CREATE | MKDIR | TRUNCATE | REPLY;
 }
 
+pub(crate) const EPERM: i32 = 1;
 pub(crate) const EIO: i32 = 5;
+pub(crate) const ENOSYS: i32 = 38;
+pub(crate) const EOPNOTSUPP: i32 = 95;
 pub(crate) const ENOSPC: i32 = 28;
 
 /// For ever, as the number of calls that a rule concerns.

@@ -5,6 +5,7 @@
 //! | power cut at any moment, recovery included | [`power`] | a trace of what was asked of the disk ([`layer`]), of which only what was synced survives ([`disk`]) |
 //! | SIGKILL at a named point, at the n-th call, at any time | [`kills`] | the layer strikes; clients on a bad network |
 //! | failing writes and syncs, a lack of space, short writes, slow syncs | [`errors`] | the layer |
+//! | a file system without links, without a size; files deleted or replaced under the server | [`surroundings`] | the layer, and plain commands |
 //! | a file system that is full | [`full`] | a small one, mounted |
 //! | no file descriptors, no memory, a stopped process | [`limits`] | the kernel's own limits and signals |
 //! | a sink whose file is deleted, whose reader leaves, which is full | [`sinks`] | what an operator does, and what the kernel limits |
@@ -21,6 +22,7 @@ mod limits;
 mod load;
 mod power;
 mod sinks;
+mod surroundings;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -318,6 +318,8 @@ impl World {
     /// Liveness has a clock: once nothing fails any more, acks come within a bound, not just at last.
     fn check_liveness(&mut self) {
         if self.faults || self.life.is_none() {
+            // A failure from before may be found only now, and end the server once more.
+            self.calm = false;
             return;
         }
         let mut core = self.core.lock();

@@ -6,8 +6,8 @@ Plain mode needs the standard library alone; sealed mode (`key=`) the package `c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+# As `typing` has it; to load that would take the command longer than all else before it has Ctrl-C in hand.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .aio import AsyncClient, AsyncPending
     from .blocking import BlockingPending, Client

@@ -200,6 +200,8 @@ class AsyncClient(Face):
         finally:
             if entry in self._flushes:
                 self._flushes.remove(entry)
+        if self._cause is not None:
+            raise self._closed_error()
 
     async def close(self, patience: Optional[float] = None) -> None:
         """Waits until all records have their outcome, at most so many seconds, and ends the client.
@@ -208,11 +210,13 @@ class AsyncClient(Face):
         patience = seconds("patience", patience)
         if self._link.is_foreign:
             return  # the parent's records are not this copy's
+        loop_is_gone = self._loop is not None and self._loop.is_closed()
+        if self._link.socket is not None and not loop_is_gone:
+            self._own_loop()
         try:
-            if self._link.socket is not None:
-                self._own_loop()
+            if self._link.socket is not None and not loop_is_gone:
                 await asyncio.wait_for(self.flush(), patience)
-        except asyncio.TimeoutError:
+        except (asyncio.TimeoutError, Closed):
             pass
         except asyncio.CancelledError:
             self._give_up()

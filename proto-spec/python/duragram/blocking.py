@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Iterable, Optional
 
 from .core import Core, Face
 from .engine import BlockingPending, Engine
-from .errors import Full, Incomplete
+from .errors import Closed, Full, Incomplete
 from .link import logger
 from .options import Options, copied, integer, seconds
 from .process import EXIT_PATIENCE
@@ -143,9 +143,15 @@ class Client(Face):
     def flush(self, timeout: Optional[float] = None) -> bool:
         """Waits until every record taken so far has its outcome; `False` when the time is over before."""
         timeout, engine = seconds("timeout", timeout), self._engine
-        if engine.link.is_foreign or engine.cause is not None:
+        if engine.link.is_foreign:
             engine.check()
-        return engine.has_ended or engine.flush(timeout)
+        try:
+            flushed = engine.has_ended or engine.flush(timeout)
+        except Closed:
+            flushed = True  # closed by another thread meanwhile: all have their outcome
+        if engine.cause is not None:
+            raise engine.closed()
+        return flushed
 
     def close(self, patience: Optional[float] = None) -> None:
         """Waits until all records have their outcome, at most so many seconds, and ends the client.
@@ -161,6 +167,8 @@ class Client(Face):
         try:
             if not engine.has_ended:
                 engine.flush(patience)
+        except Closed:
+            pass  # by another thread
         except BaseException:
             self._give_up()
             raise

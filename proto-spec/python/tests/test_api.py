@@ -108,6 +108,24 @@ class Room(unittest.TestCase):
             thread.join(5)
         self.assertEqual(len(ended), 5)
 
+    def test_threads_that_close_it_at_once_agree(self) -> None:
+        client = self.client()
+        client.send(b"x")
+        ended: list[object] = []
+
+        def close() -> None:
+            try:
+                client.close(0.1)
+            except Incomplete as incomplete:
+                ended.append(incomplete.unacked)
+
+        threads = [threading.Thread(target=close) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+        self.assertEqual(ended, [1] * 6)
+
     def test_abandoning_reaches_what_waits_for_company(self) -> None:
         client = self.client(batch=True, linger=60)
         pending = client.send_many([b"1", b"2"])

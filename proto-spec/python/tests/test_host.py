@@ -56,7 +56,7 @@ class Failure(Silent):
                     thread.join(5)
                     self.assertFalse(thread.is_alive())
         self.assertIn("boom", logs.output[0])
-        self.assertEqual([type(error) for error in waiting if not isinstance(error, Closed)], [])
+        self.assertEqual([type(error) for error in waiting], [Closed] * 3)
         for one in pending:
             with self.assertRaises(Closed) as raised:
                 one.result(0)
@@ -82,7 +82,7 @@ class Failure(Silent):
                         await asyncio.wait_for(pending, 5)
             self.assertIsInstance(raised.exception.__cause__, ZeroDivisionError)
             ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
-            self.assertIsInstance(ended[0], Closed)
+            self.assertEqual([type(one) for one in ended], [Closed, Closed])
             with self.assertRaises(Closed):
                 await client.send(b"z")
             with self.assertRaises(Incomplete):
@@ -261,13 +261,18 @@ class Host(OneServer):
         self.assertEqual(sorted(map(int, self.journaled("uvloop "))), list(range(500)))
 
     def test_each_event_loop_needs_its_own_client_and_others_are_told_so(self) -> None:
+        peer, address = silent()
+        self.addCleanup(peer.close)
         clients: list[AsyncClient] = []
         pending: list[Any] = []
 
         async def first() -> None:
             clients.append(AsyncClient(self.server.address))
             await clients[0].connect()
-            pending.append(await clients[0].send(b"loops 1"))
+            await clients[0].send(b"loops 1")
+            clients.append(AsyncClient(address))
+            await clients[1].connect()
+            pending.append(await clients[1].send(b"without an answer"))
 
         async def second() -> None:
             for call in (clients[0].connect(), clients[0].send(b"loops x"), clients[0].flush(), clients[0].send_many([b"loops y"])):
@@ -288,6 +293,16 @@ class Host(OneServer):
         self.assertIn("no event loop", str(raised.exception))
         clients[0].end_at_exit(time.monotonic() + 10)
         self.assertEqual(clients[0].lost, 0)
+        clients[1].end_at_exit(0)
+        self.assertEqual(clients[1].lost, 1)
+
+        async def left_open() -> AsyncClient:
+            client = AsyncClient(self.server.address)
+            await client.connect()
+            return client
+
+        # Its loop is gone: nothing is left to wait for, and its socket is closed.
+        asyncio.run(asyncio.run(left_open()).close())
         self.assertEqual(sorted(self.journaled("loops ")), ["1", "2"])
 
     def test_calls_before_connect_and_after_close_are_told_so(self) -> None:

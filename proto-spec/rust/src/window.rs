@@ -6,6 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use crate::Seq;
 use crate::codec::BITMAP_LEN_MAX;
@@ -131,6 +132,39 @@ impl DedupWindow {
         self.highest = self.highest.max(floor.0);
         self.absorb();
         missing
+    }
+
+    /// The runs of seqs above the floor, up to `to`, that are not accounted for: first and last of each, in their order. Takes
+    /// time for the words of the bitmap and for the runs, however far `to` lies.
+    pub fn missing_up_to(&self, to: Seq) -> Vec<(Seq, Seq)> {
+        let mut runs = Vec::new();
+        if to.0 <= self.floor {
+            return runs;
+        }
+        // The first seq that is missing and in no run yet.
+        let mut first = self.floor + 1;
+        let bits = self.highest.min(to.0);
+        for (word, base) in self.words().zip((first..).step_by(64)) {
+            let mut rest = word;
+            while rest != 0 {
+                let (at, len) = (rest.trailing_zeros(), (rest >> rest.trailing_zeros()).trailing_ones());
+                let set = base + u64::from(at);
+                if set > bits {
+                    break;
+                }
+                if first < set {
+                    runs.push((Seq(first), Seq(set - 1)));
+                }
+                // Up to the last seq, behind which there is no next.
+                let Some(behind) = set.checked_add(u64::from(len)) else { return runs };
+                first = behind;
+                rest &= u64::MAX.checked_shl(at + len).unwrap_or(0);
+            }
+        }
+        if first <= to.0 {
+            runs.push((Seq(first), to));
+        }
+        runs
     }
 
     /// Writes the bitmap of an ACK (PROTOCOL.md#ack) and returns its length in bytes: a multiple of 8, cut to `out` and

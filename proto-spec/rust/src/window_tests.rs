@@ -217,3 +217,42 @@ fn words_that_no_window_can_have_written_are_refused() {
     let window = DedupWindow::from_words(Seq(5), &words).expect("65,535 above the floor");
     assert_eq!(window.highest(), Seq(5 + 65_535));
 }
+
+#[test]
+fn what_is_missing_is_told_in_runs_as_a_walk_over_all_seqs_finds_it() {
+    let walk = |window: &DedupWindow, to: u64| {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for seq in window.floor().0 + 1..=to {
+            match runs.last_mut() {
+                _ if window.contains(Seq(seq)) => {}
+                Some((_, last)) if *last + 1 == seq => *last = seq,
+                _ => runs.push((seq, seq)),
+            }
+        }
+        runs
+    };
+    for floor in [0, 1, 63, 64, 1000, u64::MAX / 2] {
+        for step in [1, 2, 3, 63, 64, 65, 200] {
+            let mut window = DedupWindow::new(Seq(floor));
+            for above in (2..700).filter(|above| above / step % 2 == 1) {
+                window.insert(Seq(floor + above));
+            }
+            for to in (0..900).step_by(7) {
+                let runs: Vec<_> = window.missing_up_to(Seq(floor + to)).into_iter().map(|(a, b)| (a.0, b.0)).collect();
+                assert_eq!(runs, walk(&window, floor + to), "floor {floor}, step {step}, to {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_up_to_the_last_seq_is_told_without_a_walk_to_it() {
+    let window = DedupWindow::new(Seq(3));
+    assert_eq!(window.missing_up_to(Seq(u64::MAX)), [(Seq(4), Seq(u64::MAX))]);
+    let mut window = DedupWindow::new(Seq(u64::MAX - 5));
+    window.insert(Seq(u64::MAX));
+    window.insert(Seq(u64::MAX - 2));
+    let missing = [(Seq(u64::MAX - 4), Seq(u64::MAX - 3)), (Seq(u64::MAX - 1), Seq(u64::MAX - 1))];
+    assert_eq!(window.missing_up_to(Seq(u64::MAX)), missing);
+    assert_eq!(DedupWindow::new(Seq(u64::MAX)).missing_up_to(Seq(u64::MAX)), []);
+}

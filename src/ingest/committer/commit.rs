@@ -42,6 +42,7 @@ const _: () = assert!(
     size_of::<Owed>() <= limits::OWED_ACK_BYTES
         && size_of::<PendingAck>() <= limits::PENDING_ACK_BYTES
         && size_of::<PendingWelcome>() <= limits::PENDING_ACK_BYTES
+        && size_of::<SessionId>() <= limits::RENEWED_SESSION_BYTES
 );
 
 /// A checkpoint that is being written, over as many commits as its records need.
@@ -150,6 +151,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         let mut records = Records {
             sessions: Vec::with_capacity(self.records.len()),
             clients: self.clients.drain(..).map(|client| self.epochs.record(client)).collect(),
+            given_up: std::mem::take(&mut self.renewed),
             counter_limit: self.out.limit_due().filter(|_| self.config.sealed),
         };
         for index in self.records.drain(..) {
@@ -204,9 +206,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
 
     /// Waits for the commit in flight, and returns what is owed for it.
     fn await_landing(&mut self) -> Result<Option<Flight>, StorageError> {
-        if let Some(failed) = &self.failed {
-            return Err(failed.clone());
-        }
+        self.check_journal()?;
         let (Some(_), Some(writer)) = (&self.flight, &self.writer) else { return Ok(None) };
         let landed = writer.land().inspect_err(|error| self.failed = Some(error.clone()))?;
         self.take_in(landed).map(Some)
@@ -219,6 +219,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.spare_block = block;
         let flight = self.flight.take().expect("a commit that landed was closed before");
         self.receipt = result.inspect_err(|error| self.failed = Some(error.clone()))?;
+        self.check_journal()?;
         if let Some(limit) = flight.counter_limit {
             self.out.limit_stored(limit);
         }

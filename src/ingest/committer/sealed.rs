@@ -25,6 +25,18 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         }
     }
 
+    /// Whether a sealed session would begin where no client can have come, and all below count as lost (PROTOCOL.md#sealed-epoch).
+    pub(super) fn begins_beyond_reason(&mut self, data: &DataItem, base: Seq, sealed: bool, now: Now) -> bool {
+        let beyond = sealed && !data.skip && base.0 - 1 > limits::SEALED_GAP_MAX;
+        if beyond && let Some(suppressed) = self.client_log.allows(now) {
+            tracing::error!(
+                session = %data.session, %base, suppressed,
+                "a client begins its epoch at a seq that it cannot have reached; it must open a new epoch, and count from 1",
+            );
+        }
+        beyond
+    }
+
     pub(super) fn refuse_mode(
         &mut self,
         to: &ReplyTo,
@@ -83,6 +95,16 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             HelloAnswer::NotNow => Err((RejectCode::Storage, limits::STORAGE_RETRY_MS)),
             HelloAnswer::TooOften => Err((RejectCode::Busy, limits::HELLO_RETRY_MS)),
             HelloAnswer::NoRoom => Err((RejectCode::Busy, limits::BUSY_RETRY_MS)),
+            // Waiting is not the remedy.
+            HelloAnswer::UsedUp => {
+                if let Some(suppressed) = self.client_log.allows(now) {
+                    tracing::error!(
+                        %client, peer = %to.peer.addr, suppressed,
+                        "a client has used up its epochs, by opening or being given the last there is; give it another client id",
+                    );
+                }
+                Err((RejectCode::Unsupported, 0))
+            }
         };
         match refused {
             Ok(epoch) => {

@@ -7,11 +7,13 @@
 use super::super::database::{Cursor as _, Database};
 use super::super::dead::{DeadLetter, DeadLetterId};
 use super::super::error::{Damage, DamageKind, DamagePlace};
+use super::super::mask::unmask;
 use super::super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
 use super::super::{Block, ClientRecord, Extent, FormerLanes, LaneMark, SessionRecord};
 use super::chain::Chain;
 use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
+use super::reading::Reading;
 use super::table::{Outcome, decide};
 use super::walk::{Item, walk};
 use crate::types::Offset;
@@ -76,6 +78,8 @@ pub(in crate::journal) struct Directory<'a, D> {
     pub database: Result<Option<&'a D>, Damage>,
     /// What the database's log holds behind the last write that it has delivered; an error when that cannot be read.
     pub tail: Result<Tail, String>,
+    /// How much of the blocks is read.
+    pub reading: Reading<'a>,
 }
 
 /// Something good that a look came by.
@@ -148,6 +152,8 @@ pub struct Scan {
     pub last_checksum: u32,
     /// All blocks, summed up.
     pub extents: Vec<Extent>,
+    /// Blocks below were not read, and are to be verified when they are. The figures below are without them.
+    pub unread_below: Offset,
     /// Sessions.
     pub sessions: u64,
     /// Blocks.
@@ -182,7 +188,7 @@ pub(in crate::journal) fn look<D: Database>(directory: &Directory<'_, D>, visit:
     }
     let witness = look.witness(&directory.witness);
     match directory.database {
-        Ok(Some(database)) => look.database(database, &directory.tail, witness, visit),
+        Ok(Some(database)) => look.database(database, directory, witness, visit),
         Ok(None) => look.no_database(&directory.witness),
         Err(ref damage) => look.found(damage.clone()),
     }
@@ -257,7 +263,7 @@ impl Look {
     fn database<D: Database>(
         &mut self,
         database: &D,
-        tail: &Result<Tail, String>,
+        directory: &Directory<'_, D>,
         witness: Option<Witness>,
         visit: &mut dyn FnMut(Visit<'_>),
     ) {
@@ -266,9 +272,9 @@ impl Look {
             self.found(Damage::new(DamageKind::Witness, DamagePlace::File("witness"), "it is missing"));
         }
         self.scan.changes = database.sequence();
-        self.tail(tail);
+        self.tail(&directory.tail);
         let checkpoint = self.meta(database, visit);
-        self.blocks(database, checkpoint, visit);
+        self.blocks(database, checkpoint, directory.reading, visit);
         self.facts.last = match self.scan.blocks {
             _ if self.torn.is_some() => LastWrite::Torn,
             0 => LastWrite::Absent,
@@ -330,11 +336,24 @@ impl Look {
         &mut self,
         database: &D,
         checkpoint: Option<CheckpointState>,
+        reading: Reading<'_>,
         visit: &mut dyn FnMut(Visit<'_>),
     ) {
         let start = checkpoint.as_ref();
-        let (from, at) = start.map_or_else(Default::default, |state| (state.low, state.at));
-        let mut chain = Chain::from(start, &self.scan.losses);
+        let (low, at) = start.map_or_else(Default::default, |state| (state.low, state.at));
+        let (mut from, mut chain) = (low, Chain::from(start, &self.scan.losses));
+        if let (Some(start), Some(later)) = (start, reading.later(database, start)) {
+            self.lowest(database, start);
+            // The block there begins the chain: it is held against the one before it when that is read.
+            let mut blocks = database.iterate(JOURNAL, &block_key(low), &KEY_LAST);
+            blocks.seek_for_prev(&block_key(later.below));
+            if let Some(first) = blocks.item().and_then(|(key, _)| key.try_into().ok()).map(u64::from_be_bytes) {
+                from = Offset(first);
+                chain = Chain::from(None, &self.scan.losses);
+                self.scan.extents = later.extents;
+                self.scan.unread_below = from;
+            }
+        }
         // Offset and chain of the first block that is there.
         let mut first = None;
         walk(database, JOURNAL, &block_key(from), &KEY_LAST, &mut |item| {
@@ -359,6 +378,9 @@ impl Look {
                 return;
             }
             first.get_or_insert((block.first(), block.previous_checksum()));
+            if let Some(progress) = reading.progress {
+                progress.add(block.size() as u64);
+            }
             Extent::add(&mut self.scan.extents, &block);
             self.scan.blocks += 1;
             self.scan.entries += block.end().since(block.first());
@@ -366,11 +388,11 @@ impl Look {
             visit(Visit::Block { block: &block, since_checkpoint: block.end() > at });
         });
         // Readers look for the block at or before an offset: RocksDB then touches what lies below, although it is trimmed.
-        let mut below = database.iterate(JOURNAL, &block_key(from), &KEY_LAST);
-        below.seek_for_prev(&block_key(from));
+        let mut below = database.iterate(JOURNAL, &block_key(low), &KEY_LAST);
+        below.seek_for_prev(&block_key(low));
         if let Err(error) = below.status() {
             let problem = format!("cannot be read on down from here: {error}");
-            self.found(bad_record(database, JOURNAL, &block_key(from), problem));
+            self.found(bad_record(database, JOURNAL, &block_key(low), problem));
         }
         let (end, bad) = chain.finish();
         if let Some(bad) = bad {
@@ -386,6 +408,29 @@ impl Look {
         (scan.checkpoint_at, scan.low, scan.lanes) = (checkpoint.at, checkpoint.low, checkpoint.lanes);
         scan.former = checkpoint.former;
         scan.low_previous_checksum = checkpoint.low_previous_checksum;
+    }
+
+    /// The lowest block that is kept, of a backlog that is not read from there on.
+    fn lowest<D: Database>(&mut self, database: &D, checkpoint: &CheckpointState) {
+        let low = checkpoint.low;
+        let mut chain = Chain::from(Some(checkpoint), &self.scan.losses);
+        let mut blocks = database.iterate(JOURNAL, &block_key(low), &KEY_LAST);
+        blocks.seek(&block_key(low));
+        let found = match (blocks.item(), blocks.status()) {
+            (Some((key, value)), _) => match Block::parse(unmask(value)) {
+                Ok(block) if key == block_key(block.first()) => chain.follow(&block).0,
+                Ok(_) => Some(bad_record(database, JOURNAL, key, "the block belongs under another key")),
+                Err(error) => Some(bad_record(database, JOURNAL, key, error)),
+            },
+            (None, Err(error)) => Some(bad_record(database, JOURNAL, &block_key(low), error)),
+            // There is none at all: who reads what is above finds that.
+            (None, Ok(())) => None,
+        };
+        if let Some(damage) = found {
+            // Behind it there is more, as the table files say.
+            let kind = if damage.kind == DamageKind::LastBlock { DamageKind::GoodAfterBad } else { damage.kind };
+            self.found(Damage { kind, ..damage });
+        }
     }
 
     fn hold_against_claims(&mut self, witness: Option<Witness>) {

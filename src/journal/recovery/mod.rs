@@ -14,17 +14,24 @@
 //!   and none after a shutdown in good order. They look as if a crash had interrupted them;
 //! - that the whole directory is an older copy of itself, or was emptied, or that database and witness are gone together.
 //!
+//! A start need not read all of a long backlog ([`Reading`]): what a checkpoint includes and no lane asks for yet is verified
+//! when it is read, by the same rules, and damage found then ends the server. So nothing damaged is skipped, nor processed.
+//! What is read at once: everything since the checkpoint, which recovery needs; all that is not in table files; the lowest
+//! entry kept; and the newest of the backlog.
+//!
 //! This module knows no storage but by the trait `Database`: RocksDB's database and the simulator's go through the same code.
 
 mod chain;
 mod facts;
 mod look;
+mod reading;
 mod table;
 mod walk;
 
-pub use super::progress::ReadProgress;
 pub(super) use chain::holes;
 pub use facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 pub(super) use look::{Directory, Visit, look};
 pub use look::{Look, Scan, Tail, Witness};
+pub use reading::ReadProgress;
+pub(super) use reading::Reading;
 pub use table::{Outcome, decide};

@@ -13,8 +13,9 @@ use super::error::OpenError;
 use super::mask::mask_into;
 use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit};
 use super::recovery::{self, Format, Outcome, Scan, Visit, Witness, look};
-use super::rocks::{Kept, Reader, Shared, StoredDeadLetters, StoredJournal};
+use super::rocks::{Kept, Shared, StoredDeadLetters, StoredJournal};
 use super::rocks_db::{DEAD, JOURNAL, META};
+use super::rocks_read::Reader;
 use super::{ClientRecord, Opened, Replay, SessionRecord};
 use crate::types::Offset;
 use disk::{Disk, State, StoredWitness};
@@ -274,6 +275,7 @@ impl SimulatedDisk {
             },
             database: Ok(exists.then_some(&store)),
             tail: Ok(read.tail),
+            reading: recovery::Reading::ALL,
         };
         let mut visit = |visit: Visit<'_>| match visit {
             Visit::Session(session) => replay(Replay::Session(session)),

@@ -15,6 +15,7 @@ use serde::de::IgnoredAny;
 use super::file::{FileId, FilePlace, FileState};
 use super::lines::{LINE_MAX, Replay};
 use super::ndjson::{LINE_START, parse_key};
+use crate::file_modes;
 use crate::process::HandlerError;
 use crate::types::{Lane, Offset};
 
@@ -90,7 +91,7 @@ fn open_locked(path: &Path) -> io::Result<File> {
     if let Ok(metadata) = fs::metadata(path) {
         refuse_other_kinds(metadata.file_type())?;
     }
-    let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let file = file_modes::open_for_operators(OpenOptions::new().read(true).append(true), path)?;
     // The lock is a courtesy between servers; a file system without locks is none to refuse.
     if let Err(TryLockError::WouldBlock) = file.try_lock() {
         return Err(io::Error::other("another process writes to it"));

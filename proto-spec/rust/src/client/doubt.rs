@@ -9,11 +9,13 @@ use crate::codec::Ack;
 /// After so many retransmissions of the first message an ACK for what was never sent betrays another user of the epoch, where
 /// nothing vouches for who made it: some seconds of lies must not end a run.
 const RETRANSMISSIONS: u8 = 2;
+/// How long the true answer to the last of them may take to come after a strange one, in microseconds.
+const TRUTH_WAIT_US: u64 = 1_000_000;
 
 /// What is known of the epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Doubt {
-    /// Nothing was acked yet. `strange`: an ACK for what was never sent has come, after so many retransmissions; `asked`: by
+    /// Nothing was acked yet. `strange`: the last ACK for what was never sent came after so many retransmissions; `asked`: by
     /// PING, whose answers have DUPLICATE too.
     Open { strange: Option<u8>, asked: bool },
     /// It is the client's own, or was not doubted.
@@ -62,25 +64,40 @@ where
         true
     }
 
-    /// Notes an ACK for seqs that were never sent. Returns whether it shows that the epoch was used before.
-    pub(super) fn note_never_sent(&mut self) -> bool {
-        let Doubt::Open { strange, asked } = self.doubt else { return false };
+    /// Notes an ACK for seqs that were never sent.
+    pub(super) fn note_never_sent(&mut self, now_us: u64) {
+        let Doubt::Open { asked, .. } = self.doubt else { return };
         // Before anything was sent there is nothing that it could be the answer to.
-        let Some(at) = self.queue.base_transmitted() else { return false };
+        let Some(at) = self.queue.base_transmitted() else { return };
         let attempt = self.queue.slot(at).attempt;
-        // In plain mode anyone can have made it. Who answers one transmission after the other so, and lets no true answer through, is
-        // the server, or could have acked what is not journaled just as well.
-        let again = attempt >= RETRANSMISSIONS && strange.is_some_and(|before| before < attempt);
-        if self.wire.is_authentic() || again {
+        if self.wire.is_authentic() {
             self.epoch_is_used();
-            return true;
+            self.arm(now_us, true);
+            return;
         }
-        self.doubt = Doubt::Open { strange: strange.or(Some(attempt)), asked };
-        false
+        self.doubt = Doubt::Open { strange: Some(attempt), asked };
+        if attempt >= RETRANSMISSIONS {
+            self.hasten(now_us, TRUTH_WAIT_US);
+        }
+    }
+
+    /// The timer has expired. Whether it shows that the epoch was used before: in plain mode anyone can have made the strange
+    /// ACKs, but who answers one transmission after the other so, and lets no true answer through, is the server, or could have
+    /// acked what is not journaled just as well.
+    pub(super) fn is_exposed(&mut self) -> bool {
+        let Doubt::Open { strange: Some(at_attempt), .. } = self.doubt else { return false };
+        let attempt = self.queue.base_transmitted().map(|at| self.queue.slot(at).attempt);
+        let exposed = at_attempt >= RETRANSMISSIONS && attempt == Some(at_attempt);
+        if exposed {
+            self.epoch_is_used();
+        }
+        exposed
     }
 
     fn epoch_is_used(&mut self) {
         self.doubt = Doubt::Used;
+        // Nothing is waited for any more.
+        (self.silent, self.probe, self.ping_due) = (false, false, false);
         while self.queue.decide_oldest(Outcome::Failed(FailReason::EpochUsed)).is_some() {}
     }
 }

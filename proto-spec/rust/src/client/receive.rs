@@ -43,9 +43,7 @@ where
         }
         let highest_acked = acks::highest_acked(ack).filter(|seq| *seq <= self.queue.highest_sent());
         let Some(highest_acked) = highest_acked else {
-            if self.note_never_sent() {
-                self.arm(now_us, true);
-            }
+            self.note_never_sent(now_us);
             return Err(Ignored::NeverSent);
         };
         if !self.may_believe(ack) {

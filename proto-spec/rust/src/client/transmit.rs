@@ -130,6 +130,9 @@ where
             (self.silent, self.tries) = (false, 0);
             return;
         }
+        if self.is_exposed() {
+            return;
+        }
         self.stats.timeouts += 1;
         self.tries = self.tries.saturating_add(1);
         if self.tries == 1 {
@@ -157,6 +160,13 @@ where
             self.queue.mark_lost(at);
             self.expired = Some(self.next_transmission);
             self.probe = true;
+        }
+    }
+
+    /// The timer expires in so long at the latest.
+    pub(super) fn hasten(&mut self, now_us: u64, wait_us: u64) {
+        if let Some(timer) = &mut self.timer {
+            timer.at_us = timer.at_us.min(now_us.saturating_add(wait_us));
         }
     }
 

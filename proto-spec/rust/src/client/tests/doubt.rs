@@ -65,7 +65,27 @@ fn an_ack_for_what_was_never_sent_betrays_another_run_when_two_retransmissions_g
     bench.time_out();
     assert_eq!(bench.sent_seqs(), [1]);
     assert_eq!(duplicate_of(&mut bench, 3), Err(Ignored::NeverSent));
+    assert_eq!(bench.events(), [], "and the truth may follow");
+    assert_eq!(bench.time_out(), SECOND);
     assert_used(&mut bench, 5);
+}
+
+#[test]
+fn a_true_answer_that_follows_the_lies_settles_it() {
+    let mut bench = doubting();
+    for _ in 0..2 {
+        assert_eq!(duplicate_of(&mut bench, 100_000), Err(Ignored::NeverSent));
+        bench.time_out();
+        assert_eq!(bench.sent_seqs(), [1]);
+    }
+    assert_eq!(duplicate_of(&mut bench, 100_000), Err(Ignored::NeverSent));
+    bench.wait(SECOND / 2);
+    bench.ack(1, &[], 64).unwrap();
+    assert_eq!(acked(&bench.events()), [1]);
+    // Two timeouts in a row have made the congestion window small; it is no longer held back otherwise.
+    assert_eq!(bench.sent_seqs(), [2]);
+    bench.ack(2, &[], 64).unwrap();
+    assert_eq!(bench.sent_seqs(), [3, 4]);
 }
 
 #[test]

@@ -1,0 +1,279 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_directory_is_claimed_once_at_a_time() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("data");
+    let held = DataDir::claim(&path).unwrap();
+    assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
+    assert_eq!(DataDir::look(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
+    drop(held);
+    let tools = [DataDir::look(&path).unwrap(), DataDir::look(&path).unwrap()];
+    assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
+    drop(tools);
+    DataDir::claim(&path).unwrap();
+}
+
+#[test]
+fn a_directory_of_another_program_is_refused_and_left_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("base.ldb"), "x").unwrap();
+    for result in [DataDir::claim(temp.path()), DataDir::look(temp.path())] {
+        let error = result.unwrap_err();
+        assert!(matches!(&error, OpenError::NotOurs { found, .. } if found.contains("base.ldb")), "{error}");
+    }
+    assert_eq!(names(temp.path()), ["base.ldb"]);
+    let file = temp.path().join("base.ldb");
+    assert!(matches!(DataDir::claim(&file), Err(OpenError::NotOurs { .. })));
+}
+
+#[test]
+fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
+    for left in [&[][..], &[LOCK], &[LOCK, "DURAGRAM.new"], &[LOST_AND_FOUND]] {
+        let temp = tempfile::tempdir().unwrap();
+        left.iter().for_each(|name| fs::write(temp.path().join(name), "").unwrap());
+        DataDir::claim(temp.path()).unwrap();
+        DataDir::look(temp.path()).unwrap();
+    }
+}
+
+#[test]
+fn a_missing_parent_a_newer_format_and_a_damaged_marker_have_their_own_errors() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("a/b");
+    assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::MissingParent { path: path.clone() });
+    assert_eq!(DataDir::look(&path).unwrap_err(), OpenError::Missing { path });
+
+    let path = temp.path().join("data");
+    drop(DataDir::claim(&path).unwrap());
+    let format = |text: &str| {
+        fs::write(path.join(MARKER), text).unwrap();
+        DataDir::claim(&path).unwrap().format()
+    };
+    assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}3"))), Format::Newer(3));
+    assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}2"))), Format::Known);
+    assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}0"))), Format::Older(0));
+    for text in ["", "duragram", "duragram data directory, format 2\n", "duragram data directory, format 1"] {
+        assert_eq!(format(text), Format::Unreadable, "{text:?}");
+    }
+    assert_eq!(format("duragram data directory, format 1\n"), Format::Known);
+}
+
+#[test]
+fn a_directory_of_format_1_is_marked_anew_and_no_other_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("data");
+    let dir = DataDir::claim(&path).unwrap();
+    let marker = || fs::read_to_string(path.join(MARKER)).unwrap();
+    let new = marker();
+    assert!(new.starts_with("duragram data directory, format 2 crc32 "), "{new}");
+    for (old, marked) in [(MARKER_1, new.as_str()), (&new, &new), ("else", "else")] {
+        fs::write(path.join(MARKER), old).unwrap();
+        dir.mark_anew().unwrap();
+        assert_eq!(marker(), marked);
+    }
+}
+
+#[test]
+fn a_directory_without_its_marker_is_still_ours_when_all_names_in_it_are() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::claim(temp.path()).unwrap();
+    dir.write_witness(Witness::NotInService).unwrap();
+    fs::create_dir(dir.database()).unwrap();
+    drop(dir);
+    fs::remove_file(temp.path().join(MARKER)).unwrap();
+    assert_eq!(DataDir::claim(temp.path()).unwrap().format(), Format::Unreadable);
+    assert!(!temp.path().join(MARKER).exists(), "a marker is not made up");
+    assert_eq!(DataDir::look(temp.path()).unwrap().format(), Format::Unreadable);
+    for name in ["admin-token", "witness.new", "rocksdb.damaged-7", "journal-id"] {
+        fs::write(temp.path().join(name), "").unwrap();
+    }
+    fs::write(temp.path().join(WITNESS), "damaged").unwrap();
+    assert_eq!(DataDir::claim(temp.path()).unwrap().format(), Format::Unreadable);
+    fs::write(temp.path().join("notes.txt"), "").unwrap();
+    assert!(matches!(DataDir::claim(temp.path()), Err(OpenError::NotOurs { .. })), "nothing proves that it is ours");
+}
+
+#[test]
+fn a_directory_without_its_marker_is_ours_whatever_lies_in_it_when_one_thing_in_it_proves_that() {
+    for proof in [WITNESS, IDENTITY] {
+        let temp = tempfile::tempdir().unwrap();
+        let mut dir = DataDir::claim(temp.path()).unwrap();
+        match proof {
+            WITNESS => dir.write_witness(Witness::NotInService).unwrap(),
+            _ => drop(dir.identify().unwrap()),
+        }
+        drop(dir);
+        fs::remove_file(temp.path().join(MARKER)).unwrap();
+        fs::write(temp.path().join("notes.txt"), "").unwrap();
+        assert_eq!(DataDir::claim(temp.path()).unwrap().format(), Format::Unreadable, "{proof}");
+        assert_eq!(DataDir::look(temp.path()).unwrap().format(), Format::Unreadable, "{proof}");
+        fs::write(temp.path().join(proof), "of another program").unwrap();
+        let before = names(temp.path());
+        assert!(matches!(DataDir::claim(temp.path()), Err(OpenError::NotOurs { .. })), "{proof}");
+        assert_eq!(names(temp.path()), before);
+    }
+}
+
+#[test]
+fn the_admin_token_is_known_by_its_name() {
+    assert_eq!(ADMIN_TOKEN, crate::admin::TOKEN_FILE);
+}
+
+#[test]
+fn a_journal_has_one_name_for_ever_unless_that_is_lost() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("data");
+    let mut dir = DataDir::claim(&path).unwrap();
+    assert_eq!(dir.id(), None);
+    let id = dir.identify().unwrap();
+    assert_eq!((dir.id(), dir.identify().unwrap()), (Some(id), id));
+    drop(dir);
+    assert_eq!(DataDir::look(&path).unwrap().id(), Some(id));
+    assert_eq!(DataDir::claim(&path).unwrap().identify().unwrap(), id);
+    fs::write(path.join(IDENTITY), "journal 00 crc32 00000000\n").unwrap();
+    let new = DataDir::claim(&path).unwrap().identify().unwrap();
+    assert_ne!(new, id);
+    assert_eq!(DataDir::look(&path).unwrap().id(), Some(new));
+}
+
+#[test]
+fn what_is_made_is_for_its_user_alone_and_what_others_were_given_is_taken_back() {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("data");
+    let mut dir = DataDir::claim(&path).unwrap();
+    dir.write_witness(Witness::NotInService).unwrap();
+    dir.identify().unwrap();
+    assert_eq!(mode(&path), 0o700);
+    for name in [MARKER, LOCK, WITNESS, IDENTITY] {
+        assert_eq!(mode(&path.join(name)), 0o600, "{name}");
+    }
+    // As an earlier version leaves them under umask 0, and an orchestrator that gives the group everything.
+    fs::create_dir(dir.database()).unwrap();
+    let ours = [path.clone(), path.join(WITNESS), dir.database(), dir.database().join("000004.log"), path.join(MARKER)];
+    fs::write(&ours[3], "").unwrap();
+    fs::write(path.join("out.ndjson"), "").unwrap();
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    ours.iter().for_each(|path| set(path, if path.is_dir() { 0o2777 } else { 0o666 }));
+    set(&path.join("out.ndjson"), 0o644);
+    dir.mend_modes();
+    for path in &ours {
+        assert_eq!(mode(path), if path.is_dir() { 0o2770 } else { 0o660 }, "{}", path.display());
+    }
+    assert_eq!(mode(&path.join("out.ndjson")), 0o644, "it is not ours");
+}
+
+#[test]
+fn what_becomes_of_the_directory_under_its_server_is_seen() {
+    let start = || {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("data");
+        let dir = DataDir::claim(&path).unwrap();
+        dir.write_witness(Witness::NotInService).unwrap();
+        assert_eq!((dir.lost(), dir.lost_witness(Witness::NotInService)), (None, None));
+        (temp, path, dir)
+    };
+    let lost = |change: &dyn Fn(&Path)| {
+        let (_temp, path, dir) = start();
+        change(&path);
+        dir.lost().or_else(|| dir.lost_witness(Witness::NotInService)).unwrap_or_default()
+    };
+    let told = [
+        lost(&|path| fs::remove_dir_all(path).unwrap()),
+        lost(&|path| fs::rename(path, path.with_extension("away")).unwrap()),
+        lost(&|path| {
+            fs::rename(path, path.with_extension("away")).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+        lost(&|path| fs::remove_file(path.join(LOCK)).unwrap()),
+        lost(&|path| {
+            fs::remove_file(path.join(LOCK)).unwrap();
+            fs::write(path.join(LOCK), "").unwrap();
+        }),
+        lost(&|path| fs::remove_file(path.join(MARKER)).unwrap()),
+        lost(&|path| fs::write(path.join(MARKER), MARKER_1).unwrap()),
+        lost(&|path| fs::remove_file(path.join(WITNESS)).unwrap()),
+        lost(&|path| fs::write(path.join(WITNESS), "").unwrap()),
+    ];
+    let whole = ["deleted or renamed", "deleted or renamed", "is another one now"];
+    for (told, what) in told.iter().zip(whole) {
+        assert!(told.starts_with("the data directory") && told.contains(what), "{told}");
+    }
+    let single = [
+        ("`lock`", "deleted"),
+        ("`lock`", "another one"),
+        ("`DURAGRAM`", "deleted"),
+        ("`DURAGRAM`", "not what was written"),
+        ("`witness`", "deleted"),
+        ("`witness`", "not what was written"),
+    ];
+    for (told, (name, what)) in told[whole.len()..].iter().zip(single) {
+        assert!(told.starts_with(name) && told.contains(what), "{told}");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named() {
+    // Nobody creates directories there, root neither.
+    let error = DataDir::claim(Path::new("/sys/duragram-test")).unwrap_err();
+    assert!(matches!(error, OpenError::NotWritable { .. }), "{error}");
+}
+
+#[test]
+fn a_witness_is_read_as_written_or_its_damage_is_seen() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::claim(temp.path()).unwrap();
+    assert_eq!(dir.witness(), Ok(None));
+    let numbers = [0, 7, u64::MAX].map(|n| Witness::Durable { end: Offset(n), changes: n / 2 });
+    for witness in numbers.into_iter().chain([Witness::NotInService]) {
+        dir.write_witness(witness).unwrap();
+        assert_eq!(dir.witness(), Ok(Some(witness)));
+    }
+    // As version 0.1.0 wrote it.
+    fs::write(temp.path().join(WITNESS), "end 1234 crc32 cea31bf9\n").unwrap();
+    assert_eq!(dir.witness(), Ok(Some(Witness::Durable { end: Offset(1234), changes: 0 })));
+    dir.write_witness(Witness::Durable { end: Offset(1234), changes: 56 }).unwrap();
+    let good = fs::read(temp.path().join(WITNESS)).unwrap();
+    for at in 0..good.len() {
+        for bit in 0..8 {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << bit;
+            fs::write(temp.path().join(WITNESS), bad).unwrap();
+            assert!(dir.witness().is_err(), "bit {bit} of byte {at}");
+        }
+        fs::write(temp.path().join(WITNESS), &good[..at]).unwrap();
+        assert!(dir.witness().is_err(), "cut to {at} bytes");
+    }
+}
+
+#[test]
+fn a_new_database_takes_the_old_ones_place_also_over_a_crash() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::claim(temp.path()).unwrap();
+    fs::create_dir(dir.database()).unwrap();
+    let new = dir.new_database().unwrap();
+    fs::create_dir(&new).unwrap();
+    fs::write(new.join("new"), "").unwrap();
+    // Before anything was put aside, an unfinished one counts for nothing.
+    dir.finish_adoption().unwrap();
+    assert_eq!(names(&dir.database()), [""; 0]);
+    // The crash: the old one is aside, the new one not yet in its place.
+    fs::rename(dir.database(), temp.path().join("rocksdb.damaged-1")).unwrap();
+    dir.finish_adoption().unwrap();
+    assert_eq!(names(&dir.database()), ["new"]);
+
+    fs::create_dir(dir.new_database().unwrap()).unwrap();
+    dir.adopt_new_database("1").unwrap();
+    assert_eq!(names(&temp.path().join("rocksdb.damaged-1-1")), ["new"]);
+    assert_eq!(names(&dir.database()), [""; 0]);
+}

@@ -1,0 +1,140 @@
+//! How much of a backlog a look reads, and how far it is.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::database::{Database, Table};
+use super::super::meta::CheckpointState;
+use super::super::rocks_db::JOURNAL;
+use super::super::{EXTENT_BYTES, Extent};
+use crate::types::Offset;
+
+/// How far a start is with reading the journal. Read from any thread.
+#[derive(Debug, Default)]
+pub struct ReadProgress {
+    total_bytes: AtomicU64,
+    read_bytes: AtomicU64,
+}
+
+impl ReadProgress {
+    /// Bytes of blocks read so far, and to read in all; both 0 before that is known.
+    pub fn bytes(&self) -> (u64, u64) {
+        let read = self.read_bytes.load(Ordering::Relaxed);
+        // What is in the log alone is not counted before it is read.
+        (read, self.total_bytes.load(Ordering::Relaxed).max(read))
+    }
+
+    fn begin(&self, total_bytes: u64) {
+        self.read_bytes.store(0, Ordering::Relaxed);
+        self.total_bytes.store(total_bytes, Ordering::Relaxed);
+    }
+
+    /// So much more is read.
+    pub(super) fn add(&self, bytes: u64) {
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// How a look reads the blocks.
+#[derive(Clone, Copy)]
+pub(in crate::journal) struct Reading<'a> {
+    /// Of those that the checkpoint includes, the newest so many bytes.
+    pub newest_bytes: u64,
+    /// Where it tells how far it is.
+    pub progress: Option<&'a ReadProgress>,
+}
+
+impl Reading<'_> {
+    /// All of them.
+    pub(in crate::journal) const ALL: Reading<'static> = Reading { newest_bytes: u64::MAX, progress: None };
+
+    /// What is left to be verified later; `None` when all is read now.
+    pub(super) fn later<D: Database>(&self, database: &D, checkpoint: Option<&CheckpointState>) -> Option<Later> {
+        let tables = database.tables(JOURNAL);
+        let later = checkpoint.and_then(|checkpoint| Later::of(&tables, checkpoint, self.newest_bytes));
+        if let Some(progress) = self.progress {
+            let all: u64 = tables.iter().map(|table| table.bytes).sum();
+            let left = later.as_ref().map_or(0, |later| later.extents.iter().map(|extent| extent.bytes).sum());
+            progress.begin(all.saturating_sub(left));
+        }
+        later
+    }
+}
+
+/// The older part of a backlog, as far as its table files tell of it without being read.
+pub(super) struct Later {
+    /// What begins here, or holds this entry, is read now.
+    pub(super) below: Offset,
+    /// What lies below, summed up: where the pieces of a table begin is reckoned as if all its entries were of one length.
+    pub(super) extents: Vec<Extent>,
+}
+
+impl Later {
+    fn of(tables: &[Table], checkpoint: &CheckpointState, newest_bytes: u64) -> Option<Self> {
+        let CheckpointState { low, at, .. } = *checkpoint;
+        let last = |table: &Table| table.last.as_slice().try_into().map(u64::from_be_bytes).ok();
+        let kept = tables.iter().filter_map(|table| Some((last(table)?, table.bytes)));
+        let mut tables: Vec<(u64, u64)> = kept.filter(|&(last, _)| last >= low.0).collect();
+        let mut read_bytes = 0;
+        while let Some(&(last, bytes)) = tables.last()
+            && (last >= at.0 || read_bytes < newest_bytes)
+        {
+            read_bytes += bytes;
+            tables.pop();
+        }
+        let below = Offset(tables.last().filter(|&&(last, _)| last > low.0)?.0);
+        let mut extents: Vec<Extent> = Vec::new();
+        let mut start = low.0;
+        for (last, bytes) in tables {
+            let pieces = bytes.div_ceil(EXTENT_BYTES).max(1);
+            for piece in 0..pieces {
+                let first =
+                    start + u64::try_from(u128::from(last - start) * u128::from(piece) / u128::from(pieces)).ok()?;
+                let bytes = bytes / pieces + u64::from(piece == 0) * (bytes % pieces);
+                match extents.last_mut() {
+                    Some(before) if before.first.0 == first => before.bytes += bytes,
+                    _ => extents.push(Extent { first: Offset(first), bytes }),
+                }
+            }
+            start = last;
+        }
+        Some(Self { below, extents })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tables(tables: &[(u64, u64)]) -> Vec<Table> {
+        tables.iter().map(|&(last, bytes)| Table { last: last.to_be_bytes().to_vec(), bytes }).collect()
+    }
+
+    fn checkpoint(low: u64, at: u64) -> CheckpointState {
+        CheckpointState { at: Offset(at), low: Offset(low), ..CheckpointState::default() }
+    }
+
+    #[test]
+    fn what_the_checkpoint_does_not_include_and_the_newest_before_it_is_read() {
+        let tables = tables(&[(100, 10), (200, 10), (300, 10), (400, 10), (500, 10)]);
+        let below = |low, at, newest| Later::of(&tables, &checkpoint(low, at), newest).map(|later| later.below.0);
+        assert_eq!(below(0, 450, 0), Some(400));
+        assert_eq!(below(0, 400, 0), Some(300), "the last block of that table may go on beyond the checkpoint");
+        assert_eq!(below(0, 450, 10), Some(400), "the checkpoint lies in the table that is read anyway");
+        assert_eq!(below(0, 450, 11), Some(300));
+        assert_eq!(below(0, 450, 30), Some(200));
+        assert_eq!(below(0, 450, u64::MAX), None);
+        assert_eq!(below(0, 50, 0), None);
+        assert_eq!(below(150, 450, 30), Some(200));
+        assert_eq!(below(250, 450, 30), None, "nothing is kept below");
+    }
+
+    #[test]
+    fn what_is_read_later_is_summed_up_in_extents_that_rise() {
+        let tables = tables(&[(90, 5 << 20), (1000, (3 << 20) + 7), (1001, 2 << 20), (5000, 1)]);
+        let later = Later::of(&tables, &checkpoint(10, 4000), 0).unwrap();
+        assert_eq!(later.below, Offset(1001));
+        assert!(later.extents.is_sorted_by(|a, b| a.first < b.first), "{:?}", later.extents);
+        assert_eq!(later.extents[0].first, Offset(10));
+        assert_eq!(later.extents.iter().map(|extent| extent.bytes).sum::<u64>(), (10 << 20) + 7);
+    }
+}
