@@ -98,7 +98,7 @@ pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that a pipe may hold unread, of which a sink can take back what a reader has left: the most that others than root may
 /// give a pipe. Usually a pipe holds 64 KiB.
 pub const PIPE_BYTES: usize = 1024 * 1024;
-/// Requests that wait for a lane: to reopen files, to retry a dead letter, to end.
+/// Requests that wait for a lane, such as to retry a dead letter.
 pub const LANE_COMMANDS: usize = 16;
 /// Dead letters that a lane is asked to retry, from the request up to the checkpoint that deletes them; and how many may ask for
 /// the same one.

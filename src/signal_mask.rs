@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | XFSZ | a write meets the limit of a file's size (`ulimit -f`) | the write fails with EFBIG: a sink's failure is the sink's, the journal's ends the server with exit code 4 |
 //! | TTOU | a server in the background logs to a terminal with `stty tostop` | it logs |
+//! | IO, PROF, VTALRM | a descriptor or a timer that the program before this one in the process has set up | nothing |
 //! | PIPE | a write to what nobody reads | the write fails (Rust's runtime ignores the signal) |
 //!
 //! They are blocked rather than ignored, which comes to the same for these and needs no `unsafe`. Threads inherit it, so it is
@@ -18,12 +19,24 @@ use nix::sys::signal::{SigSet, Signal};
 /// then not even SIGTERM would reach it.
 pub(crate) fn prepare(logs_to_terminal: bool) {
     let mut blocked = SigSet::empty();
-    blocked.add(Signal::SIGXFSZ);
+    for signal in [Signal::SIGXFSZ, Signal::SIGIO, Signal::SIGPROF, Signal::SIGVTALRM] {
+        blocked.add(signal);
+    }
     if logs_to_terminal {
         blocked.add(Signal::SIGTTOU);
     }
     let mut unblocked = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2] {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+        Signal::SIGPWR,
+        Signal::SIGXCPU,
+    ] {
         unblocked.add(signal);
     }
     if let Err(error) = blocked.thread_block().and_then(|()| unblocked.thread_unblock()) {

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use duragram::config::Config;
+use duragram::process::sink::factory;
+use duragram::server as embedded;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -242,6 +245,51 @@ fn signals_that_mean_nothing_do_nothing_while_it_starts_and_while_it_serves() {
     all.iter().for_each(|name| slow.signal(name));
     wait_for("a word on each", || (slow.log().matches("means nothing").count() >= 3).then_some(()));
     assert_eq!(slow.get("/readyz").unwrap().0, 200);
+}
+
+/// What a timer of the program that started this one, or a descriptor that it set up, sends.
+#[test]
+fn what_another_program_has_left_behind_does_not_end_the_server() {
+    let home = Home::new();
+    let server = home.serve();
+    for name in ["IO", "PROF", "VTALRM"] {
+        server.signal(name);
+        let wire = Wire::new(&server, 1);
+        assert_eq!(wire.ask_ack(&wire.data(1, b"one")).floor, 1, "{name}");
+    }
+    assert!(server.terminate().success());
+}
+
+#[test]
+fn out_of_time_or_of_power_the_server_stops_in_good_order() {
+    for name in ["ALRM", "PWR", "XCPU"] {
+        let home = Home::new();
+        let server = home.serve();
+        let wire = Wire::new(&server, 1);
+        assert_eq!(wire.ask_ack(&wire.data(1, b"one")).floor, 1);
+        server.signal(name);
+        assert_eq!(server.wait().code(), Some(0), "{name}: {}", server.log());
+        assert!(server.log().contains("draining"), "{name}: {}", server.log());
+    }
+}
+
+#[test]
+fn an_embedded_server_hears_a_stop_however_often_files_were_to_be_opened_anew_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        admin: None,
+        data: dir.path().to_owned(),
+        sessions_max: 100,
+        ..Config::default()
+    };
+    let server = embedded::Server::start(config, factory(&["null".to_owned()]).unwrap()).unwrap();
+    let handle = server.handle();
+    (0..1_000).for_each(|_| handle.reopen());
+    handle.stop();
+    let serving = std::thread::spawn(move || server.wait());
+    wait_for("the end", || serving.is_finished().then_some(()));
+    serving.join().unwrap().unwrap();
 }
 
 #[test]

@@ -69,6 +69,25 @@ fn a_drain_tries_a_sink_that_cannot_flush_until_the_deadline() {
 }
 
 #[test]
+fn to_reopen_and_to_end_are_heard_however_much_else_a_lane_was_asked_for() {
+    let mut rig = Rig::new(1);
+    rig.behave(|_| Does::GiveUp);
+    rig.publish(&[1]);
+    rig.settle(0);
+    let letter = rig.letters().remove(0);
+    let mut answers = Vec::new();
+    while let Ok(answer) = rig.lanes.control.retry_dead(&letter) {
+        answers.push(answer);
+    }
+    assert!(!answers.is_empty());
+    rig.lanes.control.reopen();
+    rig.lanes.control.drain(1_000_000);
+    let ended = (0..1_000).any(|now| matches!(rig.step(now), LaneStep::Finished { .. }));
+    assert!(ended, "a lane that is not told to end is at the database when the process ends");
+    assert_eq!(rig.log().reopened, 1);
+}
+
+#[test]
 fn to_reopen_is_followed_by_a_flush_and_asks_for_a_checkpoint() {
     let mut rig = Rig::new(1);
     rig.publish(&[1; 2]);

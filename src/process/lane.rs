@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
+use super::asked::{Asked, LaneCommand};
 use super::feed::{Feed, Limits};
 use super::handler::{Handler, HandlerError, Record};
 use super::present::{Open, Presenter};
@@ -57,17 +58,6 @@ impl Default for LaneConfig {
             dead_letter_room: DeadLetterRoom::ANY,
         }
     }
-}
-
-/// What the rest of the server may ask of a lane.
-#[derive(Debug)]
-pub(super) enum LaneCommand {
-    /// Open files anew.
-    Reopen,
-    /// Present a dead letter once more, if it is still there; it is deleted when that is done, durably.
-    RetryDead { id: DeadLetterId, reply: RetryReply },
-    /// Process what is durable, until this time of the monotonic clock at the latest, and end.
-    Drain { deadline_mono_us: u64 },
 }
 
 /// What a step did.
@@ -117,7 +107,7 @@ pub struct LaneWorker {
     progress: Arc<Progress>,
     feed: Feed,
     presenter: Presenter,
-    commands: Receiver<LaneCommand>,
+    asked: Asked,
     metrics: Metrics,
     /// Every entry of the lane below is finished.
     cursor: Offset,
@@ -155,7 +145,7 @@ struct Reopened {
 impl Drop for LaneWorker {
     /// A channel keeps what was sent when its receiver goes: whoever waits for an answer would wait for ever.
     fn drop(&mut self) {
-        self.commands.try_iter().for_each(drop);
+        self.asked.commands.try_iter().for_each(drop);
     }
 }
 
@@ -174,7 +164,7 @@ impl LaneWorker {
         lane: Lane,
         parts: &LaneParts,
         blocks: Receiver<Arc<Block>>,
-        commands: Receiver<LaneCommand>,
+        asked: Asked,
         handler: Box<dyn Handler>,
     ) -> Result<Self, HandlerError> {
         let progress = &parts.progress;
@@ -191,7 +181,7 @@ impl LaneWorker {
             progress: Arc::clone(progress),
             feed: Feed::new(lane, Arc::clone(progress), blocks, Arc::clone(&parts.journal)),
             presenter,
-            commands,
+            asked,
             metrics: parts.metrics.clone(),
             cursor,
             batch_end: None,
@@ -347,11 +337,8 @@ impl LaneWorker {
 
     fn obey(&mut self, now: Now) {
         loop {
-            match self.commands.try_recv() {
-                Ok(LaneCommand::Reopen) => {
-                    self.presenter.reopen(&mut self.open);
-                    self.reopened = Reopened { flush: true, checkpoint: true };
-                }
+            match self.asked.commands.try_recv() {
+                Ok(LaneCommand::Look) => {}
                 Ok(LaneCommand::RetryDead { id, reply }) => {
                     if self.retries.len() + self.progress.retries_of(self.lane) < limits::LANE_RETRIES {
                         self.retries.push_back((id, reply));
@@ -359,14 +346,21 @@ impl LaneWorker {
                         drop(reply.try_send(Err(RetryError::Busy(limits::LANE_RETRIES))));
                     }
                 }
-                Ok(LaneCommand::Drain { deadline_mono_us }) => self.drain_by_us = Some(deadline_mono_us),
-                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
                     // Nobody is left who could ask for an end.
                     self.drain_by_us.get_or_insert(now.mono_us);
-                    return;
+                    break;
                 }
             }
+        }
+        // After the queue: whoever found it full has left a note before.
+        if self.asked.take_reopen() {
+            self.presenter.reopen(&mut self.open);
+            self.reopened = Reopened { flush: true, checkpoint: true };
+        }
+        if let Some(deadline) = self.asked.drain_by_us() {
+            self.drain_by_us = Some(self.drain_by_us.map_or(deadline, |before| before.min(deadline)));
         }
     }
 
@@ -393,7 +387,7 @@ impl LaneWorker {
 
     /// The channels to wait on after a step that returned [`LaneStep::Idle`]: blocks, unless none can come, and commands.
     pub(super) fn channels(&self) -> (Option<&Receiver<Arc<Block>>>, &Receiver<LaneCommand>) {
-        (self.feed.channel(), &self.commands)
+        (self.feed.channel(), &self.asked.commands)
     }
 }
 

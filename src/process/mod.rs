@@ -46,6 +46,7 @@
 //! # drop(factory);
 //! ```
 
+mod asked;
 mod dead;
 mod feed;
 mod hand_off;

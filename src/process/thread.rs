@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select, Sender, bounded};
+use crossbeam_channel::{Receiver, Select, bounded};
 
+use super::asked::{Asker, LaneCommand, asked};
 use super::handler::{HandlerError, HandlerFactory, LaneStart};
-use super::lane::{LaneCommand, LaneParts, LaneStep, LaneWorker};
+use super::lane::{LaneParts, LaneStep, LaneWorker};
 use super::progress::Fanout;
 use super::retried::RetryError;
 use crate::journal::{DeadLetter, StorageError};
@@ -48,15 +49,15 @@ impl Lanes {
         let marks = progress.marks();
         let (fanout, blocks) = Fanout::new(progress);
         let mut workers = Vec::with_capacity(marks.len());
-        let mut senders = Vec::with_capacity(marks.len());
+        let mut askers = Vec::with_capacity(marks.len());
         for (lane, blocks) in (0..).map(Lane).zip(blocks) {
             let (durable_end, left) = (progress.durable_end(), progress.left());
             let handler = factory(&LaneStart { lane, marks: &marks, durable_end, left })?;
-            let (sender, commands) = bounded(limits::LANE_COMMANDS);
-            workers.push(LaneWorker::new(lane, parts, blocks, commands, handler)?);
-            senders.push(sender);
+            let (asker, asked) = asked();
+            workers.push(LaneWorker::new(lane, parts, blocks, asked, handler)?);
+            askers.push(asker);
         }
-        Ok(Self { workers, fanout, control: LaneControl { lanes: senders.into() } })
+        Ok(Self { workers, fanout, control: LaneControl { lanes: askers.into() } })
     }
 }
 
@@ -121,7 +122,7 @@ fn run(mut worker: LaneWorker, clock: &impl Clock) -> Result<bool, StorageError>
 /// Asks things of running lanes. Cheap to clone; when the last clone is dropped, the lanes end.
 #[derive(Clone, Debug)]
 pub struct LaneControl {
-    lanes: Arc<[Sender<LaneCommand>]>,
+    lanes: Arc<[Asker]>,
 }
 
 /// A lane could not be asked: it has ended, or has not answered earlier requests.
@@ -140,10 +141,7 @@ impl LaneControl {
 
     /// Lets every handler open its files anew (SIGHUP). Returns at once.
     pub fn reopen(&self) {
-        for sender in self.lanes.iter() {
-            // A lane with a full queue of requests, all alike, has one of these among them or is ending.
-            drop(sender.try_send(LaneCommand::Reopen));
-        }
+        self.lanes.iter().for_each(Asker::reopen);
     }
 
     /// Presents a dead letter to its handler once more, when the lane has no other record open, and if the letter is still
@@ -159,16 +157,13 @@ impl LaneControl {
         let lane = Lane::of(letter.session, u16::try_from(self.lanes.len()).unwrap_or(u16::MAX));
         let (reply, answer) = bounded(1);
         let command = LaneCommand::RetryDead { id: letter.id, reply };
-        self.lanes[usize::from(lane.0)].try_send(command).map_err(|_| LaneBusy { lane })?;
+        self.lanes[usize::from(lane.0)].send(command).map_err(|_| LaneBusy { lane })?;
         Ok(answer)
     }
 
     /// Lets every lane process what is durable, until this time of the monotonic clock at the latest, flush, and end.
     /// Call it when the committer has published its last block.
     pub fn drain(&self, deadline_mono_us: u64) {
-        for sender in self.lanes.iter() {
-            // Only a lane that does not come to its commands is not reached, and that one would not end anyway.
-            drop(sender.try_send(LaneCommand::Drain { deadline_mono_us }));
-        }
+        self.lanes.iter().for_each(|lane| lane.drain(deadline_mono_us));
     }
 }

@@ -3,6 +3,7 @@
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
 //! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
+mod requests;
 mod signals;
 mod sockets;
 mod starting;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver as Events, Sender as EventSender, bounded, select};
+use crossbeam_channel::{Receiver as Events, select};
 use prometheus_client::registry::Registry;
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
@@ -39,6 +40,8 @@ use crate::process::{
 };
 use crate::resources;
 pub use crate::resources::Shortage;
+pub use crate::server::requests::ServerHandle;
+use crate::server::requests::{Requests, requests};
 use crate::server::starting::StartProgress;
 use crate::server::state::ServerState;
 use crate::server::stop::{drain, end_lanes};
@@ -159,7 +162,7 @@ fn run_on(
     // The program has done so before it had threads; another one's main thread comes here first.
     crate::signal_mask::prepare(true);
     hold_signals()?;
-    let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(sinks), Owner::Process)?;
+    let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(&sinks), Owner::Process)?;
     if let Err(error) = systemd::watch(server.ingest.pulse()) {
         server.handle.stop();
         server.wait()?;
@@ -180,17 +183,13 @@ pub struct Server {
     ingest_ended: Events<Never>,
     lanes: LaneControl,
     lane_ends: Events<LaneEnd>,
-    events: Events<Event>,
+    requests: Requests,
     handle: ServerHandle,
     admin: Option<Admin>,
     keys: KeyRing,
     metrics: Metrics,
     tells_systemd: bool,
 }
-
-/// Tells a running server to stop or to reopen files. Cheap to clone; without effect when the server has ended.
-#[derive(Clone, Debug)]
-pub struct ServerHandle(EventSender<Event>);
 
 /// Whose the server is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -201,30 +200,6 @@ enum Owner {
     Program,
 }
 
-#[derive(Debug)]
-enum Event {
-    Stop,
-    Reopen,
-}
-
-/// Requests that may wait for the server's main thread.
-const EVENTS_MAX: usize = 16;
-
-impl ServerHandle {
-    /// Stops the server in good order: what was received is committed and acked, the lanes get `drain_timeout` to go on.
-    /// A second call ends the wait for the lanes.
-    pub fn stop(&self) {
-        // With that many requests waiting, the server is stopping already or does so soon.
-        drop(self.0.try_send(Event::Stop));
-    }
-
-    /// Lets every handler open its files anew, and reads the key file again: sessions go on, unless their client is revoked or
-    /// has another key. A key file that is wrong is logged and counted, and the keys stay as they are.
-    pub fn reopen(&self) {
-        drop(self.0.try_send(Event::Reopen));
-    }
-}
-
 impl Server {
     /// Opens the journal, recovers, and starts serving. On error nothing runs any more; the data directory is as
     /// [`OpenError`] says.
@@ -232,7 +207,7 @@ impl Server {
         config: Config,
         handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ) -> Result<Self, Error> {
-        Self::start_on(Vec::new(), config, Box::new(handlers), Waiting::new(Vec::new()), Owner::Program)
+        Self::start_on(Vec::new(), config, Box::new(handlers), Waiting::new(&[]), Owner::Program)
     }
 
     /// On sockets that are bound already; if there are none, on those that the configuration names.
@@ -302,8 +277,7 @@ impl Server {
         };
         let receivers = (0..).zip(sockets).map(receiver).collect();
 
-        let (events_in, events) = bounded(EVENTS_MAX);
-        let handle = ServerHandle(events_in);
+        let (handle, requests) = requests();
         if owner == Owner::Process {
             // From the first record that is processed on, a stop is one in good order.
             signals::forward(handle.clone());
@@ -345,7 +319,7 @@ impl Server {
             ingest_ended,
             lanes,
             lane_ends,
-            events,
+            requests,
             handle,
             admin,
             keys,
@@ -371,14 +345,14 @@ impl Server {
         if self.tells_systemd && served.is_ok() {
             systemd::stopping();
         }
-        let Self { state, clock, drain_timeout, ingest, lanes, lane_ends, events, admin, .. } = self;
+        let Self { state, clock, drain_timeout, ingest, lanes, lane_ends, requests, admin, .. } = self;
         state.set_phase(Phase::Draining);
         tracing::info!("stopping: committing what was received");
         let stopped = ingest.stop();
         let result = served.and_then(|()| {
             let mut committer = stopped?;
             tracing::info!(end = %state.end(), "draining the lanes");
-            drain(&lanes, &lane_ends, &events, clock, drain_timeout)?;
+            drain(&lanes, &lane_ends, &requests.stop, clock, drain_timeout)?;
             committer.shut_down(&clock)?;
             Ok(())
         });
@@ -394,10 +368,9 @@ impl Server {
     fn serve(&self) -> Result<(), Error> {
         loop {
             select! {
-                recv(self.events) -> event => match event {
-                    Ok(Event::Reopen) => self.reopen(),
-                    Ok(Event::Stop) | Err(_) => return Ok(()),
-                },
+                recv(self.requests.stop) -> _ => return Ok(()),
+                // The handle to ask by is this server's own, too.
+                recv(self.requests.reopen) -> _ => self.reopen(),
                 // Stopping it, which comes next, gives its error.
                 recv(self.ingest_ended) -> _ => return Ok(()),
                 recv(self.lane_ends) -> end => match end {

@@ -3,10 +3,12 @@
 //! | signal | while the server starts | while it serves |
 //! |---|---|---|
 //! | TERM, INT | ends at once with exit code 0: nothing was accepted yet | stops in good order; a second one ends the wait for processing; a third one ends the process at once, with exit code 1 |
+//! | ALRM, PWR, XCPU | the same: the time that the process was given is over, or the power is about to be | the same |
 //! | HUP | is kept until the server serves | reopens the sinks' files, reads the key file again |
 //! | QUIT | ends at once, with exit code 1 | the same |
 //! | USR1, USR2 | nothing, and says so | the same |
 //! | PIPE, XFSZ, TTOU | nothing (`signal_mask`): the write that caused it fails, which is told by whoever wrote | the same |
+//! | IO, PROF, VTALRM | nothing (`signal_mask`) | the same |
 //!
 //! Handlers are installed by the first statement of `main`: by default HUP and the USRs end a process, and one that is the
 //! first of its container (PID 1) is not even reached by a signal that it has no handler for. Ending at once is `_exit`, in
@@ -18,12 +20,16 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use nix::libc::SIGPWR;
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::exit;
 
 use super::{ServerHandle, systemd};
 use crate::resources::{self, Shortage};
+
+/// To stop, whether somebody says so or a limit or the power does.
+const STOPS: [i32; 5] = [SIGTERM, SIGINT, SIGALRM, SIGPWR, SIGXCPU];
 
 /// Who obeys. Of the process, as signals are.
 static OBEYING: Mutex<Obeying> = Mutex::new(Obeying::Nobody);
@@ -59,7 +65,8 @@ pub(super) fn hold() -> Result<(), Shortage> {
         Obeying::Nobody => {
             resources::look_first()?;
             let short = |source| Shortage::new("starting to listen for signals", source);
-            let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2]).map_err(short)?;
+            let others = [SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2];
+            let mut signals = Signals::new(STOPS.iter().chain(&others)).map_err(short)?;
             let listen = move || signals.forever().for_each(obey);
             thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(short)?;
         }
@@ -85,7 +92,7 @@ fn obey(signal: i32) {
             say(move || tracing::warn!(signal = name, "told to end at once; nothing that was acked is lost"));
             exit(1);
         }
-        (SIGTERM | SIGINT, Obeying::Server { handle, stops }) => {
+        (stop, Obeying::Server { handle, stops }) if STOPS.contains(&stop) => {
             *stops += 1;
             if *stops > 2 {
                 let told = "told to stop a third time: ending at once; nothing that was acked is lost";
@@ -94,7 +101,7 @@ fn obey(signal: i32) {
             }
             handle.stop();
         }
-        (SIGTERM | SIGINT, Obeying::Starting { .. } | Obeying::Nobody) => {
+        (stop, Obeying::Starting { .. } | Obeying::Nobody) if STOPS.contains(&stop) => {
             let told = "told to stop before the server was ready; nothing was accepted yet";
             say(move || tracing::info!(signal = name, "{told}"));
             systemd::stopping();

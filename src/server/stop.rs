@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Events, never, select};
 
-use super::Event;
 use crate::journal::StorageError;
 use crate::process::{LaneControl, LaneEnd};
 use crate::types::{Clock, SystemClock};
@@ -16,7 +15,7 @@ const LANES_END: Duration = Duration::from_secs(2);
 pub(super) fn drain(
     lanes: &LaneControl,
     ends: &Events<LaneEnd>,
-    events: &Events<Event>,
+    stops: &Events<()>,
     clock: SystemClock,
     timeout: Duration,
 ) -> Result<(), StorageError> {
@@ -24,7 +23,7 @@ pub(super) fn drain(
     lanes.drain(clock.now().mono_us.saturating_add(timeout_us));
     // A lane looks at its deadline between two calls of its handler; one that hangs is left behind.
     let patience = crossbeam_channel::after(timeout + Duration::from_secs(1));
-    let mut second = events.clone();
+    let mut second = stops.clone();
     loop {
         select! {
             recv(ends) -> end => match end {
@@ -36,12 +35,11 @@ pub(super) fn drain(
                 // All have ended.
                 Err(_) => break,
             },
-            recv(second) -> event => match event {
-                Ok(Event::Stop) => {
+            recv(second) -> stop => match stop {
+                Ok(()) => {
                     tracing::warn!("told to stop again: not waiting for the lanes");
                     break;
                 }
-                Ok(_) => {}
                 Err(_) => second = never(),
             },
             recv(patience) -> _ => {

@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::lines::Output;
@@ -108,12 +109,12 @@ impl FileSink {
     /// What is written to a file without a name is for nobody.
     fn begin_anew(&mut self) -> Result<(), HandlerError> {
         let opened = recover::open_for_append(&self.path).map_err(|error| {
-            HandlerError::new(format_args!("{error} (the sink's file was deleted, and must be made anew)"))
+            HandlerError::new(format_args!("{error} (the sink's file was deleted or lost, and must be made anew)"))
         })?;
         *self = Self::new(&self.path, opened);
         tracing::warn!(
             path = %self.path.display(),
-            "the sink's file was deleted or replaced: lines go to the one that is at its path now"
+            "the sink's file was deleted or replaced, or its file system has ended: lines go to the one that is at its path now"
         );
         Ok(())
     }
@@ -188,7 +189,7 @@ impl Disk for File {
     }
 
     fn is_gone(&self) -> io::Result<bool> {
-        Ok(self.metadata()?.nlink() == 0)
+        is_gone(self.metadata().map(|metadata| metadata.nlink()))
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<u64> {
@@ -202,6 +203,19 @@ impl Disk for File {
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
         self.set_len(len)
+    }
+}
+
+/// By what the system says of the file: how many names it has.
+fn is_gone(names: io::Result<u64>) -> io::Result<bool> {
+    match names {
+        Ok(names) => Ok(names == 0),
+        // Who serves its file system has ended (FUSE) or forgotten the file (NFS): no call will ever reach it again, though what
+        // is at its path may be fine.
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOTCONN | Errno::ESTALE) => Ok(true),
+            _ => Err(error),
+        },
     }
 }
 

@@ -58,6 +58,14 @@ fn appender() -> Appender<Faulty> {
 }
 
 #[test]
+fn a_file_of_a_file_system_that_went_away_counts_as_deleted_and_other_failures_may_pass() {
+    let lost = |errno: Errno| is_gone(Err(errno.into())).ok();
+    assert_eq!((lost(Errno::ENOTCONN), lost(Errno::ESTALE)), (Some(true), Some(true)));
+    assert_eq!((lost(Errno::EIO), lost(Errno::ENOMEM)), (None, None));
+    assert_eq!((is_gone(Ok(0)).unwrap(), is_gone(Ok(1)).unwrap()), (true, false));
+}
+
+#[test]
 fn a_write_that_fails_halfway_leaves_nothing_and_is_repeated_whole() {
     for part in 0..9 {
         let mut appender = appender();

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::file::FileSink;
 use self::lines::{LineHandler, Output, Replay};
 use self::null::Null;
+pub(crate) use self::opening::Fifo;
 use self::opening::open_without_waiting;
 use self::recover::Recorded;
 use super::{Handler, HandlerError, HandlerFactory, LaneStart};
@@ -54,11 +55,10 @@ pub enum SinkSpec {
 }
 
 impl SinkSpec {
-    /// Who has to come before a record can be written, as an operator is told it; `None` when nobody has.
-    pub fn waits_for(&self) -> Option<String> {
+    /// The FIFO that it names now; `None` for anything else.
+    pub(crate) fn fifo(&self) -> Option<Fifo> {
         let Self::File(path) = self else { return None };
-        opening::lacks_reader(path)
-            .then(|| format!("sink {self}: nobody reads this FIFO; its records wait in the journal"))
+        Fifo::at(path)
     }
 }
 

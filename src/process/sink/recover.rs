@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::DirEntryExt as _;
+use std::os::unix::fs::{DirEntryExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
@@ -87,6 +87,10 @@ pub(super) fn open_for_append(path: &Path) -> Result<Opened, HandlerError> {
 }
 
 fn open_locked(path: &Path) -> io::Result<File> {
+    // Before it is opened: to open a FIFO is an event to whoever is at its other end.
+    if let Ok(metadata) = fs::metadata(path) {
+        refuse_other_kinds(metadata.file_type())?;
+    }
     let file = file_modes::open_for_operators(OpenOptions::new().read(true).append(true), path)?;
     // The lock is a courtesy between servers; a file system without locks is none to refuse.
     if let Err(TryLockError::WouldBlock) = file.try_lock() {
@@ -95,6 +99,19 @@ fn open_locked(path: &Path) -> io::Result<File> {
     // A new file's name must be as durable as its lines.
     File::open(directory(path))?.sync_all()?;
     Ok(file)
+}
+
+/// What is written elsewhere than to a file cannot be told apart after a crash.
+fn refuse_other_kinds(kind: fs::FileType) -> io::Result<()> {
+    let name = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "directory",
+        () if kind.is_fifo() => "FIFO",
+        () if kind.is_socket() => "socket",
+        () => "device",
+    };
+    let problem = format!("a {name} has come to be where the sink's file was: move it away, or restart the server");
+    Err(io::Error::other(problem))
 }
 
 pub(super) fn directory(path: &Path) -> &Path {

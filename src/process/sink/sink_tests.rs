@@ -5,6 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use duragram_proto::{ClientId, Epoch, Seq};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use super::*;
@@ -398,6 +400,32 @@ fn a_file_that_is_deleted_or_replaced_is_made_anew_and_no_line_goes_where_nobody
             assert_eq!(ours.iter().filter(|&&offset| offset >= 50).count(), 10, "{what}: {ours:?}");
             assert_eq!(ours, (40..60).collect::<Vec<_>>(), "{what}");
         }
+    }
+}
+
+#[test]
+fn what_is_no_file_in_a_deleted_files_place_is_told_and_its_lines_wait_for_a_file() {
+    let deeds: [(&str, Deed); 3] = [
+        ("FIFO", |path| mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap()),
+        ("device", |path| symlink("/dev/null", path).unwrap()),
+        ("directory", |path| fs::create_dir(path).unwrap()),
+    ];
+    for (what, deed) in deeds {
+        let dir = directory();
+        let path = dir.path().join("out");
+        let mut sinks = write_some(&path, 1);
+        fs::remove_file(&path).unwrap();
+        deed(&path);
+        sinks.present(&[record(40, b"y")]);
+        for _ in 0..2 {
+            let error = sinks.handlers[0].flush().unwrap_err().to_string();
+            assert!(error.contains(what) && error.contains(&path.display().to_string()), "{error}");
+            let error = sinks.handlers[0].reopen().unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+        fs::rename(&path, dir.path().join("other")).unwrap();
+        sinks.flush(41);
+        assert_eq!(offsets(&path), [40], "{what}");
     }
 }
 
