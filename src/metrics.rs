@@ -260,6 +260,7 @@ impl Metrics {
         // Families without a member are not written.
         drop(metrics.lane_lag.get_or_create(&LaneLabel { lane: 0 }));
         drop(metrics.processed.get_or_create(&LaneLabel { lane: 0 }));
+        metrics.free_bytes.set(Some(0));
         let mut text = String::new();
         // Writing to a string fails only when a metric's own encoding does; the list is then cut and its test fails.
         let _encoded = encode(&mut text, &registry);

@@ -74,11 +74,12 @@ fn a_sealed_client_in_a_used_epoch_fails_and_notices_it_at_the_first_answer_if_i
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let report = report(&output);
         assert_eq!(report["acked"], 0, "{report}");
-        // Whose counters are the higher ones is chance. The answers go to that run.
+        // Whose counters are the higher ones is chance, and the answers go to that run. In silence they rise with each timeout.
         let stderr = text(&output.stderr);
         if report["epoch_used"] == true {
             assert!(stderr.contains(&format!("epoch {epoch} was used before by client")), "{stderr}");
-            assert!(report["seconds"].as_f64().unwrap() < 0.9, "not only after a retransmission: {report}");
+            let at_once = report["retransmissions"] == 0;
+            assert!(!at_once || report["seconds"].as_f64().unwrap() < 0.9, "at the first answer: {report}");
         } else {
             assert!(stderr.contains("was the epoch used before?"), "{stderr}");
         }
