@@ -172,25 +172,6 @@ fn damage_that_trimming_meets_is_damage() {
 }
 
 #[test]
-fn damage_that_the_database_meets_by_itself_is_damage() {
-    let place = long_place();
-    let tables = std::fs::read_dir(place.path().join("rocksdb")).unwrap().map(|entry| entry.unwrap().path());
-    let oldest = tables.filter(|path| path.extension().is_some_and(|extension| extension == "sst")).min().unwrap();
-    let mut bytes = std::fs::read(&oldest).unwrap();
-    let middle = bytes.len() / 2;
-    // Not in the first block, which every start reads.
-    bytes[middle] ^= 0x20;
-    std::fs::write(&oldest, bytes).unwrap();
-    let mut opened = opened(&place);
-    opened.journal.shared().store.compact();
-    let mut block = BlockBuilder::default();
-    push(&mut block, 1230, 10);
-    let error = opened.journal.commit(&mut block, &[]).unwrap_err();
-    assert_eq!(crate::server::Error::from(error.clone()).exit_code(), 3, "{error}");
-    assert!(error.to_string().contains("the journal is damaged"), "{error}");
-}
-
-#[test]
 fn an_accepted_loss_in_the_older_backlog_reads_everything_and_ends_the_damage() {
     let place = long_place();
     tamper(&place, |store, batch| put(store, batch, JOURNAL, &block_key(Offset(150)), b"nothing"));
