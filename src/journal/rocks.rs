@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::block::Place;
 use super::database::{Beside as _, Cursor as _, Database};
 use super::dead::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
+use super::error::{Damage, DamageKind, DamagePlace};
 use super::files::is_shortage;
 use super::mask::unmask;
 use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit, session_key};
@@ -67,6 +68,16 @@ pub(super) struct Shared<D: Database> {
     pub(super) dir: D::Beside,
 }
 
+/// An error of the database, which may have met damage while it merged tables, and says so whatever is asked of it next.
+fn database_error<D: Database>(action: String, error: &D::Error) -> StorageError {
+    match D::is_damage(error) {
+        true => {
+            StorageError::damaged(action, Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error))
+        }
+        false => StorageError::new(action, error),
+    }
+}
+
 impl<D: Database> Shared<D> {
     fn check(&self) -> Result<(), StorageError> {
         self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
@@ -83,7 +94,7 @@ impl<D: Database> Shared<D> {
 
     fn write(&self, batch: D::Batch, action: impl FnOnce() -> String) -> Result<(), StorageError> {
         self.check()?;
-        self.store.write(batch).map_err(|error| self.fail(action(), error))
+        self.store.write(batch).map_err(|error| self.fail_with(database_error::<D>(action(), &error)))
     }
 
     /// The same for a batch that deletes these dead letters.
@@ -110,7 +121,7 @@ impl<D: Database> Shared<D> {
 
     fn has_letter(&self, id: DeadLetterId) -> Result<bool, StorageError> {
         let found = self.store.get(DEAD, &id.key()).map(|value| value.is_some());
-        found.map_err(|error| StorageError::new(format!("reading the dead letter of entry {}", id.offset), error))
+        found.map_err(|error| database_error::<D>(format!("reading the dead letter of entry {}", id.offset), &error))
     }
 
     pub(super) fn end(&self) -> Offset {
@@ -475,7 +486,9 @@ impl Kept {
         if low > self.cleared {
             match shared.store.delete_files_below(low) {
                 Ok(()) => self.cleared = low,
-                Err(error) => drop(shared.fail("deleting emptied table files".into(), error)),
+                Err(error) => {
+                    drop(shared.fail_with(database_error::<D>("deleting emptied table files".into(), &error)))
+                }
             }
         }
     }
@@ -504,7 +517,7 @@ fn tend_log<D: Database>(shared: &Shared<D>) {
     if shared.dir.free_bytes().is_ok_and(|free| free >= *RESERVE_BYTES.start())
         && let Err(error) = shared.store.tend_log()
     {
-        drop(shared.fail("beginning another write-ahead log".into(), error));
+        drop(shared.fail_with(database_error::<D>("beginning another write-ahead log".into(), &error)));
     }
 }
 

@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use super::super::database::Database as _;
 use super::super::rocks::Kept;
 use super::super::rocks::tests::{Place, checkpoint, commit, options, tens};
 use super::super::rocks_db::RocksOptions;
@@ -219,7 +220,6 @@ fn work_at_full_speed_is_no_loss_to_a_watch_that_looks_all_the_time() {
             let shared = shared;
             let mut looks = 0_u64;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                use super::super::database::Database as _;
                 assert_eq!(shared.store.lost(true), None, "after {looks} looks");
                 looks += 1;
             }
@@ -243,7 +243,6 @@ fn work_at_full_speed_is_no_loss_to_a_watch_that_looks_all_the_time() {
         looking.join().unwrap()
     });
     assert!(looks > 100, "{looks}");
-    println!("{looks} looks");
 }
 
 #[test]

@@ -12,6 +12,9 @@ use crate::journal::mask::{mask_into, unmask};
 use crate::journal::recovery::Witness;
 use crate::types::Offset;
 
+/// What is said of a table that cannot be read.
+const DAMAGED: &str = "the table is damaged here";
+
 /// Why a write has failed.
 #[derive(Debug)]
 pub struct SimulatedError(pub(super) &'static str);
@@ -57,6 +60,10 @@ impl Database for SimulatedStore {
     type Error = SimulatedError;
     type Cursor<'a> = SimulatedCursor<'a>;
     type Beside = Directory;
+
+    fn is_damage(error: &SimulatedError) -> bool {
+        error.0 == DAMAGED
+    }
 
     fn batch(&self, _: usize) -> Vec<Change> {
         Vec::new()
@@ -128,7 +135,7 @@ impl SimulatedStore {
     fn check(&self, family: Family, key: &[u8]) -> Result<(), SimulatedError> {
         let disk = lock(&self.disk.disk);
         let unreadable = !disk.unreadable.is_empty() && disk.unreadable.contains(&(family, key.to_vec()));
-        if unreadable { Err(SimulatedError("the table is damaged here")) } else { Ok(()) }
+        if unreadable { Err(SimulatedError(DAMAGED)) } else { Ok(()) }
     }
 }
 
@@ -190,6 +197,6 @@ impl Cursor for SimulatedCursor<'_> {
     }
 
     fn status(&self) -> Result<(), SimulatedError> {
-        if self.failed { Err(SimulatedError("the table is damaged here")) } else { Ok(()) }
+        if self.failed { Err(SimulatedError(DAMAGED)) } else { Ok(()) }
     }
 }
