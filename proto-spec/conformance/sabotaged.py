@@ -40,7 +40,7 @@ SABOTAGES = {
     "never-skips": Sabotage("machine", "flags |= wire.SKIP", "pass", "Refused8", "duty-skip"),
     "no-backoff": Sabotage("path", "2.0 ** min(tries, 64)", "1", "Silence", "duty-expiry"),
     "repeats-all-in-silence": Sabotage(
-        "machine", "                self.congestion.collapse(self._next_transmission)\n            self._silent = True\n", "                pass\n", "Silence", "duty-expiry"
+        "machine", "self.congestion.collapse(self._next_transmission, self.rtt.window_short)\n", "pass\n", "Silence", "duty-expiry"
     ),
     "ignores-the-credit": Sabotage(
         "machine", "return self._credit is not None and seq - self._queue.base >= self._credit", "return False", "LittleCredit", "duty-window"

@@ -22,8 +22,6 @@ const CALM_WAIT_US_MAX: u64 = 75_000_000;
 /// What it takes to make good whatever was lost before: a timeout that is running, one more for what was answered too late to be
 /// told of, and the doubling of the second one.
 const TIMEOUTS_CALM: u64 = 4;
-/// Where bitmaps have no room, what was lost again in the last of the faults is found by timeouts alone.
-const MESSAGES_A_TIMEOUT: u64 = 16;
 const ROUND_TRIPS_CALM: u64 = 40;
 /// Of a clean path, with a sync and what else the server does.
 const ROUND_TRIP_US_MAX: u64 = 50_000;
@@ -109,9 +107,8 @@ impl SimClient {
     }
 
     fn extend_patience(&mut self, from_us: u64) {
-        let (rto_us, queued) = self.machine.as_ref().map_or((0, 0), |machine| (machine.rto_us(), machine.queued()));
-        let timeouts = TIMEOUTS_CALM + queued as u64 / MESSAGES_A_TIMEOUT;
-        let until_us = from_us + timeouts * rto_us + ROUND_TRIPS_CALM * ROUND_TRIP_US_MAX;
+        let rto_us = self.machine.as_ref().map_or(0, Client::rto_us);
+        let until_us = from_us + TIMEOUTS_CALM * rto_us + ROUND_TRIPS_CALM * ROUND_TRIP_US_MAX;
         self.patience_us = self.patience_us.map(|patience_us| patience_us.max(until_us));
     }
 

@@ -35,6 +35,9 @@ pub(crate) struct Outcome {
 /// Time, number (so that what is simultaneous keeps its order), whether to the server, the address at the far end, what.
 type Travelling = Reverse<(u64, u64, bool, SocketAddr, Vec<u8>)>;
 
+/// More than all clients together have in flight.
+const SOCKET_DATAGRAMS_CALM: usize = 8_192;
+
 pub(crate) struct World {
     plan: Plan,
     rng: Rng,
@@ -296,6 +299,8 @@ impl World {
         self.outage = false;
         self.plan.to_server = Path::CLEAN;
         self.plan.to_client = Path::CLEAN;
+        // A socket too small for a flight would go on losing the end of each.
+        self.plan.socket_datagrams = self.plan.socket_datagrams.max(SOCKET_DATAGRAMS_CALM);
         self.plan.means = Means::default();
         self.plan.tick_us = self.plan.tick_us.max(300_000);
         self.plan.lane_us = self.plan.lane_us.min(1_000);

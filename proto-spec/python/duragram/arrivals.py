@@ -10,6 +10,8 @@ from .wire import Ack
 
 #: Above every seq.
 EVERY_SEQ: Final = 2**64
+#: The part of the shortest answer's time before which none is expected.
+SOONER: Final = 0.75
 
 
 class Arrivals:
@@ -44,8 +46,9 @@ class Arrivals:
         # A server that stood still and reads what it got meanwhile: the answer may be to an earlier transmission.
         reading = ack.complete and not any(ack.bitmap) and once > 0
         self.newest = max(self.newest, once)
-        # Sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one.
-        if again is not None and not reading and (answers_probe or now - again.sent_at >= shortest):
+        # Far sooner than any answer was: it is the answer to an earlier transmission, which says nothing of this one. What is sent
+        # again goes in small flights, and may be answered a little sooner than those that were measured.
+        if again is not None and not reading and (answers_probe or now - again.sent_at >= shortest * SOONER):
             self.newest = max(self.newest, again.transmission)
         return reading and answers_probe
 

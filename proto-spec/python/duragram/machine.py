@@ -245,9 +245,11 @@ class Machine:
             # The tail may be lost, or an ack: the lowest one is sent again, and its ack tells about all others.
             self._probe_lowest()
         else:
-            if not self._silent:
-                self.congestion.collapse(self._next_transmission)
-            self._silent = True
+            if self._tries == 2:
+                self.congestion.collapse(self._next_transmission, self.rtt.window_short)
+            else:
+                self.congestion.fall_silent(self._next_transmission)
+                self._silent = True
             self._queue.lose_all()
             self._probe, self._arrivals.expired = True, self._next_transmission
         # The server may have shrunk its window below what is to be sent again.
@@ -491,7 +493,7 @@ class Machine:
 
     def _lose(self, message: Message) -> None:
         self.stats.losses += 1
-        self.congestion.lost(message.transmission, self._next_transmission)
+        self.congestion.lost(message.transmission, self._next_transmission, self.rtt.window_short)
         self._queue.mark_lost(message)
 
     def _set_credit(self, credit: int) -> None:

@@ -8,8 +8,11 @@ from typing import Optional
 
 #: Timers of the caller may be coarse: RFC 6298's G, as RFC 9002 chooses it.
 GRANULARITY = 0.001
-#: After a loss the window is not made smaller than this (RFC 9002 §7.2).
+#: After a loss the window is not made smaller than this (RFC 9002 §7.2), nor on a short path than what leaves in the shortest
+#: timeout at one datagram a round trip.
 WINDOW_AFTER_LOSS_MIN = 2
+WINDOW_SHORT_MAX = 16
+SHORT = 0.010
 
 
 class Rtt:
@@ -21,6 +24,8 @@ class Rtt:
         #: The shortest that any answer took, the server's delay included. An answer sooner than this after a
         #: retransmission is to an earlier transmission (RFC 8985 §6.2).
         self.least = 0.0
+        #: The shortest RTT without the server's delay: a queue that the client itself has filled is not in it.
+        self.path = 0.0
         #: The server's delay: its recent peak.
         self.delay = 0.0
 
@@ -30,11 +35,18 @@ class Rtt:
         self.delay = max(delay, self.delay - self.delay / 16)
         rtt = elapsed - delay
         if self.smoothed is None:
-            self.least, self.smoothed, self.variance = elapsed, rtt, rtt / 2
+            self.least, self.path, self.smoothed, self.variance = elapsed, rtt, rtt, rtt / 2
             return
-        self.least = min(self.least, elapsed)
+        self.least, self.path = min(self.least, elapsed), min(self.path, rtt)
         self.variance = (3 * self.variance + abs(self.smoothed - rtt)) / 4
         self.smoothed = (7 * self.smoothed + rtt) / 8
+
+    @property
+    def window_short(self) -> int:
+        """How many datagrams leave in the shortest timeout at one a round trip; that many are no burden for a short path."""
+        if self.smoothed is None:
+            return 1
+        return max(1, min(int(SHORT / max(self.path, 1e-6)), WINDOW_SHORT_MAX))
 
     def timeout(self, initial: float, least: float) -> float:
         """The server's delay is on top: a disk that syncs slowly has lost nothing."""
@@ -68,11 +80,12 @@ class Congestion:
             self._acked -= self.window
             self.window = min(self.window + 1, self.most)
 
-    def lost(self, transmission: int, following: int) -> None:
-        """Halves the window (but never raises it), once for all that was transmitted before the loss was seen."""
+    def lost(self, transmission: int, following: int, short: int = 1) -> None:
+        """Halves the window (but never raises it), once for all that was transmitted before the loss was seen. `short`: the
+        window that a short path bears after all losses."""
         if transmission < self.episode_end:
             return
-        self._cut(following)
+        self._cut(following, short)
         self.window, self._acked = min(self.window, self.threshold), 0
 
     def restart_after_expiry(self, following: int) -> None:
@@ -80,14 +93,18 @@ class Congestion:
         self.episode_end = following
         self.window, self._acked = min(self.window, self.initial), 0
 
-    def collapse(self, following: int) -> None:
-        """Timeouts in a row: nothing is known of the path any more."""
-        self._cut(following)
-        self._restart()
+    def collapse(self, following: int, short: int = 1) -> None:
+        """A second timeout in a row: nothing is known of the path any more."""
+        self._cut(following, short)
+        self.window, self._acked = min(short, self.most), 0
 
-    def _cut(self, following: int) -> None:
+    def fall_silent(self, following: int) -> None:
+        """And those after it: what was sent since is no reason for another cut."""
+        self.episode_end, self._acked = following, 0
+
+    def _cut(self, following: int, short: int) -> None:
         self.episode_end = following
-        self.threshold = max(self.window // 2, WINDOW_AFTER_LOSS_MIN)
+        self.threshold = max(self.window // 2, WINDOW_AFTER_LOSS_MIN, short)
 
     def resume(self) -> None:
         """Sending was suspended for a reason that is not the path's: begins with one datagram, and back up fast."""

@@ -6,8 +6,10 @@ import copy
 import heapq
 import os
 import random
+import sys
 import unittest
 from typing import NamedTuple
+from unittest import mock
 
 from duragram import wire
 from duragram.machine import Machine
@@ -161,6 +163,29 @@ class Bursts(unittest.TestCase):
                 round_trips, timeouts = recover(worlds[case.payload], case)
                 self.assertLessEqual(timeouts, 1)
                 self.assertLessEqual(round_trips, ROUND_TRIPS_MAX)
+
+    def test_a_lossy_stretch_longer_than_the_window_is_passed_without_falling_silent(self) -> None:
+        for share, length, seconds in ((30, 6000, 0.5), (60, 3500, 1.3)):
+            with self.subTest(share=share):
+                took = sorted(stretch(share, length, seed) for seed in range(1, 4))
+                self.assertLessEqual(took[1], seconds, took)
+
+
+def stretch(share: int, length: int, seed: int) -> float:
+    """Seconds that 12,000 messages take through a stretch in which a share of all that is sent is lost, on a short path whose queue
+    the client itself fills."""
+    with mock.patch.multiple(sys.modules[__name__], DELAY=0.0001, EACH=5e-6):
+        world = World(100)
+        world.random = random.Random(seed)
+        world.share, world.lost_from, world.lost_to = share / 100, 3000, 3000 + length
+        begin, left = world.now, 12_000
+        while (left or world.machine.queued) and world.now < begin + 30:
+            more = min(left, 512 - world.machine.queued)
+            world.offer(more)
+            left -= more
+            world.step()
+            world.machine.take_decided()
+        return world.now - begin
 
 
 if __name__ == "__main__":

@@ -186,6 +186,26 @@ class Retransmission(unittest.TestCase):
         bench.ack(1)
         self.assertEqual(bench.seqs(), [2, 3])
 
+    def test_a_second_timeout_in_a_row_asks_with_as_many_as_a_short_path_bears_and_a_third_with_one(self) -> None:
+        for rtt, bears in ((0.0003, 16), (0.0025, 4), (0.009, 1), (0.6, 1)):
+            with self.subTest(rtt):
+                bench = Bench.in_flight(1, congestion_window_initial=40)
+                bench.now += rtt
+                bench.ack(1)
+                for _ in range(40):
+                    bench.send()
+                self.assertEqual(len(bench.transmit()), 40)
+                bench.time_out()
+                self.assertEqual(bench.seqs(), [2])
+                bench.time_out()
+                self.assertEqual(bench.seqs(), list(range(2, 2 + bears)))
+                for _ in range(3):
+                    bench.time_out()
+                    self.assertEqual(bench.seqs(), [2])
+                bench.now += rtt
+                bench.ack(2)
+                self.assertEqual(bench.seqs(), list(range(3, 4 + bears)), "and up again")
+
     def test_one_timeout_alone_does_not_shrink_the_congestion_window(self) -> None:
         bench = Bench.in_flight(5)
         window = bench.machine.congestion.window

@@ -2,11 +2,8 @@
 //!
 //! Transmissions are numbered in the order in which they were made, retransmissions too; it knows nothing of seqs.
 
-/// After a loss the window is not made smaller than this (RFC 9002 §7.2), nor on a short path than what leaves in the shortest
-/// timeout at one datagram a round trip; there ten are enough, as at first (RFC 6928).
+/// After a loss the window is not made smaller than this (RFC 9002 §7.2), nor than what a short path bears.
 const WINDOW_AFTER_LOSS_MIN: u32 = 2;
-const WINDOW_AFTER_LOSS_MIN_SHORT: u32 = 10;
-const SHORT_US: u64 = 10_000;
 /// Where it begins again when the answer to a timeout's datagram shows losses: as at first (RFC 6928).
 const WINDOW_AFTER_EXPIRY_MAX: u32 = 10;
 
@@ -51,13 +48,15 @@ impl Congestion {
         }
     }
 
-    /// A transmission was lost; `next` is the number of the next one. Halves the window once an episode.
-    pub(crate) fn lost(&mut self, transmission: u64, next: u64, smoothed_us: Option<u64>) {
+    /// A transmission was lost; `next` is the number of the next one, `short` the path's
+    /// [`short_window`](crate::rtt::Rtt::short_window). Halves the window once an
+    /// episode.
+    pub(crate) fn lost(&mut self, transmission: u64, next: u64, short: u32) {
         if transmission < self.episode_end {
             return;
         }
         self.episode_end = next;
-        self.threshold = (self.window / 2).max(window_min(smoothed_us));
+        self.threshold = (self.window / 2).max(short.max(WINDOW_AFTER_LOSS_MIN));
         self.window = self.window.min(self.threshold);
         self.acked = 0;
     }
@@ -70,11 +69,19 @@ impl Congestion {
         self.acked = 0;
     }
 
-    /// Timeouts in a row: nothing is known of the path any more.
-    pub(crate) fn collapse(&mut self, next: u64, smoothed_us: Option<u64>) {
+    /// A second timeout in a row: nothing is known of the path any more. What is sent is one datagram, or on a short path what
+    /// it bears even so, and no less: a small window does not grow where most is lost.
+    pub(crate) fn collapse(&mut self, next: u64, short: u32) {
         self.episode_end = next;
-        self.threshold = (self.window / 2).max(window_min(smoothed_us));
-        self.restart();
+        self.threshold = (self.window / 2).max(short.max(WINDOW_AFTER_LOSS_MIN));
+        self.window = short.min(self.window_max);
+        self.acked = 0;
+    }
+
+    /// And those after it: what was sent since is no reason for another cut.
+    pub(crate) fn fall_silent(&mut self, next: u64) {
+        self.episode_end = next;
+        self.acked = 0;
     }
 
     /// Sending was suspended for a reason that is not the path's: starts with one datagram, and back up fast.
@@ -94,13 +101,6 @@ impl Congestion {
     }
 }
 
-/// What a loss does not cut the window below, by the smoothed RTT (PROTOCOL.md#duty-congestion).
-fn window_min(smoothed_us: Option<u64>) -> u32 {
-    let fits = smoothed_us.map_or(0, |smoothed_us| SHORT_US / smoothed_us.max(1));
-    let most = u64::from(WINDOW_AFTER_LOSS_MIN_SHORT);
-    u32::try_from(fits.min(most)).unwrap_or(WINDOW_AFTER_LOSS_MIN_SHORT).max(WINDOW_AFTER_LOSS_MIN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +111,7 @@ mod tests {
         congestion.acked(10);
         congestion.acked(20);
         assert_eq!(congestion.window(), 40);
-        congestion.lost(35, 50, None);
+        congestion.lost(35, 50, 1);
         assert_eq!(congestion.window(), 20);
         congestion.acked(19);
         assert_eq!(congestion.window(), 20);
@@ -124,20 +124,20 @@ mod tests {
     #[test]
     fn one_episode_halves_once() {
         let mut congestion = Congestion::new(64, 1_000);
-        congestion.lost(10, 100, None);
-        congestion.lost(11, 101, None);
-        congestion.lost(99, 120, None);
+        congestion.lost(10, 100, 1);
+        congestion.lost(11, 101, 1);
+        congestion.lost(99, 120, 1);
         assert_eq!(congestion.window(), 32);
         assert!(!congestion.grows_by(99));
         assert!(congestion.grows_by(100));
-        congestion.lost(100, 130, None);
+        congestion.lost(100, 130, 1);
         assert_eq!(congestion.window(), 16);
     }
 
     #[test]
     fn growth_that_crosses_the_threshold_is_fast_below_and_slow_above() {
         let mut congestion = Congestion::new(8, 1_000);
-        congestion.collapse(1, None);
+        congestion.collapse(1, 1);
         assert_eq!(congestion.window(), 1);
         congestion.acked(3 + 4);
         assert_eq!(congestion.window(), 5);
@@ -147,10 +147,10 @@ mod tests {
     fn losses_that_a_timeouts_answer_shows_begin_it_anew_and_it_opens_fast_up_to_the_cut() {
         let mut congestion = Congestion::new(10, 1_000);
         congestion.acked(990);
-        congestion.lost(1, 1_001, None);
+        congestion.lost(1, 1_001, 1);
         assert_eq!(congestion.window(), 500);
         // More of the same flight: cut once.
-        congestion.lost(2, 1_002, None);
+        congestion.lost(2, 1_002, 1);
         congestion.restart_after_expiry(1_002);
         assert_eq!(congestion.window(), 10);
         assert!(!congestion.grows_by(1_001));
@@ -158,21 +158,27 @@ mod tests {
         assert_eq!(congestion.window(), 500);
         congestion.acked(499);
         assert_eq!(congestion.window(), 500, "from there on slowly");
-        congestion.collapse(2_000, None);
+        congestion.collapse(2_000, 1);
         congestion.restart_after_expiry(2_000);
         assert_eq!(congestion.window(), 1, "it never raises the window");
     }
 
     #[test]
     fn on_a_short_path_a_window_keeps_what_finds_losses_without_a_timeout() {
-        for (smoothed_us, least) in [(None, 2), (Some(0), 10), (Some(300), 10), (Some(2_500), 4), (Some(50_000), 2)] {
+        for (short, least) in [(1, 2), (2, 2), (4, 4), (10, 10)] {
             let mut congestion = Congestion::new(10, 1_000);
             for transmission in 0..20 {
-                congestion.lost(transmission, transmission + 1, smoothed_us);
+                congestion.lost(transmission, transmission + 1, short);
             }
-            assert_eq!(congestion.window(), least, "{smoothed_us:?}");
-            congestion.collapse(30, smoothed_us);
-            assert_eq!(congestion.window(), 1);
+            assert_eq!(congestion.window(), least);
+            congestion.acked(1_000);
+            congestion.collapse(30, short);
+            assert_eq!(congestion.window(), short);
+            congestion.fall_silent(31);
+            assert_eq!(congestion.window(), short);
+            congestion.resume();
+            congestion.collapse(32, short);
+            assert_eq!(congestion.window(), short, "however small it was");
         }
     }
 
@@ -183,15 +189,15 @@ mod tests {
         congestion.acked(1_000_000);
         assert_eq!(congestion.window(), 4);
         for transmission in 0..10 {
-            congestion.lost(transmission, transmission + 1, None);
+            congestion.lost(transmission, transmission + 1, 1);
         }
         assert_eq!(congestion.window(), 2);
-        congestion.collapse(11, None);
+        congestion.collapse(11, 1);
         assert_eq!(congestion.window(), 1);
-        congestion.lost(20, 21, None);
+        congestion.lost(20, 21, 1);
         assert_eq!(congestion.window(), 1, "a loss never raises it");
         let mut one = Congestion::new(10, 1);
-        one.lost(0, 1, None);
+        one.lost(0, 1, 1);
         one.acked(5);
         assert_eq!(one.window(), 1);
     }
@@ -199,7 +205,7 @@ mod tests {
     #[test]
     fn after_a_wait_that_the_server_asked_for_it_comes_back_fast() {
         let mut congestion = Congestion::new(64, 1_000);
-        congestion.lost(1, 2, None);
+        congestion.lost(1, 2, 1);
         congestion.resume();
         assert_eq!(congestion.window(), 1);
         congestion.acked(31);

@@ -29,6 +29,8 @@ const RTO_MIN_NS: u64 = 10 * MS;
 const RTO_MAX_NS: u64 = 5_000 * MS;
 /// What may be sent at first when the answer to a timeout's datagram shows losses (PROTOCOL.md#duty-congestion).
 const ALLOWANCE_AFTER_EXPIRY: u64 = 10;
+/// How long an answer takes at least: where the window was always full, one to a small flight comes far sooner than any did.
+const ANSWER_NS_MIN: u64 = RTO_MIN_NS / 10;
 /// The longest wait that a REJECT can impose, in nanoseconds.
 const PAUSE_MAX_NS: u64 = 60_000 * MS;
 /// Epochs in a row that may end before an ack of theirs came.
@@ -216,7 +218,7 @@ impl Flow {
                 self.timed = Some((seq, now_ns));
             }
         }
-        self.sent.note(now_ns, transmission, self.rtt_min_ns());
+        self.sent.note(now_ns, transmission, self.answer_ns());
         self.sent_long_ago.note(now_ns, transmission, self.rto_ns());
         let slot = self.slot_mut(seq);
         slot.state = State::InFlight;
@@ -367,7 +369,11 @@ impl Flow {
         self.ping_due = self.candidate().is_some_and(|(seq, _)| seq > self.limit);
         // With nothing in flight it waits for credit, and nothing was lost.
         if self.in_flight > 0 || !self.ping_due {
-            if self.tries > 1 && !self.silent {
+            if self.tries == 2 && self.rtt.smoothed_us().is_some() {
+                // One that is lost in its turn is not waited for twice as long again.
+                (self.allowance, self.cut) = (Some(ALLOWANCE_AFTER_EXPIRY - 1), self.transmissions);
+                self.lose_lowest(ALLOWANCE_AFTER_EXPIRY);
+            } else if self.tries > 1 && !self.silent {
                 (self.silent, self.allowance, self.cut) = (true, Some(0), self.transmissions);
             }
             self.probe_lowest();
@@ -388,6 +394,19 @@ impl Flow {
         }
     }
 
+    /// So many of the lowest that are not acked are sent again.
+    fn lose_lowest(&mut self, count: u64) {
+        let (mut seq, mut left) = (self.base, count);
+        while seq < self.next && left > 0 {
+            let state = self.slot(seq).state;
+            if state == State::InFlight {
+                self.mark_lost(seq);
+            }
+            left -= u64::from(state != State::Acked);
+            seq += 1;
+        }
+    }
+
     fn acked(&mut self, seq: u64, now_ns: u64, delay_us: u64, newly: &mut Newly, tally: &mut Tally) {
         let slot = self.slot_mut(seq);
         let Slot { due_ns, transmission, attempt, missed, state } = *slot;
@@ -405,7 +424,7 @@ impl Flow {
         newly.answers_probe |= answers_probe;
         if attempt == 0 {
             newly.newest = newly.newest.max(transmission);
-        } else if answers_probe || missed && transmission <= self.sent.by(now_ns.saturating_sub(self.rtt_min_ns())) {
+        } else if answers_probe || missed && transmission <= self.sent.by(now_ns.saturating_sub(self.answer_ns())) {
             newly.newest_again = newly.newest_again.max(transmission);
         }
         if attempt == 0 && self.rtt.smoothed_us().is_none() {
@@ -505,9 +524,9 @@ impl Flow {
         self.rtt.timeout_us(RTO_INITIAL_NS / US, RTO_MIN_NS / US) * US
     }
 
-    /// The shortest that any answer took; longer than any does, before there was one.
-    fn rtt_min_ns(&self) -> u64 {
-        if self.rtt.smoothed_us().is_none() { RTO_INITIAL_NS } else { self.rtt.min_us() * US }
+    /// The shortest that an answer takes; longer than any does, before there was one.
+    fn answer_ns(&self) -> u64 {
+        if self.rtt.smoothed_us().is_none() { RTO_INITIAL_NS } else { (self.rtt.min_us() * US).min(ANSWER_NS_MIN) }
     }
 
     fn pause(&mut self, now_ns: u64, retry_after_ms: u32) {

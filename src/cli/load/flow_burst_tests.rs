@@ -62,3 +62,43 @@ fn a_burst_of_losses_is_made_good_within_twelve_round_trips_and_a_timeout() {
     }
     assert!(late.is_empty(), "{} are late:\n{}", late.len(), late.join("\n"));
 }
+
+/// Milliseconds that 12,000 datagrams take of which, and of what makes them good, the first `len` are lost to a share. `slow_ms`
+/// is what answers took before.
+fn ms_through_a_stretch(len: u64, share_percent: u64, slow_ms: u64, seed: u64) -> u64 {
+    let mut near = Near::warm_with(WINDOW, 20, 768);
+    near.rig.flow.rtt = Rtt::default();
+    near.rig.flow.rtt.sample(slow_ms * MS / US, 0);
+    let began_ns = near.rig.now_ns;
+    near.rig.flow.released += 12_000;
+    let end = near.rig.flow.next + 12_000;
+    let (mut sent, mut state) = (0, seed);
+    while near.rig.flow.base < end && near.rig.now_ns < began_ns + 60_000 * MS {
+        let arrived = near.deliver(|_, _| {
+            sent += 1;
+            state = u64::wrapping_add(state.wrapping_mul(6_364_136_223_846_793_005), 1_442_695_040_888_963_407);
+            sent <= len && (state >> 33) % 100 < share_percent
+        });
+        if arrived {
+            near.ack();
+        }
+        near.rig.flow.handle_time(near.rig.now_ns);
+    }
+    (near.rig.now_ns - began_ns) / MS
+}
+
+#[test]
+fn a_lossy_stretch_longer_than_the_window_is_passed_without_falling_silent() {
+    let mut late = Vec::new();
+    for slow_ms in [1, 3] {
+        for (len, share_percent, most_ms) in [(700, 60, 100), (6_000, 30, 200), (6_000, 60, 600), (12_000, 60, 1_000)] {
+            let mut all: Vec<u64> =
+                (1..=9).map(|seed| ms_through_a_stretch(len, share_percent, slow_ms, seed * 77_777)).collect();
+            all.sort_unstable();
+            if all[4] > most_ms || all[8] > 3 * most_ms {
+                late.push(format!("{share_percent} % of {len}, answers after {slow_ms} ms before: {all:?} ms"));
+            }
+        }
+    }
+    assert!(late.is_empty(), "{}", late.join("\n"));
+}

@@ -11,6 +11,9 @@ use crate::{Epoch, Seq};
 
 /// A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
 const REORDERING_MAX: u64 = 3;
+/// By such a part the answer to a retransmission may come sooner than any answer did: what is sent again goes in smaller flights
+/// than what the samples were taken of.
+const SOONER_PART: u64 = 4;
 
 impl<M, B> Client<M, B>
 where
@@ -103,7 +106,8 @@ where
         let again = newly.newest_missed;
         let answers_probe = again.is_some_and(|slot| self.expired == Some(slot.transmission));
         let catches_up = ack.complete && highest_acked == ack.floor && newly.newest_once > 0;
-        let in_time = |slot: &Slot| answers_probe || now_us.saturating_sub(slot.sent_at_us) >= self.rtt.min_us();
+        let soonest_us = self.rtt.min_us() - self.rtt.min_us() / SOONER_PART;
+        let in_time = |slot: &Slot| answers_probe || now_us.saturating_sub(slot.sent_at_us) >= soonest_us;
         let again = again.filter(|slot| !catches_up && in_time(slot)).map_or(0, |slot| slot.transmission);
         self.acks.newest_arrived = self.acks.newest_arrived.max(newly.newest_once).max(again);
         if self.congestion_limited {
@@ -125,7 +129,7 @@ where
             let transmission = queue.slot(at).transmission;
             before_expiry |= self.expired.is_some_and(|expired| transmission < expired);
             self.stats.losses += 1;
-            self.congestion.lost(transmission, self.next_transmission, self.rtt.smoothed_us());
+            self.congestion.lost(transmission, self.next_transmission, self.rtt.short_window());
             queue.mark_lost(at);
         };
         // What no ack has told of in as long as an answer takes at most, while later ones were answered, is missing or might

@@ -144,10 +144,13 @@ where
             // and what they did not arrive in is no reason yet to slow down (RFC 9002 §6.2).
             self.probe_lowest();
         } else {
-            if !self.silent {
-                self.congestion.collapse(self.next_transmission, self.rtt.smoothed_us());
+            // On a short path one that is lost in its turn is not waited for twice as long again: as many go out as it bears.
+            if self.tries == 2 {
+                self.congestion.collapse(self.next_transmission, self.rtt.short_window());
+            } else {
+                self.congestion.fall_silent(self.next_transmission);
+                self.silent = true;
             }
-            self.silent = true;
             while let Some(at) = self.queue.any_awaited() {
                 self.queue.mark_lost(at);
             }

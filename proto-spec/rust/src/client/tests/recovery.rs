@@ -101,6 +101,59 @@ fn a_loss_cuts_once_and_what_was_overtaken_is_not_in_flight() {
     assert_eq!(bench.client.congestion_window(), 50);
 }
 
+/// A hundred messages in flight, `rtt_us` away from the server.
+fn hundred_at(rtt_us: u64) -> Bench {
+    let config = ClientConfig { window_initial: 101, ..ClientConfig::new(CLIENT, Epoch::new(7)) };
+    let mut bench = Bench::with(config, 110);
+    bench.send();
+    bench.transmit();
+    bench.wait(rtt_us);
+    complete(&mut bench, 1);
+    (0..100).for_each(|_| _ = bench.send());
+    assert_eq!(bench.sent_seqs().len(), 100);
+    bench
+}
+
+#[test]
+fn a_second_timeout_in_a_row_asks_with_as_many_datagrams_as_the_path_bears_in_it_and_a_third_with_one() {
+    for (rtt_us, bears) in [(300, 16), (1_000, 10), (2_500, 4), (9_000, 1), (600_000, 1)] {
+        let mut bench = hundred_at(rtt_us);
+        bench.time_out();
+        assert_eq!((bench.sent_seqs(), bench.client.congestion_window()), (vec![2], 101), "{rtt_us} us");
+        bench.time_out();
+        assert_eq!(bench.sent_seqs(), (2..2 + u64::from(bears)).collect::<Vec<_>>(), "{rtt_us} us");
+        assert_eq!(bench.client.congestion_window(), bears);
+        for _ in 0..4 {
+            bench.time_out();
+            assert_eq!(bench.sent_seqs(), [2], "{rtt_us} us");
+        }
+        // What comes back at last finds it going up again, to half of what it was.
+        bench.wait(rtt_us);
+        complete(&mut bench, 2);
+        assert_eq!(bench.sent_seqs(), (3..4 + u64::from(bears)).collect::<Vec<_>>(), "{rtt_us} us");
+    }
+}
+
+#[test]
+fn what_a_client_has_queued_itself_does_not_make_a_short_path_long() {
+    let mut bench = hundred_at(300);
+    for floor in 2..=60 {
+        bench.wait(1_500);
+        complete(&mut bench, floor);
+    }
+    assert!(bench.client.rtt_us() > Some(10_000));
+    for _ in 0..9 {
+        bench.wait(30_000);
+        let floor = bench.client.acks.floor.0;
+        bench.ack(floor, &[floor + 5, floor + 6, floor + 7, floor + 8], 1_000).unwrap();
+        bench.transmit();
+        bench.wait(30_000);
+        complete(&mut bench, floor + 1);
+        bench.transmit();
+    }
+    assert!(bench.client.congestion_window() >= 10, "{}", bench.client.congestion_window());
+}
+
 #[test]
 fn nothing_but_acks_of_something_new_and_expiries_moves_the_timer() {
     let mut bench = Bench::in_flight(6);
