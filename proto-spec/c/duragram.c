@@ -544,9 +544,9 @@ static void ack_timeout(dg_client *c) {
      * tries they come here. What is left of chance keeps two runs apart that have both risen.
      */
     if (c->doubt && !c->config.boot_count) {
-        uint64_t end = (uint64_t)1 << 63;
-        if (c->counter < end && end - c->counter > (uint64_t)1 << 55) {
-            c->counter += (end - c->counter) >> 1;
+        uint64_t random_end = (uint64_t)1 << 63;
+        if (c->counter < random_end && random_end - c->counter > (uint64_t)1 << 55) {
+            c->counter += (random_end - c->counter) >> 1;
         }
     }
 #endif
