@@ -46,7 +46,9 @@ class Machine:
         self.paused_until: Optional[float] = None
         self.pause_code = 0
         self._wire = link
-        self._random = random or secrets.SystemRandom()
+        # Of jitter. It asks the system once: each time would be a call of it, at which another thread goes on.
+        self._random = random or Random(secrets.randbits(128))
+        self._nonces = random or secrets.SystemRandom()
         self._own_epochs = epoch != 0
         if epoch:
             link.enter(epoch)
@@ -77,7 +79,8 @@ class Machine:
     @property
     def queued(self) -> int:
         """Messages that have not ended."""
-        return self._queue.undecided
+        queue = self._queue
+        return len(queue.waiting) + len(queue.sent)
 
     @property
     def in_flight(self) -> int:
@@ -506,7 +509,7 @@ class Machine:
         """By HELLO: at once or, where asking has been of no use, after a wait."""
         if not at_once:
             self._tries = self._fruitless_epochs
-        self._hello, self._hello_due = self._random.getrandbits(64), at_once
+        self._hello, self._hello_due = self._nonces.getrandbits(64), at_once
 
     def _lose(self, message: Message) -> None:
         self.stats.losses += 1
