@@ -41,8 +41,8 @@ enum { REORDERING_MAX = 3 };
 /* Of a message. The first three are undecided; GONE is decided and has no seq in this epoch. */
 enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
 
-/* Of an epoch that the device chose: something was acked in it; nothing yet; nothing, and one sign of use; used before. */
-enum { PROVEN, DOUBTED, SUSPECTED, USED };
+/* Of an epoch that the device chose: something was acked in it; nothing yet; used before. */
+enum { PROVEN, DOUBTED, USED };
 
 /* A distance between seqs that none in the buffer has. */
 #define FAR_AWAY (INT32_C(1) << 30)
@@ -544,9 +544,9 @@ static void ack_timeout(dg_client *c) {
      * tries they come here. What is left of chance keeps two runs apart that have both risen.
      */
     if (c->doubt && !c->config.boot_count) {
-        uint64_t end = (uint64_t)1 << 63;
-        if (c->counter < end && end - c->counter > (uint64_t)1 << 55) {
-            c->counter += (end - c->counter) >> 1;
+        uint64_t random_end = (uint64_t)1 << 63;
+        if (c->counter < random_end && random_end - c->counter > (uint64_t)1 << 55) {
+            c->counter += (random_end - c->counter) >> 1;
         }
     }
 #endif
@@ -759,13 +759,14 @@ static bool is_sealed(const dg_client *c) {
 #endif
 }
 
-static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, uint32_t bits, uint32_t now) {
+static dg_result on_ack(dg_client *c, const uint8_t *d, uint64_t floor, const uint8_t *bitmap, uint32_t bits, uint32_t now) {
     /* How far the floor lies below base - 1; negative above it. From 2^30 on it makes no difference how far. */
-    uint64_t floor = get64(d + 16), below = c->base - 1;
+    uint64_t below = c->base - 1;
     int64_t gap = (int64_t)(below - floor);
     int32_t behind = gap < FAR_AWAY ? (int32_t)gap : FAR_AWAY, top = (int32_t)bits;
     uint32_t sent = transmitted(c);
     const dg_message *newest = NULL;
+    bool strange;
     cursor i;
     if (c->epoch == 0 || get32(d + 4) != c->epoch || c->doubt == USED) {
         return DG_IGNORED;
@@ -774,19 +775,23 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, const uint8_t *bitmap, u
         top--;
     }
     /* Forged, or another run in the same epoch: to believe it would be to forget data that no one has. */
-    if (floor > below + sent || (int32_t)sent + behind < top) {
-        i.m = NULL;
-        if (c->doubt && (is_sealed(c) || (c->doubt == SUSPECTED && next(c, &i) && i.m->attempt >= 2))) {
-            leave_used_epoch(c);
-        } else if (c->doubt) {
-            c->doubt = SUSPECTED; /* Without a seal it may be forged, unless no true answer has come for seconds. */
-        }
-        return DG_NEVER_SENT;
-    }
-    /* The server had that seq before this run sent it, once. */
+    strange = floor > below + sent || (int32_t)sent + behind < top;
     i.m = NULL;
-    if (c->doubt && behind < 0 && (d[1] & FLAG_DUPLICATE) && next(c, &i) && i.m->state == IN_FLIGHT && i.m->attempt == 0) {
-        leave_used_epoch(c);
+    if (c->doubt && next(c, &i)) {
+        bool used;
+        if (strange) {
+            /* Without a seal it may be forged, unless no true answer has come for seconds. */
+            used = is_sealed(c) || i.m->attempt >= 2;
+        } else {
+            /* The server had that seq before this run sent it, once. */
+            used = behind < 0 && (d[1] & FLAG_DUPLICATE) && i.m->state == IN_FLIGHT && i.m->attempt == 0;
+        }
+        if (used) {
+            leave_used_epoch(c);
+            strange = true;
+        }
+    }
+    if (strange) {
         return DG_NEVER_SENT;
     }
     i.m = NULL;
@@ -856,30 +861,15 @@ static void hold_back(dg_client *c, uint32_t retry_after_ms, uint32_t now) {
 }
 
 /* PROTOCOL.md#duty-reject. */
-static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
-    uint64_t number = get64(d + 16), gap = number - c->base;
-    uint32_t ahead = gap >> 32 ? UINT32_MAX : (uint32_t)gap;
+static dg_result on_reject(dg_client *c, const uint8_t *d, uint64_t number, uint32_t now) {
     uint32_t reason = get16(d + 2), epoch = get32(d + 4);
     bool final = reason < 16 && (FINAL_CODES >> reason & 1);
     cursor i;
-    if (c->asking) {
-        if (epoch != 0 || number != c->nonce) {
-            return DG_IGNORED;
-        }
-        if (final) {
-            while (drop_oldest(c, DG_FAILED, reason)) {
-            }
-            c->asking = false;
-        } else {
-            hold_back(c, get32(d + 24), now);
-        }
-        return DG_OK;
-    }
-    if (epoch == 0 || epoch != c->epoch) {
+    if (c->asking ? epoch != 0 || number != c->nonce : epoch == 0 || epoch != c->epoch) {
         return DG_IGNORED;
     }
     i.m = NULL;
-    do {
+    while (!c->asking) {
         if (!next(c, &i)) {
             if (number != 0 || !c->pinged) {
                 return DG_IGNORED;
@@ -887,35 +877,37 @@ static dg_result on_reject(dg_client *c, const uint8_t *d, uint32_t now) {
             i.m = NULL;
             break;
         }
-    } while (ahead != i.ahead || !is_transmitted(i.m));
-    if (i.m) {
-        set_state(c, i.m, LOST);
+        if (number == c->base + i.ahead && is_transmitted(i.m)) {
+            set_state(c, i.m, LOST);
+            break;
+        }
     }
     if (final) {
         if (i.m) {
             end(c, &i, REFUSED, reason);
             pop(c);
         } else {
-            /* It answers a PING, and names no message: each would get the same. */
+            /* It answers a HELLO or PING, and names no message: each would get the same. */
             while (drop_oldest(c, DG_FAILED, reason)) {
             }
         }
+        c->asking = false;
+    } else if (c->asking || (reason != STALE_EPOCH && reason != BEYOND_WINDOW)) {
+        hold_back(c, get32(d + 24), now);
     } else if (reason == STALE_EPOCH) {
         c->fruitless++;
         c->doubt = PROVEN;
         leave_epoch(c);
-    } else if (reason != BEYOND_WINDOW) {
-        hold_back(c, get32(d + 24), now);
     } else if (i.m && !beyond_credit(c, i.ahead)) {
         c->credit = (uint16_t)i.ahead;
     }
     return DG_OK;
 }
 
-static dg_result on_welcome(dg_client *c, const uint8_t *d) {
+static dg_result on_welcome(dg_client *c, const uint8_t *d, uint64_t number) {
     uint32_t epoch = get32(d + 4);
     /* The epoch that has just been refused would number other messages with the same seqs. */
-    if (!c->asking || get64(d + 16) != c->nonce || epoch == 0 || epoch == c->epoch || get32(d + 24) != 0) {
+    if (!c->asking || number != c->nonce || epoch == 0 || epoch == c->epoch || get32(d + 24) != 0) {
         return DG_IGNORED;
     }
 #if DG_SEALED
@@ -1073,17 +1065,19 @@ dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_
     unsigned head = head_len(c, d, len);
     uint32_t rest = (uint32_t)len - head - (head == HEAD_LEN ? CRC_LEN : TAG_LEN);
     unsigned type;
+    uint64_t number;
     dg_result result = DG_IGNORED;
     if (head == 0) {
         return DG_IGNORED;
     }
     type = d[0] & 15;
+    number = get64(d + 16);
     if (type == TYPE_ACK && rest <= BITMAP_LEN_MAX && rest % 8 == 0 && (d[1] & FLAG_DURABILITY) != 3) {
-        result = on_ack(c, d, d + head, 8 * rest, now_ms);
+        result = on_ack(c, d, number, d + head, 8 * rest, now_ms);
     } else if (type == TYPE_REJECT && (rest == 0 || d[0] >> 4 != VERSION)) {
-        result = on_reject(c, d, now_ms);
+        result = on_reject(c, d, number, now_ms);
     } else if (rest == 0 && type == TYPE_WELCOME) {
-        result = on_welcome(c, d);
+        result = on_welcome(c, d, number);
     }
     if (result == DG_OK) {
         c->silent = false;

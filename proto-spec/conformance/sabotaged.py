@@ -70,9 +70,13 @@ SABOTAGES = {
     "believes-a-used-epoch": Sabotage("arrivals", "self.doubted = doubted", "self.doubted = False", "UsedEpoch", "epoch-used", "--epoch 5"),
     "believes-a-first-duplicate": Sabotage("arrivals", "return ack.duplicate and", "return False and", "UsedEpochOnce", "epoch-used", "--epoch 5"),
     "gives-up-for-forged-acks": Sabotage(
-        "arrivals", "self.doubted and (self._is_sealed or", "self.doubted and (True or", "Liar", "duty-ignore", "--epoch 5"
+        "arrivals", "self.doubted and self.is_sealed", "self.doubted", "Liar", "duty-ignore", "--epoch 5"
     ),
-    "lets-a-refused-ping-pass": Sabotage("machine", "elif reject.code in FINAL:\n            self._queue.end_all", "elif False:\n            self._queue.end_all", "PingRefused", "duty-reject"),
+    # By its own timeout it would end as if it had been told to.
+    "lets-a-refused-ping-pass": Sabotage(
+        "machine", "elif reject.code in FINAL:\n            self._queue.end_all", "elif False:\n            self._queue.end_all",
+        "PingRefused", "duty-reject", "--timeout 60s",
+    ),
     # Of a sealed client.
     "repeats-a-counter": Sabotage("seal", "self._counter += 1", "self._counter += self._counter % 2", "Clean", "sealed-counter"),
     "counts-hello-apart": Sabotage("seal", "_seal(f, self._hello, long) if kind", "_seal(f, self._hello, 5) if kind", "HelloLost", "sealed-client"),

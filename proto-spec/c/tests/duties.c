@@ -301,6 +301,13 @@ static void the_last_epoch_is_followed_by_hello(void) {
     CHECK(type(B, 0) == HELLO);
 }
 
+static void a_refusal_of_a_ping_that_was_never_sent_is_no_answer(void) {
+    start(B, 3);
+    give(B, 3, 10);
+    CHECK(reject(B, 3, 0, 8, 0) == DG_IGNORED && reject(B, 3, 0, 6, 5000) == DG_IGNORED);
+    CHECK(B->count[DG_FAILED] == 0 && B->count[DG_WAIT] == 0 && dg_pending(&B->c) == 3);
+}
+
 static void a_refused_ping_is_waited_for(void) {
     start(B, 3);
     give(B, 1, 0);
@@ -641,6 +648,7 @@ int main(void) {
     a_server_of_another_version_is_understood_to_refuse();
     a_stale_epoch_leads_to_the_next_and_then_to_hello();
     the_last_epoch_is_followed_by_hello();
+    a_refusal_of_a_ping_that_was_never_sent_is_no_answer();
     a_refused_ping_is_waited_for();
     beyond_the_window_it_waits_for_an_ack();
     busy_and_storage_and_unknown_codes_are_waited_for_and_then_one_is_sent();

@@ -8,6 +8,8 @@ static bench bench_[1];
 #define B bench_
 static const uint8_t key[32] = {0x42};
 static server world;
+/* So far below 2^63 a counter goes on one by one (PROTOCOL.md#epoch-used). */
+#define RISE_STOPS_BELOW (1ull << 55)
 
 static void start_sealed(uint32_t epoch, uint32_t boot_count) {
     dg_config config = bench_config(B, epoch);
@@ -164,12 +166,13 @@ static void in_a_doubted_epoch_each_silence_lifts_the_counter_above_what_a_run_b
     config.key = key;
     CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_OK);
     give(B, 4, 10);
-    for (unsigned i = 0; i < 40; i++) {
-        uint64_t left = (1ull << 63) - counter(0);
+    unsigned rises = 0;
+    for (uint64_t left; (left = (1ull << 63) - counter(0)) > RISE_STOPS_BELOW + 1; rises++) {
         pass(B, B->wait);
         CHECK(B->sent_count == 1 && type(B, 0) == DATA && seq(B, 0) == 1);
-        CHECK(counter(0) < 1ull << 63 && (1ull << 63) - counter(0) <= left / 2 + 1 && (1ull << 63) - counter(0) + 2 >= left / 2);
+        CHECK((1ull << 63) - counter(0) <= left / 2 + 1 && (1ull << 63) - counter(0) + 2 >= left / 2);
     }
+    CHECK(rises > 0 && rises <= 8); /* Above all but one of 256 others. */
     CHECK(answers(ACK, 100, 3, 1, 0) == DG_OK);
     uint64_t last = B->c.counter;
     for (unsigned i = 0; i < 5; i++) {
@@ -184,6 +187,30 @@ static void in_a_doubted_epoch_each_silence_lifts_the_counter_above_what_a_run_b
     for (unsigned i = 0; i < 40; i++) {
         CHECK(counter(0) == (5ull << 32 | i));
         pass(B, B->wait);
+    }
+}
+
+static void a_counter_stops_to_rise_while_chance_still_keeps_it_apart_from_others_and_never_goes_back(void) {
+    static const uint64_t first[] = {0, (1ull << 60) + 17, (1ull << 63) - RISE_STOPS_BELOW, (1ull << 63) - 1000, (1ull << 63) + 9};
+    for (unsigned i = 0; i < sizeof first / sizeof *first; i++) {
+        dg_config config = bench_config(B, 3);
+        start_sealed(3, 0);
+        config.crypto = &dg_monocypher;
+        config.key = key;
+        CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_OK);
+        B->c.counter = first[i];
+        give(B, 1, 10);
+        CHECK(B->sent_count == 1 && counter(0) == first[i]);
+        for (unsigned silence = 0; silence < 100; silence++) {
+            uint64_t last = counter(0);
+            pass(B, B->wait);
+            CHECK(B->sent_count == 1 && counter(0) > last);
+            /* Where the next would be counted from. */
+            if (last + 1 >= (1ull << 63) - RISE_STOPS_BELOW) {
+                CHECK(counter(0) == last + 1);
+            }
+        }
+        CHECK(first[i] >= (1ull << 63) - RISE_STOPS_BELOW || (1ull << 63) - counter(0) > RISE_STOPS_BELOW / 4);
     }
 }
 
@@ -208,6 +235,7 @@ int main(void) {
     with_a_counter_that_is_used_up_nothing_more_is_sent();
     one_sealed_ack_of_what_was_never_sent_shows_that_the_epoch_was_used();
     in_a_doubted_epoch_each_silence_lifts_the_counter_above_what_a_run_before_may_have_used();
+    a_counter_stops_to_rise_while_chance_still_keeps_it_apart_from_others_and_never_goes_back();
     a_key_and_a_random_seed_are_needed();
     return verdict("sealed");
 }

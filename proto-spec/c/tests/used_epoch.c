@@ -87,7 +87,7 @@ static void a_duplicate_of_what_was_sent_twice_is_nothing_strange(void) {
     CHECK(ack_with(DUPLICATE, 3, 2, 0) == DG_OK && B->count[DG_ACKED] == 2);
 }
 
-/* In plain mode some may be forged: the one that answers the second retransmission counts. */
+/* In plain mode some may be forged: those that answer the second retransmission count. */
 static void acks_of_what_was_never_sent_show_a_used_epoch_after_two_retransmissions(void) {
     start_in_doubt(3);
     give(B, 1, 16);
@@ -107,6 +107,15 @@ static void acks_of_what_was_never_sent_show_a_used_epoch_after_two_retransmissi
             pass(B, B->wait);
         }
     }
+    goes_on_by_hello(1);
+}
+
+static void one_ack_of_what_was_never_sent_after_two_retransmissions_is_enough(void) {
+    start_in_doubt(3);
+    give(B, 1, 16);
+    pass(B, B->wait);
+    pass(B, B->wait);
+    CHECK(B->count[DG_EPOCH_USED] == 0 && ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT);
     goes_on_by_hello(1);
 }
 
@@ -161,6 +170,7 @@ int main(void) {
     a_duplicate_though_it_was_sent_once_shows_a_used_epoch();
     a_duplicate_of_what_was_sent_twice_is_nothing_strange();
     acks_of_what_was_never_sent_show_a_used_epoch_after_two_retransmissions();
+    one_ack_of_what_was_never_sent_after_two_retransmissions_is_enough();
     one_forged_ack_does_not_end_an_epoch();
     after_the_first_was_given_up_the_next_epoch_is_doubted_in_its_place();
     without_an_event_callback_it_goes_on_as_well();

@@ -53,24 +53,43 @@ class Arrivals:
         return reading and answers_probe
 
 
+#: After so many retransmissions of the first message an ack of what was never sent betrays another user of the epoch, where
+#: nothing vouches for who made it: some seconds of lies must not end a run.
+RETRANSMISSIONS: Final = 2
+
+
 class Doubt:
     """Whether an epoch that was given from outside is another run's (PROTOCOL.md#epoch-used)."""
 
+    #: How long the true answer may take to come after a strange one, in seconds.
+    TRUTH_WAIT: Final = 1.0
+
     def __init__(self, doubted: bool, is_sealed: bool) -> None:
+        self.is_sealed = is_sealed
+        #: It was another run's.
+        self.is_used = False
+        self.begin(doubted)
+
+    def begin(self, doubted: bool) -> None:
+        """An epoch begins."""
         #: Nothing has shown yet that the epoch is this run's own: the first message goes alone.
         self.doubted = doubted
         #: Whether a PING was sent, after which a duplicate is no sign.
         self.pinged = False
-        #: It was another run's.
-        self.is_used = False
-        self._is_sealed = is_sealed
-        self._acks_of_others = 0
+        #: After so many retransmissions of the first message the last ack of what was never sent came.
+        self._strange = -1
 
     def ack_of_what_was_never_sent(self, first: Optional[Message]) -> bool:
-        """Whether that shows it to be used; `first` is the message in flight. A seal cannot be forged; in plain mode
-        some forged datagrams must not end a run, so it takes one that comes where no true answer has for seconds."""
-        self._acks_of_others += 1
-        return self.doubted and (self._is_sealed or (self._acks_of_others > 1 and first is not None and first.attempt >= 2))
+        """Whether that shows it to be used; `first` is the message in flight. A seal cannot be forged."""
+        if first is not None:
+            self._strange = first.attempt
+        return self.doubted and self.is_sealed
+
+    def is_exposed(self, first: Optional[Message]) -> bool:
+        """Whether it is used if no true answer comes: in plain mode anyone can have made a strange ack, but who answers one
+        transmission after the other so, and lets no true answer through, is the server, or could have acked what is not
+        journaled just as well."""
+        return self.doubted and first is not None and first.attempt == self._strange >= RETRANSMISSIONS
 
     def ack(self, ack: Ack, newly: list[Message]) -> bool:
         """Whether an ack shows it to be used: what was sent once and is a duplicate was there before."""

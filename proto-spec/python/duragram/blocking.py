@@ -85,7 +85,8 @@ class Client(Face):
         """Takes a copy of a record. Waits until there is room for it, not for its receipt; raises `Full` if that takes
         longer than so many seconds."""
         engine, payload, channel = self._engine, self._copied(record), _channel(channel)
-        timeout = seconds("timeout", timeout)
+        if timeout is not None:
+            timeout = seconds("timeout", timeout)
         engine.check()
         if self._must_wait():
             self._wait_for_room(None if timeout is None else time.monotonic() + timeout)
@@ -194,12 +195,14 @@ class Client(Face):
     def _must_wait(self) -> bool:
         # Behind those that wait already: they wait for more than one place.
         engine = self._engine
-        return engine.load >= self.options.window or (bool(engine.room) and not engine.has_room)
+        return engine.load >= engine.window or (bool(engine.room.waiting) and not engine.has_room)
 
     def _wait_for_room(self, until: Optional[float]) -> None:
         engine = self._engine
         if engine.is_within:
             raise Full("the window is full, and a done callback must not wait for its own client")
+        if engine.link.is_foreign:
+            raise engine.link.foreign()
         timeout = None if until is None else until - time.monotonic()
         engine.room.wait(lambda: engine.has_ended or engine.has_room, timeout)
         engine.check()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional, Union
+from collections import deque
+from typing import Any, Callable, Optional, TypeVar, Union
 
 from . import wire
 from .errors import Abandoned, Closed, EpochUsed, Receipt, Rejected, SendError, TooLarge
@@ -22,6 +23,9 @@ class Pending:
 
     def settled(self) -> None:
         """`outcome` is there."""
+
+
+TakenPending = TypeVar("TakenPending", bound=Pending)
 
 
 class Core:
@@ -69,6 +73,18 @@ class Core:
         self._batch_bytes += len(record) + 2
         if self.machine.queued == 0:
             self.flush_batch(now)
+
+    def take(self, now: float, records: deque[tuple[int, bytes, TakenPending]]) -> None:
+        """Takes those for which there is room: channel, record, and what becomes of it."""
+        if self._linger is not None:
+            while records and self.has_room(*records[0][:2]):
+                self.push(now, *records.popleft())
+            return
+        send = self.machine.send
+        for _ in range(min(len(records), self._window - self.machine.queued)):
+            channel, record, pending = records.popleft()
+            self.unacked += 1
+            send(now, record, channel, token=(pending,))
 
     def _joins(self, channel: int, record: bytes) -> bool:
         fits = self._batch_bytes + len(record) + 2 <= self.machine.payload_max

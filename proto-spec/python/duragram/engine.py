@@ -30,17 +30,18 @@ class Bell:
     """Lets threads wait for a condition that another one makes true. Nothing is held while the condition is looked at."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, threading.Lock] = {}
+        #: The locks of those that wait.
+        self.waiting: dict[int, threading.Lock] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self.waiting)
 
     def wait(self, condition: Callable[[], bool], timeout: Optional[float]) -> bool:
         until = None if timeout is None else time.monotonic() + timeout
         while not condition():
             lock = threading.Lock()
             lock.acquire()
-            self._waiting[id(lock)] = lock
+            self.waiting[id(lock)] = lock
             try:
                 # Who rings after this look finds the lock.
                 if condition():
@@ -48,13 +49,13 @@ class Bell:
                 if not acquire(lock, until):
                     return condition()
             finally:
-                self._waiting.pop(id(lock), None)
+                self.waiting.pop(id(lock), None)
         return True
 
     def ring(self) -> None:
-        while self._waiting:
+        while self.waiting:
             try:
-                _, lock = self._waiting.popitem()
+                _, lock = self.waiting.popitem()
             except KeyError:
                 return
             lock.release()
@@ -73,12 +74,14 @@ class BlockingPending(Pending):
     __slots__ = ("_engine",)
 
     def __init__(self, serial: int, engine: Engine) -> None:
-        super().__init__(serial)
+        # Not by `super`, which costs as much as all else here.
+        self.outcome = None
+        self.serial = serial
         self._engine = engine
 
     def done(self) -> bool:
         """Whether `result` returns at once."""
-        return self.outcome is not None or self._engine.has_ended or self._engine.link.is_foreign
+        return self.outcome is not None or self._engine.has_ended or self._engine.link.was_left
 
     def result(self, timeout: Optional[float] = None) -> Receipt:
         """Waits for the receipt; raises `SendError` if there will be none, `TimeoutError` if it takes longer."""
@@ -109,8 +112,9 @@ class BlockingPending(Pending):
         self._watch(partial(call_back, callback, self))
 
     def settled(self) -> None:
-        watchers = self._engine.watchers.pop(self, None)
-        if watchers:
+        all_watchers = self._engine.watchers
+        # Who comes after this look finds the outcome.
+        if all_watchers and (watchers := all_watchers.pop(self, None)):
             self._drain(watchers)
 
     def _wait(self, timeout: Optional[float]) -> None:
@@ -160,6 +164,10 @@ class Engine:
     def __init__(self, options: Options) -> None:
         self.link = Link(options)
         self.options = options
+        #: What may be unacked at once.
+        self.window = options.window
+        self._batches = options.batch
+        self._machine = self.link.core.machine
         #: Records that callers gave: channel, record, and what becomes of it.
         self.inbox: deque[tuple[int, bytes, BlockingPending]] = deque()
         self.serials = itertools.count(1)
@@ -201,13 +209,13 @@ class Engine:
     @property
     def load(self) -> int:
         """What counts against the window. With batches records find room in those that are there."""
-        return len(self.inbox) + (0 if self.options.batch else self.link.core.machine.queued)
+        return len(self.inbox) + (0 if self._batches else self._machine.queued)
 
     @property
     def has_room(self) -> bool:
         """Whether those that wait for room may go on: woken for each datagram that is acked they would spend their time
         on waking."""
-        most = self.options.window
+        most = self.window
         return self.load <= most * 3 // 4 or (self._sleep_number != 0 and self.load < most)
 
     @property
@@ -216,7 +224,7 @@ class Engine:
 
     def check(self) -> None:
         """`Closed` if nothing can be sent any more."""
-        if self.link.is_foreign:
+        if self.link.was_left:
             raise self.link.foreign()
         if self.has_ended or self._ending or self.is_orphaned:
             raise self.closed()
@@ -354,9 +362,8 @@ class Engine:
 
     def _take_inbox(self, now: float) -> None:
         core, inbox = self.link.core, self.inbox
-        while inbox and core.has_room(*inbox[0][:2]):
-            channel, record, pending = inbox.popleft()
-            core.push(now, channel, record, pending)
+        if inbox:
+            core.take(now, inbox)
         if self._flushes:
             core.flush_batch(now)
 
@@ -381,7 +388,7 @@ class Engine:
             if self._commands or self._ending or self.is_orphaned or (self.inbox and core.has_room(*self.inbox[0][:2])):
                 # Put there by one that saw the thread awake.
                 return
-            if self.room and self.load < self.options.window:
+            if self.room and self.load < self.window:
                 self.room.ring()  # the rest of the window too, while there is nothing else to do
             self._watch_socket()
             deadline = link.deadline

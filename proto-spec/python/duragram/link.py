@@ -37,6 +37,9 @@ class Link:
         self.outbox: deque[bytes] = deque()
         #: The process that it belongs to: a copy in another one must never send.
         self.process = os.getpid()
+        #: Whether this is the copy in a forked child, as far as Python was told of the fork: no call of the system is made to
+        #: look. What is sent or waited for is up to `is_foreign`.
+        self.was_left = False
         self._watch = Watch()
         self._looking = False
         #: Whether there may be more to receive.
@@ -199,6 +202,7 @@ class Link:
 
     def leave(self) -> None:
         """In a forked child: the descriptor goes; the socket itself is the parent's."""
+        self.was_left = True
         discard(self.socket)
         self.socket = None
 

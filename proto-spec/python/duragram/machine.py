@@ -46,7 +46,9 @@ class Machine:
         self.paused_until: Optional[float] = None
         self.pause_code = 0
         self._wire = link
-        self._random = random or secrets.SystemRandom()
+        # Of jitter. It asks the system once: each time would be a call of it, at which another thread goes on.
+        self._random = random or Random(secrets.randbits(128))
+        self._nonces = random or secrets.SystemRandom()
         self._own_epochs = epoch != 0
         if epoch:
             link.enter(epoch)
@@ -77,7 +79,8 @@ class Machine:
     @property
     def queued(self) -> int:
         """Messages that have not ended."""
-        return self._queue.undecided
+        queue = self._queue
+        return len(queue.waiting) + len(queue.sent)
 
     @property
     def in_flight(self) -> int:
@@ -161,6 +164,9 @@ class Machine:
         if self._hello is not None:
             due, self._hello_due = self._hello_due, False
             return self._wire.short(wire.HELLO, 0, self._hello) if due else None
+        if self._doubt.doubted and self._queue.skipped and self._queue.undecided:
+            self._flee_doubted(now)
+            return self._next_datagram(now)
         # What is in flight in a session that can send no more is waited for: in the next it would be journaled again.
         if self._wire.used_up and self._queue.awaited:
             return None
@@ -227,17 +233,20 @@ class Machine:
             else:
                 self._hello = None  # nobody needs the answer any more; the next message asks again
         elif self._waits_for is WaitsFor.ACK:
-            self._handle_ack_timeout()
+            self._handle_ack_timeout(now)
         else:
             self._tries += 1
             self._ping_due = True
         self._arm(now, anew=True)
 
-    def _handle_ack_timeout(self) -> None:
+    def _handle_ack_timeout(self, now: float) -> None:
         """PROTOCOL.md#duty-retransmission"""
         if not self.queued:
             # All was given up. The silence has lasted long enough for the next message to be tried at once.
             self._silent, self._tries = False, 0
+            return
+        if self._doubt.is_exposed(self._queue.sent.get(self._queue.base)):
+            self._give_up_epoch(now)
             return
         self.stats.timeouts += 1
         self._tries += 1
@@ -252,6 +261,8 @@ class Machine:
                 self._silent = True
             self._queue.lose_all()
             self._probe, self._arrivals.expired = True, self._next_transmission
+        if self._doubt.doubted:
+            self._wire.rise()
         # The server may have shrunk its window below what is to be sent again.
         message, seq = self._queue.candidate()
         self._ping_due = message is not None and self._is_beyond_limit(seq)
@@ -318,8 +329,11 @@ class Machine:
         bits = int.from_bytes(ack.bitmap, "little")
         highest = floor + bits.bit_length()
         if highest >= self._queue.next_seq:
-            if self._doubt.ack_of_what_was_never_sent(sent.get(self._queue.base)):
+            first = sent.get(self._queue.base)
+            if self._doubt.ack_of_what_was_never_sent(first):
                 self._give_up_epoch(now)
+            elif self._doubt.is_exposed(first) and self._waits_for is WaitsFor.ACK and self.deadline is not None:
+                self.deadline = min(self.deadline, now + self._doubt.TRUTH_WAIT)
             raise DecodeError("never_sent")
         self._silent = False
         was_blocked = self._is_blocked_by_credit()
@@ -465,11 +479,19 @@ class Machine:
         else:
             self._ask_for_epoch(at_once=self._fruitless_epochs <= 2)
 
+    def _flee_doubted(self, now: float) -> None:
+        """A seq was used up in vain: what another run has acked up to there can no longer be told from an answer to this
+        one. The next epoch is doubted as well, unless the server is asked for it."""
+        self._leave_epoch()
+        if self._hello is None:
+            self._doubt.begin(True)
+        self._arm(now, anew=False)
+
     def _give_up_epoch(self, now: float) -> None:
         """Another run has used it: what the server holds under these numbers is not what this one sends."""
         self._doubt.is_used = True
         self._queue.end_all(Outcome.EPOCH_USED, self.epoch)
-        self._ping_due = self._probe = self._silent = False
+        self._ping_due = self._pinged = self._probe = self._silent = False
         self.paused_until = None
         self._arm(now, anew=True)
 
@@ -478,7 +500,7 @@ class Machine:
         self.epoch = epoch
         self._wire.enter(epoch)
         self._hello, self._hello_due = None, False
-        self._doubt.doubted = False
+        self._doubt.begin(False)
         self._queue.renumber()
         # The server is the same: its credit is the best guess until it tells.
         self._floor = self._seen = 0
@@ -489,7 +511,7 @@ class Machine:
         """By HELLO: at once or, where asking has been of no use, after a wait."""
         if not at_once:
             self._tries = self._fruitless_epochs
-        self._hello, self._hello_due = self._random.getrandbits(64), at_once
+        self._hello, self._hello_due = self._nonces.getrandbits(64), at_once
 
     def _lose(self, message: Message) -> None:
         self.stats.losses += 1

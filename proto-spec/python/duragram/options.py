@@ -145,6 +145,8 @@ def seconds(name: str, value: Optional[float]) -> Optional[float]:
 
 def copied(buffer: Buffer, what: str = "a record", most: Optional[int] = None) -> bytes:
     """The bytes as they are now: what their owner does with the buffer later changes nothing. `TooLarge` above `most`."""
+    if type(buffer) is bytes and (most is None or len(buffer) <= most):
+        return buffer
     try:
         view = memoryview(buffer)
     except TypeError:
@@ -153,4 +155,4 @@ def copied(buffer: Buffer, what: str = "a record", most: Optional[int] = None) -
     # Not its items, which may be longer than a byte.
     if most is not None and view.nbytes > most:
         raise TooLarge(f"{what} of {view.nbytes} bytes does not fit in a datagram: at most {most}")
-    return buffer if type(buffer) is bytes else view.tobytes()
+    return view.tobytes()

@@ -24,6 +24,12 @@ CLEAR: Final = HEAD.size + 8
 SEALED_MIN: Final = CLEAR + TAG
 TO_SERVER, TO_CLIENT = 1, 2
 
+#: Counters that start at random start below this one.
+RANDOM_END: Final = 2**63
+#: So far below it a counter stops to rise: above all but one of 256 others, and still random enough never to meet one that
+#: has risen as well.
+RISE_STOPS_BELOW: Final = 2**55
+
 _COUNTER: Final = struct.Struct("<Q")
 _NONCE: Final = struct.Struct("<IQ")
 
@@ -121,7 +127,7 @@ class Sealed:
 
     def __init__(self, client: int, key: bytes, boot_count: Optional[int] = None) -> None:
         if boot_count is None:
-            self._first, self._last = secrets.randbits(63), U64_MAX
+            self._first, self._last = secrets.randbelow(RANDOM_END), U64_MAX
         else:
             self._first, self._last = boot_count << 32, boot_count << 32 | 0xFFFF_FFFF
         self.client = client
@@ -136,6 +142,12 @@ class Sealed:
         # New keys, under which every number is unused.
         self._session = Keys(self._key, self.client, epoch)
         self._counter, self.used_up = self._first, False
+
+    def rise(self) -> None:
+        # A stored count keeps the ranges of runs apart.
+        left = RANDOM_END - self._counter
+        if self._last == U64_MAX and left > RISE_STOPS_BELOW:
+            self._counter += left // 2
 
     def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:
         return self._next(Fields(DATA, flags, span, epoch, self.client, seq, channel, payload))

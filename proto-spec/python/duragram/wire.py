@@ -294,6 +294,11 @@ class Wire(Protocol):
         """A session begins."""
         ...
 
+    def rise(self) -> None:
+        """Nothing was heard in an epoch that another run may have used: the answers go to who used the highest counter in
+        it (PROTOCOL.md#sealed-address)."""
+        ...
+
     def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:
         """A DATA."""
         ...
@@ -319,6 +324,9 @@ class Plain:
         self.client = client
 
     def enter(self, epoch: int) -> None:
+        pass
+
+    def rise(self) -> None:
         pass
 
     def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:

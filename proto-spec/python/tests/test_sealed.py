@@ -86,6 +86,58 @@ class SealedClient(unittest.TestCase):
         self.assertEqual(bench.ack(5), "never_sent")
         self.assertEqual(bench.ended(), [(1, Outcome.EPOCH_USED)])
 
+    def counters(self, bench: SealedBench) -> list[int]:
+        return [seal.peek(bytes_).counter for bytes_ in bench.machine.transmit(bench.now, 100)]
+
+    def doubting(self, first: Optional[int] = None, boot_count: Optional[int] = None) -> SealedBench:
+        bench = SealedBench(boot_count=boot_count)
+        bench.machine._doubt.doubted = True
+        if first is not None:
+            link = bench.machine._wire
+            assert isinstance(link, Sealed)
+            link._counter = first
+        for _ in range(4):
+            bench.send()
+        return bench
+
+    def test_each_silence_in_a_doubted_epoch_lifts_the_counter_half_of_the_way_to_where_random_ones_end(self) -> None:
+        bench = self.doubting(first=5)
+        (counter,) = self.counters(bench)
+        self.assertEqual(counter, 5)
+        for _ in range(8):
+            bench.time_out()
+            before, (counter,) = counter, self.counters(bench)
+            self.assertIn(counter - before - (2**63 - before) // 2, (0, 1))
+        # Settled, it goes on one by one.
+        bench.ack(1)
+        self.assertEqual(self.counters(bench), [counter + 1])
+        bench.time_out()
+        self.assertEqual(self.counters(bench), [counter + 2])
+
+    def test_a_counter_stops_to_rise_while_chance_still_keeps_it_apart_from_others(self) -> None:
+        benches = [self.doubting(first) for first in (0, 2**60 + 17, 2**63 - 2**55, 2**63 - 2, 2**63 + 9)]
+        for bench in benches:
+            first = (counter := self.counters(bench)[0])
+            for _ in range(100):
+                bench.time_out()
+                before, (counter,) = counter, self.counters(bench)
+                self.assertGreater(counter, before)
+                risen = counter != before + 1
+                self.assertEqual(risen, 2**63 - before - 1 > 2**55, f"{before:x}")
+            if first < 2**63 - 200:
+                self.assertLess(counter, 2**63 - 2**53)
+                self.assertGreaterEqual(counter, 2**63 - 2**55)
+
+    def test_no_silence_lifts_the_counter_of_a_boot_or_of_an_epoch_without_doubt(self) -> None:
+        for bench, first in [(self.doubting(boot_count=5), 5 << 32), (self.doubting(first=0), 0)]:
+            bench.machine._doubt.doubted = first != 0
+            (counter, *_) = self.counters(bench)
+            self.assertEqual(counter, first)
+            highest = max(counter, bench.machine._wire._counter - 1)  # type: ignore[attr-defined]
+            for count in range(1, 40):
+                bench.time_out()
+                self.assertEqual(self.counters(bench), [highest + count])
+
     def test_a_welcome_must_lead_upwards(self) -> None:
         bench = SealedBench(epoch=0)
         bench.send()

@@ -51,17 +51,66 @@ class DoubtedEpoch(unittest.TestCase):
         bench.ack(1, duplicate=True)
         self.assertEqual(bench.ended(), [(1, Outcome.ACKED)])
 
-    def test_acks_of_what_was_never_sent_betray_it_after_the_second_retransmission(self) -> None:
-        bench = self.bench()
-        bench.seqs()
-        for _ in range(2):
-            for _ in range(2):  # which may be forged
+    def lied_to(self, retransmissions: int, **config: Any) -> Bench:
+        """After so many retransmissions it has just been told of what was never sent, as after each before."""
+        bench = self.bench(**config)
+        self.assertEqual(bench.seqs(), [1])
+        for _ in range(retransmissions):
+            for _ in range(3):  # which may be forged
                 self.assertEqual(bench.ack(9), "never_sent")
-            self.assertEqual(bench.ended(), [])
             bench.time_out()
             self.assertEqual(bench.seqs(), [1])
         self.assertEqual(bench.ack(0, (3,)), "never_sent")
+        return bench
+
+    def test_acks_of_what_was_never_sent_betray_it_when_no_true_answer_follows_the_second_retransmissions(self) -> None:
+        bench = self.lied_to(2)
+        self.assertEqual(bench.ended(), [])
+        self.assertLessEqual(bench.time_out(), 1)
         self.assertEqual([outcome for _, outcome in bench.ended()], [self.USED] * 5)
+        self.assertEqual((bench.transmit_all(), bench.machine.deadline, bench.machine.queued), ([], None, 0))
+
+    def test_further_lies_do_not_put_the_truth_off(self) -> None:
+        bench = self.lied_to(2)
+        due = bench.machine.deadline
+        bench.now += 0.9
+        self.assertEqual(bench.ack(9), "never_sent")
+        self.assertEqual(bench.machine.deadline, due)
+
+    def test_one_lie_after_the_second_retransmission_is_enough(self) -> None:
+        bench = self.bench()
+        bench.seqs()
+        for _ in range(2):
+            bench.time_out()
+            bench.seqs()
+        self.assertEqual(bench.ack(9), "never_sent")
+        bench.time_out()
+        self.assertEqual([outcome for _, outcome in bench.ended()], [self.USED] * 5)
+
+    def test_a_true_answer_that_follows_the_lies_within_a_second_settles_it(self) -> None:
+        bench = self.lied_to(2)
+        bench.now += 0.9
+        bench.ack(1, duplicate=True)
+        self.assertEqual(bench.ended(), [(1, Outcome.ACKED)])
+        self.assertEqual(bench.seqs(), [2])
+
+    def test_lies_before_the_second_retransmission_shorten_no_wait_and_end_nothing(self) -> None:
+        bench = self.lied_to(1)
+        self.assertGreater(bench.time_out(), 1)
+        self.assertEqual((bench.seqs(), bench.ended()), ([1], []))
+        bench.time_out()  # no lie came after the second one
+        self.assertEqual((bench.seqs(), bench.ended()), ([1], []))
+
+    def test_a_lie_does_not_shorten_the_patience_that_the_server_asked_for(self) -> None:
+        bench = self.bench()
+        bench.seqs()
+        for _ in range(2):
+            bench.time_out()
+            bench.seqs()
+        bench.reject(1, wire.REJECT_BUSY, 5000)
+        due = bench.machine.deadline
+        self.assertEqual(bench.ack(9), "never_sent")
+        self.assertEqual(bench.machine.deadline, due)
 
     def test_once_it_is_proven_nothing_is_a_sign(self) -> None:
         bench = self.bench()
@@ -74,11 +123,77 @@ class DoubtedEpoch(unittest.TestCase):
         bench.ack(2, duplicate=True)
         self.assertEqual(bench.ended(), [(1, Outcome.ACKED), (2, Outcome.ACKED)])
 
-    def test_a_first_message_that_is_refused_lets_the_next_go_alone(self) -> None:
+    def test_after_a_seq_used_up_in_vain_the_next_epoch_is_taken_and_doubted_too(self) -> None:
+        def refuse(bench: Bench) -> None:
+            bench.reject(1, wire.REJECT_CHANNEL)
+
+        def abandon(bench: Bench) -> None:
+            bench.machine.abandon_oldest()
+
+        for end in (refuse, abandon):
+            with self.subTest(end.__name__):
+                bench = self.bench()
+                bench.machine._doubt.pinged = True
+                self.assertEqual(bench.seqs(), [1])
+                end(bench)
+                # Of epoch 7 a floor of 2 could be what another run has there.
+                (first,) = bench.transmit()
+                self.assertEqual((first.epoch, first.seq, first.attempt, first.skip), (8, 1, 0, False))
+                self.assertEqual(bench.ack(2, epoch=7), "other_epoch")
+                self.assertEqual(bench.seqs(), [])
+                self.assertIsNotNone(bench.machine.deadline)
+                bench.ack(1, duplicate=True)  # sent once in it, and no PING either
+                self.assertEqual([outcome for _, outcome in bench.ended()][1:], [self.USED] * 4)
+                bench = self.bench()
+                bench.seqs()
+                end(bench)
+                bench.seqs()
+                bench.ack(1)
+                self.assertEqual((bench.machine.epoch, bench.seqs()), (8, [2, 3, 4]))
+
+    def test_after_a_seq_used_up_in_vain_it_goes_on_when_there_is_something_to_send(self) -> None:
+        bench = self.bench(1)
+        bench.seqs()
+        bench.machine.abandon_oldest()
+        self.assertEqual((bench.seqs(), bench.machine.epoch), ([], 7))
+        bench.send()
+        (first,) = bench.transmit()
+        self.assertEqual((first.epoch, first.seq), (8, 1))
+
+    def test_without_credit_the_epoch_that_follows_is_doubted_too(self) -> None:
         bench = self.bench()
         bench.seqs()
-        bench.reject(1, wire.REJECT_CHANNEL)
-        self.assertEqual(bench.seqs(), [2])
+        bench.ack(0, credit=0)
+        bench.machine.abandon_oldest()
+        bench.transmit_all()
+        self.assertEqual(bench.machine.epoch, 8)
+        bench.ack(0)
+        self.assertEqual(bench.seqs(), [1])
+
+    def test_where_no_epoch_follows_the_server_is_asked_and_not_doubted(self) -> None:
+        bench = Bench(epoch=wire.U32_MAX, epoch_doubted=True)
+        for _ in range(5):
+            bench.send()
+        bench.seqs()
+        bench.machine.abandon_oldest()
+        hello = bench.hello()
+        assert hello is not None
+        bench.welcome(hello.nonce, 50)
+        self.assertEqual(bench.seqs(), [1, 2, 3, 4])
+
+    def test_what_was_given_up_before_it_was_sent_uses_no_seq_up(self) -> None:
+        bench = self.bench()
+        bench.machine.abandon_oldest()
+        self.assertEqual((bench.seqs(), bench.machine.epoch), ([1], 7))
+
+    def test_in_an_epoch_that_is_settled_what_is_given_up_is_skipped(self) -> None:
+        bench = self.bench()
+        bench.seqs()
+        bench.ack(1)
+        bench.seqs()
+        bench.machine.abandon_oldest()
+        bench.send()
+        self.assertEqual((bench.seqs(), bench.machine.epoch), ([6], 7))
 
     def test_an_epoch_of_the_servers_is_not_doubted(self) -> None:
         bench = Bench(epoch=0, epoch_doubted=True)
