@@ -56,11 +56,12 @@ where
         if self.wire.is_used_up() && self.queue.awaited() > 0 {
             return None;
         }
-        if self.queue.undecided() > 0 && (self.is_beyond_skipping() || self.wire.is_used_up()) {
-            self.leave_epoch(now_us);
+        // First of the two: the epoch after it is doubted as well.
+        if self.flee_doubted(now_us) {
             return self.transmit(now_us, out);
         }
-        if self.flee_doubted(now_us) {
+        if self.queue.undecided() > 0 && (self.is_beyond_skipping() || self.wire.is_used_up()) {
+            self.leave_epoch(now_us);
             return self.transmit(now_us, out);
         }
         let epoch = self.epoch?;
@@ -173,9 +174,11 @@ where
         }
     }
 
-    /// The timer expires in so long at the latest.
+    /// The timer expires in so long at the latest, unless the server asked for the wait.
     pub(super) fn hasten(&mut self, now_us: u64, wait_us: u64) {
-        if let Some(timer) = &mut self.timer {
+        if self.paused_until_us.is_none()
+            && let Some(timer) = &mut self.timer
+        {
             timer.at_us = timer.at_us.min(now_us.saturating_add(wait_us));
         }
     }

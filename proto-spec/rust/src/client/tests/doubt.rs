@@ -178,3 +178,30 @@ fn what_was_given_up_before_it_was_sent_uses_no_seq_up() {
     let sent = bench.transmit();
     assert_eq!((sent.len(), data(&sent[0]).epoch.value(), data(&sent[0]).seq.0), (1, 7, 1));
 }
+
+#[test]
+fn without_credit_too_the_epoch_after_one_that_was_left_in_doubt_is_doubted() {
+    let mut bench = doubting();
+    bench.ack(0, &[], 0).unwrap();
+    bench.client.abandon_oldest().unwrap();
+    bench.transmit();
+    bench.events();
+    bench.time_out();
+    assert!(bench.is_ping(), "the credit of the epoch before holds");
+    let room = Ack { epoch: Epoch::new(8).unwrap(), floor: Seq(0), credit: 64, duplicate: true, ..ACK };
+    bench.receive(&Datagram::Ack(room)).unwrap();
+    assert_eq!(bench.sent_seqs(), [1], "the first goes alone");
+}
+
+#[test]
+fn an_ack_for_what_was_never_sent_does_not_shorten_a_wait_that_the_server_asked_for() {
+    let mut bench = doubting();
+    for _ in 0..2 {
+        bench.time_out();
+        assert_eq!(bench.sent_seqs(), [1]);
+    }
+    bench.reject(1, RejectCode::Storage, 30_000).unwrap();
+    let until = bench.client.poll_timeout();
+    assert_eq!(duplicate_of(&mut bench, 3), Err(Ignored::NeverSent));
+    assert_eq!(bench.client.poll_timeout(), until);
+}
