@@ -14,7 +14,7 @@
 //!   and none after a shutdown in good order. They look as if a crash had interrupted them;
 //! - that the whole directory is an older copy of itself, or was emptied, or that database and witness are gone together.
 //!
-//! A start need not read all of a long backlog ([`Reading`]): what a checkpoint includes and no lane asks for yet is verified
+//! A start need not read all of a long backlog (`Reading`): what a checkpoint includes and no lane asks for yet is verified
 //! when it is read, by the same rules, and damage found then ends the server. So nothing damaged is skipped, nor processed.
 //! What is read at once: everything since the checkpoint, which recovery needs; all that is not in table files; the lowest
 //! entry kept; and the newest of the backlog.
