@@ -48,6 +48,7 @@ SABOTAGES = {
     "takes-late-credit": Sabotage("machine", "if floor >= self._floor or (", "if True or (", "LateAcks", "duty-window"),
     "hundred-at-first": Sabotage("message", "congestion_window_initial: int = 10", "congestion_window_initial: int = 100", "FirstFlight", "duty-congestion"),
     "no-wait-for-busy": Sabotage("machine", "self.paused_until, self.pause_code = now + wait, reject.code", "pass", "Wait6", "duty-reject"),
+    "resumes-with-all": Sabotage("machine", "self.congestion.resume()", "pass", "Wait6", "duty-reject"),
     "no-loss-by-overtaking": Sabotage("machine", "queue.overtake(arrived - REORDERING_MAX)", "pass", "Hole", "duty-loss"),
     "attempt-stays-0": Sabotage("queue", "message.attempt += 1", "pass", "Silence", "duty-seq"),
     "span-is-0": Sabotage("machine", "seq - queue.base, self.epoch", "0, self.epoch", "FirstFlight", "duty-seq"),
