@@ -97,7 +97,7 @@ where
         self.fruitless_epochs = 0;
         self.tries = 0;
         // Karn's rule: which transmission of several is answered cannot be known.
-        if newest.attempt == 0 {
+        if newest.attempt == 0 && !ack.duplicate {
             self.rtt.sample(now_us.saturating_sub(newest.sent_at_us), u64::from(ack.delay_us));
         }
         // That one of several has arrived is known only of what the server did not have before the last. Even so it is not
