@@ -68,6 +68,9 @@ SABOTAGES = {
         "still_blocked, self._ping_due = False, was_blocked and self._is_blocked_by_credit()", "PingStorm", "duty-probe",
     ),
     "waits-for-each-of-a-burst": Sabotage("machine", "oldest.sent_at + rto <= now:", "False:", "BurstLoss", "duty-loss"),
+    "waits-for-each-of-a-flight": Sabotage(
+        "machine", "max(arrived - REORDERING_MAX, answered - 1)", "arrived - REORDERING_MAX", "LostFlight", "duty-loss"
+    ),
     "believes-a-used-epoch": Sabotage("arrivals", "self.doubted = doubted", "self.doubted = False", "UsedEpoch", "epoch-used", "--epoch 5"),
     "believes-a-first-duplicate": Sabotage("arrivals", "return ack.duplicate and", "return False and", "UsedEpochOnce", "epoch-used", "--epoch 5"),
     "gives-up-for-forged-acks": Sabotage(
