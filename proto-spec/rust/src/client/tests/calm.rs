@@ -4,11 +4,12 @@
 use std::vec;
 use std::vec::Vec;
 
-use super::super::{Client, ClientConfig, Slot};
+use super::super::{Client, ClientConfig, Event, Slot};
 use super::bench::{CLIENT, SECOND};
 use super::model_server::ModelServer;
 use super::world::{Incident, Message, Path, World};
 use crate::Epoch;
+use crate::codec::RejectCode;
 use crate::random::Random;
 
 /// One way, when the path is good.
@@ -61,6 +62,21 @@ impl Weather {
     }
 }
 
+/// Now and then: something that the server or the path does for a while, and its end.
+fn trouble(random: &mut Random) -> Option<(Incident, Incident)> {
+    let refuse =
+        |code, retry_after_ms| Some((Incident::Refuse(Some((None, code, retry_after_ms))), Incident::Refuse(None)));
+    match random.up_to(11) {
+        0 | 1 | 2 => Some((Incident::Down, Incident::Up)),
+        3 => refuse(RejectCode::Busy, u32::try_from(random.up_to(2_000)).unwrap()),
+        4 => refuse(RejectCode::Storage, 0),
+        5 => Some((Incident::Credit(u16::try_from(random.up_to(3)).unwrap()), Incident::Credit(u16::MAX))),
+        6 => Some((Incident::Crash, Incident::Crash)),
+        7 => Some((Incident::ForgetSessions, Incident::Crash)),
+        _ => None,
+    }
+}
+
 /// A client in that weather, when it has just become good and all that was under way has arrived and been answered.
 fn after(weather: &Weather, seed: u64, random: &mut Random) -> World<Vec<Slot>, Vec<u8>> {
     let &Weather { slots, payload_len, lasts_us, bursts, .. } = weather;
@@ -78,12 +94,11 @@ fn after(weather: &Weather, seed: u64, random: &mut Random) -> World<Vec<Slot>, 
         world.run_until(at_us);
         let messages = usize::try_from(magnitude(random, 1, 1_024)).unwrap();
         world.offer((0..messages).map(|_| Message { channel: 0, batch: false, payload: vec![0xab; payload_len] }));
-        if random.up_to(3) == 0 {
-            // A while in which nothing gets through.
-            let up_us = (at_us + random.up_to(lasts_us / 2)).min(lasts_us);
-            world.incidents.extend([(at_us, Incident::Down), (up_us, Incident::Up)]);
-            world.run_until(up_us);
-            at_us = up_us;
+        if let Some((begins, ends)) = trouble(random) {
+            let ends_us = (at_us + random.up_to(lasts_us / 2)).min(lasts_us);
+            world.incidents.extend([(at_us, begins), (ends_us, ends)]);
+            world.run_until(ends_us);
+            at_us = ends_us;
         }
     }
     world.run_until(lasts_us);
@@ -104,12 +119,22 @@ fn once_nothing_is_lost_any_more_all_is_acked_within_a_timeout_and_some_round_tr
         let weather = Weather::of(&mut random);
         let mut world = after(&weather, seed, &mut random);
         let left = world.client.queued() as u64;
-        let timer_us = world.client.poll_timeout().unwrap_or(0).max(world.now_us);
+        let mut timer_us = world.client.poll_timeout().unwrap_or(0).max(world.now_us);
+        world.others.clear();
         // With up to a quarter more at random, as it stands when it is waited for.
         let mut timeout_us = 0;
         while !world.client.is_idle() {
             timeout_us = timeout_us.max(world.client.rto_us() * 5 / 4);
+            if world.client.credit() == Some(0) {
+                // It asks for credit, ever less often.
+                timer_us = timer_us.max(world.client.poll_timeout().unwrap_or(0));
+            }
             world.step();
+            for event in world.others.drain(..) {
+                if let Event::ServerWaits { until_us, .. } = event {
+                    timer_us = timer_us.max(until_us);
+                }
+            }
         }
         let round_trips = ROUND_TRIPS + left / u64::from(weather.window);
         let bound_us = timer_us + timeout_us + round_trips * (2 * DELAY_US + 2 * world.sync_us);
