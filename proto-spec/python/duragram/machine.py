@@ -224,6 +224,8 @@ class Machine:
             return
         if self._waits_for is WaitsFor.RESUME:
             self.paused_until = None
+            # What got no answer in all of the wait is not on the path any more: it would keep the one datagram back.
+            self._queue.lose_all()
             self.congestion.resume()
             self._hello_due = self._hello is not None
         elif self._waits_for is WaitsFor.EPOCH:

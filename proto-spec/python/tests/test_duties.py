@@ -430,6 +430,16 @@ class Rejects(unittest.TestCase):
             bench.ack(4)
             self.assertEqual(bench.seqs(), [5])
 
+    def test_what_got_no_answer_before_a_wait_does_not_keep_the_first_datagram_after_it_back(self) -> None:
+        bench = Bench.in_flight(5)
+        bench.time_out()
+        self.assertEqual(bench.seqs(), [1])
+        bench.reject(3, wire.REJECT_BUSY, 100)
+        self.assertLessEqual(bench.time_out(), 0.15)
+        self.assertEqual(bench.seqs(), [1])
+        bench.ack(1)
+        self.assertEqual(bench.seqs(), [2, 3])
+
     def test_a_forged_wait_is_bounded_and_0_means_as_for_retransmission(self) -> None:
         bench = Bench.in_flight(1)
         bench.reject(1, wire.REJECT_STORAGE, 2**32 - 1)
