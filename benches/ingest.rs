@@ -9,8 +9,8 @@ use duragram::ingest::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::journal::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{Durable, LaneMark};
 use duragram::metrics::Metrics;
+use duragram::model::{Clock, Offset, SystemClock};
 use duragram::net::{Admission, Batch, Gate, Outbox, Transmit};
-use duragram::types::{Clock, Offset, SystemClock};
 use duragram_proto::codec::Datagram;
 use prometheus_client::registry::Registry;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use duragram::journal::memory::MemoryJournal;
 use duragram::journal::{Block, BlockBuilder, Checkpoint, EntryMeta, Journal};
-use duragram::types::SessionId;
+use duragram::model::SessionId;
 use duragram_proto::codec::{Ack, Data, Datagram, Durability};
 use duragram_proto::{ClientId, Epoch, Seq};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli_support::{entry, letter, outcome};
 use duragram::journal::{BlockBuilder, Checkpoint, Journal, LaneMark, Opened, RocksJournal, RocksOptions};
-use duragram::types::Offset;
+use duragram::model::Offset;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

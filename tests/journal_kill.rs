@@ -8,7 +8,7 @@ use duragram::journal::{
     BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, EntryMeta, Journal, LaneMark, Opened, Replay, RocksJournal,
     RocksOptions, inspect,
 };
-use duragram::types::{Offset, SessionId};
+use duragram::model::{Offset, SessionId};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 const DIRECTORY: &str = "DURAGRAM_TEST_DIRECTORY";

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use duragram::journal::{
     BlockBuilder, Checkpoint, EntryMeta, Journal, Opened, Replay, RocksJournal, RocksOptions, SessionRecord,
 };
-use duragram::types::SessionId;
+use duragram::model::SessionId;
 use duragram_proto::{ClientId, Epoch, Seq};
 
 fn temp() -> tempfile::TempDir {

@@ -26,9 +26,9 @@ use super::error::ApiError;
 use super::routes::Shared;
 use crate::journal::{Block, JournalId, StorageError};
 use crate::limits;
+use crate::model::Offset;
 use crate::process::records_of;
 use crate::process::sink::Formatter;
-use crate::types::Offset;
 
 /// Names the journal that an answer is of.
 const JOURNAL_HEADER: &str = "duragram-journal";

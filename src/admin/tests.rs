@@ -16,7 +16,7 @@ use crate::journal::memory::{MemoryDisk, MemoryJournal};
 use crate::journal::{Block, BlockBuilder, Checkpoint, DeadLetterId, EntryMeta, Journal, LaneMark, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::types::SessionId;
+use crate::model::SessionId;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

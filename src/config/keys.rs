@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 
 use super::{Channels, Config, LogFormat, Threading, log_level};
 use crate::client::address;
-use crate::types::parse_channels;
+use crate::model::parse_channels;
 
 /// A configuration key.
 #[derive(Debug)]

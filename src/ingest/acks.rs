@@ -7,8 +7,8 @@ use duragram_proto::codec::{
 
 use crate::ingest::out::{Kind, Out, ReplyTo};
 use crate::journal::Durable;
+use crate::model::SessionId;
 use crate::session::Session;
-use crate::types::SessionId;
 
 /// What a session's ack says, as it was when the block that it rests on was closed: later datagrams may change the session
 /// while that block is on its way to the disk.

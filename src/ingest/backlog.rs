@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::journal::{EXTENT_BYTES, Extent};
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// The journal's blocks, summed up in extents of about a mebibyte.
 #[derive(Debug, Default)]

@@ -17,10 +17,10 @@ use crate::journal::{
 use crate::limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
+use crate::model::{Clock, Now, Offset, SessionId};
 use crate::net::{Batch, DataItem, Item, ItemKind, Transmit};
 use crate::rate::{self, Buckets};
 use crate::session::{EpochBook, FloorMove, Judgement, SessionTable};
-use crate::types::{Clock, Now, Offset, SessionId};
 use commit::{Flight, Round};
 
 /// What follows the committer: the lanes.

@@ -159,8 +159,8 @@ fn a_session_with_something_in_the_block_does_not_expire_however_late_that_is_co
 
 #[test]
 fn a_stop_acks_what_is_in_flight_and_hands_it_to_the_lanes() {
+    use crate::model::SystemClock;
     use crate::net::{Receiver, bind};
-    use crate::types::SystemClock;
 
     let rig = Rig::new();
     let (begin, begun) = channel();

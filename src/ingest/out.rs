@@ -11,9 +11,9 @@ use duragram_proto::seal::{ServerCounter, SessionKeys};
 
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::model::Now;
 use crate::net::{Item, Outbox, Peer, Transmit};
 use crate::rate::{self, Buckets};
-use crate::types::Now;
 
 /// Where a reply goes, what it must fit, and how it is sealed.
 #[derive(Clone, Debug)]

@@ -3,8 +3,8 @@
 use crate::ingest::{Backlog, Recovered};
 use crate::journal::{Opened, Replay};
 use crate::limits;
+use crate::model::SessionId;
 use crate::session::{EpochBook, SessionTable};
-use crate::types::SessionId;
 
 /// The sessions while the journal is replayed into them.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use crate::ingest::{Committer, Downstream, IngestStatus};
 use crate::journal::{Journal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::model::SystemClock;
 use crate::net::{Batch, Receiver, Transmit, Waker, wait_readable};
-use crate::types::SystemClock;
 
 /// How the stages of ingestion are spread over threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

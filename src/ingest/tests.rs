@@ -12,8 +12,8 @@ use super::*;
 use crate::journal::memory::{MemoryDisk, MemoryJournal, Write, WriteFate};
 use crate::journal::{Durable, EntryKind, LaneMark, StorageError};
 use crate::metrics::Metrics;
+use crate::model::{Clock, Now, Offset, SessionId};
 use crate::net::{Admission, Batch, Gate, Outbox, Peer, Transmit};
-use crate::types::{Clock, Now, Offset, SessionId};
 
 const WINDOW: u16 = 100;
 
@@ -421,7 +421,7 @@ fn a_checkpoint_of_many_sessions_takes_several_writes_and_is_whole() {
     let rig = Rig::on(rig.disk, config(), 200_000);
     assert_eq!(rig.committer.status().sessions as u64, sessions);
     assert!((1..=sessions).all(|client| {
-        let id = crate::types::SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() };
+        let id = crate::model::SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() };
         rig.disk.session(id).is_some_and(|record| record.floor >= Seq(1))
     }));
 }
@@ -703,7 +703,7 @@ proptest::proptest! {
                     }
                 }
                 counted.extend(bits.iter().map(|seq| (client, *seq)));
-                let id = crate::types::SessionId { client: ClientId(client), epoch };
+                let id = crate::model::SessionId { client: ClientId(client), epoch };
                 let mut found = restarted.committer.sessions_for_tests(id);
                 if floor > 0 {
                     let session = found.as_mut().expect("an acked session is on disk");

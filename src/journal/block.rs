@@ -23,7 +23,7 @@ use rkyv::ser::allocator::SubAllocator;
 use rkyv::with::{ArchiveWith, InlineAsBox, SerializeWith};
 use rkyv::{Archive, Serialize};
 
-use crate::types::{Offset, SessionId};
+use crate::model::{Offset, SessionId};
 
 /// The format that this program writes, and the only one that it reads.
 pub const BLOCK_VERSION: u32 = 1;

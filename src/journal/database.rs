@@ -7,7 +7,7 @@ use std::io;
 use super::JournalId;
 use super::error::StorageError;
 use super::recovery::Witness;
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// Column families of keys and values. Values are masked where they are stored.
 pub trait Database: Sized + Send + Sync + 'static {

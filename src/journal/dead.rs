@@ -5,7 +5,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::StorageError;
 use super::record::{self, Record, RecordError};
-use crate::types::{Offset, SessionId};
+use crate::model::{Offset, SessionId};
 
 /// Which record: the entry's offset and the record's index in it. In the journal's order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

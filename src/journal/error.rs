@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// The storage failed. Whether the last write is on disk is unknown; the journal is poisoned.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

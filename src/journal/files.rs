@@ -31,7 +31,7 @@ use super::recovery::{Format, Witness};
 use super::rocks_db::is_of_a_journal;
 use super::{JournalId, watch};
 use crate::file_modes;
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// The format of the data directory that this program writes. It reads format 1 too, which knows nothing of sealed mode,
 /// and marks such a directory anew before it writes to it: an earlier version then says that it is of a later one.

@@ -17,7 +17,7 @@ use super::rocks_db::{LogReading, Store};
 use super::rocks_open::{examine, sound};
 use super::rocks_read::read_blocks;
 use super::{Block, DeadLetter, JournalId, LaneMark, Loss};
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// Bytes that [`Dump`] reads at once, or one block if that is longer.
 const DUMP_BYTES: usize = 1 << 20;

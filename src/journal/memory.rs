@@ -16,7 +16,7 @@ use super::{
     Extent, FormerLanes, Journal, JournalId, LaneMark, NoRoom, Opened, ReadJournal, Records, Replay, SessionRecord,
     StorageError,
 };
-use crate::types::{Offset, SessionId};
+use crate::model::{Offset, SessionId};
 
 /// What becomes of a write that a hook was asked about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,7 +16,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::record::{self, Record, RecordError};
 use super::{ClientRecord, FormerLanes, LaneMark, SessionRecord};
-use crate::types::{Offset, SessionId};
+use crate::model::{Offset, SessionId};
 
 const SESSION: u8 = b's';
 const CHECKPOINT: u8 = b'c';

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use duragram_proto::{ClientId, Seq};
 
-use crate::types::{Lane, Offset, SessionId};
+use crate::model::{Lane, Offset, SessionId};
 
 pub mod block;
 mod database;

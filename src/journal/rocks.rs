@@ -26,7 +26,7 @@ use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
 use super::rocks_read::parse;
 use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, Records, SessionRecord, StorageError};
 use crate::limits::{RESERVE_BYTES, TRIM_PLACES};
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// The journal on RocksDB.
 pub type RocksJournal = StoredJournal<Store>;

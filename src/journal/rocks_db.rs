@@ -28,7 +28,7 @@ use super::rocks_laid::{LogWatch, lay_out, logs};
 use super::rocks_manifest::verify_manifest;
 use super::rocks_watch::{DatabaseWatch, Needs};
 use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES, START_READ_BYTES};
-use crate::types::Offset;
+use crate::model::Offset;
 
 pub(super) const JOURNAL: &str = "journal";
 pub(super) const META: &str = "meta";

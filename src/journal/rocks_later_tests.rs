@@ -8,7 +8,7 @@ use super::super::testing::{push, read_all};
 use super::super::{BlockBuilder, Checkpoint, DamageKind, DamagePlace, Journal as _, LaneMark, ReadJournal};
 use super::tests::{delete, put, refused, tamper};
 use super::*;
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// Four table files of 300 entries, and a few entries behind them; nothing is processed.
 fn long_place() -> Place {

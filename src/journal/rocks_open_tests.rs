@@ -13,7 +13,7 @@ use super::super::rocks_laid::FILL;
 use super::super::testing::{Replayed, push, read_all, record, sealed_records, session};
 use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, LaneMark, Records};
 use super::*;
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// Everything that a start gives.
 #[derive(Clone, PartialEq, Eq, Debug)]

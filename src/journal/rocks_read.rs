@@ -12,7 +12,7 @@ use super::rocks::Shared;
 use super::rocks_db::{JOURNAL, block_key};
 use super::{Block, JournalId, ReadJournal, StorageError};
 use crate::limits::READ_ENDS;
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// Reads beside the writer.
 pub(super) struct Reader<D: Database>(pub(super) Arc<Shared<D>>);

@@ -13,7 +13,7 @@ use super::super::testing::{record, session};
 use super::super::{Block, inspect};
 use super::tests::{block_of, delete, plain_place, put, refused, tamper};
 use super::*;
-use crate::types::Offset;
+use crate::model::Offset;
 
 fn remove(place: &Place, name: &str) {
     fs::remove_file(place.path().join(name)).unwrap();

@@ -14,7 +14,7 @@ use super::files::DataDir;
 use super::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, Loss, encode_counter_limit, loss_key};
 use super::recovery::{Directory, Format, Reading, Scan, Tail, Visit, Witness, look};
 use super::rocks_db::{DEAD, JOURNAL, LogReading, META, RocksOptions, Store, block_key};
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// Offsets that are left unused above everything that may have been given out. Entries that were lost may have been
 /// processed, and sinks know records by their offsets: one that came twice would be taken for a repetition. The witness is

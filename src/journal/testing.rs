@@ -3,7 +3,7 @@
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use super::{Block, BlockBuilder, ClientRecord, EntryMeta, ReadJournal, Records, Replay, SessionRecord};
-use crate::types::{Offset, SessionId};
+use crate::model::{Offset, SessionId};
 
 pub(crate) fn session(client: u64) -> SessionId {
     SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() }

@@ -33,7 +33,7 @@ pub use socket::{BoundSockets, adopt, bind};
 
 use std::net::SocketAddr;
 
-pub use crate::types::ChannelSet;
+pub use crate::model::ChannelSet;
 
 /// Where a datagram came from, and where it came to: a reply must leave from there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

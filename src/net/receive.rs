@@ -14,10 +14,10 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStor
 
 use crate::limits;
 use crate::log_limit::LogLimit;
+use crate::model::{Clock, Now, SessionId};
 use crate::net::local::Local;
 use crate::net::trouble::{Trouble, concerns_a_reply};
 use crate::net::{Admission, Batch, Gate, Peer, options, socket};
-use crate::types::{Clock, Now, SessionId};
 
 const MESSAGES: usize = limits::RECEIVE_MESSAGES;
 const STRIDE: usize = limits::RECEIVE_STRIDE_BYTES;

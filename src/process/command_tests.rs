@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::testing::*;
 use super::*;
-use crate::types::{Clock, Lane, Offset, SystemClock};
+use crate::model::{Clock, Lane, Offset, SystemClock};
 
 #[test]
 fn a_drain_processes_what_is_durable_and_flushes() {

@@ -9,7 +9,7 @@ use super::handler::{Record, records_of};
 use super::progress::Progress;
 use crate::journal::{Block, ReadJournal, StorageError};
 use crate::limits;
-use crate::types::{Lane, Offset};
+use crate::model::{Lane, Offset};
 
 /// What an entry counts beside its payload towards the limits of batches and flushes, in bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 48;

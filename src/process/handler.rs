@@ -5,7 +5,7 @@ use std::fmt;
 use duragram_proto::Seq;
 
 use crate::journal::{Entry, EntryKind, LaneMark};
-use crate::types::{Lane, Offset, SessionId};
+use crate::model::{Lane, Offset, SessionId};
 
 /// One application message, or the news that some were lost. Durable in the journal before a handler sees it.
 ///

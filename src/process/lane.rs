@@ -25,7 +25,7 @@ use super::retry::RetryPolicy;
 use crate::journal::{Block, DeadLetterId, DeadLetterRoom, DeadLetters, ReadJournal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::types::{Lane, Now, Offset};
+use crate::model::{Lane, Now, Offset};
 
 /// How lanes batch, flush and retry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,7 +16,7 @@ use super::retry::{Outage, RetryPolicy};
 use crate::journal::{DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom, StorageError};
 use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
-use crate::types::{Lane, Now};
+use crate::model::{Lane, Now};
 
 /// A handler with all that decides about its records.
 pub(super) struct Presenter {

@@ -15,7 +15,7 @@ use super::retried::{Retried, RetryReply};
 use crate::journal::{Block, DeadLetterId, FormerLanes, LaneMark};
 use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
-use crate::types::{Lane, Offset, SessionId};
+use crate::model::{Lane, Offset, SessionId};
 
 /// Shared by the committer, the lanes and the admin interface.
 #[derive(Debug)]

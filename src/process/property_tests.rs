@@ -10,7 +10,7 @@ use super::testing::*;
 use super::*;
 use crate::journal::ReadJournal as _;
 use crate::journal::memory::MemoryDisk;
-use crate::types::{Lane, Offset};
+use crate::model::{Lane, Offset};
 
 const CLIENTS: u64 = 12;
 

@@ -11,7 +11,7 @@ use crate::journal::{
     BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, EntryMeta, Journal, ReadJournal,
 };
 use crate::metrics::Metrics;
-use crate::types::{Lane, Now, Offset, SessionId};
+use crate::model::{Lane, Now, Offset, SessionId};
 
 /// (offset, index)
 pub(super) type Key = (u64, u16);

@@ -32,6 +32,7 @@ use crate::journal::{
 };
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
+use crate::model::{Clock, SystemClock};
 use crate::net::{Admission, ChannelSet, Receiver, Sender};
 use crate::process::sink::{self, SinkSpec, SinkSpecError};
 use crate::process::{
@@ -46,7 +47,6 @@ use crate::server::starting::StartProgress;
 use crate::server::state::ServerState;
 use crate::server::stop::{drain, end_lanes};
 use crate::server::waiting::Waiting;
-use crate::types::{Clock, SystemClock};
 
 /// Where the server can be reached, with real ports.
 #[derive(Clone, PartialEq, Eq, Debug)]

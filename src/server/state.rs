@@ -11,10 +11,10 @@ use crate::admin::{AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, 
 use crate::ingest::StatusReader;
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::KeyRing;
+use crate::model::{Lane, Offset};
 use crate::process::{LaneControl, Progress, RetryError};
 use crate::server::Error;
 use crate::server::waiting::Waiting;
-use crate::types::{Lane, Offset};
 
 /// How long an operator who retries a dead letter waits for the handler.
 const RETRY_PATIENCE: Duration = Duration::from_secs(30);

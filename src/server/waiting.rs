@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::model::Lane;
 use crate::process::sink::{Fifo, SinkSpec};
 use crate::process::{Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
-use crate::types::Lane;
 
 /// Shared by the lanes' handlers and the admin interface.
 #[derive(Debug, Default)]

@@ -10,8 +10,8 @@ use duragram_proto::{ClientId, Epoch};
 
 use crate::journal::ClientRecord;
 use crate::limits;
+use crate::model::{Now, SessionId};
 use crate::rate::Buckets;
-use crate::types::{Now, SessionId};
 
 /// The epochs of all clients.
 #[derive(Debug)]

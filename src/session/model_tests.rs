@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use duragram_proto::{ClientId, Epoch, Seq};
 use proptest::prelude::*;
 
+use crate::model::SessionId;
 use crate::session::{FloorMove, Judgement, Session};
-use crate::types::SessionId;
 
 /// Everything up to `floor` is accounted for, and what is in `above`.
 struct Model {

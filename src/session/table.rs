@@ -11,9 +11,9 @@ use hashbrown::HashTable;
 
 use crate::journal::{Entry, EntryKind, SessionRecord};
 use crate::limits;
+use crate::model::SessionId;
 use crate::session::rules::{Neighbours, Place};
 use crate::session::{Judgement, Session};
-use crate::types::SessionId;
 
 /// The sessions, stored densely; the hash tables hold indexes only.
 #[derive(Debug)]

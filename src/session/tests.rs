@@ -6,7 +6,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 use crate::limits;
-use crate::types::SessionId;
+use crate::model::SessionId;
 
 const WINDOW: u16 = 100;
 

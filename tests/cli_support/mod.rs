@@ -16,8 +16,8 @@ use duragram::journal::{
     BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, EntryMeta, Journal, LaneMark, ReadJournal,
 };
 use duragram::metrics::Metrics;
+use duragram::model::{Offset, SessionId};
 use duragram::proto::{ClientId, Epoch, Seq};
-use duragram::types::{Offset, SessionId};
 use prometheus_client::registry::Registry;
 
 /// Of every [`FakeServer`].

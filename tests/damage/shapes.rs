@@ -7,7 +7,7 @@ use duragram::journal::{
     BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, LaneMark, RocksJournal, RocksOptions,
     SessionRecord,
 };
-use duragram::types::Offset;
+use duragram::model::Offset;
 use duragram_proto::Seq;
 
 use super::state::{

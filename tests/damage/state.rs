@@ -11,7 +11,7 @@ use duragram::journal::{
     BlockBuilder, DeadLetter, DeadLetterId, EntryMeta, Journal, LaneMark, OpenError, Opened, Replay, RocksJournal,
     RocksOptions, SessionRecord,
 };
-use duragram::types::{Offset, SessionId};
+use duragram::model::{Offset, SessionId};
 use duragram_proto::{ClientId, Epoch, Seq};
 use tempfile::TempDir;
 

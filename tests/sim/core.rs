@@ -6,10 +6,10 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duragram::journal::simulated::{Change, Family, Fate, Write};
+use duragram::model::{Clock, Lane, Now, SessionId};
 use duragram::net::{Outbox, Transmit};
 use duragram::process::{Handler, HandlerError, LaneStart, Outcomes, Record};
 use duragram::proto::{ClientId, Epoch};
-use duragram::types::{Clock, Lane, Now, SessionId};
 
 use crate::oracle::{Oracle, Sid};
 use crate::plan::{DiskFaults, HandlerFaults};

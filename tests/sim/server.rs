@@ -8,11 +8,11 @@ use duragram::ingest::{Committer, Recovery, WriterByHand};
 use duragram::journal::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
 use duragram::journal::{OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
+use duragram::model::{Clock as _, Lane};
 use duragram::net::{Admission, Batch, ChannelSet, Gate, Peer};
 use duragram::process::{
     Fanout, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress, RetryPolicy,
 };
-use duragram::types::{Clock as _, Lane};
 use prometheus_client::registry::Registry;
 
 use crate::client::CHANNELS;

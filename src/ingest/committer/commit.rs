@@ -10,8 +10,8 @@ use crate::ingest::acks::{self, AckState, Bitmaps};
 use crate::ingest::writer::{Commit, Landed, Writer, WriterByHand, WriterThread};
 use crate::journal::{Checkpoint, DeadLetterId, Journal, LaneMark, Records, StorageError};
 use crate::limits;
+use crate::model::{Clock, Now, Offset, SessionId};
 use crate::net::Transmit;
-use crate::types::{Clock, Now, Offset, SessionId};
 
 /// What is owed for a commit.
 #[derive(Default)]

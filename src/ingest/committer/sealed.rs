@@ -8,9 +8,9 @@ use crate::ingest::Counts;
 use crate::ingest::out::ReplyTo;
 use crate::journal::Journal;
 use crate::limits;
+use crate::model::{Now, SessionId};
 use crate::net::{DataItem, Transmit};
 use crate::session::{FloorMove, HelloAnswer, Unopened};
-use crate::types::{Now, SessionId};
 
 impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     /// Why a DATA is refused for the mode in which it came (PROTOCOL.md#sealed-mix), or for an epoch that was used before

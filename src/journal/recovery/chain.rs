@@ -3,7 +3,7 @@
 use super::super::Block;
 use super::super::error::{Damage, DamageKind, DamagePlace};
 use super::super::meta::{CheckpointState, Loss};
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// The offsets that operators have given up, in order; those that border on each other are one.
 pub(in crate::journal) fn holes(losses: &[Loss]) -> Vec<(Offset, Offset)> {

@@ -16,7 +16,7 @@ use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, 
 use super::reading::Reading;
 use super::table::{Outcome, decide};
 use super::walk::{Item, walk};
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// What lies behind the last write that a storage has delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,7 +6,7 @@ use super::super::database::{Database, Table};
 use super::super::meta::CheckpointState;
 use super::super::rocks_db::JOURNAL;
 use super::super::{EXTENT_BYTES, Extent};
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// How far a start is with reading the journal. Read from any thread.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use super::rocks::{Kept, Shared, StoredDeadLetters, StoredJournal};
 use super::rocks_db::{DEAD, JOURNAL, META};
 use super::rocks_read::Reader;
 use super::{ClientRecord, Opened, Replay, SessionRecord};
-use crate::types::Offset;
+use crate::model::Offset;
 use disk::{Disk, State, StoredWitness};
 pub use store::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
 

@@ -10,7 +10,7 @@ use crate::journal::StorageError;
 use crate::journal::database::{Beside, Cursor, Database};
 use crate::journal::mask::{mask_into, unmask};
 use crate::journal::recovery::Witness;
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// What is said of a table that cannot be read.
 const DAMAGED: &str = "the table is damaged here";

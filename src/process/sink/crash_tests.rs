@@ -14,7 +14,7 @@ use super::file::{FileId, FileState};
 use super::ndjson::{Formatter, LINE_START};
 use super::tests::{Sinks, directory, offsets, record};
 use crate::journal::{FormerLanes, LaneMark};
-use crate::types::Offset;
+use crate::model::Offset;
 
 #[derive(Clone, Debug)]
 enum Op {

@@ -26,7 +26,7 @@ pub(crate) use self::opening::Fifo;
 use self::opening::open_without_waiting;
 use self::recover::Recorded;
 use super::{Handler, HandlerError, HandlerFactory, LaneStart};
-use crate::types::Lane;
+use crate::model::Lane;
 
 mod composite;
 mod file;

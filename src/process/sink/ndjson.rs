@@ -8,8 +8,8 @@ use duragram_proto::{ClientId, Epoch};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::model::{Offset, SessionId};
 use crate::process::{Content, Record};
-use crate::types::{Offset, SessionId};
 
 /// With what every line starts.
 pub(super) const LINE_START: &[u8] = b"{\"offset\":";

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::journal::LaneMark;
+use crate::model::{Offset, SessionId};
 use crate::process::{Content, Outcomes, Record};
-use crate::types::{Offset, SessionId};
 
 pub(super) fn record(offset: u64, payload: &[u8]) -> Record<'_> {
     // Sixteen clients, so that every lane has some.

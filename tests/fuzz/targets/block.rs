@@ -3,7 +3,7 @@
 
 use duragram::journal::memory::MemoryDisk;
 use duragram::journal::{Block, BlockBuilder, EntryKind, EntryMeta, Journal};
-use duragram::types::{Offset, SessionId};
+use duragram::model::{Offset, SessionId};
 use duragram_proto::codec::is_batch;
 use duragram_proto::{ClientId, Epoch, Seq};
 
