@@ -21,11 +21,13 @@ pub mod model;
 pub mod net;
 pub mod process;
 mod rate;
+mod record_json;
 mod resources;
 pub mod secret_file;
 pub mod server;
 pub mod session;
 mod signal_mask;
+pub mod sink;
 
 pub use duragram_client as client;
 pub use duragram_proto as proto;

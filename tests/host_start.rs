@@ -11,8 +11,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use duragram::config::Config;
-use duragram::process::sink::factory;
 use duragram::server as embedded;
+use duragram::sink::factory;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;

@@ -28,7 +28,7 @@ use crate::journal::{Block, JournalId, StorageError};
 use crate::limits;
 use crate::model::Offset;
 use crate::process::records_of;
-use crate::process::sink::Formatter;
+use crate::record_json::Formatter;
 
 /// Names the journal that an answer is of.
 const JOURNAL_HEADER: &str = "duragram-journal";

@@ -12,7 +12,7 @@ use crate::journal::inspect::{self, Stats};
 use crate::journal::{Damage, DamagePlace, OpenError, StorageError};
 use crate::model::Offset;
 use crate::process::records_of;
-use crate::process::sink::Formatter;
+use crate::record_json::Formatter;
 use crate::resources;
 use crate::server;
 

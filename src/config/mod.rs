@@ -40,7 +40,7 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// The journal's directory, made when it is missing. Default `./duragram-data`.
     pub data: PathBuf,
-    /// What processes records, as `process::sink` reads it. Default `stdout`.
+    /// What processes records, as `sink` reads it. Default `stdout`.
     pub sink: Vec<String>,
     /// The file with the clients' keys (`crate::keys`): the server then takes sealed traffic alone, unless `allow_plain`.
     /// Default none.

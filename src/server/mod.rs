@@ -34,7 +34,6 @@ use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
 use crate::model::{Clock, SystemClock};
 use crate::net::{Admission, ChannelSet, Receiver, Sender};
-use crate::process::sink::{self, SinkSpec, SinkSpecError};
 use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
     Progress, RetryPolicy, spawn_lanes,
@@ -47,6 +46,7 @@ use crate::server::starting::StartProgress;
 use crate::server::state::ServerState;
 use crate::server::stop::{drain, end_lanes};
 use crate::server::waiting::Waiting;
+use crate::sink::{self, SinkSpec, SinkSpecError};
 
 /// Where the server can be reached, with real ports.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::Lane;
-use crate::process::sink::{Fifo, SinkSpec};
 use crate::process::{Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
+use crate::sink::{Fifo, SinkSpec};
 
 /// Shared by the lanes' handlers and the admin interface.
 #[derive(Debug, Default)]

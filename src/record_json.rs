@@ -12,7 +12,7 @@ use crate::model::{Offset, SessionId};
 use crate::process::{Content, Record};
 
 /// With what every line starts.
-pub(super) const LINE_START: &[u8] = b"{\"offset\":";
+pub(crate) const LINE_START: &[u8] = b"{\"offset\":";
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
@@ -92,14 +92,14 @@ impl Formatter {
 
 /// What a line says of its record, as far as it identifies it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct LineKey {
-    pub(super) offset: Offset,
-    pub(super) index: u16,
-    pub(super) session: SessionId,
+pub(crate) struct LineKey {
+    pub(crate) offset: Offset,
+    pub(crate) index: u16,
+    pub(crate) session: SessionId,
 }
 
 /// Reads the start of a line that [`Formatter::line`] has written; `None` for any other.
-pub(super) fn parse_key(line: &[u8]) -> Option<LineKey> {
+pub(crate) fn parse_key(line: &[u8]) -> Option<LineKey> {
     let (offset, rest) = number(line.strip_prefix(LINE_START)?)?;
     let (index, rest) = number(rest.strip_prefix(b",\"index\":")?)?;
     let (client, rest) = rest.strip_prefix(b",\"client\":\"")?.split_at_checked(16)?;

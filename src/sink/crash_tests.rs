@@ -11,10 +11,10 @@ use tempfile::TempDir;
 
 use super::composite::Composite;
 use super::file::{FileId, FileState};
-use super::ndjson::{Formatter, LINE_START};
 use super::tests::{Sinks, directory, offsets, record};
 use crate::journal::{FormerLanes, LaneMark};
 use crate::model::Offset;
+use crate::record_json::{Formatter, LINE_START};
 
 #[derive(Clone, Debug)]
 enum Op {

@@ -14,10 +14,10 @@ use serde::de::IgnoredAny;
 
 use super::file::{FileId, FilePlace, FileState};
 use super::lines::{LINE_MAX, Replay};
-use super::ndjson::{LINE_START, parse_key};
 use crate::file_modes;
 use crate::model::{Lane, Offset};
 use crate::process::HandlerError;
+use crate::record_json::{LINE_START, parse_key};
 
 /// How much of a file that the journal does not know is read at start, from its end, in bytes. Far above what the lanes
 /// write between two checkpoints.

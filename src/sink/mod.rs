@@ -25,20 +25,17 @@ use self::null::Null;
 pub(crate) use self::opening::Fifo;
 use self::opening::open_without_waiting;
 use self::recover::Recorded;
-use super::{Handler, HandlerError, HandlerFactory, LaneStart};
 use crate::model::Lane;
+use crate::process::{Handler, HandlerError, HandlerFactory, LaneStart};
 
 mod composite;
 mod file;
 mod lines;
-pub(crate) mod ndjson;
 mod null;
 mod opening;
 mod pipe;
 mod recover;
 mod stream;
-
-pub(crate) use ndjson::Formatter;
 
 pub use composite::{COMPOSITE_MAX, Composite};
 

@@ -8,10 +8,10 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::ndjson::Formatter;
 use crate::limits;
 use crate::model::Offset;
 use crate::process::{Handler, HandlerError, Outcomes, Record};
+use crate::record_json::Formatter;
 
 /// A line is shorter: a payload of 65,507 bytes, six for each when all are escaped, and the keys.
 pub(super) const LINE_MAX: usize = 512 << 10;
