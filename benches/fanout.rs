@@ -9,7 +9,8 @@ use duragram::journal::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Opened};
 use duragram::metrics::Metrics;
 use duragram::model::{Clock, SystemClock};
-use duragram::process::{LaneConfig, LaneParts, LaneStep, Lanes, Progress, sink};
+use duragram::process::{LaneConfig, LaneParts, LaneStep, Lanes, Progress};
+use duragram::sink;
 use prometheus_client::registry::Registry;
 
 use crate::support::{Payload, commit_and_trim, meta, session};

@@ -8,8 +8,7 @@ use duragram_proto::{ClientId, Epoch};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::{Offset, SessionId};
-use crate::process::{Content, Record};
+use crate::model::{Content, Offset, Record, SessionId};
 
 /// With what every line starts.
 pub(crate) const LINE_START: &[u8] = b"{\"offset\":";

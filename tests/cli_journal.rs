@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cli_support::{entry, letter, outcome};
-use duragram::journal::{BlockBuilder, Checkpoint, Journal, LaneMark, Opened, RocksJournal, RocksOptions};
-use duragram::model::Offset;
+use duragram::journal::{BlockBuilder, Checkpoint, Journal, Opened, RocksJournal, RocksOptions};
+use duragram::model::{LaneMark, Offset};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use duragram::config::{Config, Retry};
-use duragram::process::{Content, Handler, HandlerError, LaneStart, Outcomes, Record};
+use duragram::model::{Content, Record};
+use duragram::process::{Handler, HandlerError, LaneStart, Outcomes};
 use duragram::server::{Error, Server, ServerHandle};
 use tempfile::TempDir;
 

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use duragram::journal::{
-    BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, EntryMeta, Journal, LaneMark, Opened, Replay, RocksJournal,
-    RocksOptions, inspect,
+    BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, Journal, Opened, Replay, RocksJournal, RocksOptions, inspect,
 };
-use duragram::model::{Offset, SessionId};
+use duragram::model::{EntryMeta, LaneMark, Offset, SessionId};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 const DIRECTORY: &str = "DURAGRAM_TEST_DIRECTORY";

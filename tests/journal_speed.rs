@@ -6,10 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use duragram::journal::{
-    BlockBuilder, Checkpoint, EntryMeta, Journal, Opened, Replay, RocksJournal, RocksOptions, SessionRecord,
-};
-use duragram::model::SessionId;
+use duragram::journal::{BlockBuilder, Checkpoint, Journal, Opened, Replay, RocksJournal, RocksOptions};
+use duragram::model::{EntryMeta, SessionId, SessionRecord};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 fn temp() -> tempfile::TempDir {

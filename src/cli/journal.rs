@@ -10,8 +10,7 @@ use super::{EXIT_DAMAGED, EXIT_STORAGE, Failure, Report, output_failure, print, 
 use crate::admin::timestamp;
 use crate::journal::inspect::{self, Stats};
 use crate::journal::{Damage, DamagePlace, OpenError, StorageError};
-use crate::model::Offset;
-use crate::process::records_of;
+use crate::model::{Offset, records_of};
 use crate::record_json::Formatter;
 use crate::resources;
 use crate::server;

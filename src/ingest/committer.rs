@@ -11,13 +11,11 @@ use crate::ingest::acks;
 use crate::ingest::out::{Kind, Out, ReplyTo};
 use crate::ingest::writer::Writer;
 use crate::ingest::{Backlog, Counts};
-use crate::journal::{
-    BlockBuilder, DeadLetterId, Durable, EntryMeta, FormerLanes, Journal, LaneMark, SessionRecord, StorageError,
-};
+use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, StorageError};
 use crate::limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
-use crate::model::{Clock, Now, Offset, SessionId};
+use crate::model::{Clock, EntryMeta, FormerLanes, LaneMark, Now, Offset, SessionId, SessionRecord};
 use crate::net::{Batch, DataItem, Item, ItemKind, Transmit};
 use crate::rate::{self, Buckets};
 use crate::session::{EpochBook, FloorMove, Judgement, SessionTable};

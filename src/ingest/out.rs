@@ -11,8 +11,8 @@ use duragram_proto::seal::{ServerCounter, SessionKeys};
 
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::Now;
-use crate::net::{Item, Outbox, Peer, Transmit};
+use crate::model::{Now, Peer};
+use crate::net::{Item, Outbox, Transmit};
 use crate::rate::{self, Buckets};
 
 /// Where a reply goes, what it must fit, and how it is sealed.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use duragram_proto::seal::{ClientKey, SessionKeys};
 
 use super::*;
-use crate::journal::{ClientRecord, Replay};
+use crate::journal::Replay;
 use crate::keys::{KeyRing, Keys};
 use crate::limits;
+use crate::model::ClientRecord;
 
 /// Client `n` has the key of 32 bytes `n`; 9 is revoked, 3 may use channel 7 alone.
 const KEY_FILE: &str = "\

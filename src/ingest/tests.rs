@@ -10,10 +10,10 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::journal::memory::{MemoryDisk, MemoryJournal, Write, WriteFate};
-use crate::journal::{Durable, EntryKind, LaneMark, StorageError};
+use crate::journal::{Durable, StorageError};
 use crate::metrics::Metrics;
-use crate::model::{Clock, Now, Offset, SessionId};
-use crate::net::{Admission, Batch, Gate, Outbox, Peer, Transmit};
+use crate::model::{Clock, EntryKind, LaneMark, Now, Offset, Peer, SessionId};
+use crate::net::{Admission, Batch, Gate, Outbox, Transmit};
 
 const WINDOW: u16 = 100;
 

@@ -4,10 +4,9 @@
 use std::fmt::Display;
 use std::io;
 
-use super::JournalId;
 use super::error::StorageError;
 use super::recovery::Witness;
-use crate::model::Offset;
+use crate::model::{JournalId, Offset};
 
 /// Column families of keys and values. Values are masked where they are stored.
 pub trait Database: Sized + Send + Sync + 'static {

@@ -29,9 +29,9 @@ use super::database::Beside;
 use super::error::{OpenError, StorageError};
 use super::recovery::{Format, Witness};
 use super::rocks_db::is_of_a_journal;
-use super::{JournalId, watch};
+use super::watch;
 use crate::file_modes;
-use crate::model::Offset;
+use crate::model::{JournalId, Offset};
 
 /// The format of the data directory that this program writes. It reads format 1 too, which knows nothing of sealed mode,
 /// and marks such a directory anew before it writes to it: an earlier version then says that it is of a later one.

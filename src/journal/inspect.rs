@@ -16,8 +16,8 @@ use super::recovery::{Outcome, Reading, Scan, Visit, holes};
 use super::rocks_db::{LogReading, Store};
 use super::rocks_open::{examine, sound};
 use super::rocks_read::read_blocks;
-use super::{Block, DeadLetter, JournalId, LaneMark, Loss};
-use crate::model::Offset;
+use super::{Block, DeadLetter, Loss};
+use crate::model::{JournalId, LaneMark, Offset};
 
 /// Bytes that [`Dump`] reads at once, or one block if that is longer.
 const DUMP_BYTES: usize = 1 << 20;

@@ -12,11 +12,10 @@ use duragram_proto::ClientId;
 
 use super::block::Place;
 use super::{
-    Block, BlockBuilder, Checkpoint, ClientRecord, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable,
-    Extent, FormerLanes, Journal, JournalId, LaneMark, NoRoom, Opened, ReadJournal, Records, Replay, SessionRecord,
-    StorageError,
+    Block, BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable, Extent, Journal,
+    NoRoom, Opened, ReadJournal, Records, Replay, StorageError,
 };
-use crate::model::{Offset, SessionId};
+use crate::model::{ClientRecord, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord};
 
 /// What becomes of a write that a hook was asked about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -15,8 +15,7 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::record::{self, Record, RecordError};
-use super::{ClientRecord, FormerLanes, LaneMark, SessionRecord};
-use crate::model::{Offset, SessionId};
+use crate::model::{ClientRecord, FormerLanes, LaneMark, Offset, SessionId, SessionRecord};
 
 const SESSION: u8 = b's';
 const CHECKPOINT: u8 = b'c';

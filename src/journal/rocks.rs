@@ -24,9 +24,9 @@ use super::recovery::{Scan, Witness, holes};
 pub use super::rocks_db::RocksOptions;
 use super::rocks_db::{DEAD, JOURNAL, META, Store, block_key};
 use super::rocks_read::parse;
-use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, Records, SessionRecord, StorageError};
+use super::{Block, BlockBuilder, Checkpoint, Durable, Journal, Records, StorageError};
 use crate::limits::{RESERVE_BYTES, TRIM_PLACES};
-use crate::model::Offset;
+use crate::model::{Offset, SessionRecord};
 
 /// The journal on RocksDB.
 pub type RocksJournal = StoredJournal<Store>;

@@ -5,10 +5,10 @@ use super::super::inspect;
 use super::super::rocks::tests::{Place, checkpoint, commit, options, tens};
 use super::super::rocks_db::{JOURNAL, block_key};
 use super::super::testing::{push, read_all};
-use super::super::{BlockBuilder, Checkpoint, DamageKind, DamagePlace, Journal as _, LaneMark, ReadJournal};
+use super::super::{BlockBuilder, Checkpoint, DamageKind, DamagePlace, Journal as _, ReadJournal};
 use super::tests::{delete, put, refused, tamper};
 use super::*;
-use crate::model::Offset;
+use crate::model::{LaneMark, Offset};
 
 /// Four table files of 300 entries, and a few entries behind them; nothing is processed.
 fn long_place() -> Place {

@@ -11,9 +11,9 @@ use super::super::rocks::tests::{Place, checkpoint, commit, files, one, options,
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
 use super::super::rocks_laid::FILL;
 use super::super::testing::{Replayed, push, read_all, record, sealed_records, session};
-use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, LaneMark, Records};
+use super::super::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, Records};
 use super::*;
-use crate::model::Offset;
+use crate::model::{LaneMark, Offset};
 
 /// Everything that a start gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -380,7 +380,7 @@ fn a_payload_cannot_pose_as_a_record_of_the_log() {
     let place = Place::new();
     let (Opened { mut journal, .. }, _) = place.open();
     let mut builder = BlockBuilder::default();
-    let meta = super::super::EntryMeta {
+    let meta = crate::model::EntryMeta {
         session: session(1),
         seq: duragram_proto::Seq(1),
         span: 0,

@@ -10,9 +10,9 @@ use super::error::{Damage, DamageKind, DamagePlace};
 use super::mask::unmask;
 use super::rocks::Shared;
 use super::rocks_db::{JOURNAL, block_key};
-use super::{Block, JournalId, ReadJournal, StorageError};
+use super::{Block, ReadJournal, StorageError};
 use crate::limits::READ_ENDS;
-use crate::model::Offset;
+use crate::model::{JournalId, Offset};
 
 /// Reads beside the writer.
 pub(super) struct Reader<D: Database>(pub(super) Arc<Shared<D>>);

@@ -8,8 +8,9 @@ use super::super::rocks_open::tests::{
     block_of, damage, delete, plain_place, put, rich_place, tamper, unwitnessed_place,
 };
 use super::super::testing::{read_all, record, sealed_records};
-use super::super::{DeadLetterId, LaneMark, Opened, inspect};
+use super::super::{DeadLetterId, Opened, inspect};
 use super::*;
+use crate::model::LaneMark;
 
 fn accepting() -> RocksOptions {
     RocksOptions { accept_loss: true, ..options() }

@@ -7,8 +7,9 @@ use tempfile::TempDir;
 use super::super::dead::tests::letter;
 use super::super::rocks_laid::logs;
 use super::super::testing::{Replayed, numbers, push, push_malformed, read_all, record, sealed_records, session};
-use super::super::{ClientRecord, Extent, FormerLanes, LaneMark, OpenError, Opened};
+use super::super::{Extent, OpenError, Opened};
 use super::*;
+use crate::model::{ClientRecord, FormerLanes, LaneMark};
 
 /// A data directory of a test.
 pub(in crate::journal) struct Place {

@@ -2,8 +2,8 @@
 
 use duragram_proto::{ClientId, Epoch, Seq};
 
-use super::{Block, BlockBuilder, ClientRecord, EntryMeta, ReadJournal, Records, Replay, SessionRecord};
-use crate::model::{Offset, SessionId};
+use super::{Block, BlockBuilder, ReadJournal, Records, Replay};
+use crate::model::{ClientRecord, EntryMeta, Offset, SessionId, SessionRecord};
 
 pub(crate) fn session(client: u64) -> SessionId {
     SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() }
@@ -56,7 +56,7 @@ pub(crate) fn payload(number: u64, bytes: usize) -> Vec<u8> {
 
 /// The numbers of the entries, whose payloads are checked.
 pub(crate) fn numbers(block: &Block) -> Vec<u64> {
-    let number = |entry: super::Entry<'_>| {
+    let number = |entry: crate::model::Entry<'_>| {
         let number = entry.meta.seq.0 - 1;
         assert!(entry.payload == payload(number, entry.payload.len()), "the payload of entry {number} is another's");
         number

@@ -1,149 +1,22 @@
-//! The words that every part of the server shares: offsets, sessions, lanes, time.
+//! The words that every part of the server shares: what names an entry, a session, a lane; time; peers; an entry and its
+//! records; what is kept on disk beside them.
+//!
+//! This module knows nobody but the protocol's own types.
 
-use std::fmt;
-use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+mod channels;
+mod entry;
+mod ids;
+mod peer;
+mod record;
+mod stored;
+mod time;
 
-use duragram_proto::{ClientId, Epoch};
-
-/// The place of an entry in the journal: total order, no holes. The first is 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Offset(pub u64);
-
-impl Offset {
-    /// `self + n`. A journal of 2⁶⁴ entries cannot be reached: saturates.
-    pub const fn plus(self, n: u64) -> Self {
-        Self(self.0.saturating_add(n))
-    }
-
-    /// Entries from `earlier` to `self`, 0 when `earlier` is not earlier.
-    pub const fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
-impl fmt::Display for Offset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// One run of one client: the owner of a sequence space.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SessionId {
-    /// Who.
-    pub client: ClientId,
-    /// Which of its runs.
-    pub epoch: Epoch,
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.client, self.epoch)
-    }
-}
-
-/// A client id as it is shown (16 hexadecimal digits) and as people write it (`0x` and such digits, or a decimal number).
-pub fn parse_client_id(text: &str) -> Option<ClientId> {
-    let plain = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let parsed = match text.strip_prefix("0x") {
-        Some(digits) if plain(digits) => u64::from_str_radix(digits, 16),
-        None if text.len() == 16 && plain(text) => u64::from_str_radix(text, 16),
-        None if plain(text) => text.parse(),
-        _ => return None,
-    };
-    parsed.ok().map(ClientId)
-}
-
-/// One channel or a range of them, such as `7` or `10-19`; one that ends before it begins is empty.
-pub fn parse_channels(text: &str) -> Option<RangeInclusive<u16>> {
-    let bound = |part: &str| part.trim().parse::<u16>().ok();
-    match text.split_once('-') {
-        Some((from, to)) => Some(bound(from)?..=bound(to)?),
-        None => bound(text).map(|one| one..=one),
-    }
-}
-
-/// A set of channels as 65,536 bits. A clone shares them.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ChannelSet(Arc<[u64; 1024]>);
-
-impl ChannelSet {
-    /// The set of these channels.
-    pub fn of(channels: impl IntoIterator<Item = u16>) -> Self {
-        let mut bits = [0; 1024];
-        for channel in channels {
-            bits[usize::from(channel / 64)] |= 1 << (channel % 64);
-        }
-        Self(Arc::new(bits))
-    }
-
-    /// Whether a channel is in the set.
-    pub fn contains(&self, channel: u16) -> bool {
-        self.0[usize::from(channel / 64)] >> (channel % 64) & 1 == 1
-    }
-}
-
-/// One processing thread and the sessions that hash to it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Lane(pub u16);
-
-impl Lane {
-    /// The lane of a session among `lanes`. Stable across restarts and versions: watermarks rest on it.
-    pub const fn of(session: SessionId, lanes: u16) -> Self {
-        // SplitMix64's finalizer: client ids are often small and consecutive.
-        let mut x = session.client.0 ^ ((session.epoch.value() as u64) << 32 | session.epoch.value() as u64);
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^= x >> 31;
-        // A multiply-shift reduction: uniform, and cheaper than a division. The result is below `lanes`.
-        #[allow(clippy::cast_possible_truncation)]
-        let lane = (((x >> 32) * lanes as u64) >> 32) as u16;
-        Self(lane)
-    }
-}
-
-impl fmt::Display for Lane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// A moment, by both clocks: one that never steps, for durations, and one that people read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Now {
-    /// Microseconds since the clock's start; never steps back.
-    pub mono_us: u64,
-    /// Microseconds since 1970-01-01 UTC; may step either way.
-    pub unix_us: u64,
-}
-
-/// Where stages take the time from; the simulator gives its own.
-pub trait Clock {
-    /// The present moment.
-    fn now(&self) -> Now;
-}
-
-/// The machine's clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct SystemClock {
-    start: Instant,
-}
-
-impl SystemClock {
-    /// A clock whose monotonic part starts now.
-    pub fn start() -> Self {
-        Self { start: Instant::now() }
-    }
-}
-
-impl Clock for SystemClock {
-    fn now(&self) -> Now {
-        let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
-        Now {
-            mono_us: micros(self.start.elapsed()),
-            unix_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros),
-        }
-    }
-}
+pub use channels::{ChannelSet, parse_channels};
+pub use entry::{Entry, EntryKind, EntryMeta};
+pub use ids::{Lane, Offset, SessionId, parse_client_id};
+pub(crate) use peer::canonical;
+pub use peer::{Local, Peer};
+pub(crate) use record::records_of;
+pub use record::{Content, Record};
+pub use stored::{ClientRecord, FormerLanes, JournalId, LaneMark, SessionRecord};
+pub use time::{Clock, Now, SystemClock};

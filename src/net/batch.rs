@@ -7,8 +7,7 @@ use duragram_proto::codec::{self, DecodeError, RejectCode};
 use duragram_proto::seal::SessionKeys;
 use duragram_proto::{ClientId, Seq};
 
-use crate::model::{Now, SessionId};
-use crate::net::Peer;
+use crate::model::{Now, Peer, SessionId};
 use crate::net::gate::{Drop, Gate};
 
 /// Datagrams of one receive, with the bytes they borrow.

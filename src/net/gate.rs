@@ -9,8 +9,7 @@ use duragram_proto::seal::TAG_LEN;
 
 use crate::keys::KeyRing;
 use crate::limits;
-use crate::model::{ChannelSet, Now, SessionId};
-use crate::net::Peer;
+use crate::model::{ChannelSet, Now, Peer, SessionId};
 use crate::net::batch::{DataItem, ItemKind, Seal};
 use crate::net::key_cache::{KeyCache, Opened};
 use crate::rate::{self, Buckets};

@@ -1,8 +1,9 @@
 use super::super::testing::*;
 use super::super::*;
 use super::*;
+use crate::journal::BlockBuilder;
 use crate::journal::memory::{MemoryDisk, WriteFate};
-use crate::journal::{BlockBuilder, EntryMeta};
+use crate::model::EntryMeta;
 use duragram_proto::Seq;
 
 /// Of the retry in `testing::config`.

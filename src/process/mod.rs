@@ -70,9 +70,8 @@ mod testing;
 // What `hand_off` is made of; its model puts others in their place.
 use std::sync::atomic;
 
-pub(crate) use handler::records_of;
-
-pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
+pub use crate::model::{Content, Record};
+pub use handler::{Answer, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
 pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
 pub use progress::{Fanout, Progress};
 pub use retried::RetryError;

@@ -7,11 +7,9 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::journal::memory::{MemoryDisk, MemoryJournal};
-use crate::journal::{
-    BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, EntryMeta, Journal, ReadJournal,
-};
+use crate::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use crate::metrics::Metrics;
-use crate::model::{Lane, Now, Offset, SessionId};
+use crate::model::{EntryMeta, Lane, Now, Offset, SessionId};
 
 /// (offset, index)
 pub(super) type Key = (u64, u16);

@@ -27,13 +27,12 @@ use crate::file_modes;
 use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::journal::rocks::{RocksJournal, RocksOptions};
 use crate::journal::{
-    Damage, DamageKind, DamagePlace, DeadLetterId, DeadLetterRoom, Durable, FormerLanes, LaneMark, OpenError, Opened,
-    StorageError,
+    Damage, DamageKind, DamagePlace, DeadLetterId, DeadLetterRoom, Durable, OpenError, Opened, StorageError,
 };
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
-use crate::model::{Clock, SystemClock};
-use crate::net::{Admission, ChannelSet, Receiver, Sender};
+use crate::model::{ChannelSet, Clock, FormerLanes, LaneMark, SystemClock};
+use crate::net::{Admission, Receiver, Sender};
 use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
     Progress, RetryPolicy, spawn_lanes,

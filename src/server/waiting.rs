@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::model::Lane;
-use crate::process::{Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
+use crate::model::{Lane, Record};
+use crate::process::{Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
 use crate::sink::{Fifo, SinkSpec};
 
 /// Shared by the lanes' handlers and the admin interface.

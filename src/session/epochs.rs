@@ -8,9 +8,8 @@ use std::num::NonZeroU32;
 
 use duragram_proto::{ClientId, Epoch};
 
-use crate::journal::ClientRecord;
 use crate::limits;
-use crate::model::{Now, SessionId};
+use crate::model::{ClientRecord, Now, SessionId};
 use crate::rate::Buckets;
 
 /// The epochs of all clients.

@@ -5,9 +5,7 @@ use std::num::NonZeroU32;
 use duragram_proto::Seq;
 use duragram_proto::window::{DedupWindow, Verdict};
 
-use crate::journal::SessionRecord;
-use crate::model::SessionId;
-use crate::net::Peer;
+use crate::model::{Peer, SessionId, SessionRecord};
 
 /// One sequence space. The invariant that all rests on: a seq counts as accounted for only if its entry, a gap entry or
 /// the client's SKIP is in the journal, or is in the block that is being built and not acked before that is durable.

@@ -9,9 +9,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use duragram_proto::{ClientId, Epoch, Seq};
 use hashbrown::HashTable;
 
-use crate::journal::{Entry, EntryKind, SessionRecord};
 use crate::limits;
-use crate::model::SessionId;
+use crate::model::{Entry, EntryKind, SessionId, SessionRecord};
 use crate::session::rules::{Neighbours, Place};
 use crate::session::{Judgement, Session};
 

@@ -6,8 +6,8 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::model::Offset;
-use crate::process::{Answer, Handler, HandlerError, Outcomes, Record};
+use crate::model::{Offset, Record};
+use crate::process::{Answer, Handler, HandlerError, Outcomes};
 
 /// Handlers that a [`Composite`] holds, at most.
 pub const COMPOSITE_MAX: usize = 32;

@@ -2,7 +2,8 @@ use std::sync::{Arc, Mutex};
 
 use super::composite::Composite;
 use super::tests::record;
-use crate::process::{Answer, Handler, HandlerError, Outcomes, Record};
+use crate::model::Record;
+use crate::process::{Answer, Handler, HandlerError, Outcomes};
 
 /// What a child does with the record at an offset.
 type Script = Box<dyn FnMut(u64) -> Answer + Send>;

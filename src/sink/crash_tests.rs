@@ -12,8 +12,7 @@ use tempfile::TempDir;
 use super::composite::Composite;
 use super::file::{FileId, FileState};
 use super::tests::{Sinks, directory, offsets, record};
-use crate::journal::{FormerLanes, LaneMark};
-use crate::model::Offset;
+use crate::model::{FormerLanes, LaneMark, Offset};
 use crate::record_json::{Formatter, LINE_START};
 
 #[derive(Clone, Debug)]

@@ -10,9 +10,9 @@ use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use super::*;
-use crate::journal::LaneMark;
-use crate::model::{Offset, SessionId};
-use crate::process::{Content, Outcomes, Record};
+use crate::model::{Content, LaneMark, Offset, Record, SessionId};
+use crate::process::Outcomes;
+use crate::record_json::Formatter;
 
 pub(super) fn record(offset: u64, payload: &[u8]) -> Record<'_> {
     // Sixteen clients, so that every lane has some.
@@ -226,7 +226,7 @@ fn a_torn_last_line_is_cut_and_its_record_written_again() {
     let path = dir.path().join("out");
     let line = {
         let mut line = Vec::new();
-        ndjson::Formatter::default().line(&record(40, "torn \u{1f980}".as_bytes()), &mut line);
+        Formatter::default().line(&record(40, "torn \u{1f980}".as_bytes()), &mut line);
         line
     };
     for known in [true, false] {

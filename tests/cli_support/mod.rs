@@ -12,11 +12,9 @@ use std::time::{Duration, Instant};
 use duragram::admin::{Admin, AdminState, Offsets, Phase, Retried, Status, Token};
 use duragram::config::Config;
 use duragram::journal::memory::{MemoryDisk, MemoryJournal};
-use duragram::journal::{
-    BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, EntryMeta, Journal, LaneMark, ReadJournal,
-};
+use duragram::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use duragram::metrics::Metrics;
-use duragram::model::{Offset, SessionId};
+use duragram::model::{EntryMeta, LaneMark, Offset, SessionId};
 use duragram::proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 

@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 
 use duragram::config::Config;
-use duragram::process::{Handler, HandlerError, LaneStart, Outcomes, Record};
+use duragram::model::Record;
+use duragram::process::{Handler, HandlerError, LaneStart, Outcomes};
 use duragram::server;
 
 #[derive(Default)]

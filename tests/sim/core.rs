@@ -6,9 +6,9 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duragram::journal::simulated::{Change, Family, Fate, Write};
-use duragram::model::{Clock, Lane, Now, SessionId};
+use duragram::model::{Clock, Lane, Now, Record, SessionId};
 use duragram::net::{Outbox, Transmit};
-use duragram::process::{Handler, HandlerError, LaneStart, Outcomes, Record};
+use duragram::process::{Handler, HandlerError, LaneStart, Outcomes};
 use duragram::proto::{ClientId, Epoch};
 
 use crate::oracle::{Oracle, Sid};

@@ -8,8 +8,8 @@ use duragram::ingest::{Committer, Recovery, WriterByHand};
 use duragram::journal::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
 use duragram::journal::{OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
-use duragram::model::{Clock as _, Lane};
-use duragram::net::{Admission, Batch, ChannelSet, Gate, Peer};
+use duragram::model::{ChannelSet, Clock as _, Lane, Peer};
+use duragram::net::{Admission, Batch, Gate};
 use duragram::process::{
     Fanout, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress, RetryPolicy,
 };

@@ -8,9 +8,9 @@
 use super::{Committer, Downstream, PendingAck, PendingWelcome};
 use crate::ingest::acks::{self, AckState, Bitmaps};
 use crate::ingest::writer::{Commit, Landed, Writer, WriterByHand, WriterThread};
-use crate::journal::{Checkpoint, DeadLetterId, Journal, LaneMark, Records, StorageError};
+use crate::journal::{Checkpoint, DeadLetterId, Journal, Records, StorageError};
 use crate::limits;
-use crate::model::{Clock, Now, Offset, SessionId};
+use crate::model::{Clock, LaneMark, Now, Offset, SessionId};
 use crate::net::Transmit;
 
 /// What is owed for a commit.

@@ -10,13 +10,13 @@ use super::super::error::{Damage, DamageKind, DamagePlace};
 use super::super::mask::unmask;
 use super::super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
 use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
-use super::super::{Block, ClientRecord, Extent, FormerLanes, LaneMark, SessionRecord};
+use super::super::{Block, Extent};
 use super::chain::Chain;
 use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 use super::reading::Reading;
 use super::table::{Outcome, decide};
 use super::walk::{Item, walk};
-use crate::model::Offset;
+use crate::model::{ClientRecord, FormerLanes, LaneMark, Offset, SessionRecord};
 
 /// What lies behind the last write that a storage has delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]

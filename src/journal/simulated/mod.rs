@@ -16,8 +16,8 @@ use super::recovery::{self, Format, Outcome, Scan, Visit, Witness, look};
 use super::rocks::{Kept, Shared, StoredDeadLetters, StoredJournal};
 use super::rocks_db::{DEAD, JOURNAL, META};
 use super::rocks_read::Reader;
-use super::{ClientRecord, Opened, Replay, SessionRecord};
-use crate::model::Offset;
+use super::{Opened, Replay};
+use crate::model::{ClientRecord, Offset, SessionRecord};
 use disk::{Disk, State, StoredWitness};
 pub use store::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
 

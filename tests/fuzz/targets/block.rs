@@ -2,8 +2,8 @@
 //! block and come back.
 
 use duragram::journal::memory::MemoryDisk;
-use duragram::journal::{Block, BlockBuilder, EntryKind, EntryMeta, Journal};
-use duragram::model::{Offset, SessionId};
+use duragram::journal::{Block, BlockBuilder, Journal};
+use duragram::model::{EntryKind, EntryMeta, Offset, SessionId};
 use duragram_proto::codec::is_batch;
 use duragram_proto::{ClientId, Epoch, Seq};
 

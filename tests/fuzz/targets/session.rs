@@ -12,10 +12,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use duragram::ingest::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::journal::memory::{MemoryDisk, MemoryJournal, WriteFate};
-use duragram::journal::{Block, Durable, EntryKind, LaneMark, ReadJournal, Replay};
+use duragram::journal::{Block, Durable, ReadJournal, Replay};
 use duragram::metrics::Metrics;
-use duragram::model::{Clock, Now, Offset, SessionId};
-use duragram::net::{Admission, Batch, Gate, Outbox, Peer, Transmit};
+use duragram::model::{Clock, EntryKind, LaneMark, Now, Offset, Peer, SessionId};
+use duragram::net::{Admission, Batch, Gate, Outbox, Transmit};
 use duragram::session::SessionTable;
 use duragram_proto::codec::{Ack, DATAGRAM_LEN_MAX, Data, Datagram, Hello, Ping, decode};
 use duragram_proto::{ClientId, Epoch, Seq};
