@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
+use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::config::Config;
-use duragram::ingest::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::journal::Durable;
 use duragram::journal::memory::{MemoryDisk, MemoryJournal};
 use duragram::metrics::Metrics;

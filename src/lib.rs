@@ -3,15 +3,15 @@
 //! A library as well as a program: [`server`] runs the server with a [`process::Handler`] of yours,
 //! [`client`] sends: the crate `duragram-client`, which alone is enough for who only sends. The protocol itself is the crate `duragram-proto`, re-exported as [`proto`].
 //!
-//! Dependencies point one way: `net` and `journal` know the protocol and `model`, not each other; `ingest` and
+//! Dependencies point one way: `net` and `journal` know the protocol and `model`, not each other; `commit` and
 //! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names socket2; only `server`
 //! knows everything.
 
 pub mod admin;
 pub mod cli;
+pub mod commit;
 pub mod config;
 mod file_modes;
-pub mod ingest;
 pub mod journal;
 pub mod keys;
 pub mod limits;

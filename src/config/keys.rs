@@ -225,7 +225,7 @@ pub const KEYS: &[Key] = &[
         log_level::normal,
         |level: &String| shown(level),
         "FILTER",
-        "error, warn, info, debug, trace, off, or a filter such as info,duragram::ingest=debug (RUST_LOG is not read)"
+        "error, warn, info, debug, trace, off, or a filter such as info,duragram::commit=debug (RUST_LOG is not read)"
     ),
     one!("lanes", lanes, number, show_number, "N", "Processing threads"),
     one!(

@@ -108,7 +108,7 @@ pub struct Log {
     /// For people or for programs. Default text.
     pub format: LogFormat,
     /// A level (`off`, `error`, `warn`, `info`, `debug`, `trace`, upper or lower case), or a filter such as
-    /// `info,duragram::ingest=debug`. Default `info`.
+    /// `info,duragram::commit=debug`. Default `info`.
     pub level: String,
 }
 

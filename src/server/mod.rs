@@ -22,9 +22,9 @@ use crossbeam_channel::{Receiver as Events, select};
 use prometheus_client::registry::Registry;
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
+use crate::commit::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::config::{self, Config};
 use crate::file_modes;
-use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::journal::rocks::{RocksJournal, RocksOptions};
 use crate::journal::{
     Damage, DamageKind, DamagePlace, DeadLetterId, DeadLetterRoom, Durable, OpenError, Opened, StorageError,
@@ -283,7 +283,7 @@ impl Server {
         }
         let no_thread = |error| Shortage::new("starting the threads of the server", error);
         let lane_ends = spawn_lanes(workers, clock).map_err(no_thread)?;
-        let spawned = ingest::spawn(receivers, committer, threading(&config), clock, metrics.clone());
+        let spawned = commit::spawn(receivers, committer, threading(&config), clock, metrics.clone());
         let (ingest, ingest_ended) = spawned.map_err(|error| {
             end_lanes(&lanes, &lane_ends, clock);
             no_thread(error)
@@ -415,7 +415,7 @@ fn log_keys(keys: &KeyRing) {
     }
 }
 
-fn open_journal(config: &Config, start: &StartProgress) -> Result<(Opened<RocksJournal>, ingest::Recovered), Error> {
+fn open_journal(config: &Config, start: &StartProgress) -> Result<(Opened<RocksJournal>, commit::Recovered), Error> {
     let options = RocksOptions {
         accept_loss: config.accept_loss,
         reserve_bytes: config.reserve_bytes,

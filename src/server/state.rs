@@ -8,7 +8,7 @@ use crossbeam_channel::RecvTimeoutError;
 use prometheus_client::registry::Registry;
 
 use crate::admin::{AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, Status};
-use crate::ingest::StatusReader;
+use crate::commit::StatusReader;
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::KeyRing;
 use crate::model::{Lane, Offset};

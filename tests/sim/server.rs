@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use duragram::ingest::{Committer, Recovery, WriterByHand};
+use duragram::commit::{Committer, Recovery, WriterByHand};
 use duragram::journal::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
 use duragram::journal::{OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use duragram::ingest::{Committer, CommitterConfig, Downstream, Recovery};
+use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::journal::memory::{MemoryDisk, MemoryJournal, WriteFate};
 use duragram::journal::{Block, Durable, ReadJournal, Replay};
 use duragram::metrics::Metrics;

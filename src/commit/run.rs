@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as QueueSender, bounded};
 
-use crate::ingest::{Committer, Downstream, IngestStatus};
+use crate::commit::{Committer, Downstream, IngestStatus};
 use crate::journal::{Journal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;

@@ -7,10 +7,10 @@ mod sealed;
 use duragram_proto::codec::{Datagram, Reject, RejectCode};
 use duragram_proto::{ClientId, Epoch, Seq};
 
-use crate::ingest::acks;
-use crate::ingest::out::{Kind, Out, ReplyTo};
-use crate::ingest::writer::Writer;
-use crate::ingest::{Backlog, Counts};
+use crate::commit::acks;
+use crate::commit::out::{Kind, Out, ReplyTo};
+use crate::commit::writer::Writer;
+use crate::commit::{Backlog, Counts};
 use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, StorageError};
 use crate::limits;
 use crate::log_limit::LogLimit;

@@ -1,6 +1,6 @@
 //! Rebuilding the sessions from the journal, by the code that accepted its entries.
 
-use crate::ingest::{Backlog, Recovered};
+use crate::commit::{Backlog, Recovered};
 use crate::journal::{Opened, Replay};
 use crate::limits;
 use crate::model::SessionId;

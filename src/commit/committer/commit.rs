@@ -6,8 +6,8 @@
 //! what the journal and the block hold.
 
 use super::{Committer, Downstream, PendingAck, PendingWelcome};
-use crate::ingest::acks::{self, AckState, Bitmaps};
-use crate::ingest::writer::{Commit, Landed, Writer, WriterByHand, WriterThread};
+use crate::commit::acks::{self, AckState, Bitmaps};
+use crate::commit::writer::{Commit, Landed, Writer, WriterByHand, WriterThread};
 use crate::journal::{Checkpoint, DeadLetterId, Journal, Records, StorageError};
 use crate::limits;
 use crate::model::{Clock, LaneMark, Now, Offset, SessionId};

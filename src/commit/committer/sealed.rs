@@ -4,8 +4,8 @@ use duragram_proto::codec::RejectCode;
 use duragram_proto::{ClientId, Seq};
 
 use super::{Committer, Downstream, PendingWelcome};
-use crate::ingest::Counts;
-use crate::ingest::out::ReplyTo;
+use crate::commit::Counts;
+use crate::commit::out::ReplyTo;
 use crate::journal::Journal;
 use crate::limits;
 use crate::model::{Now, SessionId};

@@ -5,7 +5,7 @@ use duragram_proto::codec::{
     ACK_LEN_MAX, Ack, Datagram, Durability, MIN_LEN, SEALED_ACK_LEN_MAX, SEALED_MIN_LEN, Welcome,
 };
 
-use crate::ingest::out::{Kind, Out, ReplyTo};
+use crate::commit::out::{Kind, Out, ReplyTo};
 use crate::journal::Durable;
 use crate::model::SessionId;
 use crate::session::Session;
