@@ -11,6 +11,7 @@ pub mod admin;
 pub mod cli;
 pub mod commit;
 pub mod config;
+pub mod dialect;
 mod file_modes;
 pub mod journal;
 pub mod keys;
@@ -25,7 +26,6 @@ mod record_json;
 mod resources;
 pub mod secret_file;
 pub mod server;
-pub mod session;
 mod signal_mask;
 pub mod sink;
 

@@ -6,9 +6,9 @@ use duragram_proto::codec::{
 };
 
 use crate::commit::out::{Kind, Out, ReplyTo};
+use crate::dialect::duragram::session::Session;
 use crate::journal::Durable;
 use crate::model::SessionId;
-use crate::session::Session;
 
 /// What a session's ack says, as it was when the block that it rests on was closed: later datagrams may change the session
 /// while that block is on its way to the disk.

@@ -11,6 +11,7 @@ use crate::commit::acks;
 use crate::commit::out::{Kind, Out, ReplyTo};
 use crate::commit::writer::Writer;
 use crate::commit::{Backlog, Counts};
+use crate::dialect::duragram::session::{EpochBook, FloorMove, Judgement, SessionTable};
 use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, StorageError};
 use crate::limits;
 use crate::log_limit::LogLimit;
@@ -18,7 +19,6 @@ use crate::metrics::Metrics;
 use crate::model::{Clock, EntryMeta, FormerLanes, LaneMark, Now, Offset, SessionId, SessionRecord};
 use crate::net::{Batch, DataItem, Item, ItemKind, Transmit};
 use crate::rate::{self, Buckets};
-use crate::session::{EpochBook, FloorMove, Judgement, SessionTable};
 use commit::{Flight, Round};
 
 /// What follows the committer: the lanes.
@@ -322,8 +322,13 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     }
 
     #[cfg(test)]
-    pub(super) fn sessions_for_tests(&self, id: SessionId) -> Option<crate::session::Session> {
-        self.sessions.record_of(id).and_then(|record| crate::session::Session::restore(&record))
+    pub(super) fn sessions_for_tests(
+        &self,
+        id: SessionId,
+    ) -> Option<crate::dialect::duragram::session::Session> {
+        self.sessions
+            .record_of(id)
+            .and_then(|record| crate::dialect::duragram::session::Session::restore(&record))
     }
 
     fn data(&mut self, batch: &Batch, data: &DataItem, item: &Item, to: ReplyTo, counts: &mut Counts) {

@@ -1,10 +1,10 @@
 //! Rebuilding the sessions from the journal, by the code that accepted its entries.
 
 use crate::commit::{Backlog, Recovered};
+use crate::dialect::duragram::session::{EpochBook, SessionTable};
 use crate::journal::{Opened, Replay};
 use crate::limits;
 use crate::model::SessionId;
-use crate::session::{EpochBook, SessionTable};
 
 /// The sessions while the journal is replayed into them.
 #[derive(Debug)]

@@ -229,7 +229,7 @@ impl Life {
         }
     }
 
-    /// As `ingest::run` does: receive what waits, commit, ack.
+    /// As `commit::run` does: receive what waits, commit, ack.
     fn ingest(&mut self, plan: &Plan, now_us: u64) -> Result<(), StorageError> {
         let mut batch = Batch::new(0);
         batch.arrived = self.clock.now();

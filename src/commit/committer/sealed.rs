@@ -6,11 +6,11 @@ use duragram_proto::{ClientId, Seq};
 use super::{Committer, Downstream, PendingWelcome};
 use crate::commit::Counts;
 use crate::commit::out::ReplyTo;
+use crate::dialect::duragram::session::{FloorMove, HelloAnswer, Unopened};
 use crate::journal::Journal;
 use crate::limits;
 use crate::model::{Now, SessionId};
 use crate::net::{DataItem, Transmit};
-use crate::session::{FloorMove, HelloAnswer, Unopened};
 
 impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     /// Why a DATA is refused for the mode in which it came (PROTOCOL.md#sealed-mix), or for an epoch that was used before

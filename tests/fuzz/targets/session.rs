@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
+use duragram::dialect::duragram::session::SessionTable;
 use duragram::journal::memory::{MemoryDisk, MemoryJournal, WriteFate};
 use duragram::journal::{Block, Durable, ReadJournal, Replay};
 use duragram::metrics::Metrics;
 use duragram::model::{Clock, EntryKind, LaneMark, Now, Offset, Peer, SessionId};
 use duragram::net::{Admission, Batch, Gate, Outbox, Transmit};
-use duragram::session::SessionTable;
 use duragram_proto::codec::{Ack, DATAGRAM_LEN_MAX, Data, Datagram, Hello, Ping, decode};
 use duragram_proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;

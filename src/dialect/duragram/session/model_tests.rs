@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use duragram_proto::{ClientId, Epoch, Seq};
 use proptest::prelude::*;
 
+use crate::dialect::duragram::session::{FloorMove, Judgement, Session};
 use crate::model::SessionId;
-use crate::session::{FloorMove, Judgement, Session};
 
 /// Everything up to `floor` is accounted for, and what is in `above`.
 struct Model {

@@ -9,10 +9,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use duragram_proto::{ClientId, Epoch, Seq};
 use hashbrown::HashTable;
 
+use crate::dialect::duragram::session::rules::{Neighbours, Place};
+use crate::dialect::duragram::session::{Judgement, Session};
 use crate::limits;
 use crate::model::{Entry, EntryKind, SessionId, SessionRecord};
-use crate::session::rules::{Neighbours, Place};
-use crate::session::{Judgement, Session};
 
 /// The sessions, stored densely; the hash tables hold indexes only.
 #[derive(Debug)]
