@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
-use duragram::journal::memory::{MemoryDisk, MemoryJournal};
+use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Opened};
 use duragram::metrics::Metrics;
 use duragram::model::{Clock, SystemClock};

@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput};
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::config::Config;
 use duragram::journal::Durable;
-use duragram::journal::memory::{MemoryDisk, MemoryJournal};
+use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::metrics::Metrics;
 use duragram::model::{Clock, LaneMark, Offset, SystemClock};
 use duragram::net::{Admission, Batch, Gate, Outbox, Transmit};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use duragram::journal::memory::MemoryJournal;
+use duragram::journal::testing::memory::MemoryJournal;
 use duragram::journal::{Block, BlockBuilder, Checkpoint, Journal};
 use duragram::model::{EntryMeta, SessionId};
 use duragram_proto::codec::{Ack, Data, Datagram, Durability};

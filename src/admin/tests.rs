@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use ureq::Agent;
 
 use super::*;
-use crate::journal::memory::{MemoryDisk, MemoryJournal};
+use crate::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use crate::journal::{Block, BlockBuilder, Checkpoint, DeadLetterId, Journal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;

@@ -322,13 +322,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     }
 
     #[cfg(test)]
-    pub(super) fn sessions_for_tests(
-        &self,
-        id: SessionId,
-    ) -> Option<crate::dialect::duragram::session::Session> {
-        self.sessions
-            .record_of(id)
-            .and_then(|record| crate::dialect::duragram::session::Session::restore(&record))
+    pub(super) fn sessions_for_tests(&self, id: SessionId) -> Option<crate::dialect::duragram::session::Session> {
+        self.sessions.record_of(id).and_then(|record| crate::dialect::duragram::session::Session::restore(&record))
     }
 
     fn data(&mut self, batch: &Batch, data: &DataItem, item: &Item, to: ReplyTo, counts: &mut Counts) {

@@ -9,7 +9,7 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::journal::memory::{MemoryDisk, MemoryJournal, Write, WriteFate};
+use crate::journal::testing::memory::{MemoryDisk, MemoryJournal, Write, WriteFate};
 use crate::journal::{Durable, StorageError};
 use crate::metrics::Metrics;
 use crate::model::{Clock, EntryKind, LaneMark, Now, Offset, Peer, SessionId};

@@ -327,13 +327,13 @@ fn is_run_of_records(mut payload: &[u8]) -> bool {
 
 /// Where a block belongs in the journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(in crate::journal) struct Place {
     /// The offset of the first entry.
-    pub(super) first: Offset,
+    pub(in crate::journal) first: Offset,
     /// The checksum of the block before it, 0 when it is the first of all.
-    pub(super) previous_checksum: u32,
+    pub(in crate::journal) previous_checksum: u32,
     /// In microseconds since 1970.
-    pub(super) committed_unix_us: u64,
+    pub(in crate::journal) committed_unix_us: u64,
 }
 
 /// A block being built. Reused from commit to commit; offsets are given when it is committed.
@@ -404,7 +404,7 @@ impl BlockBuilder {
     }
 
     /// The newest arrival among the entries, in microseconds since 1970; 0 without entries.
-    pub(super) fn newest_arrival_unix_us(&self) -> u64 {
+    pub(in crate::journal) fn newest_arrival_unix_us(&self) -> u64 {
         self.headers.iter().map(|header| header.received_unix_us).max().unwrap_or(0)
     }
 
@@ -414,7 +414,7 @@ impl BlockBuilder {
     ///
     /// # Errors
     /// [`BlockError`]: no entries, too large, or an entry that breaks the format's rules. Nothing has changed.
-    pub(super) fn build(&mut self, place: Place) -> Result<Block, BlockError> {
+    pub(in crate::journal) fn build(&mut self, place: Place) -> Result<Block, BlockError> {
         let size = self.size();
         if size > BLOCK_BYTES_MAX {
             return Err(BlockError::Size(size));
@@ -469,5 +469,4 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "block_tests.rs"]
 mod tests;

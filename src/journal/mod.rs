@@ -1,53 +1,41 @@
 //! The journal: what is in here survives a power cut.
 //!
-//! [`Journal`] is the small trait behind which the storage sits: [`rocks`] on disk, [`memory`] for tests,
-//! with faults. Entries go in as blocks, one per group commit, in the format of [`block`].
-//! This module knows nothing of sockets, sessions' rules or handlers.
+//! [`Journal`] is the small trait behind which the storage sits. Entries go in as blocks, one for each group commit, in the
+//! format of [`block`]. This module knows nothing of sockets, of sessions' rules or of handlers.
 //!
-//! [`recovery`] verifies all that a directory holds and decides what a start does with it, for any storage.
-//! On disk: `rocks` commits and trims, `rocks_read` reads back; `rocks_open` opens, and refuses what is damaged; `rocks_wal` and `rocks_manifest` look at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator
-//! accepts; `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it; `watch` and `rocks_watch` look
-//! whether all of it stays where it is. [`inspect`] looks at
-//! a journal that no server has open. [`simulated`] is a database for the simulator, under the code that stands on RocksDB.
-//! Formats: [`block`], `meta` (checkpoint, sessions, clients, the counter's limit, losses) and `dead` (dead letters) in the envelope of `record`, all of
-//! them under a `mask`.
+//! | part | what it does |
+//! |---|---|
+//! | [`block`], `meta`, `dead_letter` | the formats of what is stored, in an `envelope` and under a `mask` |
+//! | [`recovery`] | verifies all that a journal holds, and decides what a start does with it, for any storage |
+//! | `store` | commits, trims, reads back, keeps dead letters: over any database |
+//! | `rocksdb` | the database on disk: settings, opening, what RocksDB does not tell by itself, going on after an accepted loss; [`inspect`] looks at a journal that no server has open |
+//! | `directory` | what lies beside the database: lock, marker, witness, and whether all of it stays where it is |
+//! | [`testing`] | a journal in memory, with faults, and a simulated disk under the code that stands on RocksDB |
 
 use std::sync::Arc;
 
 use crate::model::{ClientRecord, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord};
 
 pub mod block;
-mod database;
-mod dead;
+mod dead_letter;
+mod directory;
+mod envelope;
 mod error;
-mod files;
-pub mod inspect;
 mod mask;
-pub mod memory;
 mod meta;
-mod record;
 pub mod recovery;
-pub mod rocks;
-mod rocks_db;
-mod rocks_laid;
-mod rocks_manifest;
-mod rocks_open;
-mod rocks_read;
-mod rocks_salvage;
-mod rocks_wal;
-mod rocks_watch;
-#[doc(hidden)]
-pub mod simulated;
-#[cfg(test)]
-mod testing;
-mod watch;
+mod rocksdb;
+mod store;
+pub mod testing;
 
 pub use block::{Block, BlockBuilder, BlockError};
-pub use dead::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
+pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
+pub(crate) use directory::has_no_links;
 pub use error::{Damage, DamageKind, DamagePlace, OpenError, StorageError};
-pub(crate) use files::has_no_links;
 pub use meta::Loss;
-pub use rocks::{RocksJournal, RocksOptions};
+pub use rocksdb::database::RocksOptions;
+pub use rocksdb::inspect;
+pub use store::RocksJournal;
 
 /// Proof that a commit is on disk. Only this module can make one; acks are made from it alone.
 #[derive(Debug)]

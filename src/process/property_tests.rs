@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use super::testing::*;
 use super::*;
 use crate::journal::ReadJournal as _;
-use crate::journal::memory::MemoryDisk;
+use crate::journal::testing::memory::MemoryDisk;
 use crate::model::{Lane, Offset};
 
 const CLIENTS: u64 = 12;

@@ -6,7 +6,7 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::journal::memory::{MemoryDisk, MemoryJournal};
+use crate::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use crate::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use crate::metrics::Metrics;
 use crate::model::{EntryMeta, Lane, Now, Offset, SessionId};

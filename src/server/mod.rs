@@ -25,10 +25,10 @@ use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
 use crate::commit::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::config::{self, Config};
 use crate::file_modes;
-use crate::journal::rocks::{RocksJournal, RocksOptions};
 use crate::journal::{
     Damage, DamageKind, DamagePlace, DeadLetterId, DeadLetterRoom, Durable, OpenError, Opened, StorageError,
 };
+use crate::journal::{RocksJournal, RocksOptions};
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
 use crate::model::{ChannelSet, Clock, FormerLanes, LaneMark, SystemClock};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use duragram::admin::{Admin, AdminState, Offsets, Phase, Retried, Status, Token};
 use duragram::config::Config;
-use duragram::journal::memory::{MemoryDisk, MemoryJournal};
+use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use duragram::metrics::Metrics;
 use duragram::model::{EntryMeta, LaneMark, Offset, SessionId};

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use duragram::journal::Block;
-use duragram::journal::simulated::{Change, Family};
+use duragram::journal::testing::simulated::{Change, Family};
 use duragram::limits;
 use duragram::model::{Content, Entry, EntryKind, Record};
 use duragram::proto::codec::{self, Ack, Datagram, Welcome};

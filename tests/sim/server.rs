@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use duragram::commit::{Committer, Recovery, WriterByHand};
-use duragram::journal::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
+use duragram::journal::testing::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
 use duragram::journal::{OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
 use duragram::model::{ChannelSet, Clock as _, Lane, Peer};

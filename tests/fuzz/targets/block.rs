@@ -1,7 +1,7 @@
 //! Bytes from the disk into the reader of blocks: as they come, under a right prefix, and as entries that go through a
 //! block and come back.
 
-use duragram::journal::memory::MemoryDisk;
+use duragram::journal::testing::memory::MemoryDisk;
 use duragram::journal::{Block, BlockBuilder, Journal};
 use duragram::model::{EntryKind, EntryMeta, Offset, SessionId};
 use duragram_proto::codec::is_batch;

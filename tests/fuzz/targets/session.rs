@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::dialect::duragram::session::SessionTable;
-use duragram::journal::memory::{MemoryDisk, MemoryJournal, WriteFate};
+use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal, WriteFate};
 use duragram::journal::{Block, Durable, ReadJournal, Replay};
 use duragram::metrics::Metrics;
 use duragram::model::{Clock, EntryKind, LaneMark, Now, Offset, Peer, SessionId};
