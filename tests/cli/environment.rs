@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::cli_support::{FakeServer, Running, duragram, text};
+use crate::cli::support::{FakeServer, Running, duragram, text};
 use crate::common::fake::Fake;
 use crate::common::server::{Home, Server};
 use crate::common::wait_for;
@@ -220,7 +220,7 @@ fn a_link_local_address_with_its_interface_is_listened_on_and_sent_to() {
     "#;
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
-    std::fs::write(&token, crate::cli_support::TOKEN).unwrap();
+    std::fs::write(&token, crate::cli::support::TOKEN).unwrap();
     std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut command = std::process::Command::new("unshare");
     command.args(["-rn", "sh", "-c", SCRIPT]).env("BIN", env!("CARGO_BIN_EXE_duragram")).env("DIR", dir.path());
@@ -243,8 +243,8 @@ fn with_the_stdout_sink_stdout_is_records_alone_and_stderr_has_the_ready_line() 
         let serve = ["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--log-format", "json", "--data"];
         let command = duragram(&[&serve[..], &[data.to_str().unwrap()], sinks].concat());
         let mut running = Running::start(command);
-        let stderr = crate::cli_support::lines(running.0.stderr.take().unwrap());
-        let stdout = crate::cli_support::lines(running.0.stdout.take().unwrap());
+        let stderr = crate::cli::support::lines(running.0.stderr.take().unwrap());
+        let stdout = crate::cli::support::lines(running.0.stdout.take().unwrap());
         let ready = wait_for("the ready line on stderr", || {
             stderr.try_iter().find(|line| line.starts_with("duragram ready udp="))
         });
@@ -252,7 +252,7 @@ fn with_the_stdout_sink_stdout_is_records_alone_and_stderr_has_the_ready_line() 
         let mut send = duragram(&["send", "--server", udp, "--batch"]);
         send.stdin(std::fs::File::open("/proc/self/status").unwrap());
         assert!(send.output().unwrap().status.success());
-        let first = stdout.recv_timeout(crate::cli_support::DEADLINE).expect("a record");
+        let first = stdout.recv_timeout(crate::cli::support::DEADLINE).expect("a record");
         for line in [first].into_iter().chain(stdout.try_iter()) {
             let record: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no record: {line}"));
             assert!(record["payload"].is_string(), "{line}");

@@ -9,7 +9,7 @@ use duragram::proto::ClientId;
 use duragram::proto::seal::FleetKey;
 use tempfile::TempDir;
 
-use crate::cli_support::{outcome, run, text};
+use crate::cli::support::{outcome, run, text};
 
 /// A directory of key files.
 struct Place(TempDir);

@@ -14,7 +14,7 @@ use duragram::process::{Handler, HandlerError, LaneStart, Outcomes};
 use duragram::server::{Error, Server, ServerHandle};
 use tempfile::TempDir;
 
-use crate::cli_support::{duragram, text};
+use crate::cli::support::{duragram, text};
 use crate::common::wait_for;
 
 /// What the handler does with a record, by its payload.

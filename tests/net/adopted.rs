@@ -11,8 +11,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::common::server::{Home, Server};
 use crate::common::wire::{Is, Wire};
 use crate::common::{PATIENCE, wait_for};
-use crate::host_systemd::start_with_socket;
-use crate::net_addresses::both_families;
+use crate::host::systemd::start_with_socket;
+use crate::net::addresses::both_families;
 
 /// Switches on everything that lets the kernel send something along with a datagram or keep something beside it.
 fn switch_everything_on(socket: &UdpSocket) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use duragram::config::{Config, KEYS};
 use duragram::metrics::Metrics;
 
-const README: &str = include_str!("../README.md");
+const README: &str = include_str!("../../README.md");
 
 /// The first cells of the configuration's table.
 fn keys_in_readme() -> Vec<&'static str> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cli_support::{entry, letter, outcome};
+use crate::cli::support::{entry, letter, outcome};
 use duragram::journal::{BlockBuilder, Checkpoint, Journal, Opened, RocksJournal, RocksOptions};
 use duragram::model::{LaneMark, Offset};
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cli_support::{DEADLINE, Running, duragram};
+use crate::cli::support::{DEADLINE, Running, duragram};
 use serde_json::Value;
 use tempfile::TempDir;
 use ureq::Agent;
@@ -112,7 +112,7 @@ fn a_port_in_use_is_exit_code_1_and_names_the_address() {
     let address = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
     let output = command(&dir, &["--listen", &address]).output().unwrap();
-    let stderr = crate::cli_support::text(&output.stderr);
+    let stderr = crate::cli::support::text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.lines().any(|line| line.starts_with(&format!("duragram: cannot listen on {address}"))), "{stderr}");
     assert_eq!(output.stdout, b"");
@@ -122,7 +122,7 @@ fn a_port_in_use_is_exit_code_1_and_names_the_address() {
 fn a_directory_in_use_is_exit_code_1_and_is_named() {
     let server = serve(&[]);
     let output = command(&server.dir, &[]).output().unwrap();
-    let stderr = crate::cli_support::text(&output.stderr);
+    let stderr = crate::cli::support::text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains(server.dir.path().to_str().unwrap()) && stderr.contains("in use"), "{stderr}");
     assert_eq!(server.get("/readyz").0, 200, "the running server is not disturbed");

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::ChildStdout;
 
-use crate::cli_support::{FakeServer, Running, duragram, outcome, run};
+use crate::cli::support::{FakeServer, Running, duragram, outcome, run};
 use duragram::admin::Admin;
 use serde_json::Value;
 
@@ -208,6 +208,6 @@ fn a_proxy_in_the_environment_is_not_asked() {
     let address = admin.address().to_string();
     let mut command = duragram(&["tail", "--from-start", "--no-follow"]);
     let output = command.env("http_proxy", "http://127.0.0.1:1").env("DURAGRAM_ADMIN", address).output().unwrap();
-    assert!(output.status.success(), "{}", crate::cli_support::text(&output.stderr));
+    assert!(output.status.success(), "{}", crate::cli::support::text(&output.stderr));
     assert_eq!(output.stdout.iter().filter(|&&byte| byte == b'\n').count(), 1);
 }

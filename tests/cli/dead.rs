@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cli_support::{FakeServer, TOKEN, duragram, outcome, run, text};
+use crate::cli::support::{FakeServer, TOKEN, duragram, outcome, run, text};
 use duragram::admin::Admin;
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::cli_support::{Running, duragram, outcome};
+use crate::cli::support::{Running, duragram, outcome};
 use serde_json::Value;
 
 #[test]
@@ -35,7 +35,7 @@ fn a_wrong_configuration_is_exit_code_2_and_every_problem_is_a_line_on_stderr() 
         let output = command.env("DURAGRAM_DATA", &data).env("DURAGRAM_RECEIVERS", "none").output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(output.stdout, b"");
-        let stderr = crate::cli_support::text(&output.stderr);
+        let stderr = crate::cli::support::text(&output.stderr);
         let file = file.display();
         for problem in [
             format!("duragram: {file}:1: window: 0 is out of range: 1 to 65535 seqs"),
@@ -93,8 +93,8 @@ fn check_config_shows_values_places_and_memory_and_its_output_is_a_configuration
         "--allow-plain",
     ]);
     let output = command.env("DURAGRAM_SINK", "null,stdout").output().unwrap();
-    assert!(output.status.success(), "{}", crate::cli_support::text(&output.stderr));
-    let shown = crate::cli_support::text(&output.stdout);
+    assert!(output.status.success(), "{}", crate::cli::support::text(&output.stderr));
+    let shown = crate::cli::support::text(&output.stdout);
     assert!(
         shown.contains("window = 77") && shown.contains("# --window") && shown.contains("# DURAGRAM_SINK"),
         "{shown}"

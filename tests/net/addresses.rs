@@ -13,7 +13,7 @@ use crate::common::PATIENCE;
 use crate::common::server::{Home, Server, duragram};
 use crate::common::wire::{Is, Reply, Wire, bytes_of};
 use crate::faults::layer::{Action, Layer, Rule, calls};
-use crate::host_systemd::start_with_socket;
+use crate::host::systemd::start_with_socket;
 
 /// Any address of this machine on `port`.
 fn local(last: u8, port: u16) -> SocketAddr {

@@ -22,7 +22,7 @@ use crate::common::server::{Home, Server, duragram};
 use crate::common::wire::Wire;
 use crate::common::{PATIENCE, wait_for};
 use crate::faults::layer::{Action, Layer, Rule, calls};
-use crate::host_systemd::{Manager, READY};
+use crate::host::systemd::{Manager, READY};
 
 /// Far longer than any test waits for the end of a start that is stopped.
 const LONG: Duration = Duration::from_secs(120);

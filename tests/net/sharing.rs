@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::common::server::{Home, Server, duragram};
 use crate::common::wire::Wire;
-use crate::host_systemd::start_with_socket;
+use crate::host::systemd::start_with_socket;
 
 fn command(home: &Home, listen: &str, receivers: usize) -> Command {
     let mut command = duragram();

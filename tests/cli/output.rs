@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
 
-use crate::cli_support::{FakeServer, TOKEN, duragram, text};
+use crate::cli::support::{FakeServer, TOKEN, duragram, text};
 use crate::common::fake::Fake;
 use crate::common::server::Home;
 

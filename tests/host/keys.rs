@@ -17,7 +17,7 @@ use duragram::proto::ClientId;
 use duragram::proto::seal::{ClientKey, FleetKey};
 use duragram::secret_file::{self, Existing};
 
-use crate::cli_support;
+use crate::cli::support as cli_support;
 use crate::common::server::{Home, Server};
 use crate::common::wait_for;
 
