@@ -1,7 +1,7 @@
 //! Building a block, which ends with verifying it, and parsing it as a reader does.
 
 use criterion::{BatchSize, Criterion, Throughput};
-use duragram::journal::memory::MemoryDisk;
+use duragram::journal::testing::memory::MemoryDisk;
 use duragram::journal::{Block, BlockBuilder};
 
 use crate::support::{Payload, commit_and_trim, meta, session};

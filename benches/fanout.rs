@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
-use duragram::journal::memory::{MemoryDisk, MemoryJournal};
+use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Opened};
 use duragram::metrics::Metrics;
-use duragram::process::{LaneConfig, LaneParts, LaneStep, Lanes, Progress, sink};
-use duragram::types::{Clock, SystemClock};
+use duragram::model::{Clock, SystemClock};
+use duragram::process::{LaneConfig, LaneParts, LaneStep, Lanes, Progress};
+use duragram::sink;
 use prometheus_client::registry::Registry;
 
 use crate::support::{Payload, commit_and_trim, meta, session};

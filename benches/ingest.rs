@@ -4,13 +4,13 @@
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
+use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::config::Config;
-use duragram::ingest::{Committer, CommitterConfig, Downstream, Recovery};
-use duragram::journal::memory::{MemoryDisk, MemoryJournal};
-use duragram::journal::{Durable, LaneMark};
+use duragram::journal::Durable;
+use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::metrics::Metrics;
+use duragram::model::{Clock, LaneMark, Offset, SystemClock};
 use duragram::net::{Admission, Batch, Gate, Outbox, Transmit};
-use duragram::types::{Clock, Offset, SystemClock};
 use duragram_proto::codec::Datagram;
 use prometheus_client::registry::Registry;
 

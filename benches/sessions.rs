@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use duragram::session::{Session, SessionTable};
+use duragram::dialect::duragram::session::{Session, SessionTable};
 use duragram_proto::Seq;
 use duragram_proto::window::{DedupWindow, Verdict};
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use duragram::metrics::Metrics;
-use duragram::net::{Admission, BulkSocket, Burst, Outbox, Peer, Receiver, Sender, Transmit, bind};
-use duragram::types::SystemClock;
+use duragram::model::{Peer, SystemClock};
+use duragram::net::{Admission, BulkSocket, Burst, Outbox, Receiver, Sender, Transmit, bind};
 use duragram_proto::codec::{Datagram, MIN_LEN};
 use prometheus_client::registry::Registry;
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use duragram::journal::memory::MemoryJournal;
-use duragram::journal::{Block, BlockBuilder, Checkpoint, EntryMeta, Journal};
-use duragram::types::SessionId;
+use duragram::journal::testing::memory::MemoryJournal;
+use duragram::journal::{Block, BlockBuilder, Checkpoint, Journal};
+use duragram::model::{EntryMeta, SessionId};
 use duragram_proto::codec::{Ack, Data, Datagram, Durability};
 use duragram_proto::{ClientId, Epoch, Seq};
 

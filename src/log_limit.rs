@@ -1,7 +1,7 @@
 //! A bound on log lines that peers or a lasting failure can cause: a slow log must not stall commits, nor a chatty one
 //! fill the disk.
 
-use crate::types::Now;
+use crate::model::Now;
 
 /// Lets so many lines a second through, and counts the others.
 #[derive(Debug)]

@@ -397,7 +397,7 @@ mod tests {
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         let mut counted = Vec::new();
-        let ingest = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ingest");
+        let ingest = concat!(env!("CARGO_MANIFEST_DIR"), "/src/commit");
         let files = [ingest.to_owned(), format!("{ingest}/committer")]
             .into_iter()
             .flat_map(|dir| fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()))

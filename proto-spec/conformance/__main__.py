@@ -92,7 +92,7 @@ def report(verdicts: list[Verdict], anchors: tuple[str, ...]) -> tuple[list[str]
         if not of or not failed and not seen:
             unseen.append(anchor)
         state = MARK[False if failed else True if seen else None]
-        # In parts, since tests/citations.rs takes what it finds whole for a citation.
+        # In parts, since tests/docs/citations.rs takes what it finds whole for a citation.
         print(f"{state:9}PROTOCOL.md" + "#" + anchor)
         told = set()
         for verdict in failed or seen or of:

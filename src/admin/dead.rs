@@ -16,7 +16,7 @@ use super::routes::Shared;
 use super::{AdminState, Retried};
 use crate::journal::{DeadLetter, DeadLetterId};
 use crate::limits;
-use crate::types::Offset;
+use crate::model::Offset;
 
 type Id = Result<Path<(u64, u16)>, PathRejection>;
 

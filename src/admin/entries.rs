@@ -24,11 +24,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::connections::stopped;
 use super::error::ApiError;
 use super::routes::Shared;
-use crate::journal::{Block, JournalId, StorageError};
+use crate::journal::{Block, StorageError};
 use crate::limits;
-use crate::process::records_of;
-use crate::process::sink::Formatter;
-use crate::types::Offset;
+use crate::model::{JournalId, Offset, records_of};
+use crate::record_json::Formatter;
 
 /// Names the journal that an answer is of.
 const JOURNAL_HEADER: &str = "duragram-journal";

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::config::{Config, is_loopback};
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::{KeyRing, Summary, show_fingerprint};
-use crate::types::Offset;
+use crate::model::Offset;
 
 mod connections;
 mod dead;

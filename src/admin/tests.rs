@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use ureq::Agent;
 
 use super::*;
-use crate::journal::memory::{MemoryDisk, MemoryJournal};
-use crate::journal::{Block, BlockBuilder, Checkpoint, DeadLetterId, EntryMeta, Journal, LaneMark, StorageError};
+use crate::journal::testing::memory::{MemoryDisk, MemoryJournal};
+use crate::journal::{Block, BlockBuilder, Checkpoint, DeadLetterId, Journal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::types::SessionId;
+use crate::model::{EntryMeta, LaneMark, SessionId};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 
 use super::{Failure, complain};
 use crate::config::{Config, ConfigError, KEYS, Key, Loaded, Problem, Sources};
-use crate::process::sink::{self, SinkSpec};
+use crate::sink::{self, SinkSpec};
 
 /// From this key on the flags are for tuning; the short help (`-h`) leaves them out.
 const FIRST_TUNING_KEY: &str = "lanes";

@@ -15,7 +15,7 @@ use super::journal::{open_failure, storage_failure};
 use super::{Failure, Report, complain, output_failure, print};
 use crate::admin::describe_dead_letter;
 use crate::journal::{DeadLetter, DeadLetterId, RocksJournal, RocksOptions, inspect};
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// List, show, retry or discard dead letters: records that could not be processed.
 ///

@@ -10,11 +10,10 @@ use super::{EXIT_DAMAGED, EXIT_STORAGE, Failure, Report, output_failure, print, 
 use crate::admin::timestamp;
 use crate::journal::inspect::{self, Stats};
 use crate::journal::{Damage, DamagePlace, OpenError, StorageError};
-use crate::process::records_of;
-use crate::process::sink::Formatter;
+use crate::model::{Offset, records_of};
+use crate::record_json::Formatter;
 use crate::resources;
 use crate::server;
-use crate::types::Offset;
 
 /// Verify, sum up or print the journal of a server that does not run. Changes nothing.
 #[derive(Debug, clap::Args)]

@@ -9,8 +9,8 @@ use duragram_proto::seal::{ClientKey, FleetKey};
 
 use super::{Failure, Report, complain, key_file, print};
 use crate::keys::{Keys, Lookup, file, show_fingerprint};
+use crate::model::parse_client_id;
 use crate::secret_file::{self, Existing};
-use crate::types::parse_client_id;
 
 /// Make, derive, identify and revoke the keys of sealed mode.
 ///

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::key_file::KeyFileArgs;
 use super::{EXIT_NOT_DONE, EXIT_USAGE, Failure, complain};
 use crate::client::{Batching, Client, ConnectError, Pending, SendError, Stats};
-use crate::types::parse_client_id;
+use crate::model::parse_client_id;
 
 mod lines;
 

@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 
 use super::{Channels, Config, LogFormat, Threading, log_level};
 use crate::client::address;
-use crate::types::parse_channels;
+use crate::model::parse_channels;
 
 /// A configuration key.
 #[derive(Debug)]
@@ -225,7 +225,7 @@ pub const KEYS: &[Key] = &[
         log_level::normal,
         |level: &String| shown(level),
         "FILTER",
-        "error, warn, info, debug, trace, off, or a filter such as info,duragram::ingest=debug (RUST_LOG is not read)"
+        "error, warn, info, debug, trace, off, or a filter such as info,duragram::commit=debug (RUST_LOG is not read)"
     ),
     one!("lanes", lanes, number, show_number, "N", "Processing threads"),
     one!(

@@ -22,7 +22,7 @@ fn directive(text: &str) -> Result<Cow<'_, str>, String> {
     let none = |word: &str| {
         format!(
             "{word:?} is no level; write error, warn, info, debug, trace or off, or a filter such as \
-             info,duragram::ingest=debug"
+             info,duragram::commit=debug"
         )
     };
     match outside(text, '=').last() {
@@ -91,7 +91,7 @@ mod tests {
             ("2", "warn"),
             (" debug ", "debug"),
             ("info,duragram=debug", "info,duragram=debug"),
-            ("Warning, duragram::ingest=TRACE", "warn,duragram::ingest=trace"),
+            ("Warning, duragram::commit=TRACE", "warn,duragram::commit=trace"),
             ("duragram=warning", "duragram=warn"),
             ("warn,duragram[commit{offset=3}]=Debug", "warn,duragram[commit{offset=3}]=debug"),
             ("info,[commit]", "info,[commit]"),

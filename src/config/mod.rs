@@ -40,7 +40,7 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// The journal's directory, made when it is missing. Default `./duragram-data`.
     pub data: PathBuf,
-    /// What processes records, as `process::sink` reads it. Default `stdout`.
+    /// What processes records, as `sink` reads it. Default `stdout`.
     pub sink: Vec<String>,
     /// The file with the clients' keys (`crate::keys`): the server then takes sealed traffic alone, unless `allow_plain`.
     /// Default none.
@@ -108,7 +108,7 @@ pub struct Log {
     /// For people or for programs. Default text.
     pub format: LogFormat,
     /// A level (`off`, `error`, `warn`, `info`, `debug`, `trace`, upper or lower case), or a filter such as
-    /// `info,duragram::ingest=debug`. Default `info`.
+    /// `info,duragram::commit=debug`. Default `info`.
     pub level: String,
 }
 

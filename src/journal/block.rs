@@ -13,7 +13,6 @@
 //! The archive's layout follows from rkyv's features, which `Cargo.toml` pins; the golden bytes in the tests hold it.
 //! This file knows nothing of RocksDB, nor of what the server does with entries.
 
-use duragram_proto::codec::Records;
 use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::api::low::{LowSerializer, access};
 use rkyv::boxed::{ArchivedBox, BoxResolver};
@@ -23,7 +22,7 @@ use rkyv::ser::allocator::SubAllocator;
 use rkyv::with::{ArchiveWith, InlineAsBox, SerializeWith};
 use rkyv::{Archive, Serialize};
 
-use crate::types::{Offset, SessionId};
+use crate::model::{Entry, EntryKind, EntryMeta, Offset, SessionId};
 
 /// The format that this program writes, and the only one that it reads.
 pub const BLOCK_VERSION: u32 = 1;
@@ -136,66 +135,6 @@ pub enum BlockError {
         /// What is wrong with it.
         problem: &'static str,
     },
-}
-
-/// What an entry is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EntryKind {
-    /// A client's datagram.
-    Data,
-    /// Seqs that a client counts as acked but this journal does not hold: acked data was lost (design rule 4).
-    Gap {
-        /// First seq of the gap.
-        from: Seq,
-        /// Last seq of the gap.
-        to: Seq,
-    },
-}
-
-/// What is known of a datagram beside its payload.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EntryMeta {
-    /// Whose.
-    pub session: SessionId,
-    /// Its number within the session.
-    pub seq: Seq,
-    /// As sent: `seq − span` is the lowest seq that the client held unacked. Recovery replays the floor from it.
-    /// Below `seq`.
-    pub span: u16,
-    /// As sent: the client had abandoned seqs below.
-    pub skip: bool,
-    /// The payload is a run of at least one record.
-    pub batch: bool,
-    /// It came sealed: its epoch can never be opened again (PROTOCOL.md#sealed-epoch).
-    pub sealed: bool,
-    /// The application's routing number.
-    pub channel: u16,
-    /// Arrival, in microseconds since 1970.
-    pub received_unix_us: u64,
-}
-
-/// One accepted datagram (or gap) in a block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry<'a> {
-    /// Its place in the journal.
-    pub offset: Offset,
-    /// Data or gap. For a gap, `meta.seq` is the last seq of the gap and the payload is empty.
-    pub kind: EntryKind,
-    /// As it came.
-    pub meta: EntryMeta,
-    /// As it came.
-    pub payload: &'a [u8],
-}
-
-impl<'a> Entry<'a> {
-    /// The application's records. Empty for a gap.
-    pub fn records(&self) -> Records<'a> {
-        if self.meta.batch || self.kind != EntryKind::Data {
-            Records::new(self.payload)
-        } else {
-            Records::whole(self.payload)
-        }
-    }
 }
 
 /// A committed block: verified bytes, and what is asked of it most.
@@ -388,13 +327,13 @@ fn is_run_of_records(mut payload: &[u8]) -> bool {
 
 /// Where a block belongs in the journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(in crate::journal) struct Place {
     /// The offset of the first entry.
-    pub(super) first: Offset,
+    pub(in crate::journal) first: Offset,
     /// The checksum of the block before it, 0 when it is the first of all.
-    pub(super) previous_checksum: u32,
+    pub(in crate::journal) previous_checksum: u32,
     /// In microseconds since 1970.
-    pub(super) committed_unix_us: u64,
+    pub(in crate::journal) committed_unix_us: u64,
 }
 
 /// A block being built. Reused from commit to commit; offsets are given when it is committed.
@@ -465,7 +404,7 @@ impl BlockBuilder {
     }
 
     /// The newest arrival among the entries, in microseconds since 1970; 0 without entries.
-    pub(super) fn newest_arrival_unix_us(&self) -> u64 {
+    pub(in crate::journal) fn newest_arrival_unix_us(&self) -> u64 {
         self.headers.iter().map(|header| header.received_unix_us).max().unwrap_or(0)
     }
 
@@ -475,7 +414,7 @@ impl BlockBuilder {
     ///
     /// # Errors
     /// [`BlockError`]: no entries, too large, or an entry that breaks the format's rules. Nothing has changed.
-    pub(super) fn build(&mut self, place: Place) -> Result<Block, BlockError> {
+    pub(in crate::journal) fn build(&mut self, place: Place) -> Result<Block, BlockError> {
         let size = self.size();
         if size > BLOCK_BYTES_MAX {
             return Err(BlockError::Size(size));
@@ -530,5 +469,4 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "block_tests.rs"]
 mod tests;

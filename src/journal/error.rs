@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::types::Offset;
+use crate::model::Offset;
 
 /// The storage failed. Whether the last write is on disk is unknown; the journal is poisoned.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ impl StorageError {
     }
 
     /// Damage that was found while the server runs.
-    pub(super) fn damaged(action: impl Into<String>, damage: Damage) -> Self {
+    pub(in crate::journal) fn damaged(action: impl Into<String>, damage: Damage) -> Self {
         let cause = format!("the journal is damaged: {damage}. {REMEDY}");
         Self { damage: Some(Box::new(damage)), ..Self::new(action, cause) }
     }
@@ -94,7 +94,7 @@ const REMEDY: &str = "Look closer with `duragram journal verify`; then restore t
                       with `--accept-loss`, which keeps all that is good and sets the damaged database aside";
 
 impl OpenError {
-    pub(super) fn storage(action: impl Into<String>, cause: impl fmt::Display) -> Self {
+    pub(in crate::journal) fn storage(action: impl Into<String>, cause: impl fmt::Display) -> Self {
         Self::Storage { action: action.into(), cause: cause.to_string() }
     }
 }
@@ -213,7 +213,7 @@ impl Damage {
         Self { kind, place, problem: problem.to_string(), files: Vec::new(), byte: None }
     }
 
-    pub(super) fn in_files(self, files: Vec<String>) -> Self {
+    pub(in crate::journal) fn in_files(self, files: Vec<String>) -> Self {
         Self { files, ..self }
     }
 }

@@ -17,7 +17,7 @@ const MASK_LEN: usize = 8;
 const PIECE_LEN: usize = 8 << 10;
 
 /// Puts the stored form of `value` into `stored`, in place of what was in it.
-pub(super) fn mask_into(stored: &mut Vec<u8>, value: &[u8], mask: u64) {
+pub(in crate::journal) fn mask_into(stored: &mut Vec<u8>, value: &[u8], mask: u64) {
     stored.clear();
     stored.reserve(MASK_LEN + value.len());
     stored.extend_from_slice(&mask.to_le_bytes());
@@ -25,7 +25,7 @@ pub(super) fn mask_into(stored: &mut Vec<u8>, value: &[u8], mask: u64) {
 }
 
 /// The value of a stored form. One that is too short gives an empty value, which no format of the journal allows.
-pub(super) fn unmask(stored: &[u8]) -> Vec<u8> {
+pub(in crate::journal) fn unmask(stored: &[u8]) -> Vec<u8> {
     let Some((mask, value)) = stored.split_first_chunk::<MASK_LEN>() else { return Vec::new() };
     let mut plain = Vec::with_capacity(value.len());
     extend_masked(&mut plain, value, u64::from_le_bytes(*mask));

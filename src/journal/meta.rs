@@ -14,9 +14,8 @@ use duragram_proto::window::DedupWindow;
 use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::record::{self, Record, RecordError};
-use super::{ClientRecord, FormerLanes, LaneMark, SessionRecord};
-use crate::types::{Offset, SessionId};
+use crate::journal::envelope::{self, Record, RecordError};
+use crate::model::{ClientRecord, FormerLanes, LaneMark, Offset, SessionId, SessionRecord};
 
 const SESSION: u8 = b's';
 const CHECKPOINT: u8 = b'c';
@@ -25,21 +24,21 @@ const CLIENT: u8 = b'e';
 const COUNTER: u8 = b'n';
 
 /// The key of the checkpoint.
-pub(super) const CHECKPOINT_KEY: &[u8] = &[CHECKPOINT];
+pub(in crate::journal) const CHECKPOINT_KEY: &[u8] = &[CHECKPOINT];
 /// The key of the counter's limit.
-pub(super) const COUNTER_KEY: &[u8] = &[COUNTER];
+pub(in crate::journal) const COUNTER_KEY: &[u8] = &[COUNTER];
 
 /// What recovery starts from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct CheckpointState {
+pub(in crate::journal) struct CheckpointState {
     /// The sessions' state includes every entry below.
-    pub(super) at: Offset,
+    pub(in crate::journal) at: Offset,
     /// The lowest entry kept: the first of its block, or the journal's end.
-    pub(super) low: Offset,
+    pub(in crate::journal) low: Offset,
     /// What the block at `low` repeats as the checksum of the block before it. Keeps the chain when nothing is kept.
-    pub(super) low_previous_checksum: u32,
-    pub(super) lanes: Vec<LaneMark>,
-    pub(super) former: Vec<FormerLanes>,
+    pub(in crate::journal) low_previous_checksum: u32,
+    pub(in crate::journal) lanes: Vec<LaneMark>,
+    pub(in crate::journal) former: Vec<FormerLanes>,
 }
 
 /// Something that was damaged, and that an operator chose to go on without.
@@ -55,7 +54,7 @@ pub struct Loss {
 
 /// Any record of the column family.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum MetaRecord {
+pub(in crate::journal) enum MetaRecord {
     Session(SessionRecord),
     Client(ClientRecord),
     CounterLimit(u64),
@@ -144,7 +143,7 @@ impl Record for StoredLoss {
 }
 
 /// The key of a session.
-pub(super) fn session_key(id: SessionId) -> [u8; 13] {
+pub(in crate::journal) fn session_key(id: SessionId) -> [u8; 13] {
     let mut key = [SESSION; 13];
     key[1..9].copy_from_slice(&id.client.0.to_be_bytes());
     key[9..].copy_from_slice(&id.epoch.value().to_be_bytes());
@@ -152,14 +151,14 @@ pub(super) fn session_key(id: SessionId) -> [u8; 13] {
 }
 
 /// The key of a client.
-pub(super) fn client_key(client: ClientId) -> [u8; 9] {
+pub(in crate::journal) fn client_key(client: ClientId) -> [u8; 9] {
     let mut key = [CLIENT; 9];
     key[1..].copy_from_slice(&client.0.to_be_bytes());
     key
 }
 
 /// The key of the loss with this number.
-pub(super) fn loss_key(number: u32) -> [u8; 5] {
+pub(in crate::journal) fn loss_key(number: u32) -> [u8; 5] {
     let mut key = [LOSS; 5];
     key[1..].copy_from_slice(&number.to_be_bytes());
     key
@@ -167,7 +166,7 @@ pub(super) fn loss_key(number: u32) -> [u8; 5] {
 
 impl SessionRecord {
     /// Key and value.
-    pub(super) fn encode(&self) -> ([u8; 13], Vec<u8>) {
+    pub(in crate::journal) fn encode(&self) -> ([u8; 13], Vec<u8>) {
         let key = session_key(self.id);
         let stored = StoredSession {
             floor: self.floor.0,
@@ -176,26 +175,26 @@ impl SessionRecord {
             hello_nonce: self.hello_nonce,
             sealed: self.sealed,
         };
-        (key, record::encode(&key, &stored))
+        (key, envelope::encode(&key, &stored))
     }
 }
 
 impl ClientRecord {
     /// Key and value.
-    pub(super) fn encode(&self) -> ([u8; 9], Vec<u8>) {
+    pub(in crate::journal) fn encode(&self) -> ([u8; 9], Vec<u8>) {
         let key = client_key(self.client);
-        (key, record::encode(&key, &StoredClient { opened: self.opened, given: self.given }))
+        (key, envelope::encode(&key, &StoredClient { opened: self.opened, given: self.given }))
     }
 }
 
 /// The value under [`COUNTER_KEY`].
-pub(super) fn encode_counter_limit(limit: u64) -> Vec<u8> {
-    record::encode(COUNTER_KEY, &StoredCounter { limit })
+pub(in crate::journal) fn encode_counter_limit(limit: u64) -> Vec<u8> {
+    envelope::encode(COUNTER_KEY, &StoredCounter { limit })
 }
 
 impl CheckpointState {
     /// The value.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::journal) fn encode(&self) -> Vec<u8> {
         let lane = |lane: &LaneMark| StoredLane { watermark: lane.watermark.0, sink_state: lane.sink_state.clone() };
         let checkpoint = StoredCheckpoint {
             at: self.at.0,
@@ -204,27 +203,27 @@ impl CheckpointState {
             lanes: self.lanes.iter().map(lane).collect(),
         };
         if self.former.is_empty() {
-            return record::encode(CHECKPOINT_KEY, &checkpoint);
+            return envelope::encode(CHECKPOINT_KEY, &checkpoint);
         }
         let former = self.former.iter().map(|lanes| lanes.0.iter().map(|offset| offset.0).collect()).collect();
-        record::encode(CHECKPOINT_KEY, &StoredCheckpointWithFormer { checkpoint, former })
+        envelope::encode(CHECKPOINT_KEY, &StoredCheckpointWithFormer { checkpoint, former })
     }
 }
 
 impl Loss {
     /// The value under the key of `number`.
-    pub(super) fn encode(&self, number: u32) -> Vec<u8> {
+    pub(in crate::journal) fn encode(&self, number: u32) -> Vec<u8> {
         let stored = StoredLoss {
             entries: self.entries.map(|(from, to)| (from.0, to.0)),
             accepted_unix_us: self.accepted_unix_us,
             what: self.what.clone(),
         };
-        record::encode(&loss_key(number), &stored)
+        envelope::encode(&loss_key(number), &stored)
     }
 }
 
 /// Any record of the column family.
-pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError> {
+pub(in crate::journal) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError> {
     let malformed = |what: &str| RecordError::Malformed(what.into());
     match key {
         [SESSION, id @ ..] if id.len() == 12 => {
@@ -244,12 +243,12 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError
             }))
         }
         [CLIENT, client @ ..] if client.len() == 8 => {
-            let stored: StoredClient = record::decode(key, value)?;
+            let stored: StoredClient = envelope::decode(key, value)?;
             let client = ClientId(be(client));
             Ok(MetaRecord::Client(ClientRecord { client, opened: stored.opened, given: stored.given }))
         }
         COUNTER_KEY => {
-            let stored: StoredCounter = record::decode(key, value)?;
+            let stored: StoredCounter = envelope::decode(key, value)?;
             Ok(MetaRecord::CounterLimit(stored.limit))
         }
         CHECKPOINT_KEY => {
@@ -264,7 +263,7 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError
             }))
         }
         [LOSS, number @ ..] if number.len() == 4 => {
-            let stored: StoredLoss = record::decode(key, value)?;
+            let stored: StoredLoss = envelope::decode(key, value)?;
             Ok(MetaRecord::Loss(Loss {
                 entries: stored.entries.map(|(from, to)| (Offset(from), Offset(to))),
                 accepted_unix_us: stored.accepted_unix_us,
@@ -277,18 +276,18 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError
 
 /// A session of this format or of the one before.
 fn decode_session(key: &[u8], value: &[u8]) -> Result<StoredSession, RecordError> {
-    if record::version(value) != Some(StoredSessionV1::VERSION) {
-        return record::decode(key, value);
+    if envelope::version(value) != Some(StoredSessionV1::VERSION) {
+        return envelope::decode(key, value);
     }
-    let StoredSessionV1 { floor, above, last_active_s, hello_nonce } = record::decode(key, value)?;
+    let StoredSessionV1 { floor, above, last_active_s, hello_nonce } = envelope::decode(key, value)?;
     Ok(StoredSession { floor, above, last_active_s, hello_nonce, sealed: false })
 }
 
 fn decode_checkpoint(key: &[u8], value: &[u8]) -> Result<(StoredCheckpoint, Vec<FormerLanes>), RecordError> {
-    if record::version(value) != Some(StoredCheckpointWithFormer::VERSION) {
-        return Ok((record::decode(key, value)?, Vec::new()));
+    if envelope::version(value) != Some(StoredCheckpointWithFormer::VERSION) {
+        return Ok((envelope::decode(key, value)?, Vec::new()));
     }
-    let StoredCheckpointWithFormer { checkpoint, former } = record::decode(key, value)?;
+    let StoredCheckpointWithFormer { checkpoint, former } = envelope::decode(key, value)?;
     let lanes = |watermarks: Vec<u64>| FormerLanes(watermarks.into_iter().map(Offset).collect());
     Ok((checkpoint, former.into_iter().map(lanes).collect()))
 }
@@ -299,8 +298,8 @@ fn be(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::record;
     use super::*;
+    use crate::journal::testing::shared::record;
 
     fn samples() -> Vec<(Vec<u8>, Vec<u8>, MetaRecord)> {
         let session = record(0xa1, 5);

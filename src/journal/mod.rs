@@ -1,85 +1,41 @@
 //! The journal: what is in here survives a power cut.
 //!
-//! [`Journal`] is the small trait behind which the storage sits: [`rocks`] on disk, [`memory`] for tests,
-//! with faults. Entries go in as blocks, one per group commit, in the format of [`block`].
-//! This module knows nothing of sockets, sessions' rules or handlers.
+//! [`Journal`] is the small trait behind which the storage sits. Entries go in as blocks, one for each group commit, in the
+//! format of [`block`]. This module knows nothing of sockets, of sessions' rules or of handlers.
 //!
-//! [`recovery`] verifies all that a directory holds and decides what a start does with it, for any storage.
-//! On disk: `rocks` commits and trims, `rocks_read` reads back; `rocks_open` opens, and refuses what is damaged; `rocks_wal` and `rocks_manifest` look at what RocksDB will not tell, `rocks_salvage` goes on after a loss that an operator
-//! accepts; `rocks_db` has RocksDB's settings, `rocks_laid` fills its logs; `files` what lies beside it; `watch` and `rocks_watch` look
-//! whether all of it stays where it is. [`inspect`] looks at
-//! a journal that no server has open. [`simulated`] is a database for the simulator, under the code that stands on RocksDB.
-//! Formats: [`block`], `meta` (checkpoint, sessions, clients, the counter's limit, losses) and `dead` (dead letters) in the envelope of `record`, all of
-//! them under a `mask`.
+//! | part | what it does |
+//! |---|---|
+//! | [`block`], `meta`, `dead_letter` | the formats of what is stored, in an `envelope` and under a `mask` |
+//! | [`recovery`] | verifies all that a journal holds, and decides what a start does with it, for any storage |
+//! | `store` | commits, trims, reads back, keeps dead letters: over any database |
+//! | `rocksdb` | the database on disk: settings, opening, what RocksDB does not tell by itself, going on after an accepted loss; [`inspect`] looks at a journal that no server has open |
+//! | `directory` | what lies beside the database: lock, marker, witness, and whether all of it stays where it is |
+//! | [`testing`] | a journal in memory, with faults, and a simulated disk under the code that stands on RocksDB |
 
-use std::fmt;
 use std::sync::Arc;
 
-use duragram_proto::{ClientId, Seq};
-
-use crate::types::{Lane, Offset, SessionId};
+use crate::model::{ClientRecord, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord};
 
 pub mod block;
-mod database;
-mod dead;
+mod dead_letter;
+mod directory;
+mod envelope;
 mod error;
-mod files;
-pub mod inspect;
 mod mask;
-pub mod memory;
 mod meta;
-mod record;
 pub mod recovery;
-pub mod rocks;
-mod rocks_db;
-mod rocks_laid;
-mod rocks_manifest;
-mod rocks_open;
-mod rocks_read;
-mod rocks_salvage;
-mod rocks_wal;
-mod rocks_watch;
-#[doc(hidden)]
-pub mod simulated;
-#[cfg(test)]
-mod testing;
-mod watch;
+mod rocksdb;
+mod store;
+pub mod testing;
 
-pub use block::{Block, BlockBuilder, BlockError, Entry, EntryKind, EntryMeta};
-pub use dead::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
+pub use block::{Block, BlockBuilder, BlockError};
+pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
+pub(crate) use directory::has_no_links;
 pub use error::{Damage, DamageKind, DamagePlace, OpenError, StorageError};
-pub(crate) use files::has_no_links;
 pub use meta::Loss;
-pub use rocks::{RocksJournal, RocksOptions};
-
-/// Which journal it is: made at random with its directory. An offset means something only together with it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct JournalId(u128);
-
-impl JournalId {
-    /// A new one.
-    pub(crate) fn random() -> Self {
-        Self(rand::random())
-    }
-
-    /// As it is shown.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-        digits.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
-    }
-}
-
-impl fmt::Display for JournalId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl fmt::Debug for JournalId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JournalId({self})")
-    }
-}
+pub use rocksdb::database::RocksOptions;
+pub use rocksdb::inspect;
+pub use store::RocksJournal;
 
 /// Proof that a commit is on disk. Only this module can make one; acks are made from it alone.
 #[derive(Debug)]
@@ -100,34 +56,6 @@ impl Durable {
     }
 }
 
-/// A session as it is kept on disk.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SessionRecord {
-    /// Whose.
-    pub id: SessionId,
-    /// Every seq up to here is accounted for.
-    pub floor: Seq,
-    /// Bit i of word w stands for seq `floor + 1 + 64 w + i`. No trailing zero words.
-    pub above: Vec<u64>,
-    /// When its last datagram came, in seconds of service (the time that the server has run, over all its runs).
-    pub last_active_s: u64,
-    /// Of the HELLO that opened it.
-    pub hello_nonce: Option<u64>,
-    /// It was opened by a sealed datagram, and takes no others.
-    pub sealed: bool,
-}
-
-/// What is never forgotten of a client that speaks in sealed mode (PROTOCOL.md#sealed-epoch).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ClientRecord {
-    /// Who.
-    pub client: ClientId,
-    /// The highest epoch that it has opened; 0 for none.
-    pub opened: u32,
-    /// The highest epoch that was given to it by WELCOME; 0 for none.
-    pub given: u32,
-}
-
 /// What a commit writes beside its block; each record takes the place of the one before it.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
@@ -145,33 +73,6 @@ impl Records {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.clients.is_empty() && self.given_up.is_empty() && self.counter_limit.is_none()
-    }
-}
-
-/// How far a lane has come, as it is kept on disk.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct LaneMark {
-    /// Every entry of the lane below is processed, and its sink has made that durable.
-    pub watermark: Offset,
-    /// What the lane's sink needs to find out after a crash which later records it already has. Opaque here.
-    pub sink_state: Vec<u8>,
-}
-
-/// How far the lanes of an earlier run had come, when there were so many of them. Each session may be in another lane since:
-/// what lies below is processed already, and the lanes of today pass over it. Kept until they have all come as far.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct FormerLanes(pub Vec<Offset>);
-
-impl FormerLanes {
-    /// Whether the lane that had the session then has processed this entry.
-    pub fn have_passed(&self, session: SessionId, offset: Offset) -> bool {
-        let lanes = u16::try_from(self.0.len()).unwrap_or(u16::MAX);
-        lanes > 0 && offset < self.0[usize::from(Lane::of(session, lanes).0)]
-    }
-
-    /// No entry from here on was processed by any of them.
-    pub fn end(&self) -> Offset {
-        self.0.iter().copied().max().unwrap_or_default()
     }
 }
 

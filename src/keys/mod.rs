@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use duragram_proto::ClientId;
 use duragram_proto::seal::{ClientKey, FleetKey};
 
-use crate::types::ChannelSet;
+use crate::model::ChannelSet;
 
 pub mod file;
 mod parse;

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{Keys, Named};
 use crate::limits;
-use crate::types::{ChannelSet, parse_channels, parse_client_id};
+use crate::model::{ChannelSet, parse_channels, parse_client_id};
 
 /// A line that is wrong.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

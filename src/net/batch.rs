@@ -7,9 +7,8 @@ use duragram_proto::codec::{self, DecodeError, RejectCode};
 use duragram_proto::seal::SessionKeys;
 use duragram_proto::{ClientId, Seq};
 
-use crate::net::Peer;
+use crate::model::{Now, Peer, SessionId};
 use crate::net::gate::{Drop, Gate};
-use crate::types::{Now, SessionId};
 
 /// Datagrams of one receive, with the bytes they borrow.
 #[derive(Debug)]

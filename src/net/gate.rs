@@ -9,11 +9,10 @@ use duragram_proto::seal::TAG_LEN;
 
 use crate::keys::KeyRing;
 use crate::limits;
-use crate::net::Peer;
+use crate::model::{ChannelSet, Now, Peer, SessionId};
 use crate::net::batch::{DataItem, ItemKind, Seal};
 use crate::net::key_cache::{KeyCache, Opened};
 use crate::rate::{self, Buckets};
-use crate::types::{ChannelSet, Now, SessionId};
 
 /// What the server accepts of well-formed datagrams; the rest is answered with a REJECT.
 #[derive(Clone, Debug)]

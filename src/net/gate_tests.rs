@@ -9,7 +9,7 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use super::*;
 use crate::keys::{KeyRing, Keys};
 use crate::limits;
-use crate::types::{Now, SessionId};
+use crate::model::{Now, Peer, SessionId};
 
 const SESSIONS: u64 = 50_000;
 

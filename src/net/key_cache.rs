@@ -16,10 +16,10 @@ use hashbrown::HashTable;
 
 use crate::keys::{KeyRing, Lookup};
 use crate::limits;
+use crate::model::{ChannelSet, Now, SessionId};
 use crate::net::batch::Seal;
 use crate::net::gate::Drop;
 use crate::rate::Buckets;
-use crate::types::{ChannelSet, Now, SessionId};
 
 /// Of one receiver.
 #[derive(Debug)]

@@ -5,15 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 
-/// An address of this machine that was asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Local {
-    /// In its canonical form. Unspecified: the question went to a group of machines, and routing picks the address.
-    pub ip: IpAddr,
-    /// Index of the interface by which the answer must leave; 0 where routing picks it. An address of the link
-    /// means nothing without one.
-    pub interface: u32,
-}
+use crate::model::Local;
 
 /// As a message to the kernel says it.
 #[derive(Clone, Copy)]

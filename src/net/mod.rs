@@ -24,31 +24,8 @@ mod trouble;
 pub use batch::{Batch, DataItem, Dropped, Item, ItemKind, Seal};
 pub use bulk::{BulkSocket, Burst, GSO_SEGMENTS_MAX, Inbox, Poller};
 pub use gate::{Admission, Gate};
-pub use local::Local;
 pub use outbox::{Outbox, Run, Transmit};
 pub use receive::{Received, Receiver, Waker, wait_readable};
 pub use send::Sender;
 pub use sharing::refuse_sharing;
 pub use socket::{BoundSockets, adopt, bind};
-
-use std::net::SocketAddr;
-
-pub use crate::types::ChannelSet;
-
-/// Where a datagram came from, and where it came to: a reply must leave from there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Peer {
-    /// The sender's address, in its canonical form: never an IPv4 address within IPv6.
-    pub addr: SocketAddr,
-    /// Index of the socket among those that the server has bound.
-    pub socket: u16,
-    /// Which of this machine's addresses was asked, where the socket is not bound to one.
-    pub asked: Option<Local>,
-}
-
-impl Peer {
-    /// Of a socket that is bound to one address.
-    pub fn new(addr: SocketAddr, socket: u16) -> Self {
-        Self { addr: socket::canonical(addr), socket, asked: None }
-    }
-}

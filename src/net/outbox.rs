@@ -5,7 +5,7 @@ use std::ops::Range;
 use duragram_proto::codec::{Datagram, SEALED_ACK_LEN_MAX};
 use duragram_proto::seal::SessionKeys;
 
-use crate::net::Peer;
+use crate::model::Peer;
 
 /// Hands replies to the network. Replies may be lost: every one can be asked for again.
 pub trait Transmit {

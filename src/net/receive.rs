@@ -14,10 +14,9 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStor
 
 use crate::limits;
 use crate::log_limit::LogLimit;
-use crate::net::local::Local;
+use crate::model::{Clock, Local, Now, Peer, SessionId, canonical};
 use crate::net::trouble::{Trouble, concerns_a_reply};
-use crate::net::{Admission, Batch, Gate, Peer, options, socket};
-use crate::types::{Clock, Now, SessionId};
+use crate::net::{Admission, Batch, Gate, options};
 
 const MESSAGES: usize = limits::RECEIVE_MESSAGES;
 const STRIDE: usize = limits::RECEIVE_STRIDE_BYTES;
@@ -193,7 +192,7 @@ impl Receiver {
 
     fn address(&self) -> String {
         let address = self.socket.local_addr();
-        address.map_or_else(|_| format!("socket {}", self.index), |address| socket::canonical(address).to_string())
+        address.map_or_else(|_| format!("socket {}", self.index), |address| canonical(address).to_string())
     }
 
     fn read(&self, bytes: &mut [u8], messages: &mut [Message; MESSAGES], flags: MsgFlags) -> nix::Result<Read> {
@@ -288,5 +287,5 @@ fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
         (_, Some(v6)) => SocketAddrV6::new(v6.ip(), v6.port(), v6.flowinfo(), v6.scope_id()).into(),
         _ => return None,
     };
-    Some(socket::canonical(address))
+    Some(canonical(address))
 }

@@ -12,9 +12,9 @@ use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, 
 use crate::limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
+use crate::model::{Clock, Local, SystemClock};
 use crate::net::local::Source;
-use crate::net::{GSO_SEGMENTS_MAX, Local, Outbox, Run, Transmit};
-use crate::types::{Clock, SystemClock};
+use crate::net::{GSO_SEGMENTS_MAX, Outbox, Run, Transmit};
 
 const MESSAGES: usize = limits::REPLY_MESSAGES;
 

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::model::canonical;
 use crate::net::options;
 
 /// The sockets of one address.
@@ -73,14 +74,6 @@ pub fn adopt(socket: UdpSocket, alone: bool, receive_buffer_bytes: usize) -> io:
     let receive_buffer_bytes = socket.recv_buffer_size()?;
     options::prepare(&socket, &addr)?;
     Ok(BoundSockets { addr: canonical(addr), sockets: vec![UdpSocket::from(socket)], receive_buffer_bytes })
-}
-
-/// The one form of an address: an IPv4 address within IPv6 is the IPv4 address.
-pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        ip if ip == addr.ip() => addr,
-        ip => SocketAddr::new(ip, addr.port()),
-    }
 }
 
 /// Why an address cannot be bound, and what to do.

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::types::{Clock as _, SystemClock};
+use crate::model::{ChannelSet, Clock as _, Local, Peer, SystemClock};
 
 struct Rig {
     receiver: Receiver,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::limits;
-use crate::types::Now;
+use crate::model::Now;
 
 /// Failures of one socket's receives, in a row.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::testing::*;
 use super::*;
-use crate::types::{Clock, Lane, Offset, SystemClock};
+use crate::model::{Clock, Lane, Offset, SystemClock};
 
 #[test]
 fn a_drain_processes_what_is_durable_and_flushes() {
@@ -343,8 +343,10 @@ fn a_storage_error_ends_the_thread_with_the_error() {
     let mut rig = Rig::new(1);
     rig.behave(|_| Does::GiveUp);
     rig.disk.on_write(|write| match write {
-        crate::journal::memory::Write::DeadLetters(_) => crate::journal::memory::WriteFate::FailedAndLost,
-        _ => crate::journal::memory::WriteFate::Durable,
+        crate::journal::testing::memory::Write::DeadLetters(_) => {
+            crate::journal::testing::memory::WriteFate::FailedAndLost
+        }
+        _ => crate::journal::testing::memory::WriteFate::Durable,
     });
     let ends = spawn_lanes(std::mem::take(&mut rig.lanes.workers), SystemClock::start()).unwrap();
     rig.publish(&[1]);

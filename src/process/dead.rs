@@ -1,7 +1,7 @@
 //! Dead letters: from a record that its handler gave up to what is kept, and back.
 
-use super::handler::{Content, Record};
 use crate::journal::{DeadLetter, DeadLetterId};
+use crate::model::{Content, Record};
 
 /// The letter for a record that was given up at `since_unix_us`.
 pub(super) fn letter(record: &Record<'_>, error: String, attempts: u16, since_unix_us: u64) -> DeadLetter {

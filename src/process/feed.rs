@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use super::handler::{Record, records_of};
 use super::progress::Progress;
 use crate::journal::{Block, ReadJournal, StorageError};
 use crate::limits;
-use crate::types::{Lane, Offset};
+use crate::model::{Lane, Offset, Record, records_of};
 
 /// What an entry counts beside its payload towards the limits of batches and flushes, in bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 48;

@@ -2,66 +2,7 @@
 
 use std::fmt;
 
-use duragram_proto::Seq;
-
-use crate::journal::{Entry, EntryKind, LaneMark};
-use crate::types::{Lane, Offset, SessionId};
-
-/// One application message, or the news that some were lost. Durable in the journal before a handler sees it.
-///
-/// (`offset`, `index`) names a record for ever: who stores it beside the effect gets each effect exactly once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Record<'a> {
-    /// Of the entry that holds it.
-    pub offset: Offset,
-    /// Its place within the entry, from 0; above 0 only in batches.
-    pub index: u16,
-    /// Whose.
-    pub session: SessionId,
-    /// The number of its datagram within the session. Of a gap: its last seq.
-    pub seq: Seq,
-    /// The application's routing number.
-    pub channel: u16,
-    /// Arrival of its datagram, in microseconds since 1970.
-    pub received_unix_us: u64,
-    /// The message.
-    pub content: Content<'a>,
-}
-
-/// What a [`Record`] holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Content<'a> {
-    /// A client's message.
-    Payload(&'a [u8]),
-    /// The client holds acks for these seqs, and this journal does not hold them: data was lost before it came here
-    /// (a lying disk, a restored backup).
-    Gap {
-        /// First seq that is missing.
-        from: Seq,
-        /// Last seq that is missing.
-        to: Seq,
-    },
-}
-
-/// The records of an entry, in order; of a gap, the news of it.
-pub(crate) fn records_of<'a>(entry: &Entry<'a>) -> impl Iterator<Item = Record<'a>> + use<'a> {
-    let (offset, meta) = (entry.offset, entry.meta);
-    let gap = match entry.kind {
-        EntryKind::Gap { from, to } => Some((0, Content::Gap { from, to })),
-        EntryKind::Data => None,
-    };
-    // A gap has no records. A datagram holds at most 32,753: two bytes each for the length, and 65,507 at most in all.
-    let payloads = (0..=u16::MAX).zip(entry.records().map(Content::Payload));
-    gap.into_iter().chain(payloads).map(move |(index, content)| Record {
-        offset,
-        index,
-        session: meta.session,
-        seq: meta.seq,
-        channel: meta.channel,
-        received_unix_us: meta.received_unix_us,
-        content,
-    })
-}
+use crate::model::{Lane, LaneMark, Offset, Record};
 
 /// Processes the records of one lane. Every lane has its own handler, which runs on the lane's thread.
 ///
@@ -129,11 +70,11 @@ impl HandlerError {
     }
 
     /// The same, with whose it is.
-    pub(super) fn of(&self, name: &str) -> Self {
+    pub(crate) fn of(&self, name: &str) -> Self {
         Self { message: format!("{name}: {self}"), soon: self.soon }
     }
 
-    pub(super) fn is_soon(&self) -> bool {
+    pub(crate) fn is_soon(&self) -> bool {
         self.soon
     }
 }
@@ -261,28 +202,28 @@ impl Outcomes {
         self.unavailable.as_ref().map(|error| error.message.as_str())
     }
 
-    pub(super) fn unavailable_error(&self) -> Option<&HandlerError> {
+    pub(crate) fn unavailable_error(&self) -> Option<&HandlerError> {
         self.unavailable.as_ref()
     }
 
     /// Whether each record is done; costs nothing when [`done_all`](Self::done_all) was the only answer.
-    pub(super) fn all_done(&self) -> bool {
+    pub(crate) fn all_done(&self) -> bool {
         let done = |answer: &Answer| *answer == Answer::Done || (self.rest_done && *answer == Answer::Unanswered);
         if self.answers.is_empty() { self.rest_done } else { self.answers.iter().all(done) }
     }
 
     /// Whether nothing at all was answered.
-    pub(super) fn is_silent(&self) -> bool {
+    pub(crate) fn is_silent(&self) -> bool {
         self.unavailable.is_none() && !self.rest_done && self.answers.iter().all(|answer| *answer == Answer::Unanswered)
     }
 
     /// Takes [`done_all`](Self::done_all) back; answers of their own stand.
-    pub(super) fn withdraw_done_all(&mut self) {
+    pub(crate) fn withdraw_done_all(&mut self) {
         self.rest_done = false;
     }
 
     /// Makes this ready for the next call, keeping the memory.
-    pub(super) fn reset(&mut self, len: usize) {
+    pub(crate) fn reset(&mut self, len: usize) {
         self.len = len;
         self.answers.clear();
         self.rest_done = false;

@@ -17,7 +17,7 @@ use rand::rngs::SmallRng;
 
 use super::asked::{Asked, LaneCommand};
 use super::feed::{Feed, Limits};
-use super::handler::{Handler, HandlerError, Record};
+use super::handler::{Handler, HandlerError};
 use super::present::{Open, Presenter};
 use super::progress::Progress;
 use super::retried::{RetryError, RetryReply};
@@ -25,7 +25,7 @@ use super::retry::RetryPolicy;
 use crate::journal::{Block, DeadLetterId, DeadLetterRoom, DeadLetters, ReadJournal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::types::{Lane, Now, Offset};
+use crate::model::{Lane, Now, Offset, Record};
 
 /// How lanes batch, flush and retry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

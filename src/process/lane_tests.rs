@@ -1,8 +1,9 @@
 use super::super::testing::*;
 use super::super::*;
 use super::*;
-use crate::journal::memory::{MemoryDisk, WriteFate};
-use crate::journal::{BlockBuilder, EntryMeta};
+use crate::journal::BlockBuilder;
+use crate::journal::testing::memory::{MemoryDisk, WriteFate};
+use crate::model::EntryMeta;
 use duragram_proto::Seq;
 
 /// Of the retry in `testing::config`.
@@ -308,7 +309,7 @@ fn all_dead_letters_of_a_batch_are_one_write() {
     let writes = Arc::new(std::sync::Mutex::new(Vec::new()));
     let writes_ = Arc::clone(&writes);
     rig.disk.on_write(move |write| {
-        if let crate::journal::memory::Write::DeadLetters(letters) = write {
+        if let crate::journal::testing::memory::Write::DeadLetters(letters) = write {
             writes_.lock().unwrap().push(letters.len());
         }
         WriteFate::Durable

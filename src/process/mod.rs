@@ -3,7 +3,7 @@
 //! Each lane has one thread, one [`Handler`] and its share of the sessions. The committer hands committed blocks to the
 //! lanes ([`Fanout`]); a lane that falls behind reads them back from the journal; so slow processing never slows
 //! ingestion down, and memory stays bounded. A lane's watermark ([`Progress`]) tells how much of the journal is
-//! processed, durably, and so may be trimmed. [`sink`] has the handlers that ship with the server.
+//! processed, durably, and so may be trimmed. [`sink`](crate::sink) has the handlers that ship with the server.
 //!
 //! What a lane holds in memory is bounded: its channel, the blocks that it has fetched, one batch, and what its handler
 //! has not flushed (`limits`). This module knows the journal as [`ReadJournal`](crate::journal::ReadJournal) and
@@ -56,7 +56,6 @@ mod present;
 mod progress;
 mod retried;
 mod retry;
-pub mod sink;
 mod thread;
 
 #[cfg(test)]
@@ -71,9 +70,8 @@ mod testing;
 // What `hand_off` is made of; its model puts others in their place.
 use std::sync::atomic;
 
-pub(crate) use handler::records_of;
-
-pub use handler::{Answer, Content, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
+pub use crate::model::{Content, Record};
+pub use handler::{Answer, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
 pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
 pub use progress::{Fanout, Progress};
 pub use retried::RetryError;

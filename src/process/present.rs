@@ -9,14 +9,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use rand::rngs::SmallRng;
 
 use super::dead;
-use super::handler::{Answer, Handler, HandlerError, Outcomes, Record};
+use super::handler::{Answer, Handler, HandlerError, Outcomes};
 use super::lane::LaneConfig;
 use super::retried::RetryError;
 use super::retry::{Outage, RetryPolicy};
 use crate::journal::{DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom, StorageError};
 use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
-use crate::types::{Lane, Now};
+use crate::model::{Lane, Now, Record};
 
 /// A handler with all that decides about its records.
 pub(super) struct Presenter {

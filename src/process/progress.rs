@@ -12,10 +12,10 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::hand_off::HandOff;
 use super::retried::{Retried, RetryReply};
-use crate::journal::{Block, DeadLetterId, FormerLanes, LaneMark};
+use crate::journal::{Block, DeadLetterId};
 use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
-use crate::types::{Lane, Offset, SessionId};
+use crate::model::{FormerLanes, Lane, LaneMark, Offset, SessionId};
 
 /// Shared by the committer, the lanes and the admin interface.
 #[derive(Debug)]

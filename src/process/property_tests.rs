@@ -9,8 +9,8 @@ use rand::rngs::SmallRng;
 use super::testing::*;
 use super::*;
 use crate::journal::ReadJournal as _;
-use crate::journal::memory::MemoryDisk;
-use crate::types::{Lane, Offset};
+use crate::journal::testing::memory::MemoryDisk;
+use crate::model::{Lane, Offset};
 
 const CLIENTS: u64 = 12;
 

@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 
 use crate::journal::DeadLetterId;
 use crate::limits;
-use crate::types::Lane;
+use crate::model::Lane;
 
 /// Why a dead letter is not processed after all.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -6,12 +6,10 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::journal::memory::{MemoryDisk, MemoryJournal};
-use crate::journal::{
-    BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, EntryMeta, Journal, ReadJournal,
-};
+use crate::journal::testing::memory::{MemoryDisk, MemoryJournal};
+use crate::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use crate::metrics::Metrics;
-use crate::types::{Lane, Now, Offset, SessionId};
+use crate::model::{EntryMeta, Lane, Now, Offset, SessionId};
 
 /// (offset, index)
 pub(super) type Key = (u64, u16);

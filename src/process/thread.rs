@@ -15,7 +15,7 @@ use super::progress::Fanout;
 use super::retried::RetryError;
 use crate::journal::{DeadLetter, StorageError};
 use crate::limits;
-use crate::types::{Clock, Lane};
+use crate::model::{Clock, Lane};
 
 /// The lanes before their threads start: whoever drives them by hand needs nothing else.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The server as a whole: the one place that wires concrete types together and starts threads.
 //!
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
-//! [`run_with`], as `tests/examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
+//! [`run_with`], as `examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
 mod requests;
 mod signals;
@@ -22,18 +22,17 @@ use crossbeam_channel::{Receiver as Events, select};
 use prometheus_client::registry::Registry;
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
+use crate::commit::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
 use crate::config::{self, Config};
 use crate::file_modes;
-use crate::ingest::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
-use crate::journal::rocks::{RocksJournal, RocksOptions};
 use crate::journal::{
-    Damage, DamageKind, DamagePlace, DeadLetterId, DeadLetterRoom, Durable, FormerLanes, LaneMark, OpenError, Opened,
-    StorageError,
+    Damage, DamageKind, DamagePlace, DeadLetterId, DeadLetterRoom, Durable, OpenError, Opened, StorageError,
 };
+use crate::journal::{RocksJournal, RocksOptions};
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
-use crate::net::{Admission, ChannelSet, Receiver, Sender};
-use crate::process::sink::{self, SinkSpec, SinkSpecError};
+use crate::model::{ChannelSet, Clock, FormerLanes, LaneMark, SystemClock};
+use crate::net::{Admission, Receiver, Sender};
 use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
     Progress, RetryPolicy, spawn_lanes,
@@ -46,7 +45,7 @@ use crate::server::starting::StartProgress;
 use crate::server::state::ServerState;
 use crate::server::stop::{drain, end_lanes};
 use crate::server::waiting::Waiting;
-use crate::types::{Clock, SystemClock};
+use crate::sink::{self, SinkSpec, SinkSpecError};
 
 /// Where the server can be reached, with real ports.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -284,7 +283,7 @@ impl Server {
         }
         let no_thread = |error| Shortage::new("starting the threads of the server", error);
         let lane_ends = spawn_lanes(workers, clock).map_err(no_thread)?;
-        let spawned = ingest::spawn(receivers, committer, threading(&config), clock, metrics.clone());
+        let spawned = commit::spawn(receivers, committer, threading(&config), clock, metrics.clone());
         let (ingest, ingest_ended) = spawned.map_err(|error| {
             end_lanes(&lanes, &lane_ends, clock);
             no_thread(error)
@@ -416,7 +415,7 @@ fn log_keys(keys: &KeyRing) {
     }
 }
 
-fn open_journal(config: &Config, start: &StartProgress) -> Result<(Opened<RocksJournal>, ingest::Recovered), Error> {
+fn open_journal(config: &Config, start: &StartProgress) -> Result<(Opened<RocksJournal>, commit::Recovered), Error> {
     let options = RocksOptions {
         accept_loss: config.accept_loss,
         reserve_bytes: config.reserve_bytes,

@@ -8,13 +8,13 @@ use crossbeam_channel::RecvTimeoutError;
 use prometheus_client::registry::Registry;
 
 use crate::admin::{AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, Status};
-use crate::ingest::StatusReader;
+use crate::commit::StatusReader;
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::KeyRing;
+use crate::model::{Lane, Offset};
 use crate::process::{LaneControl, Progress, RetryError};
 use crate::server::Error;
 use crate::server::waiting::Waiting;
-use crate::types::{Lane, Offset};
 
 /// How long an operator who retries a dead letter waits for the handler.
 const RETRY_PATIENCE: Duration = Duration::from_secs(30);

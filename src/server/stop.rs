@@ -5,8 +5,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver as Events, never, select};
 
 use crate::journal::StorageError;
+use crate::model::{Clock, SystemClock};
 use crate::process::{LaneControl, LaneEnd};
-use crate::types::{Clock, SystemClock};
 
 /// How long lanes are waited for after an error.
 const LANES_END: Duration = Duration::from_secs(2);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
-use crate::ingest::{Beat, Pulse};
+use crate::commit::{Beat, Pulse};
 
 /// The sockets that were bound for this process. Takes them from the environment, so call it once, before other threads read
 /// that.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::process::sink::{Fifo, SinkSpec};
-use crate::process::{Handler, HandlerError, HandlerFactory, LaneStart, Outcomes, Record};
-use crate::types::Lane;
+use crate::model::{Lane, Record};
+use crate::process::{Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
+use crate::sink::{Fifo, SinkSpec};
 
 /// Shared by the lanes' handlers and the admin interface.
 #[derive(Debug, Default)]

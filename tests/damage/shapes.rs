@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use duragram::journal::{
-    BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, LaneMark, RocksJournal, RocksOptions,
-    SessionRecord,
+    BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, RocksJournal, RocksOptions,
 };
-use duragram::types::Offset;
+use duragram::model::{LaneMark, Offset, SessionRecord};
 use duragram_proto::Seq;
 
 use super::state::{

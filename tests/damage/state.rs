@@ -8,10 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use duragram::journal::{
-    BlockBuilder, DeadLetter, DeadLetterId, EntryMeta, Journal, LaneMark, OpenError, Opened, Replay, RocksJournal,
-    RocksOptions, SessionRecord,
+    BlockBuilder, DeadLetter, DeadLetterId, Journal, OpenError, Opened, Replay, RocksJournal, RocksOptions,
 };
-use duragram::types::{Offset, SessionId};
+use duragram::model::{EntryMeta, LaneMark, Offset, SessionId, SessionRecord};
 use duragram_proto::{ClientId, Epoch, Seq};
 use tempfile::TempDir;
 

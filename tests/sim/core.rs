@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use duragram::journal::simulated::{Change, Family, Fate, Write};
+use duragram::journal::testing::simulated::{Change, Family, Fate, Write};
+use duragram::model::{Clock, Lane, Now, Record, SessionId};
 use duragram::net::{Outbox, Transmit};
-use duragram::process::{Handler, HandlerError, LaneStart, Outcomes, Record};
+use duragram::process::{Handler, HandlerError, LaneStart, Outcomes};
 use duragram::proto::{ClientId, Epoch};
-use duragram::types::{Clock, Lane, Now, SessionId};
 
 use crate::oracle::{Oracle, Sid};
 use crate::plan::{DiskFaults, HandlerFaults};

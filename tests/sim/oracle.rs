@@ -7,10 +7,10 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use duragram::journal::simulated::{Change, Family};
-use duragram::journal::{Block, Entry, EntryKind};
+use duragram::journal::Block;
+use duragram::journal::testing::simulated::{Change, Family};
 use duragram::limits;
-use duragram::process::{Content, Record};
+use duragram::model::{Content, Entry, EntryKind, Record};
 use duragram::proto::codec::{self, Ack, Datagram, Welcome};
 
 use crate::plan::Plan;

@@ -1,6 +1,6 @@
 //! What a seed makes of a run: each draws its own mix of clients, faults and limits.
 
-use duragram::ingest::CommitterConfig;
+use duragram::commit::CommitterConfig;
 
 use crate::rng::Rng;
 use crate::sealed::Mode;

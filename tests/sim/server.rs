@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use duragram::ingest::{Committer, Recovery, WriterByHand};
-use duragram::journal::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
+use duragram::commit::{Committer, Recovery, WriterByHand};
+use duragram::journal::testing::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
 use duragram::journal::{OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
-use duragram::net::{Admission, Batch, ChannelSet, Gate, Peer};
+use duragram::model::{ChannelSet, Clock as _, Lane, Peer};
+use duragram::net::{Admission, Batch, Gate};
 use duragram::process::{
     Fanout, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress, RetryPolicy,
 };
-use duragram::types::{Clock as _, Lane};
 use prometheus_client::registry::Registry;
 
 use crate::client::CHANNELS;
@@ -229,7 +229,7 @@ impl Life {
         }
     }
 
-    /// As `ingest::run` does: receive what waits, commit, ack.
+    /// As `commit::run` does: receive what waits, commit, ack.
     fn ingest(&mut self, plan: &Plan, now_us: u64) -> Result<(), StorageError> {
         let mut batch = Batch::new(0);
         batch.arrived = self.clock.now();

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 
-use duragram::journal::simulated::{Image, SimulatedDisk};
+use duragram::journal::testing::simulated::{Image, SimulatedDisk};
 
 use crate::client::SimClient;
 use crate::core::{Core, Counts, Sabotage, Shared, Trace};

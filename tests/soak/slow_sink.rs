@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use duragram::config::Config;
-use duragram::process::{Handler, HandlerError, LaneStart, Outcomes, Record};
+use duragram::model::Record;
+use duragram::process::{Handler, HandlerError, LaneStart, Outcomes};
 use duragram::server;
 
 const LANES: u16 = 2;

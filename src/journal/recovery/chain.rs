@@ -1,9 +1,9 @@
 //! The chain of blocks: each begins where the one before it ends, and names its checksum.
 
-use super::super::Block;
-use super::super::error::{Damage, DamageKind, DamagePlace};
-use super::super::meta::{CheckpointState, Loss};
-use crate::types::Offset;
+use crate::journal::Block;
+use crate::journal::error::{Damage, DamageKind, DamagePlace};
+use crate::journal::meta::{CheckpointState, Loss};
+use crate::model::Offset;
 
 /// The offsets that operators have given up, in order; those that border on each other are one.
 pub(in crate::journal) fn holes(losses: &[Loss]) -> Vec<(Offset, Offset)> {
@@ -20,7 +20,7 @@ pub(in crate::journal) fn holes(losses: &[Loss]) -> Vec<(Offset, Offset)> {
 }
 
 /// What the next block must be.
-pub(super) struct Chain {
+pub(in crate::journal) struct Chain {
     holes: Vec<(Offset, Offset)>,
     /// Its first offset; `None` while the start is unknown.
     next: Option<Offset>,
@@ -32,7 +32,7 @@ pub(super) struct Chain {
 
 impl Chain {
     /// From the lowest entry kept, if a checkpoint says which that is.
-    pub(super) fn from(checkpoint: Option<&CheckpointState>, losses: &[Loss]) -> Self {
+    pub(in crate::journal) fn from(checkpoint: Option<&CheckpointState>, losses: &[Loss]) -> Self {
         Self {
             holes: holes(losses),
             next: checkpoint.map(|state| state.low),
@@ -42,17 +42,17 @@ impl Chain {
     }
 
     /// What the next block repeats.
-    pub(super) fn last_checksum(&self) -> u32 {
+    pub(in crate::journal) fn last_checksum(&self) -> u32 {
         self.checksum.unwrap_or(0)
     }
 
     /// Something that is no good block. What it costs is known when the next good one comes.
-    pub(super) fn note(&mut self, damage: Damage) {
+    pub(in crate::journal) fn note(&mut self, damage: Damage) {
         self.bad.get_or_insert(damage);
     }
 
     /// What is wrong, and whether the block is to be used; it is not when its entries were there already.
-    pub(super) fn follow(&mut self, block: &Block) -> (Option<Damage>, bool) {
+    pub(in crate::journal) fn follow(&mut self, block: &Block) -> (Option<Damage>, bool) {
         let first = block.first();
         let next = self.next.unwrap_or(first);
         if first < next {
@@ -80,7 +80,7 @@ impl Chain {
     }
 
     /// Where the next block goes, and what is wrong behind the last one.
-    pub(super) fn finish(&mut self) -> (Offset, Option<Damage>) {
+    pub(in crate::journal) fn finish(&mut self) -> (Offset, Option<Damage>) {
         let end = self.next.unwrap_or_default();
         let bad = self.bad.take().map(|bad| Damage { place: DamagePlace::Entries { from: end, to: None }, ..bad });
         let hole = self.holes.iter().find(|&&(from, _)| from == end);

@@ -4,19 +4,19 @@
 //! hole from the lowest entry kept, each naming the checksum of the one before it, and that the journal reaches as far as
 //! checkpoint, lanes and witness say. So a log whose tail the storage dropped in silence is found out.
 
-use super::super::database::{Cursor as _, Database};
-use super::super::dead::{DeadLetter, DeadLetterId};
-use super::super::error::{Damage, DamageKind, DamagePlace};
-use super::super::mask::unmask;
-use super::super::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
-use super::super::rocks_db::{DEAD, JOURNAL, META, block_key};
-use super::super::{Block, ClientRecord, Extent, FormerLanes, LaneMark, SessionRecord};
 use super::chain::Chain;
 use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 use super::reading::Reading;
 use super::table::{Outcome, decide};
 use super::walk::{Item, walk};
-use crate::types::Offset;
+use crate::journal::dead_letter::{DeadLetter, DeadLetterId};
+use crate::journal::error::{Damage, DamageKind, DamagePlace};
+use crate::journal::mask::unmask;
+use crate::journal::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
+use crate::journal::rocksdb::database::{DEAD, JOURNAL, META, block_key};
+use crate::journal::store::database::{Cursor as _, Database};
+use crate::journal::{Block, Extent};
+use crate::model::{ClientRecord, FormerLanes, LaneMark, Offset, SessionRecord};
 
 /// What lies behind the last write that a storage has delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]

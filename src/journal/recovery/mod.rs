@@ -28,10 +28,10 @@ mod reading;
 mod table;
 mod walk;
 
-pub(super) use chain::holes;
+pub(in crate::journal) use chain::holes;
 pub use facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
-pub(super) use look::{Directory, Visit, look};
+pub(in crate::journal) use look::{Directory, Visit, look};
 pub use look::{Look, Scan, Tail, Witness};
 pub use reading::ReadProgress;
-pub(super) use reading::Reading;
+pub(in crate::journal) use reading::Reading;
 pub use table::{Outcome, decide};

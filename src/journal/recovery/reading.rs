@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::database::{Database, Table};
-use super::super::meta::CheckpointState;
-use super::super::rocks_db::JOURNAL;
-use super::super::{EXTENT_BYTES, Extent};
-use crate::types::Offset;
+use crate::journal::meta::CheckpointState;
+use crate::journal::rocksdb::database::JOURNAL;
+use crate::journal::store::database::{Database, Table};
+use crate::journal::{EXTENT_BYTES, Extent};
+use crate::model::Offset;
 
 /// How far a start is with reading the journal. Read from any thread.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl ReadProgress {
     }
 
     /// So much more is read.
-    pub(super) fn add(&self, bytes: u64) {
+    pub(in crate::journal) fn add(&self, bytes: u64) {
         self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
@@ -48,7 +48,11 @@ impl Reading<'_> {
     pub(in crate::journal) const ALL: Reading<'static> = Reading { newest_bytes: u64::MAX, progress: None };
 
     /// What is left to be verified later; `None` when all is read now.
-    pub(super) fn later<D: Database>(&self, database: &D, checkpoint: Option<&CheckpointState>) -> Option<Later> {
+    pub(in crate::journal) fn later<D: Database>(
+        &self,
+        database: &D,
+        checkpoint: Option<&CheckpointState>,
+    ) -> Option<Later> {
         let tables = database.tables(JOURNAL);
         let later = checkpoint.and_then(|checkpoint| Later::of(&tables, checkpoint, self.newest_bytes));
         if let Some(progress) = self.progress {
@@ -61,11 +65,11 @@ impl Reading<'_> {
 }
 
 /// The older part of a backlog, as far as its table files tell of it without being read.
-pub(super) struct Later {
+pub(in crate::journal) struct Later {
     /// What begins here, or holds this entry, is read now.
-    pub(super) below: Offset,
+    pub(in crate::journal) below: Offset,
     /// What lies below, summed up: where the pieces of a table begin is reckoned as if all its entries were of one length.
-    pub(super) extents: Vec<Extent>,
+    pub(in crate::journal) extents: Vec<Extent>,
 }
 
 impl Later {

@@ -1,6 +1,5 @@
 //! The decision table of recovery.
 
-use super::super::error::DamageKind;
 use super::facts::Bad::{BeforeGood, Last};
 use super::facts::CheckpointFact::{Missing as NoCheckpoint, Newer as Ahead, Older as Behind};
 use super::facts::DatabaseFact::{Absent, Readable, Unreadable as Closed};
@@ -8,6 +7,7 @@ use super::facts::Format::{Known, Newer, Older, Unreadable};
 use super::facts::LastWrite::{Absent as NoBlock, Torn, Whole};
 use super::facts::WitnessFact::{Beyond, Damaged, Missing, Reached};
 use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
+use crate::journal::error::DamageKind;
 
 pub use rows::decide;
 
@@ -41,7 +41,7 @@ macro_rules! table {
 
         /// The names of all rows that claim these facts.
         #[cfg(test)]
-        pub(super) fn rows(facts: &Facts) -> Vec<&'static str> {
+        pub(in crate::journal) fn rows(facts: &Facts) -> Vec<&'static str> {
             let mut names = Vec::new();
             $(if matches!(facts.row(), $row) {
                 names.push(stringify!($name));
@@ -50,7 +50,7 @@ macro_rules! table {
         }
 
         #[cfg(test)]
-        pub(super) const ROWS: &[&str] = &[$(stringify!($name)),*];
+        pub(in crate::journal) const ROWS: &[&str] = &[$(stringify!($name)),*];
     };
 }
 

@@ -1,13 +1,13 @@
 //! A walk over the records of a database, also behind what cannot be read.
 
-use super::super::database::{Cursor as _, Database};
-use super::super::mask::unmask;
+use crate::journal::mask::unmask;
+use crate::journal::store::database::{Cursor as _, Database};
 
 /// The longest key of any column family, in bytes: a session's.
 const KEY_BYTES_MAX: usize = 13;
 
 /// One step of a walk.
-pub(super) enum Item<'a> {
+pub(in crate::journal) enum Item<'a> {
     /// Key and value, as they were put.
     Record(&'a [u8], Vec<u8>),
     /// The database cannot read on from behind this key. The walk tries to go on after it.
@@ -20,7 +20,7 @@ pub(super) enum Item<'a> {
 }
 
 /// Gives the records `from..to` of a family in the order of their keys.
-pub(super) fn walk(
+pub(in crate::journal) fn walk(
     database: &impl Database,
     family: &'static str,
     from: &[u8],

@@ -1,9 +1,9 @@
 //! Bytes from the disk into the reader of blocks: as they come, under a right prefix, and as entries that go through a
 //! block and come back.
 
-use duragram::journal::memory::MemoryDisk;
-use duragram::journal::{Block, BlockBuilder, EntryKind, EntryMeta, Journal};
-use duragram::types::{Offset, SessionId};
+use duragram::journal::testing::memory::MemoryDisk;
+use duragram::journal::{Block, BlockBuilder, Journal};
+use duragram::model::{EntryKind, EntryMeta, Offset, SessionId};
 use duragram_proto::codec::is_batch;
 use duragram_proto::{ClientId, Epoch, Seq};
 

@@ -1,6 +1,7 @@
 //! Bytes from the network into the decoder of plain datagrams, as they come and under a right checksum.
 
-use duragram::net::{Admission, Batch, Gate, Peer};
+use duragram::model::Peer;
+use duragram::net::{Admission, Batch, Gate};
 use duragram_proto::Seq;
 use duragram_proto::codec::{
     CRC_LEN, Data, Datagram, DecodeError, HEADER_LEN, MIN_LEN, Records, RejectCode, decode, decode_version_refusal,

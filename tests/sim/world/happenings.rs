@@ -1,7 +1,7 @@
 //! What happens to clients, server, disk, clock and network while there are faults.
 
 use duragram::journal::OpenError;
-use duragram::journal::simulated::{Fate, Image};
+use duragram::journal::testing::simulated::{Fate, Image};
 
 use super::World;
 use crate::core::Sabotage;

@@ -1,0 +1,33 @@
+//! A server in 30 lines, with a handler of your own: it counts the readings of each client.
+//!
+//! Run it with `cargo run --release --example embed`, then `seq 100 | duragram send`; Ctrl-C ends it.
+
+use std::collections::HashMap;
+
+use duragram::config::Config;
+use duragram::model::Record;
+use duragram::process::{Handler, HandlerError, LaneStart, Outcomes};
+use duragram::server;
+
+#[derive(Default)]
+struct Count(HashMap<u64, u64>);
+
+impl Handler for Count {
+    fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes) {
+        for record in records {
+            *self.0.entry(record.session.client.0).or_default() += 1;
+        }
+        outcomes.done_all();
+    }
+
+    fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+        eprintln!("records by client: {:?}", self.0);
+        Ok(Vec::new())
+    }
+}
+
+fn main() -> Result<(), server::Error> {
+    // One handler for each lane. What a lane has processed before is in `start.mark()`.
+    let handler = |_start: &LaneStart<'_>| Ok(Box::new(Count::default()) as Box<dyn Handler>);
+    server::run_with(Config::default(), handler, |ready| eprintln!("listening on {:?}", ready.udp))
+}

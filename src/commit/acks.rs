@@ -1,0 +1,93 @@
+//! Making acks. Whatever says that something is durable takes the receipt of the commit that it rests on.
+
+use duragram_proto::Seq;
+use duragram_proto::codec::{
+    ACK_LEN_MAX, Ack, Datagram, Durability, MIN_LEN, SEALED_ACK_LEN_MAX, SEALED_MIN_LEN, Welcome,
+};
+
+use crate::commit::out::{Kind, Out, ReplyTo};
+use crate::dialect::duragram::session::Session;
+use crate::journal::Durable;
+use crate::model::SessionId;
+
+/// What a session's ack says, as it was when the block that it rests on was closed: later datagrams may change the session
+/// while that block is on its way to the disk.
+#[derive(Clone, Debug)]
+pub(super) struct AckState {
+    id: SessionId,
+    floor: Seq,
+    /// Bytes of the bitmap in [`Bitmaps`].
+    bitmap: (u32, u8),
+    to: ReplyTo,
+    /// Nothing of it is in the block.
+    duplicate: bool,
+    /// Floor and bitmap tell of all that was journaled of the session then.
+    complete: bool,
+}
+
+/// The bitmaps of many acks.
+pub(super) type Bitmaps = Vec<u8>;
+
+impl AckState {
+    /// Of a session now.
+    pub(super) fn of(session: &Session, to: ReplyTo, duplicate: bool, bitmaps: &mut Bitmaps) -> Self {
+        let start = bitmaps.len();
+        // PROTOCOL.md#no-amplification: the bitmap is cut so that the reply is no longer than its request.
+        let (least, most) = match to.keys {
+            None => (MIN_LEN, ACK_LEN_MAX),
+            Some(_) => (SEALED_MIN_LEN, SEALED_ACK_LEN_MAX),
+        };
+        let room = to.len.min(most).saturating_sub(least) / 8 * 8;
+        let mut len = 0;
+        if room > 0 && session.has_gaps() {
+            bitmaps.resize(start + room, 0);
+            len = session.write_bitmap(&mut bitmaps[start..]);
+            bitmaps.truncate(start + len);
+        }
+        let complete = session.is_told_by(len);
+        let bitmap = (u32::try_from(start).expect("bounded by a commit"), u8::try_from(len).expect("at most 128"));
+        Self { id: session.id(), floor: session.floor(), bitmap, to, duplicate, complete }
+    }
+}
+
+/// Adds a session's ack to the outbox. `receipt` stands for everything that `state` counts as journaled.
+pub(super) fn ack(receipt: &Durable, state: &AckState, bitmaps: &Bitmaps, credit: u16, now_us: u64, out: &mut Out) {
+    let _proof = receipt.end();
+    let AckState { id, floor, bitmap: (start, len), ref to, duplicate, complete } = *state;
+    let start = start as usize;
+    let ack = Ack {
+        client: id.client,
+        epoch: id.epoch,
+        floor,
+        credit,
+        durability: Durability::Synced,
+        duplicate,
+        complete,
+        delay_us: u32::try_from(now_us.saturating_sub(to.arrived_us)).unwrap_or(u32::MAX),
+        bitmap: &bitmaps[start..start + usize::from(len)],
+    };
+    out.push(to, Kind::Ack, &Datagram::Ack(ack));
+}
+
+/// Adds the ack of a session that the server does not know: nothing is accounted for (PROTOCOL.md#ping).
+pub(super) fn ack_of_nothing(id: SessionId, to: &ReplyTo, credit: u16, out: &mut Out) {
+    let ack = Ack {
+        client: id.client,
+        epoch: id.epoch,
+        floor: Seq::ZERO,
+        credit,
+        durability: Durability::Synced,
+        duplicate: true,
+        complete: true,
+        delay_us: 0,
+        bitmap: &[],
+    };
+    out.push(to, Kind::Ack, &Datagram::Ack(ack));
+}
+
+/// Adds a WELCOME: the epoch is on disk, as opened or as given.
+pub(super) fn welcome(receipt: &Durable, id: SessionId, nonce: u64, to: &ReplyTo, credit: u16, out: &mut Out) {
+    let _proof = receipt.end();
+    let welcome = Welcome { client: id.client, epoch: id.epoch, credit, nonce };
+    out.push(to, Kind::Welcome, &Datagram::Welcome(welcome));
+}

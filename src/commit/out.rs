@@ -1,0 +1,139 @@
+//! Replies on their way out, sealed with the keys of what they answer.
+//!
+//! Everything that a server seals takes its number from the one counter here, whose limit is on disk before it is reached
+//! (PROTOCOL.md#sealed-server-counter).
+
+use std::sync::Arc;
+
+use duragram_proto::ClientId;
+use duragram_proto::codec::Datagram;
+use duragram_proto::seal::{ServerCounter, SessionKeys};
+
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::model::{Now, Peer};
+use crate::net::{Item, Outbox, Transmit};
+use crate::rate::{self, Buckets};
+
+/// Where a reply goes, what it must fit, and how it is sealed.
+#[derive(Clone, Debug)]
+pub(super) struct ReplyTo {
+    pub(super) peer: Peer,
+    /// Length of the datagram that is answered, in bytes.
+    pub(super) len: usize,
+    /// When that arrived, in monotonic microseconds.
+    pub(super) arrived_us: u64,
+    /// Those that the datagram was sealed with; `None` if it came plain.
+    pub(super) keys: Option<Arc<SessionKeys>>,
+}
+
+impl ReplyTo {
+    pub(super) fn to(item: &Item, arrived_us: u64) -> Self {
+        let keys = item.seal.as_ref().map(|seal| Arc::clone(&seal.keys));
+        Self { peer: item.peer, len: item.len, arrived_us, keys }
+    }
+}
+
+/// Replies by type.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Ack,
+    Reject,
+    Welcome,
+}
+
+/// Collects replies, and hands them on many at a time.
+#[derive(Debug)]
+pub(super) struct Out {
+    outbox: Outbox,
+    counter: ServerCounter,
+    now: Now,
+    /// REJECTs of what came plain, for each source.
+    rejects: Buckets,
+    /// REJECTs of what came sealed, for each client: what others send from its address takes nothing from them.
+    sealed_rejects: Buckets,
+    sent: [u64; 3],
+    unsealable: u64,
+    limited: u64,
+}
+
+impl Out {
+    /// `counter_limit` is the one that was stored last, 0 if none ever was.
+    pub(super) fn new(counter_limit: u64) -> Self {
+        Self {
+            outbox: Outbox::default(),
+            // The time comes with the first reply.
+            counter: ServerCounter::resume(counter_limit, 0),
+            now: Now::default(),
+            rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
+            sealed_rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
+            sent: [0; 3],
+            unsealable: 0,
+            limited: 0,
+        }
+    }
+
+    /// What follows happens at this time.
+    pub(super) fn set_time(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// The limit to be stored with the next commit, if it is time for one.
+    pub(super) fn limit_due(&self) -> Option<u64> {
+        self.counter.limit_due(unix_ns(self.now))
+    }
+
+    /// The limit is on disk.
+    pub(super) fn limit_stored(&mut self, limit: u64) {
+        self.counter.limit_stored(limit);
+    }
+
+    /// Adds a reply. One that cannot be sealed now is not sent: whoever asked asks again.
+    pub(super) fn push(&mut self, to: &ReplyTo, kind: Kind, reply: &Datagram<'_>) {
+        let seal = match &to.keys {
+            None => None,
+            Some(keys) => match self.counter.take(unix_ns(self.now)) {
+                Some(number) => Some((&**keys, number)),
+                None => {
+                    self.unsealable += 1;
+                    return;
+                }
+            },
+        };
+        self.outbox.push(to.peer, to.len, reply, seal);
+        self.sent[kind as usize] += 1;
+    }
+
+    /// Whether who asked in this client's name may be told no once more.
+    pub(super) fn may_refuse(&mut self, to: &ReplyTo, client: ClientId) -> bool {
+        let allowed = rate::source(to.peer.addr).is_none_or(|source| match to.keys {
+            Some(_) => self.sealed_rejects.allows(client, self.now.mono_us),
+            None => self.rejects.allows(source, self.now.mono_us),
+        });
+        self.limited += u64::from(!allowed);
+        allowed
+    }
+
+    /// Whether there are enough for a system call.
+    pub(super) fn is_full(&self) -> bool {
+        self.outbox.len() >= limits::REPLY_MESSAGES
+    }
+
+    /// Hands on what there is.
+    pub(super) fn send(&mut self, transmit: &mut impl Transmit, metrics: &Metrics) {
+        if !self.outbox.is_empty() {
+            transmit.transmit(&self.outbox);
+            self.outbox.clear();
+        }
+        let [acks, rejects, welcomes] = std::mem::take(&mut self.sent);
+        metrics.replies_sent("ack", acks);
+        metrics.replies_sent("reject", rejects);
+        metrics.replies_sent("welcome", welcomes);
+        metrics.replies_withheld("limited", std::mem::take(&mut self.limited));
+        metrics.replies_withheld("unsealable", std::mem::take(&mut self.unsealable));
+    }
+}
+
+fn unix_ns(now: Now) -> u64 {
+    now.unix_us.saturating_mul(1_000)
+}

@@ -1,0 +1,3 @@
+//! Duragram's own protocol, as PROTOCOL.md has it: the server's side of it.
+
+pub mod session;

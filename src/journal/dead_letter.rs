@@ -1,0 +1,264 @@
+//! Dead letters: records whose handler gave up, kept with their error until an operator acts.
+
+use duragram_proto::{ClientId, Epoch, Seq};
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::journal::StorageError;
+use crate::journal::envelope::{self, Record, RecordError};
+use crate::model::{Offset, SessionId};
+
+/// Which record: the entry's offset and the record's index in it. In the journal's order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DeadLetterId {
+    /// Of the entry.
+    pub offset: Offset,
+    /// Of the record in the entry, from 0.
+    pub index: u16,
+}
+
+/// A record that could not be processed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeadLetter {
+    /// Which.
+    pub id: DeadLetterId,
+    /// Whose.
+    pub session: SessionId,
+    /// Of its datagram.
+    pub seq: Seq,
+    /// The application's routing number.
+    pub channel: u16,
+    /// Arrival of its datagram, in microseconds since 1970.
+    pub received_unix_us: u64,
+    /// The record. Empty for a gap.
+    pub payload: Vec<u8>,
+    /// Of a gap: its first seq; `seq` is the last.
+    pub gap_from: Option<Seq>,
+    /// What its handler said last.
+    pub error: String,
+    /// How often a handler has tried.
+    pub attempts: u32,
+    /// When it became a dead letter, in microseconds since 1970.
+    pub since_unix_us: u64,
+}
+
+/// What dead letters may take of the disk. Without room for them nothing is written: the lane waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeadLetterRoom {
+    /// Letters that are kept at most.
+    pub letters_max: u64,
+    /// Free space that they must leave, in bytes.
+    pub reserve_bytes: u64,
+}
+
+impl DeadLetterRoom {
+    /// As much as there is.
+    pub const ANY: Self = Self { letters_max: u64::MAX, reserve_bytes: 0 };
+
+    /// Whether `new` letters more fit beside `kept` ones on a disk with so much free space.
+    pub(in crate::journal) fn for_more(self, kept: u64, new: u64, free_bytes: u64) -> Result<(), NoRoom> {
+        if new > 0 && kept.saturating_add(new) > self.letters_max {
+            return Err(NoRoom::Letters { kept, letters_max: self.letters_max });
+        }
+        if free_bytes < self.reserve_bytes {
+            return Err(NoRoom::Space { free_bytes, reserve_bytes: self.reserve_bytes });
+        }
+        Ok(())
+    }
+}
+
+/// Why dead letters were not kept for now. Nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoRoom {
+    /// There are too many.
+    #[error(
+        "{kept} dead letters are kept, of {letters_max} that may be (dead_letters_max): retry or discard some (`duragram dead`)"
+    )]
+    Letters {
+        /// How many there are.
+        kept: u64,
+        /// How many may be.
+        letters_max: u64,
+    },
+    /// The disk is nearly full.
+    #[error("{free_bytes} bytes are free, less than reserve_bytes = {reserve_bytes}: free some space")]
+    Space {
+        /// How much is free.
+        free_bytes: u64,
+        /// How much must stay free.
+        reserve_bytes: u64,
+    },
+}
+
+/// The store of dead letters. Every change is synced before it returns, and a failed one poisons the journal like a failed
+/// commit. A letter that was processed at last goes with the checkpoint that says so
+/// ([`Checkpoint::retried`](crate::journal::Checkpoint::retried)).
+pub trait DeadLetters: Send + Sync {
+    /// Keeps dead letters, all in one write or none, if there is room for them; each replaces the one with the same id, as
+    /// after a crash. The inner error says that there is no room now.
+    fn put_all(&self, letters: &[DeadLetter], room: DeadLetterRoom) -> Result<Result<(), NoRoom>, StorageError>;
+
+    /// Keeps one, whatever room there is.
+    fn put(&self, letter: &DeadLetter) -> Result<(), StorageError> {
+        let kept = self.put_all(std::slice::from_ref(letter), DeadLetterRoom::ANY)?;
+        kept.map_err(|no_room| StorageError::new("putting a dead letter", no_room))
+    }
+
+    /// At most `limit` dead letters in order, the first being `from` or the next one after it.
+    fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
+
+    /// One dead letter.
+    fn get(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StorageError>;
+
+    /// Forgets one; whether it was there.
+    fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError>;
+
+    /// How many there are.
+    fn count(&self) -> u64;
+}
+
+impl DeadLetterId {
+    /// Before all others.
+    pub const FIRST: Self = Self { offset: Offset(0), index: 0 };
+
+    /// The one that sorts right after it, if any can.
+    pub fn next(self) -> Option<Self> {
+        match self.index.checked_add(1) {
+            Some(index) => Some(Self { index, ..self }),
+            None => self.offset.0.checked_add(1).map(|offset| Self { offset: Offset(offset), index: 0 }),
+        }
+    }
+
+    /// Bytes of a key.
+    pub(in crate::journal) const KEY_LEN: usize = 10;
+
+    /// Sorts as the id does.
+    pub(in crate::journal) fn key(self) -> [u8; Self::KEY_LEN] {
+        let mut key = [0; Self::KEY_LEN];
+        key[..8].copy_from_slice(&self.offset.0.to_be_bytes());
+        key[8..].copy_from_slice(&self.index.to_be_bytes());
+        key
+    }
+
+    fn from_key(key: &[u8]) -> Option<Self> {
+        let (offset, index) = key.split_first_chunk()?;
+        Some(Self { offset: Offset(u64::from_be_bytes(*offset)), index: u16::from_be_bytes(index.try_into().ok()?) })
+    }
+}
+
+/// A dead letter as it is stored.
+#[derive(Archive, Serialize, Deserialize)]
+struct Stored {
+    client: u64,
+    seq: u64,
+    received_unix_us: u64,
+    since_unix_us: u64,
+    /// 0 when it is no gap.
+    gap_from: u64,
+    epoch: u32,
+    attempts: u32,
+    channel: u16,
+    payload: Vec<u8>,
+    error: String,
+}
+
+impl Record for Stored {
+    const VERSION: u32 = 1;
+}
+
+impl DeadLetter {
+    /// The value to store under the id's key.
+    pub(in crate::journal) fn encode(&self) -> Vec<u8> {
+        let stored = Stored {
+            client: self.session.client.0,
+            seq: self.seq.0,
+            received_unix_us: self.received_unix_us,
+            since_unix_us: self.since_unix_us,
+            gap_from: self.gap_from.map_or(0, |seq| seq.0),
+            epoch: self.session.epoch.value(),
+            attempts: self.attempts,
+            channel: self.channel,
+            payload: self.payload.clone(),
+            error: self.error.clone(),
+        };
+        envelope::encode(&self.id.key(), &stored)
+    }
+
+    /// The dead letter stored under `key`.
+    pub(in crate::journal) fn decode(key: &[u8], value: &[u8]) -> Result<Self, RecordError> {
+        let malformed = |what: &str| RecordError::Malformed(what.into());
+        let id = DeadLetterId::from_key(key).ok_or_else(|| malformed("its key is not that of a dead letter"))?;
+        let stored: Stored = envelope::decode(key, value)?;
+        let epoch = Epoch::new(stored.epoch).ok_or_else(|| malformed("epoch 0"))?;
+        Ok(Self {
+            id,
+            session: SessionId { client: ClientId(stored.client), epoch },
+            seq: Seq(stored.seq),
+            channel: stored.channel,
+            received_unix_us: stored.received_unix_us,
+            payload: stored.payload,
+            gap_from: (stored.gap_from > 0).then_some(Seq(stored.gap_from)),
+            error: stored.error,
+            attempts: stored.attempts,
+            since_unix_us: stored.since_unix_us,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(in crate::journal) mod tests {
+    use super::*;
+
+    pub(crate) fn letter(offset: u64, index: u16) -> DeadLetter {
+        DeadLetter {
+            id: DeadLetterId { offset: Offset(offset), index },
+            session: SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).unwrap() },
+            seq: Seq(9),
+            channel: 5,
+            received_unix_us: 1_700_000_000_000_000,
+            payload: vec![1, 2, 3],
+            gap_from: None,
+            error: "the printer is on fire".into(),
+            attempts: 10,
+            since_unix_us: 1_700_000_000_000_001,
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_comes_back_as_it_was_stored_under_its_own_key_alone() {
+        let letter = letter(7, 1);
+        let value = letter.encode();
+        assert_eq!(DeadLetter::decode(&letter.id.key(), &value), Ok(letter.clone()));
+        let other = DeadLetterId { index: 2, ..letter.id };
+        assert_eq!(DeadLetter::decode(&other.key(), &value), Err(RecordError::Checksum));
+        assert!(DeadLetter::decode(&letter.id.key()[1..], &value).is_err());
+        let gap = DeadLetter { payload: Vec::new(), gap_from: Some(Seq(5)), ..letter };
+        assert_eq!(DeadLetter::decode(&gap.id.key(), &gap.encode()), Ok(gap));
+    }
+
+    #[test]
+    fn a_change_of_any_byte_of_a_record_is_detected() {
+        let letter = letter(7, 1);
+        let good = letter.encode();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                assert!(DeadLetter::decode(&letter.id.key(), &bad).is_err(), "bit {bit} of byte {at}");
+            }
+            assert!(DeadLetter::decode(&letter.id.key(), &good[..at]).is_err(), "cut to {at} bytes");
+        }
+    }
+
+    /// The format on disk: whoever changes these bytes must raise `Stored::VERSION`.
+    #[test]
+    fn the_format_is_that_of_the_golden_dead_letter() {
+        assert_eq!(letter(7, 1).encode(), include_bytes!("testdata/dead_v1.bin"));
+    }
+
+    #[test]
+    fn keys_sort_as_ids_do() {
+        let ids = [(0, 0), (0, 1), (0, 256), (1, 0), (256, 0), (u64::MAX, u16::MAX)];
+        let ids = ids.map(|(offset, index)| DeadLetterId { offset: Offset(offset), index });
+        assert!(ids.is_sorted() && ids.map(DeadLetterId::key).is_sorted());
+    }
+}

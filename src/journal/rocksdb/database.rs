@@ -1,0 +1,434 @@
+//! The RocksDB database under the journal: its column families, its settings and why they are so, and how it is opened.
+//!
+//! | column family | key | value, under a [`crate::journal::mask`] |
+//! |---|---|---|
+//! | `journal` | first offset of the block, u64 big-endian | [`crate::journal::block`] |
+//! | `meta` | [`crate::journal::meta`] | [`crate::journal::meta`] |
+//! | `dead` | offset u64, index u16, big-endian | [`crate::journal::dead_letter`] |
+//! | `default` | unused | |
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::OFlag;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
+    DBRecoveryMode, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use crate::journal::directory::{DataDir, make_dir};
+use crate::journal::error::{Damage, DamageKind, DamagePlace, OpenError};
+use crate::journal::mask::{mask_into, unmask};
+use crate::journal::recovery::ReadProgress;
+use crate::journal::rocksdb::manifest::verify_manifest;
+use crate::journal::rocksdb::preallocate::{LogWatch, lay_out, logs};
+use crate::journal::rocksdb::watch::{DatabaseWatch, Needs};
+use crate::journal::store::database::{Cursor, Database, Table};
+use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES, START_READ_BYTES};
+use crate::model::Offset;
+
+pub(in crate::journal) const JOURNAL: &str = "journal";
+pub(in crate::journal) const META: &str = "meta";
+pub(in crate::journal) const DEAD: &str = "dead";
+
+/// How many emptied write-ahead logs are kept to be written again. A log that is overwritten does not grow, so its sync
+/// need not write the inode: measured here, 89–111 µs against 148–176 µs for a commit of one record.
+const WALS_RECYCLED: usize = MEMTABLES - 1;
+// Where logs are not recycled, RocksDB would read the filling of a laid-out log over and over.
+const _: () = assert!(WALS_RECYCLED > 0);
+/// RocksDB's own log: how many files of which size.
+const INFO_LOGS: usize = 4;
+const INFO_LOG_BYTES: usize = 1 << 20;
+/// The list of the database's files is begun anew when it has grown to this.
+const MANIFEST_BYTES: usize = 16 << 20;
+/// Files of the journal: large, since a long backlog has thousands.
+const TABLE_FILE_BYTES: u64 = 64 << 20;
+/// New table files that are merged at a time. Many, since most of what is in them will have been trimmed by then, and a
+/// session's record replaced; far more than that many, and commits are held back.
+const TABLES_MERGED: i32 = 16;
+/// Data of a flush is handed to the disk in steps of this, so that a commit's sync does not wait behind all of it.
+const FLUSH_STEP_BYTES: u64 = 1 << 20;
+
+/// What of the journal on disk can be chosen.
+#[derive(Clone, Debug)]
+pub struct RocksOptions {
+    /// Open a damaged journal: what is good is kept, what is not is recorded and given up, and the damaged database is set
+    /// aside. For one start, by an operator who has decided it.
+    pub accept_loss: bool,
+    /// Bytes of one memtable of the journal. Large against the lag of trimming: a block that is trimmed before its memtable
+    /// is flushed never reaches a table file.
+    pub memtable_bytes: usize,
+    /// Fill the first write-ahead log in advance, so that commits are fast from the start on.
+    pub lay_out: bool,
+    /// Free space that this must leave, in bytes.
+    pub reserve_bytes: u64,
+    /// How often the witness follows the journal's end.
+    pub witness_interval: Duration,
+    /// How much of what was journaled before the last checkpoint a start reads, in bytes, the newest first. What is older is
+    /// verified when it is read.
+    pub start_read_bytes: u64,
+    /// Where opening tells how far it is.
+    pub progress: Arc<ReadProgress>,
+}
+
+impl Default for RocksOptions {
+    fn default() -> Self {
+        Self {
+            accept_loss: false,
+            memtable_bytes: MEMTABLE_BYTES,
+            lay_out: true,
+            reserve_bytes: *RESERVE_BYTES.start(),
+            witness_interval: Duration::from_secs(1),
+            start_read_bytes: START_READ_BYTES,
+            progress: Arc::default(),
+        }
+    }
+}
+
+/// How the write-ahead log is read when a database is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::journal) enum LogReading {
+    /// Up to the first bad record, as the server does: after a crash the last record may be torn.
+    ToFirstBad,
+    /// Every record that is good, also behind bad ones.
+    AllGood,
+}
+
+/// An open database.
+pub struct Store {
+    db: DB,
+    synced: WriteOptions,
+    /// Where logs are laid out.
+    log_watch: Option<Mutex<LogWatch>>,
+    /// Of a database that is written to.
+    watch: Option<Mutex<DatabaseWatch>>,
+}
+
+impl Store {
+    /// Makes an empty database where there is none.
+    pub(in crate::journal) fn create(path: &Path, options: &RocksOptions) -> Result<Self, rocksdb::Error> {
+        let mut settings = settings(LogReading::ToFirstBad);
+        settings.create_if_missing(true);
+        settings.create_missing_column_families(true);
+        settings.set_error_if_exists(true);
+        // RocksDB would let others in, unless the umask forbids it. Where this fails, RocksDB says why.
+        drop(make_dir(path));
+        Ok(Self::new(DB::open_cf_descriptors(&settings, path, families(options))?))
+    }
+
+    /// Opens for reading and writing. RocksDB replays its log and begins a new one: files change.
+    pub(in crate::journal) fn open(path: &Path, options: &RocksOptions) -> Result<Self, OpenError> {
+        let mut settings = settings(LogReading::ToFirstBad);
+        settings.set_use_direct_io_for_flush_and_compaction(takes_direct_io(path));
+        let opened = DB::open_cf_descriptors(&settings, path, families(options));
+        let store = opened.map_err(|error| OpenError::storage("opening the database for writing", error))?;
+        let watch =
+            DatabaseWatch::start(path).map_err(|error| OpenError::storage("watching the database's files", error))?;
+        let log_watch = options.lay_out.then(Mutex::default);
+        Ok(Self { log_watch, watch: Some(Mutex::new(watch)), ..Self::new(store) })
+    }
+
+    /// Opens to look: nothing on disk changes. The log is replayed into memory.
+    pub(in crate::journal) fn open_read_only(path: &Path, log: LogReading) -> Result<Self, Damage> {
+        verify_manifest(path)?;
+        let families = families(&RocksOptions::default());
+        let opened = DB::open_cf_descriptors_read_only(&settings(log), path, families, false);
+        opened.map(Self::new).map_err(|error| Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error))
+    }
+
+    /// How many changes are in table files, when the log is left out of account. `without_logs` is any directory that holds no
+    /// logs.
+    pub(in crate::journal) fn changes_in_tables(path: &Path, without_logs: &Path) -> Result<u64, rocksdb::Error> {
+        let mut settings = settings(LogReading::ToFirstBad);
+        settings.set_wal_dir(without_logs);
+        let families = families(&RocksOptions::default());
+        let opened = DB::open_cf_descriptors_read_only(&settings, path, families, false)?;
+        Ok(opened.latest_sequence_number())
+    }
+
+    /// Makes a database that cannot be opened any more into one that can, out of the files that are left, and opens it.
+    pub(in crate::journal) fn repair(path: &Path, options: &RocksOptions) -> Result<Self, rocksdb::Error> {
+        let mut settings = settings(LogReading::AllGood);
+        DB::repair(&settings, path)?;
+        // A family of which no file is left is not known any more.
+        settings.create_missing_column_families(true);
+        DB::open_cf_descriptors(&settings, path, families(options)).map(Self::new)
+    }
+
+    fn new(db: DB) -> Self {
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        Self { db, synced, log_watch: None, watch: None }
+    }
+
+    /// The column family, which is there since the database was opened with it.
+    pub(in crate::journal) fn family(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("opened with all column families")
+    }
+
+    /// Where it is.
+    pub(in crate::journal) fn path(&self) -> &Path {
+        self.db.path()
+    }
+
+    /// Lays out the log that is written first ([`crate::journal::rocksdb::preallocate`]), if `free_bytes` allows.
+    ///
+    /// For a database that was just opened and that nobody writes to yet.
+    pub(in crate::journal) fn lay_out_log(&self, options: &RocksOptions, free_bytes: u64) -> Result<(), OpenError> {
+        // What fills a memtable, and what a large last block or a checkpoint adds: as much as RocksDB preallocates.
+        let bytes = options.memtable_bytes as u64 * 11 / 10;
+        if !options.lay_out {
+            return Ok(());
+        }
+        if free_bytes < options.reserve_bytes.saturating_add(bytes) {
+            tracing::warn!(free_bytes, "too little free space to lay out the write-ahead log: commits will be slower");
+            return Ok(());
+        }
+        let path = self.db.path();
+        let lay_out = || logs(path)?.last().map_or(Ok(()), |(_, log)| lay_out(&path.join(log), bytes));
+        lay_out().map_err(|error| OpenError::storage("laying out the write-ahead log", error))
+    }
+
+    /// The number of the first write-ahead log that still counts: what was in earlier ones is in tables, or was given up.
+    pub(in crate::journal) fn first_log(&self) -> u64 {
+        Needs::first_log(self).unwrap_or_default()
+    }
+
+    /// The write-ahead logs that are not empty.
+    pub(in crate::journal) fn logs(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.db.path()).into_iter().flatten().flatten();
+        let files = files.filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() > 0));
+        let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.ends_with(".log")).map(|name| format!("rocksdb/{name}")).collect()
+    }
+
+    /// Writes all memtables to table files, and begins another log.
+    pub(in crate::journal) fn flush(&self) -> Result<(), rocksdb::Error> {
+        let families = [JOURNAL, META, DEAD].map(|name| self.family(name));
+        self.db.flush_cfs_opt(&families.each_ref(), &FlushOptions::default())
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Merges all tables, as fast as that goes.
+    pub(in crate::journal) fn compact(&self) {
+        for family in [JOURNAL, META, DEAD] {
+            self.db.compact_range_cf(self.family(family), None::<&[u8]>, None::<&[u8]>);
+        }
+    }
+}
+
+impl Database for Store {
+    type Batch = WriteBatch;
+    type Error = rocksdb::Error;
+    type Cursor<'a> = DBRawIterator<'a>;
+    type Beside = DataDir;
+
+    fn batch(&self, bytes: usize) -> WriteBatch {
+        WriteBatch::with_capacity_bytes(bytes)
+    }
+
+    fn put(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
+        mask_into(scratch, value, rand::random());
+        batch.put_cf(self.family(family), key, scratch);
+    }
+
+    fn delete(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8]) {
+        batch.delete_cf(self.family(family), key);
+    }
+
+    fn delete_range(&self, batch: &mut WriteBatch, family: &'static str, from: &[u8], to: &[u8]) {
+        batch.delete_range_cf(self.family(family), from, to);
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
+        self.db.write_opt(batch, &self.synced)
+    }
+
+    fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
+        let stored = self.db.get_pinned_cf(self.family(family), key)?;
+        Ok(stored.map(|stored| unmask(&stored)))
+    }
+
+    /// Both bounds, since beyond them lie tombstones.
+    fn iterate(&self, family: &'static str, from: &[u8], to: &[u8]) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        // Blocks are read once: they would only push indexes out of the cache.
+        options.fill_cache(false);
+        self.db.raw_iterator_cf_opt(self.family(family), options)
+    }
+
+    fn sequence(&self) -> u64 {
+        self.db.latest_sequence_number()
+    }
+
+    /// Table files whose range of keys includes it, and the write-ahead logs.
+    fn files_of(&self, family: &'static str, key: &[u8]) -> Vec<String> {
+        let holds = |file: &rocksdb::LiveFile| {
+            let within = file.start_key.as_deref() <= Some(key) && Some(key) <= file.end_key.as_deref();
+            within && file.column_family_name == family
+        };
+        let tables = self.db.live_files().unwrap_or_default();
+        let tables = tables.iter().filter(|file| holds(file)).map(|file| format!("rocksdb{}", file.name));
+        tables.chain(self.logs()).collect()
+    }
+
+    fn delete_files_below(&self, low: Offset) -> Result<(), rocksdb::Error> {
+        let Some(last) = low.0.checked_sub(1) else { return Ok(()) };
+        // The upper end is inclusive.
+        self.db.delete_file_in_range_cf(self.family(JOURNAL), block_key(Offset(0)), block_key(Offset(last)))
+    }
+
+    fn tend_log(&self) -> Result<(), rocksdb::Error> {
+        let Some(watch) = &self.log_watch else { return Ok(()) };
+        let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+        match watch.is_switch_due(self.db.path()) {
+            Ok(true) => self.flush(),
+            // It is about speed; who cannot list the directory will fail where it matters.
+            Ok(false) | Err(_) => Ok(()),
+        }
+    }
+
+    fn unix_us(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn tables(&self, family: &'static str) -> Vec<Table> {
+        let files =
+            self.db.live_files().unwrap_or_default().into_iter().filter(|file| file.column_family_name == family);
+        let table = |file: rocksdb::LiveFile| Some(Table { last: file.end_key?, bytes: file.size as u64 });
+        let mut tables: Vec<_> = files.filter_map(table).collect();
+        tables.sort_by(|a, b| a.last.cmp(&b.last));
+        tables
+    }
+
+    fn is_damage(error: &rocksdb::Error) -> bool {
+        error.kind() == rocksdb::ErrorKind::Corruption
+    }
+
+    fn lost(&self, tables: bool) -> Option<String> {
+        self.watch.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).lost(self, tables)
+    }
+}
+
+impl Needs for Store {
+    fn first_log(&self) -> Option<u64> {
+        self.db.property_int_value(rocksdb::properties::MIN_LOG_NUMBER_TO_KEEP).ok().flatten()
+    }
+
+    fn tables(&self) -> Option<Vec<(String, u64)>> {
+        let files = self.db.live_files().ok()?;
+        Some(files.into_iter().map(|file| (file.name, file.size as u64)).collect())
+    }
+}
+
+impl Cursor for DBRawIterator<'_> {
+    type Error = rocksdb::Error;
+
+    fn seek(&mut self, key: &[u8]) {
+        self.seek(key);
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8]) {
+        self.seek_for_prev(key);
+    }
+
+    fn seek_to_first(&mut self) {
+        self.seek_to_first();
+    }
+
+    fn next(&mut self) {
+        self.next();
+    }
+
+    fn valid(&self) -> bool {
+        self.valid()
+    }
+
+    fn item(&self) -> Option<(&[u8], &[u8])> {
+        self.item()
+    }
+
+    fn status(&self) -> Result<(), rocksdb::Error> {
+        self.status()
+    }
+}
+
+/// Whether a directory holds the database of a journal, whole enough to say so. Only looks.
+pub(in crate::journal) fn is_of_a_journal(path: &Path) -> bool {
+    let families = DB::list_cf(&settings(LogReading::ToFirstBad), path).unwrap_or_default();
+    [JOURNAL, META, DEAD].iter().all(|family| families.iter().any(|there| there == family))
+}
+
+/// The key of the block that begins at `first`.
+pub(in crate::journal) fn block_key(first: Offset) -> [u8; 8] {
+    first.0.to_be_bytes()
+}
+
+/// Whether the database's file system lets table files pass by the page cache. They are written once, and read only by lanes
+/// that lag: in the cache they displace what is used. On a virtual machine whose host gives memory only when it is touched, copying
+/// a growing backlog into the cache took half of all processor time.
+fn takes_direct_io(path: &Path) -> bool {
+    let direct = OFlag::O_DIRECT.bits();
+    let opened = OpenOptions::new().read(true).custom_flags(direct).open(path.join("CURRENT"));
+    opened
+        .inspect_err(|error| tracing::info!(%error, "no direct I/O here: a backlog goes through the page cache"))
+        .is_ok()
+}
+
+fn settings(log: LogReading) -> Options {
+    let mut settings = Options::default();
+    settings.set_paranoid_checks(true);
+    // Absolute consistency would refuse after an ordinary kill. What point-in-time drops in silence, recovery finds.
+    settings.set_wal_recovery_mode(match log {
+        LogReading::ToFirstBad => DBRecoveryMode::PointInTime,
+        LogReading::AllGood => DBRecoveryMode::SkipAnyCorruptedRecord,
+    });
+    // All families are flushed together: a log that is lost takes from all or from none, and is free to be recycled at once.
+    settings.set_atomic_flush(true);
+    settings.set_recycle_log_file_num(WALS_RECYCLED);
+    settings.set_bytes_per_sync(FLUSH_STEP_BYTES);
+    settings.set_max_background_jobs(2);
+    settings.set_max_open_files(JOURNAL_FILES);
+    settings.set_keep_log_file_num(INFO_LOGS);
+    settings.set_max_log_file_size(INFO_LOG_BYTES);
+    settings.set_max_manifest_file_size(MANIFEST_BYTES);
+    settings.set_stats_dump_period_sec(0);
+    settings.set_stats_persist_period_sec(0);
+    settings
+}
+
+/// The memtables of all families together stay within [`MEMTABLES`] of the journal's.
+fn families(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+    let bytes = options.memtable_bytes;
+    let family = |name: &str, memtable_bytes: usize, memtables: usize| {
+        let mut tables = BlockBasedOptions::default();
+        tables.set_block_cache(&cache);
+        // Else they are memory beside the cache, growing with the backlog.
+        tables.set_cache_index_and_filter_blocks(true);
+        let mut settings = Options::default();
+        settings.set_block_based_table_factory(&tables);
+        settings.set_compression_type(DBCompressionType::None);
+        settings.set_write_buffer_size(memtable_bytes);
+        settings.set_max_write_buffer_number(i32::try_from(memtables).unwrap_or(i32::MAX));
+        settings.set_target_file_size_base(TABLE_FILE_BYTES);
+        settings.set_level_zero_file_num_compaction_trigger(TABLES_MERGED);
+        settings.set_level_zero_slowdown_writes_trigger(TABLES_MERGED * 3);
+        settings.set_level_zero_stop_writes_trigger(TABLES_MERGED * 4);
+        ColumnFamilyDescriptor::new(name, settings)
+    };
+    vec![
+        family(JOURNAL, bytes, MEMTABLES - 1),
+        family(META, bytes / 4, 2),
+        family(DEAD, bytes / 16, 2),
+        family("default", bytes / 16, 2),
+    ]
+}

@@ -1,0 +1,10 @@
+//! The journal on RocksDB: the database and its settings, opening it, and what RocksDB does not tell by itself.
+
+pub(super) mod database;
+pub mod inspect;
+mod manifest;
+pub(super) mod open;
+pub(super) mod preallocate;
+mod salvage;
+mod watch;
+mod write_ahead_log;

@@ -1,0 +1,128 @@
+//! Lays a write-ahead log out: gives it blocks that are written before the first commit needs one.
+//!
+//! A write that only replaces what a file holds leaves the file's inode and extents as they are, so syncing it is the
+//! data and no more. RocksDB gets there by recycling its logs, but begins with two new ones, which last for long where
+//! little is sent. Here the first is filled before the journal is handed to its writer, while RocksDB stands at its start.
+//!
+//! The logs after it are new, each until it has been filled once. Under load that is soon; where little is sent [`LogWatch`]
+//! tells when to leave such a log for one that was filled.
+//!
+//! What is filled in reads as the leftover of another log: a run of bytes each of which RocksDB takes for the type of a
+//! recycled fragment, with a log number that is not in use. So a reader stops where the log's records end, as it does in
+//! a recycled log; zeros it would skip. Nothing is acked before this is done, and a crash on the way leaves a log without
+//! records, in part filled. RocksDB cuts off what is left of it when it closes the log.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// A log that grows by more than this between two looks is full soon enough.
+const SLOW_BYTES: u64 = 2 << 20;
+/// Every byte of the filling. As a fragment's header it says: type 5, log 0x05050505.
+pub(in crate::journal) const FILL: u8 = 5;
+const NO_ROOM: [ErrorKind; 3] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+/// Bytes of one write.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Number and name of each write-ahead log in the database at `path`, in their order.
+pub(in crate::journal) fn logs(path: &Path) -> io::Result<Vec<(u64, String)>> {
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let number = name.strip_suffix(".log").and_then(|number| number.parse().ok());
+        logs.extend(number.map(|number| (number, name)));
+    }
+    logs.sort();
+    Ok(logs)
+}
+
+/// Fills a log from its end up to `bytes`, and syncs it. Where the file system has no room for it, or the user may not take
+/// so much, the log stays as it was: it is only slower.
+///
+/// Nobody may write to the log meanwhile.
+pub(in crate::journal) fn lay_out(log: &Path, bytes: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(log)?;
+    let start = file.metadata()?.len();
+    let fill = vec![FILL; usize::try_from(STEP_BYTES.min(bytes)).unwrap_or_default()];
+    let mut at = start;
+    while at < bytes {
+        let step = &fill[..usize::try_from(bytes - at).map_or(fill.len(), |left| left.min(fill.len()))];
+        match file.write_all_at(step, at) {
+            Ok(()) => at += step.len() as u64,
+            Err(error) if NO_ROOM.contains(&error.kind()) => return file.set_len(start),
+            Err(error) => return Err(error),
+        }
+    }
+    file.sync_data()
+}
+
+/// Looks at the logs several times a second.
+#[derive(Debug, Default)]
+pub(in crate::journal) struct LogWatch {
+    /// Number and length in bytes, at the last look, of the log that is written.
+    last: (u64, u64),
+}
+
+impl LogWatch {
+    /// Whether the log that is written grows slowly while a longer one waits to be written again.
+    pub(in crate::journal) fn is_switch_due(&mut self, path: &Path) -> io::Result<bool> {
+        // One that is gone by now has become another.
+        let len = |(number, name)| Some((number, fs::metadata(path.join(name)).ok()?.len()));
+        let mut logs: Vec<(u64, u64)> = logs(path)?.into_iter().filter_map(len).collect();
+        let Some((number, len)) = logs.pop() else { return Ok(false) };
+        let before = mem::replace(&mut self.last, (number, len));
+        let grows_slowly = before.0 == number && before.1 < len && len - before.1 <= SLOW_BYTES;
+        Ok(grows_slowly && logs.iter().any(|&(_, other)| other > len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_filled_behind_what_it_holds_and_never_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("000004.log");
+        fs::write(&log, "records").unwrap();
+        fs::write(dir.path().join("000003.log"), "").unwrap();
+        fs::write(dir.path().join("000004.sst"), "").unwrap();
+        assert_eq!(logs(dir.path()).unwrap().iter().map(|log| log.0).collect::<Vec<_>>(), [3, 4]);
+        let bytes = 2 * STEP_BYTES + 5;
+        lay_out(&log, bytes).unwrap();
+        let filled = fs::read(&log).unwrap();
+        assert_eq!(filled.len() as u64, bytes);
+        assert!(filled.starts_with(b"records") && filled[7..].iter().all(|&byte| byte == FILL));
+        lay_out(&log, 9).unwrap();
+        assert_eq!(fs::read(&log).unwrap(), filled);
+    }
+
+    #[test]
+    fn a_log_is_left_when_it_grows_slowly_and_a_longer_one_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let grow = |number: u64, to: u64| {
+            let log = dir.path().join(format!("{number:06}.log"));
+            OpenOptions::new().create(true).append(true).open(log).unwrap().set_len(to).unwrap();
+        };
+        let mut watch = LogWatch::default();
+        let mut look = || watch.is_switch_due(dir.path()).unwrap();
+        assert!(!look(), "there is none");
+        grow(4, 100);
+        grow(5, 10);
+        assert!(!look(), "who knows whether it grows");
+        assert!(!look(), "it does not");
+        grow(5, 20);
+        assert!(look());
+        grow(5, 100);
+        assert!(!look(), "no other one is longer");
+        grow(4, SLOW_BYTES * 3);
+        grow(5, 100 + SLOW_BYTES + 1);
+        assert!(!look(), "it is full soon");
+        grow(6, 10);
+        assert!(!look(), "just begun");
+        grow(6, 11);
+        assert!(look());
+    }
+}

@@ -1,0 +1,247 @@
+//! What RocksDB has dropped from its write-ahead log without a word.
+//!
+//! When it opens a database, RocksDB reads its log up to the first bad record and takes that for the end, as it must: the
+//! write that a crash interrupted is torn. It cannot tell that from damage in the middle of data that was synced, so
+//! everything behind such damage vanishes. But writes do not overlap here, each is synced before the next begins. Hence:
+//! a good record that began after the one where RocksDB stopped proves that the bad one had been synced, and acked.
+//!
+//! Nor does it ask whether the log goes on where the table files end: when the list of those (the MANIFEST) has lost its last
+//! entries, or the oldest log its file, RocksDB makes do with what there is. So the log must hold the change that comes
+//! after the last one in table files.
+//!
+//! Logs that RocksDB has done with are not looked at. Where a sync fails for lack of space, RocksDB flushes what it has and
+//! begins a new log by itself; the old one ends with the whole record of a write that failed, which nobody was told of.
+//!
+//! The log is a run of pages of 32 KiB, each a run of fragments: CRC-32C (masked) u32, length u16, type u8, log number u32,
+//! then the data; all little-endian, in the form that RocksDB writes when it recycles its logs. A record that fits into
+//! the page is one fragment of type 5, else it begins with one of type 6. Its data begins with the sequence number.
+//! Fragments are looked for at every byte, since behind damage nothing is known to be aligned; that payloads cannot
+//! imitate them is [`crate::journal::mask`]'s doing.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::journal::recovery::Tail;
+use crate::journal::rocksdb::preallocate::{FILL, logs};
+
+pub(in crate::journal) const PAGE_LEN: usize = 32 << 10;
+const HEADER_LEN: usize = 11;
+/// Sequence number and count, in front of each batch.
+const BATCH_HEADER_LEN: usize = 12;
+const WHOLE: u8 = 5;
+const FIRST: u8 = 6;
+/// No log holds so many changes: what claims a sequence number so far ahead is no record.
+const SEQUENCE_AHEAD_MAX: u64 = 1 << 40;
+
+/// What the logs of the database at `path`, from number `first_log` on, hold besides what RocksDB has delivered, given how
+/// many changes are in its table files and how many RocksDB has delivered with those of the logs.
+pub(in crate::journal) fn tail(path: &Path, first_log: u64, in_tables: u64, delivered: u64) -> io::Result<Tail> {
+    let search = Search { first: in_tables + 1, next: delivered + 1 };
+    let mut page = vec![0; PAGE_LEN];
+    let (mut torn, mut joined) = (None, delivered <= in_tables);
+    for (number, name) in logs(path)?.into_iter().filter(|&(number, _)| number >= first_log) {
+        let mut log = File::open(path.join(&name))?;
+        let mut page_at = 0;
+        loop {
+            let len = read_full(&mut log, &mut page)?;
+            // Most of a log that was laid out may be that.
+            let filled = page[..len].iter().all(|&byte| byte == FILL);
+            let found = if filled { Vec::new() } else { search.page(&page[..len], number) };
+            for (at, found) in found {
+                let (file, at) = (format!("rocksdb/{name}"), page_at + at as u64);
+                match found {
+                    Found::Behind => return Ok(Tail::GoodAfterBad { file, at }),
+                    Found::Torn => torn = torn.or(Some(Tail::Torn { file, at })),
+                    Found::First => joined = true,
+                }
+            }
+            page_at += len as u64;
+            if len < PAGE_LEN {
+                break;
+            }
+        }
+    }
+    if !joined {
+        return Ok(Tail::Gap { in_tables });
+    }
+    Ok(torn.unwrap_or(Tail::Clean))
+}
+
+/// What is of interest in a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    /// The record with the first change that is not in table files.
+    First,
+    /// A good record that RocksDB has not delivered, and that proves damage before it.
+    Behind,
+    /// The beginning of the write that should come next, and the write is not whole.
+    Torn,
+}
+
+/// The changes of interest, by their sequence numbers.
+struct Search {
+    /// The first that is not in table files.
+    first: u64,
+    /// The first that RocksDB has not delivered.
+    next: u64,
+}
+
+impl Search {
+    fn page(&self, page: &[u8], log: u64) -> Vec<(usize, Found)> {
+        // The header has the low 32 bits.
+        let [b0, b1, b2, b3, ..] = log.to_le_bytes();
+        let log = [b0, b1, b2, b3];
+        let starts = 0..(page.len() + 1).saturating_sub(HEADER_LEN + BATCH_HEADER_LEN);
+        let candidates = starts.filter(|&at| matches!(page[at + 6], WHOLE | FIRST) && page[at + 7..at + 11] == log);
+        candidates.filter_map(|at| Some((at, self.fragment(&page[at..])?))).collect()
+    }
+
+    /// What the fragment that seems to start here is.
+    fn fragment(&self, fragment: &[u8]) -> Option<Found> {
+        let data = &fragment[HEADER_LEN..];
+        let first = u64::from_le_bytes(*data.first_chunk()?);
+        // A write of no change takes no number.
+        let count = u64::from(u32::from_le_bytes(*data[8..].first_chunk()?));
+        let holds_first = first <= self.first && self.first - first < count;
+        let behind = count > 0 && first >= self.next && first - self.next < SEQUENCE_AHEAD_MAX;
+        if !holds_first && !behind {
+            return None;
+        }
+        let good = is_good(fragment);
+        if !behind {
+            return good.then_some(Found::First);
+        }
+        // The write that a crash interrupts may have left its first fragment whole.
+        match good && !(fragment[6] == FIRST && first == self.next) {
+            true => Some(Found::Behind),
+            false => (first == self.next).then_some(Found::Torn),
+        }
+    }
+}
+
+fn is_good(fragment: &[u8]) -> bool {
+    let len = HEADER_LEN + usize::from(u16::from_le_bytes([fragment[4], fragment[5]]));
+    len >= HEADER_LEN + BATCH_HEADER_LEN
+        && len <= fragment.len()
+        && fragment[..4] == masked(crc32c(&fragment[6..len])).to_le_bytes()
+}
+
+/// As RocksDB stores a CRC.
+pub(in crate::journal) fn masked(crc: u32) -> u32 {
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// CRC-32C (RFC 3720, appendix B.4). Bit by bit: it runs only for what looks like a record that was dropped.
+pub(in crate::journal) fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
+}
+
+/// Fills the buffer, or as much of it as the file still has.
+fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read(&mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
+#[cfg(test)]
+pub(in crate::journal) mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A fragment as RocksDB would write it.
+    pub(crate) fn fragment(kind: u8, log: u32, data: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(data.len()).unwrap().to_le_bytes();
+        let checked = [&[kind][..], &log.to_le_bytes(), data].concat();
+        [&masked(crc32c(&checked)).to_le_bytes()[..], &len, &checked].concat()
+    }
+
+    fn batch(sequence: u64) -> Vec<u8> {
+        [&sequence.to_le_bytes()[..], &1u32.to_le_bytes(), b"change"].concat()
+    }
+
+    /// In a page, when RocksDB has delivered so many changes, all of them from table files.
+    fn find_in_page(page: &[u8], log: u64, delivered: u64) -> Vec<(usize, Found)> {
+        Search { first: 0, next: delivered + 1 }.page(page, log)
+    }
+
+    #[test]
+    fn a_record_without_changes_is_not_missed() {
+        let empty = [&11u64.to_le_bytes()[..], &0u32.to_le_bytes()].concat();
+        assert_eq!(find_in_page(&fragment(WHOLE, 9, &empty), 9, 10), []);
+    }
+
+    #[test]
+    fn the_checksum_is_crc32c() {
+        // RFC 3720, appendix B.4.
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn a_good_record_behind_the_last_delivered_one_is_found_wherever_it_lies() {
+        let page = [&[7; 5][..], &fragment(WHOLE, 9, &batch(11)), &[0; 40]].concat();
+        assert_eq!(find_in_page(&page, 9, 10), [(5, Found::Behind)]);
+        assert_eq!(find_in_page(&page, 9, 11), [], "that one was delivered");
+        assert_eq!(find_in_page(&page, 8, 10), [], "left over from the log whose file this was");
+        let first = fragment(FIRST, 9, &batch(11));
+        assert_eq!(find_in_page(&first, 9, 10), [(0, Found::Torn)], "this one a crash has torn");
+        assert_eq!(find_in_page(&first, 9, 9), [(0, Found::Behind)], "and this one came after another");
+        for at in 0..first.len() {
+            let mut bad = first.clone();
+            bad[at] ^= 4;
+            // With the sequence number changed it may look like the next one.
+            let found = find_in_page(&bad, 9, 9);
+            assert!(found.iter().all(|(_, found)| *found != Found::Behind), "byte {at}");
+        }
+        assert_eq!(find_in_page(&first[..first.len() - 1], 9, 9), []);
+    }
+
+    #[test]
+    fn a_write_that_is_not_whole_is_told_from_nothing() {
+        let whole = fragment(WHOLE, 9, &batch(11));
+        let end = whole.len() - 1;
+        let torn = [&[7; 5][..], &whole[..end], &[FILL; 40]].concat();
+        assert_eq!(find_in_page(&torn, 9, 10), [(5, Found::Torn)]);
+        assert_eq!(find_in_page(&torn, 9, 9), [], "not the one that comes next");
+        let both = [&torn[..], &fragment(WHOLE, 9, &batch(12))].concat();
+        assert_eq!(find_in_page(&both, 9, 10), [(5, Found::Torn), (torn.len(), Found::Behind)]);
+    }
+
+    #[test]
+    fn logs_are_read_page_by_page() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = [&vec![0; PAGE_LEN * 2 + 3][..], &fragment(WHOLE, 12, &batch(11))].concat();
+        fs::write(dir.path().join("000012.log"), &log).unwrap();
+        fs::write(dir.path().join("000003.log"), "").unwrap();
+        fs::write(dir.path().join("000012.sst"), &log).unwrap();
+        let at = u64::try_from(PAGE_LEN * 2 + 3).unwrap();
+        let behind = Tail::GoodAfterBad { file: "rocksdb/000012.log".into(), at };
+        assert_eq!(tail(dir.path(), 12, 10, 10).unwrap(), behind);
+        assert_eq!(tail(dir.path(), 12, 10, 11).unwrap(), Tail::Clean);
+        assert_eq!(tail(dir.path(), 12, 11, 11).unwrap(), Tail::Clean);
+        assert_eq!(tail(dir.path(), 13, 10, 10).unwrap(), Tail::Clean, "RocksDB has done with that log");
+    }
+
+    #[test]
+    fn the_log_must_go_on_where_the_table_files_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let three = |first: u64| [&first.to_le_bytes()[..], &3u32.to_le_bytes(), b"changes"].concat();
+        let log = [fragment(WHOLE, 12, &three(11)), fragment(FIRST, 12, &three(14))].concat();
+        fs::write(dir.path().join("000012.log"), log).unwrap();
+        for in_tables in 10..16 {
+            assert_eq!(tail(dir.path(), 12, in_tables, 16).unwrap(), Tail::Clean, "{in_tables}");
+        }
+        assert_eq!(tail(dir.path(), 12, 9, 16).unwrap(), Tail::Gap { in_tables: 9 });
+        assert_eq!(tail(dir.path(), 12, 16, 16).unwrap(), Tail::Clean, "all is in table files");
+    }
+}

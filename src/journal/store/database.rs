@@ -1,0 +1,105 @@
+//! What the journal needs of the database beneath it. [`crate::journal::rocksdb::database`] is the one on disk; [`crate::journal::testing::simulated`] is the
+//! simulator's, so that the very code that commits, trims, reads and recovers runs there too.
+
+use std::fmt::Display;
+use std::io;
+
+use crate::journal::error::StorageError;
+use crate::journal::recovery::Witness;
+use crate::model::{JournalId, Offset};
+
+/// Column families of keys and values. Values are masked where they are stored.
+pub trait Database: Sized + Send + Sync + 'static {
+    /// Changes that are applied together.
+    type Batch;
+    type Error: Display;
+    type Cursor<'a>: Cursor<Error = Self::Error>;
+    /// What lies beside the database.
+    type Beside: Beside;
+
+    /// An empty batch; `bytes` is about what will be put into it.
+    fn batch(&self, bytes: usize) -> Self::Batch;
+    /// Adds a value to a batch. `scratch` is for the stored form, and may be used again.
+    fn put(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>);
+    /// Adds the deletion of a key.
+    fn delete(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8]);
+    /// Adds the deletion of the keys `from..to`.
+    fn delete_range(&self, batch: &mut Self::Batch, family: &'static str, from: &[u8], to: &[u8]);
+    /// Applies a batch, all or nothing, and syncs it.
+    fn write(&self, batch: Self::Batch) -> Result<(), Self::Error>;
+
+    /// The value of a key.
+    fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
+    /// A cursor over the keys `from..to`, whose values are masked.
+    fn iterate(&self, family: &'static str, from: &[u8], to: &[u8]) -> Self::Cursor<'_>;
+    /// Counts every change that the database has seen.
+    fn sequence(&self) -> u64;
+    /// The files that may hold this key.
+    fn files_of(&self, family: &'static str, key: &[u8]) -> Vec<String>;
+    /// Removes table files that hold nothing but entries below `low`. What such a file deletes may come back:
+    /// readers must not look below `low`.
+    fn delete_files_below(&self, low: Offset) -> Result<(), Self::Error>;
+    /// Looks after the write-ahead log, several times a second.
+    fn tend_log(&self) -> Result<(), Self::Error>;
+    /// The time of day, in microseconds since 1970.
+    fn unix_us(&self) -> u64;
+    /// The tables of a family in the order of their last keys.
+    fn tables(&self, _family: &'static str) -> Vec<Table> {
+        Vec::new()
+    }
+    /// Whether an error says that what is stored is not what was written, and not that it cannot be read now.
+    fn is_damage(_error: &Self::Error) -> bool {
+        true
+    }
+    /// What is not any more where the database has put it, and why it was that: a file that was deleted or replaced. With
+    /// `tables`, their files are looked for too. Cheap enough for once a second, without `tables` for ten times a second.
+    fn lost(&self, _tables: bool) -> Option<String> {
+        None
+    }
+}
+
+/// A file of a family's keys and values.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Table {
+    /// The highest key in it. The lowest is no help: a table also deletes what lies far below.
+    pub last: Vec<u8>,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// A place among the keys of a family. Invalid at first, at the end, and where the database cannot read on.
+pub trait Cursor {
+    type Error: Display;
+
+    /// To the first key at or after this one.
+    fn seek(&mut self, key: &[u8]);
+    /// To the last key at or before this one.
+    fn seek_for_prev(&mut self, key: &[u8]);
+    fn seek_to_first(&mut self);
+    fn next(&mut self);
+    fn valid(&self) -> bool;
+    /// Key and masked value.
+    fn item(&self) -> Option<(&[u8], &[u8])>;
+    /// Why the cursor is invalid, if that is not the end.
+    fn status(&self) -> Result<(), Self::Error>;
+}
+
+/// The directory around the database.
+pub trait Beside: Send + Sync + 'static {
+    /// Replaces the witness, durably.
+    fn write_witness(&self, witness: Witness) -> io::Result<()>;
+    /// Bytes that this process may still write; `u64::MAX` where the file system does not tell.
+    fn free_bytes(&self) -> Result<u64, StorageError>;
+    /// Which journal this is, if it has a name.
+    fn id(&self) -> Option<JournalId> {
+        None
+    }
+    /// What of the directory is not any more what this process has opened.
+    fn lost(&self) -> Option<String> {
+        None
+    }
+    /// The same of the witness, when this was written last.
+    fn lost_witness(&self, _written: Witness) -> Option<String> {
+        None
+    }
+}

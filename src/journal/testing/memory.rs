@@ -1,0 +1,352 @@
+//! A journal in memory, with faults, for tests of what stands above it.
+//!
+//! A [`MemoryDisk`] stands for the data directory: it outlives the journals that are opened on it, and holds just what
+//! their commits have synced. It can be made to fail, to be slow (a hook runs while a commit is in flight) and to be full.
+//! Blocks are those of [`crate::journal::block`], built and verified by the same code as on disk. There is no clock: a block's
+//! time is that of its newest arrival.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use duragram_proto::ClientId;
+
+use crate::journal::block::Place;
+use crate::journal::{
+    Block, BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable, Extent, Journal,
+    NoRoom, Opened, ReadJournal, Records, Replay, StorageError,
+};
+use crate::model::{ClientRecord, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord};
+
+/// What becomes of a write that a hook was asked about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteFate {
+    /// It becomes durable when the hook returns.
+    Durable,
+    /// It fails, and is not on the disk.
+    FailedAndLost,
+    /// It fails, and is on the disk all the same: a later start finds it.
+    FailedButWritten,
+}
+
+/// A write in flight, as a hook sees it.
+#[derive(Clone, Copy, Debug)]
+pub enum Write<'a> {
+    /// Entries, session records, a checkpoint: whatever one batch holds.
+    Commit {
+        /// If it has entries.
+        block: Option<&'a Block>,
+        /// If one is part of it.
+        checkpoint: Option<&'a Checkpoint>,
+        /// What else is.
+        records: &'a Records,
+    },
+    /// Dead letters are put, or one is deleted.
+    DeadLetters(&'a [DeadLetterId]),
+}
+
+type Hook = Box<dyn FnMut(Write<'_>) -> WriteFate + Send>;
+
+/// What survives a crash. Clones are the same disk.
+#[derive(Clone)]
+pub struct MemoryDisk {
+    id: JournalId,
+    synced: Arc<Mutex<Synced>>,
+    /// Apart from `synced`, so that a hook may look at the disk while it runs.
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl Default for MemoryDisk {
+    fn default() -> Self {
+        Self { id: JournalId::random(), synced: Arc::default(), faults: Arc::default() }
+    }
+}
+
+#[derive(Default)]
+struct Synced {
+    blocks: VecDeque<Arc<Block>>,
+    sessions: BTreeMap<SessionId, SessionRecord>,
+    clients: BTreeMap<ClientId, ClientRecord>,
+    counter_limit: Option<u64>,
+    dead: BTreeMap<DeadLetterId, DeadLetter>,
+    lanes: Vec<LaneMark>,
+    former: Vec<FormerLanes>,
+    checkpoint_at: Offset,
+    low: Offset,
+    end: Offset,
+    last_checksum: u32,
+    /// Raised by a crash: writers of an earlier one no longer reach the disk.
+    generation: u64,
+}
+
+impl Synced {
+    fn apply(&mut self, checkpoint: &Checkpoint) {
+        self.sessions.extend(checkpoint.sessions.iter().map(|session| (session.id, session.clone())));
+        checkpoint.expired.iter().for_each(|id| drop(self.sessions.remove(id)));
+        self.lanes.clone_from(&checkpoint.lanes);
+        self.former.clone_from(&checkpoint.former);
+        checkpoint.retried.iter().for_each(|id| drop(self.dead.remove(id)));
+        self.checkpoint_at = checkpoint.at;
+        while self.blocks.front().is_some_and(|block| block.end() <= checkpoint.trim_below) {
+            self.blocks.pop_front();
+        }
+        self.low = self.blocks.front().map_or(self.end, |block| block.first());
+    }
+}
+
+struct Faults {
+    hook: Option<Hook>,
+    free_bytes: u64,
+    failed: Option<StorageError>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { hook: None, free_bytes: u64::MAX, failed: None }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemoryDisk {
+    /// Opens the journal as the disk holds it, as after a start of the server. An earlier journal on the same disk is cut
+    /// off, as by a crash.
+    pub fn open(&self, replay: &mut dyn FnMut(Replay<'_>)) -> Opened<MemoryJournal> {
+        self.crash();
+        lock(&self.faults).failed = None;
+        let synced = lock(&self.synced);
+        synced.sessions.values().for_each(|session| replay(Replay::Session(session.clone())));
+        synced.clients.values().for_each(|client| replay(Replay::Client(*client)));
+        if let Some(limit) = synced.counter_limit {
+            replay(Replay::CounterLimit(limit));
+        }
+        let mut extents = Vec::new();
+        for block in &synced.blocks {
+            Extent::add(&mut extents, block);
+            if block.end() > synced.checkpoint_at {
+                replay(Replay::Block(block));
+            }
+        }
+        let handle = Handle { disk: self.clone(), generation: synced.generation };
+        Opened {
+            reader: Arc::new(self.clone()),
+            dead: Arc::new(handle.clone()),
+            lanes: synced.lanes.clone(),
+            former: synced.former.clone(),
+            checkpoint_at: synced.checkpoint_at,
+            low: synced.low,
+            end: synced.end,
+            extents,
+            given_up: Vec::new(),
+            journal: MemoryJournal { handle },
+        }
+    }
+
+    /// Cuts off every journal that is open on this disk: what they have not synced is lost, and their writes fail.
+    pub fn crash(&self) {
+        lock(&self.synced).generation += 1;
+    }
+
+    /// Runs `hook` in each write, before it becomes durable; what it returns decides the write's fate. It may block, and
+    /// look at what has been sent meanwhile. Replaces an earlier hook.
+    pub fn on_write(&self, hook: impl FnMut(Write<'_>) -> WriteFate + Send + 'static) {
+        lock(&self.faults).hook = Some(Box::new(hook));
+    }
+
+    /// What [`Journal::free_bytes`] reports from now on.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        lock(&self.faults).free_bytes = bytes;
+    }
+
+    /// Every entry below is durable.
+    pub fn end(&self) -> Offset {
+        lock(&self.synced).end
+    }
+
+    /// The lowest entry kept.
+    pub fn low(&self) -> Offset {
+        lock(&self.synced).low
+    }
+
+    /// The durable state of a session.
+    pub fn session(&self, id: SessionId) -> Option<SessionRecord> {
+        lock(&self.synced).sessions.get(&id).cloned()
+    }
+
+    /// The durable epochs of a client.
+    pub fn client(&self, client: ClientId) -> Option<ClientRecord> {
+        lock(&self.synced).clients.get(&client).copied()
+    }
+
+    /// The durable limit of the server's counter.
+    pub fn counter_limit(&self) -> Option<u64> {
+        lock(&self.synced).counter_limit
+    }
+
+    /// The durable state of the lanes.
+    pub fn lanes(&self) -> Vec<LaneMark> {
+        lock(&self.synced).lanes.clone()
+    }
+}
+
+/// One opening of the disk.
+#[derive(Clone)]
+struct Handle {
+    disk: MemoryDisk,
+    generation: u64,
+}
+
+impl Handle {
+    /// Asks the hook, then applies the change, all of it or nothing. The first failure is final.
+    fn write(&self, action: String, write: Write<'_>, apply: impl FnOnce(&mut Synced)) -> Result<(), StorageError> {
+        let mut faults = lock(&self.disk.faults);
+        if let Some(failed) = &faults.failed {
+            return Err(failed.clone());
+        }
+        let fate = faults.hook.as_mut().map_or(WriteFate::Durable, |hook| hook(write));
+        let mut synced = lock(&self.disk.synced);
+        if synced.generation != self.generation {
+            return Err(StorageError::new(action, "the machine has crashed"));
+        }
+        if fate != WriteFate::FailedAndLost {
+            apply(&mut synced);
+        }
+        if fate == WriteFate::Durable {
+            return Ok(());
+        }
+        let error = StorageError::new(action, "injected fault");
+        faults.failed = Some(error.clone());
+        Err(error)
+    }
+
+    /// A failure of the caller's making, final like the others.
+    fn refuse(&self, error: StorageError) -> StorageError {
+        lock(&self.disk.faults).failed.get_or_insert(error).clone()
+    }
+}
+
+/// The writer on a [`MemoryDisk`].
+pub struct MemoryJournal {
+    handle: Handle,
+}
+
+impl Journal for MemoryJournal {
+    fn end(&self) -> Offset {
+        self.handle.disk.end()
+    }
+
+    fn durable(&self) -> Durable {
+        Durable { block: None, end: self.end() }
+    }
+
+    fn write(
+        &mut self,
+        block: &mut BlockBuilder,
+        records: &Records,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Durable, StorageError> {
+        let (first, previous_checksum) = {
+            let synced = lock(&self.handle.disk.synced);
+            (synced.end, synced.last_checksum)
+        };
+        let action = format!("write at offset {first}");
+        let place = Place { first, previous_checksum, committed_unix_us: block.newest_arrival_unix_us() };
+        let built = match block.is_empty() {
+            true => None,
+            false => match block.build(place) {
+                Ok(built) => Some(Arc::new(built)),
+                Err(error) => return Err(self.handle.refuse(StorageError::new(action, error))),
+            },
+        };
+        block.clear();
+        let mut end = built.as_ref().map_or(first, |block| block.end());
+        if let Some(Err(problem)) = checkpoint.map(|checkpoint| checkpoint.verify(end)) {
+            return Err(self.handle.refuse(StorageError::new(action, problem)));
+        }
+        self.handle.write(action, Write::Commit { block: built.as_deref(), checkpoint, records }, |synced| {
+            records.given_up.iter().for_each(|id| drop(synced.sessions.remove(id)));
+            synced.sessions.extend(records.sessions.iter().map(|session| (session.id, session.clone())));
+            synced.clients.extend(records.clients.iter().map(|client| (client.client, *client)));
+            synced.counter_limit = records.counter_limit.or(synced.counter_limit);
+            if let Some(block) = &built {
+                synced.end = block.end();
+                synced.last_checksum = block.checksum();
+                synced.blocks.push_back(block.clone());
+            }
+            end = synced.end;
+            if let Some(checkpoint) = checkpoint {
+                synced.apply(checkpoint);
+            }
+        })?;
+        Ok(Durable { block: built, end })
+    }
+
+    fn free_bytes(&self) -> Result<u64, StorageError> {
+        Ok(lock(&self.handle.disk.faults).free_bytes)
+    }
+}
+
+impl ReadJournal for MemoryDisk {
+    fn read(&self, from: Offset, bytes_max: usize) -> Result<Vec<Arc<Block>>, StorageError> {
+        let synced = lock(&self.synced);
+        let start = synced.blocks.partition_point(|block| block.end() <= from);
+        let mut bytes = 0;
+        let mut blocks = Vec::new();
+        for block in synced.blocks.range(start..) {
+            blocks.push(block.clone());
+            bytes += block.size();
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(blocks)
+    }
+
+    fn id(&self) -> Option<JournalId> {
+        Some(self.id)
+    }
+}
+
+impl DeadLetters for Handle {
+    fn put_all(&self, letters: &[DeadLetter], room: DeadLetterRoom) -> Result<Result<(), NoRoom>, StorageError> {
+        let Some(first) = letters.first() else { return Ok(Ok(())) };
+        let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
+        let free_bytes = lock(&self.disk.faults).free_bytes;
+        let no_room = {
+            let dead = &lock(&self.disk.synced).dead;
+            let new = ids.iter().filter(|id| !dead.contains_key(id)).count();
+            room.for_more(dead.len() as u64, new as u64, free_bytes).err()
+        };
+        if let Some(no_room) = no_room {
+            return Ok(Err(no_room));
+        }
+        let action = format!("putting {} dead letters from entry {} on", letters.len(), first.id.offset);
+        self.write(action, Write::DeadLetters(&ids), |synced| {
+            synced.dead.extend(letters.iter().map(|letter| (letter.id, letter.clone())));
+        })?;
+        Ok(Ok(()))
+    }
+
+    fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
+        Ok(lock(&self.disk.synced).dead.range(from..).take(limit).map(|(_, letter)| letter.clone()).collect())
+    }
+
+    fn get(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StorageError> {
+        Ok(lock(&self.disk.synced).dead.get(&id).cloned())
+    }
+
+    fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
+        let action = format!("deleting the dead letter of entry {}", id.offset);
+        let mut found = false;
+        self.write(action, Write::DeadLetters(&[id]), |synced| found = synced.dead.remove(&id).is_some())?;
+        Ok(found)
+    }
+
+    fn count(&self) -> u64 {
+        lock(&self.disk.synced).dead.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests;

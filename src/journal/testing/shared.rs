@@ -1,0 +1,97 @@
+//! What the tests of both journals share: entries, sessions, and a record of what a replay gave.
+
+use duragram_proto::{ClientId, Epoch, Seq};
+
+use crate::journal::{Block, BlockBuilder, ReadJournal, Records, Replay};
+use crate::model::{ClientRecord, EntryMeta, Offset, SessionId, SessionRecord};
+
+pub(crate) fn session(client: u64) -> SessionId {
+    SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() }
+}
+
+pub(crate) fn record(client: u64, floor: u64) -> SessionRecord {
+    SessionRecord {
+        id: session(client),
+        floor: Seq(floor),
+        above: vec![2, 5],
+        last_active_s: 7,
+        hello_nonce: Some(9),
+        sealed: false,
+    }
+}
+
+/// What a server with keys keeps beside its sessions.
+pub(crate) fn sealed_records() -> Records {
+    let client = |client, opened, given| ClientRecord { client: ClientId(client), opened, given };
+    Records {
+        clients: vec![client(7, 3, 5), client(8, 0, u32::MAX)],
+        counter_limit: Some(1 << 60),
+        ..Records::default()
+    }
+}
+
+/// Adds an entry that is known by its number, which its payload repeats. Tests give each the number of its offset.
+pub(crate) fn push(builder: &mut BlockBuilder, number: u64, payload_bytes: usize) {
+    let meta = EntryMeta {
+        session: session(0xa1),
+        seq: Seq(number + 1),
+        span: 0,
+        skip: false,
+        batch: false,
+        sealed: false,
+        channel: 0,
+        received_unix_us: 1_000_000 + number,
+    };
+    builder.push(&meta, &payload(number, payload_bytes));
+}
+
+/// Adds an entry that no recovery would take.
+pub(crate) fn push_malformed(builder: &mut BlockBuilder) {
+    builder.push_gap(session(0xa1), false, Seq(2), Seq(1), 0);
+}
+
+pub(crate) fn payload(number: u64, bytes: usize) -> Vec<u8> {
+    number.to_le_bytes().into_iter().cycle().take(bytes).collect()
+}
+
+/// The numbers of the entries, whose payloads are checked.
+pub(crate) fn numbers(block: &Block) -> Vec<u64> {
+    let number = |entry: crate::model::Entry<'_>| {
+        let number = entry.meta.seq.0 - 1;
+        assert!(entry.payload == payload(number, entry.payload.len()), "the payload of entry {number} is another's");
+        number
+    };
+    block.entries().map(number).collect()
+}
+
+/// All that a reader gives from an offset on, asked for in small steps.
+pub(crate) fn read_all(reader: &dyn ReadJournal, from: Offset) -> Vec<u64> {
+    let (mut at, mut all) = (from, Vec::new());
+    loop {
+        let blocks = reader.read(at, 1).unwrap();
+        let Some(last) = blocks.last() else { return all };
+        all.extend(blocks.iter().flat_map(|block| numbers(block)));
+        assert!(last.end() > at, "reading on must make progress");
+        at = last.end();
+    }
+}
+
+/// What a replay gave.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Replayed {
+    pub(crate) sessions: Vec<SessionRecord>,
+    pub(crate) clients: Vec<ClientRecord>,
+    pub(crate) counter_limit: Option<u64>,
+    pub(crate) numbers: Vec<u64>,
+}
+
+impl Replayed {
+    pub(crate) fn take(&mut self, replay: Replay<'_>) {
+        match replay {
+            Replay::Session(session) => self.sessions.push(session),
+            Replay::Client(client) => self.clients.push(client),
+            Replay::CounterLimit(limit) => self.counter_limit = Some(limit),
+            Replay::Block(block) => self.numbers.extend(numbers(block)),
+        }
+    }
+}

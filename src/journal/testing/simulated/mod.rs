@@ -1,0 +1,378 @@
+//! A database for the simulator (`tests/sim`): one disk whose every write, sync and power cut a simulation decides.
+//!
+//! Above it runs the code that runs above RocksDB: committing, trimming, reading, dead letters, the scan and the decision of
+//! recovery. [`SimulatedDisk`] outlives the journals that are opened on it, as a data directory does. Nothing here looks
+//! at a clock or draws from any randomness but its seeds.
+
+mod disk;
+mod store;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::journal::error::OpenError;
+use crate::journal::mask::mask_into;
+use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit};
+use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, look};
+use crate::journal::rocksdb::database::{DEAD, JOURNAL, META};
+use crate::journal::store::reader::Reader;
+use crate::journal::store::{Kept, Shared, StoredDeadLetters, StoredJournal};
+use crate::journal::{Opened, Replay};
+use crate::model::{ClientRecord, Offset, SessionRecord};
+use disk::{Disk, State, StoredWitness};
+pub use store::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
+
+/// A column family.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Family {
+    /// Blocks.
+    Journal,
+    /// Sessions and the checkpoint.
+    Meta,
+    /// Dead letters.
+    Dead,
+}
+
+impl Family {
+    const ALL: [Self; 3] = [Self::Journal, Self::Meta, Self::Dead];
+
+    fn named(name: &str) -> Self {
+        match name {
+            JOURNAL => Self::Journal,
+            META => Self::Meta,
+            DEAD => Self::Dead,
+            other => unreachable!("the journal has no family {other}"),
+        }
+    }
+}
+
+/// One change of a batch.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A value is put.
+    Put {
+        /// Where.
+        family: Family,
+        /// Under this key.
+        key: Vec<u8>,
+        /// As the journal gave it.
+        value: Vec<u8>,
+        /// Masked, as it is stored.
+        stored: Arc<[u8]>,
+    },
+    /// A key is deleted.
+    Delete {
+        /// Where.
+        family: Family,
+        /// Which.
+        key: Vec<u8>,
+    },
+    /// The keys `from..to` are deleted.
+    DeleteRange {
+        /// Where.
+        family: Family,
+        /// The first.
+        from: Vec<u8>,
+        /// The first that stays.
+        to: Vec<u8>,
+    },
+}
+
+/// What is about to be written.
+#[derive(Clone, Copy, Debug)]
+pub enum Write<'a> {
+    /// A batch that is to be durable when the write returns.
+    Batch(&'a [Change]),
+    /// The witness.
+    Witness(Witness),
+    /// What recovery has read goes to tables of its own.
+    Settle,
+}
+
+/// What becomes of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It is durable.
+    Synced,
+    /// It is durable, and the process dies before it hears of it.
+    SyncedThenKilled,
+    /// It is written, the sync fails: a reader sees it until the power fails.
+    SyncFails,
+    /// Of the record only this part of 256 is written, and an error is returned.
+    WriteFails(u8),
+    /// It is written, and the process is killed before the sync: a later process sees it.
+    Killed,
+    /// It is written, and the power fails before the sync: any part survives, drawn from this seed.
+    PowerFails(u64),
+    /// The disk says that it is durable, and does not keep it at a power cut. Real disks must not; for tests of the tests.
+    Lies,
+}
+
+/// Decides about writes.
+pub type Decide = Box<dyn FnMut(Write<'_>) -> Fate + Send>;
+
+/// A disk. Clones are the same one.
+#[derive(Clone)]
+pub struct SimulatedDisk {
+    disk: Arc<Mutex<Disk>>,
+    /// Apart, so that it may look at the disk.
+    decide: Arc<Mutex<Decide>>,
+    machine: Arc<Mutex<Machine>>,
+}
+
+/// The process and the machine around the disk.
+struct Machine {
+    /// Raised when the process dies: what an earlier one holds open no longer reaches the disk.
+    process: u64,
+    unix_us: u64,
+    free_bytes: u64,
+    masks: u64,
+}
+
+/// The disk as it was, to be put back.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Image(Disk);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl SimulatedDisk {
+    /// An empty disk. `decide` is asked about each write; it may let time pass.
+    pub fn new(decide: Decide) -> Self {
+        let machine = Machine { process: 0, unix_us: 0, free_bytes: u64::MAX, masks: 1 };
+        Self { disk: Arc::default(), decide: Arc::new(Mutex::new(decide)), machine: Arc::new(Mutex::new(machine)) }
+    }
+
+    /// The process dies. What it has written stays, synced or not, until the power fails.
+    pub fn kill(&self) {
+        lock(&self.machine).process += 1;
+    }
+
+    /// The power fails, and the process dies with it.
+    pub fn cut_power(&self, seed: u64) {
+        self.kill();
+        lock(&self.disk).cut_power(seed);
+    }
+
+    /// Sets the time of day.
+    pub fn set_time(&self, unix_us: u64) {
+        lock(&self.machine).unix_us = unix_us;
+    }
+
+    /// Sets what is free.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        lock(&self.machine).free_bytes = bytes;
+    }
+
+    /// The disk as it is.
+    pub fn image(&self) -> Image {
+        Image(lock(&self.disk).clone())
+    }
+
+    /// Makes the disk what it was, but for the witness if `keep_witness`.
+    pub fn put_back(&self, image: &Image, keep_witness: bool) {
+        let mut disk = lock(&self.disk);
+        let witness = disk.witness;
+        *disk = image.0.clone();
+        if keep_witness {
+            disk.witness = witness;
+        }
+    }
+
+    /// How many changes the disk has seen, as its database finds it.
+    pub fn changes(&self) -> u64 {
+        lock(&self.disk).read().state.sequence
+    }
+
+    /// How many changes the witness proves.
+    pub fn witnessed(&self) -> u64 {
+        match lock(&self.disk).witness {
+            Some(StoredWitness::Good(Witness::Durable { changes, .. })) => changes,
+            _ => 0,
+        }
+    }
+
+    /// Does damage that must not go unnoticed; says what it did, if anything.
+    pub fn damage(&self, seed: u64) -> Option<String> {
+        lock(&self.disk).damage(seed)
+    }
+
+    /// What a recovery would do that leaves out what is damaged: for tests of the tests.
+    pub fn skip_damage(&self) {
+        lock(&self.disk).skip_damage();
+    }
+
+    /// Opens the journal, as `RocksJournal::open` does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(&self, replay: &mut dyn FnMut(Replay<'_>)) -> Result<(Opened<SimulatedJournal>, Keeper), OpenError> {
+        self.kill();
+        let process = lock(&self.machine).process;
+        let (scan, state) = match self.look(process, replay)? {
+            Some(found) => found,
+            None => {
+                self.create();
+                let found = self.look(process, replay)?;
+                found.ok_or_else(|| OpenError::storage("making a new database", "it is not there"))?
+            }
+        };
+        self.decided(process, Write::Settle, |disk, durable| {
+            if durable {
+                disk.settle(state.clone());
+            }
+        })
+        .map_err(|error| OpenError::storage("opening the database for writing", error))?;
+        let store = SimulatedStore { disk: self.clone(), process, state: Mutex::new(state) };
+        let (journal, kept) = StoredJournal::start(store, Directory { disk: self.clone(), process }, &scan)
+            .map_err(|error| OpenError::storage(error.action, error.cause))?;
+        let shared = journal.shared();
+        let opened = Opened {
+            reader: Arc::new(Reader(shared.clone())),
+            dead: Arc::new(StoredDeadLetters(shared.clone())),
+            lanes: scan.lanes,
+            former: scan.former,
+            checkpoint_at: scan.checkpoint_at,
+            low: scan.low,
+            end: scan.end,
+            extents: scan.extents,
+            given_up: Vec::new(),
+            journal,
+        };
+        Ok((opened, Keeper { shared, kept }))
+    }
+
+    fn create(&self) {
+        let mask = self.mask();
+        let mut disk = lock(&self.disk);
+        let mut stored = Vec::new();
+        mask_into(&mut stored, &CheckpointState::default().encode(), mask);
+        let mut state = State::default();
+        state.apply(&Change::Put {
+            family: Family::Meta,
+            key: CHECKPOINT_KEY.to_vec(),
+            value: Vec::new(),
+            stored: stored.into(),
+        });
+        disk.witness = Some(StoredWitness::Good(Witness::Durable { end: Offset(0), changes: state.sequence }));
+        disk.settle(state);
+        disk.exists = true;
+    }
+
+    /// Looks at everything and changes nothing; `None` when there is no journal yet.
+    fn look(&self, process: u64, replay: &mut dyn FnMut(Replay<'_>)) -> Result<Option<(Scan, State)>, OpenError> {
+        let (exists, read, witness) = {
+            let disk = lock(&self.disk);
+            (disk.exists, disk.read(), disk.witness)
+        };
+        let store = SimulatedStore { disk: self.clone(), process, state: Mutex::new(read.state) };
+        let directory = recovery::Directory {
+            format: Format::Known,
+            witness: match witness {
+                Some(StoredWitness::Good(witness)) => Ok(Some(witness)),
+                Some(StoredWitness::Damaged) => Err("it is not what was written".into()),
+                None => Ok(None),
+            },
+            database: Ok(exists.then_some(&store)),
+            tail: Ok(read.tail),
+            reading: recovery::Reading::ALL,
+        };
+        let mut visit = |visit: Visit<'_>| match visit {
+            Visit::Session(session) => replay(Replay::Session(session)),
+            Visit::Client(client) => replay(Replay::Client(client)),
+            Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
+            Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
+            Visit::Block { .. } | Visit::Dead(_) => {}
+        };
+        let found = look(&directory, &mut visit);
+        match found.outcome() {
+            Outcome::GoOn | Outcome::DropTorn => {
+                let state = store.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Ok(Some((found.scan, state)))
+            }
+            Outcome::Create => Ok(None),
+            Outcome::NewerFormat => Err(OpenError::storage("opening a simulated disk", "there is one format")),
+            Outcome::Refuse(kind) => Err(OpenError::Damaged(found.finding(kind))),
+        }
+    }
+
+    fn mask(&self) -> u64 {
+        let mut machine = lock(&self.machine);
+        machine.masks = machine.masks.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        machine.masks ^ machine.masks >> 29
+    }
+
+    /// Asks what becomes of a write by a process, and does that. `apply` is told whether it is to be durable.
+    fn decided(
+        &self,
+        process: u64,
+        write: Write<'_>,
+        apply: impl FnOnce(&mut Disk, bool),
+    ) -> Result<(), SimulatedError> {
+        if lock(&self.machine).process != process {
+            return Err(SimulatedError("the process is dead"));
+        }
+        let fate = lock(&self.decide)(write);
+        let mut disk = lock(&self.disk);
+        match (fate, write) {
+            (Fate::WriteFails(part), Write::Batch(changes)) => {
+                let sequence = disk.read().state.sequence;
+                disk.append(sequence, changes, usize::from(part));
+            }
+            // What is not a batch is there as a whole or not at all.
+            (Fate::WriteFails(_), _) => {}
+            (Fate::PowerFails(seed), _) => {
+                apply(&mut disk, !matches!(write, Write::Batch(_)) && seed & 1 == 0);
+                disk.cut_power(seed);
+            }
+            (Fate::Synced | Fate::SyncedThenKilled, _) => {
+                apply(&mut disk, true);
+                disk.sync();
+            }
+            (Fate::Lies | Fate::SyncFails | Fate::Killed, _) => apply(&mut disk, !matches!(write, Write::Batch(_))),
+        }
+        drop(disk);
+        match fate {
+            Fate::Synced | Fate::Lies => Ok(()),
+            Fate::SyncFails => Err(SimulatedError("the sync fails")),
+            Fate::WriteFails(_) => Err(SimulatedError("the write fails")),
+            Fate::SyncedThenKilled | Fate::Killed | Fate::PowerFails(_) => {
+                self.kill();
+                Err(SimulatedError("the process is dead"))
+            }
+        }
+    }
+}
+
+/// The writer on a [`SimulatedDisk`].
+pub type SimulatedJournal = StoredJournal<SimulatedStore>;
+
+/// What the keeper's thread does beside a journal on RocksDB.
+pub struct Keeper {
+    shared: Arc<Shared<SimulatedStore>>,
+    kept: Kept,
+}
+
+impl Keeper {
+    /// What is due about once a second.
+    pub fn keep(&mut self) {
+        self.kept.keep(&self.shared);
+    }
+}
+
+/// Key and value under which a session is kept: what an oracle compares.
+pub fn encoded(session: &SessionRecord) -> (Vec<u8>, Vec<u8>) {
+    let (key, value) = session.encode();
+    (key.to_vec(), value)
+}
+
+/// The same of a client in sealed mode.
+pub fn encoded_client(client: &ClientRecord) -> (Vec<u8>, Vec<u8>) {
+    let (key, value) = client.encode();
+    (key.to_vec(), value)
+}
+
+/// The same of the limit of the server's counter.
+pub fn encoded_counter_limit(limit: u64) -> (Vec<u8>, Vec<u8>) {
+    (COUNTER_KEY.to_vec(), encode_counter_limit(limit))
+}

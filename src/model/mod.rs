@@ -1,0 +1,22 @@
+//! The words that every part of the server shares: what names an entry, a session, a lane; time; peers; an entry and its
+//! records; what is kept on disk beside them.
+//!
+//! This module knows nobody but the protocol's own types.
+
+mod channels;
+mod entry;
+mod ids;
+mod peer;
+mod record;
+mod stored;
+mod time;
+
+pub use channels::{ChannelSet, parse_channels};
+pub use entry::{Entry, EntryKind, EntryMeta};
+pub use ids::{Lane, Offset, SessionId, parse_client_id};
+pub(crate) use peer::canonical;
+pub use peer::{Local, Peer};
+pub(crate) use record::records_of;
+pub use record::{Content, Record};
+pub use stored::{ClientRecord, FormerLanes, JournalId, LaneMark, SessionRecord};
+pub use time::{Clock, Now, SystemClock};

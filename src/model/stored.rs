@@ -1,0 +1,91 @@
+//! What is kept on disk beside the entries: which journal it is, sessions, epochs of clients, how far lanes have come.
+
+use std::fmt;
+
+use duragram_proto::{ClientId, Seq};
+
+use super::{Lane, Offset, SessionId};
+
+/// Which journal it is: made at random with its directory. An offset means something only together with it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JournalId(u128);
+
+impl JournalId {
+    /// A new one.
+    pub(crate) fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// As it is shown.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        digits.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
+    }
+}
+
+impl fmt::Display for JournalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for JournalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JournalId({self})")
+    }
+}
+
+/// A session as it is kept on disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionRecord {
+    /// Whose.
+    pub id: SessionId,
+    /// Every seq up to here is accounted for.
+    pub floor: Seq,
+    /// Bit i of word w stands for seq `floor + 1 + 64 w + i`. No trailing zero words.
+    pub above: Vec<u64>,
+    /// When its last datagram came, in seconds of service (the time that the server has run, over all its runs).
+    pub last_active_s: u64,
+    /// Of the HELLO that opened it.
+    pub hello_nonce: Option<u64>,
+    /// It was opened by a sealed datagram, and takes no others.
+    pub sealed: bool,
+}
+
+/// What is never forgotten of a client that speaks in sealed mode (PROTOCOL.md#sealed-epoch).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientRecord {
+    /// Who.
+    pub client: ClientId,
+    /// The highest epoch that it has opened; 0 for none.
+    pub opened: u32,
+    /// The highest epoch that was given to it by WELCOME; 0 for none.
+    pub given: u32,
+}
+
+/// How far a lane has come, as it is kept on disk.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LaneMark {
+    /// Every entry of the lane below is processed, and its sink has made that durable.
+    pub watermark: Offset,
+    /// What the lane's sink needs to find out after a crash which later records it already has. Opaque here.
+    pub sink_state: Vec<u8>,
+}
+
+/// How far the lanes of an earlier run had come, when there were so many of them. Each session may be in another lane since:
+/// what lies below is processed already, and the lanes of today pass over it. Kept until they have all come as far.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FormerLanes(pub Vec<Offset>);
+
+impl FormerLanes {
+    /// Whether the lane that had the session then has processed this entry.
+    pub fn have_passed(&self, session: SessionId, offset: Offset) -> bool {
+        let lanes = u16::try_from(self.0.len()).unwrap_or(u16::MAX);
+        lanes > 0 && offset < self.0[usize::from(Lane::of(session, lanes).0)]
+    }
+
+    /// No entry from here on was processed by any of them.
+    pub fn end(&self) -> Offset {
+        self.0.iter().copied().max().unwrap_or_default()
+    }
+}

@@ -1,0 +1,266 @@
+//! Records as lines of JSON. The keys and their order are part of the command line's contract (design section 9).
+
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use duragram_proto::{ClientId, Epoch};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::model::{Content, Offset, Record, SessionId};
+
+/// With what every line starts.
+pub(crate) const LINE_START: &[u8] = b"{\"offset\":";
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Writes records as lines.
+#[derive(Debug, Default)]
+pub(crate) struct Formatter {
+    /// The second of `stamp`, since 1970: records that come in a row mostly share it.
+    second: Option<u64>,
+    /// `2026-01-02T03:04:05`
+    stamp: Vec<u8>,
+    base64: String,
+}
+
+impl Formatter {
+    /// Appends the record's line, with its newline.
+    pub(crate) fn line(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(LINE_START);
+        json(record.offset.0, out);
+        out.extend_from_slice(b",\"index\":");
+        json(record.index, out);
+        out.extend_from_slice(b",\"client\":\"");
+        hex(record.session.client.0, out);
+        out.extend_from_slice(b"\",\"epoch\":");
+        json(record.session.epoch.value(), out);
+        out.extend_from_slice(b",\"seq\":");
+        json(record.seq.0, out);
+        out.extend_from_slice(b",\"channel\":");
+        json(record.channel, out);
+        out.extend_from_slice(b",\"received_at\":\"");
+        self.time(record.received_unix_us, out);
+        match record.content {
+            Content::Payload(payload) => match str::from_utf8(payload) {
+                Ok(text) => {
+                    out.extend_from_slice(b"\",\"payload\":");
+                    json(text, out);
+                    out.extend_from_slice(b"}\n");
+                }
+                Err(_) => {
+                    out.extend_from_slice(b"\",\"payload_base64\":\"");
+                    self.base64.clear();
+                    STANDARD.encode_string(payload, &mut self.base64);
+                    out.extend_from_slice(self.base64.as_bytes());
+                    out.extend_from_slice(b"\"}\n");
+                }
+            },
+            Content::Gap { from, to } => {
+                out.extend_from_slice(b"\",\"gap\":{\"from\":");
+                json(from.0, out);
+                out.extend_from_slice(b",\"to\":");
+                json(to.0, out);
+                out.extend_from_slice(b"}}\n");
+            }
+        }
+    }
+
+    /// RFC 3339 in UTC with six digits after the point.
+    fn time(&mut self, unix_us: u64, out: &mut Vec<u8>) {
+        let second = unix_us / 1_000_000;
+        if self.second != Some(second) {
+            self.second = Some(second);
+            // The clock can be wrong, but a line has to be written: past the year 9999 it stays there.
+            let time =
+                i64::try_from(second).ok().and_then(|s| Timestamp::from_second(s).ok()).unwrap_or(Timestamp::MAX);
+            self.stamp.clear();
+            self.stamp.write_fmt(format_args!("{time:.0}")).expect("a vector takes all bytes");
+            self.stamp.truncate("2026-01-02T03:04:05".len());
+        }
+        out.extend_from_slice(&self.stamp);
+        out.push(b'.');
+        let micros = unix_us % 1_000_000;
+        for unit in [100_000, 10_000, 1_000, 100, 10, 1] {
+            out.push(DIGITS[usize::try_from(micros / unit % 10).unwrap_or(0)]);
+        }
+        out.push(b'Z');
+    }
+}
+
+/// What a line says of its record, as far as it identifies it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LineKey {
+    pub(crate) offset: Offset,
+    pub(crate) index: u16,
+    pub(crate) session: SessionId,
+}
+
+/// Reads the start of a line that [`Formatter::line`] has written; `None` for any other.
+pub(crate) fn parse_key(line: &[u8]) -> Option<LineKey> {
+    let (offset, rest) = number(line.strip_prefix(LINE_START)?)?;
+    let (index, rest) = number(rest.strip_prefix(b",\"index\":")?)?;
+    let (client, rest) = rest.strip_prefix(b",\"client\":\"")?.split_at_checked(16)?;
+    let client = u64::from_str_radix(str::from_utf8(client).ok()?, 16).ok()?;
+    let (epoch, _) = number(rest.strip_prefix(b"\",\"epoch\":")?)?;
+    let epoch = Epoch::new(u32::try_from(epoch).ok()?)?;
+    let session = SessionId { client: ClientId(client), epoch };
+    Some(LineKey { offset: Offset(offset), index: u16::try_from(index).ok()?, session })
+}
+
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = text.split_at(digits);
+    Some((str::from_utf8(digits).ok()?.parse().ok()?, rest))
+}
+
+fn json(value: impl Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, &value).expect("numbers and strings are JSON, and a vector takes all bytes");
+}
+
+fn hex(value: u64, out: &mut Vec<u8>) {
+    for byte in value.to_be_bytes() {
+        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duragram_proto::Seq;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(content: Content<'_>) -> Record<'_> {
+        Record {
+            offset: Offset(7),
+            index: 0,
+            session: SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).unwrap() },
+            seq: Seq(9),
+            channel: 0,
+            received_unix_us: 1_767_323_045_678_901,
+            content,
+        }
+    }
+
+    fn line(record: &Record<'_>) -> String {
+        let mut out = Vec::new();
+        Formatter::default().line(record, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines_are_those_of_the_contract() {
+        assert_eq!(
+            line(&record(Content::Payload(b"text"))),
+            "{\"offset\":7,\"index\":0,\"client\":\"00000000000000a1\",\"epoch\":3,\"seq\":9,\"channel\":0,\
+             \"received_at\":\"2026-01-02T03:04:05.678901Z\",\"payload\":\"text\"}\n"
+        );
+        assert_eq!(
+            line(&record(Content::Gap { from: Seq(5), to: Seq(8) })),
+            "{\"offset\":7,\"index\":0,\"client\":\"00000000000000a1\",\"epoch\":3,\"seq\":9,\"channel\":0,\
+             \"received_at\":\"2026-01-02T03:04:05.678901Z\",\"gap\":{\"from\":5,\"to\":8}}\n"
+        );
+        let extreme = Record {
+            offset: Offset(u64::MAX),
+            index: 32_752,
+            session: SessionId { client: ClientId(u64::MAX), epoch: Epoch::new(u32::MAX).unwrap() },
+            seq: Seq(u64::MAX),
+            channel: 65_535,
+            received_unix_us: 1_767_323_045_000_001,
+            content: Content::Payload(b"\xff\x00\xfe\x01"),
+        };
+        assert_eq!(
+            line(&extreme),
+            "{\"offset\":18446744073709551615,\"index\":32752,\"client\":\"ffffffffffffffff\",\"epoch\":4294967295,\
+             \"seq\":18446744073709551615,\"channel\":65535,\"received_at\":\"2026-01-02T03:04:05.000001Z\",\
+             \"payload_base64\":\"/wD+AQ==\"}\n"
+        );
+    }
+
+    #[test]
+    fn whatever_breaks_a_line_or_a_string_is_escaped() {
+        for (payload, expected) in [
+            (&b"a\nb\r\tc"[..], r#""payload":"a\nb\r\tc""#),
+            (b"say \"hi\" \\ bye", r#""payload":"say \"hi\" \\ bye""#),
+            (b"\x00\x1f\x7f", "\"payload\":\"\\u0000\\u001f\u{7f}\""),
+            ("grün 🦀 \u{2028}".as_bytes(), "\"payload\":\"grün 🦀 \u{2028}\""),
+            (b"", r#""payload":"""#),
+        ] {
+            let line = line(&record(Content::Payload(payload)));
+            assert!(line.ends_with(&format!("{expected}}}\n")), "{line}");
+        }
+    }
+
+    #[test]
+    fn any_clock_gives_a_time() {
+        for (unix_us, expected) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (999_999, "1970-01-01T00:00:00.999999Z"),
+            (951_782_400_000_000, "2000-02-29T00:00:00.000000Z"),
+            (u64::MAX, "9999-12-30T22:00:00.551615Z"),
+        ] {
+            let line = line(&Record { received_unix_us: unix_us, ..record(Content::Payload(b"")) });
+            assert!(line.contains(&format!("\"received_at\":\"{expected}\"")), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_second_is_formatted_anew_when_it_changes() {
+        let mut formatter = Formatter::default();
+        let mut out = Vec::new();
+        for second in [5, 6, 5] {
+            formatter.line(&Record { received_unix_us: second * 1_000_000, ..record(Content::Payload(b"")) }, &mut out);
+        }
+        let text = String::from_utf8(out).unwrap();
+        let seconds: Vec<_> = text.lines().map(|line| &line[line.find("00:00:0").unwrap() + 7..][..1]).collect();
+        assert_eq!(seconds, ["5", "6", "5"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_record_is_one_line_of_json_that_gives_it_back(
+            offset: u64, index: u16, client: u64, epoch in 1u32.., seq: u64, channel: u16,
+            received_unix_us in 0u64..253_000_000_000_000_000,
+            payload in prop_oneof![any::<Vec<u8>>(), ".*".prop_map(String::into_bytes)],
+        ) {
+            let session = SessionId { client: ClientId(client), epoch: Epoch::new(epoch).unwrap() };
+            let content = Content::Payload(&payload);
+            let record =
+                Record { offset: Offset(offset), index, session, seq: Seq(seq), channel, received_unix_us, content };
+            let line = line(&record);
+            prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let back = match (value["payload"].as_str(), value["payload_base64"].as_str()) {
+                (Some(text), None) => text.as_bytes().to_vec(),
+                (None, Some(text)) => STANDARD.decode(text).unwrap(),
+                other => panic!("{other:?}"),
+            };
+            prop_assert_eq!(back, payload);
+            let time: Timestamp = value["received_at"].as_str().unwrap().parse().unwrap();
+            prop_assert_eq!(u64::try_from(time.as_microsecond()).unwrap(), received_unix_us);
+            prop_assert_eq!((value["seq"].as_u64(), value["channel"].as_u64()), (Some(seq), Some(channel.into())));
+            prop_assert_eq!(parse_key(line.as_bytes()), Some(LineKey { offset: Offset(offset), index, session }));
+        }
+    }
+
+    #[test]
+    fn lines_of_other_programs_have_no_key() {
+        let ours = line(&record(Content::Payload(b"text")));
+        assert!(parse_key(ours.as_bytes()).is_some());
+        for end in 0..ours.find(",\"seq\"").unwrap() - 1 {
+            assert_eq!(parse_key(&ours.as_bytes()[..end]), None, "{}", &ours[..end]);
+        }
+        for line in [
+            "",
+            "hello",
+            "{}",
+            "{\"offset\":-1,\"index\":0",
+            &ours.replace("000a1", "000g1"),
+            &ours.replace(":3,", ":0,"),
+        ] {
+            assert_eq!(parse_key(line.as_bytes()), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The program's commands, run as users run them.
+
+mod basics;
+mod dead;
+mod environment;
+mod journal;
+mod keys;
+mod load;
+mod load_memory;
+mod output;
+mod serve;
+pub(crate) mod support;
+mod tail;

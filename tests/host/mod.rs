@@ -1,0 +1,5 @@
+//! What surrounds the server: signals, systemd, keys, what a start inherits.
+
+mod keys;
+mod start;
+pub(crate) mod systemd;

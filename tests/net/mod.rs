@@ -1,0 +1,6 @@
+//! Addresses and sockets of the real program.
+
+pub(crate) mod addresses;
+mod adopted;
+mod failures;
+mod sharing;

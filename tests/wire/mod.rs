@@ -1,0 +1,9 @@
+//! Raw UDP to the real program: what it answers, and what it keeps silent about.
+
+mod acks;
+mod garbage;
+mod hello;
+mod loss;
+mod pipeline;
+mod rejects;
+mod restart;
