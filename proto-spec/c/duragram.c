@@ -673,8 +673,6 @@ static bool is_used_up(const dg_client *c) {
 static bool transmit(dg_client *c, uint32_t now) {
     cursor i;
     bool any = survey(c, &i);
-    uint32_t first_word;
-    uint8_t was;
     if (c->timer == RESUMING) {
         return false;
     }
@@ -709,6 +707,8 @@ static bool transmit(dg_client *c, uint32_t now) {
     }
     c->limited = false;
     for (; any; any = candidate(c, &i)) {
+        uint32_t first_word;
+        uint8_t was;
         if (beyond_credit(c, i.ahead)) {
             break;
         }
