@@ -319,19 +319,16 @@ static bool is_told(const dg_client *c, uint32_t ahead) {
 
 /* Counts what was transmitted, is waited for, is in flight; and stands on the first candidate. False: there is none. */
 static bool survey(dg_client *c, cursor *i) {
-    c->transmitted = 0;
     c->awaited = false;
     c->in_flight = 0;
     i->m = NULL;
-    while (next(c, i)) {
-        if (i->m->state != UNSENT && i->m->state != GONE) {
-            c->transmitted++;
-        }
+    while (next(c, i) && i->m->state != UNSENT) {
         if (i->m->state == IN_FLIGHT) {
             c->awaited = true;
             c->in_flight = (uint16_t)(c->in_flight + !is_overtaken(c, i->m));
         }
     }
+    c->transmitted = (uint16_t)i->ahead;
     i->m = NULL;
     return candidate(c, i);
 }

@@ -146,6 +146,7 @@ static void no_seq_beyond_the_credit_is_sent_and_without_credit_it_asks(void) {
     /* A server that has forgotten the session answers floor 0. */
     ack(B, 3, 0, 100, 0, 0);
     CHECK(B->sent_count == 2 && seq(B, 0) == 8);
+    CHECK(B->wait <= first + first / 4); /* With credit the count of tries begins anew. */
     /* An overtaken ack's credit is out of date. */
     ack(B, 3, 8, 100, 0, 0);
     ack(B, 3, 5, 0, 0, 0);

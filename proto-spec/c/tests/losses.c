@@ -144,6 +144,13 @@ static void a_short_path_is_kept_busy_until_the_third_timeout(void) {
     for (unsigned i = 0; i < sizeof paths / sizeof *paths; i++) {
         CHECK(sent_at_the_second_expiry(paths[i].round_trip_ms) == paths[i].sent);
     }
+    /* The server's delay is not the path's. */
+    uint8_t d[32];
+    start(B, 3);
+    give(B, 1, 16);
+    B->now += 41;
+    comes(B, d, plain(d, ACK, COMPLETE, 1000, 3, ID, 1, 40000, NULL, 0));
+    CHECK(B->c.least == 5 || B->c.least == 10); /* A thousandth of the delay is near enough. */
     /* Of another path nothing is known. */
     start(B, 3);
     give(B, 1, 16);
@@ -169,6 +176,33 @@ static void a_loss_leaves_as_many_as_the_path_asks_for(void) {
     }
 }
 
+static void a_small_window_is_not_cut_below_two(void) {
+    start(B, 3);
+    give(B, 1, 16);
+    B->now += 40;
+    ack_with(COMPLETE, 1, 0);
+    for (unsigned window = 2; window < 4; window++) {
+        in_flight(10);
+        B->c.window = window;
+        ack_with(COMPLETE, 0, 0x1e);
+        CHECK(B->c.threshold == 2 && B->c.window == 2);
+    }
+}
+
+static void what_was_sent_before_silence_opens_no_window(void) {
+    start(B, 3);
+    B->c.window = 200;
+    give(B, 1, 16);
+    ack_with(COMPLETE, 1, 0);
+    give(B, 40, 16);
+    for (unsigned i = 0; i < 3; i++) {
+        pass(B, B->wait);
+    }
+    CHECK(B->sent_count == 1 && B->c.window == 16 && B->c.silent);
+    ack_with(COMPLETE, 17, 0); /* The second timeout's sixteen, of which the first was sent again. */
+    CHECK(B->c.window == 17);
+}
+
 /* As after a standstill: it answers the first of what it finds, and the later transmissions lie behind. */
 static void the_answer_to_an_expiry_says_nothing_of_the_rest_while_the_server_reads(void) {
     in_flight(40);
@@ -189,6 +223,12 @@ static void the_answer_to_an_expiry_says_nothing_of_the_rest_while_the_server_re
     B->now += 40;
     ack_with(COMPLETE, 3, 0);
     CHECK(B->sent_count == 10 && seq(B, 0) == 4 && B->c.window == 10);
+    /* So does a bitmap at once. */
+    in_flight(40);
+    pass(B, B->wait);
+    B->now += 2;
+    ack_with(COMPLETE, 1, 0x2); /* 1, and 3, sent once. */
+    CHECK(B->sent_count == 10 && seq(B, 0) == 2 && B->c.window == 10);
 }
 
 static void an_expiry_without_losses_leaves_the_window_as_it_was(void) {
@@ -221,6 +261,8 @@ int main(void) {
     an_answer_a_little_sooner_than_all_before_counts();
     a_short_path_is_kept_busy_until_the_third_timeout();
     a_loss_leaves_as_many_as_the_path_asks_for();
+    a_small_window_is_not_cut_below_two();
+    what_was_sent_before_silence_opens_no_window();
     the_answer_to_an_expiry_says_nothing_of_the_rest_while_the_server_reads();
     a_complete_ack_tells_of_all_that_was_overtaken();
     any_ack_tells_of_the_seq_above_its_floor_and_no_other_without_a_bitmap();
