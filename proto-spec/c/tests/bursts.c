@@ -36,6 +36,8 @@ static struct {
     bool of_answers;
     unsigned left, percent;
 } burst;
+/* Of datagrams, and of their ACKs. */
+static uint32_t delay_up_ms = DELAY_MS, delay_down_ms = DELAY_MS;
 static uint64_t random_state;
 static double most;
 
@@ -53,7 +55,7 @@ static packet *put_on(way *w, bool is_answers) {
     }
     packet *p = &w->packets[w->tail++ % PACKETS_MAX];
     memset(p, 0, sizeof *p);
-    p->at = now + DELAY_MS;
+    p->at = now + (is_answers ? delay_down_ms : delay_up_ms);
     return p;
 }
 
@@ -209,6 +211,47 @@ static void recovers(unsigned window, unsigned payload_len, unsigned len, unsign
     check(right, "made good within 12 round trips and a timeout", "", __FILE__, __LINE__);
 }
 
+/* Milliseconds that 12,000 messages take on a path of one, on which a share of so many datagrams is lost, all of them counted. */
+static uint32_t stretch(unsigned length, unsigned percent, unsigned seed) {
+    enum { MESSAGES = 12000, HELD_MAX = 1024, AFTER = 3000 };
+    dg_config config = {.client_id = 7, .random_seed = seed, .epoch = ++epoch, .payload_max = 100, .send = client_sends,
+                        .event = client_tells};
+    const uint8_t payload[100] = {0};
+    uint32_t begin = now;
+    memset(journaled, 0, sizeof journaled);
+    up.head = up.tail = down.head = down.tail = 0;
+    server_floor = acked = 0;
+    random_state = seed;
+    delay_up_ms = 1;
+    delay_down_ms = 0;
+    burst.of_answers = false;
+    burst.percent = percent;
+    CHECK(dg_init(&client, &config, cells, DG_CELLS(HELD_MAX, 100)) == DG_OK);
+    client.doubt = 0;
+    for (unsigned given = 0; (given < MESSAGES || dg_pending(&client)) && now - begin < 60000; tick(WINDOW_MAX, false)) {
+        while (given < MESSAGES && dg_pending(&client) < HELD_MAX && dg_send(&client, 0, payload, sizeof payload, 0) == DG_OK) {
+            given++;
+        }
+        if (length && up.tail >= AFTER) {
+            burst.left = length;
+            length = 0;
+        }
+    }
+    delay_up_ms = delay_down_ms = DELAY_MS;
+    return now - begin;
+}
+
+/* It never falls silent: the median of three is within the limit. */
+static void is_passed(unsigned length, unsigned percent, uint32_t ms_max) {
+    unsigned in_time = 0;
+    for (unsigned seed = 1; seed <= 3; seed++) {
+        uint32_t ms = stretch(length, percent, seed);
+        printf("%u %% of %u in a row on a short path: %u ms\n", percent, length, ms);
+        in_time += ms <= ms_max;
+    }
+    check(in_time >= 2, "a lossy stretch longer than the window is passed without falling silent", "", __FILE__, __LINE__);
+}
+
 int main(int argc, char **argv) {
     static const unsigned lens[] = {0, 8, 20, 100}, percents[] = {5, 30, 60, 100};
     bool told = argc > 1 && strcmp(argv[1], "-v") == 0;
@@ -233,6 +276,8 @@ int main(int argc, char **argv) {
             }
         }
     }
+    is_passed(6000, 30, 1500);
+    is_passed(3500, 60, 1500);
     printf("at most %.1f round trips beside a timeout\n", most);
     return verdict("bursts");
 }
