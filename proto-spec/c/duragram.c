@@ -179,7 +179,7 @@ static void measure(dg_client *c, uint32_t elapsed, uint32_t delay_us) {
     if (c->shortest - 1 >= elapsed) {
         c->shortest = elapsed + 1;
     }
-    c->rto = (c->rtt8 >> 3) + (c->variance4 ? c->variance4 : 1);
+    c->rto = (c->rtt8 >> 3) + c->variance4 + !c->variance4;
     if (c->rto < DG_RTO_MIN_MS) {
         c->rto = DG_RTO_MIN_MS;
     }
@@ -338,8 +338,11 @@ static void lose_flight(dg_client *c, bool all) {
     cursor i;
     i.m = NULL;
     while (next(c, &i)) {
-        if (i.m->state == IN_FLIGHT && (all || i.ahead == 0)) {
+        if (i.m->state == IN_FLIGHT) {
             i.m->state = LOST;
+        }
+        if (!all) {
+            break;
         }
     }
 }
@@ -574,7 +577,8 @@ static void on_timer(dg_client *c) {
     uint8_t what = c->timer;
     c->timer = NOTHING;
     if (what == RESUMING) {
-        /* Begins again with one datagram, and back up fast. */
+        /* Begins again with one datagram, which nothing that got no answer keeps back, and back up fast. */
+        lose_flight(c, true);
         if (c->threshold < c->window) {
             c->threshold = c->window;
         }
@@ -890,8 +894,8 @@ static dg_result on_ack(dg_client *c, const uint32_t *head, int32_t floor, const
         c->doubt = PROVEN;
         c->fruitless = 0;
         c->tries = 0;
-        /* Karn's rule: which transmission of several is answered cannot be known. */
-        if (newest->attempt == 0) {
+        /* Karn's rule: which transmission of several is answered cannot be known. And a duplicate's answer did not come in time. */
+        if (newest->attempt == 0 && !(flags_of(head) & FLAG_DUPLICATE)) {
             measure(c, now - newest->sent_ms, head[HEAD_WORD]);
         }
         if (!reading && before(c->arrived, newest_again)) {

@@ -37,6 +37,8 @@ type Travelling = Reverse<(u64, u64, bool, SocketAddr, Vec<u8>)>;
 
 /// More than all clients together have in flight.
 const SOCKET_DATAGRAMS_CALM: usize = 8_192;
+/// What the server takes at a time at most.
+const RECEIVE_MAX_CALM: u64 = 64;
 
 pub(crate) struct World {
     plan: Plan,
@@ -301,6 +303,8 @@ impl World {
         self.plan.to_client = Path::CLEAN;
         // A socket too small for a flight would go on losing the end of each.
         self.plan.socket_datagrams = self.plan.socket_datagrams.max(SOCKET_DATAGRAMS_CALM);
+        // With a sync for each datagram a flight's round trip would be as long as the flight.
+        self.plan.receive_max = self.plan.receive_max.max(RECEIVE_MAX_CALM);
         self.plan.means = Means::default();
         self.plan.tick_us = self.plan.tick_us.max(300_000);
         self.plan.lane_us = self.plan.lane_us.min(1_000);

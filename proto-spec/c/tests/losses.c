@@ -1,7 +1,7 @@
 /* What counts as lost, and what a loss does to the window (PROTOCOL.md#duty-loss, PROTOCOL.md#duty-congestion). */
 #include "bench.h"
 
-enum { COMPLETE = 64 };
+enum { DUPLICATE = 16, COMPLETE = 64 };
 
 static bench bench_[1];
 #define B bench_
@@ -255,6 +255,24 @@ static void a_floor_that_is_out_of_reach_is_not_believed_however_far_it_lies(voi
     CHECK(ack_with(0, 0x300000000, 0) == DG_OK && dg_pending(&B->c) == 9);
 }
 
+static void a_lost_flight_of_three_costs_one_timeout(void) {
+    start(B, 3);
+    give(B, 3, 16);
+    pass(B, B->wait);
+    CHECK(B->sent_count == 1 && seq(B, 0) == 1);
+    B->now += 40;
+    ack_with(0, 1, 0);
+    CHECK(B->sent_count == 2 && seq(B, 0) == 2 && seq(B, 1) == 3);
+}
+
+static void an_answer_to_what_the_server_had_before_is_no_round_trip(void) {
+    start(B, 3);
+    give(B, 2, 16);
+    B->now += 30000; /* The acks that came in time were lost. */
+    ack_with(DUPLICATE, 2, 0);
+    CHECK(dg_pending(&B->c) == 0 && B->c.rtt8 == 0 && B->c.rto == DG_RTO_INITIAL_MS);
+}
+
 int main(void) {
     the_last_of_a_flight_is_lost_once_something_later_has_arrived_and_a_timeout_has_passed();
     what_was_overtaken_is_not_in_flight_though_nothing_tells_of_it();
@@ -272,5 +290,7 @@ int main(void) {
     losses_before_an_expiry_leave_a_window_of_ten_and_half_a_threshold();
     an_expiry_without_losses_leaves_the_window_as_it_was();
     a_floor_that_is_out_of_reach_is_not_believed_however_far_it_lies();
+    a_lost_flight_of_three_costs_one_timeout();
+    an_answer_to_what_the_server_had_before_is_no_round_trip();
     return verdict("losses");
 }
