@@ -16,6 +16,7 @@ pub(crate) mod environment;
 mod keys;
 pub mod load;
 pub(crate) mod log_level;
+pub mod memory;
 #[cfg(test)]
 mod tests;
 

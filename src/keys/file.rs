@@ -20,8 +20,8 @@ use rand::rngs::{SysError, SysRng};
 use zeroize::Zeroizing;
 
 use super::{Keys, LineProblem, Lookup, parse, show_fingerprint};
+use crate::host::secret_file::{self, Existing, SecretFileError};
 use crate::limits;
-use crate::secret_file::{self, Existing, SecretFileError};
 
 /// Why a key file was not taken. It names the file and the line, and shows nothing of what stands there.
 #[derive(Debug, thiserror::Error)]

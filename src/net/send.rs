@@ -10,11 +10,11 @@ use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt, sockopt};
 
 use crate::limits;
-use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Local, SystemClock};
 use crate::net::local::Source;
 use crate::net::{GSO_SEGMENTS_MAX, Outbox, Run, Transmit};
+use crate::rate::LogLimit;
 
 const MESSAGES: usize = limits::REPLY_MESSAGES;
 
