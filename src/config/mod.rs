@@ -17,6 +17,7 @@ mod keys;
 pub mod load;
 pub(crate) mod log_level;
 pub mod memory;
+mod nearest;
 #[cfg(test)]
 mod tests;
 
