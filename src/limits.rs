@@ -150,6 +150,8 @@ pub const STORAGE_RETRY_MS: u32 = 1_000;
 pub const SPACE_CHECK_US: u64 = 250_000;
 /// and after so many bytes of blocks: far less than the smallest reserve.
 pub const SPACE_CHECK_BYTES: u64 = 8 * MIB;
+/// Datagrams that one system call can carry by GSO: the kernel's UDP_MAX_SEGMENTS before Linux 6.9.
+pub const GSO_SEGMENTS_MAX: usize = 64;
 /// Replies that one `sendmmsg` call takes.
 pub const REPLY_MESSAGES: usize = 256;
 /// Sessions of which the table makes room at once.

@@ -23,7 +23,7 @@ mod docs;
 mod journal;
 mod key_file;
 mod keys;
-mod load;
+pub mod load;
 mod logs;
 mod send;
 mod serve;

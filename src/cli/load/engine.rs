@@ -12,12 +12,12 @@ use duragram_proto::codec::{Ack, Data, Datagram, Ping, Reject, RejectCode};
 use duragram_proto::seal::FleetKey;
 use duragram_proto::{ClientId, Epoch, Seq};
 
+use super::bulk::{BulkSocket, Burst, Inbox, Poller};
 use super::flow::{Flow, Outgoing, Refused};
 use super::pace::Pace;
 use super::payloads::Payloads;
 use super::tally::Tally;
 use super::wire::{Answer, Wire};
-use crate::net::{BulkSocket, Burst, Inbox, Poller};
 
 const MS: u64 = 1_000_000;
 /// A pass sends no more messages or datagrams than about these.

@@ -12,9 +12,6 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
-/// Datagrams that one system call can carry by GSO: the kernel's UDP_MAX_SEGMENTS before Linux 6.9.
-pub const GSO_SEGMENTS_MAX: usize = 64;
-
 /// Messages of one `sendmmsg` or `recvmmsg`.
 const MESSAGES: usize = 64;
 /// A [`Burst`] is full at so many bytes: what is encoded is still in the processor's cache when it is sent.
