@@ -83,6 +83,16 @@ pub(super) enum Refused {
     EpochUsed(Epoch),
 }
 
+impl From<Refused> for SendError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::TooLarge { bytes, bytes_max } => Self::TooLarge { bytes, bytes_max },
+            Refused::Closed => Self::Closed,
+            Refused::EpochUsed(epoch) => Self::EpochUsed(epoch),
+        }
+    }
+}
+
 /// A record's way into the core.
 #[derive(Debug)]
 pub(super) enum Push {

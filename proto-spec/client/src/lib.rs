@@ -44,6 +44,7 @@ use tokio::task::AbortHandle;
 
 #[doc(hidden)] // shared with the server, no part of the interface
 pub mod address;
+mod batching;
 pub mod blocking;
 mod builder;
 mod core;
@@ -54,7 +55,8 @@ mod shared;
 #[doc(hidden)] // as `address`
 pub mod threads;
 
-pub use builder::{Batching, Builder};
+pub use batching::Batching;
+pub use builder::Builder;
 pub use duragram_proto as proto;
 pub use errors::{ConnectError, Incomplete, SendError};
 
