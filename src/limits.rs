@@ -18,7 +18,7 @@ const TIB: u64 = 1 << 40;
 
 /// Addresses in `listen`.
 pub const LISTEN: RangeInclusive<u64> = 1..=16;
-/// Sinks.
+/// Sinks in `sink`.
 pub const SINKS: RangeInclusive<u64> = 1..=16;
 /// Entries in `channels` (numbers or ranges).
 pub const CHANNELS: RangeInclusive<u64> = 0..=1024;

@@ -58,10 +58,10 @@ pub struct Outcome {
     pub outcome: &'static str,
 }
 
-/// Which lane.
+/// The label of what is counted by lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LaneLabel {
-    /// Its number.
+    /// The lane's number, from 0.
     pub lane: u16,
 }
 
@@ -82,9 +82,9 @@ pub struct Metrics {
     pub replies_withheld: Family<Outcome, Counter>,
     /// Replies that the kernel refused.
     pub reply_errors: Counter,
-    /// Group commits.
+    /// Group commits that were made durable.
     pub commits: Counter,
-    /// Entries in a commit.
+    /// How many entries a commit has.
     pub commit_entries: Histogram,
     /// Seconds of one commit: write and sync.
     pub commit_seconds: Histogram,
@@ -94,9 +94,9 @@ pub struct Metrics {
     pub journal_bytes: Counter,
     /// Bytes of blocks in the journal, not trimmed.
     pub backlog_bytes: Gauge,
-    /// Checkpoints written.
+    /// Checkpoints that were written.
     pub checkpoints: Counter,
-    /// Sessions in the table.
+    /// How many sessions are in the table.
     pub sessions: Gauge,
     /// Sessions that expired.
     pub sessions_expired: Counter,
@@ -313,9 +313,9 @@ impl Metrics {
 pub struct Described {
     /// As it is written at `/metrics`, such as `duragram_commits_total`.
     pub name: String,
-    /// Such as `counter`.
+    /// What kind of metric it is, such as `counter`.
     pub kind: String,
-    /// What it tells.
+    /// What the metric tells, as its line of help does.
     pub help: String,
 }
 
@@ -346,7 +346,7 @@ impl Collector for Process {
     }
 }
 
-/// `VmRSS`, bytes.
+/// The memory that is resident (`VmRSS`), in bytes.
 fn resident_bytes() -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

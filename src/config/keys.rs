@@ -20,7 +20,7 @@ use crate::model::parse_channels;
 /// What the names of the keys' variables begin with.
 pub(super) const PREFIX: &str = "DURAGRAM_";
 
-/// A configuration key.
+/// A key of the configuration, with all that is known of it.
 #[derive(Debug)]
 pub struct Key {
     /// Such as `window` or `retry.first_delay`.

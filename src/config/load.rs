@@ -32,7 +32,7 @@ pub struct Sources {
 /// A validated configuration and where its values come from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The configuration.
+    /// The configuration, valid as a whole.
     pub config: Config,
     /// For each key that is not at its default, the place of its value, such as `duragram.toml:12`.
     pub places: BTreeMap<&'static str, String>,

@@ -40,7 +40,7 @@ pub(crate) fn needs(config: &Config) -> Needs {
 /// One part of the sum.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryItem {
-    /// What takes it.
+    /// What takes the memory.
     pub what: &'static str,
     /// How it is reckoned from configuration and constants.
     pub formula: String,
@@ -51,9 +51,9 @@ pub struct MemoryItem {
 /// The most memory that a configuration allows the server, part by part.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryBound {
-    /// The parts.
+    /// The parts, in the order in which they are shown.
     pub items: Vec<MemoryItem>,
-    /// Their sum, in bytes.
+    /// The sum of the parts, in bytes.
     pub total_bytes: u64,
 }
 

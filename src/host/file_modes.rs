@@ -12,11 +12,11 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
-/// Of a file that is the server's alone.
+/// The permissions of a file that is the server's alone.
 pub(crate) const OURS: u32 = 0o600;
-/// Of such a directory.
+/// The permissions of such a directory.
 pub(crate) const OUR_DIRECTORY: u32 = 0o700;
-/// Of every file that others may read, before the umask.
+/// The permissions of a file that others may read, before the umask.
 const ANYBODYS: u32 = 0o666;
 /// What a user who is neither the owner nor of the group may do.
 const OTHERS: u32 = 0o007;

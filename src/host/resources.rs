@@ -60,9 +60,9 @@ pub(crate) fn look_first() -> Result<(), Shortage> {
 /// What a process may need at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Needs {
-    /// File descriptors.
+    /// How many file descriptors.
     pub(crate) files: u64,
-    /// Threads, those of the database included.
+    /// How many threads, those of the database included.
     pub(crate) threads: usize,
     /// Bytes that are mapped for writing, without the stacks of the database's threads.
     pub(crate) writable_bytes: u64,

@@ -25,7 +25,7 @@ pub enum SecretFileError {
     /// It is not there, or may not be read.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {
-        /// The file.
+        /// The file that was to be read.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -33,7 +33,7 @@ pub enum SecretFileError {
     /// It could not be written. It is as it was, or is not there.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {
-        /// The file.
+        /// The file that was to be written.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -41,23 +41,23 @@ pub enum SecretFileError {
     /// A directory, a pipe, a device.
     #[error("{}: is no file", path.display())]
     NotAFile {
-        /// What was named.
+        /// The path that leads to it.
         path: PathBuf,
     },
     /// It is longer than any that is taken.
     #[error("{}: is longer than {bytes_max} bytes", path.display())]
     TooLong {
-        /// The file.
+        /// The file that is too long.
         path: PathBuf,
-        /// The longest.
+        /// The longest that is taken, in bytes.
         bytes_max: usize,
     },
     /// Another user can change it.
     #[error("{}: belongs to user {owner}; it must belong to root or to the user who runs this", path.display())]
     Owner {
-        /// The file.
+        /// The file that another user owns.
         path: PathBuf,
-        /// Whose it is.
+        /// The user who owns it.
         owner: u32,
     },
     /// Other users can read or change it.
@@ -67,7 +67,7 @@ pub enum SecretFileError {
         path.display()
     )]
     Permissions {
-        /// The file.
+        /// The file that others can use.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
@@ -79,11 +79,11 @@ pub enum SecretFileError {
         path.display()
     )]
     Group {
-        /// The file.
+        /// The file that a group can use.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// Its group.
+        /// The group that owns it.
         group: u32,
     },
 }

@@ -29,14 +29,14 @@ pub enum KeyFileError {
     /// The file cannot be read, or others can.
     #[error(transparent)]
     File(#[from] SecretFileError),
-    /// A line is wrong.
+    /// A line of it is wrong.
     #[error("{}:{line}: {problem}", path.display())]
     Line {
-        /// The file.
+        /// The file that holds the line.
         path: PathBuf,
-        /// From 1.
+        /// The line's number, from 1.
         line: usize,
-        /// What is wrong.
+        /// What is wrong with it.
         problem: LineProblem,
     },
 }

@@ -27,7 +27,7 @@ pub(super) type Outcome = Result<Receipt, SendError>;
 /// See the module.
 pub(super) struct Core {
     machine: Machine<Vec<Slot>, Vec<u8>>,
-    /// Of the messages from `lowest` on; `None` where the outcome was told.
+    /// Of the messages from `lowest` on; `None` where the outcome was reported.
     tickets: VecDeque<Option<Tickets>>,
     lowest: u64,
     /// `None`: batching is off.

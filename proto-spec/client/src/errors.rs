@@ -57,7 +57,7 @@ pub enum ConnectError {
         name: &'static str,
         /// As it was given.
         value: usize,
-        /// The range.
+        /// The range that is allowed, in words.
         allowed: &'static str,
     },
 }

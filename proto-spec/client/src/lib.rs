@@ -101,7 +101,7 @@ pub struct Pending {
 /// What a client has done and how it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
-    /// Records acked.
+    /// Records that the server acked.
     pub acked: u64,
     /// Records that the server refused for good.
     pub failed: u64,

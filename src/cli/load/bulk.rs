@@ -341,6 +341,6 @@ mod tests {
             lost += bulk.send(&mut burst).unwrap();
             bulk.receive(&mut Inbox::default(), |_| panic!("nobody answers")).unwrap();
         }
-        assert!(lost < 50, "ICMP is told once for each message that was sent: {lost}");
+        assert!(lost < 50, "ICMP is reported once for each message that was sent: {lost}");
     }
 }

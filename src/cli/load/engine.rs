@@ -45,9 +45,9 @@ pub(super) struct Plan {
     pub(super) window: u16,
     pub(super) sockets: usize,
     pub(super) payloads: Payloads,
-    /// From which each client's key is derived; `None`: plain.
+    /// The key from which each client's key is derived; `None`: plain.
     pub(super) fleet: Option<FleetKey>,
-    /// Bytes of each DATA.
+    /// Bytes of each DATA datagram.
     pub(super) datagram_len: usize,
     /// Datagrams of one client that one system call sends.
     pub(super) gso: usize,
@@ -397,7 +397,7 @@ impl Ready {
 /// Decides what is lost on purpose, and seeds the flows' jitter (xorshift64*: this needs no more).
 struct Dice {
     state: u64,
-    /// Of 2³².
+    /// Datagrams that are lost on purpose, of 2³².
     loss: u64,
 }
 

@@ -290,7 +290,7 @@ async fn collect(mut sent: mpsc::UnboundedReceiver<(u64, Pending)>) -> Refused {
     let mut refused = Refused::default();
     while let Some((line, pending)) = sent.recv().await {
         match pending.await {
-            // Those without an answer are told by their number: there may be many.
+            // Those without an answer are reported by their number: there may be many.
             Ok(_) | Err(SendError::Closed) => {}
             Err(SendError::EpochUsed(_)) => refused.epoch_used = true,
             Err(error) => refused.troubles.add(format!("line {line}: {error}")),

@@ -1,7 +1,7 @@
 //! Doubly linked lists threaded through their slots, so that ordering them needs no memory of its own. A slot is in at
 //! most one list at a time. What else a slot holds is not known here.
 
-/// No slot.
+/// The place of no slot: the end of a list.
 const NONE: u32 = u32::MAX;
 
 /// The two neighbours of a slot in the list that it is in.

@@ -122,7 +122,7 @@ pub(super) struct Queue<M, B> {
     skipped: Seq,
     /// In the order of transmission.
     in_flight: List,
-    /// The same.
+    /// In the order of transmission too.
     overtaken: List,
     /// In the order of seqs.
     lost: List,
