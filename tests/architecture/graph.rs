@@ -150,10 +150,11 @@ fn walk(modules: &Modules, mut place: Vec<String>, rest: &[String], passed: usiz
         };
     }
     for import in module.imports.iter().filter(|import| import.alias == "*") {
-        if let Some(Target::Module(from)) = resolve(modules, &place, &import.name.segments, passed + 1) {
-            if from != place && modules.get(&from).is_some_and(|module| module.defined.contains(first)) {
-                return Target::Module(from);
-            }
+        if let Some(Target::Module(from)) = resolve(modules, &place, &import.name.segments, passed + 1)
+            && from != place
+            && modules.get(&from).is_some_and(|module| module.defined.contains(first))
+        {
+            return Target::Module(from);
         }
     }
     Target::Module(place)
