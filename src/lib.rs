@@ -3,9 +3,8 @@
 //! A library as well as a program: [`server`] runs the server with a [`process::Handler`] of yours,
 //! [`client`] sends: the crate `duragram-client`, which alone is enough for who only sends. The protocol itself is the crate `duragram-proto`, re-exported as [`proto`].
 //!
-//! Dependencies point one way: `net` and `journal` know the protocol and `model`, not each other; `commit` and
-//! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names socket2; only `server`
-//! knows everything.
+//! Dependencies point one way, and make no circle: `tests/architecture/parts.rs` has the table of which part may know which,
+//! and `cargo test --test architecture` holds the source to it.
 
 pub mod admin;
 pub mod cli;

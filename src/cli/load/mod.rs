@@ -1,6 +1,6 @@
 //! `duragram load`: the load generator, a program of its own within the command line.
 //!
-//! [`bulk`] is its sockets, and knows no protocol; a [`flow`] is one client without socket and clock; the [`engine`] drives
+//! [`bulk`] is its sockets, and knows no protocol; a flow (`flow`) is one client without socket and clock; `engine` drives
 //! them. Nothing here knows the server: only what its datagrams mean.
 
 use std::io::{self, IsTerminal};
