@@ -2,7 +2,7 @@
 //! it (`client/tests/bursts.rs` there).
 
 use super::super::*;
-use super::Near;
+use super::{Near, Rig};
 
 const WINDOW: u16 = 4_096;
 /// What a burst may cost beside the timeout.
@@ -101,4 +101,19 @@ fn a_lossy_stretch_longer_than_the_window_is_passed_without_falling_silent() {
         }
     }
     assert!(late.is_empty(), "{}", late.join("\n"));
+}
+
+#[test]
+fn the_answer_to_a_timeouts_datagram_shows_the_loss_of_as_few_as_one_other() {
+    for complete in [false, true] {
+        for count in 2..=5 {
+            let mut rig = Rig::new(10, count);
+            assert_eq!(rig.seqs().len() as u64, count);
+            let (seqs, _) = rig.wait();
+            assert_eq!(seqs, [1]);
+            rig.now_ns += 50 * MS;
+            rig.ack_with(1, &[], 100, complete);
+            assert_eq!(rig.seqs(), (2..=count).collect::<Vec<_>>());
+        }
+    }
 }
