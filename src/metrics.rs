@@ -372,7 +372,7 @@ mod tests {
             assert!(metric.name.starts_with("duragram_") || metric.name.starts_with("process_"), "{metric:?}");
             assert!(!metric.kind.is_empty() && metric.help.len() > 6, "{metric:?}");
         }
-        for name in ["duragram_commits_total", "duragram_build", "duragram_lane_lag_entries", "process_open_fds"] {
+        for name in ["duragram_commits_total", "duragram_build_info", "duragram_lane_lag_entries", "process_open_fds"] {
             assert!(names.contains(name), "{name} is missing in {names:?}");
         }
     }
