@@ -6,9 +6,10 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
+use duragram::cli::load::bulk::{BulkSocket, Burst};
 use duragram::metrics::Metrics;
 use duragram::model::{Peer, SystemClock};
-use duragram::net::{Admission, BulkSocket, Burst, Outbox, Receiver, Sender, Transmit, bind};
+use duragram::net::{Admission, Outbox, Receiver, Sender, Transmit, bind};
 use duragram_proto::codec::{Datagram, MIN_LEN};
 use prometheus_client::registry::Registry;
 

@@ -14,10 +14,10 @@ use crate::commit::{Backlog, Counts};
 use crate::dialect::duragram::session::{EpochBook, FloorMove, Judgement, SessionTable};
 use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, StorageError};
 use crate::limits;
-use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::model::{Clock, EntryMeta, FormerLanes, LaneMark, Now, Offset, SessionId, SessionRecord};
 use crate::net::{Batch, DataItem, Item, ItemKind, Transmit};
+use crate::rate::LogLimit;
 use crate::rate::{self, Buckets};
 use commit::{Flight, Round};
 

@@ -30,7 +30,6 @@ pub mod testing;
 
 pub use block::{Block, BlockBuilder, BlockError};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
-pub(crate) use directory::has_no_links;
 pub use error::{Damage, DamageKind, DamagePlace, OpenError, StorageError};
 pub use meta::Loss;
 pub use rocksdb::database::RocksOptions;

@@ -13,10 +13,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
 
 use crate::limits;
-use crate::log_limit::LogLimit;
 use crate::model::{Clock, Local, Now, Peer, SessionId, canonical};
 use crate::net::trouble::{Trouble, concerns_a_reply};
 use crate::net::{Admission, Batch, Gate, options};
+use crate::rate::LogLimit;
 
 const MESSAGES: usize = limits::RECEIVE_MESSAGES;
 const STRIDE: usize = limits::RECEIVE_STRIDE_BYTES;

@@ -10,6 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use prometheus_client::registry::Registry;
 
 use super::*;
+use crate::limits::GSO_SEGMENTS_MAX;
 use crate::metrics::Metrics;
 use crate::model::{ChannelSet, Clock as _, Local, Peer, SystemClock};
 

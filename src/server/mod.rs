@@ -23,8 +23,10 @@ use prometheus_client::registry::Registry;
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
 use crate::commit::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
-use crate::config::{self, Config};
-use crate::file_modes;
+use crate::config::{self, Config, memory};
+use crate::host::file_modes;
+use crate::host::resources;
+pub use crate::host::resources::Shortage;
 use crate::journal::{
     Damage, DamageKind, DamagePlace, DeadLetterId, DeadLetterRoom, Durable, OpenError, Opened, StorageError,
 };
@@ -37,8 +39,6 @@ use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
     Progress, RetryPolicy, spawn_lanes,
 };
-use crate::resources;
-pub use crate::resources::Shortage;
 pub use crate::server::requests::ServerHandle;
 use crate::server::requests::{Requests, requests};
 use crate::server::starting::StartProgress;
@@ -159,7 +159,7 @@ fn run_on(
 ) -> Result<(), Error> {
     file_modes::keep_ours_private();
     // The program has done so before it had threads; another one's main thread comes here first.
-    crate::signal_mask::prepare(true);
+    crate::host::signal_mask::prepare(true);
     hold_signals()?;
     let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(&sinks), Owner::Process)?;
     if let Err(error) = systemd::watch(server.ingest.pulse()) {
@@ -219,7 +219,7 @@ impl Server {
     ) -> Result<Self, Error> {
         let mut handlers = Arc::clone(&waiting).watch(handlers);
         config.validate()?;
-        resources::provide(&config)?;
+        resources::provide(&memory::needs(&config))?;
         let clock = SystemClock::start();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);

@@ -11,10 +11,10 @@ pub(crate) struct Path {
     pub(crate) delay_us: u64,
     /// Up to this much more, at random: reorders.
     pub(crate) jitter_us: u64,
-    /// Of a million datagrams.
+    /// How many of a million datagrams are lost.
     pub(crate) loss: u64,
     pub(crate) duplicate: u64,
-    /// Delayed by seconds.
+    /// How many are delayed by seconds.
     pub(crate) straggle: u64,
     pub(crate) truncate: u64,
     pub(crate) flip: u64,
@@ -50,9 +50,9 @@ pub(crate) struct HandlerFaults {
     pub(crate) silent: u64,
     /// The handler panics over it.
     pub(crate) panics: u64,
-    /// Of a million calls.
+    /// In how many of a million calls the sink is away.
     pub(crate) unavailable: u64,
-    /// Of a million flushes.
+    /// How many of a million flushes fail.
     pub(crate) flush_fails: u64,
 }
 
@@ -78,9 +78,9 @@ pub(crate) struct ClientPlan {
     pub(crate) burst: u64,
     pub(crate) pause_us: u64,
     pub(crate) rto_max_us: u64,
-    /// Of a million messages, the oldest is given up.
+    /// How often, in a million messages, the oldest is given up.
     pub(crate) abandon: u64,
-    /// Of a million messages.
+    /// How many of a million messages go to a channel that is refused.
     pub(crate) refused_channel: u64,
 }
 

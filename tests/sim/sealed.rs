@@ -30,7 +30,7 @@ impl Mode {
         self != Self::Plain
     }
 
-    /// Clients count from 1.
+    /// Whether a client sends sealed; clients are numbered from 1.
     pub(crate) fn seals(self, client: u64) -> bool {
         match self {
             Self::Plain => false,

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
-use crate::file_modes;
+use crate::host::file_modes;
 use crate::journal::error::{OpenError, StorageError};
 use crate::journal::recovery::{Format, Witness};
 use crate::journal::rocksdb::database::is_of_a_journal;
@@ -231,7 +231,7 @@ impl DataDir {
             // Table files are never written again.
             match from.extension().is_some_and(|extension| extension == "sst") {
                 true => match fs::hard_link(&from, &to) {
-                    Err(error) if has_no_links(&error) => drop(fs::copy(from, to)?),
+                    Err(error) if file_modes::has_no_links(&error) => drop(fs::copy(from, to)?),
                     linked => linked?,
                 },
                 false => drop(fs::copy(from, to)?),
@@ -463,12 +463,6 @@ pub(in crate::journal) fn is_shortage(error: &io::Error) -> bool {
     const DESCRIPTORS: [Errno; 2] = [Errno::EMFILE, Errno::ENFILE];
     let errno = error.raw_os_error().map(Errno::from_raw);
     KINDS.contains(&error.kind()) || errno.is_some_and(|errno| DESCRIPTORS.contains(&errno))
-}
-
-/// Whether an error says that the file system knows no hard links.
-pub(crate) fn has_no_links(error: &io::Error) -> bool {
-    const NO_LINKS: [Errno; 4] = [Errno::EPERM, Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EMLINK];
-    error.raw_os_error().is_some_and(|errno| NO_LINKS.contains(&Errno::from_raw(errno)))
 }
 
 /// Makes a directory that nobody else enters.

@@ -12,9 +12,6 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
-/// Datagrams that one system call can carry by GSO: the kernel's UDP_MAX_SEGMENTS before Linux 6.9.
-pub const GSO_SEGMENTS_MAX: usize = 64;
-
 /// Messages of one `sendmmsg` or `recvmmsg`.
 const MESSAGES: usize = 64;
 /// A [`Burst`] is full at so many bytes: what is encoded is still in the processor's cache when it is sent.
@@ -344,6 +341,6 @@ mod tests {
             lost += bulk.send(&mut burst).unwrap();
             bulk.receive(&mut Inbox::default(), |_| panic!("nobody answers")).unwrap();
         }
-        assert!(lost < 50, "ICMP is told once for each message that was sent: {lost}");
+        assert!(lost < 50, "ICMP is reported once for each message that was sent: {lost}");
     }
 }

@@ -11,12 +11,20 @@
 
 use std::collections::VecDeque;
 
-use duragram_proto::codec::{Ack, Reject, RejectCode};
+use duragram_proto::codec::{Ack, RejectCode};
 use duragram_proto::rtt::Rtt;
 use duragram_proto::{ClientId, Epoch};
 
 use super::sent_times::SentTimes;
 use super::tally::Tally;
+
+mod newly;
+mod refusals;
+#[cfg(test)]
+mod tests;
+mod timer;
+
+use newly::{Newly, highest_bit, words};
 
 /// A datagram is lost when one that was sent this many transmissions later has arrived (RFC 9002 §6.1.1).
 const REORDERING_MAX: u64 = 3;
@@ -311,103 +319,6 @@ impl Flow {
         }
     }
 
-    /// Handles a REJECT of this client. Returns whether it concerns something in flight.
-    pub(super) fn handle_reject(&mut self, now_ns: u64, reject: &Reject) -> Result<bool, Refused> {
-        if reject.epoch != self.epoch.value() {
-            return Ok(false);
-        }
-        let seq = reject.refused;
-        let concerns_data = (self.base..self.next).contains(&seq) && self.slot(seq).state != State::Acked;
-        let concerns_ping = seq == 0 && self.pinged;
-        if !concerns_data && !concerns_ping {
-            return Ok(false);
-        }
-        self.silent = false;
-        if concerns_data && self.slot(seq).state == State::InFlight {
-            self.leave(self.slot(seq).transmission);
-            self.mark_lost(seq);
-        }
-        match reject.code {
-            RejectCode::BeyondWindow => {
-                if concerns_data {
-                    self.limit = self.limit.min(seq - 1);
-                }
-            }
-            RejectCode::Busy | RejectCode::Storage | RejectCode::Unknown(_) => {
-                self.pause(now_ns, reject.retry_after_ms)
-            }
-            RejectCode::StaleEpoch => {
-                self.fruitless_epochs += 1;
-                let epoch = self.epoch.next().filter(|_| self.fruitless_epochs <= FRUITLESS_EPOCHS_MAX);
-                self.enter_epoch(epoch.ok_or(Refused(reject.code))?);
-            }
-            RejectCode::Version
-            | RejectCode::Unsupported
-            | RejectCode::TooLarge
-            | RejectCode::Channel
-            | RejectCode::SealedOnly => return Err(Refused(reject.code)),
-        }
-        self.arm(now_ns);
-        Ok(true)
-    }
-
-    /// Does what time has made due. Returns whether there may be something to send now.
-    pub(super) fn handle_time(&mut self, now_ns: u64) -> bool {
-        if let Some(until_ns) = self.paused_until_ns {
-            if now_ns < until_ns {
-                return false;
-            }
-            self.paused_until_ns = None;
-            self.arm(now_ns);
-            return true;
-        }
-        if now_ns < self.deadline_ns {
-            return false;
-        }
-        self.tries = self.tries.saturating_add(1);
-        // Its ack may be what was lost; the next one to cover it would measure the timeout.
-        self.timed = None;
-        self.ping_due = self.candidate().is_some_and(|(seq, _)| seq > self.limit);
-        // With nothing in flight it waits for credit, and nothing was lost.
-        if self.in_flight > 0 || !self.ping_due {
-            if self.tries == 2 && self.rtt.smoothed_us().is_some() {
-                // One that is lost in its turn is not waited for twice as long again.
-                (self.allowance, self.cut) = (Some(ALLOWANCE_AFTER_EXPIRY - 1), self.transmissions);
-                self.lose_lowest(ALLOWANCE_AFTER_EXPIRY);
-            } else if self.tries > 1 && !self.silent {
-                (self.silent, self.allowance, self.cut) = (true, Some(0), self.transmissions);
-            }
-            self.probe_lowest();
-            self.ping_due = self.base > self.limit;
-        }
-        self.arm(now_ns);
-        true
-    }
-
-    /// The lowest that is not acked is sent again, whatever the allowance is: its answer tells of all others.
-    fn probe_lowest(&mut self) {
-        if self.base < self.next {
-            if self.slot(self.base).state == State::InFlight {
-                self.mark_lost(self.base);
-            }
-            self.expired = Some(self.transmissions + 1);
-            self.probe = true;
-        }
-    }
-
-    /// So many of the lowest that are not acked are sent again.
-    fn lose_lowest(&mut self, count: u64) {
-        let (mut seq, mut left) = (self.base, count);
-        while seq < self.next && left > 0 {
-            let state = self.slot(seq).state;
-            if state == State::InFlight {
-                self.mark_lost(seq);
-            }
-            left -= u64::from(state != State::Acked);
-            seq += 1;
-        }
-    }
-
     fn acked(&mut self, seq: u64, now_ns: u64, delay_us: Option<u64>, newly: &mut Newly, tally: &mut Tally) {
         let slot = self.slot_mut(seq);
         let Slot { due_ns, transmission, attempt, missed, state } = *slot;
@@ -516,63 +427,6 @@ impl Flow {
         may_be_new.then_some((self.next, false))
     }
 
-    /// Sets the timer, if there is something to wait for.
-    fn arm(&mut self, now_ns: u64) {
-        let waits = self.base < self.next || (self.is_behind() && self.next > self.limit);
-        self.deadline_ns = if waits { now_ns.saturating_add(self.timeout_ns()) } else { NEVER };
-    }
-
-    fn timeout_ns(&mut self) -> u64 {
-        self.jittered((self.rto_ns() << self.tries.min(10)).min(RTO_MAX_NS))
-    }
-
-    fn rto_ns(&self) -> u64 {
-        self.rtt.timeout_us(RTO_INITIAL_NS / US, RTO_MIN_NS / US) * US
-    }
-
-    /// The shortest that an answer takes; longer than any does, before there was one.
-    fn answer_ns(&self) -> u64 {
-        if self.rtt.smoothed_us().is_none() { RTO_INITIAL_NS } else { (self.rtt.min_us() * US).min(ANSWER_NS_MIN) }
-    }
-
-    fn pause(&mut self, now_ns: u64, retry_after_ms: u32) {
-        if self.paused_until_ns.is_some() {
-            return; // The answers to what was in flight with the first one.
-        }
-        let wait_ns = if retry_after_ms == 0 {
-            self.tries = self.tries.saturating_add(1);
-            self.timeout_ns()
-        } else {
-            self.jittered((u64::from(retry_after_ms) * MS).min(PAUSE_MAX_NS))
-        };
-        self.paused_until_ns = Some(now_ns.saturating_add(wait_ns));
-    }
-
-    /// What is unacked is sent again in another session, with seqs from 1 on and without holes.
-    fn enter_epoch(&mut self, epoch: Epoch) {
-        let unacked = (self.base..self.next).map(|seq| *self.slot(seq)).filter(|slot| slot.state != State::Acked);
-        let unacked: Vec<Slot> = unacked.collect();
-        self.epoch = epoch;
-        (self.base, self.next) = (1, 1 + unacked.len() as u64);
-        (self.floor, self.limit) = (0, NEVER);
-        (self.in_flight, self.newest_arrived, self.told, self.timed) = (0, 0, 0, None);
-        (self.expired, self.probe, self.allowance) = (None, false, None);
-        (self.ping_due, self.pinged) = (false, false);
-        self.lost.clear();
-        for (seq, slot) in (1..).zip(unacked) {
-            *self.slot_mut(seq) = Slot { due_ns: slot.due_ns, state: State::Renumbered, ..Slot::default() };
-            self.lost.push_back(seq);
-        }
-    }
-
-    /// Up to a quarter longer: thousands of clients must not act in step.
-    fn jittered(&mut self, ns: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 17;
-        self.random ^= self.random << 5;
-        ns + (ns >> 2) * u64::from(self.random & 0xff) / 0x100
-    }
-
     fn slot(&self, seq: u64) -> &Slot {
         &self.slots[self.index(seq)]
     }
@@ -586,53 +440,3 @@ impl Flow {
         (seq & self.mask) as usize
     }
 }
-
-/// What an ACK acked that was not acked before; runs of the same latency are counted together.
-#[derive(Default)]
-struct Newly {
-    count: u64,
-    /// The newest of its first transmissions.
-    newest: u64,
-    /// The newest of its later ones that can have been answered.
-    newest_again: u64,
-    /// How many were sent last since the window was cut.
-    fresh: u64,
-    /// Whether what a timeout has sent is among them.
-    answers_probe: bool,
-    latency_ns: u64,
-    run: u64,
-}
-
-impl Newly {
-    fn add(&mut self, latency_ns: u64, tally: &mut Tally) {
-        self.count += 1;
-        if latency_ns != self.latency_ns {
-            self.tell(tally);
-            self.latency_ns = latency_ns;
-        }
-        self.run += 1;
-    }
-
-    fn tell(&mut self, tally: &mut Tally) {
-        tally.acked(self.latency_ns, std::mem::take(&mut self.run));
-    }
-}
-
-/// The bitmap in words of 64 bits, least significant bit first.
-fn words(bitmap: &[u8]) -> impl DoubleEndedIterator<Item = u64> + ExactSizeIterator + '_ {
-    bitmap.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
-}
-
-/// The highest set bit of a bitmap, counted from 1; 0 when none is set.
-fn highest_bit(bitmap: &[u8]) -> u64 {
-    let last = words(bitmap).enumerate().rfind(|(_, word)| *word != 0);
-    last.map_or(0, |(at, word)| at as u64 * 64 + u64::from(64 - word.leading_zeros()))
-}
-
-#[cfg(test)]
-#[path = "flow_tests.rs"]
-mod tests;
-
-#[cfg(test)]
-#[path = "flow_burst_tests.rs"]
-mod burst_tests;

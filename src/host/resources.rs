@@ -1,5 +1,5 @@
 //! What the system must grant: file descriptors, threads, address space, stacks. A lack of them is found at the start, by a
-//! probe, and told in a sentence. Met later it would be an abort: RocksDB has no way to report that it gets no thread or no
+//! probe, and reported in a sentence. Met later it would be an abort: RocksDB has no way to report that it gets no thread or no
 //! memory. For the server, and for the commands that look into a database.
 
 use std::io;
@@ -9,7 +9,6 @@ use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use crate::client::threads;
-use crate::config::Config;
 use crate::limits;
 
 /// What the C library reserves for a stack where the limit is none.
@@ -58,14 +57,33 @@ pub(crate) fn look_first() -> Result<(), Shortage> {
     Ok(())
 }
 
-/// Sees to it that the server can have what it may need: raises limits where the system permits it, and tries the rest out.
+/// What a process may need at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// How many file descriptors.
+    pub(crate) files: u64,
+    /// How many threads, those of the database included.
+    pub(crate) threads: usize,
+    /// Bytes that are mapped for writing, without the stacks of the database's threads.
+    pub(crate) writable_bytes: u64,
+}
+
+/// What a command needs that looks into a database.
+const NEEDS_OF_A_LOOK: Needs = Needs {
+    files: limits::JOURNAL_FILES.unsigned_abs() as u64 + limits::OTHER_FILES,
+    threads: limits::DATABASE_THREADS,
+    writable_bytes: (limits::BASE_BYTES + limits::MEMTABLES * limits::MEMTABLE_BYTES + limits::BLOCK_CACHE_BYTES)
+        as u64,
+};
+
+/// Sees to it that the process can have what it may need: raises limits where the system permits it, and tries the rest out.
 ///
 /// # Errors
 /// It cannot; nothing was begun.
-pub(crate) fn provide(config: &Config) -> Result<(), Shortage> {
-    files(limits::files(config))?;
-    memory(config)?;
-    are_granted(limits::threads(config))
+pub(crate) fn provide(needs: &Needs) -> Result<(), Shortage> {
+    files(needs.files)?;
+    memory(needs)?;
+    are_granted(needs.threads)
 }
 
 /// Sees to it that a command can open a database to look into it.
@@ -74,11 +92,7 @@ pub(crate) fn provide(config: &Config) -> Result<(), Shortage> {
 /// It cannot; nothing was begun.
 pub(crate) fn provide_for_a_look() -> Result<(), Shortage> {
     look_first()?;
-    files(u64::from(limits::JOURNAL_FILES.unsigned_abs()) + limits::OTHER_FILES)?;
-    let (stack, cores) = (stack_bytes()?, cores());
-    at_least(Resource::RLIMIT_DATA, 'd', limits::writable_bytes_of_a_look(stack))?;
-    at_least(Resource::RLIMIT_AS, 'v', limits::address_space_of_a_look(stack, cores))?;
-    are_granted(limits::DATABASE_THREADS)
+    provide(&NEEDS_OF_A_LOOK)
 }
 
 /// Bytes of stack that the database's threads get: of the limit that the process began with.
@@ -91,11 +105,13 @@ fn stack_bytes() -> Result<u64, Shortage> {
     Ok(if soft == RLIM_INFINITY { UNLIMITED_STACK_BYTES } else { soft })
 }
 
-/// RocksDB's answer to an allocation that is refused is an abort, or that it waits for ever; and Rust's is an abort too.
-fn memory(config: &Config) -> Result<(), Shortage> {
-    let (stack, cores) = (stack_bytes()?, cores());
-    at_least(Resource::RLIMIT_DATA, 'd', limits::writable_bytes(config, stack))?;
-    at_least(Resource::RLIMIT_AS, 'v', limits::address_space(config, stack, cores))
+/// RocksDB's answer to an allocation that is refused is an abort, or that it waits forever; and Rust's is an abort too.
+fn memory(needs: &Needs) -> Result<(), Shortage> {
+    let stacks = (limits::DATABASE_THREADS as u64).saturating_mul(stack_bytes()?);
+    let writable = needs.writable_bytes.saturating_add(stacks);
+    at_least(Resource::RLIMIT_DATA, 'd', writable)?;
+    let arenas = needs.threads.min(8 * cores()) as u64;
+    at_least(Resource::RLIMIT_AS, 'v', writable.saturating_add(arenas * limits::ARENA_BYTES))
 }
 
 fn cores() -> usize {

@@ -9,13 +9,14 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
-/// Of a file that is the server's alone.
+/// The permissions of a file that is the server's alone.
 pub(crate) const OURS: u32 = 0o600;
-/// Of such a directory.
+/// The permissions of such a directory.
 pub(crate) const OUR_DIRECTORY: u32 = 0o700;
-/// Of every file that others may read, before the umask.
+/// The permissions of a file that others may read, before the umask.
 const ANYBODYS: u32 = 0o666;
 /// What a user who is neither the owner nor of the group may do.
 const OTHERS: u32 = 0o007;
@@ -57,4 +58,10 @@ pub(crate) fn close_to_others(path: &Path) -> bool {
         tracing::warn!(%error, path = %path.display(), "others may use it: its permissions are {mode:04o}; `chmod o-rwx` it");
     }
     closed.is_ok()
+}
+
+/// Whether an error says that the file system knows no hard links.
+pub(crate) fn has_no_links(error: &io::Error) -> bool {
+    const NO_LINKS: [Errno; 4] = [Errno::EPERM, Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EMLINK];
+    error.raw_os_error().is_some_and(|errno| NO_LINKS.contains(&Errno::from_raw(errno)))
 }

@@ -10,8 +10,7 @@ use duragram_proto::codec::{DATAGRAM_LEN_RECOMMENDED, MIN_LEN, RejectCode, SEALE
 use duragram_proto::seal::ClientKey;
 use duragram_proto::{ClientId, Epoch};
 use humantime_serde::re::humantime;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use serde_json::json;
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use super::key_file::KeyFileArgs;
@@ -20,16 +19,18 @@ use crate::client::{Batching, Client, ConnectError, Pending, SendError, Stats};
 use crate::model::parse_client_id;
 
 mod lines;
+mod report;
+mod troubles;
 
 use lines::{Chunk, Line};
+use report::{Done, refusal_text};
+use troubles::Troubles;
 
 /// Silence after which a person is told that the server does not answer, and when nothing gets there at all.
 const SILENCE_TOLD: Duration = Duration::from_secs(5);
 const TROUBLE_TOLD: Duration = Duration::from_secs(1);
 /// Between two looks at the progress.
 const TICK: Duration = Duration::from_millis(100);
-/// Records with errors that are named one by one.
-const ERRORS_SHOWN: usize = 10;
 
 /// Send each line of FILE or stdin as a record; succeeds only when the server has all of them on its disk.
 ///
@@ -97,19 +98,6 @@ pub(super) struct SendArgs {
 
     /// The file to read [default: stdin]
     file: Option<PathBuf>,
-}
-
-/// What was done.
-#[derive(Debug)]
-struct Done {
-    client: ClientId,
-    records: u64,
-    bytes: u64,
-    too_long: u64,
-    elapsed: Duration,
-    stats: Stats,
-    epoch_used: bool,
-    trouble: Option<String>,
 }
 
 /// Sends, reports, and says by its exit code whether every record is on the server's disk.
@@ -302,7 +290,7 @@ async fn collect(mut sent: mpsc::UnboundedReceiver<(u64, Pending)>) -> Refused {
     let mut refused = Refused::default();
     while let Some((line, pending)) = sent.recv().await {
         match pending.await {
-            // Those without an answer are told by their number: there may be many.
+            // Those without an answer are reported by their number: there may be many.
             Ok(_) | Err(SendError::Closed) => {}
             Err(SendError::EpochUsed(_)) => refused.epoch_used = true,
             Err(error) => refused.troubles.add(format!("line {line}: {error}")),
@@ -322,22 +310,6 @@ struct Refused {
 fn obstacle(refusal: Option<RejectCode>, trouble: Option<&str>) -> Option<String> {
     // What the server itself says is nearer to the cause.
     refusal.map(|code| format!("the server refuses: {}", refusal_text(code))).or_else(|| trouble.map(str::to_owned))
-}
-
-fn refusal_text(code: RejectCode) -> String {
-    let (name, meaning) = match code {
-        RejectCode::Version => ("VERSION", "it speaks another version of the protocol"),
-        RejectCode::Unsupported => ("UNSUPPORTED", "it does not have a feature that the record needs"),
-        RejectCode::TooLarge => ("TOO_LARGE", "the datagram is longer than it accepts (its datagram_bytes_max)"),
-        RejectCode::StaleEpoch => ("STALE_EPOCH", "the session does not fit its journal"),
-        RejectCode::BeyondWindow => ("BEYOND_WINDOW", "its window is full"),
-        RejectCode::Busy => ("BUSY", "it has no room for another session (its sessions_max)"),
-        RejectCode::Storage => ("STORAGE", "its disk has less free space than its reserve (its reserve_bytes)"),
-        RejectCode::Channel => ("CHANNEL", "it does not accept this channel"),
-        RejectCode::SealedOnly => ("SEALED_ONLY", "it takes sealed traffic alone, which needs --key-file"),
-        RejectCode::Unknown(code) => return format!("code {code}, which this version does not know"),
-    };
-    format!("{name}, {meaning}")
 }
 
 /// Shows the progress; returns when there has been none for `timeout`.
@@ -387,94 +359,6 @@ fn progress_bar(input_bytes: Option<u64>) -> ProgressBar {
     }
 }
 
-/// What went wrong, in the order in which it was found; few are kept.
-#[derive(Debug, Default)]
-struct Troubles {
-    shown: Vec<String>,
-    more: u64,
-}
-
-impl Troubles {
-    fn add(&mut self, trouble: String) {
-        if self.shown.len() < ERRORS_SHOWN {
-            self.shown.push(trouble);
-        } else {
-            self.more += 1;
-        }
-    }
-
-    fn append(&mut self, other: Self) {
-        other.shown.into_iter().for_each(|trouble| self.add(trouble));
-        self.more += other.more;
-    }
-
-    fn is_empty(&self) -> bool {
-        self.shown.is_empty()
-    }
-
-    fn tell(&self) {
-        self.shown.iter().for_each(|trouble| complain(trouble));
-        if self.more > 0 {
-            complain(&format!("and {} more", self.more));
-        }
-    }
-}
-
-impl Done {
-    fn is_complete(&self) -> bool {
-        self.stats.acked == self.records
-    }
-
-    fn per_second(&self) -> f64 {
-        self.stats.acked as f64 / self.elapsed.as_secs_f64().max(1e-9)
-    }
-
-    fn epoch(&self) -> String {
-        self.stats.epoch.map_or_else(|| "none yet".to_owned(), |epoch| epoch.to_string())
-    }
-
-    fn as_text(&self) -> String {
-        let Self { client, records, bytes, stats, .. } = self;
-        let acked = if self.is_complete() { "all acked".to_owned() } else { format!("{} acked", stats.acked) };
-        format!(
-            "{records} records ({}), {acked}, in {:.3} s: {:.0} a second\n\
-             {} datagrams, {} of them retransmissions; {} rejects\n\
-             client {client}, epoch {}\n",
-            HumanBytes(*bytes),
-            self.elapsed.as_secs_f64(),
-            self.per_second(),
-            stats.transmissions,
-            stats.retransmissions,
-            stats.rejects,
-            self.epoch(),
-        )
-    }
-
-    fn as_json(&self) -> String {
-        let stats = &self.stats;
-        let report = json!({
-            "client": self.client.to_string(),
-            "epoch": stats.epoch.map(Epoch::value),
-            "records": self.records,
-            "bytes": self.bytes,
-            "acked": stats.acked,
-            "refused": stats.failed,
-            "too_long": self.too_long,
-            "unacked": stats.unacked,
-            "epoch_used": self.epoch_used,
-            "refusal": stats.refusal.map(refusal_text),
-            "trouble": self.trouble,
-            "seconds": self.elapsed.as_secs_f64(),
-            "records_per_second": self.per_second(),
-            "transmissions": stats.transmissions,
-            "retransmissions": stats.retransmissions,
-            "rejects": stats.rejects,
-            "rtt_us": stats.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-        });
-        format!("{report}\n")
-    }
-}
-
 fn usage(message: &str) -> ExitCode {
     complain(message);
     ExitCode::from(EXIT_USAGE)
@@ -515,16 +399,5 @@ mod tests {
         assert!(parse_epoch("0").is_err());
         assert!(parse_epoch("4294967296").is_err());
         assert_eq!(parse_epoch("7"), Ok(Epoch::new(7).unwrap()));
-    }
-
-    #[test]
-    fn only_the_first_troubles_are_kept_and_the_rest_are_counted() {
-        let mut troubles = Troubles::default();
-        (0..ERRORS_SHOWN + 3).for_each(|n| troubles.add(n.to_string()));
-        let mut all = Troubles::default();
-        all.add("first".into());
-        all.append(troubles);
-        assert_eq!((all.shown.len(), all.more), (ERRORS_SHOWN, 4));
-        assert_eq!(all.shown[1], "0");
     }
 }

@@ -1,4 +1,7 @@
-//! `duragram load`: the load generator.
+//! `duragram load`: the load generator, a program of its own within the command line.
+//!
+//! [`bulk`] is its sockets, and knows no protocol; a flow (`flow`) is one client without socket and clock; `engine` drives
+//! them. Nothing here knows the server: only what its datagrams mean.
 
 use std::io::{self, IsTerminal};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -14,8 +17,9 @@ use super::key_file::KeyFileArgs;
 use super::{Failure, Report};
 use crate::client::address::ServerName;
 use crate::config::UDP_PORT;
-use crate::net::GSO_SEGMENTS_MAX;
+use crate::limits::GSO_SEGMENTS_MAX;
 
+pub mod bulk;
 mod engine;
 mod flow;
 mod pace;

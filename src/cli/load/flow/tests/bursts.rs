@@ -1,8 +1,8 @@
 //! A burst of losses in a flow's window is made good in a bounded number of round trips, as the protocol crate's client does
 //! it (`client/tests/bursts.rs` there).
 
-use super::tests::{Near, Rig};
-use super::*;
+use super::super::*;
+use super::{Near, Rig};
 
 const WINDOW: u16 = 4_096;
 /// What a burst may cost beside the timeout.
