@@ -8,6 +8,7 @@ mod acks;
 mod backlog;
 mod committer;
 mod counts;
+mod liveness;
 mod out;
 mod recovery;
 mod run;
@@ -18,7 +19,8 @@ mod writer;
 pub use backlog::Backlog;
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus, Recovered};
 use counts::Counts;
+pub use liveness::{Liveness, LivenessProbe};
 pub use recovery::Recovery;
-pub use run::{Beat, Ingest, IngestError, Never, Pulse, StatusReader, Threading, spawn};
+pub use run::{Ingest, IngestError, StatusReader, Threading, spawn};
 #[doc(hidden)]
 pub use writer::WriterByHand;

@@ -12,6 +12,7 @@ mod stop;
 mod systemd;
 mod waiting;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -22,8 +23,9 @@ use crossbeam_channel::{Receiver as Events, select};
 use prometheus_client::registry::Registry;
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
-use crate::commit::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
+use crate::commit::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Recovery, Threading};
 use crate::config::{self, Config};
+use crate::dialect::duragram::{Admission, AdmissionConfig};
 use crate::file_modes;
 use crate::journal::{
     Damage, DamageKind, DamagePlace, DeadLetterId, DeadLetterRoom, Durable, OpenError, Opened, StorageError,
@@ -32,7 +34,7 @@ use crate::journal::{RocksJournal, RocksOptions};
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
 use crate::model::{ChannelSet, Clock, FormerLanes, LaneMark, SystemClock};
-use crate::net::{Admission, Receiver, Sender};
+use crate::net::{Receiver, Sender};
 use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
     Progress, RetryPolicy, spawn_lanes,
@@ -162,7 +164,7 @@ fn run_on(
     crate::signal_mask::prepare(true);
     hold_signals()?;
     let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(&sinks), Owner::Process)?;
-    if let Err(error) = systemd::watch(server.ingest.pulse()) {
+    if let Err(error) = systemd::watch(server.ingest.liveness()) {
         server.handle.stop();
         server.wait()?;
         return Err(Shortage::new("starting the watchdog's thread", error).into());
@@ -179,7 +181,7 @@ pub struct Server {
     clock: SystemClock,
     drain_timeout: Duration,
     ingest: Ingest<RocksJournal, Sender, Fanout>,
-    ingest_ended: Events<Never>,
+    ingest_ended: Events<Infallible>,
     lanes: LaneControl,
     lane_ends: Events<LaneEnd>,
     requests: Requests,
@@ -270,9 +272,9 @@ impl Server {
         committer.commit(&clock)?;
         let admission = admission(&config, keys.clone());
         let receiver = |(index, socket)| {
-            let mut receiver = Receiver::new(socket, index, admission.clone());
-            receiver.expect(&at_work);
-            receiver
+            let mut admission = Admission::new(admission.clone());
+            admission.expect(&at_work);
+            (Receiver::new(socket, index), admission)
         };
         let receivers = (0..).zip(sockets).map(receiver).collect();
 
@@ -434,10 +436,10 @@ fn open_journal(config: &Config, start: &StartProgress) -> Result<(Opened<RocksJ
     Ok((opened, recovered))
 }
 
-fn admission(config: &Config, keys: KeyRing) -> Admission {
+fn admission(config: &Config, keys: KeyRing) -> AdmissionConfig {
     let ranges = config.channels.ranges();
     let channels = (!ranges.is_empty()).then(|| ChannelSet::of(ranges.iter().cloned().flatten()));
-    Admission {
+    AdmissionConfig {
         datagram_bytes_max: config.datagram_bytes_max,
         channels,
         keys,
