@@ -23,9 +23,12 @@ use crossbeam_channel::{Receiver as Events, select};
 use prometheus_client::registry::Registry;
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
-use crate::commit::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Recovery, Threading};
+use crate::commit::{
+    self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Recovered, Recovery, Threading,
+};
 use crate::config::{self, Config};
-use crate::dialect::duragram::{Admission, AdmissionConfig};
+use crate::dialect::Dialect as _;
+use crate::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
 use crate::file_modes;
 use crate::journal::{
     Damage, DamageKind, DamagePlace, DeadLetterId, DeadLetterRoom, Durable, OpenError, Opened, StorageError,
@@ -180,7 +183,7 @@ pub struct Server {
     state: Arc<ServerState>,
     clock: SystemClock,
     drain_timeout: Duration,
-    ingest: Ingest<RocksJournal, Sender, Fanout>,
+    ingest: Ingest<Duragram, RocksJournal, Sender, Fanout>,
     ingest_ended: Events<Infallible>,
     lanes: LaneControl,
     lane_ends: Events<LaneEnd>,
@@ -235,10 +238,11 @@ impl Server {
         let (sockets, udp) = sockets::open(&config, bound)?;
         let (admin, known_token) = starting::begin_admin(&config, &start)?.unzip();
         start.enter("reading the journal");
-        let (opened, recovered) = open_journal(&config, &start)?;
+        let dialect = Duragram::new(dialect_config(&config, &keys), metrics.clone());
+        let (opened, recovered) = open_journal(&config, &start, dialect)?;
         let (end, low) = (opened.end, opened.low);
         tracing::info!(
-            %low, %end, checkpoint = %opened.checkpoint_at, sessions = recovered.sessions.len(),
+            %low, %end, checkpoint = %opened.checkpoint_at, sessions = recovered.dialect.sessions(),
             seconds = clock.now().mono_us as f64 / 1e6, "journal recovered",
         );
 
@@ -262,10 +266,9 @@ impl Server {
         start.enter("writing the first checkpoint");
         let sender = Sender::new(&sockets, metrics.clone())
             .map_err(|error| Shortage::new("opening sockets for replies", error))?;
-        let config_of_committer = committer_config(&config, &keys);
-        let at_work: Vec<_> = if keys.is_none() { Vec::new() } else { recovered.sessions.sealed().collect() };
-        let mut committer =
-            Committer::new(config_of_committer, recovered, opened.journal, sender, fanout, metrics.clone());
+        let at_work: Vec<_> = if keys.is_none() { Vec::new() } else { recovered.dialect.sealed_sessions().collect() };
+        let committing = committer_config(&config);
+        let mut committer = Committer::new(committing, recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
         progress.request_checkpoint();
@@ -417,21 +420,24 @@ fn log_keys(keys: &KeyRing) {
     }
 }
 
-fn open_journal(config: &Config, start: &StartProgress) -> Result<(Opened<RocksJournal>, commit::Recovered), Error> {
+fn open_journal(
+    config: &Config,
+    start: &StartProgress,
+    dialect: Duragram,
+) -> Result<(Opened<RocksJournal>, Recovered<Duragram>), Error> {
     let options = RocksOptions {
         accept_loss: config.accept_loss,
         reserve_bytes: config.reserve_bytes,
         progress: Arc::clone(&start.journal),
         ..RocksOptions::default()
     };
-    let mut recovery = Recovery::new(config.sessions_max);
+    let mut recovery = Recovery::new(dialect);
     let opened = RocksJournal::open(&config.data, &options, &mut |replay| recovery.apply(replay))?;
     for damage in &opened.given_up {
         tracing::error!(%damage, "acked data was given up, as --accept-loss says");
     }
-    let recovered = recovery.finish(&opened).map_err(|session| {
-        let problem = format!("the record of session {session} is one that no session can have made");
-        OpenError::Damaged(Damage::new(DamageKind::Record, DamagePlace::Database, problem))
+    let recovered = recovery.finish(&opened).map_err(|invalid| {
+        OpenError::Damaged(Damage::new(DamageKind::Record, DamagePlace::Database, invalid.to_string()))
     })?;
     Ok((opened, recovered))
 }
@@ -448,16 +454,22 @@ fn admission(config: &Config, keys: KeyRing) -> AdmissionConfig {
     }
 }
 
-fn committer_config(config: &Config, keys: &KeyRing) -> CommitterConfig {
-    CommitterConfig {
+fn dialect_config(config: &Config, keys: &KeyRing) -> DuragramConfig {
+    DuragramConfig {
         window: config.window,
+        sessions_max: config.sessions_max,
+        session_ttl_s: config.session_ttl.as_secs(),
+        sealed: !keys.is_none(),
+    }
+}
+
+fn committer_config(config: &Config) -> CommitterConfig {
+    CommitterConfig {
         commit_bytes_max: config.commit_bytes_max,
         checkpoint_bytes: config.checkpoint_bytes,
         checkpoint_interval_us: u64::try_from(config.checkpoint_interval.as_micros()).unwrap_or(u64::MAX),
         retain_bytes: config.retain_bytes,
         reserve_bytes: config.reserve_bytes,
-        session_ttl_s: config.session_ttl.as_secs(),
-        sealed: !keys.is_none(),
     }
 }
 

@@ -21,11 +21,11 @@ pub struct Session {
     /// `None` for a plain session.
     sealed: Option<Box<Sealed>>,
     /// Where the committer keeps the pending ack for this session; `u32::MAX` for none.
-    pub(crate) pending: u32,
+    pub(in crate::dialect::duragram) pending: u32,
     /// The number of the commit that the session last changed for: until that is durable it may not be acked.
-    pub(crate) changed_for: u64,
+    pub(in crate::dialect::duragram) changed_for: u64,
     /// The session's record is part of the commit being built.
-    pub(crate) recorded: bool,
+    pub(in crate::dialect::duragram) recorded: bool,
     /// Changed since the last checkpoint.
     pub(super) touched: bool,
     /// The table lists it as the one of its client in which nothing has come.

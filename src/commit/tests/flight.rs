@@ -115,7 +115,7 @@ fn a_checkpoint_knows_nothing_of_what_came_after_its_commit_was_closed() {
 
 #[test]
 fn a_full_block_waits_for_the_commit_in_flight() {
-    let mut rig = Rig::on(MemoryDisk::default(), CommitterConfig { commit_bytes_max: 2000, ..config() }, 10);
+    let mut rig = Rig::on(MemoryDisk::default(), Config { commit_bytes_max: 2000, ..config() }, 10);
     let gate = Gate::on(&mut rig);
     let large = |seq| (peer(1), data_with(1, seq, 0, false, &[7; 1400]));
     gate.launch(&mut rig, &[large(1), large(2)]);
