@@ -44,7 +44,7 @@ pub enum IngestError {
     Panicked(&'static str),
 }
 
-/// What the committer's thread leaves.
+/// What the committer's thread leaves when it ends.
 type Ended<D, J, T, L> = Result<Committer<D, J, T, L>, IngestError>;
 
 /// Ingestion at work.
@@ -53,7 +53,7 @@ pub struct Ingest<D: Dialect, J, T, L> {
     status: Arc<Mutex<IngestStatus>>,
     /// Rounds of the committer's thread; gone with it.
     rounds: Weak<AtomicU64>,
-    /// Taken by `stop`.
+    /// The thread; taken by `stop`.
     committer: Option<JoinHandle<Ended<D, J, T, L>>>,
 }
 
@@ -76,7 +76,7 @@ impl StatusReader {
 }
 
 impl<D: Dialect, J, T, L> Ingest<D, J, T, L> {
-    /// For a watchdog.
+    /// A look at the committer's thread, for a watchdog.
     pub fn liveness(&self) -> LivenessProbe {
         LivenessProbe::new(Weak::clone(&self.rounds))
     }

@@ -118,7 +118,7 @@ pub struct Work<'a, T> {
 pub trait Dialect: Send + 'static {
     /// What names this dialect in the journal, for as long as journals exist.
     const ID: DialectId;
-    /// What makes its requests.
+    /// The receivers' side of the dialect, which makes its requests.
     type Admission: Admit;
     /// What is owed for a closed block until it is durable.
     type Owed: Default + Send;

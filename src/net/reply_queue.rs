@@ -12,7 +12,7 @@ pub struct ReplyQueue<T> {
 }
 
 impl<T: Transmit> ReplyQueue<T> {
-    /// An empty one before `transmit`.
+    /// An empty queue in front of `transmit`.
     pub fn new(transmit: T) -> Self {
         Self { outbox: Outbox::default(), transmit }
     }

@@ -15,7 +15,7 @@ use crate::net::Transmit;
 /// A commit that is closed and has not been settled: what is owed for it.
 #[derive(Default)]
 pub(super) struct Flight<O> {
-    /// The dialect's.
+    /// What the dialect owes for it.
     owed: O,
     /// Where the journal ends when it has landed.
     end: Offset,
@@ -161,7 +161,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         Ok(flight)
     }
 
-    /// Answers, and lets the lanes know.
+    /// Pays what is owed for a commit that has landed, and lets the lanes know of it.
     fn settle(&mut self, mut flight: Flight<D::Owed>, clock: &impl Clock) {
         self.count(&flight, clock.now());
         self.dialect.answer(&self.receipt, &mut flight.owed, &mut self.replies, self.pressure, clock.now());

@@ -4,7 +4,7 @@ use duragram_proto::codec::RejectCode;
 
 use crate::metrics::Metrics;
 
-/// What became of a batch's datagrams.
+/// What became of the requests that arrived together.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) duplicate: u64,

@@ -24,7 +24,7 @@ pub(super) struct ReplyTo {
     pub(super) len: usize,
     /// When that arrived, in monotonic microseconds.
     pub(super) arrived_us: u64,
-    /// Those that the datagram was sealed with; `None` if it came plain.
+    /// The keys that the datagram was sealed with; `None` if it came plain.
     pub(super) keys: Option<Arc<SessionKeys>>,
 }
 
@@ -35,7 +35,7 @@ impl ReplyTo {
     }
 }
 
-/// Replies by type.
+/// The types of replies, as the metrics count them.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Ack,
@@ -58,7 +58,7 @@ pub(super) struct Replier {
 }
 
 impl Replier {
-    /// One that has no limit stored.
+    /// A replier of which no limit is stored yet: it seals nothing.
     pub(super) fn new() -> Self {
         Self {
             // The time comes with the first reply.
