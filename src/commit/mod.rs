@@ -49,6 +49,6 @@ pub use backlog::Backlog;
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus};
 pub use liveness::{Liveness, LivenessProbe};
 pub use recovery::{Recovered, Recovery};
-pub use run::{Ingest, IngestError, StatusReader, Threading, spawn};
+pub use run::{Ingest, IngestError, Started, StatusReader, Threading, spawn};
 #[doc(hidden)]
 pub use writer::WriterByHand;

@@ -47,6 +47,9 @@ pub enum IngestError {
 /// What the committer's thread leaves when it ends.
 type Ended<D, J, T, L> = Result<Committer<D, J, T, L>, IngestError>;
 
+/// Ingestion at work, and the channel that closes when it has ended.
+pub type Started<D, J, T, L> = (Ingest<D, J, T, L>, Queue<Infallible>);
+
 /// Ingestion at work.
 pub struct Ingest<D: Dialect, J, T, L> {
     stop: Arc<AtomicBool>,
@@ -94,14 +97,15 @@ impl<D: Dialect, J, T, L> Ingest<D, J, T, L> {
     }
 }
 
-/// Starts the threads; each receiver comes with its admission. The returned channel closes when ingestion has ended, also by itself; `stop` then gives the error.
+/// Starts the threads; each receiver comes with its admission. The returned channel closes when ingestion has ended, also by
+/// itself; `stop` then gives the error.
 pub fn spawn<D, J, T, L>(
     receivers: Vec<(Receiver, D::Admission)>,
     mut committer: Committer<D, J, T, L>,
     threading: Threading,
     clock: SystemClock,
     metrics: Metrics,
-) -> io::Result<(Ingest<D, J, T, L>, Queue<Infallible>)>
+) -> io::Result<Started<D, J, T, L>>
 where
     D: Dialect,
     J: Journal + 'static,
