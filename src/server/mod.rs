@@ -12,6 +12,7 @@ mod stop;
 mod systemd;
 mod waiting;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -22,8 +23,12 @@ use crossbeam_channel::{Receiver as Events, select};
 use prometheus_client::registry::Registry;
 
 use crate::admin::{Admin, AdminState, Phase, Token, TokenError};
-use crate::commit::{self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Never, Recovery, Threading};
+use crate::commit::{
+    self, Committer, CommitterConfig, Downstream, Ingest, IngestError, Recovered, Recovery, Threading,
+};
 use crate::config::{self, Config, memory};
+use crate::dialect::Dialect as _;
+use crate::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
 use crate::host::file_modes;
 use crate::host::resources;
 pub use crate::host::resources::Shortage;
@@ -34,7 +39,7 @@ use crate::journal::{RocksJournal, RocksOptions};
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
 use crate::model::{ChannelSet, Clock, FormerLanes, LaneMark, SystemClock};
-use crate::net::{Admission, Receiver, Sender};
+use crate::net::{Receiver, Sender};
 use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
     Progress, RetryPolicy, spawn_lanes,
@@ -162,7 +167,7 @@ fn run_on(
     crate::host::signal_mask::prepare(true);
     hold_signals()?;
     let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(&sinks), Owner::Process)?;
-    if let Err(error) = systemd::watch(server.ingest.pulse()) {
+    if let Err(error) = systemd::watch(server.ingest.liveness()) {
         server.handle.stop();
         server.wait()?;
         return Err(Shortage::new("starting the watchdog's thread", error).into());
@@ -178,8 +183,8 @@ pub struct Server {
     state: Arc<ServerState>,
     clock: SystemClock,
     drain_timeout: Duration,
-    ingest: Ingest<RocksJournal, Sender, Fanout>,
-    ingest_ended: Events<Never>,
+    ingest: Ingest<Duragram, RocksJournal, Sender, Fanout>,
+    ingest_ended: Events<Infallible>,
     lanes: LaneControl,
     lane_ends: Events<LaneEnd>,
     requests: Requests,
@@ -233,10 +238,11 @@ impl Server {
         let (sockets, udp) = sockets::open(&config, bound)?;
         let (admin, known_token) = starting::begin_admin(&config, &start)?.unzip();
         start.enter("reading the journal");
-        let (opened, recovered) = open_journal(&config, &start)?;
+        let dialect = Duragram::new(dialect_config(&config, &keys), metrics.clone());
+        let (opened, recovered) = open_journal(&config, &start, dialect)?;
         let (end, low) = (opened.end, opened.low);
         tracing::info!(
-            %low, %end, checkpoint = %opened.checkpoint_at, sessions = recovered.sessions.len(),
+            %low, %end, checkpoint = %opened.checkpoint_at, sessions = recovered.dialect.sessions(),
             seconds = clock.now().mono_us as f64 / 1e6, "journal recovered",
         );
 
@@ -260,19 +266,18 @@ impl Server {
         start.enter("writing the first checkpoint");
         let sender = Sender::new(&sockets, metrics.clone())
             .map_err(|error| Shortage::new("opening sockets for replies", error))?;
-        let config_of_committer = committer_config(&config, &keys);
-        let at_work: Vec<_> = if keys.is_none() { Vec::new() } else { recovered.sessions.sealed().collect() };
-        let mut committer =
-            Committer::new(config_of_committer, recovered, opened.journal, sender, fanout, metrics.clone());
+        let at_work: Vec<_> = if keys.is_none() { Vec::new() } else { recovered.dialect.sealed_sessions().collect() };
+        let committing = committer_config(&config);
+        let mut committer = Committer::new(committing, recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
         progress.request_checkpoint();
         committer.commit(&clock)?;
         let admission = admission(&config, keys.clone());
         let receiver = |(index, socket)| {
-            let mut receiver = Receiver::new(socket, index, admission.clone());
-            receiver.expect(&at_work);
-            receiver
+            let mut admission = Admission::new(admission.clone());
+            admission.expect(&at_work);
+            (Receiver::new(socket, index), admission)
         };
         let receivers = (0..).zip(sockets).map(receiver).collect();
 
@@ -415,29 +420,32 @@ fn log_keys(keys: &KeyRing) {
     }
 }
 
-fn open_journal(config: &Config, start: &StartProgress) -> Result<(Opened<RocksJournal>, commit::Recovered), Error> {
+fn open_journal(
+    config: &Config,
+    start: &StartProgress,
+    dialect: Duragram,
+) -> Result<(Opened<RocksJournal>, Recovered<Duragram>), Error> {
     let options = RocksOptions {
         accept_loss: config.accept_loss,
         reserve_bytes: config.reserve_bytes,
         progress: Arc::clone(&start.journal),
         ..RocksOptions::default()
     };
-    let mut recovery = Recovery::new(config.sessions_max);
+    let mut recovery = Recovery::new(dialect);
     let opened = RocksJournal::open(&config.data, &options, &mut |replay| recovery.apply(replay))?;
     for damage in &opened.given_up {
         tracing::error!(%damage, "acked data was given up, as --accept-loss says");
     }
-    let recovered = recovery.finish(&opened).map_err(|session| {
-        let problem = format!("the record of session {session} is one that no session can have made");
-        OpenError::Damaged(Damage::new(DamageKind::Record, DamagePlace::Database, problem))
+    let recovered = recovery.finish(&opened).map_err(|invalid| {
+        OpenError::Damaged(Damage::new(DamageKind::Record, DamagePlace::Database, invalid.to_string()))
     })?;
     Ok((opened, recovered))
 }
 
-fn admission(config: &Config, keys: KeyRing) -> Admission {
+fn admission(config: &Config, keys: KeyRing) -> AdmissionConfig {
     let ranges = config.channels.ranges();
     let channels = (!ranges.is_empty()).then(|| ChannelSet::of(ranges.iter().cloned().flatten()));
-    Admission {
+    AdmissionConfig {
         datagram_bytes_max: config.datagram_bytes_max,
         channels,
         keys,
@@ -446,16 +454,22 @@ fn admission(config: &Config, keys: KeyRing) -> Admission {
     }
 }
 
-fn committer_config(config: &Config, keys: &KeyRing) -> CommitterConfig {
-    CommitterConfig {
+fn dialect_config(config: &Config, keys: &KeyRing) -> DuragramConfig {
+    DuragramConfig {
         window: config.window,
+        sessions_max: config.sessions_max,
+        session_ttl_s: config.session_ttl.as_secs(),
+        sealed: !keys.is_none(),
+    }
+}
+
+fn committer_config(config: &Config) -> CommitterConfig {
+    CommitterConfig {
         commit_bytes_max: config.commit_bytes_max,
         checkpoint_bytes: config.checkpoint_bytes,
         checkpoint_interval_us: u64::try_from(config.checkpoint_interval.as_micros()).unwrap_or(u64::MAX),
         retain_bytes: config.retain_bytes,
         reserve_bytes: config.reserve_bytes,
-        session_ttl_s: config.session_ttl.as_secs(),
-        sealed: !keys.is_none(),
     }
 }
 

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use duragram::commit::{Committer, Recovery, WriterByHand};
+use duragram::dialect::Arrivals;
+use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram};
 use duragram::journal::testing::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
 use duragram::journal::{OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
 use duragram::model::{ChannelSet, Clock as _, Lane, Peer};
-use duragram::net::{Admission, Batch, Gate};
+use duragram::net::Slab;
 use duragram::process::{
     Fanout, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress, RetryPolicy,
 };
@@ -28,14 +30,14 @@ pub(crate) struct Life {
     core: Shared,
     clock: ProcessClock,
     rng: Rng,
-    committer: Committer<SimulatedJournal, Wire, Fanout>,
+    committer: Committer<Duragram, SimulatedJournal, Wire, Fanout>,
     hand: Option<WriterByHand<SimulatedJournal>>,
     progress: Arc<Progress>,
     /// Each until it fails, and when it has something to do next.
     lanes: Vec<(Option<LaneWorker>, u64)>,
     control: LaneControl,
     keeper: Keeper,
-    gate: Gate,
+    admission: Admission,
     socket: VecDeque<(SocketAddr, Vec<u8>)>,
     socket_full: bool,
     step_us: u64,
@@ -59,7 +61,8 @@ impl Life {
     pub(crate) fn start(core: &Shared, plan: &Plan, disk: &SimulatedDisk, mut rng: Rng) -> Start {
         disk.set_time(core.lock().unix_us());
         let sabotage = core.lock().sabotage;
-        let mut recovery = Recovery::new(plan.sessions_max);
+        let metrics = Metrics::register(&mut Registry::default());
+        let mut recovery = Recovery::new(Duragram::new(plan.dialect.clone(), metrics.clone()));
         let mut records = Vec::new();
         let opened = disk.open(&mut |replay| {
             let forgotten = match &replay {
@@ -100,12 +103,11 @@ impl Life {
         }
         let recovered = match recovery.finish(&opened) {
             Ok(recovered) => recovered,
-            Err(session) => {
-                core.lock().oracle.fail(|| format!("session {session} cannot be recovered"));
+            Err(invalid) => {
+                core.lock().oracle.fail(|| format!("what was written cannot be recovered: {invalid}"));
                 return Start::Broken;
             }
         };
-        let metrics = Metrics::register(&mut Registry::default());
         let progress = Progress::resume(opened.end, &opened.lanes, opened.former, lanes, &metrics);
         let retry = RetryPolicy {
             attempts_max: 4,
@@ -132,7 +134,7 @@ impl Life {
         };
         let now_us = core.lock().now_us;
         let mut committer =
-            Committer::new(plan.config.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics);
+            Committer::new(plan.committer.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics);
         let hand = plan.flights.then(|| committer.start_writer_by_hand());
         let channels = plan.refuse_channels.then(|| ChannelSet::of(CHANNELS));
         let clock = ProcessClock { core: core.clone(), started_us: now_us };
@@ -149,7 +151,7 @@ impl Life {
             lanes: workers.into_iter().map(|worker| (Some(worker), now_us)).collect(),
             control,
             keeper,
-            gate: Gate::new(Admission { channels, ..sealed::admission(plan) }),
+            admission: Admission::new(AdmissionConfig { channels, ..sealed::admission(plan) }),
             socket: VecDeque::new(),
             socket_full: false,
             step_us: now_us,
@@ -231,17 +233,18 @@ impl Life {
 
     /// As `commit::run` does: receive what waits, commit, ack.
     fn ingest(&mut self, plan: &Plan, now_us: u64) -> Result<(), StorageError> {
-        let mut batch = Batch::new(0);
-        batch.arrived = self.clock.now();
+        let mut arrivals = Arrivals::new(Slab::new(0));
+        arrivals.slab.arrived = self.clock.now();
         for _ in 0..self.rng.within(1, plan.receive_max) {
             let Some((addr, datagram)) = self.socket.pop_front() else { break };
-            batch.push(Peer::new(addr, 0), &datagram, &mut self.gate);
+            arrivals.slab.push(Peer::new(addr, 0), &datagram);
         }
-        self.committer.absorb(&batch, &self.clock)?;
+        arrivals.admit(&mut self.admission);
+        self.committer.absorb(&arrivals, &self.clock)?;
         let wait_us = if self.socket.is_empty() { plan.tick_us } else { self.rng.below(200) };
         self.step_us = now_us + wait_us;
         // The process may die, or receive more, before it commits.
-        if !batch.items().is_empty() && self.rng.one_in(6) {
+        if !arrivals.requests().is_empty() && self.rng.one_in(6) {
             self.step_us = now_us + self.rng.below(1_000);
             return Ok(());
         }
@@ -267,7 +270,7 @@ impl Life {
             *at = (*at).min(now_us + self.rng.below(plan.lane_us));
         }
         let status = self.committer.status();
-        if status.sessions > plan.sessions_max {
+        if status.sessions > plan.dialect.sessions_max {
             self.core.lock().oracle.fail(|| format!("{} sessions are in the table", status.sessions));
         }
     }

@@ -115,7 +115,7 @@ fn a_checkpoint_knows_nothing_of_what_came_after_its_commit_was_closed() {
 
 #[test]
 fn a_full_block_waits_for_the_commit_in_flight() {
-    let mut rig = Rig::on(MemoryDisk::default(), CommitterConfig { commit_bytes_max: 2000, ..config() }, 10);
+    let mut rig = Rig::on(MemoryDisk::default(), Config { commit_bytes_max: 2000, ..config() }, 10);
     let gate = Gate::on(&mut rig);
     let large = |seq| (peer(1), data_with(1, seq, 0, false, &[7; 1400]));
     gate.launch(&mut rig, &[large(1), large(2)]);
@@ -181,8 +181,8 @@ fn a_stop_acks_what_is_in_flight_and_hands_it_to_the_lanes() {
     for seq in 1..=datagrams {
         client.send(&data_with(1, seq, 0, true, &[7; 1400])).unwrap();
     }
-    let admission = Admission::plain(1472);
-    let receivers = bound.sockets.into_iter().map(|socket| Receiver::new(socket, 0, admission.clone())).collect();
+    let admission = || Admission::new(AdmissionConfig::plain(1472));
+    let receivers = bound.sockets.into_iter().map(|socket| (Receiver::new(socket, 0), admission())).collect();
     let metrics = Metrics::register(&mut Registry::default());
     let (ingest, _) = spawn(receivers, rig.committer, Threading::Single, SystemClock::start(), metrics).unwrap();
     begun.recv().unwrap();
