@@ -4,7 +4,7 @@
 //! [`client`] sends: the crate `duragram-client`, which alone is enough for who only sends. The protocol itself is the crate `duragram-proto`, re-exported as [`proto`].
 //!
 //! Dependencies point one way: `net` and `journal` know the protocol and `model`, not each other; `commit` and
-//! `process` know traits; only `journal/rocks*.rs` names rocksdb; only `net/` names socket2; only `server`
+//! `process` know traits; only `journal/rocksdb` names rocksdb; only `net/` names socket2; only `server`
 //! knows everything.
 
 pub mod admin;

@@ -8,7 +8,7 @@ use duragram_proto::codec::{
 use crate::commit::out::{Kind, Out, ReplyTo};
 use crate::dialect::duragram::session::Session;
 use crate::journal::Durable;
-use crate::model::SessionId;
+use crate::model::{DurabilityLevel, SessionId};
 
 /// What a session's ack says, as it was when the block that it rests on was closed: later datagrams may change the session
 /// while that block is on its way to the disk.
@@ -52,7 +52,6 @@ impl AckState {
 
 /// Adds a session's ack to the outbox. `receipt` stands for everything that `state` counts as journaled.
 pub(super) fn ack(receipt: &Durable, state: &AckState, bitmaps: &Bitmaps, credit: u16, now_us: u64, out: &mut Out) {
-    let _proof = receipt.end();
     let AckState { id, floor, bitmap: (start, len), ref to, duplicate, complete } = *state;
     let start = start as usize;
     let ack = Ack {
@@ -60,7 +59,7 @@ pub(super) fn ack(receipt: &Durable, state: &AckState, bitmaps: &Bitmaps, credit
         epoch: id.epoch,
         floor,
         credit,
-        durability: Durability::Synced,
+        durability: on_wire(receipt.level()),
         duplicate,
         complete,
         delay_us: u32::try_from(now_us.saturating_sub(to.arrived_us)).unwrap_or(u32::MAX),
@@ -70,13 +69,13 @@ pub(super) fn ack(receipt: &Durable, state: &AckState, bitmaps: &Bitmaps, credit
 }
 
 /// Adds the ack of a session that the server does not know: nothing is accounted for (PROTOCOL.md#ping).
-pub(super) fn ack_of_nothing(id: SessionId, to: &ReplyTo, credit: u16, out: &mut Out) {
+pub(super) fn ack_of_nothing(receipt: &Durable, id: SessionId, to: &ReplyTo, credit: u16, out: &mut Out) {
     let ack = Ack {
         client: id.client,
         epoch: id.epoch,
         floor: Seq::ZERO,
         credit,
-        durability: Durability::Synced,
+        durability: on_wire(receipt.level()),
         duplicate: true,
         complete: true,
         delay_us: 0,
@@ -90,4 +89,12 @@ pub(super) fn welcome(receipt: &Durable, id: SessionId, nonce: u64, to: &ReplyTo
     let _proof = receipt.end();
     let welcome = Welcome { client: id.client, epoch: id.epoch, credit, nonce };
     out.push(to, Kind::Welcome, &Datagram::Welcome(welcome));
+}
+
+/// What acks call a receipt's level.
+fn on_wire(level: DurabilityLevel) -> Durability {
+    match level {
+        DurabilityLevel::Synced => Durability::Synced,
+        DurabilityLevel::Replicated => Durability::Replicated,
+    }
 }

@@ -4,15 +4,16 @@
 mod commit;
 mod sealed;
 
+use std::collections::VecDeque;
+
 use duragram_proto::codec::{Datagram, Reject, RejectCode};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use crate::commit::acks;
 use crate::commit::out::{Kind, Out, ReplyTo};
-use crate::commit::writer::Writer;
 use crate::commit::{Backlog, Counts};
 use crate::dialect::duragram::session::{EpochBook, FloorMove, Judgement, SessionTable};
-use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, StorageError};
+use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, JournalError};
 use crate::limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
@@ -92,18 +93,16 @@ pub struct IngestStatus {
     pub backlog_bytes: u64,
     /// Bytes free on the journal's file system, if it tells.
     pub free_bytes: Option<u64>,
-    /// Free space is below the reserve: new data is refused.
+    /// The journal has no room, such as when free space is below the reserve: new data is refused.
     pub storage_short: bool,
 }
 
 /// Turns datagrams into durable entries and acks. One thread owns it; every method is synchronous.
 pub struct Committer<J, T, D> {
     config: CommitterConfig,
-    /// Away while a commit is in flight.
-    journal: Option<J>,
-    writer: Option<Writer<J>>,
-    /// What is owed when the commit in flight has landed.
-    flight: Option<Flight>,
+    journal: J,
+    /// What is owed when the commits in flight have landed, the oldest first.
+    flights: VecDeque<Flight>,
     transmit: T,
     downstream: D,
     metrics: Metrics,
@@ -113,9 +112,9 @@ pub struct Committer<J, T, D> {
     block: BlockBuilder,
     /// Everything that is durable so far. Duplicates are acked on its strength.
     receipt: Durable,
-    failed: Option<StorageError>,
+    failed: Option<JournalError>,
 
-    /// The number of the commit being built. All before it are durable, or one of them is in flight.
+    /// The number of the commit being built. Those before it are durable, but for the last ones, which are in flight.
     number: u64,
     /// Datagrams absorbed for it.
     absorbed: usize,
@@ -123,9 +122,9 @@ pub struct Committer<J, T, D> {
     journaled: u64,
     pending: Vec<PendingAck>,
     welcomes: Vec<PendingWelcome>,
-    /// Kept for the next flights: two at most are in use at once.
+    /// Kept for the next flights: one more at most is in use than may be in flight.
     spares: Vec<Flight>,
-    spare_block: BlockBuilder,
+    spare_blocks: Vec<BlockBuilder>,
     /// Sessions whose record must be durable before they are answered: opened by HELLO, or floor moved by a duplicate.
     records: Vec<u32>,
     /// So many of them come to [`limits::CHECKPOINT_RECORD_BYTES`] with the widest bitmaps.
@@ -191,9 +190,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         let mut committer = Self {
             block: BlockBuilder::default(),
             spares: Vec::new(),
-            spare_block: BlockBuilder::default(),
-            writer: None,
-            flight: None,
+            spare_blocks: Vec::new(),
+            flights: VecDeque::new(),
             round: None,
             sessions,
             epochs: recovered.epochs,
@@ -225,7 +223,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             free_bytes: None,
             storage_short: false,
             config,
-            journal: Some(journal),
+            journal,
             transmit,
             downstream,
             metrics,
@@ -247,17 +245,12 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             || self.records.len() >= self.records_max
     }
 
-    /// Whether so much is absorbed that building and receiving the next block beside its sync is worth waking a thread.
-    pub fn is_large(&self) -> bool {
-        self.block.size() >= limits::LAUNCH_BYTES
-    }
-
     /// Applies a batch to the sessions and adds what is new to the block. Acks nothing, unless the block becomes full on
     /// the way: then it is launched as by `launch`, so that no block is larger than `commit_bytes_max`, a datagram and
     /// the gaps that this reveals.
     ///
     /// Errors are final as those of `commit`.
-    pub fn absorb(&mut self, batch: &Batch, clock: &impl Clock) -> Result<(), StorageError> {
+    pub fn absorb(&mut self, batch: &Batch, clock: &impl Clock) -> Result<(), JournalError> {
         self.check_journal()?;
         if self.space_checked_us.is_none() {
             self.check_space(clock.now());
@@ -302,9 +295,9 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
 
     /// Nothing is acked any more once anything has failed, be it beside the commits: the files that hold what was acked may be
     /// gone.
-    fn check_journal(&mut self) -> Result<(), StorageError> {
+    fn check_journal(&mut self) -> Result<(), JournalError> {
         if self.failed.is_none() {
-            self.failed = self.journal.as_ref().and_then(Journal::failure);
+            self.failed = self.journal.failure();
         }
         self.failed.clone().map_or(Ok(()), Err)
     }
@@ -539,7 +532,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             }
             _ => {
                 if self.out.may_refuse(&to, id.client) {
-                    acks::ack_of_nothing(id, &to, self.credit(), &mut self.out);
+                    acks::ack_of_nothing(&self.receipt, id, &to, self.credit(), &mut self.out);
                     self.send_if_many();
                 }
             }
@@ -606,7 +599,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.out.send(&mut self.transmit, &self.metrics);
     }
 
-    /// Foresees a full disk: below the reserve new data is refused, until space is back (PROTOCOL.md#reject).
+    /// Foresees a full journal: new data is refused until there is room again (PROTOCOL.md#reject).
     fn check_space(&mut self, now: Now) {
         let due = self.space_checked_us.is_none_or(|at| now.mono_us.saturating_sub(at) >= limits::SPACE_CHECK_US);
         if !due && self.bytes_since_space_check < limits::SPACE_CHECK_BYTES {
@@ -614,25 +607,18 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         }
         self.space_checked_us = Some(now.mono_us);
         self.bytes_since_space_check = 0;
-        let Some(journal) = &self.journal else { return };
-        match journal.free_bytes() {
-            Ok(free) => {
-                let short = free < self.config.reserve_bytes;
-                if short != self.storage_short {
-                    let reserve = self.config.reserve_bytes;
-                    if short {
-                        tracing::error!(
-                            free,
-                            reserve,
-                            "free space is below the reserve: new data is refused (REJECT 7)"
-                        );
-                    } else {
-                        tracing::warn!(free, reserve, "free space is above the reserve again: new data is accepted");
-                    }
+        let reserve = self.config.reserve_bytes;
+        match self.journal.room(reserve) {
+            Ok(room) => {
+                let (short, free) = (room.is_full(), room.free_bytes());
+                if short && !self.storage_short {
+                    tracing::error!(free, reserve, "free space is below the reserve: new data is refused (REJECT 7)");
+                } else if self.storage_short && !short {
+                    tracing::warn!(free, reserve, "free space is above the reserve again: new data is accepted");
                 }
                 self.storage_short = short;
-                self.free_bytes = (free < u64::MAX).then_some(free);
-                self.metrics.free_bytes.set(self.free_bytes);
+                self.free_bytes = free;
+                self.metrics.free_bytes.set(free);
             }
             Err(error) => tracing::warn!(%error, "free space cannot be read; keeping the last state"),
         }

@@ -13,12 +13,9 @@ mod recovery;
 mod run;
 #[cfg(test)]
 mod tests;
-mod writer;
 
 pub use backlog::Backlog;
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus, Recovered};
 use counts::Counts;
 pub use recovery::Recovery;
 pub use run::{Beat, Ingest, IngestError, Never, Pulse, StatusReader, Threading, spawn};
-#[doc(hidden)]
-pub use writer::WriterByHand;

@@ -9,8 +9,8 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::journal::testing::memory::{MemoryDisk, MemoryJournal, Write, WriteFate};
-use crate::journal::{Durable, StorageError};
+use crate::journal::testing::memory::{MemoryDisk, MemoryHand, MemoryJournal, Write, WriteFate};
+use crate::journal::{Durable, JournalError};
 use crate::metrics::Metrics;
 use crate::model::{Clock, EntryKind, LaneMark, Now, Offset, Peer, SessionId};
 use crate::net::{Admission, Batch, Gate, Outbox, Transmit};
@@ -20,6 +20,8 @@ const WINDOW: u16 = 100;
 /// A server without threads and sockets.
 struct Rig {
     disk: MemoryDisk,
+    /// Lets commits land that it holds.
+    hand: MemoryHand,
     committer: Committer<MemoryJournal, Wire, Lanes>,
     wire: Wire,
     lanes: Lanes,
@@ -108,11 +110,12 @@ impl Rig {
         lanes.0.lock().unwrap().0 = vec![LaneMark::default()];
         let metrics = Metrics::register(&mut Registry::default());
         let journal = opened.journal;
+        let hand = journal.hand();
         let committer =
             Committer::new(config.clone(), recovered, journal, wire.clone(), lanes.clone(), metrics.clone());
         let admission = Admission::plain(1472);
         let gate = Gate::new(admission.clone());
-        Self { disk, committer, wire, lanes, clock: TestClock::default(), config, admission, gate, metrics }
+        Self { disk, hand, committer, wire, lanes, clock: TestClock::default(), config, admission, gate, metrics }
     }
 
     /// As after a SIGKILL.
@@ -127,7 +130,7 @@ impl Rig {
         self.sent()
     }
 
-    fn absorb(&mut self, datagrams: &[(Peer, Vec<u8>)]) -> Result<(), StorageError> {
+    fn absorb(&mut self, datagrams: &[(Peer, Vec<u8>)]) -> Result<(), JournalError> {
         let mut batch = Batch::new(0);
         batch.arrived = self.clock.now();
         for (peer, bytes) in datagrams {
@@ -675,11 +678,15 @@ proptest::proptest! {
                 _ => data(client, seq, span, skip),
             });
             let batch: Vec<_> = bytes.map(|bytes| (peer(1), bytes)).collect();
-            // Half of them while the others are in flight; every second time these are lost in the crash that follows.
-            let (first, rest) = batch.split_at(batch.len() / 2);
-            rig.committer.start_writer(|| {}).unwrap();
-            rig.absorb(first).unwrap();
-            rig.committer.launch(&rig.clock).unwrap();
+            // Two thirds of them are in flight while the others come; every second time these are lost in the crash that
+            // follows.
+            let (launched, rest) = batch.split_at(batch.len() * 2 / 3);
+            let (first, second) = launched.split_at(launched.len() / 2);
+            rig.hand.hold(2);
+            for part in [first, second] {
+                rig.absorb(part).unwrap();
+                rig.committer.launch(&rig.clock).unwrap();
+            }
             rig.absorb(rest).unwrap();
             rig.committer.land(&rig.clock).unwrap();
             if batch.len() % 2 == 1 {

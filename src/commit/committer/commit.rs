@@ -1,14 +1,13 @@
 //! Commits: from a closed block to its acks.
 //!
-//! A commit is closed, runs, and lands. It runs in the calling thread, or in the [`Writer`]'s while this one absorbs the
-//! next block. What it owes is noted when it is closed, since the sessions may change while it is in flight, and is
-//! paid with the receipt when it has landed. A checkpoint is part of a commit: at that moment the sessions' state is exactly
-//! what the journal and the block hold.
+//! A commit is closed, appended to the journal, and lands. How many may be in flight between, and in which thread they are
+//! written, the [`Journal`] says. What a commit owes is noted when it is closed, since the sessions may change while it is in
+//! flight, and is paid with the receipt when it has landed. A checkpoint is part of a commit: at that moment the sessions'
+//! state is exactly what the journal, the commits in flight and the block hold.
 
 use super::{Committer, Downstream, PendingAck, PendingWelcome};
 use crate::commit::acks::{self, AckState, Bitmaps};
-use crate::commit::writer::{Commit, Landed, Writer, WriterByHand, WriterThread};
-use crate::journal::{Checkpoint, DeadLetterId, Journal, Records, StorageError};
+use crate::journal::{Checkpoint, Commit, DeadLetterId, Durable, Journal, JournalError, Landed, Records};
 use crate::limits;
 use crate::model::{Clock, LaneMark, Now, Offset, SessionId};
 use crate::net::Transmit;
@@ -16,6 +15,8 @@ use crate::net::Transmit;
 /// What is owed for a commit.
 #[derive(Default)]
 pub(super) struct Flight {
+    /// Of the commit.
+    number: u64,
     acks: Vec<Owed>,
     bitmaps: Bitmaps,
     welcomes: Vec<PendingWelcome>,
@@ -58,73 +59,66 @@ pub(super) struct Round {
 }
 
 impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
-    /// From now on `launch` hands commits to a thread of their own, which calls `on_landing` when one has ended.
-    pub fn start_writer(&mut self, on_landing: impl Fn() + Send + 'static) -> std::io::Result<()>
-    where
-        J: 'static,
-    {
-        self.writer = Some(Writer::Thread(WriterThread::start(on_landing)?));
-        Ok(())
-    }
-
-    /// The same without a thread, for the simulator.
-    #[doc(hidden)]
-    pub fn start_writer_by_hand(&mut self) -> WriterByHand<J> {
-        let hand = WriterByHand::new();
-        self.writer = Some(Writer::ByHand(hand.clone()));
-        hand
+    /// From now on commits may land beside this thread, as the journal sees fit; it calls `notify` when one has ended.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn notify_landings(&mut self, notify: impl Fn() + Send + 'static) -> std::io::Result<()> {
+        self.journal.notify_landings(Box::new(notify))
     }
 
     /// Commits what was absorbed, with a checkpoint if one is due, and acks it; what needs no commit is sent before.
-    /// A commit in flight is waited for.
+    /// Commits in flight are waited for.
     ///
     /// An error is final: nothing that was in the block is acked, and nothing is ever acked again.
-    pub fn commit(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+    pub fn commit(&mut self, clock: &impl Clock) -> Result<(), JournalError> {
         self.land(clock)?;
-        let Some(commit) = self.close(clock) else { return Ok(()) };
-        let flight = self.take_in(commit.run())?;
-        self.settle(flight, clock);
+        self.append(clock)?;
+        self.land(clock)
+    }
+
+    /// Starts to commit what was absorbed, and acks what has landed. Waits for a commit in flight if no more may be, and for
+    /// this one if the journal writes it in this thread. Errors are final as those of `commit`.
+    pub fn launch(&mut self, clock: &impl Clock) -> Result<(), JournalError> {
+        self.check_journal()?;
+        let landed = if self.may_launch() { None } else { Some(self.take_in()?) };
+        // The disk works again before the acks are made.
+        self.append(clock)?;
+        if let Some((flight, receipt)) = landed {
+            self.settle(flight, &receipt, clock);
+        }
+        while self.is_in_flight() && self.journal.landed() {
+            self.land_oldest(clock)?;
+        }
         Ok(())
     }
 
-    /// Starts to commit what was absorbed, and returns while it is in flight, if there is a thread for that; else does what
-    /// `commit` does. A commit in flight is waited for. Errors are final as those of `commit`.
-    pub fn launch(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
-        if self.writer.is_none() {
-            return self.commit(clock);
-        }
-        let landed = self.await_landing()?;
-        // The disk works again before the acks are made.
-        let launched = match (self.close(clock), &self.writer) {
-            (Some(commit), Some(writer)) => writer.launch(commit),
-            _ => Ok(()),
-        };
-        if let Some(flight) = landed {
-            self.settle(flight, clock);
-        }
-        launched.inspect_err(|error| self.failed = Some(error.clone()))
-    }
-
-    /// Waits for the commit in flight, if there is one, and acks it. Errors are final as those of `commit`.
-    pub fn land(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
-        if let Some(flight) = self.await_landing()? {
-            self.settle(flight, clock);
+    /// Waits for the commits in flight, if there are any, and acks them. Errors are final as those of `commit`.
+    pub fn land(&mut self, clock: &impl Clock) -> Result<(), JournalError> {
+        self.check_journal()?;
+        while self.is_in_flight() {
+            self.land_oldest(clock)?;
         }
         Ok(())
     }
 
     /// Whether a commit is in flight.
     pub fn is_in_flight(&self) -> bool {
-        self.flight.is_some()
+        !self.flights.is_empty()
+    }
+
+    /// Whether one more commit may be in flight, so that `launch` would not wait for another.
+    pub fn may_launch(&self) -> bool {
+        self.flights.len() < self.journal.under_way_max()
     }
 
     /// Whether `land` would not wait.
     pub fn has_landed(&self) -> bool {
-        self.writer.as_ref().is_none_or(Writer::has_landed)
+        self.flights.is_empty() || self.journal.landed()
     }
 
     /// Writes a checkpoint now: at shutdown, after the lanes' last marks. Errors are final as those of `commit`.
-    pub fn shut_down(&mut self, clock: &impl Clock) -> Result<(), StorageError> {
+    pub fn shut_down(&mut self, clock: &impl Clock) -> Result<(), JournalError> {
         // One that was begun, then the last.
         self.commit(clock)?;
         while self.round.is_some() {
@@ -137,13 +131,20 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         Ok(())
     }
 
-    /// Closes the block and notes what is owed for it; acks what rests on earlier commits, of which none is in flight.
-    /// `None` when there is nothing to write.
-    fn close(&mut self, clock: &impl Clock) -> Option<Commit<J>> {
+    /// Closes the block and gives it to the journal.
+    fn append(&mut self, clock: &impl Clock) -> Result<(), JournalError> {
+        let Some(commit) = self.close(clock) else { return Ok(()) };
+        self.journal.append(commit).inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    /// Closes the block and notes what is owed for it; acks what rests on commits that have landed. `None` when there is
+    /// nothing to write.
+    fn close(&mut self, clock: &impl Clock) -> Option<Commit> {
         let now = clock.now();
         self.check_space(now);
         self.out.set_time(now);
         let mut flight = self.spares.pop().unwrap_or_default();
+        flight.number = self.number;
         self.owe(&mut flight, now);
         self.send();
         self.absorbed = 0;
@@ -159,14 +160,18 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             session.recorded = false;
             records.sessions.push(session.record());
         }
-        flight.end = self.receipt.end().plus(self.block.len() as u64);
+        flight.end = self.appended_end().plus(self.block.len() as u64);
         self.bytes_since_checkpoint += if self.block.is_empty() { 0 } else { self.block.size() as u64 };
         let checkpoint = self.checkpoint(now, flight.end, &mut records);
         if self.block.is_empty() && records.is_empty() && checkpoint.is_none() {
             debug_assert!(flight.acks.is_empty(), "a session changed and nothing is written");
             self.spares.push(flight);
             self.report();
-            self.pay_welcomes();
+            match self.flights.back_mut() {
+                // It may be theirs.
+                Some(last) => last.welcomes.append(&mut self.welcomes),
+                None => self.pay_welcomes(),
+            }
             return None;
         }
         flight.welcomes.append(&mut self.welcomes);
@@ -176,14 +181,18 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         flight.counter_limit = records.counter_limit;
         flight.checkpoint =
             checkpoint.as_ref().map(|checkpoint| (checkpoint.at, checkpoint.lanes.clone(), checkpoint.retried.clone()));
-        self.flight = Some(flight);
+        self.flights.push_back(flight);
         self.number += 1;
-        let block = std::mem::replace(&mut self.block, std::mem::take(&mut self.spare_block));
-        let journal = self.journal.take().expect("no commit is in flight");
-        Some(Commit { journal, block, records, checkpoint })
+        let block = std::mem::replace(&mut self.block, self.spare_blocks.pop().unwrap_or_default());
+        Some(Commit { block, records, checkpoint })
     }
 
-    /// Acks the sessions that the block has not changed, and notes what the others are owed.
+    /// Where the journal ends when all that was appended has landed.
+    fn appended_end(&self) -> Offset {
+        self.flights.back().map_or(self.receipt.end(), |last| last.end)
+    }
+
+    /// Acks the sessions of which all is durable, and notes what the others are owed.
     fn owe(&mut self, flight: &mut Flight, now: Now) {
         let credit = self.credit();
         let mut bitmaps = Bitmaps::new();
@@ -191,7 +200,10 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         for PendingAck { session, to, first_us, journaled } in pending.drain(..) {
             let session = self.sessions.at(session);
             session.pending = u32::MAX;
-            if session.changed_for == self.number {
+            // Those that are in flight count upwards without a gap to the one being closed.
+            let oldest = self.flights.front().map_or(self.number, |oldest| oldest.number);
+            if let Some(ahead) = session.changed_for.checked_sub(oldest) {
+                let flight = self.flights.get_mut(ahead as usize).unwrap_or(flight);
                 let state = AckState::of(session, to, !journaled, &mut flight.bitmaps);
                 flight.acks.push(Owed { state, first_us, journaled });
             } else {
@@ -204,21 +216,19 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.pending = pending;
     }
 
-    /// Waits for the commit in flight, and returns what is owed for it.
-    fn await_landing(&mut self) -> Result<Option<Flight>, StorageError> {
-        self.check_journal()?;
-        let (Some(_), Some(writer)) = (&self.flight, &self.writer) else { return Ok(None) };
-        let landed = writer.land().inspect_err(|error| self.failed = Some(error.clone()))?;
-        self.take_in(landed).map(Some)
+    fn land_oldest(&mut self, clock: &impl Clock) -> Result<(), JournalError> {
+        let (flight, receipt) = self.take_in()?;
+        self.settle(flight, &receipt, clock);
+        Ok(())
     }
 
-    /// Takes the journal back, and the receipt if there is one; returns what is owed.
-    fn take_in(&mut self, landed: Landed<J>) -> Result<Flight, StorageError> {
-        let Landed { journal, block, result } = landed;
-        self.journal = Some(journal);
-        self.spare_block = block;
-        let flight = self.flight.take().expect("a commit that landed was closed before");
-        self.receipt = result.inspect_err(|error| self.failed = Some(error.clone()))?;
+    /// Waits for the oldest commit in flight; returns what is owed for it, and its receipt.
+    fn take_in(&mut self) -> Result<(Flight, Durable), JournalError> {
+        let landed = self.journal.land();
+        let Landed { receipt, block } = landed.inspect_err(|error| self.failed = Some(error.clone()))?;
+        self.spare_blocks.push(block);
+        let flight = self.flights.pop_front().expect("a commit that landed was closed before");
+        self.receipt = receipt.clone();
         self.check_journal()?;
         if let Some(limit) = flight.counter_limit {
             self.out.limit_stored(limit);
@@ -229,16 +239,16 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             self.backlog.push(block.first(), bytes);
             self.bytes_since_space_check += bytes;
         }
-        Ok(flight)
+        Ok((flight, receipt))
     }
 
     /// Acks, and lets the lanes know.
-    fn settle(&mut self, mut flight: Flight, clock: &impl Clock) {
-        self.count(&flight, clock.now());
-        self.pay(&mut flight, clock);
+    fn settle(&mut self, mut flight: Flight, receipt: &Durable, clock: &impl Clock) {
+        self.count(&flight, receipt, clock.now());
+        self.pay(&mut flight, receipt, clock);
         // After the acks: waking the lanes takes time that clients need not wait.
-        if self.receipt.block().is_some() {
-            self.downstream.committed(&self.receipt);
+        if receipt.block().is_some() {
+            self.downstream.committed(receipt);
         }
         if let Some((at, lanes, retried)) = flight.checkpoint.take() {
             self.downstream.checkpointed(&retried);
@@ -251,11 +261,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     }
 
     /// Sends what is owed for a commit, on the strength of its receipt.
-    fn pay(&mut self, flight: &mut Flight, clock: &impl Clock) {
+    fn pay(&mut self, flight: &mut Flight, receipt: &Durable, clock: &impl Clock) {
         let (now, credit) = (clock.now(), self.credit());
         self.out.set_time(now);
         for Owed { state, first_us, journaled } in flight.acks.drain(..) {
-            acks::ack(&self.receipt, &state, &flight.bitmaps, credit, now.mono_us, &mut self.out);
+            acks::ack(receipt, &state, &flight.bitmaps, credit, now.mono_us, &mut self.out);
             if journaled {
                 self.metrics.ack_delay_seconds.observe(seconds(now.mono_us.saturating_sub(first_us)));
             }
@@ -283,9 +293,9 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.send_if_many();
     }
 
-    fn count(&self, flight: &Flight, now: Now) {
+    fn count(&self, flight: &Flight, receipt: &Durable, now: Now) {
         self.metrics.count("journaled", flight.journaled);
-        self.metrics.journal_bytes.inc_by(self.receipt.block().map_or(0, |block| block.size() as u64));
+        self.metrics.journal_bytes.inc_by(receipt.block().map_or(0, |block| block.size() as u64));
         self.metrics.commits.inc();
         #[allow(clippy::cast_precision_loss)] // a metric
         self.metrics.commit_entries.observe(flight.entries as f64);

@@ -107,8 +107,8 @@ impl Run {
             sealed: false,
         };
         let metrics = METRICS.clone();
-        let mut committer = Committer::new(config, recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
-        committer.start_writer(|| {}).expect("a thread");
+        opened.journal.hand().hold(2);
+        let committer = Committer::new(config, recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
         Self { disk: disk.clone(), committer, wire, lanes, clock, arrived: Vec::new(), failed: false }
     }
 
