@@ -12,13 +12,15 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use crate::commit::acks;
 use crate::commit::out::{Kind, Out, ReplyTo};
 use crate::commit::{Backlog, Counts};
+use crate::dialect::Arrivals;
 use crate::dialect::duragram::session::{EpochBook, FloorMove, Judgement, SessionTable};
+use crate::dialect::duragram::{Admission, DataRequest, Request, RequestKind};
 use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, JournalError};
 use crate::limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::model::{Clock, EntryMeta, FormerLanes, LaneMark, Now, Offset, SessionId, SessionRecord};
-use crate::net::{Batch, DataItem, Item, ItemKind, Transmit};
+use crate::net::{Slab, Transmit};
 use crate::rate::{self, Buckets};
 use commit::{Flight, Round};
 
@@ -250,27 +252,28 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     /// the gaps that this reveals.
     ///
     /// Errors are final as those of `commit`.
-    pub fn absorb(&mut self, batch: &Batch, clock: &impl Clock) -> Result<(), JournalError> {
+    pub fn absorb(&mut self, arrivals: &Arrivals<Admission>, clock: &impl Clock) -> Result<(), JournalError> {
         self.check_journal()?;
         if self.space_checked_us.is_none() {
             self.check_space(clock.now());
         }
-        self.out.set_time(batch.arrived);
+        let slab = &arrivals.slab;
+        self.out.set_time(slab.arrived);
         let mut counts = Counts::default();
-        for item in batch.items() {
+        for item in arrivals.requests() {
             if self.is_full() {
                 self.launch(clock)?;
             }
             self.absorbed += 1;
-            let to = ReplyTo::to(item, batch.arrived.mono_us);
+            let to = ReplyTo::to(item, slab.arrived.mono_us);
             match &item.kind {
-                ItemKind::Data(data) => self.data(batch, data, item, to, &mut counts),
-                ItemKind::Hello { client, nonce } if item.seal.is_some() => {
-                    self.sealed_hello(*client, *nonce, to, batch.arrived, &mut counts);
+                RequestKind::Data(data) => self.data(slab, data, item, to, &mut counts),
+                RequestKind::Hello { client, nonce } if item.seal.is_some() => {
+                    self.sealed_hello(*client, *nonce, to, slab.arrived, &mut counts);
                 }
-                ItemKind::Hello { client, nonce } => self.hello(*client, *nonce, to, batch.arrived, &mut counts),
-                ItemKind::Ping(id) => self.ping(*id, item, to, batch.arrived, &mut counts),
-                ItemKind::Refused { client, epoch, seq, code } => {
+                RequestKind::Hello { client, nonce } => self.hello(*client, *nonce, to, slab.arrived, &mut counts),
+                RequestKind::Ping(id) => self.ping(*id, item, to, slab.arrived, &mut counts),
+                RequestKind::Refused { client, epoch, seq, code } => {
                     counts.refuse(*code);
                     let (client, epoch, code, refused) = (*client, *epoch, *code, *seq);
                     self.reject_counted(&to, Reject { client, epoch, code, refused, retry_after_ms: 0 });
@@ -278,18 +281,8 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             }
         }
         counts.report(&self.metrics);
-        self.metrics.received_bytes.inc_by(batch.received_bytes);
-        let dropped = batch.dropped;
-        self.metrics.count("truncated", dropped.truncated);
-        self.metrics.count("checksum", dropped.checksum);
-        self.metrics.count("malformed", dropped.malformed);
-        self.metrics.count("unknown_type", dropped.unknown_type);
-        self.metrics.count("wrong_direction", dropped.wrong_direction);
-        self.metrics.count("sealed", dropped.sealed);
-        self.metrics.count("bad_seal", dropped.bad_seal);
-        self.metrics.count("unknown_key", dropped.unknown_key);
-        self.metrics.count("revoked", dropped.revoked);
-        self.metrics.count("limited", dropped.limited);
+        self.metrics.received_bytes.inc_by(slab.received_bytes());
+        arrivals.dropped().report(&self.metrics);
         Ok(())
     }
 
@@ -319,12 +312,12 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         self.sessions.record_of(id).and_then(|record| crate::dialect::duragram::session::Session::restore(&record))
     }
 
-    fn data(&mut self, batch: &Batch, data: &DataItem, item: &Item, to: ReplyTo, counts: &mut Counts) {
+    fn data(&mut self, slab: &Slab, data: &DataRequest, item: &Request, to: ReplyTo, counts: &mut Counts) {
         let base = Seq(data.seq.0 - u64::from(data.span));
         let sealed = item.seal.is_some();
         let known = self.sessions.find(data.session);
         if let Some(code) = self.refuses_mode(data.session, known, sealed) {
-            return self.refuse_mode(&to, data, code, known.is_none(), batch.arrived, counts);
+            return self.refuse_mode(&to, data, code, known.is_none(), slab.arrived, counts);
         }
         if self.storage_short && !known.is_some_and(|index| self.sessions.at(index).holds(data.seq)) {
             counts.refuse(RejectCode::Storage);
@@ -339,7 +332,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 self.refuse(&to, data, RejectCode::BeyondWindow, 0);
                 return;
             }
-            None if self.begins_beyond_reason(data, base, sealed, batch.arrived) => {
+            None if self.begins_beyond_reason(data, base, sealed, slab.arrived) => {
                 counts.refuse(RejectCode::StaleEpoch);
                 self.refuse(&to, data, RejectCode::StaleEpoch, 0);
                 return;
@@ -349,7 +342,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                 return;
             }
             // PROTOCOL.md#rule-1.
-            None => match self.open(data, base, sealed, batch.arrived) {
+            None => match self.open(data, base, sealed, slab.arrived) {
                 Some(index) => index,
                 None => {
                     counts.refuse(RejectCode::Busy);
@@ -361,7 +354,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         let judgement = self.sessions.at(index).receive(data.seq, base, data.skip, self.config.window);
         match judgement {
             Judgement::New(moved) => {
-                self.journal_losses(data.session, sealed, &moved, batch.arrived);
+                self.journal_losses(data.session, sealed, &moved, slab.arrived);
                 let meta = EntryMeta {
                     session: data.session,
                     seq: data.seq,
@@ -370,28 +363,28 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
                     batch: data.batch,
                     sealed,
                     channel: data.channel,
-                    received_unix_us: batch.arrived.unix_us,
+                    received_unix_us: slab.arrived.unix_us,
                 };
-                self.block.push(&meta, batch.payload(data));
+                self.block.push(&meta, slab.bytes(data.payload.clone()));
                 self.journaled += 1;
-                self.changed(index, batch.arrived);
+                self.changed(index, slab.arrived);
                 self.await_ack(index, item, to, true);
             }
             Judgement::Duplicate(moved) => {
                 counts.duplicate += 1;
-                self.make_durable(index, data.session, &moved, batch.arrived);
-                self.heard(index, batch.arrived);
+                self.make_durable(index, data.session, &moved, slab.arrived);
+                self.heard(index, slab.arrived);
                 self.await_ack(index, item, to, false);
             }
             Judgement::BeyondWindow(moved) => {
                 counts.refuse(RejectCode::BeyondWindow);
-                self.make_durable(index, data.session, &moved, batch.arrived);
+                self.make_durable(index, data.session, &moved, slab.arrived);
                 self.refuse(&to, data, RejectCode::BeyondWindow, 0);
             }
             Judgement::Stale => {
                 counts.refuse(RejectCode::StaleEpoch);
                 let floor = self.sessions.at(index).floor();
-                if let Some(suppressed) = self.client_log.allows(batch.arrived) {
+                if let Some(suppressed) = self.client_log.allows(slab.arrived) {
                     tracing::error!(
                         session = %data.session, peer = %item.peer.addr, %floor, %base, suppressed,
                         "a client counts seqs as acked that this journal never accepted; it must open a new epoch",
@@ -518,7 +511,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         index
     }
 
-    fn ping(&mut self, id: SessionId, item: &Item, to: ReplyTo, now: Now, counts: &mut Counts) {
+    fn ping(&mut self, id: SessionId, item: &Request, to: ReplyTo, now: Now, counts: &mut Counts) {
         let sealed = item.seal.is_some();
         if !sealed && self.epochs.has_opened(id.client) {
             counts.refuse(RejectCode::SealedOnly);
@@ -541,7 +534,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
 
     /// Notes that a session is to be acked, to the address of its newest datagram (PROTOCOL.md#rule-6); of a sealed session
     /// that is the one with the highest counter (PROTOCOL.md#sealed-address).
-    fn await_ack(&mut self, index: u32, item: &Item, mut to: ReplyTo, journaled: bool) {
+    fn await_ack(&mut self, index: u32, item: &Request, mut to: ReplyTo, journaled: bool) {
         let session = self.sessions.at(index);
         let newest = item.seal.as_ref().and_then(|seal| session.heard_from(seal.counter, item.peer));
         match self.pending.get_mut(session.pending as usize) {
@@ -560,7 +553,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         }
     }
 
-    fn refuse(&mut self, to: &ReplyTo, data: &DataItem, code: RejectCode, retry_after_ms: u32) {
+    fn refuse(&mut self, to: &ReplyTo, data: &DataRequest, code: RejectCode, retry_after_ms: u32) {
         self.reject(to, data.session.client, data.session.epoch.value(), data.seq.0, code, retry_after_ms);
     }
 

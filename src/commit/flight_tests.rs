@@ -145,8 +145,8 @@ fn a_stop_acks_what_is_in_flight_and_hands_it_to_the_lanes() {
     let bound = bind("127.0.0.1:0".parse().unwrap(), 1, 1 << 20).unwrap();
     let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(bound.addr).unwrap();
-    let admission = Admission::plain(1472);
-    let receivers = bound.sockets.into_iter().map(|socket| Receiver::new(socket, 0, admission.clone())).collect();
+    let admission = || Admission::new(AdmissionConfig::plain(1472));
+    let receivers = bound.sockets.into_iter().map(|socket| (Receiver::new(socket, 0), admission())).collect();
     let metrics = Metrics::register(&mut Registry::default());
     let (ingest, _) = spawn(receivers, rig.committer, Threading::Single, SystemClock::start(), metrics).unwrap();
     client.send(&data(1, 1, 0, true)).unwrap();

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use duragram_proto::ClientId;
-use duragram_proto::codec::Datagram;
+use duragram_proto::codec::{Datagram, SEALED_ACK_LEN_MAX};
 use duragram_proto::seal::{ServerCounter, SessionKeys};
 
+use crate::dialect::duragram::Request;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::{Now, Peer};
-use crate::net::{Item, Outbox, Transmit};
+use crate::net::{Outbox, Transmit};
 use crate::rate::{self, Buckets};
 
 /// Where a reply goes, what it must fit, and how it is sealed.
@@ -28,7 +29,7 @@ pub(super) struct ReplyTo {
 }
 
 impl ReplyTo {
-    pub(super) fn to(item: &Item, arrived_us: u64) -> Self {
+    pub(super) fn to(item: &Request, arrived_us: u64) -> Self {
         let keys = item.seal.as_ref().map(|seal| Arc::clone(&seal.keys));
         Self { peer: item.peer, len: item.len, arrived_us, keys }
     }
@@ -90,17 +91,19 @@ impl Out {
 
     /// Adds a reply. One that cannot be sealed now is not sent: whoever asked asks again.
     pub(super) fn push(&mut self, to: &ReplyTo, kind: Kind, reply: &Datagram<'_>) {
-        let seal = match &to.keys {
-            None => None,
-            Some(keys) => match self.counter.take(unix_ns(self.now)) {
-                Some(number) => Some((&**keys, number)),
-                None => {
+        let mut buffer = [0; SEALED_ACK_LEN_MAX];
+        let encoded = match &to.keys {
+            None => reply.encode(&mut buffer),
+            Some(keys) => {
+                let Some(number) = self.counter.take(unix_ns(self.now)) else {
                     self.unsealable += 1;
                     return;
-                }
-            },
+                };
+                reply.seal(keys, number, &mut buffer)
+            }
         };
-        self.outbox.push(to.peer, to.len, reply, seal);
+        let len = encoded.expect("no reply is longer than an ACK with a full bitmap");
+        self.outbox.push(to.peer, to.len, &buffer[..len]);
         self.sent[kind as usize] += 1;
     }
 

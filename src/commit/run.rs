@@ -2,6 +2,7 @@
 //!
 //! [`Threading`] is the one place where it is chosen how the stages are spread over threads.
 
+use std::convert::Infallible;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,12 +12,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as QueueSender, bounded};
 
-use crate::commit::{Committer, Downstream, IngestStatus};
+use crate::commit::{Committer, Downstream, IngestStatus, LivenessProbe};
+use crate::dialect::Arrivals;
+use crate::dialect::duragram::Admission;
 use crate::journal::{Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::SystemClock;
-use crate::net::{Batch, Receiver, Transmit, Waker, wait_readable};
+use crate::net::{Receiver, Transmit, Waker, wait_readable};
 
 /// How the stages of ingestion are spread over threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,38 +76,10 @@ impl StatusReader {
     }
 }
 
-/// Tells whether the committer's thread lives, in the sense that it goes round its loop.
-#[derive(Debug)]
-pub struct Pulse {
-    rounds: Weak<AtomicU64>,
-    /// When it was looked at last.
-    last: Option<u64>,
-}
-
-/// What [`Pulse::beat`] finds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Beat {
-    /// It has gone round since it was looked at last.
-    Alive,
-    /// It has not. With nothing to do it goes round every [`limits::RECEIVE_WAIT_MS`].
-    Stuck,
-    /// It has ended, as it was told to or by itself.
-    Ended,
-}
-
-impl Pulse {
-    /// Looks whether the thread has gone round since the last look.
-    pub fn beat(&mut self) -> Beat {
-        let Some(rounds) = self.rounds.upgrade() else { return Beat::Ended };
-        let now = Some(rounds.load(Ordering::Relaxed));
-        if std::mem::replace(&mut self.last, now) == now { Beat::Stuck } else { Beat::Alive }
-    }
-}
-
 impl<J, T, D> Ingest<J, T, D> {
     /// For a watchdog.
-    pub fn pulse(&self) -> Pulse {
-        Pulse { rounds: Weak::clone(&self.rounds), last: None }
+    pub fn liveness(&self) -> LivenessProbe {
+        LivenessProbe::new(Weak::clone(&self.rounds))
     }
 
     /// Reads the state from any thread.
@@ -120,14 +95,14 @@ impl<J, T, D> Ingest<J, T, D> {
     }
 }
 
-/// Starts the threads. The returned channel closes when ingestion has ended, also by itself; `stop` then gives the error.
+/// Starts the threads; each receiver comes with its admission. The returned channel closes when ingestion has ended, also by itself; `stop` then gives the error.
 pub fn spawn<J, T, D>(
-    receivers: Vec<Receiver>,
+    receivers: Vec<(Receiver, Admission)>,
     mut committer: Committer<J, T, D>,
     threading: Threading,
     clock: SystemClock,
     metrics: Metrics,
-) -> io::Result<(Ingest<J, T, D>, Queue<Never>)>
+) -> io::Result<(Ingest<J, T, D>, Queue<Infallible>)>
 where
     J: Journal + 'static,
     T: Transmit + Send + 'static,
@@ -158,12 +133,12 @@ where
             let (full, waiting) = bounded(slabs + receivers.len());
             let (give_back, empty) = bounded(slabs);
             for _ in 0..slabs {
-                give_back.send(Receiver::batch()).expect("the channel has room for every slab");
+                give_back.send(Arrivals::new(Receiver::slab())).expect("the channel has room for every slab");
             }
-            for (index, receiver) in receivers.into_iter().enumerate() {
+            for (index, (receiver, admission)) in receivers.into_iter().enumerate() {
                 let (shared, empty, full) = (shared.clone(), empty.clone(), full.clone());
                 thread::Builder::new().name(format!("receive-{index}")).spawn(move || {
-                    let receiving = || receive(receiver, &empty, &full, &shared);
+                    let receiving = || receive(receiver, admission, &empty, &full, &shared);
                     let ended = catch_unwind(AssertUnwindSafe(receiving));
                     if let Err(error) = ended.unwrap_or(Err(IngestError::Panicked("receiver"))) {
                         // Fails when the committer is gone, which then has an error of its own.
@@ -177,10 +152,6 @@ where
     });
     Ok((ingest, ended))
 }
-
-/// What the channel that tells of the end carries: nothing.
-#[derive(Debug)]
-pub enum Never {}
 
 /// What every thread of ingestion needs.
 #[derive(Clone)]
@@ -203,7 +174,7 @@ impl Shared {
 
 fn spawn_thread<R: Send + 'static>(
     name: &str,
-    alive: QueueSender<Never>,
+    alive: QueueSender<Infallible>,
     body: impl FnOnce() -> R + Send + 'static,
 ) -> io::Result<JoinHandle<R>> {
     thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -215,32 +186,38 @@ fn spawn_thread<R: Send + 'static>(
 
 /// Receive, commit, ack, in one thread; the sync of a large commit runs in another, beside the receiving of the next.
 fn single<J: Journal, T: Transmit, D: Downstream>(
-    mut receivers: Vec<Receiver>,
+    mut receivers: Vec<(Receiver, Admission)>,
     mut committer: Committer<J, T, D>,
     waker: &Waker,
     shared: &Shared,
     rounds: &AtomicU64,
 ) -> Result<Committer<J, T, D>, IngestError> {
-    let mut batch = Receiver::batch();
+    let mut arrivals = Arrivals::new(Receiver::slab());
     let alone = receivers.len() == 1;
     while !shared.stopping() {
         rounds.fetch_add(1, Ordering::Relaxed);
         let in_flight = committer.is_in_flight();
         // With nothing in flight and one socket, receiving waits by itself, which saves a system call.
         if in_flight || !alone {
-            wait_readable(&receivers, waker, limits::RECEIVE_WAIT_MS, &shared.clock)?;
+            wait_readable(
+                receivers.iter().map(|(receiver, _)| receiver),
+                waker,
+                limits::RECEIVE_WAIT_MS,
+                &shared.clock,
+            )?;
         }
         let mut drops = 0;
         let mut more = false;
-        for receiver in &mut receivers {
+        for (receiver, admission) in &mut receivers {
             // A block that is full leaves the rest to the socket's buffer.
             let mut block = alone && !in_flight;
             for round in 1.. {
-                let received = receiver.receive(&mut batch, block, &shared.clock)?;
+                let received = receiver.receive(&mut arrivals.slab, block, &shared.clock)?;
                 shared.metrics.receive_errors.inc_by(received.failed.into());
                 block = false;
                 drops += u64::from(received.kernel_drops);
-                committer.absorb(&batch, &shared.clock)?;
+                arrivals.admit(admission);
+                committer.absorb(&arrivals, &shared.clock)?;
                 // Whatever comes, and however much of it is garbage: the turn of the acks comes too.
                 let turn = committer.is_full() || round == limits::RECEIVES_PER_COMMIT;
                 if !received.full || turn || (in_flight && committer.has_landed()) {
@@ -284,24 +261,26 @@ fn launch<J: Journal, T: Transmit, D: Downstream>(
 /// A receiver's thread. It ends when told to stop, or when the committer is gone.
 fn receive(
     mut receiver: Receiver,
-    empty: &Queue<Batch>,
-    full: &QueueSender<Result<Batch, IngestError>>,
+    mut admission: Admission,
+    empty: &Queue<Arrivals<Admission>>,
+    full: &QueueSender<Result<Arrivals<Admission>, IngestError>>,
     shared: &Shared,
 ) -> Result<(), IngestError> {
     // When no slab is free, the kernel's buffer and then the clients' retransmission take the rest.
-    while let Ok(mut batch) = empty.recv() {
+    while let Ok(mut arrivals) = empty.recv() {
         loop {
             if shared.stopping() {
                 return Ok(());
             }
-            let received = receiver.receive(&mut batch, true, &shared.clock)?;
+            let received = receiver.receive(&mut arrivals.slab, true, &shared.clock)?;
             shared.metrics.receive_errors.inc_by(received.failed.into());
             shared.metrics.kernel_drops.inc_by(u64::from(received.kernel_drops));
             if received.messages > 0 {
                 break;
             }
         }
-        if full.send(Ok(batch)).is_err() {
+        arrivals.admit(&mut admission);
+        if full.send(Ok(arrivals)).is_err() {
             break;
         }
     }
@@ -311,8 +290,8 @@ fn receive(
 /// The committer's thread in the pipeline. It ends when all receivers have ended as they were told, or one otherwise.
 fn commit<J: Journal, T: Transmit, D: Downstream>(
     mut committer: Committer<J, T, D>,
-    waiting: &Queue<Result<Batch, IngestError>>,
-    give_back: &QueueSender<Batch>,
+    waiting: &Queue<Result<Arrivals<Admission>, IngestError>>,
+    give_back: &QueueSender<Arrivals<Admission>>,
     slabs: usize,
     shared: &Shared,
     rounds: &AtomicU64,
@@ -326,12 +305,12 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
             Ok(first) => {
                 let mut next = Some(first);
                 let mut left = limits::RECEIVES_PER_COMMIT;
-                while let Some(batch) = next {
-                    let batch = batch?;
+                while let Some(arrivals) = next {
+                    let arrivals = arrivals?;
                     left -= 1;
-                    committer.absorb(&batch, &shared.clock)?;
+                    committer.absorb(&arrivals, &shared.clock)?;
                     // There is room for every slab; only nobody may take it any more, when all receivers have ended.
-                    drop(give_back.try_send(batch));
+                    drop(give_back.try_send(arrivals));
                     let turn = committer.is_full() || left == 0 || (in_flight && committer.has_landed());
                     next = if turn { None } else { waiting.try_recv().ok() };
                 }
@@ -343,22 +322,5 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
         }
         committer.set_pressure(u16::try_from(waiting.len() * 1024 / slabs).unwrap_or(1024));
         launch(&mut committer, shared)?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pulse_tells_a_thread_that_goes_round_from_one_that_hangs_and_one_that_has_ended() {
-        let rounds = Arc::new(AtomicU64::new(0));
-        let mut pulse = Pulse { rounds: Arc::downgrade(&rounds), last: None };
-        assert_eq!(pulse.beat(), Beat::Alive, "not known to hang");
-        assert_eq!(pulse.beat(), Beat::Stuck);
-        rounds.fetch_add(1, Ordering::Relaxed);
-        assert_eq!((pulse.beat(), pulse.beat()), (Beat::Alive, Beat::Stuck));
-        drop(rounds);
-        assert_eq!(pulse.beat(), Beat::Ended);
     }
 }

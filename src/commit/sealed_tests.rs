@@ -1,4 +1,4 @@
-//! Sealed mode through gate and committer: what opens a session, where acks go, what is remembered, and what a server seals.
+//! Sealed mode through admission and committer: what opens a session, where acks go, what is remembered, and what a server seals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,8 +32,8 @@ impl Rig {
     fn with_keys(disk: MemoryDisk, config: CommitterConfig, sessions_max: usize, allow_plain: bool) -> Self {
         let mut rig = Self::on(disk, CommitterConfig { sealed: true, ..config }, sessions_max);
         let keys = KeyRing::of(Keys::parse(KEY_FILE.as_bytes()).unwrap());
-        rig.admission = Admission { keys, allow_plain, ..Admission::plain(1472) };
-        rig.gate = super::Gate::new(rig.admission.clone());
+        rig.admission_config = AdmissionConfig { keys, allow_plain, ..AdmissionConfig::plain(1472) };
+        rig.admission = Admission::new(rig.admission_config.clone());
         rig.committer.commit(&rig.clock).unwrap();
         rig
     }
@@ -196,7 +196,7 @@ fn a_client_that_is_revoked_is_so_at_once_and_one_whose_key_was_changed_goes_on_
     assert_eq!(rig.tell(&data(1, 5, 1, 0, 1)), Some(acked(1)));
     assert_eq!(rig.tell(&data(2, 5, 1, 0, 1)), Some(acked(1)));
     let changed = KEY_FILE.replace("client 0000000000000002 0202", "client 0000000000000002 aaaa");
-    rig.admission.keys.replace(Keys::parse(format!("{changed}revoked 0000000000000001\n").as_bytes()).unwrap());
+    rig.admission_config.keys.replace(Keys::parse(format!("{changed}revoked 0000000000000001\n").as_bytes()).unwrap());
     assert_eq!(rig.tell(&data(1, 5, 2, 0, 2)), None);
     assert_eq!(rig.tell(&data(2, 5, 2, 0, 2)), None);
     assert_eq!((rig.outcome("revoked"), rig.outcome("bad_seal")), (1, 1));
@@ -481,7 +481,7 @@ fn fleet_data(client: u64, epoch: u32, seq: u64) -> Vec<u8> {
 #[test]
 fn sealed_and_plain_sessions_of_one_client_never_mix_also_after_a_restart() {
     let fleet = |rig: Rig| {
-        rig.admission.keys.replace(Keys::parse(FLEET.as_bytes()).unwrap());
+        rig.admission_config.keys.replace(Keys::parse(FLEET.as_bytes()).unwrap());
         rig
     };
     let mut rig = fleet(Rig::sealed_on(MemoryDisk::default(), 10, true));
@@ -596,9 +596,9 @@ fn counter_of(bytes: &[u8]) -> u64 {
 #[test]
 fn nothing_is_sealed_before_a_limit_is_on_disk_and_nothing_above_it() {
     let mut rig = Rig::on(MemoryDisk::default(), CommitterConfig { sealed: true, ..config() }, 10);
-    rig.gate = super::Gate::new(Admission {
+    rig.admission = Admission::new(AdmissionConfig {
         keys: KeyRing::of(Keys::parse(KEY_FILE.as_bytes()).unwrap()),
-        ..rig.admission.clone()
+        ..rig.admission_config.clone()
     });
     assert_eq!(rig.disk.counter_limit(), None);
     // Answered in the commit's first half, before it is written.

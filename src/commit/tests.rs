@@ -9,11 +9,13 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
 use super::*;
+use crate::dialect::Arrivals;
+use crate::dialect::duragram::{Admission, AdmissionConfig};
 use crate::journal::testing::memory::{MemoryDisk, MemoryHand, MemoryJournal, Write, WriteFate};
 use crate::journal::{Durable, JournalError};
 use crate::metrics::Metrics;
 use crate::model::{Clock, EntryKind, LaneMark, Now, Offset, Peer, SessionId};
-use crate::net::{Admission, Batch, Gate, Outbox, Transmit};
+use crate::net::{Outbox, Slab, Transmit};
 
 const WINDOW: u16 = 100;
 
@@ -27,8 +29,8 @@ struct Rig {
     lanes: Lanes,
     clock: TestClock,
     config: CommitterConfig,
+    admission_config: AdmissionConfig,
     admission: Admission,
-    gate: Gate,
     metrics: Metrics,
 }
 
@@ -113,9 +115,20 @@ impl Rig {
         let hand = journal.hand();
         let committer =
             Committer::new(config.clone(), recovered, journal, wire.clone(), lanes.clone(), metrics.clone());
-        let admission = Admission::plain(1472);
-        let gate = Gate::new(admission.clone());
-        Self { disk, hand, committer, wire, lanes, clock: TestClock::default(), config, admission, gate, metrics }
+        let admission_config = AdmissionConfig::plain(1472);
+        let admission = Admission::new(admission_config.clone());
+        Self {
+            disk,
+            hand,
+            committer,
+            wire,
+            lanes,
+            clock: TestClock::default(),
+            config,
+            admission_config,
+            admission,
+            metrics,
+        }
     }
 
     /// As after a SIGKILL.
@@ -131,12 +144,13 @@ impl Rig {
     }
 
     fn absorb(&mut self, datagrams: &[(Peer, Vec<u8>)]) -> Result<(), JournalError> {
-        let mut batch = Batch::new(0);
-        batch.arrived = self.clock.now();
+        let mut arrivals = Arrivals::new(Slab::new(0));
+        arrivals.slab.arrived = self.clock.now();
         for (peer, bytes) in datagrams {
-            batch.push(*peer, bytes, &mut self.gate);
+            arrivals.slab.push(*peer, bytes);
         }
-        self.committer.absorb(&batch, &self.clock)
+        arrivals.admit(&mut self.admission);
+        self.committer.absorb(&arrivals, &self.clock)
     }
 
     fn sent(&self) -> Vec<(Peer, Vec<u8>)> {

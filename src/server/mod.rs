@@ -18,6 +18,7 @@ mod systemd;
 mod tests;
 mod waiting;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver as Events, select};
 
 use crate::admin::{Admin, AdminState as _, Phase};
-use crate::commit::{Ingest, Never};
+use crate::commit::Ingest;
 use crate::config::Config;
 use crate::file_modes;
 use crate::journal::{Journal, RocksJournal};
@@ -96,7 +97,7 @@ fn run_on(
     hold_signals()?;
     let bound = systemd::sockets()?;
     let server = Server::start_on(DataDirectory, bound, config, handlers, Waiting::new(&sinks), Owner::Process)?;
-    if let Err(error) = systemd::watch(server.ingest.pulse()) {
+    if let Err(error) = systemd::watch(server.ingest.liveness()) {
         server.handle.stop();
         server.wait()?;
         return Err(Shortage::new("starting the watchdog's thread", error).into());
@@ -113,7 +114,7 @@ pub struct Server<J = RocksJournal> {
     clock: SystemClock,
     drain_timeout: Duration,
     ingest: Ingest<J, Sender, Fanout>,
-    ingest_ended: Events<Never>,
+    ingest_ended: Events<Infallible>,
     lanes: LaneControl,
     lane_ends: Events<LaneEnd>,
     requests: Requests,

@@ -4,10 +4,10 @@ use std::thread;
 
 use crate::commit::{CommitterConfig, Downstream, Threading};
 use crate::config::{self, Config};
+use crate::dialect::duragram::AdmissionConfig;
 use crate::journal::{DeadLetterId, DeadLetterRoom, Durable};
 use crate::keys::{KeyFileError, KeyRing};
 use crate::model::{ChannelSet, FormerLanes, LaneMark};
-use crate::net::Admission;
 use crate::process::{Fanout, LaneConfig, RetryPolicy};
 
 pub(super) fn load_keys(config: &Config) -> Result<KeyRing, KeyFileError> {
@@ -22,10 +22,10 @@ pub(super) fn log_keys(keys: &KeyRing) {
     }
 }
 
-pub(super) fn admission(config: &Config, keys: KeyRing) -> Admission {
+pub(super) fn admission(config: &Config, keys: KeyRing) -> AdmissionConfig {
     let ranges = config.channels.ranges();
     let channels = (!ranges.is_empty()).then(|| ChannelSet::of(ranges.iter().cloned().flatten()));
-    Admission {
+    AdmissionConfig {
         datagram_bytes_max: config.datagram_bytes_max,
         channels,
         keys,

@@ -9,6 +9,7 @@ use super::{Owner, Ready, Server, journal_source, signals, sockets, starting};
 use crate::admin::{Admin, AdminState, Token};
 use crate::commit::{self, Committer};
 use crate::config::Config;
+use crate::dialect::duragram::Admission;
 use crate::journal::{Journal, RocksJournal};
 use crate::metrics::Metrics;
 use crate::model::{Clock as _, SystemClock};
@@ -107,9 +108,9 @@ impl<J: Journal + 'static> Server<J> {
         committer.commit(&clock)?;
         let admission = admission(&config, keys.clone());
         let receiver = |(index, socket)| {
-            let mut receiver = Receiver::new(socket, index, admission.clone());
-            receiver.expect(&at_work);
-            receiver
+            let mut admission = Admission::new(admission.clone());
+            admission.expect(&at_work);
+            (Receiver::new(socket, index), admission)
         };
         let receivers = (0..).zip(sockets).map(receiver).collect();
 

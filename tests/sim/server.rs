@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use duragram::commit::{Committer, Recovery};
+use duragram::dialect::Arrivals;
+use duragram::dialect::duragram::{Admission, AdmissionConfig};
 use duragram::journal::testing::simulated::{self, Housekeeping, SimulatedDisk, SimulatedHand, SimulatedJournal};
 use duragram::journal::{JournalError, OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
 use duragram::model::{ChannelSet, Clock as _, Lane, Peer};
-use duragram::net::{Admission, Batch, Gate};
+use duragram::net::Slab;
 use duragram::process::{
     Fanout, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress, RetryPolicy,
 };
@@ -35,7 +37,7 @@ pub(crate) struct Life {
     lanes: Vec<(Option<LaneWorker>, u64)>,
     control: LaneControl,
     housekeeping: Housekeeping,
-    gate: Gate,
+    admission: Admission,
     socket: VecDeque<(SocketAddr, Vec<u8>)>,
     socket_full: bool,
     step_us: u64,
@@ -152,7 +154,7 @@ impl Life {
             lanes: workers.into_iter().map(|worker| (Some(worker), now_us)).collect(),
             control,
             housekeeping,
-            gate: Gate::new(Admission { channels, ..sealed::admission(plan) }),
+            admission: Admission::new(AdmissionConfig { channels, ..sealed::admission(plan) }),
             socket: VecDeque::new(),
             socket_full: false,
             step_us: now_us,
@@ -232,17 +234,18 @@ impl Life {
 
     /// As `commit::run` does: receive what waits, commit, ack.
     fn ingest(&mut self, plan: &Plan, now_us: u64) -> Result<(), JournalError> {
-        let mut batch = Batch::new(0);
-        batch.arrived = self.clock.now();
+        let mut arrivals = Arrivals::new(Slab::new(0));
+        arrivals.slab.arrived = self.clock.now();
         for _ in 0..self.rng.within(1, plan.receive_max) {
             let Some((addr, datagram)) = self.socket.pop_front() else { break };
-            batch.push(Peer::new(addr, 0), &datagram, &mut self.gate);
+            arrivals.slab.push(Peer::new(addr, 0), &datagram);
         }
-        self.committer.absorb(&batch, &self.clock)?;
+        arrivals.admit(&mut self.admission);
+        self.committer.absorb(&arrivals, &self.clock)?;
         let wait_us = if self.socket.is_empty() { plan.tick_us } else { self.rng.below(200) };
         self.step_us = now_us + wait_us;
         // The process may die, or receive more, before it commits.
-        if !batch.items().is_empty() && self.rng.one_in(6) {
+        if !arrivals.requests().is_empty() && self.rng.one_in(6) {
             self.step_us = now_us + self.rng.below(1_000);
             return Ok(());
         }

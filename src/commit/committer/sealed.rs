@@ -6,11 +6,12 @@ use duragram_proto::{ClientId, Seq};
 use super::{Committer, Downstream, PendingWelcome};
 use crate::commit::Counts;
 use crate::commit::out::ReplyTo;
+use crate::dialect::duragram::DataRequest;
 use crate::dialect::duragram::session::{FloorMove, HelloAnswer, Unopened};
 use crate::journal::Journal;
 use crate::limits;
 use crate::model::{Now, SessionId};
-use crate::net::{DataItem, Transmit};
+use crate::net::Transmit;
 
 impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     /// Why a DATA is refused for the mode in which it came (PROTOCOL.md#sealed-mix), or for an epoch that was used before
@@ -26,7 +27,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     }
 
     /// Whether a sealed session would begin where no client can have come, and all below count as lost (PROTOCOL.md#sealed-epoch).
-    pub(super) fn begins_beyond_reason(&mut self, data: &DataItem, base: Seq, sealed: bool, now: Now) -> bool {
+    pub(super) fn begins_beyond_reason(&mut self, data: &DataRequest, base: Seq, sealed: bool, now: Now) -> bool {
         let beyond = sealed && !data.skip && base.0 - 1 > limits::SEALED_GAP_MAX;
         if beyond && let Some(suppressed) = self.client_log.allows(now) {
             tracing::error!(
@@ -40,7 +41,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     pub(super) fn refuse_mode(
         &mut self,
         to: &ReplyTo,
-        data: &DataItem,
+        data: &DataRequest,
         code: RejectCode,
         unknown: bool,
         now: Now,
@@ -61,7 +62,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     }
 
     /// Opens the session of its first DATA; `None` when there is no room.
-    pub(super) fn open(&mut self, data: &DataItem, base: Seq, sealed: bool, now: Now) -> Option<u32> {
+    pub(super) fn open(&mut self, data: &DataRequest, base: Seq, sealed: bool, now: Now) -> Option<u32> {
         let (id, floor) = (data.session, Seq(base.0 - 1));
         if !sealed {
             return self.sessions.open(id, floor, None).ok();

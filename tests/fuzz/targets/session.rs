@@ -11,12 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
+use duragram::dialect::Arrivals;
 use duragram::dialect::duragram::session::SessionTable;
+use duragram::dialect::duragram::{Admission, AdmissionConfig};
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal, WriteFate};
 use duragram::journal::{Block, Durable, ReadJournal, Replay};
 use duragram::metrics::Metrics;
 use duragram::model::{Clock, EntryKind, LaneMark, Now, Offset, Peer, SessionId};
-use duragram::net::{Admission, Batch, Gate, Outbox, Transmit};
+use duragram::net::{Outbox, Slab, Transmit};
 use duragram_proto::codec::{Ack, DATAGRAM_LEN_MAX, Data, Datagram, Hello, Ping, decode};
 use duragram_proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
@@ -193,17 +195,17 @@ impl Run {
     }
 
     fn absorb(&mut self, oracle: &mut Oracle) {
-        let mut gate = Gate::new(Admission::plain(DATAGRAM_LEN_MAX));
-        let mut batch = Batch::new(0);
-        batch.arrived = self.clock.now();
+        let mut arrivals = Arrivals::new(Slab::new(0));
+        arrivals.slab.arrived = self.clock.now();
         for (peer, bytes) in self.arrived.drain(..) {
             if let Ok(Datagram::Data(data)) = decode(&bytes) {
                 let id = SessionId { client: data.client, epoch: data.epoch };
                 oracle.sent.entry((id, data.seq)).or_default().insert(sum(data.payload));
             }
-            batch.push(peer, &bytes, &mut gate);
+            arrivals.slab.push(peer, &bytes);
         }
-        let result = self.committer.absorb(&batch, &self.clock);
+        arrivals.admit(&mut Admission::new(AdmissionConfig::plain(DATAGRAM_LEN_MAX)));
+        let result = self.committer.absorb(&arrivals, &self.clock);
         self.look(result.is_err(), oracle);
     }
 

@@ -17,11 +17,12 @@ use hashbrown::HashTable;
 use crate::keys::{KeyRing, Lookup};
 use crate::limits;
 use crate::model::{ChannelSet, Now, SessionId};
-use crate::net::batch::Seal;
-use crate::net::gate::Drop;
 use crate::rate::Buckets;
 
-/// Of one receiver.
+use super::Seal;
+use super::dropped::DropReason;
+
+/// The keys that one receiver has at hand.
 #[derive(Debug)]
 pub(super) struct KeyCache {
     /// Finds places by whose they are.
@@ -47,7 +48,7 @@ struct Place {
     epoch: Option<Epoch>,
     /// Used since the search for a place to give away has passed.
     used: bool,
-    /// Of the key ring that the keys come from.
+    /// The generation of the key ring that the keys come from.
     generation: u64,
     /// `None`: not derived yet, or its client has no key any more.
     keys: Option<Arc<SessionKeys>>,
@@ -92,10 +93,15 @@ impl KeyCache {
     }
 
     /// Verifies a DATA, HELLO or PING with the keys that it names, and decrypts it in place.
-    pub(super) fn unseal<'a>(&mut self, datagram: &'a mut [u8], ring: &KeyRing, now: Now) -> Result<Opened<'a>, Drop> {
-        let SealedHead { client, keys, counter, sender } = codec::peek(datagram).map_err(Drop::Undecoded)?;
+    pub(super) fn unseal<'a>(
+        &mut self,
+        datagram: &'a mut [u8],
+        ring: &KeyRing,
+        now: Now,
+    ) -> Result<Opened<'a>, DropReason> {
+        let SealedHead { client, keys, counter, sender } = codec::peek(datagram).map_err(DropReason::Undecoded)?;
         if sender == Side::Server {
-            return Err(Drop::WrongDirection);
+            return Err(DropReason::WrongDirection);
         }
         // Before the look-up: what is kept is never older than the number that it is kept under.
         let generation = ring.generation();
@@ -108,7 +114,7 @@ impl KeyCache {
                 place.renew(ring, generation)?;
             }
             let Some(keys) = &place.keys else { return Err(place.refusal(ring)) };
-            let datagram = codec::unseal_request(datagram, keys).map_err(Drop::Undecoded)?;
+            let datagram = codec::unseal_request(datagram, keys).map_err(DropReason::Undecoded)?;
             if !place.used {
                 place.used = true;
             }
@@ -117,12 +123,12 @@ impl KeyCache {
         }
         let paid = self.flooded;
         if paid && !self.forgeries.allows((), now.mono_us) {
-            return Err(Drop::Limited);
+            return Err(DropReason::Limited);
         }
         let of = match ring.lookup(client) {
             Lookup::Key(of) => of,
-            Lookup::Revoked => return Err(Drop::Revoked),
-            Lookup::Unknown => return Err(Drop::UnknownKey),
+            Lookup::Revoked => return Err(DropReason::Revoked),
+            Lookup::Unknown => return Err(DropReason::UnknownKey),
         };
         let keys = of.key.keys(client, epoch);
         let opened = codec::unseal_request(datagram, &keys);
@@ -130,7 +136,7 @@ impl KeyCache {
             Ok(_) => false,
             Err(_) => paid || !self.forgeries.allows((), now.mono_us),
         };
-        let datagram = opened.map_err(Drop::Undecoded)?;
+        let datagram = opened.map_err(DropReason::Undecoded)?;
         let (keys, channels) = (Arc::new(keys), of.channels.clone());
         let kept = (Some(Arc::clone(&keys)), channels.clone());
         self.put(Place { client, epoch, used: true, generation, keys: kept.0, channels: kept.1 });
@@ -199,7 +205,7 @@ impl KeyCache {
 
 impl Place {
     /// Takes up what the key ring says now.
-    fn renew(&mut self, ring: &KeyRing, generation: u64) -> Result<(), Drop> {
+    fn renew(&mut self, ring: &KeyRing, generation: u64) -> Result<(), DropReason> {
         self.generation = generation;
         (self.keys, self.channels) = (None, None);
         match ring.lookup(self.client) {
@@ -208,16 +214,16 @@ impl Place {
                 self.channels = of.channels.clone();
                 Ok(())
             }
-            Lookup::Revoked => Err(Drop::Revoked),
-            Lookup::Unknown => Err(Drop::UnknownKey),
+            Lookup::Revoked => Err(DropReason::Revoked),
+            Lookup::Unknown => Err(DropReason::UnknownKey),
         }
     }
 
     /// Why its client has no keys.
-    fn refusal(&self, ring: &KeyRing) -> Drop {
+    fn refusal(&self, ring: &KeyRing) -> DropReason {
         match ring.lookup(self.client) {
-            Lookup::Revoked => Drop::Revoked,
-            _ => Drop::UnknownKey,
+            Lookup::Revoked => DropReason::Revoked,
+            _ => DropReason::UnknownKey,
         }
     }
 }

@@ -1,22 +1,33 @@
-//! The door: which datagrams come in, and how sealed ones are opened.
+//! Admission: which datagrams come in, and how sealed ones are opened.
 //!
-//! Everything here is looked at before any session: length, checksum or seal, keys, channels. What is plainly refused is
-//! answered, at a bounded rate; everything else that does not belong is dropped in silence (PROTOCOL.md#silence).
+//! It runs on the receivers' threads, each with an [`Admission`] of its own, and checks what needs no session: length,
+//! checksum or seal, keys, channels. What is plainly refused is answered, at a bounded rate; everything else that does not
+//! belong is dropped in silence (PROTOCOL.md#silence). What comes of a datagram is a [`Request`] to the committer's thread.
+
+mod dropped;
+mod key_cache;
+mod request;
+#[cfg(test)]
+mod tests;
 
 use duragram_proto::ClientId;
 use duragram_proto::codec::{self, Data, Datagram, DecodeError, RejectCode};
 use duragram_proto::seal::TAG_LEN;
 
+use crate::dialect::Admit;
 use crate::keys::KeyRing;
 use crate::limits;
 use crate::model::{ChannelSet, Now, Peer, SessionId};
-use crate::net::batch::{DataItem, ItemKind, Seal};
-use crate::net::key_cache::{KeyCache, Opened};
+use crate::net::{RawDatagram, Slab};
 use crate::rate::{self, Buckets};
+use dropped::DropReason;
+pub use dropped::Dropped;
+use key_cache::{KeyCache, Opened};
+pub use request::{DataRequest, Request, RequestKind, Seal};
 
 /// What the server accepts of well-formed datagrams; the rest is answered with a REJECT.
 #[derive(Clone, Debug)]
-pub struct Admission {
+pub struct AdmissionConfig {
     /// The longest UDP payload accepted, in bytes.
     pub datagram_bytes_max: usize,
     /// The channels accepted; `None` for all.
@@ -29,10 +40,10 @@ pub struct Admission {
     pub sessions_max: usize,
 }
 
-/// One receiver's way in.
+/// What one receiver lets in.
 #[derive(Debug)]
-pub struct Gate {
-    admission: Admission,
+pub struct Admission {
+    config: AdmissionConfig,
     cache: KeyCache,
     /// Answers to plain datagrams that are refused, for each source.
     refusals: Buckets,
@@ -43,22 +54,7 @@ pub struct Gate {
     sealed_refusals: Buckets,
 }
 
-/// Why a datagram is dropped in silence.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Drop {
-    /// It is none of this protocol, or its seal is wrong.
-    Undecoded(DecodeError),
-    /// Only a server sends that.
-    WrongDirection,
-    /// Sealed for a client of which no key is known.
-    UnknownKey,
-    /// Sealed for a client whose key is revoked.
-    Revoked,
-    /// It is to be refused, and so was much else from where it came; or its keys are not at hand, and too much else was forged.
-    Limited,
-}
-
-impl Admission {
+impl AdmissionConfig {
     /// Plain datagrams up to this length, on every channel.
     pub fn plain(datagram_bytes_max: usize) -> Self {
         Self { datagram_bytes_max, channels: None, keys: KeyRing::none(), allow_plain: true, sessions_max: 0 }
@@ -84,16 +80,16 @@ impl Admission {
     }
 }
 
-impl Gate {
+impl Admission {
     /// With nothing remembered yet.
-    pub fn new(admission: Admission) -> Self {
+    pub fn new(config: AdmissionConfig) -> Self {
         let (per_s, burst) = (limits::REFUSALS_PER_S, limits::REFUSALS_BURST);
         let all = limits::PLAIN_REFUSALS_PER_S;
         // Nothing sealed is refused where nothing sealed is taken.
-        let clients = if admission.keys.is_none() { 1 } else { limits::SOURCE_BUCKETS };
+        let clients = if config.keys.is_none() { 1 } else { limits::SOURCE_BUCKETS };
         Self {
-            cache: KeyCache::new(admission.sessions_max),
-            admission,
+            cache: KeyCache::new(config.sessions_max),
+            config,
             refusals: Buckets::new(limits::SOURCE_BUCKETS, per_s, burst),
             plain_refusals: Buckets::new(1, all, all),
             sealed_refusals: Buckets::new(clients, per_s, burst),
@@ -102,57 +98,50 @@ impl Gate {
 
     /// Sealed sessions that were at work before the server's start: they are let in as if they had been heard since.
     pub fn expect(&mut self, sessions: &[SessionId]) {
-        if !self.admission.keys.is_none() {
+        if !self.config.keys.is_none() {
             sessions.iter().for_each(|&session| self.cache.expect(session));
         }
     }
 
-    /// Verifies a datagram, opens it in place if it is sealed, and tells what it asks for. `at` is where its first byte
-    /// stands in the slab.
-    pub(super) fn admit(
-        &mut self,
-        datagram: &mut [u8],
-        at: usize,
-        peer: Peer,
-        now: Now,
-    ) -> Result<(ItemKind, Option<Seal>), Drop> {
+    /// Verifies a datagram, opens it in place if it is sealed, and tells what it asks for.
+    fn check(&mut self, raw: RawDatagram<'_>, now: Now) -> Result<Request, DropReason> {
+        let RawDatagram { peer, at, bytes: datagram } = raw;
         let len = datagram.len();
         let (kind, seal) = match codec::decode(datagram) {
             Ok(datagram) => {
-                let kind = kind(&datagram, at + codec::MIN_LEN - codec::CRC_LEN, |data| {
-                    self.admission.refuses(len, data, None)
-                })?;
-                (if self.admission.keys.is_none() { kind } else { self.refuse_plain(kind) }, None)
+                let kind =
+                    kind(&datagram, at + codec::MIN_LEN - codec::CRC_LEN, |data| self.config.refuses(len, data, None))?;
+                (if self.config.keys.is_none() { kind } else { self.refuse_plain(kind) }, None)
             }
-            Err(DecodeError::Sealed) if !self.admission.keys.is_none() => {
-                let Opened { datagram, channels, seal } = self.cache.unseal(datagram, &self.admission.keys, now)?;
+            Err(DecodeError::Sealed) if !self.config.keys.is_none() => {
+                let Opened { datagram, channels, seal } = self.cache.unseal(datagram, &self.config.keys, now)?;
                 let kind = kind(&datagram, at + codec::SEALED_MIN_LEN - TAG_LEN, |data| {
-                    self.admission.refuses(len, data, channels.as_ref())
+                    self.config.refuses(len, data, channels.as_ref())
                 })?;
                 (kind, Some(seal))
             }
             Err(DecodeError::Version { client, epoch, seq }) => {
-                (ItemKind::Refused { client, epoch, seq, code: RejectCode::Version }, None)
+                (RequestKind::Refused { client, epoch, seq, code: RejectCode::Version }, None)
             }
-            Err(error) => return Err(Drop::Undecoded(error)),
+            Err(error) => return Err(DropReason::Undecoded(error)),
         };
-        if let ItemKind::Refused { client, .. } = kind
+        if let RequestKind::Refused { client, .. } = kind
             && !self.may_refuse(peer, seal.is_some().then_some(client), now)
         {
-            return Err(Drop::Limited);
+            return Err(DropReason::Limited);
         }
-        Ok((kind, seal))
+        Ok(Request { peer, len, kind, seal })
     }
 
-    fn refuse_plain(&self, kind: ItemKind) -> ItemKind {
+    fn refuse_plain(&self, kind: RequestKind) -> RequestKind {
         let (client, epoch, seq) = match &kind {
-            ItemKind::Data(data) => (data.session.client, data.session.epoch.value(), data.seq.0),
-            ItemKind::Hello { client, nonce } => (*client, 0, *nonce),
-            ItemKind::Ping(id) => (id.client, id.epoch.value(), 0),
-            ItemKind::Refused { client, epoch, seq, .. } => (*client, *epoch, *seq),
+            RequestKind::Data(data) => (data.session.client, data.session.epoch.value(), data.seq.0),
+            RequestKind::Hello { client, nonce } => (*client, 0, *nonce),
+            RequestKind::Ping(id) => (id.client, id.epoch.value(), 0),
+            RequestKind::Refused { client, epoch, seq, .. } => (*client, *epoch, *seq),
         };
-        match self.admission.refuses_plain(client) {
-            true => ItemKind::Refused { client, epoch, seq, code: RejectCode::SealedOnly },
+        match self.config.refuses_plain(client) {
+            true => RequestKind::Refused { client, epoch, seq, code: RejectCode::SealedOnly },
             false => kind,
         }
     }
@@ -168,22 +157,36 @@ impl Gate {
     }
 }
 
-/// `payload_at` is where a DATA's payload begins.
+impl Admit for Admission {
+    type Request = Request;
+    type Dropped = Dropped;
+
+    fn admit(&mut self, slab: &mut Slab, requests: &mut Vec<Request>, dropped: &mut Dropped) {
+        dropped.truncated += slab.cut;
+        let now = slab.arrived;
+        slab.for_each(|datagram| match self.check(datagram, now) {
+            Ok(request) => requests.push(request),
+            Err(reason) => dropped.count(reason),
+        });
+    }
+}
+
+/// What a datagram asks for. `payload_at` is where a DATA's payload begins.
 fn kind(
     datagram: &Datagram<'_>,
     payload_at: usize,
     refuses: impl FnOnce(&Data<'_>) -> Option<RejectCode>,
-) -> Result<ItemKind, Drop> {
+) -> Result<RequestKind, DropReason> {
     Ok(match datagram {
         Datagram::Data(data) => match refuses(data) {
             Some(code) => {
                 let epoch = data.epoch.value();
-                ItemKind::Refused { client: data.client, epoch, seq: data.seq.0, code }
+                RequestKind::Refused { client: data.client, epoch, seq: data.seq.0, code }
             }
-            None => ItemKind::Data(DataItem::new(data, payload_at)),
+            None => RequestKind::Data(DataRequest::new(data, payload_at)),
         },
-        Datagram::Hello(hello) => ItemKind::Hello { client: hello.client, nonce: hello.nonce },
-        Datagram::Ping(ping) => ItemKind::Ping(SessionId { client: ping.client, epoch: ping.epoch }),
-        Datagram::Ack(_) | Datagram::Reject(_) | Datagram::Welcome(_) => return Err(Drop::WrongDirection),
+        Datagram::Hello(hello) => RequestKind::Hello { client: hello.client, nonce: hello.nonce },
+        Datagram::Ping(ping) => RequestKind::Ping(SessionId { client: ping.client, epoch: ping.epoch }),
+        Datagram::Ack(_) | Datagram::Reject(_) | Datagram::Welcome(_) => return Err(DropReason::WrongDirection),
     })
 }

@@ -1,4 +1,4 @@
-//! Who is let in while much else is forged, and who is told that it is refused.
+//! Who is let in while much else is forged, whose refusal is answered, and what is dropped.
 
 use std::net::SocketAddr;
 
@@ -7,6 +7,7 @@ use duragram_proto::seal::{ClientKey, FleetKey};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use super::*;
+use crate::dialect::Arrivals;
 use crate::keys::{KeyRing, Keys};
 use crate::limits;
 use crate::model::{Now, Peer, SessionId};
@@ -39,24 +40,26 @@ fn ping(id: SessionId, key: &ClientKey, counter: u64) -> Vec<u8> {
 }
 
 struct Door {
-    gate: Gate,
+    admission: Admission,
     now: Now,
     peer: Peer,
 }
 
 impl Door {
     fn new(ring: KeyRing, sessions_max: usize) -> Self {
-        let admission = Admission { keys: ring, allow_plain: false, sessions_max, ..Admission::plain(1472) };
+        let config = AdmissionConfig { keys: ring, allow_plain: false, sessions_max, ..AdmissionConfig::plain(1472) };
         let peer = Peer::new(SocketAddr::from(([10, 0, 0, 1], 1)), 0);
-        Self { gate: Gate::new(admission), now: Now { mono_us: 1, unix_us: 1 }, peer }
+        Self { admission: Admission::new(config), now: Now { mono_us: 1, unix_us: 1 }, peer }
     }
 
     fn lets_in(&mut self, datagram: &[u8]) -> bool {
-        !matches!(self.answers(datagram), None | Some(ItemKind::Refused { .. }))
+        !matches!(self.answers(datagram), None | Some(RequestKind::Refused { .. }))
     }
 
-    fn answers(&mut self, datagram: &[u8]) -> Option<ItemKind> {
-        self.gate.admit(&mut datagram.to_vec(), 0, self.peer, self.now).ok().map(|(kind, _)| kind)
+    fn answers(&mut self, datagram: &[u8]) -> Option<RequestKind> {
+        let mut bytes = datagram.to_vec();
+        let raw = RawDatagram { peer: self.peer, at: 0, bytes: &mut bytes };
+        self.admission.check(raw, self.now).ok().map(|request| request.kind)
     }
 
     /// More forgeries than a receiver looks at in a second, each of a session that it does not know.
@@ -108,7 +111,7 @@ fn sessions_at_work_are_let_in_under_a_flood_after_the_keys_were_read_again() {
 fn sessions_that_the_journal_holds_are_let_in_under_a_flood_after_a_restart() {
     let mut door = Door::new(ring(), 100_000);
     let known: Vec<_> = (0..SESSIONS).map(session).collect();
-    door.gate.expect(&known);
+    door.admission.expect(&known);
     door.flood();
     assert!(!door.lets_in(&ping(session(3), &ClientKey::new([9; 32]), 1)), "a forged one is none of them");
     assert_eq!(door.locked_out(0..SESSIONS, 2), 0);
@@ -138,7 +141,9 @@ fn plain_datagrams_in_a_clients_name_and_from_its_address_take_no_answer_from_wh
     let mut bytes = [0; 100];
     let len = plain(0).encode(&mut bytes).unwrap();
     let refused = (0..20_000)
-        .filter(|_| matches!(door.answers(&bytes[..len]), Some(ItemKind::Refused { code: RejectCode::SealedOnly, .. })))
+        .filter(|_| {
+            matches!(door.answers(&bytes[..len]), Some(RequestKind::Refused { code: RejectCode::SealedOnly, .. }))
+        })
         .count();
     assert_eq!(refused, limits::REFUSALS_BURST.get() as usize);
     let too_long = vec![0; 1_500];
@@ -146,7 +151,7 @@ fn plain_datagrams_in_a_clients_name_and_from_its_address_take_no_answer_from_wh
     let data = Datagram::Data(Data::whole(id.client, id.epoch, Seq(1), 0, &too_long));
     let len = data.seal(&key(1).keys(id.client, Some(id.epoch)), 1, &mut sealed).unwrap();
     let answer = door.answers(&sealed[..len]);
-    assert!(matches!(answer, Some(ItemKind::Refused { code: RejectCode::TooLarge, .. })), "{answer:?}");
+    assert!(matches!(answer, Some(RequestKind::Refused { code: RejectCode::TooLarge, .. })), "{answer:?}");
     // Its own are counted, wherever they come from.
     let mut told = 1;
     for n in 0..10_000u16 {
@@ -154,4 +159,47 @@ fn plain_datagrams_in_a_clients_name_and_from_its_address_take_no_answer_from_wh
         told += u32::from(door.answers(&sealed[..len]).is_some());
     }
     assert_eq!(told, limits::REFUSALS_BURST.get());
+}
+
+#[test]
+fn what_is_refused_and_what_is_dropped_is_told_apart() {
+    let data = |seq, channel, payload: &[u8]| {
+        let mut buffer = [0; 65_507];
+        let data = Data { channel, ..Data::whole(ClientId(1), Epoch::new(1).unwrap(), Seq(seq), 0, payload) };
+        let len = data.encode(&mut buffer).unwrap();
+        buffer[..len].to_vec()
+    };
+    let reading = data(1, 0, &1u64.to_le_bytes());
+    let mut garbled = reading.clone();
+    garbled[30] ^= 1;
+    let datagrams = [
+        vec![],
+        b"GET / HTTP/1.1\r\nHost: a port that is not HTTP\r\n\r\n".to_vec(),
+        reading[..31].to_vec(),
+        garbled,
+        data(2, 0, &[0; 169]),
+        data(3, 0, &[0; 60_000]),
+        data(4, 8, &[]),
+        data(5, 65_535, &5u64.to_le_bytes()),
+    ];
+    let channels = Some(ChannelSet::of([0, 7, 65_535]));
+    let mut admission = Admission::new(AdmissionConfig { channels, ..AdmissionConfig::plain(200) });
+    let mut arrivals = Arrivals::new(Slab::new(0));
+    let peer = Peer::new(SocketAddr::from(([10, 0, 0, 1], 1)), 0);
+    datagrams.iter().for_each(|datagram| arrivals.slab.push(peer, datagram));
+    // One more was cut by the kernel.
+    arrivals.slab.cut = 1;
+    arrivals.admit(&mut admission);
+    assert_eq!(*arrivals.dropped(), Dropped { truncated: 3, checksum: 2, ..Dropped::default() });
+    let request = |request: &Request| match &request.kind {
+        RequestKind::Refused { seq, code, .. } => (*seq, Some(*code)),
+        RequestKind::Data(data) => {
+            assert_eq!(arrivals.slab.bytes(data.payload.clone()), data.seq.0.to_le_bytes());
+            (data.seq.0, None)
+        }
+        other => panic!("{other:?}"),
+    };
+    let requests: Vec<_> = arrivals.requests().iter().map(request).collect();
+    let too_large = Some(RejectCode::TooLarge);
+    assert_eq!(requests, [(2, too_large), (3, too_large), (4, Some(RejectCode::Channel)), (5, None)]);
 }
