@@ -1,4 +1,4 @@
-//! Every metric of the server: counted by the stages, shown by the admin interface. Names are documented in README.
+//! Every metric of the server: counted by the stages, shown by the admin interface. `docs/operations.md` says what they mean.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -253,13 +253,14 @@ impl Metrics {
         metrics
     }
 
-    /// Name, type and meaning of every metric, in the order of `/metrics`, as the README lists them.
+    /// Name, type and meaning of every metric, in the order of `/metrics`, as `docs/operations.md` lists them.
     pub fn catalogue() -> Vec<Described> {
         let mut registry = Registry::default();
         let metrics = Self::register(&mut registry);
         // Families without a member are not written.
         drop(metrics.lane_lag.get_or_create(&LaneLabel { lane: 0 }));
         drop(metrics.processed.get_or_create(&LaneLabel { lane: 0 }));
+        drop(metrics.lane_down.get_or_create(&LaneLabel { lane: 0 }));
         metrics.free_bytes.set(Some(0));
         let mut text = String::new();
         // Writing to a string fails only when a metric's own encoding does; the list is then cut and its test fails.
@@ -273,8 +274,10 @@ impl Metrics {
                 && let Some(last) = described.last_mut().filter(|last| last.name == name)
             {
                 kind.clone_into(&mut last.kind);
-                if kind == "counter" {
-                    last.name.push_str("_total");
+                match kind {
+                    "counter" => last.name.push_str("_total"),
+                    "info" => last.name.push_str("_info"),
+                    _ => {}
                 }
             }
         }

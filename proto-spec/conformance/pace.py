@@ -197,4 +197,39 @@ class BurstLoss(Scenario):
         self.verdict("duty-loss", not still and took <= self.bound, f"a lost burst costs a few round trips, not one for each datagram {said}")
 
 
-SCENARIOS: list[type[Scenario]] = [PingStorm, ShortTimeout, Karn, Halving, BurstLoss]
+class LostFlight(Scenario):
+    about = "loses every first transmission, before a round trip was measured"
+    records = 3
+    patience = 20.0
+    #: Seconds. The timeout of an unknown path is longer by far.
+    bound = 0.5
+
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
+        #: When which seq was lost, and when it was there.
+        self.lost: dict[int, float] = {}
+        self.came_at: dict[int, float] = {}
+
+    def handle(self, now: float, datagram: Datagram) -> None:
+        if isinstance(datagram, Data):
+            if datagram.attempt == 0:
+                self.lost[datagram.seq] = now
+                return
+            self.came_at.setdefault(datagram.seq, now)
+        self.answer(datagram)
+
+    def expect(self) -> None:
+        # One that goes alone, to settle an epoch, is no flight.
+        last = max(self.lost.values(), default=0.0)
+        flight = [seq for seq, at in self.lost.items() if at > last - self.bound]
+        came = [self.came_at[seq] for seq in flight if seq in self.came_at]
+        if len(flight) < 2:
+            self.verdict("duty-loss", None, "never had two in flight")
+            return
+        took = max(came, default=0.0) - min(came, default=0.0)
+        said = f"({len(flight)}: {took:.2f} s)" if len(came) == len(flight) else f"({len(flight) - len(came)} never came)"
+        fulfilled = len(came) == len(flight) and took <= self.bound
+        self.verdict("duty-loss", fulfilled, f"the answer to a timeout's datagram shows all that was lost with it, the last ones too {said}")
+
+
+SCENARIOS: list[type[Scenario]] = [PingStorm, ShortTimeout, Karn, Halving, BurstLoss, LostFlight]

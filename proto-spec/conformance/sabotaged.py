@@ -49,7 +49,7 @@ SABOTAGES = {
     "hundred-at-first": Sabotage("message", "congestion_window_initial: int = 10", "congestion_window_initial: int = 100", "FirstFlight", "duty-congestion"),
     "no-wait-for-busy": Sabotage("machine", "self.paused_until, self.pause_code = now + wait, reject.code", "pass", "Wait6", "duty-reject"),
     "resumes-with-all": Sabotage("machine", "self.congestion.resume()", "pass", "Wait6", "duty-reject"),
-    "no-loss-by-overtaking": Sabotage("machine", "queue.overtake(arrived - REORDERING_MAX)", "pass", "Hole", "duty-loss"),
+    "no-loss-by-overtaking": Sabotage("machine", "queue.overtake(max(arrived - REORDERING_MAX, answered - 1))", "pass", "Hole", "duty-loss"),
     "attempt-stays-0": Sabotage("queue", "message.attempt += 1", "pass", "Silence", "duty-seq"),
     "span-is-0": Sabotage("machine", "seq - queue.base, self.epoch", "0, self.epoch", "FirstFlight", "duty-seq"),
     "resends-the-refused": Sabotage("machine", "is not None and reject.code in FINAL:\n            message", "is not None and False:\n            message", "Refused8", "duty-reject"),
@@ -61,13 +61,16 @@ SABOTAGES = {
         "send", "client_id=client_id,\n                epoch=args.epoch,", "client_id=0xC7,\n                epoch=1,", "Restart|PingStorm", "duty-epoch"
     ),
     "timeout-of-a-millisecond": Sabotage("message", "rto_min: float = 0.01", "rto_min: float = 0.001", "ShortTimeout", "duty-retransmission"),
-    "samples-what-was-sent-twice": Sabotage("machine", "if newest.attempt == 0:", "if True:", "Karn", "duty-retransmission"),
+    "samples-what-was-sent-twice": Sabotage("machine", "if newest.attempt == 0 and not ack.duplicate:", "if True:", "Karn", "duty-retransmission"),
     "never-halves": Sabotage("path", "self.window, self._acked = min(self.window, self.threshold), 0", "pass", "Halving", "duty-congestion"),
     "each-answer-draws-a-ping": Sabotage(
         "machine", "still_blocked = was_blocked and self._is_blocked_by_credit()",
         "still_blocked, self._ping_due = False, was_blocked and self._is_blocked_by_credit()", "PingStorm", "duty-probe",
     ),
     "waits-for-each-of-a-burst": Sabotage("machine", "oldest.sent_at + rto <= now:", "False:", "BurstLoss", "duty-loss"),
+    "waits-for-each-of-a-flight": Sabotage(
+        "machine", "max(arrived - REORDERING_MAX, answered - 1)", "arrived - REORDERING_MAX", "LostFlight", "duty-loss"
+    ),
     "believes-a-used-epoch": Sabotage("arrivals", "self.doubted = doubted", "self.doubted = False", "UsedEpoch", "epoch-used", "--epoch 5"),
     "believes-a-first-duplicate": Sabotage("arrivals", "return ack.duplicate and", "return False and", "UsedEpochOnce", "epoch-used", "--epoch 5"),
     "gives-up-for-forged-acks": Sabotage(

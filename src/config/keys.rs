@@ -100,7 +100,7 @@ pub const KEYS: &[Key] = &[
         |text: &String| address::literal(text),
         |all: &Vec<SocketAddr>| all.iter().map(shown).collect(),
         "IP:PORT",
-        "UDP address to listen on; port 0 takes a free one. One that other machines reach needs allow_plain"
+        "UDP address to listen on; port 0 takes a free one. One that other machines reach needs keys or allow_plain"
     ),
     one!(
         "admin",

@@ -65,7 +65,7 @@ pub fn hold_signals() -> Result<(), Error> {
     Ok(signals::hold()?)
 }
 
-/// Runs a server with the configured sinks until SIGTERM, SIGINT or an error; README.md has what each signal does. `ready` is
+/// Runs a server with the configured sinks until SIGTERM, SIGINT or an error; `docs/operations.md` has what each signal does. `ready` is
 /// called when datagrams are accepted.
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.

@@ -3,6 +3,10 @@
 
 use duragram::client::blocking;
 use duragram::client::{Batching, Builder, Client, SendError, Stats};
+use duragram::keys::file;
+use duragram::proto::ClientId;
+use duragram::proto::seal::ClientKey;
+use duragram::secret_file::{self, Existing};
 
 use crate::common::lossy::{LossyPath, Weather};
 use crate::common::server::{Home, Server};
@@ -147,4 +151,66 @@ fn dropping_a_ticket_or_a_pending_gives_nothing_up() {
     client.flush();
     assert_eq!(texts(&home, 2), ["0", "1"]);
     assert_eq!(client.stats().abandoned, 0);
+}
+
+/// A key file with one client's key, and that key.
+fn key_file(home: &Home, client: ClientId) -> (String, ClientKey) {
+    let key = ClientKey::new(*file::random_key().unwrap());
+    let path = home.path().join("keys");
+    secret_file::write(&path, file::client_line(client, &key, None).as_bytes(), Existing::Keep).unwrap();
+    (path.display().to_string(), key)
+}
+
+#[test]
+fn a_sealed_client_gives_up_what_it_has_sent_and_what_it_has_not_and_all_else_arrives() {
+    let (home, client) = (Home::new(), ClientId(0xa1));
+    let (keys, key) = key_file(&home, client);
+    let server = home.serve_with(&["--keys", &keys]);
+    let (path, builder) = way_to(&server);
+    let client = blocking::Client::connect(builder.client_id(client.0).key(key)).unwrap();
+    client.send(b"0").unwrap().wait().unwrap();
+    path.set_weather(CUT);
+    let before = client.stats().transmissions;
+    let tickets: Vec<_> = (1..=12).map(|n| client.send(n.to_string().as_bytes()).unwrap()).collect();
+    // The first congestion window, and what the ack has let it grow by, is less than all of these.
+    wait_sent(11, || client.stats());
+    assert_eq!([(); 3].map(|()| client.abandon_oldest()), [1; 3]);
+    clear(&path, before, || client.stats());
+    let delivered: Vec<_> = tickets.into_iter().map(|ticket| ticket.wait().is_ok()).collect();
+    assert_eq!(delivered, [[false; 3].as_slice(), &[true; 9]].concat());
+    client.send(b"13").unwrap().wait().unwrap();
+    let stats = client.stats();
+    assert_eq!((stats.acked, stats.failed, stats.abandoned, stats.unacked), (11, 0, 3, 0));
+    client.close(None).expect("what the caller gave up is not missing");
+    let mut numbers: Vec<u32> = texts(&home, 11).iter().map(|text| text.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [&[0], &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13][..]].concat());
+    assert_eq!(lost_and_abandoned(&server), (0.0, 3.0));
+}
+
+#[test]
+fn a_sealed_client_that_has_given_up_more_than_the_server_would_skip_goes_on_in_another_epoch() {
+    let (home, client) = (Home::with_config("window = 4\n"), ClientId(0xa1));
+    let (keys, key) = key_file(&home, client);
+    let server = home.serve_with(&["--keys", &keys]);
+    let (path, builder) = way_to(&server);
+    let client = blocking::Client::connect(builder.client_id(client.0).key(key)).unwrap();
+    let first = client.send(b"0").unwrap().wait().unwrap();
+    path.set_weather(CUT);
+    let before = client.stats().transmissions;
+    for n in 1..=5 {
+        let ticket = client.send(n.to_string().as_bytes()).unwrap();
+        wait_sent(1 + n, || client.stats());
+        assert_eq!(client.abandon_oldest(), 1);
+        assert_eq!(ticket.wait(), Err(SendError::Abandoned));
+    }
+    let last = client.send(b"last").unwrap();
+    clear(&path, before, || client.stats());
+    let last = last.wait().unwrap();
+    assert!(last.epoch > first.epoch && last.seq.0 == 1, "{first:?}, {last:?}");
+    client.close(None).unwrap();
+    let mut texts = texts(&home, 2);
+    texts.sort_unstable();
+    assert_eq!(texts, ["0", "last"]);
+    assert_eq!(lost_and_abandoned(&server), (0.0, 0.0));
 }

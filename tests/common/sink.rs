@@ -1,4 +1,4 @@
-//! The lines of the file sink (README "Sinks"), read back.
+//! The lines of the file sink (`docs/operations.md`, "Sinks"), read back.
 
 use std::fs;
 use std::path::Path;

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use duragram::proto::client::{Client, ClientConfig, Event, MessageId, Outgoing, Sealing, Slot};
+use duragram::proto::codec::{self, Datagram};
 use duragram::proto::seal::CounterStart;
 use duragram::proto::{ClientId, Epoch};
 
-use crate::core::Core;
+use crate::core::{Core, Sabotage};
 use crate::oracle::Map;
 use crate::plan::{ClientPlan, EpochKind};
 use crate::rng::Rng;
@@ -19,17 +20,40 @@ const REFUSED_CHANNEL: u16 = 9;
 const NEVER: u64 = u64::MAX;
 /// The longest that a client waits between two tries: its longest interval, and up to a quarter more.
 const CALM_WAIT_US_MAX: u64 = 75_000_000;
-/// What it takes to make good whatever was lost before: a timeout that is running, one more for what was answered too late to be
-/// told of, and the doubling of the second one.
-const TIMEOUTS_CALM: u64 = 4;
-const ROUND_TRIPS_CALM: u64 = 40;
 /// Of a clean path, with a sync and what else the server does.
 const ROUND_TRIP_US_MAX: u64 = 50_000;
+/// What it takes to send again whatever was lost, in round trips.
+const ROUND_TRIPS_CALM: u64 = 40;
 
 struct Message {
     channel: u16,
     batch: bool,
     payload: Vec<u8>,
+}
+
+/// By when a client must have all its acks, once nothing fails any more: this follows from the state in which the faults left it.
+///
+/// The timer that runs expires, or is set anew by an ack before. The answer to what it sends tells of all that was lost, but for
+/// what the answer has no room to tell of and was sent less than a timeout ago. That waits for one timeout more, which is not
+/// doubled, since there was an answer, and up to a quarter longer at random. All else takes round trips.
+#[derive(Clone, Copy)]
+struct Calm {
+    /// When the timer expires that ran when it became calm, or the last wait ends that the server asked for.
+    from_us: u64,
+    /// The longest timeout since.
+    rto_us: u64,
+    /// No timeout becomes longer: where the round trips have become short, their variance makes 2.75 of 1 at most.
+    rto_us_max: u64,
+}
+
+impl Calm {
+    fn of(from_us: u64, rto_us: u64) -> Self {
+        Self { from_us, rto_us, rto_us_max: rto_us * 11 / 4 }
+    }
+
+    fn until_us(&self) -> u64 {
+        self.from_us + self.rto_us * 5 / 4 + ROUND_TRIPS_CALM * ROUND_TRIP_US_MAX
+    }
 }
 
 pub(crate) struct SimClient {
@@ -45,8 +69,11 @@ pub(crate) struct SimClient {
     next_message_us: u64,
     made: u64,
     restart_us: Option<u64>,
-    /// Once nothing fails any more: by when all that it has must be acked.
-    patience_us: Option<u64>,
+    /// When what was under way as the faults ended has arrived, and is answered.
+    quiet_us: u64,
+    calm: Option<Calm>,
+    /// With the sabotage of who sends again one datagram a timeout: whether that one was not sent yet.
+    may_repeat: bool,
 }
 
 impl SimClient {
@@ -64,7 +91,9 @@ impl SimClient {
             next_message_us: first_us,
             made: 0,
             restart_us: Some(0),
-            patience_us: None,
+            quiet_us: 0,
+            calm: None,
+            may_repeat: false,
         }
     }
 
@@ -95,30 +124,32 @@ impl SimClient {
         self.restart_us = Some(now_us + 2_000_000 + self.rng.wait(5_000_000));
     }
 
-    /// Nothing more is made.
-    pub(crate) fn finish(&mut self) {
+    /// Nothing more is made, and nothing fails any more; the last of what was under way for it, and from it, arrives then.
+    pub(crate) fn finish(&mut self, last_arrival_us: u64) {
         self.next_message_us = NEVER;
+        self.quiet_us = last_arrival_us + ROUND_TRIP_US_MAX;
     }
 
-    /// Nothing fails any more, and the server is up: from the next thing that it does on it has a bounded time.
-    pub(crate) fn be_calm(&mut self, now_us: u64) {
-        self.patience_us = self.patience_us.or(Some(0));
-        self.extend_patience(self.due_us().min(now_us + CALM_WAIT_US_MAX).max(now_us));
-    }
-
-    fn extend_patience(&mut self, from_us: u64) {
-        let rto_us = self.machine.as_ref().map_or(0, Client::rto_us);
-        let until_us = from_us + TIMEOUTS_CALM * rto_us + ROUND_TRIPS_CALM * ROUND_TRIP_US_MAX;
-        self.patience_us = self.patience_us.map(|patience_us| patience_us.max(until_us));
+    /// The server is up, and stays.
+    pub(crate) fn await_calm(&mut self, now_us: u64) {
+        self.quiet_us = self.quiet_us.max(now_us);
+        self.calm = None;
     }
 
     /// Whether it should have been done by now, though nothing fails.
     pub(crate) fn is_late(&mut self, now_us: u64) -> bool {
+        if now_us < self.quiet_us {
+            return false;
+        }
+        let rto_us = self.machine.as_ref().map_or(0, Client::rto_us);
+        let next_us = self.due_us().min(now_us + CALM_WAIT_US_MAX).max(now_us);
+        let calm = self.calm.get_or_insert(Calm::of(next_us, rto_us));
+        calm.rto_us = calm.rto_us.max(rto_us).min(calm.rto_us_max);
         // As long as the server gives no credit it asks, ever less often.
         if self.machine.as_ref().is_some_and(|machine| machine.credit() == Some(0)) {
-            self.extend_patience(self.due_us().min(now_us + CALM_WAIT_US_MAX));
+            calm.from_us = calm.from_us.max(next_us);
         }
-        self.patience_us.is_some_and(|patience_us| now_us > patience_us) && !self.is_idle()
+        now_us > calm.until_us() && !self.is_idle()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -148,6 +179,7 @@ impl SimClient {
         let Some(machine) = &mut self.machine else { return };
         if machine.poll_timeout().is_some_and(|at| at <= now_us) {
             machine.handle_timeout(now_us);
+            self.may_repeat = true;
         }
         if self.next_message_us <= now_us {
             self.make(now_us);
@@ -235,6 +267,7 @@ impl SimClient {
             self.take_events(core);
             let Some(machine) = &mut self.machine else { return };
             match machine.poll_transmit(core.now_us, &mut buffer) {
+                Some(len) if core.sabotage == Some(Sabotage::OneATimeout) && self.withholds(&buffer[..len]) => {}
                 Some(len) => {
                     core.oracle.sent(&buffer[..len]);
                     out.push(buffer[..len].to_vec());
@@ -242,6 +275,13 @@ impl SimClient {
                 None => return,
             }
         }
+    }
+
+    /// Whether who sends again one datagram a timeout does not send this one.
+    fn withholds(&mut self, datagram: &[u8]) -> bool {
+        let plain = sealed::read(datagram).map(|(plain, _)| plain).unwrap_or_default();
+        let repeats = matches!(codec::decode(&plain), Ok(Datagram::Data(data)) if data.attempt > 0);
+        repeats && !std::mem::take(&mut self.may_repeat)
     }
 
     fn take_events(&mut self, core: &mut Core) {
@@ -270,8 +310,8 @@ impl SimClient {
                 Event::ServerWaits { until_us, .. } => waits_until_us = Some(until_us),
             }
         }
-        if let Some(until_us) = waits_until_us {
-            self.extend_patience(until_us);
+        if let (Some(until_us), Some(calm)) = (waits_until_us, &mut self.calm) {
+            calm.from_us = calm.from_us.max(until_us);
         }
     }
 }

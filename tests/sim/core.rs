@@ -42,6 +42,8 @@ pub(crate) enum Sabotage {
     AcksAfterFailure,
     /// Replies never get to one client.
     Starved,
+    /// Clients send again one datagram a timeout.
+    OneATimeout,
     /// A start forgets which epochs were opened and given.
     ForgottenEpochs,
     /// A start forgets the limit of the server's counter.

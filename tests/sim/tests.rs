@@ -25,6 +25,8 @@ fn what_once_failed_does_not_fail_again() {
         (2_026_349, "a session of which nothing was ever acked expired, and the oracle took it for one at work"),
         (2_046_209, "a repeated HELLO was answered before one that came earlier and was given a lower epoch"),
         (2_072_209, "the same"),
+        (8_765, "after a wait with others in flight nothing was sent, and an outage was taken for a round trip"),
+        (770_776, "a message waited for a timeout that a datagram on its way for seconds had made long"),
     ] {
         assert_eq!(run(seed, None, false).violation, None, "seed {seed}: {what}");
     }
@@ -55,6 +57,7 @@ fn a_defect_in_any_part_is_found() {
         DamageSkipped,
         AcksAfterFailure,
         Starved,
+        OneATimeout,
         ForgottenEpochs,
         ForgottenLimit,
     ];

@@ -306,7 +306,11 @@ impl World {
         self.plan.lane_us = self.plan.lane_us.min(1_000);
         self.disk.set_free_bytes(u64::MAX);
         self.happenings.retain(|(_, happening)| *happening == Happening::Start);
-        self.clients.iter_mut().for_each(SimClient::finish);
+        let now_us = self.core.lock().now_us;
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            let its = self.travelling.iter().filter(|Reverse((.., address, _))| SimClient::index_at(*address) == index);
+            client.finish(its.map(|Reverse((at, ..))| *at).max().unwrap_or(now_us));
+        }
         {
             let mut core = self.core.lock();
             core.disk = DiskFaults::default();
@@ -331,7 +335,7 @@ impl World {
         let now_us = core.now_us;
         if !self.calm {
             self.calm = true;
-            self.clients.iter_mut().for_each(|client| client.be_calm(now_us));
+            self.clients.iter_mut().for_each(|client| client.await_calm(now_us));
         }
         if let Some(client) = self.clients.iter_mut().find_map(|client| client.is_late(now_us).then_some(client)) {
             core.oracle.fail(|| format!("nothing fails any more, and {} for too long", client.describe()));

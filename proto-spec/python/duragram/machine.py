@@ -224,6 +224,8 @@ class Machine:
             return
         if self._waits_for is WaitsFor.RESUME:
             self.paused_until = None
+            # What got no answer in all of the wait is not on the path any more: it would keep the one datagram back.
+            self._queue.lose_all()
             self.congestion.resume()
             self._hello_due = self._hello is not None
         elif self._waits_for is WaitsFor.EPOCH:
@@ -379,8 +381,9 @@ class Machine:
         self.stats.acked += len(newly)
         self._fruitful = True
         self._fruitless_epochs = self._tries = 0
-        if newest.attempt == 0:
-            self.rtt.sample(now - newest.sent_at, ack.delay_us / 1e6)  # Karn's rule
+        # Karn's rule; and a duplicate's answer is not the one that came in time.
+        if newest.attempt == 0 and not ack.duplicate:
+            self.rtt.sample(now - newest.sent_at, ack.delay_us / 1e6)
         probe_again = self._arrivals.learn(now, ack, newly, self.rtt.least)
         if self._congestion_limited:
             end = self.congestion.episode_end
@@ -392,7 +395,9 @@ class Machine:
     def _find_losses(self, now: float) -> None:
         """PROTOCOL.md#duty-loss"""
         queue, told, expired, arrived = self._queue, self._arrivals.told, self._arrivals.expired, self._arrivals.newest
-        queue.overtake(arrived - REORDERING_MAX)
+        answered = expired if arrived >= expired else 0
+        # What an expiry has sent waited for all that was sent before: that has left the path, however little came between.
+        queue.overtake(max(arrived - REORDERING_MAX, answered - 1))
         before_expiry = False
         if queue.overtaken:
             rto = self._rto()
@@ -403,7 +408,7 @@ class Machine:
             while (oldest := queue.oldest_overtaken()) is not None and oldest.sent_at + rto <= now:
                 before_expiry |= oldest.transmission < expired
                 self._lose(oldest)
-        if expired and arrived >= expired:
+        if answered:
             self._arrivals.expired = 0
             if before_expiry:
                 self.congestion.restart_after_expiry(self._next_transmission)

@@ -235,6 +235,13 @@ class Retransmission(unittest.TestCase):
         bench.ack(1)
         self.assertIsNone(bench.machine.rtt.smoothed)
 
+    def test_an_answer_to_what_the_server_had_before_gives_no_rtt_sample(self) -> None:
+        bench = Bench.in_flight(2)
+        bench.now += 30
+        bench.ack(2, duplicate=True)
+        self.assertEqual(len(bench.ended()), 2)
+        self.assertIsNone(bench.machine.rtt.smoothed)
+
     def test_a_retransmission_repeats_seq_and_payload(self) -> None:
         bench = Bench()
         bench.send(b"\x03\0abc", channel=9, batch=True)
@@ -294,8 +301,28 @@ class LossAndCongestion(unittest.TestCase):
         bench.now += 0.05
         bench.ack(1)
         self.assertEqual(bench.machine.congestion.window, 5)
-        # What the probe has not overtaken yet, 9 and 10, may be on the path.
-        self.assertEqual(bench.seqs(), [2, 3, 4])
+        self.assertEqual(bench.seqs(), [2, 3, 4, 5, 6])
+
+    def test_the_answer_to_a_timeouts_datagram_shows_the_loss_of_as_few_as_one_other(self) -> None:
+        for complete in (False, True):
+            for count in range(2, 6):
+                bench = Bench.in_flight(count)
+                bench.time_out()
+                self.assertEqual(bench.seqs(), [1])
+                bench.now += 0.05
+                bench.ack(1, complete=complete)
+                self.assertEqual(bench.seqs(), list(range(2, count + 1)))
+
+    def test_what_no_answer_told_of_yet_is_not_lost_before_a_timeout_has_passed(self) -> None:
+        bench = Bench.in_flight(2)
+        bench.now += 0.999
+        bench.send()
+        self.assertEqual(bench.seqs(), [3])
+        bench.time_out()
+        self.assertEqual(bench.seqs(), [1])
+        bench.now += 0.05
+        bench.ack(1)
+        self.assertEqual(bench.seqs(), [2])
 
     def test_a_loss_halves_the_window_but_never_raises_it(self) -> None:
         bench = Bench.in_flight(10)
@@ -402,6 +429,16 @@ class Rejects(unittest.TestCase):
             self.assertEqual(bench.machine.congestion.window, 1)
             bench.ack(4)
             self.assertEqual(bench.seqs(), [5])
+
+    def test_what_got_no_answer_before_a_wait_does_not_keep_the_first_datagram_after_it_back(self) -> None:
+        bench = Bench.in_flight(5)
+        bench.time_out()
+        self.assertEqual(bench.seqs(), [1])
+        bench.reject(3, wire.REJECT_BUSY, 100)
+        self.assertLessEqual(bench.time_out(), 0.15)
+        self.assertEqual(bench.seqs(), [1])
+        bench.ack(1)
+        self.assertEqual(bench.seqs(), [2, 3])
 
     def test_a_forged_wait_is_bounded_and_0_means_as_for_retransmission(self) -> None:
         bench = Bench.in_flight(1)

@@ -240,7 +240,8 @@ impl Flow {
         if ack.epoch != self.epoch || highest >= self.next {
             return false;
         }
-        let (mut newly, delay_us) = (Newly::default(), u64::from(ack.delay_us));
+        // What answers a duplicate or a PING is not the answer that came in time, and no sample.
+        let (mut newly, delay_us) = (Newly::default(), (!ack.duplicate).then_some(u64::from(ack.delay_us)));
         while self.base <= floor {
             self.acked(self.base, now_ns, delay_us, &mut newly, tally);
             self.base += 1;
@@ -407,7 +408,7 @@ impl Flow {
         }
     }
 
-    fn acked(&mut self, seq: u64, now_ns: u64, delay_us: u64, newly: &mut Newly, tally: &mut Tally) {
+    fn acked(&mut self, seq: u64, now_ns: u64, delay_us: Option<u64>, newly: &mut Newly, tally: &mut Tally) {
         let slot = self.slot_mut(seq);
         let Slot { due_ns, transmission, attempt, missed, state } = *slot;
         slot.state = State::Acked;
@@ -427,7 +428,10 @@ impl Flow {
         } else if answers_probe || missed && transmission <= self.sent.by(now_ns.saturating_sub(self.answer_ns())) {
             newly.newest_again = newly.newest_again.max(transmission);
         }
-        if attempt == 0 && self.rtt.smoothed_us().is_none() {
+        let delay_us = delay_us.filter(|_| attempt == 0);
+        if let Some(delay_us) = delay_us
+            && self.rtt.smoothed_us().is_none()
+        {
             // The one that was to be timed may be lost; this one was sent when it was due, or later.
             self.rtt.sample(now_ns.saturating_sub(due_ns) / US, delay_us);
         }
@@ -435,7 +439,7 @@ impl Flow {
             && timed == seq
         {
             self.timed = None;
-            if attempt == 0 {
+            if let Some(delay_us) = delay_us {
                 self.rtt.sample(now_ns.saturating_sub(sent_ns) / US, delay_us);
             }
         }
@@ -444,17 +448,19 @@ impl Flow {
     /// What was sent before something that has arrived, and is told to be missing, or was not told of in all of a timeout.
     /// `highest` is the highest that was acked. Returns whether any of it was sent before the last timeout.
     fn find_lost(&mut self, now_ns: u64, highest: u64) -> bool {
-        let overtaken = self.newest_arrived.saturating_sub(REORDERING_MAX);
+        // What a timeout has sent waited for all that was sent before: that has left the path, however little came between.
+        let answered = self.expired.filter(|expired| *expired <= self.newest_arrived);
+        let overtaken =
+            self.newest_arrived.saturating_sub(REORDERING_MAX).max(answered.map_or(0, |expired| expired - 1));
         // The lowest was sent before all others, unless it was sent again.
         if self.base == self.next || self.slot(self.base).attempt == 0 && self.slot(self.base).transmission > overtaken
         {
             return false;
         }
         // Beyond the highest that was acked little is found, and not each time; but the answer to a timeout tells of all.
-        let tells_all = self.expired.is_some_and(|expired| expired <= self.newest_arrived);
         let rto_ns = self.rto_ns();
         let mut end = highest.max(self.base) + 1;
-        if tells_all || now_ns >= self.looked_ns + rto_ns / 2 {
+        if answered.is_some() || now_ns >= self.looked_ns + rto_ns / 2 {
             self.looked_ns = now_ns;
             end = self.next;
         }

@@ -1,7 +1,7 @@
 //! A burst of losses in a flow's window is made good in a bounded number of round trips, as the protocol crate's client does
 //! it (`client/tests/bursts.rs` there).
 
-use super::tests::Near;
+use super::tests::{Near, Rig};
 use super::*;
 
 const WINDOW: u16 = 4_096;
@@ -101,4 +101,19 @@ fn a_lossy_stretch_longer_than_the_window_is_passed_without_falling_silent() {
         }
     }
     assert!(late.is_empty(), "{}", late.join("\n"));
+}
+
+#[test]
+fn the_answer_to_a_timeouts_datagram_shows_the_loss_of_as_few_as_one_other() {
+    for complete in [false, true] {
+        for count in 2..=5 {
+            let mut rig = Rig::new(10, count);
+            assert_eq!(rig.seqs().len() as u64, count);
+            let (seqs, _) = rig.wait();
+            assert_eq!(seqs, [1]);
+            rig.now_ns += 50 * MS;
+            rig.ack_with(1, &[], 100, complete);
+            assert_eq!(rig.seqs(), (2..=count).collect::<Vec<_>>());
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub(super) struct Rig {
 
 impl Rig {
     /// With so many messages to send.
-    fn new(window: u16, messages: u64) -> Self {
+    pub(super) fn new(window: u16, messages: u64) -> Self {
         let mut flow = Flow::new(CLIENT, Epoch::new(5).unwrap(), window, 1);
         flow.released = messages;
         Self { flow, tally: Tally::new(), now_ns: SECOND }
@@ -38,7 +38,7 @@ impl Rig {
             .collect()
     }
 
-    fn seqs(&mut self) -> Vec<u64> {
+    pub(super) fn seqs(&mut self) -> Vec<u64> {
         self.send().into_iter().map(|(seq, ..)| seq).collect()
     }
 
@@ -46,7 +46,11 @@ impl Rig {
         self.ack_with(floor, above, credit, false)
     }
 
-    fn ack_with(&mut self, floor: u64, above: &[u64], credit: u16, complete: bool) -> bool {
+    pub(super) fn ack_with(&mut self, floor: u64, above: &[u64], credit: u16, complete: bool) -> bool {
+        self.ack_as(floor, above, credit, complete, false)
+    }
+
+    fn ack_as(&mut self, floor: u64, above: &[u64], credit: u16, complete: bool, duplicate: bool) -> bool {
         let mut bitmap = [0; BITMAP_LEN_MAX];
         for seq in above {
             let bit = usize::try_from(seq - floor - 1).unwrap();
@@ -55,7 +59,6 @@ impl Rig {
         let bitmap = if above.is_empty() { &[][..] } else { &bitmap };
         let epoch = self.flow.epoch;
         let (floor, durability) = (Seq(floor), Durability::Synced);
-        let duplicate = false;
         let ack = Ack { client: CLIENT, epoch, floor, credit, durability, duplicate, complete, delay_us: 0, bitmap };
         self.flow.handle_ack(self.now_ns, &ack, &mut self.tally)
     }
@@ -66,7 +69,7 @@ impl Rig {
     }
 
     /// Looks at the clock each millisecond until something is sent; returns that and how long it took, in milliseconds.
-    fn wait(&mut self) -> (Vec<u64>, u64) {
+    pub(super) fn wait(&mut self) -> (Vec<u64>, u64) {
         for ms in 1..100_000 {
             self.now_ns += MS;
             self.flow.handle_time(self.now_ns);
@@ -158,6 +161,15 @@ fn the_timeout_follows_the_round_trip_time() {
     let (seqs, ms) = rig.wait();
     assert_eq!(seqs, [51]);
     assert!((400..=501).contains(&ms), "{ms} ms");
+}
+
+#[test]
+fn an_answer_to_what_the_server_had_before_gives_no_round_trip_time() {
+    let mut rig = Rig::new(10, 2);
+    assert_eq!(rig.seqs(), [1, 2]);
+    rig.now_ns += 30 * SECOND;
+    rig.ack_as(2, &[], 100, false, true);
+    assert_eq!((rig.flow.rtt.smoothed_us(), rig.tally.acked), (None, 2));
 }
 
 #[test]

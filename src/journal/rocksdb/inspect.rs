@@ -80,7 +80,7 @@ pub struct DiskUse {
 /// Verifies all that a start of the server would verify, and goes on past damage.
 ///
 /// # Errors
-/// As for [`crate::journal::RocksJournal::open`], but never `Damaged`: damage is the answer, not an error.
+/// As for `open` of [`RocksJournal`](crate::journal::RocksJournal), but never `Damaged`: damage is the answer, not an error.
 pub fn verify(path: &Path) -> Result<Verified, OpenError> {
     let dir = DataDir::look(path)?;
     let found = examine(&dir, Reading::ALL, &mut |_| {});
@@ -95,7 +95,7 @@ pub fn verify(path: &Path) -> Result<Verified, OpenError> {
 /// What the journal holds.
 ///
 /// # Errors
-/// As for [`crate::journal::RocksJournal::open`]: a damaged journal has no figures to rely on.
+/// As for `open` of [`RocksJournal`](crate::journal::RocksJournal): a damaged journal has no figures to rely on.
 pub fn stats(path: &Path) -> Result<Stats, OpenError> {
     let dir = DataDir::look(path)?;
     let found = sound(&dir, examine(&dir, Reading::ALL, &mut |_| {}))?.unwrap_or_default();
@@ -107,7 +107,7 @@ pub fn stats(path: &Path) -> Result<Stats, OpenError> {
 /// Everything is verified before the first block comes.
 ///
 /// # Errors
-/// As for [`crate::journal::RocksJournal::open`].
+/// As for `open` of [`RocksJournal`](crate::journal::RocksJournal).
 pub fn dump(path: &Path, from: Offset) -> Result<Dump, OpenError> {
     let dir = DataDir::look(path)?;
     let found = sound(&dir, examine(&dir, Reading::ALL, &mut |_| {}))?;
@@ -122,7 +122,7 @@ pub fn dump(path: &Path, from: Offset) -> Result<Dump, OpenError> {
 /// All dead letters, in order.
 ///
 /// # Errors
-/// As for [`crate::journal::RocksJournal::open`].
+/// As for `open` of [`RocksJournal`](crate::journal::RocksJournal).
 pub fn dead_letters(path: &Path) -> Result<Vec<DeadLetter>, OpenError> {
     let dir = DataDir::look(path)?;
     let mut letters = Vec::new();

@@ -393,9 +393,7 @@ where
         self.tries = 0;
         self.silent = false;
         self.expired = None;
-        while let Some(at) = self.queue.any_awaited() {
-            self.queue.mark_lost(at);
-        }
+        self.lose_awaited();
         match &mut self.hello {
             Some(hello) => hello.due = true,
             None => self.ping_due = self.is_blocked_by_credit(),

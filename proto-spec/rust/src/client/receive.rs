@@ -97,7 +97,7 @@ where
         self.fruitless_epochs = 0;
         self.tries = 0;
         // Karn's rule: which transmission of several is answered cannot be known.
-        if newest.attempt == 0 {
+        if newest.attempt == 0 && !ack.duplicate {
             self.rtt.sample(now_us.saturating_sub(newest.sent_at_us), u64::from(ack.delay_us));
         }
         // That one of several has arrived is known only of what the server did not have before the last. Even so it is not
@@ -123,7 +123,10 @@ where
     /// PROTOCOL.md#duty-loss.
     fn find_losses(&mut self, now_us: u64, ack: &Ack<'_>) {
         let arrived = self.acks.newest_arrived;
-        self.queue.overtake(arrived.saturating_sub(REORDERING_MAX));
+        // What a timeout has sent waited for all that was sent before: that has left the path, however little came between.
+        let answered = self.expired.filter(|expired| *expired <= arrived);
+        let before_answered = answered.map_or(0, |expired| expired - 1);
+        self.queue.overtake(arrived.saturating_sub(REORDERING_MAX).max(before_answered));
         let mut before_expiry = false;
         let mut lost = |queue: &mut Queue<M, B>, at| {
             let transmission = queue.slot(at).transmission;

@@ -107,6 +107,8 @@ where
         match timer.waits_for {
             WaitsFor::Resume => {
                 self.paused_until_us = None;
+                // What got no answer in all of the wait is not on the path any more: it would keep the one datagram back.
+                self.lose_awaited();
                 self.congestion.resume();
                 if let Some(hello) = &mut self.hello {
                     hello.due = true;
@@ -152,9 +154,7 @@ where
                 self.congestion.fall_silent(self.next_transmission);
                 self.silent = true;
             }
-            while let Some(at) = self.queue.any_awaited() {
-                self.queue.mark_lost(at);
-            }
+            self.lose_awaited();
         }
         self.expired = Some(self.next_transmission);
         self.probe = true;
@@ -163,6 +163,13 @@ where
         }
         // The server may have shrunk its window below what is to be sent again.
         self.ping_due = self.queue.candidate().is_some_and(|(_, seq)| self.is_beyond_limit(seq));
+    }
+
+    /// All that is waited for is to be sent again.
+    pub(super) fn lose_awaited(&mut self) {
+        while let Some(at) = self.queue.any_awaited() {
+            self.queue.mark_lost(at);
+        }
     }
 
     /// The lowest one is sent again, whatever the congestion window is.

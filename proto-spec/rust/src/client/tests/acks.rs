@@ -172,6 +172,32 @@ fn a_window_that_is_not_used_does_not_grow() {
 }
 
 #[test]
+fn an_answer_to_what_the_server_had_before_gives_no_round_trip_time() {
+    // The ack that came in time was lost. What tells now is the answer to a copy that took its time,
+    let answers_copy = || {
+        let mut bench = Bench::in_flight(2);
+        bench.wait(30 * SECOND);
+        bench
+    };
+    // or to a PING, after a time without credit in which none got through.
+    let answers_ping = || {
+        let mut bench = Bench::in_flight(2);
+        bench.ack(0, &[], 0).unwrap();
+        for _ in 0..4 {
+            bench.time_out();
+            assert!(bench.is_ping());
+        }
+        bench
+    };
+    for mut bench in [answers_copy(), answers_ping()] {
+        let rto_us = bench.client.rto_us();
+        bench.receive(&Datagram::Ack(Ack { floor: Seq(2), duplicate: true, ..ACK })).unwrap();
+        assert_eq!(acked(&bench.events()), [1, 2]);
+        assert_eq!((bench.client.rtt_us(), bench.client.rto_us()), (None, rto_us), "an outage is no round trip");
+    }
+}
+
+#[test]
 fn a_message_sent_twice_gives_no_round_trip_time() {
     let mut bench = Bench::in_flight(1);
     bench.time_out();

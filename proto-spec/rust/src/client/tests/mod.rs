@@ -3,6 +3,7 @@
 mod acks;
 mod bench;
 mod bursts;
+mod calm;
 mod doubt;
 mod duties;
 mod hostile;

@@ -312,3 +312,16 @@ fn late_acks_of_a_session_count_while_the_next_epoch_is_asked_for() {
     assert_eq!(sent.len(), 2, "the third was acked in the old session");
     assert_eq!(bench.events().len(), 2);
 }
+
+#[test]
+fn what_got_no_answer_before_a_wait_does_not_keep_the_first_datagram_after_it_back() {
+    let mut bench = Bench::in_flight(5);
+    bench.time_out();
+    assert_eq!(bench.sent_seqs(), [1]);
+    // The server refused all of them, and one of its answers has come.
+    bench.reject(3, RejectCode::Busy, 100).unwrap();
+    assert!(bench.time_out() <= 150_000);
+    assert_eq!(bench.sent_seqs(), [1]);
+    bench.ack(1, &[], 64).unwrap();
+    assert_eq!((bench.sent_seqs(), bench.client.stats().losses), (vec![2, 3], 0));
+}

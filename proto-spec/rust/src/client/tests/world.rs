@@ -10,6 +10,9 @@ use super::model_server::ModelServer;
 use crate::random::Random;
 use crate::{Epoch, Seq};
 
+/// By how much a datagram is late that is.
+const LATE_US_MAX: u64 = 15_000_000;
+
 /// The path, each way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
@@ -22,6 +25,8 @@ pub(super) struct Path {
     pub(super) serialization_us: u64,
     /// Datagrams that wait before the bottleneck; more are lost.
     pub(super) queue_max: u64,
+    /// So many come seconds late.
+    pub(super) late_per_mille: u64,
 }
 
 impl Path {
@@ -32,6 +37,7 @@ impl Path {
         repeat_per_mille: 0,
         serialization_us: 0,
         queue_max: u64::MAX,
+        late_per_mille: 0,
     };
 }
 
@@ -155,8 +161,21 @@ where
         }
     }
 
+    /// When all that is under way now will have arrived.
+    pub(super) fn last_arrival_us(&self) -> u64 {
+        self.travelling.iter().map(|Reverse((at, ..))| *at).max().unwrap_or(0)
+    }
+
+    /// The application has no more to send than what the client has taken.
+    pub(super) fn offer_no_more(&mut self) {
+        self.waiting.clear();
+    }
+
     pub(super) fn run_until(&mut self, time_us: u64) {
         while self.next_time_us().is_some_and(|next| next <= time_us) {
+            if self.is_settled() && self.incidents.is_empty() {
+                break;
+            }
             self.step();
         }
         self.now_us = time_us;
@@ -320,7 +339,10 @@ where
         }
         let copies = if self.random.up_to(999) < self.path.repeat_per_mille { 2 } else { 1 };
         for _ in 0..copies {
-            let at = leaves_us + self.path.delay_us + self.random.up_to(self.path.jitter_us);
+            let mut at = leaves_us + self.path.delay_us + self.random.up_to(self.path.jitter_us);
+            if self.path.late_per_mille > 0 && self.random.up_to(999) < self.path.late_per_mille {
+                at += self.random.up_to(LATE_US_MAX);
+            }
             self.count += 1;
             self.travelling.push(Reverse((at, self.count, to, datagram.clone())));
         }
