@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput};
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::config::Config;
 use duragram::dialect::Arrivals;
-use duragram::dialect::duragram::{Admission, AdmissionConfig};
+use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
 use duragram::journal::Durable;
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::metrics::Metrics;
@@ -75,7 +75,7 @@ pub(crate) fn benches(c: &mut Criterion) {
 }
 
 struct Rig {
-    committer: Committer<MemoryJournal, Nowhere, Done>,
+    committer: Committer<Duragram, MemoryJournal, Nowhere, Done>,
     clock: SystemClock,
     /// By each client.
     sent: u64,
@@ -85,20 +85,19 @@ impl Rig {
     fn new() -> Self {
         let defaults = Config::default();
         let config = CommitterConfig {
-            window: defaults.window,
             // No commit before the whole load is absorbed.
             commit_bytes_max: 64 << 20,
             checkpoint_bytes: defaults.checkpoint_bytes,
             checkpoint_interval_us: 1_000_000,
             retain_bytes: 0,
             reserve_bytes: 0,
-            session_ttl_s: 3600,
-            sealed: false,
         };
-        let mut recovery = Recovery::new(1_000_000);
+        let metrics = Metrics::register(&mut Registry::default());
+        let dialect =
+            DuragramConfig { window: defaults.window, sessions_max: 1_000_000, session_ttl_s: 3600, sealed: false };
+        let mut recovery = Recovery::new(Duragram::new(dialect, metrics.clone()));
         let opened = MemoryDisk::default().open(&mut |replay| recovery.apply(replay));
         let recovered = recovery.finish(&opened).expect("nothing was replayed");
-        let metrics = Metrics::register(&mut Registry::default());
         let committer = Committer::new(config, recovered, opened.journal, Nowhere, Done::default(), metrics);
         Self { committer, clock: SystemClock::start(), sent: 0 }
     }

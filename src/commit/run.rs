@@ -13,8 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as QueueSender, bounded};
 
 use crate::commit::{Committer, Downstream, IngestStatus, LivenessProbe};
-use crate::dialect::Arrivals;
-use crate::dialect::duragram::Admission;
+use crate::dialect::{Admit, Arrivals, Dialect};
 use crate::journal::{Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
@@ -45,21 +44,21 @@ pub enum IngestError {
     Panicked(&'static str),
 }
 
-/// What the committer's thread leaves.
-type Ended<J, T, D> = Result<Committer<J, T, D>, IngestError>;
+/// What the committer's thread leaves when it ends.
+type Ended<D, J, T, L> = Result<Committer<D, J, T, L>, IngestError>;
 
 /// Ingestion at work.
-pub struct Ingest<J, T, D> {
+pub struct Ingest<D: Dialect, J, T, L> {
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<IngestStatus>>,
-    /// Of the committer's thread; gone with it.
+    /// Rounds of the committer's thread; gone with it.
     rounds: Weak<AtomicU64>,
-    /// Taken by `stop`.
-    committer: Option<JoinHandle<Ended<J, T, D>>>,
+    /// The thread; taken by `stop`.
+    committer: Option<JoinHandle<Ended<D, J, T, L>>>,
 }
 
 /// A server that is dropped rather than stopped must not go on acking what nobody will process.
-impl<J, T, D> Drop for Ingest<J, T, D> {
+impl<D: Dialect, J, T, L> Drop for Ingest<D, J, T, L> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }
@@ -76,8 +75,8 @@ impl StatusReader {
     }
 }
 
-impl<J, T, D> Ingest<J, T, D> {
-    /// For a watchdog.
+impl<D: Dialect, J, T, L> Ingest<D, J, T, L> {
+    /// A look at the committer's thread, for a watchdog.
     pub fn liveness(&self) -> LivenessProbe {
         LivenessProbe::new(Weak::clone(&self.rounds))
     }
@@ -88,7 +87,7 @@ impl<J, T, D> Ingest<J, T, D> {
     }
 
     /// Stops receiving, commits and acks what is in hand, and gives the committer back for the last checkpoint.
-    pub fn stop(mut self) -> Result<Committer<J, T, D>, IngestError> {
+    pub fn stop(mut self) -> Result<Committer<D, J, T, L>, IngestError> {
         self.stop.store(true, Ordering::Release);
         let ended = self.committer.take().and_then(|committer| committer.join().ok());
         ended.unwrap_or(Err(IngestError::Panicked("committer")))
@@ -96,17 +95,18 @@ impl<J, T, D> Ingest<J, T, D> {
 }
 
 /// Starts the threads; each receiver comes with its admission. The returned channel closes when ingestion has ended, also by itself; `stop` then gives the error.
-pub fn spawn<J, T, D>(
-    receivers: Vec<(Receiver, Admission)>,
-    mut committer: Committer<J, T, D>,
+pub fn spawn<D, J, T, L>(
+    receivers: Vec<(Receiver, D::Admission)>,
+    mut committer: Committer<D, J, T, L>,
     threading: Threading,
     clock: SystemClock,
     metrics: Metrics,
-) -> io::Result<(Ingest<J, T, D>, Queue<Infallible>)>
+) -> io::Result<(Ingest<D, J, T, L>, Queue<Infallible>)>
 where
+    D: Dialect,
     J: Journal + 'static,
     T: Transmit + Send + 'static,
-    D: Downstream + 'static,
+    L: Downstream + 'static,
 {
     let waker = Waker::new()?;
     let landing = waker.clone();
@@ -184,14 +184,14 @@ fn spawn_thread<R: Send + 'static>(
     })
 }
 
-/// Receive, commit, ack, in one thread; the sync of a large commit runs in another, beside the receiving of the next.
-fn single<J: Journal, T: Transmit, D: Downstream>(
-    mut receivers: Vec<(Receiver, Admission)>,
-    mut committer: Committer<J, T, D>,
+/// Receive, commit, answer, in one thread; the sync of a large commit runs in another, beside the receiving of the next.
+fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
+    mut receivers: Vec<(Receiver, D::Admission)>,
+    mut committer: Committer<D, J, T, L>,
     waker: &Waker,
     shared: &Shared,
     rounds: &AtomicU64,
-) -> Result<Committer<J, T, D>, IngestError> {
+) -> Result<Committer<D, J, T, L>, IngestError> {
     let mut arrivals = Arrivals::new(Receiver::slab());
     let alone = receivers.len() == 1;
     while !shared.stopping() {
@@ -237,20 +237,20 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
     finish(committer, shared)
 }
 
-/// Told to stop: what is in flight lands, what is in hand is committed, and both are acked and handed to the lanes, which
-/// may still be told to process them.
-fn finish<J: Journal, T: Transmit, D: Downstream>(
-    mut committer: Committer<J, T, D>,
+/// Asked to stop: what is in flight lands, what is in hand is committed, and both are answered and handed to the lanes, which
+/// may still process them.
+fn finish<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
+    mut committer: Committer<D, J, T, L>,
     shared: &Shared,
-) -> Result<Committer<J, T, D>, IngestError> {
+) -> Result<Committer<D, J, T, L>, IngestError> {
     committer.commit(&shared.clock)?;
     shared.publish(committer.status());
     Ok(committer)
 }
 
 /// Commits what is in hand, and makes the state known.
-fn launch<J: Journal, T: Transmit, D: Downstream>(
-    committer: &mut Committer<J, T, D>,
+fn launch<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
+    committer: &mut Committer<D, J, T, L>,
     shared: &Shared,
 ) -> Result<(), IngestError> {
     committer.launch(&shared.clock)?;
@@ -258,12 +258,12 @@ fn launch<J: Journal, T: Transmit, D: Downstream>(
     Ok(())
 }
 
-/// A receiver's thread. It ends when told to stop, or when the committer is gone.
-fn receive(
+/// A receiver's thread. It ends when it is asked to stop, or when the committer is gone.
+fn receive<A: Admit>(
     mut receiver: Receiver,
-    mut admission: Admission,
-    empty: &Queue<Arrivals<Admission>>,
-    full: &QueueSender<Result<Arrivals<Admission>, IngestError>>,
+    mut admission: A,
+    empty: &Queue<Arrivals<A>>,
+    full: &QueueSender<Result<Arrivals<A>, IngestError>>,
     shared: &Shared,
 ) -> Result<(), IngestError> {
     // When no slab is free, the kernel's buffer and then the clients' retransmission take the rest.
@@ -287,15 +287,15 @@ fn receive(
     Ok(())
 }
 
-/// The committer's thread in the pipeline. It ends when all receivers have ended as they were told, or one otherwise.
-fn commit<J: Journal, T: Transmit, D: Downstream>(
-    mut committer: Committer<J, T, D>,
-    waiting: &Queue<Result<Arrivals<Admission>, IngestError>>,
-    give_back: &QueueSender<Arrivals<Admission>>,
+/// The committer's thread in the pipeline. It ends when all receivers have ended as they were asked to, or one otherwise.
+fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
+    mut committer: Committer<D, J, T, L>,
+    waiting: &Queue<Result<Arrivals<D::Admission>, IngestError>>,
+    give_back: &QueueSender<Arrivals<D::Admission>>,
     slabs: usize,
     shared: &Shared,
     rounds: &AtomicU64,
-) -> Result<Committer<J, T, D>, IngestError> {
+) -> Result<Committer<D, J, T, L>, IngestError> {
     let wait = Duration::from_millis(u64::from(limits::RECEIVE_WAIT_MS));
     loop {
         rounds.fetch_add(1, Ordering::Relaxed);

@@ -38,9 +38,8 @@ pub use rocksdb::database::RocksOptions;
 pub use rocksdb::inspect;
 pub use store::RocksJournal;
 
-/// The receipt of a commit: proof that it is durable. Only this module can make one; acks are made from it alone. A copy
-/// proves the same, since what was durable stays so.
-#[derive(Clone, Debug)]
+/// The receipt of a commit: proof that it is durable. Only this module can make one; acks are made from it alone.
+#[derive(Debug)]
 pub struct Durable {
     block: Option<Arc<Block>>,
     end: Offset,

@@ -53,6 +53,10 @@ pub fn parse_client_id(text: &str) -> Option<ClientId> {
     parsed.ok().map(ClientId)
 }
 
+/// The protocol that an entry came in. Numbers stand in journals, and are never given to another protocol.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DialectId(pub u8);
+
 /// One processing thread and the sessions that hash to it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Lane(pub u16);

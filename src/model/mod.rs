@@ -15,7 +15,7 @@ mod time;
 pub use channels::{ChannelSet, parse_channels};
 pub use durability::DurabilityLevel;
 pub use entry::{Entry, EntryKind, EntryMeta};
-pub use ids::{Lane, Offset, SessionId, parse_client_id};
+pub use ids::{DialectId, Lane, Offset, SessionId, parse_client_id};
 pub(crate) use peer::canonical;
 pub use peer::{Local, Peer};
 pub(crate) use record::records_of;

@@ -17,17 +17,17 @@ pub struct Run<'a> {
     pub to: Peer,
     /// The datagrams, one behind the other.
     pub datagrams: &'a [u8],
-    /// Bytes of each.
+    /// The length of each, in bytes.
     pub len: usize,
 }
 
 impl<'a> Run<'a> {
-    /// How many there are.
+    /// How many replies there are.
     pub fn count(&self) -> usize {
         self.datagrams.len() / self.len
     }
 
-    /// Each by itself.
+    /// The replies as runs of one each.
     pub fn singly(self) -> impl Iterator<Item = Run<'a>> {
         self.datagrams.chunks(self.len).map(move |datagrams| Run { datagrams, ..self })
     }

@@ -218,7 +218,7 @@ impl Receiver {
 pub struct Waker(Arc<EventFd>);
 
 impl Waker {
-    /// One that has not been used.
+    /// A waker that has not been used.
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self(Arc::new(EventFd::from_value_and_flags(0, flags)?)))

@@ -37,7 +37,7 @@ struct Call<'a> {
     runs: Vec<Run<'a>>,
     /// The length at which the kernel cuts, once there is something to cut.
     segment: Option<usize>,
-    /// Of the replies so far.
+    /// The length of the longest reply so far.
     longest: usize,
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::commit::{Recovered, Recovery};
 use crate::config::Config;
+use crate::dialect::duragram::Duragram;
 use crate::journal::recovery::ReadProgress;
 use crate::journal::{Damage, DamageKind, DamagePlace, Journal, OpenError, Opened, Replay, RocksJournal, RocksOptions};
 use crate::server::error::Error;
@@ -54,15 +55,15 @@ pub(super) fn open<S: JournalSource>(
     source: S,
     config: &Config,
     start: &StartProgress,
-) -> Result<(Opened<S::Journal>, Recovered), Error> {
-    let mut recovery = Recovery::new(config.sessions_max);
+    dialect: Duragram,
+) -> Result<(Opened<S::Journal>, Recovered<Duragram>), Error> {
+    let mut recovery = Recovery::new(dialect);
     let opened = source.open(config, &start.journal, &mut |replay| recovery.apply(replay))?;
     for damage in &opened.given_up {
         tracing::error!(%damage, "acked data was given up, as --accept-loss says");
     }
-    let recovered = recovery.finish(&opened).map_err(|session| {
-        let problem = format!("the record of session {session} is one that no session can have made");
-        OpenError::Damaged(Damage::new(DamageKind::Record, DamagePlace::Database, problem))
+    let recovered = recovery.finish(&opened).map_err(|invalid| {
+        OpenError::Damaged(Damage::new(DamageKind::Record, DamagePlace::Database, invalid.to_string()))
     })?;
     Ok((opened, recovered))
 }

@@ -29,6 +29,7 @@ use crossbeam_channel::{Receiver as Events, select};
 use crate::admin::{Admin, AdminState as _, Phase};
 use crate::commit::Ingest;
 use crate::config::Config;
+use crate::dialect::duragram::Duragram;
 use crate::file_modes;
 use crate::journal::{Journal, RocksJournal};
 use crate::keys::KeyRing;
@@ -113,7 +114,7 @@ pub struct Server<J = RocksJournal> {
     state: Arc<ServerState>,
     clock: SystemClock,
     drain_timeout: Duration,
-    ingest: Ingest<J, Sender, Fanout>,
+    ingest: Ingest<Duragram, J, Sender, Fanout>,
     ingest_ended: Events<Infallible>,
     lanes: LaneControl,
     lane_ends: Events<LaneEnd>,

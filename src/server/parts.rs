@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::commit::{CommitterConfig, Downstream, Threading};
 use crate::config::{self, Config};
-use crate::dialect::duragram::AdmissionConfig;
+use crate::dialect::duragram::{AdmissionConfig, DuragramConfig};
 use crate::journal::{DeadLetterId, DeadLetterRoom, Durable};
 use crate::keys::{KeyFileError, KeyRing};
 use crate::model::{ChannelSet, FormerLanes, LaneMark};
@@ -34,16 +34,22 @@ pub(super) fn admission(config: &Config, keys: KeyRing) -> AdmissionConfig {
     }
 }
 
-pub(super) fn committer_config(config: &Config, keys: &KeyRing) -> CommitterConfig {
-    CommitterConfig {
+pub(super) fn dialect_config(config: &Config, keys: &KeyRing) -> DuragramConfig {
+    DuragramConfig {
         window: config.window,
+        sessions_max: config.sessions_max,
+        session_ttl_s: config.session_ttl.as_secs(),
+        sealed: !keys.is_none(),
+    }
+}
+
+pub(super) fn committer_config(config: &Config) -> CommitterConfig {
+    CommitterConfig {
         commit_bytes_max: config.commit_bytes_max,
         checkpoint_bytes: config.checkpoint_bytes,
         checkpoint_interval_us: u64::try_from(config.checkpoint_interval.as_micros()).unwrap_or(u64::MAX),
         retain_bytes: config.retain_bytes,
         reserve_bytes: config.reserve_bytes,
-        session_ttl_s: config.session_ttl.as_secs(),
-        sealed: !keys.is_none(),
     }
 }
 

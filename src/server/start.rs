@@ -9,7 +9,8 @@ use super::{Owner, Ready, Server, journal_source, signals, sockets, starting};
 use crate::admin::{Admin, AdminState, Token};
 use crate::commit::{self, Committer};
 use crate::config::Config;
-use crate::dialect::duragram::Admission;
+use crate::dialect::Dialect as _;
+use crate::dialect::duragram::{Admission, Duragram};
 use crate::journal::{Journal, RocksJournal};
 use crate::metrics::Metrics;
 use crate::model::{Clock as _, SystemClock};
@@ -18,7 +19,7 @@ use crate::process::{Handler, HandlerError, HandlerFactory, LaneParts, LaneStart
 use crate::resources::{self, Shortage};
 use crate::server::error::Error;
 use crate::server::journal_source::{DataDirectory, JournalSource};
-use crate::server::parts::{admission, committer_config, lane_config, load_keys, threading};
+use crate::server::parts::{admission, committer_config, dialect_config, lane_config, load_keys, threading};
 use crate::server::requests::requests;
 use crate::server::starting::StartProgress;
 use crate::server::state::ServerState;
@@ -71,10 +72,11 @@ impl<J: Journal + 'static> Server<J> {
         let (sockets, udp) = sockets::open(&config, bound)?;
         let (admin, known_token) = starting::begin_admin(&config, &start)?.unzip();
         start.enter("reading the journal");
-        let (opened, recovered) = journal_source::open(source, &config, &start)?;
+        let dialect = Duragram::new(dialect_config(&config, &keys), metrics.clone());
+        let (opened, recovered) = journal_source::open(source, &config, &start, dialect)?;
         let (end, low) = (opened.end, opened.low);
         tracing::info!(
-            %low, %end, checkpoint = %opened.checkpoint_at, sessions = recovered.sessions.len(),
+            %low, %end, checkpoint = %opened.checkpoint_at, sessions = recovered.dialect.sessions(),
             seconds = clock.now().mono_us as f64 / 1e6, "journal recovered",
         );
 
@@ -98,10 +100,9 @@ impl<J: Journal + 'static> Server<J> {
         start.enter("writing the first checkpoint");
         let sender = Sender::new(&sockets, metrics.clone())
             .map_err(|error| Shortage::new("opening sockets for replies", error))?;
-        let config_of_committer = committer_config(&config, &keys);
-        let at_work: Vec<_> = if keys.is_none() { Vec::new() } else { recovered.sessions.sealed().collect() };
-        let mut committer =
-            Committer::new(config_of_committer, recovered, opened.journal, sender, fanout, metrics.clone());
+        let at_work: Vec<_> = if keys.is_none() { Vec::new() } else { recovered.dialect.sealed_sessions().collect() };
+        let committing = committer_config(&config);
+        let mut committer = Committer::new(committing, recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
         progress.request_checkpoint();

@@ -141,7 +141,7 @@ fn content(channel: u16, batch: bool, payload: &[u8]) -> u64 {
 
 impl Oracle {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let config = &plan.config;
+        let config = &plan.dialect;
         Self {
             clock_wild: plan.clock_wild,
             mode: Some(plan.mode),
@@ -152,7 +152,7 @@ impl Oracle {
             },
             window: config.window,
             // A datagram over the limit, and a gap for every other seq of a window.
-            block_bytes_max: config.commit_bytes_max + 1_600 + usize::from(config.window) * 48,
+            block_bytes_max: plan.committer.commit_bytes_max + 1_600 + usize::from(config.window) * 48,
             ..Self::default()
         }
     }

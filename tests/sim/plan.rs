@@ -1,6 +1,7 @@
 //! What a seed makes of a run: each draws its own mix of clients, faults and limits.
 
 use duragram::commit::CommitterConfig;
+use duragram::dialect::duragram::DuragramConfig;
 
 use crate::rng::Rng;
 use crate::sealed::Mode;
@@ -100,9 +101,9 @@ pub(crate) struct Means {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) config: CommitterConfig,
+    pub(crate) committer: CommitterConfig,
+    pub(crate) dialect: DuragramConfig,
     pub(crate) mode: Mode,
-    pub(crate) sessions_max: usize,
     pub(crate) lanes: u16,
     pub(crate) lanes_change: bool,
     pub(crate) datagram_max: usize,
@@ -146,7 +147,7 @@ impl Plan {
             }
             // Windows far wider than what an ack can tell of.
             13 => {
-                plan.config.window = plan.config.window.max(512);
+                plan.dialect.window = plan.dialect.window.max(512);
                 for client in &mut plan.clients {
                     (client.slots, client.buffer, client.payload_max) = (512, 512 * 12, 12);
                     (client.messages, client.burst, client.gap_us) = (600, 300, 10);
@@ -166,19 +167,22 @@ impl Plan {
         let often = |rng: &mut Rng, most: u64| if rng.one_in(2) { rng.below(most) } else { 0 };
         let crashes = rng.one_in(2);
         let disk_fails = rng.one_in(3);
+        let window = u16::try_from(rng.magnitude(2, 1024)).expect("small");
         Self {
-            config: CommitterConfig {
-                window: u16::try_from(rng.magnitude(2, 1024)).expect("small"),
+            committer: CommitterConfig {
                 commit_bytes_max: usize::try_from(rng.magnitude(300, 16 << 10)).expect("small"),
                 checkpoint_bytes: rng.magnitude(256, 64 << 10),
                 checkpoint_interval_us: rng.magnitude(20 * MS, 10 * S),
                 retain_bytes: if rng.one_in(2) { 0 } else { rng.below(2 << 20) },
                 reserve_bytes: 1_000,
+            },
+            dialect: DuragramConfig {
+                window,
                 session_ttl_s: rng.magnitude(40, 4_000),
                 sealed: mode.has_keys(),
+                sessions_max: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             },
             mode,
-            sessions_max: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             lanes: u16::try_from(rng.within(1, 4)).expect("small"),
             lanes_change: rng.one_in(4),
             datagram_max: usize::try_from(rng.within(300, 1472)).expect("small"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use duragram::commit::{Committer, Recovery};
 use duragram::dialect::Arrivals;
-use duragram::dialect::duragram::{Admission, AdmissionConfig};
+use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram};
 use duragram::journal::testing::simulated::{self, Housekeeping, SimulatedDisk, SimulatedHand, SimulatedJournal};
 use duragram::journal::{JournalError, OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
@@ -30,7 +30,7 @@ pub(crate) struct Life {
     core: Shared,
     clock: ProcessClock,
     rng: Rng,
-    committer: Committer<SimulatedJournal, Wire, Fanout>,
+    committer: Committer<Duragram, SimulatedJournal, Wire, Fanout>,
     hand: SimulatedHand,
     progress: Arc<Progress>,
     /// Each until it fails, and when it has something to do next.
@@ -61,7 +61,8 @@ impl Life {
     pub(crate) fn start(core: &Shared, plan: &Plan, disk: &SimulatedDisk, mut rng: Rng) -> Start {
         disk.set_time(core.lock().unix_us());
         let sabotage = core.lock().sabotage;
-        let mut recovery = Recovery::new(plan.sessions_max);
+        let metrics = Metrics::register(&mut Registry::default());
+        let mut recovery = Recovery::new(Duragram::new(plan.dialect.clone(), metrics.clone()));
         let mut records = Vec::new();
         let opened = disk.open(&mut |replay| {
             let forgotten = match &replay {
@@ -102,12 +103,11 @@ impl Life {
         }
         let recovered = match recovery.finish(&opened) {
             Ok(recovered) => recovered,
-            Err(session) => {
-                core.lock().oracle.fail(|| format!("session {session} cannot be recovered"));
+            Err(invalid) => {
+                core.lock().oracle.fail(|| format!("what was written cannot be recovered: {invalid}"));
                 return Start::Broken;
             }
         };
-        let metrics = Metrics::register(&mut Registry::default());
         let progress = Progress::resume(opened.end, &opened.lanes, opened.former, lanes, &metrics);
         let retry = RetryPolicy {
             attempts_max: 4,
@@ -138,7 +138,7 @@ impl Life {
             hand.hold(plan.under_way_max);
         }
         let mut committer =
-            Committer::new(plan.config.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics);
+            Committer::new(plan.committer.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics);
         let channels = plan.refuse_channels.then(|| ChannelSet::of(CHANNELS));
         let clock = ProcessClock { core: core.clone(), started_us: now_us };
         if plan.mode.has_keys() && committer.commit(&clock).is_err() {
@@ -271,7 +271,7 @@ impl Life {
             *at = (*at).min(now_us + self.rng.below(plan.lane_us));
         }
         let status = self.committer.status();
-        if status.sessions > plan.sessions_max {
+        if status.sessions > plan.dialect.sessions_max {
             self.core.lock().oracle.fail(|| format!("{} sessions are in the table", status.sessions));
         }
     }

@@ -320,7 +320,7 @@ impl World {
             core.dies_after_replies = None;
         }
         // Retransmission timeouts have doubled up to a minute; a full table empties by and by.
-        let wait_us = 400_000_000 + 3 * self.plan.config.session_ttl_s * 1_000_000;
+        let wait_us = 400_000_000 + 3 * self.plan.dialect.session_ttl_s * 1_000_000;
         self.at(wait_us, Happening::Deadline);
     }
 

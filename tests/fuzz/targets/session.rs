@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::dialect::Arrivals;
 use duragram::dialect::duragram::session::SessionTable;
-use duragram::dialect::duragram::{Admission, AdmissionConfig};
+use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal, WriteFate};
 use duragram::journal::{Block, Durable, ReadJournal, Replay};
 use duragram::metrics::Metrics;
@@ -25,7 +25,7 @@ use prometheus_client::registry::Registry;
 
 use super::input::Input;
 
-type Server = Committer<MemoryJournal, Wire, Lanes>;
+type Server = Committer<Duragram, MemoryJournal, Wire, Lanes>;
 
 const SESSIONS_MAX: usize = 12;
 const RESERVE_BYTES: u64 = 1000;
@@ -70,7 +70,7 @@ pub(crate) fn session(input: &[u8]) {
 /// The server from a start to a crash.
 struct Run {
     disk: MemoryDisk,
-    committer: Committer<MemoryJournal, Wire, Lanes>,
+    committer: Server,
     wire: Wire,
     lanes: Lanes,
     clock: TestClock,
@@ -82,7 +82,10 @@ struct Run {
 impl Run {
     fn start(disk: &MemoryDisk, window: u16, oracle: &mut Oracle) -> Self {
         disk.on_write(|_| WriteFate::Durable);
-        let mut recovery = Recovery::new(SESSIONS_MAX);
+        let metrics = METRICS.clone();
+        let session_ttl_s = u64::from(u32::MAX);
+        let config = DuragramConfig { window, sessions_max: SESSIONS_MAX, session_ttl_s, sealed: false };
+        let mut recovery = Recovery::new(Duragram::new(config, metrics.clone()));
         let opened = disk.open(&mut |replay| {
             if let Replay::Block(block) = &replay {
                 oracle.durable(block);
@@ -91,24 +94,20 @@ impl Run {
         });
         let mut recovered = recovery.finish(&opened).expect("no record that no session can have made");
         oracle.started(disk, &opened.lanes, opened.checkpoint_at);
-        oracle.acked_is_found(&mut recovered.sessions);
+        oracle.acked_is_found(recovered.dialect.table());
         let (wire, lanes, clock) = (Wire::default(), Lanes::default(), TestClock(Cell::new(oracle.now_us)));
         lanes.0.lock().unwrap().marks = match opened.lanes.is_empty() {
             true => vec![LaneMark::default(); 2],
             false => opened.lanes,
         };
         let config = CommitterConfig {
-            window,
             // A few datagrams: blocks become full while a batch is absorbed.
             commit_bytes_max: 400,
             checkpoint_bytes: 2000,
             checkpoint_interval_us: 1_000_000,
             retain_bytes: 0,
             reserve_bytes: RESERVE_BYTES,
-            session_ttl_s: u64::from(u32::MAX),
-            sealed: false,
         };
-        let metrics = METRICS.clone();
         opened.journal.hand().hold(2);
         let committer = Committer::new(config, recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
         Self { disk: disk.clone(), committer, wire, lanes, clock, arrived: Vec::new(), failed: false }

@@ -25,7 +25,7 @@ use super::dropped::DropReason;
 /// The keys that one receiver has at hand.
 #[derive(Debug)]
 pub(super) struct KeyCache {
-    /// Finds places by whose they are.
+    /// Finds a place by client and epoch.
     index: HashTable<u32>,
     /// In chunks of a fixed size: none is copied when there are more.
     places: Vec<Vec<Place>>,
@@ -40,11 +40,11 @@ pub(super) struct KeyCache {
     flooded: bool,
 }
 
-/// One session's place, or that of a client's HELLOs.
+/// The place of a session's keys, or of the keys of a client's HELLOs.
 #[derive(Debug)]
 struct Place {
     client: ClientId,
-    /// `None`: the keys of HELLO.
+    /// The epoch of the session; `None` for the keys of HELLO.
     epoch: Option<Epoch>,
     /// Used since the search for a place to give away has passed.
     used: bool,
@@ -219,7 +219,7 @@ impl Place {
         }
     }
 
-    /// Why its client has no keys.
+    /// The reason for which its client has no keys.
     fn refusal(&self, ring: &KeyRing) -> DropReason {
         match ring.lookup(self.client) {
             Lookup::Revoked => DropReason::Revoked,

@@ -60,12 +60,12 @@ impl AdmissionConfig {
         Self { datagram_bytes_max, channels: None, keys: KeyRing::none(), allow_plain: true, sessions_max: 0 }
     }
 
-    /// PROTOCOL.md#sealed-mix.
+    /// Whether plain datagrams in this client's name are refused (PROTOCOL.md#sealed-mix).
     fn refuses_plain(&self, client: ClientId) -> bool {
         !self.keys.is_none() && (!self.allow_plain || self.keys.has_own_key(client))
     }
 
-    /// `own`: the channels that the client may use.
+    /// Why a DATA is refused whatever its session is. `own`: the channels that the client may use.
     fn refuses(&self, len: usize, data: &Data<'_>, own: Option<&ChannelSet>) -> Option<RejectCode> {
         let outside = |set: Option<&ChannelSet>| set.is_some_and(|set| !set.contains(data.channel));
         if len > self.datagram_bytes_max {
@@ -81,7 +81,7 @@ impl AdmissionConfig {
 }
 
 impl Admission {
-    /// With nothing remembered yet.
+    /// An admission that remembers nothing yet.
     pub fn new(config: AdmissionConfig) -> Self {
         let (per_s, burst) = (limits::REFUSALS_PER_S, limits::REFUSALS_BURST);
         let all = limits::PLAIN_REFUSALS_PER_S;
@@ -146,8 +146,8 @@ impl Admission {
         }
     }
 
-    /// `sealed_by`: the client whose key the datagram was sealed with, if it was. What is let through here is not counted
-    /// again.
+    /// Whether one more refusal may be answered. `sealed_by`: the client whose key the datagram was sealed with, if it was.
+    /// What is let through here is not counted again.
     fn may_refuse(&self, peer: Peer, sealed_by: Option<ClientId>, now: Now) -> bool {
         let Some(source) = rate::source(peer.addr) else { return true };
         match sealed_by {

@@ -22,7 +22,7 @@ pub struct Request {
     pub seal: Option<Seal>,
 }
 
-/// A good seal.
+/// The seal of a datagram, which was verified.
 #[derive(Clone, Debug)]
 pub struct Seal {
     /// The keys of the session, or those of HELLO.
@@ -38,9 +38,9 @@ pub enum RequestKind {
     Data(DataRequest),
     /// The client asks for an epoch.
     Hello {
-        /// The client that asks.
+        /// The client that asks for it.
         client: ClientId,
-        /// To be echoed in the answer.
+        /// The number that the answer repeats.
         nonce: u64,
     },
     /// The client asks for the session's ACK.

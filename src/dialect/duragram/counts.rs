@@ -4,8 +4,8 @@ use duragram_proto::codec::RejectCode;
 
 use crate::metrics::Metrics;
 
-/// What became of a batch's datagrams.
-#[derive(Default)]
+/// What became of the requests that arrived together.
+#[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) duplicate: u64,
     pub(super) hello: u64,
@@ -24,7 +24,7 @@ impl Counts {
         self.refused[usize::from(code.to_wire()).min(9)] += 1;
     }
 
-    pub(super) fn report(&self, metrics: &Metrics) {
+    pub(super) fn report(self, metrics: &Metrics) {
         metrics.count("duplicate", self.duplicate);
         metrics.count("hello", self.hello);
         metrics.count("ping", self.ping);

@@ -1,4 +1,4 @@
-//! Replies on their way out, sealed with the keys of what they answer.
+//! Encodes replies, and seals them with the keys of what they answer.
 //!
 //! Everything that a server seals takes its number from the one counter here, whose limit is on disk before it is reached
 //! (PROTOCOL.md#sealed-server-counter).
@@ -13,7 +13,7 @@ use crate::dialect::duragram::Request;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::{Now, Peer};
-use crate::net::{Outbox, Transmit};
+use crate::net::{ReplyQueue, Transmit};
 use crate::rate::{self, Buckets};
 
 /// Where a reply goes, what it must fit, and how it is sealed.
@@ -24,7 +24,7 @@ pub(super) struct ReplyTo {
     pub(super) len: usize,
     /// When that arrived, in monotonic microseconds.
     pub(super) arrived_us: u64,
-    /// Those that the datagram was sealed with; `None` if it came plain.
+    /// The keys that the datagram was sealed with; `None` if it came plain.
     pub(super) keys: Option<Arc<SessionKeys>>,
 }
 
@@ -35,7 +35,7 @@ impl ReplyTo {
     }
 }
 
-/// Replies by type.
+/// The types of replies, as the metrics count them.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Ack,
@@ -43,10 +43,9 @@ pub(super) enum Kind {
     Welcome,
 }
 
-/// Collects replies, and hands them on many at a time.
+/// Encodes and seals replies, and bounds how many REJECTs a source hears.
 #[derive(Debug)]
-pub(super) struct Out {
-    outbox: Outbox,
+pub(super) struct Replier {
     counter: ServerCounter,
     now: Now,
     /// REJECTs of what came plain, for each source.
@@ -58,13 +57,12 @@ pub(super) struct Out {
     limited: u64,
 }
 
-impl Out {
-    /// `counter_limit` is the one that was stored last, 0 if none ever was.
-    pub(super) fn new(counter_limit: u64) -> Self {
+impl Replier {
+    /// A replier of which no limit is stored yet: it seals nothing.
+    pub(super) fn new() -> Self {
         Self {
-            outbox: Outbox::default(),
             // The time comes with the first reply.
-            counter: ServerCounter::resume(counter_limit, 0),
+            counter: ServerCounter::resume(0, 0),
             now: Now::default(),
             rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
             sealed_rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
@@ -72,6 +70,11 @@ impl Out {
             unsealable: 0,
             limited: 0,
         }
+    }
+
+    /// Goes on at the limit that was stored last, 0 if none ever was.
+    pub(super) fn resume(&mut self, counter_limit: u64) {
+        self.counter = ServerCounter::resume(counter_limit, 0);
     }
 
     /// What follows happens at this time.
@@ -90,7 +93,13 @@ impl Out {
     }
 
     /// Adds a reply. One that cannot be sealed now is not sent: whoever asked asks again.
-    pub(super) fn push(&mut self, to: &ReplyTo, kind: Kind, reply: &Datagram<'_>) {
+    pub(super) fn push<T: Transmit>(
+        &mut self,
+        to: &ReplyTo,
+        kind: Kind,
+        reply: &Datagram<'_>,
+        replies: &mut ReplyQueue<T>,
+    ) {
         let mut buffer = [0; SEALED_ACK_LEN_MAX];
         let encoded = match &to.keys {
             None => reply.encode(&mut buffer),
@@ -103,11 +112,11 @@ impl Out {
             }
         };
         let len = encoded.expect("no reply is longer than an ACK with a full bitmap");
-        self.outbox.push(to.peer, to.len, &buffer[..len]);
+        replies.push(to.peer, to.len, &buffer[..len]);
         self.sent[kind as usize] += 1;
     }
 
-    /// Whether who asked in this client's name may be told no once more.
+    /// Whether one more refusal may go to who asked in this client's name.
     pub(super) fn may_refuse(&mut self, to: &ReplyTo, client: ClientId) -> bool {
         let allowed = rate::source(to.peer.addr).is_none_or(|source| match to.keys {
             Some(_) => self.sealed_rejects.allows(client, self.now.mono_us),
@@ -117,17 +126,8 @@ impl Out {
         allowed
     }
 
-    /// Whether there are enough for a system call.
-    pub(super) fn is_full(&self) -> bool {
-        self.outbox.len() >= limits::REPLY_MESSAGES
-    }
-
-    /// Hands on what there is.
-    pub(super) fn send(&mut self, transmit: &mut impl Transmit, metrics: &Metrics) {
-        if !self.outbox.is_empty() {
-            transmit.transmit(&self.outbox);
-            self.outbox.clear();
-        }
+    /// Counts in the metrics what was made and what was withheld since the last report.
+    pub(super) fn report(&mut self, metrics: &Metrics) {
         let [acks, rejects, welcomes] = std::mem::take(&mut self.sent);
         metrics.replies_sent("ack", acks);
         metrics.replies_sent("reject", rejects);

@@ -5,10 +5,11 @@ use duragram_proto::codec::{
     ACK_LEN_MAX, Ack, Datagram, Durability, MIN_LEN, SEALED_ACK_LEN_MAX, SEALED_MIN_LEN, Welcome,
 };
 
-use crate::commit::out::{Kind, Out, ReplyTo};
+use crate::dialect::duragram::replier::{Kind, Replier, ReplyTo};
 use crate::dialect::duragram::session::Session;
 use crate::journal::Durable;
 use crate::model::{DurabilityLevel, SessionId};
+use crate::net::{ReplyQueue, Transmit};
 
 /// What a session's ack says, as it was when the block that it rests on was closed: later datagrams may change the session
 /// while that block is on its way to the disk.
@@ -21,7 +22,7 @@ pub(super) struct AckState {
     to: ReplyTo,
     /// Nothing of it is in the block.
     duplicate: bool,
-    /// Floor and bitmap tell of all that was journaled of the session then.
+    /// Floor and bitmap show all that was journaled of the session then.
     complete: bool,
 }
 
@@ -29,7 +30,7 @@ pub(super) struct AckState {
 pub(super) type Bitmaps = Vec<u8>;
 
 impl AckState {
-    /// Of a session now.
+    /// What the ack of a session would say now.
     pub(super) fn of(session: &Session, to: ReplyTo, duplicate: bool, bitmaps: &mut Bitmaps) -> Self {
         let start = bitmaps.len();
         // PROTOCOL.md#no-amplification: the bitmap is cut so that the reply is no longer than its request.
@@ -50,8 +51,16 @@ impl AckState {
     }
 }
 
-/// Adds a session's ack to the outbox. `receipt` stands for everything that `state` counts as journaled.
-pub(super) fn ack(receipt: &Durable, state: &AckState, bitmaps: &Bitmaps, credit: u16, now_us: u64, out: &mut Out) {
+/// Adds a session's ack to the replies. `receipt` stands for everything that `state` counts as journaled.
+pub(super) fn ack<T: Transmit>(
+    receipt: &Durable,
+    state: &AckState,
+    bitmaps: &Bitmaps,
+    credit: u16,
+    now_us: u64,
+    replier: &mut Replier,
+    replies: &mut ReplyQueue<T>,
+) {
     let AckState { id, floor, bitmap: (start, len), ref to, duplicate, complete } = *state;
     let start = start as usize;
     let ack = Ack {
@@ -65,30 +74,45 @@ pub(super) fn ack(receipt: &Durable, state: &AckState, bitmaps: &Bitmaps, credit
         delay_us: u32::try_from(now_us.saturating_sub(to.arrived_us)).unwrap_or(u32::MAX),
         bitmap: &bitmaps[start..start + usize::from(len)],
     };
-    out.push(to, Kind::Ack, &Datagram::Ack(ack));
+    replier.push(to, Kind::Ack, &Datagram::Ack(ack), replies);
 }
 
 /// Adds the ack of a session that the server does not know: nothing is accounted for (PROTOCOL.md#ping).
-pub(super) fn ack_of_nothing(receipt: &Durable, id: SessionId, to: &ReplyTo, credit: u16, out: &mut Out) {
+pub(super) fn ack_of_nothing<T: Transmit>(
+    level: DurabilityLevel,
+    id: SessionId,
+    to: &ReplyTo,
+    credit: u16,
+    replier: &mut Replier,
+    replies: &mut ReplyQueue<T>,
+) {
     let ack = Ack {
         client: id.client,
         epoch: id.epoch,
         floor: Seq::ZERO,
         credit,
-        durability: on_wire(receipt.level()),
+        durability: on_wire(level),
         duplicate: true,
         complete: true,
         delay_us: 0,
         bitmap: &[],
     };
-    out.push(to, Kind::Ack, &Datagram::Ack(ack));
+    replier.push(to, Kind::Ack, &Datagram::Ack(ack), replies);
 }
 
 /// Adds a WELCOME: the epoch is on disk, as opened or as given.
-pub(super) fn welcome(receipt: &Durable, id: SessionId, nonce: u64, to: &ReplyTo, credit: u16, out: &mut Out) {
+pub(super) fn welcome<T: Transmit>(
+    receipt: &Durable,
+    id: SessionId,
+    nonce: u64,
+    to: &ReplyTo,
+    credit: u16,
+    replier: &mut Replier,
+    replies: &mut ReplyQueue<T>,
+) {
     let _proof = receipt.end();
     let welcome = Welcome { client: id.client, epoch: id.epoch, credit, nonce };
-    out.push(to, Kind::Welcome, &Datagram::Welcome(welcome));
+    replier.push(to, Kind::Welcome, &Datagram::Welcome(welcome), replies);
 }
 
 /// What acks call a receipt's level.
