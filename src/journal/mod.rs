@@ -318,15 +318,15 @@ pub enum Replay<'a> {
 
 /// A journal that was opened, and what is known of it.
 pub struct Opened<J> {
-    /// For the one writer.
+    /// The journal, for its one writer.
     pub journal: J,
-    /// For everyone who reads committed blocks.
+    /// Gives committed blocks to everyone who asks.
     pub reader: Arc<dyn ReadJournal>,
-    /// For the lanes and the operator.
+    /// Keeps dead letters, for the lanes and for operators.
     pub dead: Arc<dyn DeadLetters>,
     /// The lanes of the last checkpoint; none before the first.
     pub lanes: Vec<LaneMark>,
-    /// Those of earlier runs, as the last checkpoint has them.
+    /// The lanes of earlier runs, as the last checkpoint has them.
     pub former: Vec<FormerLanes>,
     /// The offset of the last checkpoint.
     pub checkpoint_at: Offset,

@@ -35,11 +35,11 @@ pub enum WriteFate {
 pub enum Write<'a> {
     /// Entries, session records, a checkpoint: whatever one batch holds.
     Commit {
-        /// If it has entries.
+        /// The block, if the commit has entries.
         block: Option<&'a Block>,
-        /// If one is part of it.
+        /// The checkpoint, if one is part of it.
         checkpoint: Option<&'a Checkpoint>,
-        /// What else is.
+        /// What is written beside the block.
         records: &'a Records,
     },
     /// Dead letters are put, or one is deleted.

@@ -51,29 +51,29 @@ impl Family {
 pub enum Change {
     /// A value is put.
     Put {
-        /// Where.
+        /// The column family that it is put into.
         family: Family,
-        /// Under this key.
+        /// The key under which it is put.
         key: Vec<u8>,
-        /// As the journal gave it.
+        /// The value as the journal gave it.
         value: Vec<u8>,
-        /// Masked, as it is stored.
+        /// The value masked, as it is stored.
         stored: Arc<[u8]>,
     },
     /// A key is deleted.
     Delete {
-        /// Where.
+        /// The column family that holds it.
         family: Family,
-        /// Which.
+        /// The key that is deleted.
         key: Vec<u8>,
     },
     /// The keys `from..to` are deleted.
     DeleteRange {
-        /// Where.
+        /// The column family that holds them.
         family: Family,
-        /// The first.
+        /// The first key that is deleted.
         from: Vec<u8>,
-        /// The first that stays.
+        /// The first key that stays.
         to: Vec<u8>,
     },
 }
@@ -108,7 +108,7 @@ pub enum Fate {
     Lies,
 }
 
-/// Decides about writes.
+/// Decides what becomes of each write.
 pub type Decide = Box<dyn FnMut(Write<'_>) -> Fate + Send>;
 
 /// A disk. Clones are the same one.
@@ -129,7 +129,7 @@ struct Machine {
     masks: u64,
 }
 
-/// The disk as it was, to be put back.
+/// A disk as it was at a moment, which can be put back.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image(Disk);
 
