@@ -5,10 +5,12 @@ mod checkpoint;
 mod commit;
 mod space;
 
-use crate::commit::writer::Writer;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use crate::commit::{Backlog, Recovered};
 use crate::dialect::{Arrivals, Dialect, Work};
-use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, StorageError};
+use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::{Clock, FormerLanes, LaneMark, Offset};
@@ -65,7 +67,7 @@ pub struct IngestStatus {
     pub backlog_bytes: u64,
     /// Bytes free on the journal's file system, if it tells.
     pub free_bytes: Option<u64>,
-    /// Free space is below the reserve: new data is refused.
+    /// The journal has no room, such as when free space is below the reserve: new data is refused.
     pub storage_short: bool,
 }
 
@@ -75,25 +77,23 @@ pub struct IngestStatus {
 pub struct Committer<D: Dialect, J, T, L> {
     config: CommitterConfig,
     dialect: D,
-    /// Away while a commit is in flight.
-    journal: Option<J>,
-    writer: Option<Writer<J>>,
-    /// What is owed when the commit in flight has landed.
-    flight: Option<Flight<D::Owed>>,
+    journal: J,
+    /// What is owed when the commits in flight have landed, the oldest first.
+    flights: VecDeque<Flight<D::Owed>>,
     replies: ReplyQueue<T>,
     downstream: L,
     metrics: Metrics,
     backlog: Backlog,
     block: BlockBuilder,
     /// Everything that is durable so far. What is known already is confirmed on its strength.
-    receipt: Durable,
-    failed: Option<StorageError>,
+    receipt: Arc<Durable>,
+    failed: Option<JournalError>,
 
     /// Requests absorbed for the commit that is being built.
     absorbed: usize,
-    /// Kept for the next flights: two at most are in use at once.
+    /// Kept for the next flights: one more at most is in use than may be in flight.
     spares: Vec<Flight<D::Owed>>,
-    spare_block: BlockBuilder,
+    spare_blocks: Vec<BlockBuilder>,
 
     /// 0 (nothing waits) to 1024 (the queue before the committer is full).
     pressure: u16,
@@ -111,13 +111,12 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         downstream: L,
         metrics: Metrics,
     ) -> Self {
-        let receipt = journal.durable();
+        let receipt = Arc::new(journal.durable());
         let mut committer = Self {
             config,
             dialect: recovered.dialect,
-            journal: Some(journal),
-            writer: None,
-            flight: None,
+            journal,
+            flights: VecDeque::new(),
             replies: ReplyQueue::new(transmit),
             downstream,
             metrics,
@@ -127,7 +126,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             failed: None,
             absorbed: 0,
             spares: Vec::new(),
-            spare_block: BlockBuilder::default(),
+            spare_blocks: Vec::new(),
             pressure: 0,
             checkpointing: Checkpointing::new(recovered.checkpoint_at, recovered.low),
             space: Space::default(),
@@ -148,17 +147,12 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             || self.dialect.is_full()
     }
 
-    /// Whether so much is absorbed that building and receiving the next block beside its sync is worth waking a thread.
-    pub fn is_large(&self) -> bool {
-        self.block.size() >= limits::LAUNCH_BYTES
-    }
-
     /// Lets the dialect judge what has arrived, and takes what is new into the block. Confirms nothing, unless the block
     /// becomes full on the way: then it is launched as by `launch`, so that no block is larger than `commit_bytes_max`, a
     /// datagram and the gaps that this reveals.
     ///
     /// Errors are final as those of `commit`.
-    pub fn absorb(&mut self, arrivals: &Arrivals<D::Admission>, clock: &impl Clock) -> Result<(), StorageError> {
+    pub fn absorb(&mut self, arrivals: &Arrivals<D::Admission>, clock: &impl Clock) -> Result<(), JournalError> {
         self.check_journal()?;
         if !self.space.is_known() {
             self.check_space(clock.now());
@@ -175,6 +169,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
                 replies: &mut self.replies,
                 pressure: self.pressure,
                 storage_short: self.space.is_short(),
+                level: self.receipt.level(),
             };
             self.dialect.absorb(request, slab, &mut work);
         }
@@ -185,9 +180,9 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
 
     /// Nothing is confirmed any more once anything has failed, be it beside the commits: the files that hold what was
     /// confirmed may be gone.
-    fn check_journal(&mut self) -> Result<(), StorageError> {
+    fn check_journal(&mut self) -> Result<(), JournalError> {
         if self.failed.is_none() {
-            self.failed = self.journal.as_ref().and_then(Journal::failure);
+            self.failed = self.journal.failure();
         }
         self.failed.clone().map_or(Ok(()), Err)
     }

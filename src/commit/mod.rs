@@ -15,25 +15,26 @@
 //!       arrivals.admit(&mut admission)            // the dialect's, on the receiver's thread
 //!       committer.absorb(&arrivals)               // new entries go into the block that is being built
 //!       committer.set_pressure(...)               // how full the queue is
-//!       committer.commit() or committer.launch()  // close the block, write it, answer
+//!       committer.launch()                        // close the block, append it to the journal, answer what has landed
 //!   }
 //!   committer.shut_down()                         // the last checkpoint
 //! ```
 //!
-//! `commit` closes, writes and answers in the calling thread. `launch` hands the closed commit to the write thread and
-//! returns; the next block is built meanwhile, and `land`, `launch` or `commit` take the receipt when it is there. One commit
-//! is in flight at most.
+//! `launch` appends the closed commit to the journal and returns; the next block is built meanwhile, and `land`, `launch` or
+//! `commit` take the receipt when it is there. How many commits may be in flight is the journal's to say, and whether a small
+//! one is written at once, in the calling thread. `commit` leaves none in flight.
 //!
 //! | inputs | outputs |
 //! |---|---|
 //! | [`absorb`](Committer::absorb): requests | [`Transmit`](crate::net::Transmit): replies |
-//! | [`set_pressure`](Committer::set_pressure): the state of the queue | [`Journal::write`](crate::journal::Journal::write): blocks, records, checkpoints |
+//! | [`set_pressure`](Committer::set_pressure): the state of the queue | [`Journal::append`](crate::journal::Journal::append): blocks, records, checkpoints |
 //! | [`Downstream`]: the lanes' marks, and their wish for a checkpoint | [`Downstream::committed`]: receipts of durable blocks |
 //! | a [`Clock`](crate::model::Clock), asked at each step | [`status`](Committer::status): what of it is durable |
 //!
 //! # After an error
 //!
-//! Any error of a write or a sync, and any failure that the journal finds beside its writer, is final: every later call
+//! Any error of a write or a sync, any failure that the journal finds beside its commits, and its word that it has another
+//! owner or has lost what was acked, is final: every later call
 //! returns the same error, and nothing is confirmed any more. A write is never tried again.
 
 mod backlog;
@@ -43,12 +44,9 @@ mod recovery;
 mod run;
 #[cfg(test)]
 mod tests;
-mod writer;
 
 pub use backlog::Backlog;
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus};
 pub use liveness::{Liveness, LivenessProbe};
 pub use recovery::{Recovered, Recovery};
 pub use run::{Ingest, IngestError, Started, StatusReader, Threading, spawn};
-#[doc(hidden)]
-pub use writer::WriterByHand;

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as QueueSend
 
 use crate::commit::{Committer, Downstream, IngestStatus, LivenessProbe};
 use crate::dialect::{Admit, Arrivals, Dialect};
-use crate::journal::{Journal, StorageError};
+use crate::journal::{Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::SystemClock;
@@ -33,9 +33,9 @@ pub enum Threading {
 /// Why ingestion stopped by itself. Nothing is acked any more.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// The journal failed.
+    /// The journal takes nothing any more: its storage has failed, or it has another owner.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Journal(#[from] JournalError),
     /// A socket failed for good.
     #[error("{0}")]
     Socket(#[from] io::Error),
@@ -114,7 +114,7 @@ where
 {
     let waker = Waker::new()?;
     let landing = waker.clone();
-    committer.start_writer(move || landing.wake())?;
+    committer.notify_landings(move || landing.wake())?;
     let stop = Arc::new(AtomicBool::new(false));
     let status = Arc::new(Mutex::new(committer.status()));
     let (alive, ended) = bounded(0);
@@ -233,9 +233,9 @@ fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
         shared.metrics.kernel_drops.inc_by(drops);
         // The socket's buffer overflowed, or it holds more than a commit takes.
         committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more && committer.is_full()) * 768 });
-        // While the disk is busy the block grows.
-        if !committer.is_in_flight() || committer.has_landed() || committer.is_full() {
-            commit_or_launch(&mut committer, shared)?;
+        // While the journal is busy the block grows.
+        if committer.may_launch() || committer.has_landed() || committer.is_full() {
+            launch(&mut committer, shared)?;
         }
     }
     finish(committer, shared)
@@ -252,16 +252,12 @@ fn finish<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
     Ok(committer)
 }
 
-/// What is small is committed here and now; what is large is synced by the writer's thread, while this one goes on.
-fn commit_or_launch<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
+/// Commits what is in hand, and makes the state known.
+fn launch<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
     committer: &mut Committer<D, J, T, L>,
     shared: &Shared,
 ) -> Result<(), IngestError> {
-    if committer.is_large() {
-        committer.launch(&shared.clock)?;
-    } else {
-        committer.commit(&shared.clock)?;
-    }
+    committer.launch(&shared.clock)?;
     shared.publish(committer.status());
     Ok(())
 }
@@ -323,10 +319,12 @@ fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
                     next = if turn { None } else { waiting.try_recv().ok() };
                 }
             }
+            // More may be launched, and there is nothing: else `launch` waits, below.
+            Err(RecvTimeoutError::Timeout) if in_flight && committer.may_launch() => committer.land(&shared.clock)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return finish(committer, shared),
         }
         committer.set_pressure(u16::try_from(waiting.len() * 1024 / slabs).unwrap_or(1024));
-        commit_or_launch(&mut committer, shared)?;
+        launch(&mut committer, shared)?;
     }
 }

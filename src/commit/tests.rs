@@ -17,8 +17,8 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::dialect::Arrivals;
 use crate::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
-use crate::journal::testing::memory::{MemoryDisk, MemoryJournal, Write, WriteFate};
-use crate::journal::{Durable, StorageError};
+use crate::journal::testing::memory::{MemoryDisk, MemoryHand, MemoryJournal, Write, WriteFate};
+use crate::journal::{Durable, JournalError};
 use crate::metrics::Metrics;
 use crate::model::{Clock, EntryKind, LaneMark, Now, Offset, Peer, SessionId};
 use crate::net::{Outbox, Slab, Transmit};
@@ -28,6 +28,8 @@ const WINDOW: u16 = 100;
 /// A server without threads and sockets.
 struct Rig {
     disk: MemoryDisk,
+    /// Lets commits land that it holds.
+    hand: MemoryHand,
     committer: Committer<Duragram, MemoryJournal, Wire, Lanes>,
     wire: Wire,
     lanes: Lanes,
@@ -142,11 +144,23 @@ impl Rig {
         let (wire, lanes) = (Wire::default(), Lanes::default());
         lanes.0.lock().unwrap().0 = vec![LaneMark::default()];
         let journal = opened.journal;
+        let hand = journal.hand();
         let committer =
             Committer::new(config.committer(), recovered, journal, wire.clone(), lanes.clone(), metrics.clone());
         let admission_config = AdmissionConfig::plain(1472);
         let admission = Admission::new(admission_config.clone());
-        Self { disk, committer, wire, lanes, clock: TestClock::default(), config, admission_config, admission, metrics }
+        Self {
+            disk,
+            hand,
+            committer,
+            wire,
+            lanes,
+            clock: TestClock::default(),
+            config,
+            admission_config,
+            admission,
+            metrics,
+        }
     }
 
     /// As after a SIGKILL.
@@ -161,7 +175,7 @@ impl Rig {
         self.sent()
     }
 
-    fn absorb(&mut self, datagrams: &[(Peer, Vec<u8>)]) -> Result<(), StorageError> {
+    fn absorb(&mut self, datagrams: &[(Peer, Vec<u8>)]) -> Result<(), JournalError> {
         let mut arrivals = Arrivals::new(Slab::new(0));
         arrivals.slab.arrived = self.clock.now();
         for (peer, bytes) in datagrams {

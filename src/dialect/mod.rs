@@ -54,7 +54,7 @@ pub mod duragram;
 use std::fmt;
 
 use crate::journal::{BlockBuilder, Durable, Records, Replay};
-use crate::model::{DialectId, Now, SessionId, SessionRecord};
+use crate::model::{DialectId, DurabilityLevel, Now, SessionId, SessionRecord};
 use crate::net::{ReplyQueue, Slab, Transmit};
 
 /// A receiver's way in, on the receiver's thread: verifies datagrams, opens them, and refuses early what needs no session
@@ -110,8 +110,10 @@ pub struct Work<'a, T> {
     pub replies: &'a mut ReplyQueue<T>,
     /// How full the queue before the committer is, from 0 to 1024.
     pub pressure: u16,
-    /// Free space is below the reserve: nothing new may be accepted.
+    /// The journal has no room: nothing new may be accepted.
     pub storage_short: bool,
+    /// How safe what the journal makes durable is.
+    pub level: DurabilityLevel,
 }
 
 /// A protocol's rules and memory, on the committer's thread. The page of this module tells in which order it is called.
@@ -150,9 +152,10 @@ pub trait Dialect: Send + 'static {
     /// Whether so much waits for a commit that nothing more may be absorbed before it.
     fn is_full(&self) -> bool;
 
-    /// Ends the building of a commit, while none is in flight: answers on the strength of `receipt` what nothing in the
-    /// commit has changed, moves what is owed for the rest to `owed`, and returns what must be durable beside the block. When
-    /// there is nothing to write at all, `answer` follows with the same receipt.
+    /// Ends the building of a commit: answers on the strength of `receipt` what rests on commits that have landed alone,
+    /// moves what rests on this commit, or on one that is in flight, to `owed`, and returns what must be durable beside the
+    /// block. When there is nothing to write at all, `owed` is answered when the last commit in flight has landed; when none
+    /// is, with the same receipt.
     fn close<T: Transmit>(
         &mut self,
         receipt: &Durable,
@@ -162,7 +165,8 @@ pub trait Dialect: Send + 'static {
         now: Now,
     ) -> Records;
 
-    /// The commit for which this is owed is durable, and `answer` will follow when the next commit is on its way.
+    /// The commit for which this is owed is durable, as are all that were closed before it, and `answer` follows. Not called
+    /// for what is owed where there was nothing to write.
     fn landed(&mut self, receipt: &Durable, owed: &Self::Owed);
 
     /// Makes the replies that are owed for a commit. Leaves `owed` empty, to be used again.

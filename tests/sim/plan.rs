@@ -111,8 +111,8 @@ pub(crate) struct Plan {
     /// The server's clock of day may be wrong by more than the time for which sessions are kept. Then it may give out an
     /// epoch twice.
     pub(crate) clock_wild: bool,
-    /// Commits may be in flight while the next block is built.
-    pub(crate) flights: bool,
+    /// So many commits may be in flight while the next block is built; 0: each lands where it is appended.
+    pub(crate) under_way_max: usize,
     pub(crate) receive_max: u64,
     pub(crate) socket_datagrams: usize,
     pub(crate) tick_us: u64,
@@ -188,7 +188,7 @@ impl Plan {
             datagram_max: usize::try_from(rng.within(300, 1472)).expect("small"),
             refuse_channels: rng.one_in(4),
             clock_wild,
-            flights: rng.one_in(2),
+            under_way_max: rng.index(4),
             receive_max: rng.magnitude(1, 64),
             socket_datagrams: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             tick_us: rng.magnitude(50 * MS, 800 * MS),

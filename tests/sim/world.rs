@@ -358,7 +358,7 @@ impl World {
         if let Some(life) = &mut self.life {
             if let Err(error) = life.stop() {
                 let mut core = self.core.lock();
-                // What the keeper could not write is told by the next commit, and there was none since.
+                // What the housekeeping could not write is told by the next commit, and there was none since.
                 if !core.write_failed {
                     core.oracle.fail(|| format!("the last stop fails: {error}"));
                 }

@@ -1,4 +1,4 @@
-//! The reserve of free space: a full disk is foreseen, and new data refused before it comes to that.
+//! Whether the journal has room: that it gets full is foreseen, and new data refused before it comes to that.
 
 use super::{Committer, Downstream};
 use crate::dialect::Dialect;
@@ -7,7 +7,7 @@ use crate::limits;
 use crate::model::Now;
 use crate::net::Transmit;
 
-/// What is known of the journal's file system.
+/// What the journal has said of its room.
 #[derive(Debug, Default)]
 pub(super) struct Space {
     /// When it was looked at last, in monotonic microseconds.
@@ -24,12 +24,12 @@ impl Space {
         self.checked_us.is_some()
     }
 
-    /// Whether less is free than the reserve.
+    /// Whether there is no room.
     pub(super) fn is_short(&self) -> bool {
         self.short
     }
 
-    /// Bytes free, where the file system tells.
+    /// Bytes free, where that is known.
     pub(super) fn free_bytes(&self) -> Option<u64> {
         self.free_bytes
     }
@@ -41,7 +41,7 @@ impl Space {
 }
 
 impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
-    /// Looks at the free space, if it is time for that: below the reserve new data is refused, until space is back
+    /// Asks the journal for its room, if it is time for that: when it has none, new data is refused until it has
     /// (PROTOCOL.md#reject).
     pub(super) fn check_space(&mut self, now: Now) {
         let space = &mut self.space;
@@ -51,11 +51,10 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         }
         space.checked_us = Some(now.mono_us);
         space.bytes_since = 0;
-        let Some(journal) = &self.journal else { return };
-        match journal.free_bytes() {
-            Ok(free) => {
-                let reserve = self.config.reserve_bytes;
-                let short = free < reserve;
+        let reserve = self.config.reserve_bytes;
+        match self.journal.room(reserve) {
+            Ok(room) => {
+                let (short, free) = (room.is_full(), room.free_bytes());
                 match (space.short, short) {
                     (false, true) => {
                         tracing::error!(free, reserve, "free space is below the reserve: new data is refused");
@@ -66,8 +65,8 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
                     _ => {}
                 }
                 space.short = short;
-                space.free_bytes = (free < u64::MAX).then_some(free);
-                self.metrics.free_bytes.set(space.free_bytes);
+                space.free_bytes = free;
+                self.metrics.free_bytes.set(free);
             }
             Err(error) => tracing::warn!(%error, "free space cannot be read; keeping the last state"),
         }

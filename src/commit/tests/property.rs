@@ -53,11 +53,15 @@ proptest::proptest! {
                 _ => data(client, seq, span, skip),
             });
             let batch: Vec<_> = bytes.map(|bytes| (peer(1), bytes)).collect();
-            // Half of them while the others are in flight; every second time these are lost in the crash that follows.
-            let (first, rest) = batch.split_at(batch.len() / 2);
-            rig.committer.start_writer(|| {}).unwrap();
-            rig.absorb(first).unwrap();
-            rig.committer.launch(&rig.clock).unwrap();
+            // Two thirds of them are in flight while the others come; every second time these are lost in the crash that
+            // follows.
+            let (launched, rest) = batch.split_at(batch.len() * 2 / 3);
+            let (first, second) = launched.split_at(launched.len() / 2);
+            rig.hand.hold(2);
+            for part in [first, second] {
+                rig.absorb(part).unwrap();
+                rig.committer.launch(&rig.clock).unwrap();
+            }
             rig.absorb(rest).unwrap();
             rig.committer.land(&rig.clock).unwrap();
             if batch.len() % 2 == 1 {

@@ -8,7 +8,7 @@ use duragram_proto::codec::{
 use crate::dialect::duragram::replier::{Kind, Replier, ReplyTo};
 use crate::dialect::duragram::session::Session;
 use crate::journal::Durable;
-use crate::model::SessionId;
+use crate::model::{DurabilityLevel, SessionId};
 use crate::net::{ReplyQueue, Transmit};
 
 /// What a session's ack says, as it was when the block that it rests on was closed: later datagrams may change the session
@@ -61,7 +61,6 @@ pub(super) fn ack<T: Transmit>(
     replier: &mut Replier,
     replies: &mut ReplyQueue<T>,
 ) {
-    let _proof = receipt.end();
     let AckState { id, floor, bitmap: (start, len), ref to, duplicate, complete } = *state;
     let start = start as usize;
     let ack = Ack {
@@ -69,7 +68,7 @@ pub(super) fn ack<T: Transmit>(
         epoch: id.epoch,
         floor,
         credit,
-        durability: Durability::Synced,
+        durability: on_wire(receipt.level()),
         duplicate,
         complete,
         delay_us: u32::try_from(now_us.saturating_sub(to.arrived_us)).unwrap_or(u32::MAX),
@@ -80,6 +79,7 @@ pub(super) fn ack<T: Transmit>(
 
 /// Adds the ack of a session that the server does not know: nothing is accounted for (PROTOCOL.md#ping).
 pub(super) fn ack_of_nothing<T: Transmit>(
+    level: DurabilityLevel,
     id: SessionId,
     to: &ReplyTo,
     credit: u16,
@@ -91,7 +91,7 @@ pub(super) fn ack_of_nothing<T: Transmit>(
         epoch: id.epoch,
         floor: Seq::ZERO,
         credit,
-        durability: Durability::Synced,
+        durability: on_wire(level),
         duplicate: true,
         complete: true,
         delay_us: 0,
@@ -113,4 +113,12 @@ pub(super) fn welcome<T: Transmit>(
     let _proof = receipt.end();
     let welcome = Welcome { client: id.client, epoch: id.epoch, credit, nonce };
     replier.push(to, Kind::Welcome, &Datagram::Welcome(welcome), replies);
+}
+
+/// What acks call a receipt's level.
+fn on_wire(level: DurabilityLevel) -> Durability {
+    match level {
+        DurabilityLevel::Synced => Durability::Synced,
+        DurabilityLevel::Replicated => Durability::Replicated,
+    }
 }

@@ -34,6 +34,8 @@ pub(super) struct PendingWelcome {
 /// What is owed for a commit.
 #[derive(Debug, Default)]
 pub struct Owed {
+    /// The number of the commit.
+    number: u64,
     acks: Vec<OwedAck>,
     bitmaps: Bitmaps,
     welcomes: Vec<PendingWelcome>,
@@ -80,7 +82,8 @@ impl Duragram {
             }
             _ => {
                 if self.replier.may_refuse(&to, id.client) {
-                    acks::ack_of_nothing(id, &to, self.credit(work.pressure), &mut self.replier, work.replies);
+                    let credit = self.credit(work.pressure);
+                    acks::ack_of_nothing(work.level, id, &to, credit, &mut self.replier, work.replies);
                 }
             }
         }
@@ -107,8 +110,8 @@ impl Duragram {
         }
     }
 
-    /// Acks the sessions that the commit being built has not changed, on the strength of the commits before it, of which none
-    /// is in flight; notes what the others are owed. Returns what must be durable beside the block.
+    /// Acks the sessions that have not changed since the last commit that has landed, on the strength of its receipt; notes
+    /// what the others are owed. Returns what must be durable beside the block.
     pub(super) fn owe<T: Transmit>(
         &mut self,
         receipt: &Durable,
@@ -119,12 +122,13 @@ impl Duragram {
     ) -> Records {
         self.replier.set_time(now);
         let credit = self.credit(pressure);
-        let mut bitmaps = Bitmaps::new();
+        let (mut bitmaps, mut changed) = (Bitmaps::new(), false);
         let mut pending = std::mem::take(&mut self.pending);
         for PendingAck { session, to, first_us, journaled } in pending.drain(..) {
             let session = self.sessions.at(session);
             session.pending = u32::MAX;
-            if session.changed_for == self.number {
+            if session.changed_for > self.landed {
+                changed |= session.changed_for == self.number;
                 let state = AckState::of(session, to, !journaled, &mut owed.bitmaps);
                 owed.acks.push(OwedAck { state, first_us, journaled });
             } else {
@@ -151,15 +155,17 @@ impl Duragram {
         owed.counter_limit = records.counter_limit;
         owed.journaled = std::mem::take(&mut self.journaled);
         debug_assert!(
-            owed.acks.is_empty() || owed.journaled > 0 || !records.is_empty(),
+            !changed || owed.journaled > 0 || !records.is_empty(),
             "a session changed and nothing is written"
         );
+        owed.number = self.number;
         self.number += 1;
         records
     }
 
-    /// The limit that was part of the commit is on disk.
-    pub(super) fn limit_landed(&mut self, owed: &Owed) {
+    /// The commit is durable, and the limit that was part of it.
+    pub(super) fn note_landing(&mut self, owed: &Owed) {
+        self.landed = owed.number;
         if let Some(limit) = owed.counter_limit {
             self.replier.limit_stored(limit);
         }

@@ -65,8 +65,10 @@ pub struct Duragram {
     /// Service time at the start, in seconds: it goes on where the run before has left it.
     service_base_s: u64,
 
-    /// The number of the commit being built. All before it are durable, or one of them is in flight.
+    /// The number of the commit being built.
     number: u64,
+    /// That of the last one that has landed. Those between are in flight.
+    landed: u64,
     /// Datagrams in its block.
     journaled: u64,
     pending: Vec<PendingAck>,
@@ -101,6 +103,7 @@ impl Duragram {
             replayed: Replayed::default(),
             service_base_s: 0,
             number: 1,
+            landed: 0,
             journaled: 0,
             pending: Vec::new(),
             welcomes: Vec::new(),
@@ -203,7 +206,7 @@ impl Dialect for Duragram {
     }
 
     fn landed(&mut self, _receipt: &Durable, owed: &Owed) {
-        self.limit_landed(owed);
+        self.note_landing(owed);
     }
 
     fn answer<T: Transmit>(

@@ -31,7 +31,7 @@ use crate::host::file_modes;
 use crate::journal::error::{OpenError, StorageError};
 use crate::journal::recovery::{Format, Witness};
 use crate::journal::rocksdb::database::is_of_a_journal;
-use crate::journal::store::database::Beside;
+use crate::journal::store::database::Sidecar;
 use crate::model::{JournalId, Offset};
 
 /// The format of the data directory that this program writes. It reads format 1 too, which knows nothing of sealed mode,
@@ -292,7 +292,7 @@ impl DataDir {
     }
 }
 
-impl Beside for DataDir {
+impl Sidecar for DataDir {
     fn write_witness(&self, witness: Witness) -> io::Result<()> {
         replace_file(&self.root, &self.path, WITNESS, &with_checksum(&witness_text(witness)))
     }

@@ -226,7 +226,7 @@ impl Database for Store {
     type Batch = WriteBatch;
     type Error = rocksdb::Error;
     type Cursor<'a> = DBRawIterator<'a>;
-    type Beside = DataDir;
+    type Sidecar = DataDir;
 
     fn batch(&self, bytes: usize) -> WriteBatch {
         WriteBatch::with_capacity_bytes(bytes)

@@ -15,7 +15,7 @@ pub trait Database: Sized + Send + Sync + 'static {
     type Error: Display;
     type Cursor<'a>: Cursor<Error = Self::Error>;
     /// What lies beside the database.
-    type Beside: Beside;
+    type Sidecar: Sidecar;
 
     /// An empty batch; `bytes` is about what will be put into it.
     fn batch(&self, bytes: usize) -> Self::Batch;
@@ -85,7 +85,7 @@ pub trait Cursor {
 }
 
 /// The directory around the database.
-pub trait Beside: Send + Sync + 'static {
+pub trait Sidecar: Send + Sync + 'static {
     /// Replaces the witness, durably.
     fn write_witness(&self, witness: Witness) -> io::Result<()>;
     /// Bytes that this process may still write; `u64::MAX` where the file system does not tell.

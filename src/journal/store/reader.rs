@@ -9,7 +9,7 @@ use crate::journal::error::{Damage, DamageKind, DamagePlace};
 use crate::journal::mask::unmask;
 use crate::journal::rocksdb::database::{JOURNAL, block_key};
 use crate::journal::store::Shared;
-use crate::journal::store::database::{Beside as _, Cursor as _, Database};
+use crate::journal::store::database::{Cursor as _, Database, Sidecar as _};
 use crate::journal::{Block, ReadJournal, StorageError};
 use crate::limits::READ_ENDS;
 use crate::model::{JournalId, Offset};

@@ -108,8 +108,8 @@ impl Run {
             retain_bytes: 0,
             reserve_bytes: RESERVE_BYTES,
         };
-        let mut committer = Committer::new(config, recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
-        committer.start_writer(|| {}).expect("a thread");
+        opened.journal.hand().hold(2);
+        let committer = Committer::new(config, recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
         Self { disk: disk.clone(), committer, wire, lanes, clock, arrived: Vec::new(), failed: false }
     }
 

@@ -71,15 +71,15 @@ fn a_number_never_comes_twice_whatever_becomes_of_clock_and_process() {
 fn a_limit_counts_only_when_its_commit_has_landed() {
     let mut rig = Rig::sealed();
     assert_eq!(rig.tell(&data(1, 5, 1, 0, 1)), Some(acked(1)));
-    let hand = rig.committer.start_writer_by_hand();
+    rig.hand.hold(1);
     // The limit on disk is passed, and the next one is on its way.
     rig.clock.advance_s(2 * 3_600);
     rig.absorb(&[(peer(1), data(1, 5, 2, 0, 2))]).unwrap();
     rig.committer.launch(&rig.clock).unwrap();
-    assert!(hand.has_work());
+    assert!(rig.hand.has_work());
     let refused = data(2, 5, 5_000, 4_999, 1);
     rig.absorb(&[(peer(1), refused.clone())]).unwrap();
-    hand.run();
+    rig.hand.run();
     rig.committer.land(&rig.clock).unwrap();
     let sent = rig.sent();
     assert_eq!(
