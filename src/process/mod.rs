@@ -50,7 +50,7 @@ mod asked;
 mod dead;
 mod feed;
 mod hand_off;
-mod handler;
+pub(crate) mod handler;
 mod lane;
 mod present;
 mod progress;

@@ -31,7 +31,7 @@ use crate::journal::{
 use crate::journal::{RocksJournal, RocksOptions};
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
-use crate::model::{ChannelSet, Clock, FormerLanes, LaneMark, SystemClock};
+use crate::model::{ChannelSet, Clock, FormerLanes, LaneMark, SinkSpec, SinkSpecError, SystemClock};
 use crate::net::{Admission, Receiver, Sender};
 use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
@@ -45,7 +45,7 @@ use crate::server::starting::StartProgress;
 use crate::server::state::ServerState;
 use crate::server::stop::{drain, end_lanes};
 use crate::server::waiting::Waiting;
-use crate::sink::{self, SinkSpec, SinkSpecError};
+use crate::sink::{self, Fifos};
 
 /// Where the server can be reached, with real ports.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -136,9 +136,9 @@ pub fn hold_signals() -> Result<(), Error> {
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
-    let handlers = sink::factory(&config.sink)?;
-    let sinks = config.sink.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    run_on(config, handlers, sinks, ready)
+    let fifos = Fifos::default();
+    let handlers = sink::factory_with(SinkSpec::parse_all(&config.sink)?, fifos.clone());
+    run_on(config, handlers, fifos, ready)
 }
 
 /// The same with handlers of your own; `config.sink` is not looked at. For the main thread of a program that is the server
@@ -148,20 +148,15 @@ pub fn run_with(
     handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
-    run_on(config, Box::new(handlers), Vec::new(), ready)
+    run_on(config, Box::new(handlers), Fifos::default(), ready)
 }
 
-fn run_on(
-    config: Config,
-    handlers: HandlerFactory,
-    sinks: Vec<SinkSpec>,
-    ready: impl FnOnce(&Ready),
-) -> Result<(), Error> {
+fn run_on(config: Config, handlers: HandlerFactory, fifos: Fifos, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     file_modes::keep_ours_private();
     // The program has done so before it had threads; another one's main thread comes here first.
     crate::signal_mask::prepare(true);
     hold_signals()?;
-    let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(&sinks), Owner::Process)?;
+    let server = Server::start_on(systemd::sockets()?, config, handlers, Waiting::new(fifos), Owner::Process)?;
     if let Err(error) = systemd::watch(server.ingest.pulse()) {
         server.handle.stop();
         server.wait()?;
@@ -206,7 +201,7 @@ impl Server {
         config: Config,
         handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ) -> Result<Self, Error> {
-        Self::start_on(Vec::new(), config, Box::new(handlers), Waiting::new(&[]), Owner::Program)
+        Self::start_on(Vec::new(), config, Box::new(handlers), Waiting::new(Fifos::default()), Owner::Program)
     }
 
     /// On sockets that are bound already; if there are none, on those that the configuration names.

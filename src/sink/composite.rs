@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::model::{Offset, Record};
-use crate::process::{Answer, Handler, HandlerError, Outcomes};
+use crate::process::handler::{Answer, Handler, HandlerError, Outcomes};
 
 /// Handlers that a [`Composite`] holds, at most.
 pub const COMPOSITE_MAX: usize = 32;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits;
 use crate::model::{Offset, Record};
-use crate::process::{Handler, HandlerError, Outcomes};
+use crate::process::handler::{Handler, HandlerError, Outcomes};
 use crate::record_json::Formatter;
 
 /// A line is shorter: a payload of 65,507 bytes, six for each when all are escaped, and the keys.
