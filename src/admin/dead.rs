@@ -6,8 +6,6 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,6 +15,7 @@ use super::{AdminState, Retried};
 use crate::journal::{DeadLetter, DeadLetterId};
 use crate::limits;
 use crate::model::Offset;
+use crate::record_json;
 
 type Id = Result<Path<(u64, u16)>, PathRejection>;
 
@@ -30,36 +29,6 @@ pub(super) struct ListQuery {
     #[serde(default)]
     index: u16,
     limit: Option<usize>,
-}
-
-/// A dead letter for operators and programs; the names are those of the sinks' lines.
-pub(crate) fn describe(letter: &DeadLetter, with_payload: bool) -> Value {
-    let mut value = json!({
-        "offset": letter.id.offset.0,
-        "index": letter.id.index,
-        "client": letter.session.client.to_string(),
-        "epoch": letter.session.epoch.value(),
-        "seq": letter.seq.0,
-        "channel": letter.channel,
-        "received_at": timestamp(letter.received_unix_us),
-        "dead_since": timestamp(letter.since_unix_us),
-        "attempts": letter.attempts,
-        "error": letter.error,
-        "payload_bytes": letter.payload.len(),
-    });
-    match (letter.gap_from, std::str::from_utf8(&letter.payload)) {
-        (Some(from), _) => value["gap"] = json!({ "from": from.0, "to": letter.seq.0 }),
-        (None, _) if !with_payload => {}
-        (None, Ok(text)) => value["payload"] = text.into(),
-        (None, Err(_)) => value["payload_base64"] = BASE64.encode(&letter.payload).into(),
-    }
-    value
-}
-
-/// RFC 3339, UTC, with microseconds.
-pub(crate) fn timestamp(unix_us: u64) -> String {
-    let moment = i64::try_from(unix_us).ok().and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
-    moment.map_or_else(|| format!("{unix_us} us after 1970"), |moment| format!("{moment:.6}"))
 }
 
 /// Dead letters in the journal's order, without their payloads.
@@ -77,7 +46,7 @@ pub(super) async fn list(
             let next = letters.last().filter(|_| letters.len() == limit).and_then(|last| last.id.next());
             Ok(Json(json!({
                 "count": store.count(),
-                "dead": letters.iter().map(|letter| describe(letter, false)).collect::<Vec<_>>(),
+                "dead": letters.iter().map(|letter| record_json::dead_letter(letter, false)).collect::<Vec<_>>(),
                 "next": next.map(|id| json!({ "offset": id.offset.0, "index": id.index })),
             })))
         })
@@ -87,7 +56,7 @@ pub(super) async fn list(
 /// One with its payload.
 pub(super) async fn show(State(shared): State<Arc<Shared>>, id: Id) -> Result<Json<Value>, ApiError> {
     let id = parse(id)?;
-    shared.blocking(move |state| Ok(Json(describe(&find(state, id)?, true)))).await
+    shared.blocking(move |state| Ok(Json(record_json::dead_letter(&find(state, id)?, true)))).await
 }
 
 /// Gives it to its handler once more.

@@ -24,6 +24,7 @@ use crate::config::{Config, is_loopback};
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::{KeyRing, Summary, show_fingerprint};
 use crate::model::Offset;
+use crate::record_json::timestamp;
 
 mod connections;
 mod dead;
@@ -38,7 +39,6 @@ mod tests;
 mod token;
 
 use connections::{Door, Patience};
-pub(crate) use dead::{describe as describe_dead_letter, timestamp};
 use guard::Guard;
 pub use starting::{Starting, StartingAt};
 pub use token::{TOKEN_FILE, Token, TokenError};

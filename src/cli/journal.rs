@@ -7,11 +7,10 @@ use bytesize::ByteSize;
 use serde_json::{Value, json};
 
 use super::{EXIT_DAMAGED, EXIT_STORAGE, Failure, Report, output_failure, print, print_json};
-use crate::admin::timestamp;
 use crate::journal::inspect::{self, Stats};
 use crate::journal::{Damage, DamagePlace, OpenError, StorageError};
 use crate::model::{Offset, records_of};
-use crate::record_json::Formatter;
+use crate::record_json::{Formatter, timestamp};
 use crate::resources;
 use crate::server;
 
