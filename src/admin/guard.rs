@@ -18,7 +18,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::routes::Shared;
 use super::token::Token;
 
 /// What probes ask for.
@@ -47,8 +46,8 @@ enum Refusal {
 }
 
 /// Lets a request through or answers 401 or 403.
-pub(super) async fn check(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    match shared.guard.judge(&request) {
+pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    match guard.judge(&request) {
         Ok(may_know) => {
             request.extensions_mut().insert(may_know);
             next.run(request).await
