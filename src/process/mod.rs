@@ -47,33 +47,30 @@
 //! ```
 
 mod asked;
-mod dead;
-mod feed;
+mod attempts;
+mod block_queue;
+mod config;
+mod dead_letters;
 mod hand_off;
 pub(crate) mod handler;
+mod handler_calls;
 mod lane;
-mod present;
 mod progress;
 mod retried;
 mod retry;
+#[cfg(test)]
+mod tests;
 mod thread;
-
-#[cfg(test)]
-mod command_tests;
-#[cfg(test)]
-mod hand_off_tests;
-#[cfg(test)]
-mod property_tests;
-#[cfg(test)]
-mod testing;
 
 // What `hand_off` is made of; its model puts others in their place.
 use std::sync::atomic;
 
-pub use crate::model::{Content, Record};
+pub use config::LaneConfig;
 pub use handler::{Answer, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
-pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
+pub use lane::{LaneParts, LaneStep, LaneWorker};
 pub use progress::{Fanout, Progress};
 pub use retried::RetryError;
 pub use retry::RetryPolicy;
 pub use thread::{LaneBusy, LaneControl, LaneEnd, Lanes, spawn_lanes};
+
+pub use crate::model::{Content, Record};

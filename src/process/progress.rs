@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::hand_off::HandOff;
-use super::retried::{Retried, RetryReply};
+use super::retried::{RetriedLetters, RetryReply};
 use crate::journal::{Block, DeadLetterId};
 use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
@@ -29,7 +29,7 @@ pub struct Progress {
     former_end: Offset,
     /// What the lanes of the run before had left, if their number was another.
     left: Vec<LaneMark>,
-    retried: Mutex<Retried>,
+    retried: Mutex<RetriedLetters>,
 }
 
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Progress {
         self.lock_retried().of_lane(lane)
     }
 
-    fn lock_retried(&self) -> MutexGuard<'_, Retried> {
+    fn lock_retried(&self) -> MutexGuard<'_, RetriedLetters> {
         self.retried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

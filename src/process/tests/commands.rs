@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::testing::*;
 use super::*;
 use crate::model::{Clock, Lane, Offset, SystemClock};
 
