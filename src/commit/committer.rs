@@ -16,7 +16,7 @@ use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, StorageError}
 use crate::limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
-use crate::model::{Clock, EntryMeta, FormerLanes, LaneMark, Now, Offset, SessionId, SessionRecord};
+use crate::model::{Clock, EntryMeta, FormerLanes, LaneMark, LaneMessage, Now, Offset, SessionId, SessionRecord};
 use crate::net::{Batch, DataItem, Item, ItemKind, Transmit};
 use crate::rate::{self, Buckets};
 use commit::{Flight, Round};
@@ -27,8 +27,12 @@ pub trait Downstream: Send {
     fn committed(&mut self, receipt: &Durable);
     /// How far each lane has come, durably, in lane order.
     fn marks(&self) -> Vec<LaneMark>;
-    /// Whether a lane asked for a checkpoint soon, since this was last called.
-    fn take_checkpoint_request(&self) -> bool;
+    /// The next thing that processing has to say. Must not block. After `None` the committer may sleep until it is woken.
+    fn next_message(&mut self) -> Option<LaneMessage> {
+        None
+    }
+    /// Says how to wake the committer when there is a message for it.
+    fn wake_by(&mut self, _wake: Box<dyn Fn() + Send + Sync>) {}
     /// Of the lanes of earlier runs those that a start at these marks has to know of.
     fn former(&self, _marks: &[LaneMark]) -> Vec<FormerLanes> {
         Vec::new()
@@ -147,6 +151,8 @@ pub struct Committer<J, T, D> {
     checkpoint_at: Offset,
     checkpoint_mono_us: u64,
     checkpoint_marks: Vec<LaneMark>,
+    /// A lane has asked for a checkpoint soon.
+    checkpoint_wanted: bool,
     /// The checkpoint that is being written, if one is.
     round: Option<Round>,
     bytes_since_checkpoint: u64,
@@ -218,6 +224,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             checkpoint_at: recovered.checkpoint_at,
             checkpoint_mono_us: 0,
             checkpoint_marks: Vec::new(),
+            checkpoint_wanted: false,
             bytes_since_checkpoint: 0,
             trimmed_below: recovered.low,
             space_checked_us: None,
@@ -233,6 +240,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
         };
         committer.report();
         committer
+    }
+
+    /// Says how the thread that drives the committer is woken when processing has a message for it.
+    pub fn wake_by(&mut self, wake: impl Fn() + Send + Sync + 'static) {
+        self.downstream.wake_by(Box::new(wake));
     }
 
     /// Tells how full the queue before the committer is, from 0 to 1024: the credit shrinks with it.

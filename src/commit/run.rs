@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as QueueSender, bounded};
+use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as QueueSender, TryRecvError, bounded, select};
 
 use crate::commit::{Committer, Downstream, IngestStatus};
 use crate::journal::{Journal, StorageError};
@@ -150,6 +150,8 @@ where
     let shared = Shared { clock, metrics, stop, status };
     ingest.committer = Some(match threading {
         Threading::Single => {
+            let bell = waker.clone();
+            committer.wake_by(move || bell.wake());
             spawn_thread("ingest", alive, move || single(receivers, committer, &waker, &shared, &rounds))?
         }
         Threading::Pipeline => {
@@ -172,7 +174,17 @@ where
                 })?;
             }
             drop(full);
-            spawn_thread("commit", alive, move || commit(committer, &waiting, &give_back, slabs, &shared, &rounds))?
+            let (bell, rung) = bounded(1);
+            let ring = bell.clone();
+            // One ring that waits stands for all.
+            committer.wake_by(move || {
+                let _one_waits_already = ring.try_send(());
+            });
+            spawn_thread("commit", alive, move || {
+                // A bell without anybody who can ring it would always seem to be rung.
+                let _bell = bell;
+                commit(committer, &Incoming { batches: waiting, rung }, &give_back, slabs, &shared, &rounds)
+            })?
         }
     });
     Ok((ingest, ended))
@@ -223,22 +235,22 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
 ) -> Result<Committer<J, T, D>, IngestError> {
     let mut batch = Receiver::batch();
     let alone = receivers.len() == 1;
+    // One socket, which held more than the last round took, is read at once.
+    let mut at_once = false;
     while !shared.stopping() {
         rounds.fetch_add(1, Ordering::Relaxed);
         let in_flight = committer.is_in_flight();
-        // With nothing in flight and one socket, receiving waits by itself, which saves a system call.
-        if in_flight || !alone {
+        // Not by receiving, which nobody could end who has a message for the committer.
+        if in_flight || !at_once {
             wait_readable(&receivers, waker, limits::RECEIVE_WAIT_MS, &shared.clock)?;
         }
         let mut drops = 0;
         let mut more = false;
         for receiver in &mut receivers {
             // A block that is full leaves the rest to the socket's buffer.
-            let mut block = alone && !in_flight;
             for round in 1.. {
-                let received = receiver.receive(&mut batch, block, &shared.clock)?;
+                let received = receiver.receive(&mut batch, false, &shared.clock)?;
                 shared.metrics.receive_errors.inc_by(received.failed.into());
-                block = false;
                 drops += u64::from(received.kernel_drops);
                 committer.absorb(&batch, &shared.clock)?;
                 // Whatever comes, and however much of it is garbage: the turn of the acks comes too.
@@ -249,6 +261,7 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
                 }
             }
         }
+        at_once = alone && more;
         shared.metrics.kernel_drops.inc_by(drops);
         // The socket's buffer overflowed, or it holds more than a commit takes.
         committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more && committer.is_full()) * 768 });
@@ -312,10 +325,34 @@ fn receive(
     Ok(())
 }
 
+/// What ends the sleep of the committer's thread in the pipeline.
+struct Incoming {
+    batches: Queue<Result<Batch, IngestError>>,
+    /// Processing has a message.
+    rung: Queue<()>,
+}
+
+impl Incoming {
+    /// The next batch; an error of `Timeout` when none came in time, or before the bell was rung.
+    fn next(&self, wait: Duration) -> Result<Result<Batch, IngestError>, RecvTimeoutError> {
+        match self.batches.try_recv() {
+            Ok(batch) => return Ok(batch),
+            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) if wait.is_zero() => return Err(RecvTimeoutError::Timeout),
+            Err(TryRecvError::Empty) => {}
+        }
+        select! {
+            recv(self.batches) -> batch => batch.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(self.rung) -> _ => Err(RecvTimeoutError::Timeout),
+            default(wait) => Err(RecvTimeoutError::Timeout),
+        }
+    }
+}
+
 /// The committer's thread in the pipeline. It ends when all receivers have ended as they were told, or one otherwise.
 fn commit<J: Journal, T: Transmit, D: Downstream>(
     mut committer: Committer<J, T, D>,
-    waiting: &Queue<Result<Batch, IngestError>>,
+    incoming: &Incoming,
     give_back: &QueueSender<Batch>,
     slabs: usize,
     shared: &Shared,
@@ -326,7 +363,7 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
         rounds.fetch_add(1, Ordering::Relaxed);
         // With a commit in flight, that is what is waited for.
         let in_flight = committer.is_in_flight();
-        match waiting.recv_timeout(if in_flight { Duration::ZERO } else { wait }) {
+        match incoming.next(if in_flight { Duration::ZERO } else { wait }) {
             Ok(first) => {
                 let mut next = Some(first);
                 let mut left = limits::RECEIVES_PER_COMMIT;
@@ -337,13 +374,13 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
                     // There is room for every slab; only nobody may take it any more, when all receivers have ended.
                     drop(give_back.try_send(batch));
                     let turn = committer.is_full() || left == 0 || (in_flight && committer.has_landed());
-                    next = if turn { None } else { waiting.try_recv().ok() };
+                    next = if turn { None } else { incoming.batches.try_recv().ok() };
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return finish(committer, shared),
         }
-        committer.set_pressure(u16::try_from(waiting.len() * 1024 / slabs).unwrap_or(1024));
+        committer.set_pressure(u16::try_from(incoming.batches.len() * 1024 / slabs).unwrap_or(1024));
         commit_or_launch(&mut committer, shared)?;
     }
 }

@@ -6,6 +6,7 @@
 mod channels;
 mod entry;
 mod ids;
+mod lane_message;
 mod peer;
 mod record;
 mod sink_spec;
@@ -15,6 +16,7 @@ mod time;
 pub use channels::{ChannelSet, parse_channels};
 pub use entry::{Entry, EntryKind, EntryMeta};
 pub use ids::{Lane, Offset, SessionId, parse_client_id};
+pub use lane_message::LaneMessage;
 pub(crate) use peer::canonical;
 pub use peer::{Local, Peer};
 pub(crate) use record::records_of;

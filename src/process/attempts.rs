@@ -116,8 +116,10 @@ impl Attempts {
         if !open.records.is_empty() && open.due_us <= now.mono_us {
             self.show(now, records, open);
         }
-        self.burial.bury(now, records, &mut open.given_up, &self.policy, &mut self.rng)?;
-        self.show_down();
+        if !open.given_up.is_empty() {
+            self.burial.bury(now, records, &mut open.given_up, &self.policy, &mut self.rng)?;
+            self.show_down();
+        }
         Ok(())
     }
 

@@ -24,7 +24,7 @@ use super::retried::{RetryError, RetryReply};
 use crate::journal::{Block, DeadLetterId, DeadLetters, ReadJournal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{Lane, Now, Offset, Record};
+use crate::model::{Lane, LaneMessage, Now, Offset, Record};
 
 /// What a step did.
 #[derive(Debug)]
@@ -84,6 +84,8 @@ pub struct LaneWorker {
     /// Dead letters to present when no batch is open.
     retries: VecDeque<(DeadLetterId, RetryReply)>,
     reopened: Reopened,
+    /// The committer is to be asked for a checkpoint, as soon as there is room in its mailbox.
+    wants_checkpoint: bool,
     drain_by_us: Option<u64>,
     /// Memory for the next batch.
     spare: Vec<Record<'static>>,
@@ -155,6 +157,7 @@ impl LaneWorker {
             unflushed: Unflushed::default(),
             retries: VecDeque::new(),
             reopened: Reopened::default(),
+            wants_checkpoint: false,
             drain_by_us: None,
             spare: Vec::new(),
         })
@@ -168,9 +171,29 @@ impl LaneWorker {
     /// Does one thing: obeys commands, and then presents a batch, or flushes, or finds that there is nothing to do.
     pub fn step(&mut self, now: Now) -> LaneStep {
         self.obey(now);
-        match (self.work(now).unwrap_or_else(LaneStep::Failed), self.drain_by_us) {
+        self.post();
+        let step = match (self.work(now).unwrap_or_else(LaneStep::Failed), self.drain_by_us) {
             (LaneStep::RetryAt(at), Some(deadline)) => LaneStep::RetryAt(at.min(deadline)),
             (step, _) => step,
+        };
+        if !self.wants_checkpoint {
+            return step;
+        }
+        // There was no room for its message.
+        let again_us = now.mono_us.saturating_add(limits::LANE_POST_AGAIN_US);
+        match step {
+            LaneStep::Idle { until_us } => {
+                LaneStep::Idle { until_us: Some(until_us.map_or(again_us, |at| at.min(again_us))) }
+            }
+            LaneStep::RetryAt(at) => LaneStep::RetryAt(at.min(again_us)),
+            step => step,
+        }
+    }
+
+    /// Tells the committer what is still to be told. What finds no room is told by a later step: a lane waits for nobody.
+    fn post(&mut self) {
+        if self.wants_checkpoint {
+            self.wants_checkpoint = self.progress.mailbox().post(LaneMessage::Checkpoint).is_err();
         }
     }
 
@@ -291,10 +314,9 @@ impl LaneWorker {
         debug_assert!(self.batch_end.is_none(), "with an open batch the handler's state is of no single place");
         let Ok(sink_state) = self.attempts.flush(now) else { return };
         self.unflushed = Unflushed::default();
-        self.progress.set_mark(self.lane, self.cursor, Some(sink_state));
-        if std::mem::take(&mut self.reopened.checkpoint) {
-            self.progress.request_checkpoint();
-        }
+        let retried = self.progress.set_mark(self.lane, self.cursor, Some(sink_state));
+        self.wants_checkpoint |= retried | std::mem::take(&mut self.reopened.checkpoint);
+        self.post();
     }
 
     fn watermark_is_at_the_end(&self) -> bool {

@@ -3,8 +3,10 @@
 mod attempts;
 mod commands;
 mod delivery;
+mod doorbell_model;
 mod flushing;
 mod hand_off_model;
+mod mailbox;
 mod property;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -226,6 +228,11 @@ impl Rig {
         for worker in &mut self.lanes.workers {
             while matches!(worker.step(at(mono_us)), LaneStep::Worked) {}
         }
+    }
+
+    /// Whether the lanes have asked for a checkpoint since this was last called.
+    fn takes_checkpoint_request(&self) -> bool {
+        std::iter::from_fn(|| self.progress.mailbox().take()).count() > 0
     }
 
     /// The watermark of the only lane.

@@ -10,6 +10,8 @@ mod starting;
 mod state;
 mod stop;
 mod systemd;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::io;
@@ -31,7 +33,7 @@ use crate::journal::{
 use crate::journal::{RocksJournal, RocksOptions};
 use crate::keys::{KeyFileError, KeyRing};
 use crate::metrics::Metrics;
-use crate::model::{ChannelSet, Clock, FormerLanes, LaneMark, SinkSpec, SinkSpecError, SystemClock};
+use crate::model::{ChannelSet, Clock, FormerLanes, LaneMark, LaneMessage, SinkSpec, SinkSpecError, SystemClock};
 use crate::net::{Admission, Receiver, Sender};
 use crate::process::{
     Fanout, Handler, HandlerError, HandlerFactory, LaneConfig, LaneControl, LaneEnd, LaneParts, LaneStart, Lanes,
@@ -261,7 +263,7 @@ impl Server {
             Committer::new(config_of_committer, recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
-        progress.request_checkpoint();
+        let _asked_for_already = progress.mailbox().post(LaneMessage::Checkpoint);
         committer.commit(&clock)?;
         let admission = admission(&config, keys.clone());
         let receiver = |(index, socket)| {
@@ -484,8 +486,12 @@ impl Downstream for Fanout {
         self.progress().marks()
     }
 
-    fn take_checkpoint_request(&self) -> bool {
-        self.progress().take_checkpoint_request()
+    fn next_message(&mut self) -> Option<LaneMessage> {
+        self.progress().mailbox().take()
+    }
+
+    fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {
+        self.progress().mailbox().wake_by(wake);
     }
 
     fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {

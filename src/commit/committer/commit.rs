@@ -10,7 +10,7 @@ use crate::commit::acks::{self, AckState, Bitmaps};
 use crate::commit::writer::{Commit, Landed, Writer, WriterByHand, WriterThread};
 use crate::journal::{Checkpoint, DeadLetterId, Journal, Records, StorageError};
 use crate::limits;
-use crate::model::{Clock, LaneMark, Now, Offset, SessionId};
+use crate::model::{Clock, LaneMark, LaneMessage, Now, Offset, SessionId};
 use crate::net::Transmit;
 
 /// What is owed for a commit.
@@ -296,6 +296,11 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     /// being written is added to `records`: records may be newer than the checkpoint that recovery starts from, since
     /// applying an entry twice changes nothing.
     fn checkpoint(&mut self, now: Now, end: Offset, records: &mut Records) -> Option<Checkpoint> {
+        while let Some(message) = self.downstream.next_message() {
+            match message {
+                LaneMessage::Checkpoint => self.checkpoint_wanted = true,
+            }
+        }
         if self.round.is_none() && self.is_checkpoint_due(now) {
             self.begin_round(now, end);
         }
@@ -329,12 +334,13 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
     fn is_checkpoint_due(&self, now: Now) -> bool {
         self.bytes_since_checkpoint >= self.config.checkpoint_bytes
             || now.mono_us.saturating_sub(self.checkpoint_mono_us) >= self.config.checkpoint_interval_us
-            || self.downstream.take_checkpoint_request()
+            || self.checkpoint_wanted
     }
 
     fn begin_round(&mut self, now: Now, at: Offset) {
         self.checkpoint_mono_us = now.mono_us;
         self.bytes_since_checkpoint = 0;
+        self.checkpoint_wanted = false;
         // Before records are taken: a session that has changed since the last checkpoint does not expire.
         let expire_before_s = self.service_s(now).saturating_sub(self.config.session_ttl_s);
         let mut expired = self.sessions.expire(expire_before_s, limits::SESSIONS_SWEPT);
