@@ -26,11 +26,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 type Id = Result<Path<(u64, u16)>, PathRejection>;
 
-/// Which part of the list.
+/// The part of the list that is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
-    /// Offset and index of the first.
+    /// The offset of the first; its index follows.
     #[serde(default)]
     from: u64,
     #[serde(default)]
@@ -60,13 +60,13 @@ pub(super) async fn list(
         .await
 }
 
-/// One with its payload.
+/// A dead letter with its payload.
 pub(super) async fn show(State(interface): State<Arc<Interface>>, id: Id) -> Result<Json<Value>, ApiError> {
     let id = parse(id)?;
     interface.blocking(move |state| Ok(Json(record_json::dead_letter(&find(state, id)?, true)))).await
 }
 
-/// Gives it to its handler once more.
+/// Gives a dead letter to its handler once more.
 pub(super) async fn retry(State(interface): State<Arc<Interface>>, id: Id) -> Result<Json<Value>, ApiError> {
     let id = parse(id)?;
     let answer = interface.blocking(move |state| Ok(state.retry_dead(&find(state, id)?))).await?;
@@ -103,7 +103,7 @@ async fn wait_for(mut answer: RetryAnswer) -> Option<Retried> {
     timeout(RETRY_PATIENCE, looks).await.ok()
 }
 
-/// Forgets it.
+/// Forgets a dead letter.
 pub(super) async fn discard(State(interface): State<Arc<Interface>>, id: Id) -> Result<Json<Value>, ApiError> {
     let id = parse(id)?;
     interface

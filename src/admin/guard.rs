@@ -26,9 +26,9 @@ pub(super) const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 /// Rules and secret of one admin interface.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
-    /// `None` before it is known: then nobody has it.
+    /// The admin token; `None` before it is known: then nobody has it.
     pub(super) token: Option<Arc<Token>>,
-    /// Bound to loopback.
+    /// The interface is bound to loopback.
     pub(super) local: bool,
 }
 

@@ -42,7 +42,7 @@ async fn healthz(State(interface): State<Arc<Interface>>, Extension(may_know): E
     probed("healthy", interface.state.failure().into_iter().collect(), may_know, None)
 }
 
-/// 200 while datagrams are accepted, else 503 with the reasons. A sink that is away keeps nobody from sending: it is told as
+/// 200 while datagrams are accepted, else 503 with the reasons. A sink that is away keeps nobody from sending: it is reported as
 /// what is waited for.
 async fn readyz(State(interface): State<Arc<Interface>>, Extension(may_know): Extension<MayKnow>) -> Response {
     let mut reasons = interface.state.not_ready();

@@ -20,7 +20,7 @@ pub trait AdminState: Send + Sync + 'static {
     fn waiting(&self) -> Vec<String> {
         Vec::new()
     }
-    /// A snapshot.
+    /// A snapshot of the server.
     fn status(&self) -> Status;
     /// All metrics.
     fn registry(&self) -> &Registry;
@@ -54,7 +54,7 @@ pub enum Retried {
 /// A snapshot of the server. With the configuration it makes `/api/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// What it is doing.
+    /// What the server is doing.
     pub phase: Phase,
     /// Seconds since the process started.
     pub uptime_s: u64,
@@ -64,7 +64,7 @@ pub struct Status {
     pub sessions: u64,
     /// How far the journal reaches.
     pub offsets: Offsets,
-    /// In lane order.
+    /// How far each lane has come, in lane order.
     pub lanes: Vec<LaneStatus>,
     /// Blocks in the journal, not trimmed, bytes.
     pub backlog_bytes: u64,
@@ -76,7 +76,7 @@ pub struct Status {
     pub keys: Option<KeysStatus>,
 }
 
-/// What may be told of the keys in force.
+/// What may be shown of the keys in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeysStatus {
     /// The fleet key's fingerprint, as `duragram keys show-id` shows it; `None` without a fleet key.
@@ -92,7 +92,7 @@ pub struct KeysStatus {
 }
 
 impl KeysStatus {
-    /// Of the keys in force.
+    /// Tells of the keys in force.
     pub fn of(keys: &KeyRing) -> Option<Self> {
         let (Summary { fleet, clients, restricted, revoked }, loaded_unix_us) = keys.summary()?;
         let fleet = fleet.map(show_fingerprint);
@@ -104,11 +104,11 @@ impl KeysStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Reading the journal; no datagram is accepted yet.
+    /// It reads the journal; no datagram is accepted yet.
     Recovering,
-    /// Serving.
+    /// It serves.
     Running,
-    /// Told to stop: finishing what it has.
+    /// It was asked to stop and finishes what it has.
     Draining,
     /// A commit failed: nothing is acked any more.
     Failed,

@@ -13,7 +13,7 @@ pub struct LaneConfig {
     pub retry: RetryPolicy,
     /// A call of a handler gets no further entry from this many records on. An entry is never split.
     pub batch_records_max: usize,
-    /// The same in bytes of the entries.
+    /// A call of a handler gets no further entry from this many bytes of entries on.
     pub batch_bytes_max: usize,
     /// A handler is flushed from this many records on.
     pub flush_records_max: usize,

@@ -8,7 +8,7 @@ use super::handler::{Handler, HandlerError, Outcomes};
 use crate::metrics::Metrics;
 use crate::model::{Lane, Record};
 
-/// One lane's handler.
+/// A lane's handler, called so that its panics are caught.
 pub(super) struct HandlerCalls {
     lane: Lane,
     handler: Box<dyn Handler>,

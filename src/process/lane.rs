@@ -33,7 +33,7 @@ pub enum LaneStep {
     Worked,
     /// Nothing is there. Step again when a block or a command comes, or at this time of the monotonic clock.
     Idle {
-        /// In microseconds; `None`: not by time.
+        /// The time in microseconds; `None` when no time ends the wait.
         until_us: Option<u64>,
     },
     /// A retry is not due. Step again at this time of the monotonic clock, in microseconds, or when a command comes;
@@ -51,17 +51,17 @@ pub enum LaneStep {
 /// What a lane needs beside its handler.
 #[derive(Clone)]
 pub struct LaneParts {
-    /// Shared with the committer.
+    /// How far the lanes have come, shared with the committer.
     pub progress: Arc<Progress>,
-    /// For what does not come through the channel.
+    /// The journal, from which a lane reads what does not come through its channel.
     pub journal: Arc<dyn ReadJournal>,
-    /// For records that are given up.
+    /// The store of records that are given up.
     pub dead: Arc<dyn DeadLetters>,
-    /// Where to count.
+    /// The metrics in which lanes count.
     pub metrics: Metrics,
-    /// Batches, flushes, retries.
+    /// How lanes batch, flush and retry.
     pub config: LaneConfig,
-    /// Of the jitter.
+    /// The seed of the jitter between retries.
     pub seed: u64,
 }
 

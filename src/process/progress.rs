@@ -25,7 +25,7 @@ pub struct Progress {
     /// What the lanes have to say to the committer.
     mailbox: Mailbox<LaneMessage>,
     lanes: Box<[LaneState]>,
-    /// Of earlier runs with another number of lanes.
+    /// How far the lanes of earlier runs had come, whose number was another.
     former: Vec<FormerLanes>,
     /// No entry from here on was processed by any of these.
     former_end: Offset,
@@ -36,7 +36,7 @@ pub struct Progress {
 
 #[derive(Debug)]
 struct LaneState {
-    /// The same as in `mark`, readable without the lock.
+    /// The watermark of `mark`, readable without the lock.
     watermark: AtomicU64,
     mark: Mutex<LaneMark>,
     hand_off: HandOff,
@@ -119,7 +119,7 @@ impl Progress {
         self.lanes.iter().map(|lane| lane.mark.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
     }
 
-    /// Of the lanes of earlier runs those that a start at these marks has to know of still.
+    /// Those lanes of earlier runs of which a start at these marks still has to know.
     pub fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {
         let lowest = marks.iter().map(|mark| mark.watermark).min().unwrap_or_default();
         self.former.iter().filter(|lanes| lanes.end() > lowest).cloned().collect()
@@ -141,7 +141,7 @@ impl Progress {
         self.lock_retried().durable()
     }
 
-    /// These are deleted: who asked for it is told.
+    /// These are deleted: whoever asked for it hears of it.
     pub fn checkpointed(&self, retried: &[DeadLetterId]) {
         if !retried.is_empty() {
             self.lock_retried().deleted(retried);

@@ -24,7 +24,7 @@ pub enum RetryError {
     Failed(String),
 }
 
-/// Where the end of a retry is told.
+/// Where the end of a retry is reported.
 pub(super) type RetryReply = Sender<Result<(), RetryError>>;
 
 #[derive(Debug, Default)]

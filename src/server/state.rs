@@ -16,7 +16,7 @@ use crate::process::{LaneControl, Progress, RetryError};
 use crate::server::Error;
 use crate::server::waiting::Waiting;
 
-/// Handles on the running parts.
+/// The handles on the running parts, from which everything that is asked is read.
 pub(super) struct ServerState {
     phase: Mutex<(Phase, Option<String>)>,
     started: Instant,

@@ -1,4 +1,4 @@
-//! What processing waits for, as operators are told it: sinks that are away, and FIFOs that nobody reads.
+//! What processing waits for, as it is reported to operators: sinks that are away, and FIFOs that nobody reads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +27,7 @@ impl Waiting {
         Arc::new(Self { fifos, lanes: Mutex::default() })
     }
 
-    /// Each thing once, however many lanes wait for it. Touches no file system, and so cannot hang with one.
+    /// Gives each reason once, however many lanes wait for it. Touches no file system, and so cannot hang with one.
     pub(super) fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.fifos.unread();
         for lane in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values() {
@@ -38,7 +38,7 @@ impl Waiting {
         reasons
     }
 
-    /// The same handlers, which tell here when they have to wait.
+    /// Makes the same handlers, which report here when they have to wait.
     pub(super) fn watch(self: Arc<Self>, mut factory: HandlerFactory) -> HandlerFactory {
         Box::new(move |start: &LaneStart<'_>| {
             let watched =
@@ -48,7 +48,7 @@ impl Waiting {
     }
 }
 
-/// A handler of which is known when it waits.
+/// A handler that reports when it has to wait.
 struct Watched {
     handler: Box<dyn Handler>,
     lane: Lane,

@@ -42,7 +42,7 @@ pub(super) fn is_deserted(file: &File) -> bool {
     deserted_within(file, PollTimeout::ZERO)
 }
 
-/// The same, as soon as it is so.
+/// Whether nobody reads the pipe, as soon as it is so; at the timeout at the latest.
 pub(super) fn deserted_within(file: &File, timeout: PollTimeout) -> bool {
     let mut polled = [PollFd::new(file.as_fd(), PollFlags::empty())];
     poll(&mut polled, timeout).is_ok_and(|ready| ready > 0)

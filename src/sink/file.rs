@@ -25,7 +25,7 @@ pub(super) struct FileSink {
     path: PathBuf,
     id: FileId,
     appender: Appender<File>,
-    /// It has been told that the path does not name the file.
+    /// It was logged that the path does not name the file.
     told_away: bool,
 }
 
@@ -159,7 +159,7 @@ impl Disk for File {
     }
 }
 
-/// By what the system says of the file: how many names it has.
+/// Judges by what the system says of the file: how many names it has.
 fn is_gone(names: io::Result<u64>) -> io::Result<bool> {
     match names {
         Ok(names) => Ok(names == 0),

@@ -29,7 +29,7 @@ pub(super) trait Output: Send {
     fn state(&self) -> Result<Vec<u8>, HandlerError>;
 }
 
-/// One lane's end of an output.
+/// A lane's handler that writes lines to an output.
 pub(super) struct LineHandler {
     output: Arc<Mutex<dyn Output>>,
     formatter: Formatter,

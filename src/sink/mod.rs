@@ -45,7 +45,7 @@ pub fn factory(specs: Vec<SinkSpec>) -> HandlerFactory {
     factory_with(specs, Fifos::default())
 }
 
-/// The same, with the list into which the sinks put the FIFOs that they write to.
+/// Like [`factory`], with the list into which the sinks put the FIFOs that they write to.
 pub(crate) fn factory_with(specs: Vec<SinkSpec>, fifos: Fifos) -> HandlerFactory {
     let mut sinks = None;
     Box::new(move |start| {

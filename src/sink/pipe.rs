@@ -121,7 +121,7 @@ impl Target for Descriptor {
         capacity.map(|bytes| usize::try_from(bytes).unwrap_or(0).min(limits::PIPE_BYTES))
     }
 
-    /// By reading it: as long as this process holds the writing end, the pipe keeps what nobody has read.
+    /// Reads it: as long as this process holds the writing end, the pipe keeps what nobody has read.
     fn take_back(&mut self) -> Option<Vec<u8>> {
         let mut reader = OpenOptions::new();
         let mut reader = reader.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(itself(&self.file)).ok()?;

@@ -28,7 +28,7 @@ const UNKNOWN_SCAN_MAX: u64 = 1 << 30;
 pub(super) struct Opened {
     pub(super) file: File,
     pub(super) id: FileId,
-    /// In bytes.
+    /// Its length in bytes.
     pub(super) len: u64,
     /// The last line, not ours, has no end.
     pub(super) newline_first: bool,
@@ -75,7 +75,7 @@ pub(super) fn recover(path: &Path, recorded: &Recorded) -> Result<(Opened, Vec<O
 /// Opens or creates the file while the server runs (after rotation): there is nothing to find in it.
 ///
 /// # Errors
-/// As for [`recover`].
+/// They are those of [`recover`].
 pub(super) fn open_for_append(path: &Path) -> Result<Opened, HandlerError> {
     let open = || {
         let mut file = open_locked(path)?;
@@ -183,7 +183,7 @@ impl Recorded {
         ids
     }
 
-    /// For each lane of today the state that leads to its lines, in a file that is read from this length on.
+    /// Gives for each lane of today the state that leads to its lines, in a file that is read from this length on.
     fn leading(&self, id: FileId, from: u64) -> Vec<FileState> {
         let here = FileState::at(id, from);
         if self.states.len() == self.watermarks.len() {
@@ -198,7 +198,7 @@ impl Recorded {
 /// Collects the lines of records that may come again.
 struct Scan<'a> {
     recorded: &'a Recorded,
-    /// From where the file itself is read.
+    /// The position from which the file itself is read.
     from: u64,
     replays: Vec<Replay>,
 }

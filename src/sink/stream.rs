@@ -30,7 +30,7 @@ pub(super) struct Stream<T> {
     /// What comes before any other lane's line: the rest of a line of which the system has taken a part, and what was taken
     /// back.
     rest: Vec<u8>,
-    /// Of a pipe: the last bytes that it has taken, those that nobody may have read and the whole line that they begin with.
+    /// The last bytes that a pipe has taken: those that nobody may have read and the whole line that they begin with.
     taken: Vec<u8>,
     /// `taken` begins in the middle of a line.
     is_cut: bool,
@@ -42,7 +42,7 @@ pub(super) struct Stream<T> {
 /// sink.
 ///
 /// # Errors
-/// What kind of file it is cannot be told, or there is no thread to watch a FIFO.
+/// What kind of file it is cannot be found out, or there is no thread to watch a FIFO.
 pub(super) fn shared(
     name: String,
     file: File,
