@@ -61,7 +61,6 @@ fn an_idle_committer_does_at_once_what_a_lane_asks_it_for() {
         // Unless it is woken, each waits until the committer has waited for a datagram.
         let unwoken = LETTERS * Duration::from_millis(limits::RECEIVE_WAIT_MS.into());
         assert!(took < unwoken / 2, "{took:?} for {LETTERS} checkpoints, {threading:?}");
-        eprintln!("{threading:?}: {took:?}");
         server.handle().stop();
         server.wait().unwrap();
     }
