@@ -16,7 +16,7 @@ use crate::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use crate::journal::{Block, BlockBuilder, Checkpoint, DeadLetterId, Journal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{EntryMeta, LaneMark, SessionId};
+use crate::model::{DialectId, EntryMeta, LaneMark, SessionId};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -56,6 +56,7 @@ impl Fake {
         let mut block = BlockBuilder::default();
         for payload in payloads {
             let meta = EntryMeta {
+                dialect: DialectId::DURAGRAM,
                 session: session(),
                 seq: Seq(1),
                 span: 0,

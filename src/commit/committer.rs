@@ -16,7 +16,7 @@ use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, StorageError}
 use crate::limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
-use crate::model::{Clock, EntryMeta, FormerLanes, LaneMark, Now, Offset, SessionId, SessionRecord};
+use crate::model::{Clock, DialectId, EntryMeta, FormerLanes, LaneMark, Now, Offset, SessionId, SessionRecord};
 use crate::net::{Batch, DataItem, Item, ItemKind, Transmit};
 use crate::rate::{self, Buckets};
 use commit::{Flight, Round};
@@ -370,6 +370,7 @@ impl<J: Journal, T: Transmit, D: Downstream> Committer<J, T, D> {
             Judgement::New(moved) => {
                 self.journal_losses(data.session, sealed, &moved, batch.arrived);
                 let meta = EntryMeta {
+                    dialect: DialectId::DURAGRAM,
                     session: data.session,
                     seq: data.seq,
                     span: data.span,

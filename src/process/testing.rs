@@ -9,7 +9,7 @@ use super::*;
 use crate::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use crate::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use crate::metrics::Metrics;
-use crate::model::{EntryMeta, Lane, Now, Offset, SessionId};
+use crate::model::{DialectId, EntryMeta, Lane, Now, Offset, SessionId};
 
 /// (offset, index)
 pub(super) type Key = (u64, u16);
@@ -20,6 +20,7 @@ pub(super) fn session(client: u64) -> SessionId {
 
 pub(super) fn meta(client: u64, seq: u64) -> EntryMeta {
     EntryMeta {
+        dialect: DialectId::DURAGRAM,
         session: session(client),
         seq: Seq(seq),
         span: 0,

@@ -3,7 +3,7 @@
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use crate::journal::{Block, BlockBuilder, ReadJournal, Records, Replay};
-use crate::model::{ClientRecord, EntryMeta, Offset, SessionId, SessionRecord};
+use crate::model::{ClientRecord, DialectId, EntryMeta, Offset, SessionId, SessionRecord};
 
 pub(crate) fn session(client: u64) -> SessionId {
     SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() }
@@ -33,6 +33,7 @@ pub(crate) fn sealed_records() -> Records {
 /// Adds an entry that is known by its number, which its payload repeats. Tests give each the number of its offset.
 pub(crate) fn push(builder: &mut BlockBuilder, number: u64, payload_bytes: usize) {
     let meta = EntryMeta {
+        dialect: DialectId::DURAGRAM,
         session: session(0xa1),
         seq: Seq(number + 1),
         span: 0,
