@@ -124,7 +124,9 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError>
         all.extend(changing);
     }
     all.insert("waiting".to_owned(), json!(shared.state.waiting()));
-    all.insert("journal".to_owned(), json!(shared.state.journal().id().map(|id| id.to_string())));
+    let journal = shared.state.journal();
+    all.insert("journal".to_owned(), json!(journal.id().map(|id| id.to_string())));
+    all.insert("instance".to_owned(), json!(journal.instance().map(|instance| instance.to_string())));
     Ok(Json(Value::Object(all)).into_response())
 }
 

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{ClientRecord, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord};
+use crate::model::{ClientRecord, FormerLanes, Instance, JournalId, LaneMark, Offset, SessionId, SessionRecord};
 
 pub mod block;
 mod dead_letter;
@@ -167,6 +167,11 @@ pub trait ReadJournal: Send + Sync {
 
     /// Which journal it is, if it has a name.
     fn id(&self) -> Option<JournalId> {
+        None
+    }
+
+    /// Which start of the journal this is, where they are counted.
+    fn instance(&self) -> Option<Instance> {
         None
     }
 }

@@ -13,10 +13,10 @@ mod time;
 
 pub use channels::{ChannelSet, parse_channels};
 pub use entry::{Entry, EntryKind, EntryMeta};
-pub use ids::{Lane, Offset, SessionId, parse_client_id};
+pub use ids::{DialectId, Lane, Offset, SessionId, parse_client_id};
 pub(crate) use peer::canonical;
 pub use peer::{Local, Peer};
 pub(crate) use record::records_of;
 pub use record::{Content, Record};
-pub use stored::{ClientRecord, FormerLanes, JournalId, LaneMark, SessionRecord};
+pub use stored::{ClientRecord, FormerLanes, Instance, JournalId, LaneMark, SessionRecord};
 pub use time::{Clock, Now, SystemClock};

@@ -24,7 +24,7 @@ use crate::journal::error::{Damage, DamageKind, DamagePlace, OpenError};
 use crate::journal::mask::{mask_into, unmask};
 use crate::journal::recovery::ReadProgress;
 use crate::journal::rocksdb::manifest::verify_manifest;
-use crate::journal::rocksdb::preallocate::{LogWatch, lay_out, logs};
+use crate::journal::rocksdb::preallocate::{LogWatch, logs, preallocate};
 use crate::journal::rocksdb::watch::{DatabaseWatch, Needs};
 use crate::journal::store::database::{Cursor, Database, Table};
 use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES, START_READ_BYTES};
@@ -37,7 +37,7 @@ pub(in crate::journal) const DEAD: &str = "dead";
 /// How many emptied write-ahead logs are kept to be written again. A log that is overwritten does not grow, so its sync
 /// need not write the inode: measured here, 89–111 µs against 148–176 µs for a commit of one record.
 const WALS_RECYCLED: usize = MEMTABLES - 1;
-// Where logs are not recycled, RocksDB would read the filling of a laid-out log over and over.
+// Where logs are not recycled, RocksDB would read the filling of a preallocated log over and over.
 const _: () = assert!(WALS_RECYCLED > 0);
 /// RocksDB's own log: how many files of which size.
 const INFO_LOGS: usize = 4;
@@ -62,7 +62,7 @@ pub struct RocksOptions {
     /// is flushed never reaches a table file.
     pub memtable_bytes: usize,
     /// Fill the first write-ahead log in advance, so that commits are fast from the start on.
-    pub lay_out: bool,
+    pub preallocate: bool,
     /// Free space that this must leave, in bytes.
     pub reserve_bytes: u64,
     /// How often the witness follows the journal's end.
@@ -70,7 +70,7 @@ pub struct RocksOptions {
     /// How much of what was journaled before the last checkpoint a start reads, in bytes, the newest first. What is older is
     /// verified when it is read.
     pub start_read_bytes: u64,
-    /// Where opening tells how far it is.
+    /// Where opening reports how far it is.
     pub progress: Arc<ReadProgress>,
 }
 
@@ -79,7 +79,7 @@ impl Default for RocksOptions {
         Self {
             accept_loss: false,
             memtable_bytes: MEMTABLE_BYTES,
-            lay_out: true,
+            preallocate: true,
             reserve_bytes: *RESERVE_BYTES.start(),
             witness_interval: Duration::from_secs(1),
             start_read_bytes: START_READ_BYTES,
@@ -101,9 +101,9 @@ pub(in crate::journal) enum LogReading {
 pub struct Store {
     db: DB,
     synced: WriteOptions,
-    /// Where logs are laid out.
+    /// `None` where logs are not preallocated.
     log_watch: Option<Mutex<LogWatch>>,
-    /// Of a database that is written to.
+    /// What is looked for again and again; `None` in a database that is only read.
     watch: Option<Mutex<DatabaseWatch>>,
 }
 
@@ -127,7 +127,7 @@ impl Store {
         let store = opened.map_err(|error| OpenError::storage("opening the database for writing", error))?;
         let watch =
             DatabaseWatch::start(path).map_err(|error| OpenError::storage("watching the database's files", error))?;
-        let log_watch = options.lay_out.then(Mutex::default);
+        let log_watch = options.preallocate.then(Mutex::default);
         Ok(Self { log_watch, watch: Some(Mutex::new(watch)), ..Self::new(store) })
     }
 
@@ -169,27 +169,30 @@ impl Store {
         self.db.cf_handle(name).expect("opened with all column families")
     }
 
-    /// Where it is.
+    /// The directory that it is in.
     pub(in crate::journal) fn path(&self) -> &Path {
         self.db.path()
     }
 
-    /// Lays out the log that is written first ([`crate::journal::rocksdb::preallocate`]), if `free_bytes` allows.
+    /// Preallocates the log that is written first ([`crate::journal::rocksdb::preallocate`]), if `free_bytes` allows.
     ///
     /// For a database that was just opened and that nobody writes to yet.
-    pub(in crate::journal) fn lay_out_log(&self, options: &RocksOptions, free_bytes: u64) -> Result<(), OpenError> {
+    pub(in crate::journal) fn preallocate_log(&self, options: &RocksOptions, free_bytes: u64) -> Result<(), OpenError> {
         // What fills a memtable, and what a large last block or a checkpoint adds: as much as RocksDB preallocates.
         let bytes = options.memtable_bytes as u64 * 11 / 10;
-        if !options.lay_out {
+        if !options.preallocate {
             return Ok(());
         }
         if free_bytes < options.reserve_bytes.saturating_add(bytes) {
-            tracing::warn!(free_bytes, "too little free space to lay out the write-ahead log: commits will be slower");
+            tracing::warn!(
+                free_bytes,
+                "too little free space to preallocate the write-ahead log: commits will be slower"
+            );
             return Ok(());
         }
         let path = self.db.path();
-        let lay_out = || logs(path)?.last().map_or(Ok(()), |(_, log)| lay_out(&path.join(log), bytes));
-        lay_out().map_err(|error| OpenError::storage("laying out the write-ahead log", error))
+        let first = || logs(path)?.last().map_or(Ok(()), |(_, log)| preallocate(&path.join(log), bytes));
+        first().map_err(|error| OpenError::storage("preallocating the write-ahead log", error))
     }
 
     /// The number of the first write-ahead log that still counts: what was in earlier ones is in tables, or was given up.
@@ -226,7 +229,7 @@ impl Database for Store {
     type Batch = WriteBatch;
     type Error = rocksdb::Error;
     type Cursor<'a> = DBRawIterator<'a>;
-    type Beside = DataDir;
+    type Sidecar = DataDir;
 
     fn batch(&self, bytes: usize) -> WriteBatch {
         WriteBatch::with_capacity_bytes(bytes)

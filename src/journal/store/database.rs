@@ -6,7 +6,7 @@ use std::io;
 
 use crate::journal::error::StorageError;
 use crate::journal::recovery::Witness;
-use crate::model::{JournalId, Offset};
+use crate::model::{Instance, JournalId, Offset};
 
 /// Column families of keys and values. Values are masked where they are stored.
 pub trait Database: Sized + Send + Sync + 'static {
@@ -15,7 +15,7 @@ pub trait Database: Sized + Send + Sync + 'static {
     type Error: Display;
     type Cursor<'a>: Cursor<Error = Self::Error>;
     /// What lies beside the database.
-    type Beside: Beside;
+    type Sidecar: Sidecar;
 
     /// An empty batch; `bytes` is about what will be put into it.
     fn batch(&self, bytes: usize) -> Self::Batch;
@@ -85,13 +85,17 @@ pub trait Cursor {
 }
 
 /// The directory around the database.
-pub trait Beside: Send + Sync + 'static {
+pub trait Sidecar: Send + Sync + 'static {
     /// Replaces the witness, durably.
     fn write_witness(&self, witness: Witness) -> io::Result<()>;
     /// Bytes that this process may still write; `u64::MAX` where the file system does not tell.
     fn free_bytes(&self) -> Result<u64, StorageError>;
     /// Which journal this is, if it has a name.
     fn id(&self) -> Option<JournalId> {
+        None
+    }
+    /// Which of its starts this is, where they are counted.
+    fn instance(&self) -> Option<Instance> {
         None
     }
     /// What of the directory is not any more what this process has opened.

@@ -24,7 +24,7 @@ use crate::journal::mask::unmask;
 use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit, session_key};
 use crate::journal::recovery::{Scan, Witness, holes};
 use crate::journal::rocksdb::database::{DEAD, JOURNAL, META, Store, block_key};
-use crate::journal::store::database::{Beside as _, Cursor as _, Database};
+use crate::journal::store::database::{Cursor as _, Database, Sidecar as _};
 use crate::journal::store::reader::parse;
 use crate::journal::{Block, BlockBuilder, Checkpoint, Durable, Journal, Records, StorageError};
 use crate::limits::{RESERVE_BYTES, TRIM_PLACES};
@@ -67,7 +67,7 @@ pub(in crate::journal) struct Shared<D: Database> {
     /// Dead letters; held while one is put or deleted, so that they are counted right.
     dead: Mutex<u64>,
     /// After the store: the directory is free only when the database is closed.
-    pub(in crate::journal) dir: D::Beside,
+    pub(in crate::journal) dir: D::Sidecar,
 }
 
 /// An error of the database, which may have met damage while it merged tables, and says so whatever is asked of it next.
@@ -143,7 +143,7 @@ impl<D: Database> Shared<D> {
 impl<D: Database> StoredJournal<D> {
     /// Takes over a database that a scan has found good. Whoever calls it sees to it that the returned duties are done
     /// about once a second.
-    pub(in crate::journal) fn start(store: D, dir: D::Beside, scan: &Scan) -> Result<(Self, Kept), StorageError> {
+    pub(in crate::journal) fn start(store: D, dir: D::Sidecar, scan: &Scan) -> Result<(Self, Kept), StorageError> {
         let shared = Arc::new(Shared {
             store,
             end: AtomicU64::new(scan.end.0),

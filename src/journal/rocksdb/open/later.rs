@@ -33,7 +33,7 @@ fn opened(place: &Place) -> Opened<RocksJournal> {
     place.try_open(&soon()).unwrap().0
 }
 
-/// What a lane that comes to `from` is told.
+/// What is reported to a lane that comes to `from`.
 fn damage_at(reader: &dyn ReadJournal, from: u64) -> crate::journal::Damage {
     let error = reader.read(Offset(from), 1).unwrap_err();
     assert!(

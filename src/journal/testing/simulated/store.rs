@@ -9,7 +9,7 @@ use super::{Change, Family, SimulatedDisk, Write, lock};
 use crate::journal::StorageError;
 use crate::journal::mask::{mask_into, unmask};
 use crate::journal::recovery::Witness;
-use crate::journal::store::database::{Beside, Cursor, Database};
+use crate::journal::store::database::{Cursor, Database, Sidecar};
 use crate::model::Offset;
 
 /// What is said of a table that cannot be read.
@@ -31,7 +31,7 @@ pub struct Directory {
     pub(in crate::journal) process: u64,
 }
 
-impl Beside for Directory {
+impl Sidecar for Directory {
     fn write_witness(&self, witness: Witness) -> io::Result<()> {
         let apply = |disk: &mut Disk, durable| {
             if durable {
@@ -59,7 +59,7 @@ impl Database for SimulatedStore {
     type Batch = Vec<Change>;
     type Error = SimulatedError;
     type Cursor<'a> = SimulatedCursor<'a>;
-    type Beside = Directory;
+    type Sidecar = Directory;
 
     fn is_damage(error: &SimulatedError) -> bool {
         error.0 == DAMAGED
