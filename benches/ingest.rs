@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput};
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::config::Config;
+use duragram::dialect::Arrivals;
+use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
 use duragram::journal::Durable;
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::metrics::Metrics;
 use duragram::model::{Clock, LaneMark, Offset, SystemClock};
-use duragram::net::{Admission, Batch, Gate, Outbox, Transmit};
+use duragram::net::{Outbox, Slab, Transmit};
 use duragram_proto::codec::Datagram;
 use prometheus_client::registry::Registry;
 
@@ -73,7 +75,7 @@ pub(crate) fn benches(c: &mut Criterion) {
 }
 
 struct Rig {
-    committer: Committer<MemoryJournal, Nowhere, Done>,
+    committer: Committer<Duragram, MemoryJournal, Nowhere, Done>,
     clock: SystemClock,
     /// By each client.
     sent: u64,
@@ -83,20 +85,19 @@ impl Rig {
     fn new() -> Self {
         let defaults = Config::default();
         let config = CommitterConfig {
-            window: defaults.window,
             // No commit before the whole load is absorbed.
             commit_bytes_max: 64 << 20,
             checkpoint_bytes: defaults.checkpoint_bytes,
             checkpoint_interval_us: 1_000_000,
             retain_bytes: 0,
             reserve_bytes: 0,
-            session_ttl_s: 3600,
-            sealed: false,
         };
-        let mut recovery = Recovery::new(1_000_000);
+        let metrics = Metrics::register(&mut Registry::default());
+        let dialect =
+            DuragramConfig { window: defaults.window, sessions_max: 1_000_000, session_ttl_s: 3600, sealed: false };
+        let mut recovery = Recovery::new(Duragram::new(dialect, metrics.clone()));
         let opened = MemoryDisk::default().open(&mut |replay| recovery.apply(replay));
         let recovered = recovery.finish(&opened).expect("nothing was replayed");
-        let metrics = Metrics::register(&mut Registry::default());
         let committer = Committer::new(config, recovered, opened.journal, Nowhere, Done::default(), metrics);
         Self { committer, clock: SystemClock::start(), sent: 0 }
     }
@@ -112,9 +113,9 @@ impl Rig {
             .sum()
     }
 
-    fn step(&mut self, batch: &Batch, (absorbing, committing): (bool, bool)) -> Duration {
+    fn step(&mut self, arrivals: &Arrivals<Admission>, (absorbing, committing): (bool, bool)) -> Duration {
         let start = Instant::now();
-        self.committer.absorb(batch, &self.clock).expect("memory does not fail");
+        self.committer.absorb(arrivals, &self.clock).expect("memory does not fail");
         let absorbed = start.elapsed();
         self.committer.commit(&self.clock).expect("memory does not fail");
         match (absorbing, committing) {
@@ -125,11 +126,10 @@ impl Rig {
     }
 
     /// What comes when every client has sent `sent` before.
-    fn batch(&self, load: &Load, sent: u64) -> Batch {
-        let mut gate = Gate::new(Admission::plain(1472));
-        let mut batch = Batch::new(0);
+    fn batch(&self, load: &Load, sent: u64) -> Arrivals<Admission> {
+        let mut arrivals = Arrivals::new(Slab::new(0));
         let mut buffer = [0; 1472];
-        batch.arrived = self.clock.now();
+        arrivals.slab.arrived = self.clock.now();
         for run in 0..load.runs {
             for client in 1..=load.clients {
                 for n in 1..=load.run {
@@ -138,11 +138,12 @@ impl Rig {
                     let datagram = Datagram::Data(data(session(client), sent + place, span, &load.payload));
                     let port = u16::try_from(client).expect("few clients");
                     let len = datagram.encode(&mut buffer).expect("none here is longer");
-                    batch.push(peer(port), &buffer[..len], &mut gate);
+                    arrivals.slab.push(peer(port), &buffer[..len]);
                 }
             }
         }
-        batch
+        arrivals.admit(&mut Admission::new(AdmissionConfig::plain(1472)));
+        arrivals
     }
 }
 

@@ -3,8 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput};
+use duragram::dialect::Arrivals;
+use duragram::dialect::duragram::{Admission, AdmissionConfig};
 use duragram::keys::{KeyRing, Keys};
-use duragram::net::{Admission, Batch, Gate};
+use duragram::net::Slab;
 use duragram_proto::codec::{self, Datagram, Hello};
 use duragram_proto::seal::{ClientKey, FleetKey, SessionKeys};
 use duragram_proto::{ClientId, Epoch};
@@ -62,13 +64,13 @@ pub(crate) fn benches(c: &mut Criterion) {
     let derive_client = || -> ClientKey { black_box(&fleet).client_key(ClientId(5)) };
     group.bench_function("derive a client key", |b| b.iter_batched(|| (), |()| derive_client(), BatchSize::SmallInput));
     group.finish();
-    gate(c);
+    admission(c);
 }
 
 /// What a datagram costs on its way in, good or bad; what a good one costs besides, `committer` tells.
-fn gate(c: &mut Criterion) {
+fn admission(c: &mut Criterion) {
     const DATAGRAMS: usize = 64;
-    let mut group = c.benchmark_group("gate");
+    let mut group = c.benchmark_group("admission");
     group.throughput(Throughput::Elements(DATAGRAMS as u64));
     let keys = KeyRing::of(Keys::parse(format!("fleet {}\n", "07".repeat(32)).as_bytes()).expect("a key file"));
     let id = session(1);
@@ -78,16 +80,18 @@ fn gate(c: &mut Criterion) {
     let (good, plain) = (sealed(&datagram, &own), encoded(&datagram));
     let mut forged = good.clone();
     *forged.last_mut().expect("a tag") ^= 1;
-    let with_keys = || Gate::new(Admission { keys: keys.clone(), allow_plain: false, ..Admission::plain(1472) });
-    let mut run = |name: &str, mut gate: Gate, of: &dyn Fn(u64) -> Vec<u8>| {
+    let with_keys =
+        || Admission::new(AdmissionConfig { keys: keys.clone(), allow_plain: false, ..AdmissionConfig::plain(1472) });
+    let mut run = |name: &str, mut admission: Admission, of: &dyn Fn(u64) -> Vec<u8>| {
         let datagrams: Vec<_> = (0..DATAGRAMS as u64).map(of).collect();
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut batch = Batch::new(0);
+                let mut arrivals = Arrivals::new(Slab::new(0));
                 for datagram in &datagrams {
-                    batch.push(peer(9), datagram, &mut gate);
+                    arrivals.slab.push(peer(9), datagram);
                 }
-                batch.items().len()
+                arrivals.admit(&mut admission);
+                arrivals.requests().len()
             });
         });
     };
@@ -100,10 +104,12 @@ fn gate(c: &mut Criterion) {
             forged
         }
     };
-    run("plain", Gate::new(Admission::plain(1472)), &|_| plain.clone());
+    run("plain", Admission::new(AdmissionConfig::plain(1472)), &|_| plain.clone());
     run("sealed", with_keys(), &|_| good.clone());
     let mut warm = with_keys();
-    Batch::new(0).push(peer(9), &good, &mut warm);
+    let mut arrivals = Arrivals::new(Slab::new(0));
+    arrivals.slab.push(peer(9), &good);
+    arrivals.admit(&mut warm);
     run("forged, of a session at work", warm, &|_| forged.clone());
     run("forged, of an unknown session", with_keys(), &other(4, 4));
     run("forged, of unknown clients", with_keys(), &other(8, 8));

@@ -6,9 +6,12 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
+use duragram::cli::load::bulk::{BulkSocket, Burst};
+use duragram::dialect::Arrivals;
+use duragram::dialect::duragram::{Admission, AdmissionConfig};
 use duragram::metrics::Metrics;
 use duragram::model::{Peer, SystemClock};
-use duragram::net::{Admission, BulkSocket, Burst, Outbox, Receiver, Sender, Transmit, bind};
+use duragram::net::{Outbox, Receiver, Sender, Transmit, bind};
 use duragram_proto::codec::{Datagram, MIN_LEN};
 use prometheus_client::registry::Registry;
 
@@ -47,10 +50,10 @@ fn receive(rounds: u64, segments: usize, payload: &Payload) -> Duration {
     let bound = bind((Ipv4Addr::LOCALHOST, 0).into(), 1, 64 << 20).expect("loopback");
     let datagram = encoded(&Datagram::Data(data(session(1), 100_000, 99, payload)));
     let client = BulkSocket::connect(bound.addr, datagram.len(), segments > 1).expect("the kernel knows GSO");
-    let admission = Admission::plain(1472);
+    let mut admission = Admission::new(AdmissionConfig::plain(1472));
     let socket = bound.sockets.into_iter().next().expect("one was asked for");
-    let mut receiver = Receiver::new(socket, 0, admission);
-    let mut batch = Receiver::batch();
+    let mut receiver = Receiver::new(socket, 0);
+    let mut arrivals = Arrivals::new(Receiver::slab());
     let (clock, mut burst) = (SystemClock::start(), Burst::default());
     let mut elapsed = Duration::ZERO;
     for round in 0..=rounds {
@@ -67,10 +70,11 @@ fn receive(rounds: u64, segments: usize, payload: &Payload) -> Duration {
             assert_eq!(client.send(&mut burst).expect("loopback"), 0);
         }
         let start = Instant::now();
-        receiver.receive(&mut batch, false, &clock).expect("loopback");
+        receiver.receive(&mut arrivals.slab, false, &clock).expect("loopback");
+        arrivals.admit(&mut admission);
         // The first touches the slab's pages, which a server does once.
         elapsed += if round == 0 { Duration::ZERO } else { start.elapsed() };
-        assert_eq!(batch.items().len(), MESSAGES * segments, "all that was sent is there");
+        assert_eq!(arrivals.requests().len(), MESSAGES * segments, "all that was sent is there");
     }
     elapsed
 }
@@ -87,7 +91,11 @@ fn send_acks(rounds: u64, clients: usize) -> Duration {
     let clients: Vec<_> = (0..clients).map(|_| client().expect("loopback")).collect();
     let mut outbox = Outbox::default();
     for socket in &clients {
-        outbox.push(Peer::new(socket.local_addr().expect("it is bound"), 0), MIN_LEN, &Datagram::Ack(ack(&[])), None);
+        outbox.push(
+            Peer::new(socket.local_addr().expect("it is bound"), 0),
+            MIN_LEN,
+            &encoded(&Datagram::Ack(ack(&[]))),
+        );
     }
     let mut ack = [0; MIN_LEN];
     let mut elapsed = Duration::ZERO;

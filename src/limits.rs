@@ -1,14 +1,13 @@
-//! Every maximum of the server, with its unit, in one place, and the sum of the memory that they bound.
+//! Every maximum of the server, with its unit, in one place.
 //!
 //! Two kinds: ranges that a configured value must lie in, and constants that no one configures. A queue, table or buffer
-//! whose size is not derived from this file is a defect. [`memory_bound`] adds up what they allow.
+//! whose size is not derived from this file is a defect. [`memory_bound`](crate::config::memory::memory_bound) adds up what
+//! they allow. Constants alone: nothing is reckoned here.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
-use duragram_proto::codec::{BITMAP_LEN_MAX, DATAGRAM_LEN_MAX, MIN_LEN, SEALED_ACK_LEN_MAX};
-
-use crate::config::Config;
+use duragram_proto::codec::{DATAGRAM_LEN_MAX, MIN_LEN};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -19,7 +18,7 @@ const TIB: u64 = 1 << 40;
 
 /// Addresses in `listen`.
 pub const LISTEN: RangeInclusive<u64> = 1..=16;
-/// Sinks.
+/// Sinks in `sink`.
 pub const SINKS: RangeInclusive<u64> = 1..=16;
 /// Entries in `channels` (numbers or ranges).
 pub const CHANNELS: RangeInclusive<u64> = 0..=1024;
@@ -151,6 +150,8 @@ pub const STORAGE_RETRY_MS: u32 = 1_000;
 pub const SPACE_CHECK_US: u64 = 250_000;
 /// and after so many bytes of blocks: far less than the smallest reserve.
 pub const SPACE_CHECK_BYTES: u64 = 8 * MIB;
+/// Datagrams that one system call can carry by GSO: the kernel's UDP_MAX_SEGMENTS before Linux 6.9.
+pub const GSO_SEGMENTS_MAX: usize = 64;
 /// Replies that one `sendmmsg` call takes.
 pub const REPLY_MESSAGES: usize = 256;
 /// Sessions of which the table makes room at once.
@@ -177,7 +178,7 @@ pub const KEY_CHANNEL_LISTS: usize = 1024;
 pub const SOURCE_BUCKETS: usize = 65_536;
 /// Bytes of all of them: REJECTs of what is plain and of what is sealed, and openings at the committer; refusals of both at
 /// each receiver.
-const SOURCE_BUCKET_BYTES: u64 = 8 * SOURCE_BUCKETS as u64;
+pub(crate) const SOURCE_BUCKET_BYTES: u64 = 8 * SOURCE_BUCKETS as u64;
 /// REJECTs a second to one source, or of what is sealed to one client: of one receiver for what is refused whatever its session
 /// is, and as many for the rest. Beyond, it hears nothing.
 pub const REFUSALS_PER_S: NonZeroU32 = NonZeroU32::new(1_000).expect("not 0");
@@ -280,287 +281,18 @@ pub const BASE_BYTES: usize = 96 * 1024 * 1024;
 /// File descriptors for everything else: logs, sinks, what files are replaced by, threads that wait.
 pub const OTHER_FILES: u64 = 100;
 
-/// File descriptors that the server may need at once.
-pub fn files(config: &Config) -> u64 {
-    // A socket has one for receiving and one for sending.
-    let sockets = 2 * (config.listen.len() * config.receivers) as u64;
-    u64::from(JOURNAL_FILES.unsigned_abs())
-        + sockets
-        + ADMIN_CONNECTIONS as u64
-        + config.sink.len() as u64
-        + OTHER_FILES
-}
-
 /// Threads that RocksDB starts: for flushes, compactions and timers, and while it opens table files.
 pub const DATABASE_THREADS: usize = 3 + 15;
 /// Threads for what is one of a kind: signals and what they let be said, the report of the start, the admin interface,
-/// commits, their writer, the journal's keeper, the watchdog.
-const OTHER_THREADS: usize = 8;
+/// commits, their writer, the journal's housekeeping, the watchdog.
+pub(crate) const OTHER_THREADS: usize = 8;
 /// Bytes of stack that a thread of the database may need.
 pub const STACK_BYTES: u64 = 512 * KIB;
 
-/// Threads that there may be at once.
-pub fn threads(config: &Config) -> usize {
-    let data_path = config.listen.len() * config.receivers + usize::from(config.lanes);
-    // A sink may have a thread that watches what it writes to.
-    data_path + config.sink.len() + ADMIN_READERS + DATABASE_THREADS + OTHER_THREADS
-}
-
 /// Bytes of stack of a thread of Rust, as the standard library reserves them.
-const RUST_STACK_BYTES: u64 = 2 * MIB;
+pub(crate) const RUST_STACK_BYTES: u64 = 2 * MIB;
 /// Bytes that the C library reserves for each arena of its allocator, of which it makes up to eight for each core.
-const ARENA_BYTES: u64 = 64 * MIB;
-
-/// Bytes that the server may map for writing when it has started: the least that a limit must leave it (RLIMIT_DATA).
-/// `stack`: of a thread of the database, in bytes.
-pub fn writable_bytes(config: &Config, stack: u64) -> u64 {
-    let slabs = config.listen.len() * config.receivers * SLABS_PER_RECEIVER * RECEIVE_MESSAGES * RECEIVE_STRIDE_BYTES;
-    let rust = threads(config) - DATABASE_THREADS;
-    (BASE_BYTES + slabs + MEMTABLES * MEMTABLE_BYTES + BLOCK_CACHE_BYTES + 8 * config.commit_bytes_max) as u64
-        + rust as u64 * RUST_STACK_BYTES
-        + (DATABASE_THREADS as u64).saturating_mul(stack)
-}
-
-/// What a command may map for writing that looks into a database.
-pub fn writable_bytes_of_a_look(stack: u64) -> u64 {
-    let memory = BASE_BYTES + MEMTABLES * MEMTABLE_BYTES + BLOCK_CACHE_BYTES;
-    (memory as u64).saturating_add((DATABASE_THREADS as u64).saturating_mul(stack))
-}
-
-/// The same of its whole address space.
-pub fn address_space_of_a_look(stack: u64, cores: usize) -> u64 {
-    writable_bytes_of_a_look(stack).saturating_add(DATABASE_THREADS.min(8 * cores) as u64 * ARENA_BYTES)
-}
-
-/// What the server may take of its whole address space (RLIMIT_AS). `cores`: that the process may use.
-pub fn address_space(config: &Config, stack: u64, cores: usize) -> u64 {
-    let arenas = threads(config).min(8 * cores) as u64;
-    writable_bytes(config, stack).saturating_add(arenas * ARENA_BYTES)
-}
+pub(crate) const ARENA_BYTES: u64 = 64 * MIB;
 
 /// Bytes of address space without which not even the configuration is read.
 pub const FIRST_BYTES: u64 = 128 * MIB;
-
-/// One part of the sum.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct MemoryItem {
-    /// What takes it.
-    pub what: &'static str,
-    /// How it is reckoned from configuration and constants.
-    pub formula: String,
-    /// At most this many bytes.
-    pub bytes: u64,
-}
-
-/// The most memory that a configuration allows the server, part by part.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct MemoryBound {
-    /// The parts.
-    pub items: Vec<MemoryItem>,
-    /// Their sum, in bytes.
-    pub total_bytes: u64,
-}
-
-/// Adds up what the limits allow. Worst cases, all at once: a full table whose every session misses its oldest
-/// datagram, lanes that stand still, every tail stream stuck. Ordinary use stays far below.
-///
-/// The sockets' buffers are the kernel's memory, not the process's; they are listed because a container pays for them.
-pub fn memory_bound(config: &Config) -> MemoryBound {
-    let mut items = Vec::new();
-    let mut add = |what, formula: String, factors: &[u64]| {
-        let bytes = factors.iter().fold(1u64, |product, &factor| product.saturating_mul(factor));
-        items.push(MemoryItem { what, formula, bytes });
-    };
-    let sockets = (config.listen.len() * config.receivers) as u64;
-    let lanes = u64::from(config.lanes);
-    let block = (config.commit_bytes_max + config.datagram_bytes_max) as u64;
-
-    add(
-        "receive slabs",
-        format!(
-            "{sockets} sockets x {SLABS_PER_RECEIVER} slabs x {RECEIVE_MESSAGES} messages x {RECEIVE_STRIDE_BYTES} B"
-        ),
-        &[sockets, SLABS_PER_RECEIVER as u64, RECEIVE_MESSAGES as u64, RECEIVE_STRIDE_BYTES as u64],
-    );
-    add(
-        "socket buffers (kernel)",
-        format!("{sockets} sockets x 2 (the kernel's bookkeeping) x receive_buffer_bytes"),
-        &[sockets, 2, config.receive_buffer_bytes as u64],
-    );
-    add(
-        "commit in hand",
-        "8 copies (last, in flight, the next one and the room into which it grows, room for one more, masked, RocksDB's \
-         batch twice) x (commit_bytes_max + datagram_bytes_max)"
-            .into(),
-        &[8, block],
-    );
-    add(
-        "reply buffers",
-        format!("{REPLY_MESSAGES} x {SEALED_ACK_LEN_MAX} B"),
-        &[REPLY_MESSAGES as u64, SEALED_ACK_LEN_MAX as u64],
-    );
-    add(
-        "source limits",
-        format!("(2 x {sockets} sockets + 3) x {SOURCE_BUCKET_BYTES} B, {HELLO_BUCKETS} x 8 B"),
-        &[2 * sockets + 4, SOURCE_BUCKET_BYTES],
-    );
-    add(
-        "pending acks",
-        format!(
-            "{DATAGRAMS_PER_COMMIT} x 2 (lists that grow) x (2 (acks, WELCOMEs) x {PENDING_ACK_BYTES} B + 2 (commits) x \
-             ({PENDING_ACK_BYTES} B + {OWED_ACK_BYTES} B + {BITMAP_LEN_MAX} B) + {RENEWED_SESSION_BYTES} B)"
-        ),
-        &[
-            DATAGRAMS_PER_COMMIT as u64,
-            2,
-            (2 * PENDING_ACK_BYTES + 2 * (PENDING_ACK_BYTES + OWED_ACK_BYTES + BITMAP_LEN_MAX) + RENEWED_SESSION_BYTES)
-                as u64,
-        ],
-    );
-    // A ring of words that is a power of two long, and straddles one word more than the window fills.
-    let bitmap = (u64::from(config.window).div_ceil(64) + 1).next_power_of_two() * 8;
-    add(
-        "session table",
-        format!("sessions_max x ({SESSION_BYTES} B + {bitmap} B of bitmap)"),
-        &[config.sessions_max as u64, SESSION_BYTES as u64 + bitmap],
-    );
-    add(
-        "lane channels",
-        format!("{lanes} lanes x ({LANE_CHANNEL_BYTES} B + one block)"),
-        &[lanes, LANE_CHANNEL_BYTES as u64 + block],
-    );
-    add(
-        "lane read-back",
-        format!("{lanes} lanes x ({LANE_QUEUE_BYTES} B + {LANE_READ_BYTES} B + two blocks)"),
-        &[lanes, (LANE_QUEUE_BYTES + LANE_READ_BYTES) as u64 + 2 * block],
-    );
-    add(
-        "lane batches",
-        format!("{lanes} lanes x ({LANE_BATCH_RECORDS} + {ENTRY_RECORDS} records) x {PRESENTED_RECORD_BYTES} B"),
-        &[lanes, (LANE_BATCH_RECORDS + ENTRY_RECORDS) as u64, PRESENTED_RECORD_BYTES as u64],
-    );
-    add(
-        "dead letters in hand",
-        format!(
-            "{lanes} lanes x (({LANE_BATCH_RECORDS} + {ENTRY_RECORDS}) x {DEAD_ERROR_BYTES} B of errors + 4 copies x \
-             {DEAD_LETTERS_WRITE_BYTES} B)"
-        ),
-        &[lanes, ((LANE_BATCH_RECORDS + ENTRY_RECORDS) * DEAD_ERROR_BYTES + 4 * DEAD_LETTERS_WRITE_BYTES) as u64],
-    );
-    let sinks = config.sink.len() as u64;
-    add(
-        "sink lines",
-        format!("{lanes} lanes x {sinks} sinks x 2 (a buffer that grows) x {SINK_LINES_BYTES} B"),
-        &[lanes, sinks, 2, SINK_LINES_BYTES as u64],
-    );
-    add(
-        "pipes' last bytes",
-        format!("{sinks} sinks x 4 x ({PIPE_BYTES} B and a line)"),
-        &[sinks, 4, (PIPE_BYTES + 6 * DATAGRAM_LEN_MAX) as u64],
-    );
-    add(
-        "checkpoint in hand",
-        format!("4 copies x ({CHECKPOINT_RECORD_BYTES} B of records and one more record)"),
-        &[4, CHECKPOINT_RECORD_BYTES as u64 + bitmap],
-    );
-    add("journal memtables", format!("{MEMTABLES} x {MEMTABLE_BYTES} B"), &[MEMTABLES as u64, MEMTABLE_BYTES as u64]);
-    add(
-        "unused sessions",
-        format!("{UNUSED_SESSIONS} x {UNUSED_SESSION_BYTES} B"),
-        &[UNUSED_SESSIONS as u64, UNUSED_SESSION_BYTES as u64],
-    );
-    // A deque that has grown to a power of two.
-    add("trim places", format!("{TRIM_PLACES} x 16 B"), &[TRIM_PLACES as u64, 16]);
-    add("journal block cache", format!("{BLOCK_CACHE_BYTES} B"), &[BLOCK_CACHE_BYTES as u64]);
-    if config.keys.is_some() {
-        add(
-            "keys",
-            format!(
-                "{KEY_FILE_BYTES} B (the file while it is read) + 2 (in force, and being read) x ({KEY_CLIENTS} x \
-                 ({KEY_CLIENT_BYTES} B + 8 B revoked) + {KEY_CHANNEL_LISTS} x 8 KiB)"
-            ),
-            &[(KEY_FILE_BYTES + 2 * (KEY_CLIENTS * (KEY_CLIENT_BYTES + 8) + KEY_CHANNEL_LISTS * 8192)) as u64],
-        );
-        add(
-            "sealed sessions",
-            format!(
-                "sessions_max x ({SEALED_SESSION_BYTES} B + {SEALED_CLIENTS_PER_SESSION} clients x {SEALED_CLIENT_BYTES} B)"
-            ),
-            &[
-                config.sessions_max as u64,
-                (SEALED_SESSION_BYTES + SEALED_CLIENTS_PER_SESSION * SEALED_CLIENT_BYTES) as u64,
-            ],
-        );
-        add(
-            "HELLOs",
-            format!("{HELLO_CLIENTS} x {HELLO_CLIENT_BYTES} B"),
-            &[HELLO_CLIENTS as u64, HELLO_CLIENT_BYTES as u64],
-        );
-        add(
-            "derived keys",
-            format!("{sockets} sockets x (sessions_max + {KEY_CACHE}) x {KEY_CACHE_BYTES} B"),
-            &[sockets, (config.sessions_max as u64).saturating_add(KEY_CACHE as u64), KEY_CACHE_BYTES as u64],
-        );
-    }
-    if config.admin.is_some() {
-        add(
-            "admin streams",
-            format!(
-                "{ADMIN_TAILS} streams x ({ADMIN_READ_BYTES} B + one block + 3 pieces of {ADMIN_CHUNK_BYTES} B and an \
-                 escaped record)"
-            ),
-            &[
-                ADMIN_TAILS as u64,
-                ADMIN_READ_BYTES as u64 + block + 3 * (ADMIN_CHUNK_BYTES + 6 * config.datagram_bytes_max) as u64,
-            ],
-        );
-        add(
-            "admin dead letters",
-            format!("{ADMIN_READERS} requests x {ADMIN_DEAD_LETTERS} letters x datagram_bytes_max"),
-            &[ADMIN_READERS as u64, ADMIN_DEAD_LETTERS as u64, config.datagram_bytes_max as u64],
-        );
-        add(
-            "admin connections",
-            format!("{ADMIN_CONNECTIONS} x {ADMIN_HEAD_BYTES} B x 4"),
-            &[ADMIN_CONNECTIONS as u64, ADMIN_HEAD_BYTES as u64, 4],
-        );
-    }
-    add("program, stacks, allocator", format!("{BASE_BYTES} B"), &[BASE_BYTES as u64]);
-
-    let total_bytes = items.iter().fold(0u64, |sum, item| sum.saturating_add(item.bytes));
-    MemoryBound { items, total_bytes }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_memory_bound_is_the_sum_of_its_items() {
-        let bound = memory_bound(&Config::default());
-        assert_eq!(bound.total_bytes, bound.items.iter().map(|i| i.bytes).sum::<u64>());
-        assert!(bound.items.iter().all(|i| i.bytes > 0 && !i.formula.is_empty()));
-    }
-
-    #[test]
-    fn each_size_that_an_operator_sets_moves_the_memory_bound() {
-        let base = Config::default();
-        let larger = [
-            Config { receivers: base.receivers + 1, ..base.clone() },
-            Config { lanes: base.lanes + 1, ..base.clone() },
-            Config { sessions_max: base.sessions_max + 1, ..base.clone() },
-            Config { window: base.window * 2, ..base.clone() },
-            Config { commit_bytes_max: base.commit_bytes_max + 1, ..base.clone() },
-            Config { receive_buffer_bytes: base.receive_buffer_bytes + 1, ..base.clone() },
-        ];
-        for config in larger {
-            assert!(memory_bound(&config).total_bytes > memory_bound(&base).total_bytes, "{config:?}");
-        }
-    }
-
-    #[test]
-    fn absurd_values_saturate_rather_than_wrap() {
-        let config = Config { sessions_max: usize::MAX, ..Config::default() };
-        assert_eq!(memory_bound(&config).total_bytes, u64::MAX);
-    }
-}

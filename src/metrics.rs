@@ -58,10 +58,10 @@ pub struct Outcome {
     pub outcome: &'static str,
 }
 
-/// Which lane.
+/// The label of what is counted by lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LaneLabel {
-    /// Its number.
+    /// The lane's number, from 0.
     pub lane: u16,
 }
 
@@ -82,9 +82,9 @@ pub struct Metrics {
     pub replies_withheld: Family<Outcome, Counter>,
     /// Replies that the kernel refused.
     pub reply_errors: Counter,
-    /// Group commits.
+    /// Group commits that were made durable.
     pub commits: Counter,
-    /// Entries in a commit.
+    /// How many entries a commit has.
     pub commit_entries: Histogram,
     /// Seconds of one commit: write and sync.
     pub commit_seconds: Histogram,
@@ -94,9 +94,9 @@ pub struct Metrics {
     pub journal_bytes: Counter,
     /// Bytes of blocks in the journal, not trimmed.
     pub backlog_bytes: Gauge,
-    /// Checkpoints written.
+    /// Checkpoints that were written.
     pub checkpoints: Counter,
-    /// Sessions in the table.
+    /// How many sessions are in the table.
     pub sessions: Gauge,
     /// Sessions that expired.
     pub sessions_expired: Counter,
@@ -316,9 +316,9 @@ impl Metrics {
 pub struct Described {
     /// As it is written at `/metrics`, such as `duragram_commits_total`.
     pub name: String,
-    /// Such as `counter`.
+    /// What kind of metric it is, such as `counter`.
     pub kind: String,
-    /// What it tells.
+    /// What the metric tells, as its line of help does.
     pub help: String,
 }
 
@@ -349,7 +349,7 @@ impl Collector for Process {
     }
 }
 
-/// `VmRSS`, bytes.
+/// The memory that is resident (`VmRSS`), in bytes.
 fn resident_bytes() -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -372,7 +372,7 @@ mod tests {
             assert!(metric.name.starts_with("duragram_") || metric.name.starts_with("process_"), "{metric:?}");
             assert!(!metric.kind.is_empty() && metric.help.len() > 6, "{metric:?}");
         }
-        for name in ["duragram_commits_total", "duragram_build", "duragram_lane_lag_entries", "process_open_fds"] {
+        for name in ["duragram_commits_total", "duragram_build_info", "duragram_lane_lag_entries", "process_open_fds"] {
             assert!(names.contains(name), "{name} is missing in {names:?}");
         }
     }
@@ -400,10 +400,10 @@ mod tests {
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         let mut counted = Vec::new();
-        let ingest = concat!(env!("CARGO_MANIFEST_DIR"), "/src/commit");
-        let files = [ingest.to_owned(), format!("{ingest}/committer")]
+        let files = ["commit", "commit/committer", "dialect/duragram", "dialect/duragram/admission"]
             .into_iter()
-            .flat_map(|dir| fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()))
+            .flat_map(|dir| fs::read_dir(format!("{}/src/{dir}", env!("CARGO_MANIFEST_DIR"))).unwrap())
+            .map(|file| file.unwrap().path())
             .filter(|path| path.extension().is_some_and(|kind| kind == "rs"))
             .filter(|path| !path.to_string_lossy().ends_with("tests.rs"));
         for source in files.map(|path| fs::read_to_string(path).unwrap()) {

@@ -45,7 +45,7 @@ examples:
   scripts/bench                                              the comparison
   scripts/bench --cases 1x1,bulk --systems floor,duragram --rounds 1 --seconds 1 --results /tmp/try
   scripts/bench growth --series payload,lanes
-  scripts/bench burst --client 'python=python3 -m duragram --server {{server}} --window 4096' --rounds 1
+  scripts/bench burst --client 'python=env PYTHONPATH=proto-spec/python python3 -m duragram send --server {{server}} --window 4096' --rounds 1
 """
 MODES = {
     "compare": ("bench.json", compare.run),

@@ -105,7 +105,7 @@ impl Run {
     }
 }
 
-/// One connection.
+/// A client of the server under load: one connection.
 struct Client {
     stream: TcpStream,
     protocol: Box<dyn Protocol>,

@@ -41,23 +41,25 @@ enum { REORDERING_MAX = 3 };
 /* Of a message. The first three are undecided; GONE is decided and has no seq in this epoch. */
 enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
 
-/* Of an epoch that the device chose: something was acked in it; nothing yet; used before. */
-enum { PROVEN, DOUBTED, USED };
+/* Of an epoch that the device chose: something was acked in it; nothing yet; nothing, and a PING was sent; used before. */
+enum { PROVEN, DOUBTED, DOUBTED_AND_PINGED, USED };
+
+/* How long the true ACK may take after one of what was never sent (PROTOCOL.md#epoch-used). */
+enum { TRUE_ACK_MS = 1000 };
 
 /* A distance between seqs that none in the buffer has. */
 #define FAR_AWAY (INT32_C(1) << 30)
 
 /* What the timer is for. */
-enum { NOTHING, AN_ACK, CREDIT, AN_EPOCH, RESUMING };
+enum { NOTHING, AN_ACK, CREDIT, AN_EPOCH, A_TRUE_ACK, RESUMING };
+
+/* The first 28 bytes of a datagram as seven words. The second and fourth of these take two each, the lower half first. */
+enum { HEAD_EPOCH = 1, HEAD_CLIENT = 2, HEAD_NUMBER = 4, HEAD_WORD = 6, HEAD_WORDS = HEAD_LEN / 4 };
 
 /* ---- Bytes ---- */
 
 static uint32_t get32(const uint8_t *p) {
     return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static uint64_t get64(const uint8_t *p) {
-    return get32(p) | (uint64_t)get32(p + 4) << 32;
 }
 
 static uint16_t get16(const uint8_t *p) {
@@ -71,10 +73,16 @@ static void put32(uint8_t *p, uint32_t value) {
     }
 }
 
+#if DG_SEALED
+static uint64_t get64(const uint8_t *p) {
+    return get32(p) | (uint64_t)get32(p + 4) << 32;
+}
+
 static void put64(uint8_t *p, uint64_t value) {
     put32(p, (uint32_t)value);
     put32(p + 4, (uint32_t)(value >> 32));
 }
+#endif
 
 #if DG_CRC == 0
 uint32_t dg_crc32(const uint8_t *bytes, size_t len) {
@@ -133,19 +141,9 @@ static uint32_t jittered(dg_client *c, uint32_t ms, unsigned shift) {
     return ms + ((ms >> shift) * (random32(c) >> 16) >> 16);
 }
 
-/* In what time an answer comes (PROTOCOL.md#duty-retransmission). */
-static uint32_t rto(const dg_client *c) {
-    uint32_t ms;
-    if (!c->shortest) {
-        return DG_RTO_INITIAL_MS;
-    }
-    ms = (c->rtt8 >> 3) + (c->variance4 ? c->variance4 : 1);
-    return (ms < DG_RTO_MIN_MS ? DG_RTO_MIN_MS : ms) + (c->delay16 >> 4);
-}
-
 /* How long to wait for an answer now: twice as long with each try. */
 static uint32_t timeout(dg_client *c) {
-    uint32_t ms = rto(c), tries = c->tries;
+    uint32_t ms = c->rto, tries = c->tries;
     while (tries-- && ms < DG_RTO_MAX_MS) {
         ms <<= 1;
     }
@@ -181,6 +179,15 @@ static void measure(dg_client *c, uint32_t elapsed, uint32_t delay_us) {
     if (c->shortest - 1 >= elapsed) {
         c->shortest = elapsed + 1;
     }
+    c->rto = (c->rtt8 >> 3) + c->variance4 + !c->variance4;
+    if (c->rto < DG_RTO_MIN_MS) {
+        c->rto = DG_RTO_MIN_MS;
+    }
+    c->rto += c->delay16 >> 4;
+    /* DG_RTO_MIN_MS by the shortest round trip, without a division (PROTOCOL.md#duty-congestion). */
+    while (c->least < DG_SHORT_PATH && (c->least + 1) * rtt <= DG_RTO_MIN_MS) {
+        c->least++;
+    }
 }
 
 /* Of two numbers of transmissions, which wrap. */
@@ -190,21 +197,16 @@ static bool before(uint32_t a, uint32_t b) {
 
 /* ---- The ring of messages ---- */
 
+/* The cells of a message with so many bytes of payload. */
 static unsigned cells_of(size_t len) {
-    return (unsigned)((len + sizeof(dg_cell) - 1) / sizeof(dg_cell));
+    return (unsigned)((len + 2 * sizeof(dg_cell) - 1) / sizeof(dg_cell));
 }
 
-static unsigned wrapped(const dg_client *c, unsigned cell) {
-    return cell < c->cells_max ? cell : cell - c->cells_max;
-}
-
-static dg_message *at(dg_client *c, unsigned cell) {
-    return &c->cells[cell].message;
-}
-
-/* Payloads lie over several cells. */
-static uint8_t *bytes_at(const dg_client *c, unsigned cell) {
-    return (uint8_t *)&c->cells[cell];
+/* So many cells on from one in the ring. */
+static dg_message *after(const dg_client *c, dg_message *m, unsigned cells) {
+    dg_cell *cell = (dg_cell *)(void *)m;
+    unsigned to_end = (unsigned)(c->scratch - cell);
+    return &(cells < to_end ? cell + cells : c->cells + (cells - to_end))->message;
 }
 
 /* Copies a message's payload out of the ring, or if `in` is given into it. It may go over the ring's end. */
@@ -212,8 +214,8 @@ static void copy_payload(const dg_client *c, dg_message *m, uint8_t *out, const 
     uint8_t *at_ring = (uint8_t *)(m + 1);
     unsigned left;
     for (left = m->len; left; left--) {
-        if (at_ring == bytes_at(c, c->cells_max)) {
-            at_ring = bytes_at(c, 0);
+        if (at_ring == c->scratch->bytes) {
+            at_ring = c->cells->bytes;
         }
         if (in) {
             *at_ring++ = *in++;
@@ -221,10 +223,6 @@ static void copy_payload(const dg_client *c, dg_message *m, uint8_t *out, const 
             *out++ = *at_ring++;
         }
     }
-}
-
-static unsigned after(dg_client *c, unsigned cell) {
-    return wrapped(c, cell + 1 + cells_of(at(c, cell)->len));
 }
 
 static void tell(dg_client *c, dg_event event, uint32_t message, uint32_t detail) {
@@ -236,8 +234,8 @@ static void tell(dg_client *c, dg_event event, uint32_t message, uint32_t detail
 /* Frees the decided messages at the head. */
 static void pop(dg_client *c) {
     while (c->count) {
-        const dg_message *m = at(c, c->head);
-        unsigned second = after(c, c->head);
+        dg_message *m = c->head;
+        unsigned cells = cells_of(m->len);
         if (m->state < ACKED) {
             return;
         }
@@ -249,22 +247,16 @@ static void pop(dg_client *c) {
                 c->above_skipped = 0;
             }
         }
-        c->used = (uint16_t)(c->used - 1 - cells_of(m->len));
-        c->head = (uint16_t)second;
+        c->used = (uint16_t)(c->used - cells);
+        c->head = after(c, m, cells);
         c->count--;
         c->first_message++;
     }
 }
 
-/* A message ends, or is taken for lost. */
-static void set_state(dg_client *c, dg_message *m, uint8_t state) {
-    if (m->state == IN_FLIGHT) {
-        c->in_flight--;
-    }
-    if (state >= ACKED) {
-        c->pending--;
-    }
+static void decide(dg_client *c, dg_message *m, uint8_t state) {
     m->state = state;
+    c->pending--;
 }
 
 /* A loop over all messages, the oldest first. With m = NULL it stands before the oldest; then the rest need not be set. */
@@ -272,25 +264,21 @@ typedef struct {
     dg_message *m;
     /* Its seq less base: seqs before it. */
     uint32_t ahead;
-    unsigned cell, left;
+    unsigned left;
 } cursor;
 
 static bool next(dg_client *c, cursor *i) {
     /* cppcheck-suppress ctuuninitvar */
     if (!i->m) {
         i->ahead = 0;
-        i->cell = c->head;
+        i->m = c->head;
         i->left = c->count;
     } else {
         i->ahead += i->m->state != GONE;
-        i->cell = after(c, i->cell);
+        i->m = after(c, i->m, cells_of(i->m->len));
         i->left--;
     }
-    if (i->left == 0) {
-        return false;
-    }
-    i->m = at(c, i->cell);
-    return true;
+    return i->left != 0;
 }
 
 /* As dg_send counted it. */
@@ -300,7 +288,7 @@ static uint32_t number_of(const dg_client *c, const cursor *i) {
 
 /* A message is acked, or fails. Its place in the ring stays until `pop`. */
 static void end(dg_client *c, const cursor *i, uint8_t state, uint32_t detail) {
-    set_state(c, i->m, state);
+    decide(c, i->m, state);
     tell(c, state == ACKED ? DG_ACKED : DG_FAILED, number_of(c, i), detail);
 }
 
@@ -309,9 +297,8 @@ static bool is_transmitted(const dg_message *m) {
     return m->state == IN_FLIGHT || m->state == LOST;
 }
 
-/* Stands on what is to be transmitted next: the lowest lost one, else the first that was not transmitted. */
+/* Goes on to what is to be transmitted next: a lost one, or after them one that was not transmitted. */
 static bool candidate(dg_client *c, cursor *i) {
-    i->m = NULL;
     while (next(c, i)) {
         if (i->m->state == LOST || i->m->state == UNSENT) {
             return true;
@@ -330,13 +317,20 @@ static bool is_told(const dg_client *c, uint32_t ahead) {
     return before((uint32_t)c->base + ahead, c->told_end);
 }
 
-/* Seqs from base on that were transmitted. */
-static uint32_t transmitted(dg_client *c) {
-    cursor i;
-    i.m = NULL;
-    while (next(c, &i) && i.m->state != UNSENT) {
+/* Counts what was transmitted, is waited for, is in flight; and stands on the first candidate. False: there is none. */
+static bool survey(dg_client *c, cursor *i) {
+    c->awaited = false;
+    c->in_flight = 0;
+    i->m = NULL;
+    while (next(c, i) && i->m->state != UNSENT) {
+        if (i->m->state == IN_FLIGHT) {
+            c->awaited = true;
+            c->in_flight = (uint16_t)(c->in_flight + !is_overtaken(c, i->m));
+        }
     }
-    return i.ahead;
+    c->transmitted = (uint16_t)i->ahead;
+    i->m = NULL;
+    return candidate(c, i);
 }
 
 /* What is in flight counts as lost: all of it, or the oldest message alone. */
@@ -344,8 +338,11 @@ static void lose_flight(dg_client *c, bool all) {
     cursor i;
     i.m = NULL;
     while (next(c, &i)) {
-        if (i.m->state == IN_FLIGHT && (all || i.ahead == 0)) {
-            set_state(c, i.m, LOST);
+        if (i.m->state == IN_FLIGHT) {
+            i.m->state = LOST;
+        }
+        if (!all) {
+            break;
         }
     }
 }
@@ -356,8 +353,8 @@ static bool drop_oldest(dg_client *c, dg_event event, uint32_t detail) {
     if (!dg_pending(c)) {
         return false;
     }
-    m = at(c, c->head);
-    set_state(c, m, m->state == UNSENT ? GONE : REFUSED);
+    m = c->head;
+    decide(c, m, m->state == UNSENT ? GONE : REFUSED);
     tell(c, event, c->first_message, detail);
     pop(c);
     return true;
@@ -367,17 +364,17 @@ static bool drop_oldest(dg_client *c, dg_event event, uint32_t detail) {
 
 static void slow_down(dg_client *c) {
     c->loss_end = c->order;
-    c->threshold = c->window < 4 ? 2 : c->window >> 1;
+    c->threshold = c->window >> 1;
+    if (c->threshold < c->least) {
+        c->threshold = c->least;
+    }
+    if (c->threshold < 2) {
+        c->threshold = 2;
+    }
     if (c->window > c->threshold) {
         c->window = c->threshold;
     }
     c->grown = 0;
-}
-
-/* Timeouts in a row: nothing is known of the path any more. */
-static void collapse(dg_client *c) {
-    slow_down(c);
-    c->window = 1;
 }
 
 /* Whether a message was transmitted before the last loss was seen, for which the window was made smaller already. */
@@ -390,7 +387,7 @@ static void lose(dg_client *c, dg_message *m) {
     if (!in_old_episode(c, m)) {
         slow_down(c);
     }
-    set_state(c, m, LOST);
+    m->state = LOST;
 }
 
 static void grow(dg_client *c) {
@@ -407,6 +404,13 @@ static void grow(dg_client *c) {
 
 /* ---- Epochs (PROTOCOL.md#duty-epoch) ---- */
 
+/* What is waited for is waited for anew, from the next poll on. */
+static void restart_timer(dg_client *c) {
+    if (c->timer != RESUMING) { /* The server asked for that. */
+        c->timer = NOTHING;
+    }
+}
+
 static void ask_for_epoch(dg_client *c, bool at_once) {
     if (!at_once) {
         c->tries = c->fruitless;
@@ -415,6 +419,7 @@ static void ask_for_epoch(dg_client *c, bool at_once) {
     c->nonce = c->nonce << 32 | random32(c);
     c->asking = true;
     c->hello_due = at_once;
+    restart_timer(c);
 }
 
 #if DG_SEALED
@@ -445,12 +450,15 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
     c->base = 1;
     c->above_floor = 0;
     c->above_skipped = 0;
-    c->in_flight = 0;
     c->asking = false;
     c->timed_out = false;
     c->probe = false;
+    restart_timer(c);
     c->ping_due = false;
     c->pinged = false;
+    if (c->doubt) {
+        c->doubt = DOUBTED;
+    }
 #if DG_SEALED
     c->used_up = false;
     if (c->config.crypto) {
@@ -460,6 +468,13 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
     }
 #endif
     tell(c, DG_EPOCH, 0, epoch);
+}
+
+/* The server holds other data in the epoch that the device chose (PROTOCOL.md#epoch-used): in one of its own nothing is lost. */
+static void leave_used_epoch(dg_client *c) {
+    c->doubt = USED;
+    tell(c, DG_EPOCH_USED, 0, c->epoch);
+    ask_for_epoch(c, true);
 }
 
 /* Ends the session: a device that counts its own epochs takes the next; where that was refused too, the server knows. */
@@ -482,12 +497,12 @@ static bool beyond_credit(const dg_client *c, uint32_t ahead) {
 /* Whether there is something to send, and no credit for it. */
 static bool lacks_credit(dg_client *c) {
     cursor i;
-    return candidate(c, &i) && beyond_credit(c, i.ahead);
+    return survey(c, &i) && beyond_credit(c, i.ahead);
 }
 
 /* Whether nothing but credit is waited for. */
 static bool blocked(dg_client *c) {
-    return !c->in_flight && lacks_credit(c);
+    return lacks_credit(c) && !c->awaited;
 }
 
 static void start_timer(dg_client *c, uint32_t now, uint8_t what, uint32_t ms) {
@@ -496,34 +511,30 @@ static void start_timer(dg_client *c, uint32_t now, uint8_t what, uint32_t ms) {
     c->timer_ms = ms;
 }
 
-/* What is waited for is waited for anew, from the next poll on. */
-static void restart_timer(dg_client *c) {
-    if (c->timer != RESUMING) { /* The server asked for that. */
-        c->timer = NOTHING;
-    }
-}
-
 /* Sets the timer to what is waited for now. One that waits for the same as before goes on. */
 static void set_timer(dg_client *c, uint32_t now) {
     uint8_t what = NOTHING;
-    if (c->timer == RESUMING) {
+    if (c->timer >= A_TRUE_ACK) {
         return;
     }
     if (c->asking) {
         what = AN_EPOCH;
     } else if (blocked(c)) {
         what = CREDIT;
-    } else if (c->in_flight || c->silent) {
+    } else if (c->awaited || c->silent) {
         what = AN_ACK;
     }
     if (what != c->timer) {
+        if (c->timer == CREDIT) {
+            c->tries = 0;
+        }
         start_timer(c, now, what, timeout(c));
     }
 }
 
-/* The lowest, and in silence all that is in flight, counts as lost, and one datagram goes out in spite of the window. */
-static void probe_lowest(dg_client *c) {
-    lose_flight(c, c->silent);
+/* The lowest counts as lost, or all that is in flight, and one datagram goes out in spite of the window. */
+static void probe_lowest(dg_client *c, bool all) {
+    lose_flight(c, all);
     c->timed_out = true;
     c->timeout_order = c->order;
     c->probe = true;
@@ -550,11 +561,14 @@ static void ack_timeout(dg_client *c) {
         }
     }
 #endif
-    if (c->tries > 1 && !c->silent) {
-        collapse(c);
+    if (c->tries == 2) {
+        slow_down(c);
+        c->window = c->least;
+    } else if (c->tries > 2) {
+        c->silent = true;
+        c->loss_end = c->order;
     }
-    c->silent = c->tries > 1;
-    probe_lowest(c);
+    probe_lowest(c, c->tries > 1);
     /* The server may have shrunk its window below what is to be sent again. */
     c->ping_due = lacks_credit(c);
 }
@@ -563,13 +577,18 @@ static void on_timer(dg_client *c) {
     uint8_t what = c->timer;
     c->timer = NOTHING;
     if (what == RESUMING) {
-        /* Begins again with one datagram, and back up fast. */
+        /* Begins again with one datagram, which nothing that got no answer keeps back, and back up fast. */
+        lose_flight(c, true);
         if (c->threshold < c->window) {
             c->threshold = c->window;
         }
         c->window = 1;
         c->grown = 0;
         c->hello_due = c->asking;
+        return;
+    }
+    if (what == A_TRUE_ACK) {
+        leave_used_epoch(c);
         return;
     }
     c->tries++;
@@ -588,13 +607,20 @@ static void on_timer(dg_client *c) {
 
 /* Sends a datagram; `first_word` is type, flags and span. What is not DATA has no message. */
 static void dispatch(dg_client *c, uint32_t first_word, uint64_t number, dg_message *m) {
-    uint8_t *d = bytes_at(c, c->cells_max), *p = d + HEAD_LEN;
-    put32(d, VERSION << 4 | first_word);
+    uint8_t *d = c->scratch->bytes, *p = d + HEAD_LEN;
+    uint32_t head[HEAD_WORDS];
+    unsigned w;
+    head[0] = VERSION << 4 | first_word;
     /* Nothing but HELLO is sent while an epoch is asked for. */
-    put32(d + 4, c->asking ? 0 : c->epoch);
-    put64(d + 8, c->config.client_id);
-    put64(d + 16, number);
-    put32(d + 24, m ? m->channel : 0);
+    head[HEAD_EPOCH] = c->asking ? 0 : c->epoch;
+    head[HEAD_CLIENT] = (uint32_t)c->config.client_id;
+    head[HEAD_CLIENT + 1] = (uint32_t)(c->config.client_id >> 32);
+    head[HEAD_NUMBER] = (uint32_t)number;
+    head[HEAD_NUMBER + 1] = (uint32_t)(number >> 32);
+    head[HEAD_WORD] = m ? m->channel : 0;
+    for (w = 0; w < HEAD_WORDS; w++) {
+        put32(d + 4 * w, head[w]);
+    }
 #if DG_SEALED
     if (c->config.crypto) {
         p += COUNTER_LEN;
@@ -644,11 +670,10 @@ static bool is_used_up(const dg_client *c) {
 #endif
 }
 
-/* Sends what may be sent now, one datagram; false when there is nothing. */
+/* Sends what may be sent now. True: what that is has changed by itself, look again. */
 static bool transmit(dg_client *c, uint32_t now) {
     cursor i;
-    uint32_t first_word;
-    uint8_t was;
+    bool any = survey(c, &i);
     if (c->timer == RESUMING) {
         return false;
     }
@@ -661,7 +686,7 @@ static bool transmit(dg_client *c, uint32_t now) {
         return false;
     }
     /* What is in flight in a session that can send no more is waited for: in the next it would be journaled again. */
-    if (is_used_up(c) && (c->in_flight || !c->pending)) {
+    if (is_used_up(c) && (c->awaited || !c->pending)) {
         return false;
     }
     /*
@@ -675,50 +700,82 @@ static bool transmit(dg_client *c, uint32_t now) {
     if (c->ping_due) {
         c->ping_due = false;
         c->pinged = true;
+        if (c->doubt == DOUBTED) {
+            c->doubt = DOUBTED_AND_PINGED;
+        }
         dispatch(c, TYPE_PING, 0, NULL);
         return true;
     }
     c->limited = false;
-    if (!candidate(c, &i) || beyond_credit(c, i.ahead)) {
-        return false;
+    for (; any; any = candidate(c, &i)) {
+        uint32_t first_word;
+        uint8_t was;
+        if (beyond_credit(c, i.ahead)) {
+            break;
+        }
+        if (!c->probe && (c->silent || c->in_flight >= (c->doubt ? 1 : c->window))) {
+            c->limited = true;
+            break;
+        }
+        i.m->missed = c->probe ? 2 : is_told(c, i.ahead);
+        c->probe = false;
+        was = i.m->state;
+        if (was == LOST && i.m->attempt < ATTEMPT_MAX) {
+            i.m->attempt++;
+        }
+        i.m->state = IN_FLIGHT;
+        i.m->order = c->order++;
+        i.m->sent_ms = now;
+        c->in_flight++;
+        first_word = FLAG_WHOLE | (uint32_t)i.m->batch | i.m->attempt;
+        if (c->above_skipped < c->above_floor) {
+            first_word |= FLAG_SKIP;
+        }
+        c->too_large = false;
+        dispatch(c, TYPE_DATA | first_word << 8 | i.ahead << 16, c->base + i.ahead, i.m);
+        if (c->too_large) {
+            /* What the network never took has no seq: the next message gets it. */
+            end(c, &i, was == UNSENT ? GONE : REFUSED, TOO_LARGE);
+            pop(c);
+            return true;
+        }
+        if (is_used_up(c)) {
+            return true;
+        }
     }
-    if (!c->probe && (c->silent || c->in_flight >= (c->doubt ? 1 : c->window))) {
-        c->limited = true;
-        return false;
-    }
-    i.m->missed = c->probe ? 2 : is_told(c, i.ahead);
-    c->probe = false;
-    was = i.m->state;
-    if (was == LOST && i.m->attempt < ATTEMPT_MAX) {
-        i.m->attempt++;
-    }
-    i.m->state = IN_FLIGHT;
-    i.m->order = c->order++;
-    i.m->sent_ms = now;
-    c->in_flight++;
-    first_word = FLAG_WHOLE | (uint32_t)i.m->batch | i.m->attempt;
-    if (c->above_skipped < c->above_floor) {
-        first_word |= FLAG_SKIP;
-    }
-    c->too_large = false;
-    dispatch(c, TYPE_DATA | first_word << 8 | i.ahead << 16, c->base + i.ahead, i.m);
-    if (c->too_large) {
-        /* What the network never took has no seq: the next message gets it. */
-        end(c, &i, was == UNSENT ? GONE : REFUSED, TOO_LARGE);
-        pop(c);
-    }
-    return true;
+    return false;
 }
 
 /* ---- Receiving ---- */
 
-/* What is lost goes out again (PROTOCOL.md#duty-loss). */
+static unsigned type_of(const uint32_t *head) {
+    return head[0] & 15;
+}
+
+static unsigned version_of(const uint32_t *head) {
+    return head[0] >> 4 & 15;
+}
+
+static unsigned flags_of(const uint32_t *head) {
+    return head[0] >> 8 & 255;
+}
+
+static uint16_t small_of(const uint32_t *head) {
+    return (uint16_t)(head[0] >> 16);
+}
+
+static uint64_t long_of(const uint32_t *head) {
+    return head[HEAD_NUMBER] | (uint64_t)head[HEAD_NUMBER + 1] << 32;
+}
+
+/* What is lost goes out again (PROTOCOL.md#duty-loss): something later has arrived, and it was told to be missing or is old. */
 static void find_lost(dg_client *c, uint32_t now) {
     bool before_expiry = false;
     cursor i;
     i.m = NULL;
     while (next(c, &i)) {
-        if (i.m->state == IN_FLIGHT && is_overtaken(c, i.m) && (is_told(c, i.ahead) || now - i.m->sent_ms >= rto(c))) {
+        if (i.m->state == IN_FLIGHT && before(i.m->order, c->arrived)
+            && (now - i.m->sent_ms >= c->rto || (is_overtaken(c, i.m) && is_told(c, i.ahead)))) {
             before_expiry |= before(i.m->order, c->timeout_order);
             lose(c, i.m);
         }
@@ -743,13 +800,6 @@ static bool is_set(const uint8_t *bitmap, uint32_t i) {
     return bitmap[i >> 3] >> (i & 7) & 1;
 }
 
-/* The server holds other data in the epoch that the device chose (PROTOCOL.md#epoch-used): in one of its own nothing is lost. */
-static void leave_used_epoch(dg_client *c) {
-    c->doubt = USED;
-    tell(c, DG_EPOCH_USED, 0, c->epoch);
-    ask_for_epoch(c, true);
-}
-
 static bool is_sealed(const dg_client *c) {
 #if DG_SEALED
     return c->config.crypto != NULL;
@@ -759,46 +809,59 @@ static bool is_sealed(const dg_client *c) {
 #endif
 }
 
-static dg_result on_ack(dg_client *c, const uint8_t *d, uint64_t floor, const uint8_t *bitmap, uint32_t bits, uint32_t now) {
-    /* How far the floor lies below base - 1; negative above it. From 2^30 on it makes no difference how far. */
-    uint64_t below = c->base - 1;
-    int64_t gap = (int64_t)(below - floor);
-    int32_t behind = gap < FAR_AWAY ? (int32_t)gap : FAR_AWAY, top = (int32_t)bits;
-    uint32_t sent = transmitted(c);
+/* How far a seq lies above base, or below it if negative. At most FAR_AWAY. */
+static int32_t distance(const dg_client *c, uint64_t seq) {
+    bool above = seq >= c->base;
+    uint64_t by = above ? seq - c->base : c->base - seq;
+    int32_t bounded = by < FAR_AWAY ? (int32_t)by : FAR_AWAY;
+    return above ? bounded : -bounded;
+}
+
+static dg_result on_ack(dg_client *c, const uint32_t *head, int32_t floor, const uint8_t *bitmap, uint32_t bits, uint32_t now) {
+    /* How far the floor lies below base - 1; negative above it. */
+    int32_t behind = -1 - floor;
+    uint32_t last_bit = bits, newest_again = c->arrived;
     const dg_message *newest = NULL;
-    bool strange;
+    bool any_once = false, any_probe = false, strange;
     cursor i;
-    if (c->epoch == 0 || get32(d + 4) != c->epoch || c->doubt == USED) {
+    if (c->epoch == 0 || head[HEAD_EPOCH] != c->epoch || c->doubt == USED) {
         return DG_IGNORED;
     }
-    while (top && !is_set(bitmap, (uint32_t)top - 1)) {
-        top--;
+    while (last_bit && !is_set(bitmap, last_bit - 1)) {
+        last_bit--;
     }
+    survey(c, &i);
     /* Forged, or another run in the same epoch: to believe it would be to forget data that no one has. */
-    strange = floor > below + sent || (int32_t)sent + behind < top;
+    strange = (int32_t)c->transmitted + behind < (int32_t)last_bit;
     i.m = NULL;
     if (c->doubt && next(c, &i)) {
-        bool used;
-        if (strange) {
-            /* Without a seal it may be forged, unless no true answer has come for seconds. */
-            used = is_sealed(c) || i.m->attempt >= 2;
-        } else {
-            /* The server had that seq before this run sent it, once. */
-            used = behind < 0 && (d[1] & FLAG_DUPLICATE) && i.m->state == IN_FLIGHT && i.m->attempt == 0;
-        }
-        if (used) {
+        /* The server had that seq before this run sent it, once. */
+        bool duplicate = behind < 0 && (flags_of(head) & FLAG_DUPLICATE) && i.m->attempt == 0 && c->doubt == DOUBTED;
+        /* What was never sent may be forged where nothing is sealed, unless no true ACK comes. */
+        if (strange ? is_sealed(c) : duplicate) {
             leave_used_epoch(c);
             strange = true;
+        } else if (strange && i.m->attempt >= 2 && c->timer == AN_ACK) {
+            start_timer(c, now, A_TRUE_ACK, TRUE_ACK_MS);
         }
     }
     if (strange) {
         return DG_NEVER_SENT;
     }
+    /* One of a lower floor is out of date, unless it answers a PING: then the server has forgotten the session. */
+    if (behind <= (int32_t)c->above_floor || (!c->awaited && c->pinged)) {
+        set_credit(c, small_of(head));
+    }
+    if (behind <= (int32_t)c->above_floor) {
+        c->above_floor = (uint32_t)behind;
+        /* What lies beyond the bitmap is missing too, if the ACK says that it is complete. */
+        c->told_end = (uint32_t)c->base - (uint32_t)behind + (flags_of(head) & FLAG_COMPLETE ? FAR_AWAY : bits ? bits : 1);
+    }
     i.m = NULL;
     while (next(c, &i)) {
         /* Which bit of the bitmap it is; negative up to the floor. */
         int32_t place = behind + (int32_t)i.ahead;
-        if ((place < 0 || (place < top && is_set(bitmap, (uint32_t)place))) && is_transmitted(i.m)) {
+        if ((place < 0 || (place < (int32_t)bits && is_set(bitmap, (uint32_t)place))) && is_transmitted(i.m)) {
             if (c->limited && !in_old_episode(c, i.m)) {
                 grow(c);
             }
@@ -809,37 +872,39 @@ static dg_result on_ack(dg_client *c, const uint8_t *d, uint64_t floor, const ui
              * Of what the server had already, an earlier transmission may be meant; and also of the others, if the ACK comes
              * sooner than any answer did.
              */
-            if ((i.m->attempt == 0 || i.m->missed > (now - i.m->sent_ms + 1 < c->shortest)) && before(c->arrived, i.m->order)) {
-                c->arrived = i.m->order;
+            if (i.m->attempt == 0) {
+                any_once = true;
+                if (before(c->arrived, i.m->order)) {
+                    c->arrived = i.m->order;
+                }
+            } else if (i.m->missed > (now - i.m->sent_ms + 1 < c->shortest - (c->shortest >> 2))
+                       && before(newest_again, i.m->order)) {
+                newest_again = i.m->order;
+                any_probe = i.m->missed == 2;
             }
-            end(c, &i, ACKED, d[1] & FLAG_DURABILITY);
+            end(c, &i, ACKED, flags_of(head) & FLAG_DURABILITY);
         }
-    }
-    pop(c); /* What `newest` points to stays as it is until dg_send. */
-    behind += (int32_t)((uint32_t)c->base - 1 - (uint32_t)below);
-    /* One of a lower floor is out of date, unless it answers a PING: then the server has forgotten the session. */
-    if ((uint32_t)behind <= c->above_floor || (!c->in_flight && c->pinged)) {
-        set_credit(c, get16(d + 2));
-        if (c->timer == CREDIT && !blocked(c)) {
-            c->tries = 0;
-        }
-    }
-    if ((uint32_t)behind <= c->above_floor) {
-        c->above_floor = (uint32_t)behind;
-        /* What lies beyond the bitmap is missing too, if the ACK says that it is complete. */
-        c->told_end = (uint32_t)c->base + (uint32_t)(d[1] & FLAG_COMPLETE ? FAR_AWAY : (bits ? (int32_t)bits : 1) - behind);
     }
     c->pinged = false;
+    pop(c); /* What was found stays as it is until dg_send. */
     if (newest) {
+        /* A server that stood still reads what has come: it may have got an earlier transmission, and the rest may follow. */
+        bool reading = any_once && (flags_of(head) & FLAG_COMPLETE) && bits == 0;
         restart_timer(c);
         c->doubt = PROVEN;
         c->fruitless = 0;
         c->tries = 0;
-        /* Karn's rule: which transmission of several is answered cannot be known. */
-        if (newest->attempt == 0) {
-            measure(c, now - newest->sent_ms, get32(d + 24));
+        /* Karn's rule: which transmission of several is answered cannot be known. And a duplicate's answer did not come in time. */
+        if (newest->attempt == 0 && !(flags_of(head) & FLAG_DUPLICATE)) {
+            measure(c, now - newest->sent_ms, head[HEAD_WORD]);
+        }
+        if (!reading && before(c->arrived, newest_again)) {
+            c->arrived = newest_again;
         }
         find_lost(c, now);
+        if (reading && any_probe) {
+            probe_lowest(c, false);
+        }
     }
     return DG_OK;
 }
@@ -861,26 +926,21 @@ static void hold_back(dg_client *c, uint32_t retry_after_ms, uint32_t now) {
 }
 
 /* PROTOCOL.md#duty-reject. */
-static dg_result on_reject(dg_client *c, const uint8_t *d, uint64_t number, uint32_t now) {
-    uint32_t reason = get16(d + 2), epoch = get32(d + 4);
+static dg_result on_reject(dg_client *c, const uint32_t *head, uint64_t number, int32_t place, uint32_t now) {
+    uint32_t reason = small_of(head), epoch = head[HEAD_EPOCH];
     bool final = reason < 16 && (FINAL_CODES >> reason & 1);
     cursor i;
     if (c->asking ? epoch != 0 || number != c->nonce : epoch == 0 || epoch != c->epoch) {
         return DG_IGNORED;
     }
     i.m = NULL;
-    while (!c->asking) {
-        if (!next(c, &i)) {
-            if (number != 0 || !c->pinged) {
+    if (!c->asking && (number != 0 || !c->pinged)) {
+        do {
+            if (!next(c, &i)) {
                 return DG_IGNORED;
             }
-            i.m = NULL;
-            break;
-        }
-        if (number == c->base + i.ahead && is_transmitted(i.m)) {
-            set_state(c, i.m, LOST);
-            break;
-        }
+        } while ((int32_t)i.ahead != place || !is_transmitted(i.m));
+        i.m->state = LOST;
     }
     if (final) {
         if (i.m) {
@@ -893,7 +953,7 @@ static dg_result on_reject(dg_client *c, const uint8_t *d, uint64_t number, uint
         }
         c->asking = false;
     } else if (c->asking || (reason != STALE_EPOCH && reason != BEYOND_WINDOW)) {
-        hold_back(c, get32(d + 24), now);
+        hold_back(c, head[HEAD_WORD], now);
     } else if (reason == STALE_EPOCH) {
         c->fruitless++;
         c->doubt = PROVEN;
@@ -904,10 +964,10 @@ static dg_result on_reject(dg_client *c, const uint8_t *d, uint64_t number, uint
     return DG_OK;
 }
 
-static dg_result on_welcome(dg_client *c, const uint8_t *d, uint64_t number) {
-    uint32_t epoch = get32(d + 4);
+static dg_result on_welcome(dg_client *c, const uint32_t *head, uint64_t number) {
+    uint32_t epoch = head[HEAD_EPOCH];
     /* The epoch that has just been refused would number other messages with the same seqs. */
-    if (!c->asking || number != c->nonce || epoch == 0 || epoch == c->epoch || get32(d + 24) != 0) {
+    if (!c->asking || number != c->nonce || epoch == 0 || epoch == c->epoch || head[HEAD_WORD] != 0) {
         return DG_IGNORED;
     }
 #if DG_SEALED
@@ -917,25 +977,24 @@ static dg_result on_welcome(dg_client *c, const uint8_t *d, uint64_t number) {
 #endif
     enter_epoch(c, epoch);
     c->doubt = PROVEN;
-    set_credit(c, get16(d + 2));
+    set_credit(c, small_of(head));
     c->tries = 0;
-    restart_timer(c);
     return DG_OK;
 }
 
 #if DG_SEALED
 /* PROTOCOL.md#sealed-client. */
-static bool is_sealed_for(const dg_client *c, const uint8_t *d, size_t len) {
+static bool is_sealed_for(const dg_client *c, const uint32_t *head, const uint8_t *d, size_t len) {
     uint8_t nonce[12], hello_keys[64];
     const uint8_t *key = c->keys + 32;
     bool right;
-    if (get32(d + 4) == 0 || (d[0] & 15) == TYPE_WELCOME) {
-        if (!c->asking || get64(d + 16) != c->nonce) {
+    if (head[HEAD_EPOCH] == 0 || type_of(head) == TYPE_WELCOME) {
+        if (!c->asking || long_of(head) != c->nonce) {
             return false;
         }
         derive(c, 0, hello_keys);
         key = hello_keys + 32;
-    } else if (get32(d + 4) != c->epoch) {
+    } else if (head[HEAD_EPOCH] != c->epoch) {
         return false;
     }
     make_nonce(nonce, 2, get64(d + HEAD_LEN));
@@ -946,20 +1005,27 @@ static bool is_sealed_for(const dg_client *c, const uint8_t *d, size_t len) {
 #endif
 
 /* The length of what stands before the bitmap; 0 if it is no valid datagram for this client. */
-static unsigned head_len(const dg_client *c, const uint8_t *d, size_t len) {
+static unsigned head_len(const dg_client *c, uint32_t *head, const uint8_t *d, size_t len) {
     bool this_version;
-    if (!c || !d || len < HEAD_LEN + CRC_LEN || len > DG_REPLY_MAX || get64(d + 8) != c->config.client_id) {
+    unsigned i;
+    if (!c || !d || len < HEAD_LEN + CRC_LEN || len > DG_REPLY_MAX) {
         return 0;
     }
-    this_version = d[0] >> 4 == VERSION;
+    for (i = 0; i < HEAD_WORDS; i++) {
+        head[i] = get32(d + 4 * i);
+    }
+    if ((head[HEAD_CLIENT] | (uint64_t)head[HEAD_CLIENT + 1] << 32) != c->config.client_id) {
+        return 0;
+    }
+    this_version = version_of(head) == VERSION;
 #if DG_SEALED
     if (c->config.crypto) {
-        bool sealed = this_version && (d[1] & FLAG_SEALED) && len >= HEAD_LEN + COUNTER_LEN + TAG_LEN;
-        return sealed && is_sealed_for(c, d, len) ? HEAD_LEN + COUNTER_LEN : 0;
+        bool sealed = this_version && (flags_of(head) & FLAG_SEALED) && len >= HEAD_LEN + COUNTER_LEN + TAG_LEN;
+        return sealed && is_sealed_for(c, head, d, len) ? HEAD_LEN + COUNTER_LEN : 0;
     }
 #endif
     /* Of other versions only the REJECT that says so is known (PROTOCOL.md#versions). */
-    if (this_version ? d[1] & FLAG_SEALED : (d[0] & 15) != TYPE_REJECT || get16(d + 2) != 1) {
+    if (this_version ? flags_of(head) & FLAG_SEALED : type_of(head) != TYPE_REJECT || small_of(head) != 1) {
         return 0;
     }
     return get32(d + len - CRC_LEN) == dg_crc32(d, len - CRC_LEN) ? HEAD_LEN : 0;
@@ -981,14 +1047,16 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     if (config->payload_max > DG_PAYLOAD_MAX) {
         return DG_TOO_LARGE;
     }
-    scratch_cells = cells_of((size_t)config->payload_max + DG_OVERHEAD);
-    if (cells < (size_t)scratch_cells + 1 + cells_of(config->payload_max)) {
+    scratch_cells = cells_of((size_t)config->payload_max + DG_OVERHEAD) - 1;
+    if (cells < (size_t)scratch_cells + cells_of(config->payload_max)) {
         return DG_TOO_LARGE;
     }
     memset(c, 0, sizeof *c);
     cells -= scratch_cells;
     c->cells_max = (uint16_t)(cells < CELLS_MAX ? cells : CELLS_MAX);
     c->cells = buffer;
+    c->head = &buffer->message;
+    c->scratch = buffer + c->cells_max;
     c->config = *config;
     c->credit = UINT16_MAX; /* None is known yet. */
     dg_path_changed(c);
@@ -999,12 +1067,10 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     for (i = 0; i < 20; i++) {
         random32(c);
     }
-    if (config->epoch) {
-        c->config.event = NULL; /* This epoch is no news. */
-        enter_epoch(c, config->epoch);
-        c->config.event = config->event;
-        c->doubt = DOUBTED;
-    }
+    c->config.event = NULL; /* Its own epoch is no news, and 0 is none. */
+    enter_epoch(c, config->epoch);
+    c->config.event = config->event;
+    c->doubt = DOUBTED;
     return DG_OK;
 }
 
@@ -1039,22 +1105,22 @@ dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t le
     if ((flags & DG_BATCH) && !is_batch(bytes, len)) {
         return DG_BROKEN_BATCH;
     }
-    while ((unsigned)c->used + 1 + cells_of(len) > c->cells_max) {
+    while (c->used + cells_of(len) > c->cells_max) {
         if (!(flags & DG_MAKE_ROOM) || !drop_oldest(c, DG_ABANDONED, 0)) {
             return DG_FULL;
         }
     }
-    m = at(c, wrapped(c, (unsigned)c->head + c->used));
+    m = after(c, c->head, c->used);
     m->state = UNSENT;
     m->attempt = 0;
     m->len = (uint16_t)len;
     m->channel = (uint16_t)channel;
     m->batch = (uint8_t)(flags & DG_BATCH);
     copy_payload(c, m, NULL, bytes);
-    c->used = (uint16_t)(c->used + 1 + cells_of(len));
+    c->used = (uint16_t)(c->used + cells_of(len));
     c->count++;
     c->pending++;
-    if (!c->epoch && !c->asking) {
+    if (!c->asking && (!c->epoch || c->doubt == USED)) {
         ask_for_epoch(c, true);
     }
     return DG_OK;
@@ -1062,22 +1128,25 @@ dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t le
 
 dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_ms) {
     const uint8_t *d = (const uint8_t *)datagram;
-    unsigned head = head_len(c, d, len);
-    uint32_t rest = (uint32_t)len - head - (head == HEAD_LEN ? CRC_LEN : TAG_LEN);
+    uint32_t head[HEAD_WORDS];
+    unsigned before_rest = head_len(c, head, d, len);
+    uint32_t rest = (uint32_t)len - before_rest - (before_rest == HEAD_LEN ? CRC_LEN : TAG_LEN);
     unsigned type;
     uint64_t number;
+    int32_t place;
     dg_result result = DG_IGNORED;
-    if (head == 0) {
+    if (before_rest == 0) {
         return DG_IGNORED;
     }
-    type = d[0] & 15;
-    number = get64(d + 16);
-    if (type == TYPE_ACK && rest <= BITMAP_LEN_MAX && rest % 8 == 0 && (d[1] & FLAG_DURABILITY) != 3) {
-        result = on_ack(c, d, number, d + head, 8 * rest, now_ms);
-    } else if (type == TYPE_REJECT && (rest == 0 || d[0] >> 4 != VERSION)) {
-        result = on_reject(c, d, number, now_ms);
+    type = type_of(head);
+    number = long_of(head);
+    place = distance(c, number);
+    if (type == TYPE_ACK && rest <= BITMAP_LEN_MAX && rest % 8 == 0 && (flags_of(head) & FLAG_DURABILITY) != 3) {
+        result = on_ack(c, head, place, d + before_rest, 8 * rest, now_ms);
+    } else if (type == TYPE_REJECT && (rest == 0 || version_of(head) != VERSION)) {
+        result = on_reject(c, head, number, place, now_ms);
     } else if (rest == 0 && type == TYPE_WELCOME) {
-        result = on_welcome(c, d, number);
+        result = on_welcome(c, head, number);
     }
     if (result == DG_OK) {
         c->silent = false;
@@ -1119,6 +1188,8 @@ void dg_path_changed(dg_client *c) {
         return;
     }
     c->shortest = 0;
+    c->rto = DG_RTO_INITIAL_MS;
+    c->least = 1;
     c->delay16 = 0;
     c->window = DG_WINDOW_INITIAL;
     c->threshold = UINT16_MAX;
@@ -1137,16 +1208,16 @@ dg_result dg_batch(uint8_t *batch, size_t size, size_t *len, const void *record,
         return DG_BAD_ARGUMENT;
     }
     used = *len;
-    /* Not by a sum: with a size_t of 16 bits it would wrap. */
-    if (record_len > UINT16_MAX || used > size || size - used < 2 || size - used - 2 < record_len) {
+    /* In 32 bits: a size_t of 16 would wrap. */
+    if (record_len > UINT16_MAX || used > size || (uint32_t)record_len + 2 > size - used) {
         return DG_FULL;
     }
     batch += used;
-    batch[0] = (uint8_t)record_len;
-    batch[1] = (uint8_t)(record_len >> 8);
-    if (record_len) {
-        memcpy(batch + 2, record, record_len);
-    }
+    *batch++ = (uint8_t)record_len;
+    *batch++ = (uint8_t)(record_len >> 8);
     *len = used + 2 + record_len;
+    if (record_len) {
+        memcpy(batch, record, record_len);
+    }
     return DG_OK;
 }

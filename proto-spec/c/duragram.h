@@ -39,6 +39,13 @@ extern "C" {
 #ifndef DG_WINDOW_INITIAL
 #define DG_WINDOW_INITIAL 10u
 #endif
+/*
+ * On a path whose round trip is far below DG_RTO_MIN_MS, up to so many datagrams stay in flight whatever is lost, until the third
+ * timeout in a row (PROTOCOL.md#duty-congestion): so losses are found by what arrives, not by timeouts. 1: as on a long path.
+ */
+#ifndef DG_SHORT_PATH
+#define DG_SHORT_PATH 16u
+#endif
 
 /* An option out of its range is an error here, not a client that never sends. */
 #if DG_SEALED != 0 && DG_SEALED != 1
@@ -59,10 +66,13 @@ extern "C" {
 #if DG_WINDOW_INITIAL < 1 || DG_WINDOW_INITIAL > 65535
 #error "DG_WINDOW_INITIAL: 1 to 65,535 datagrams; with 0 nothing would ever be sent"
 #endif
+#if DG_SHORT_PATH < 1 || DG_SHORT_PATH > 16
+#error "DG_SHORT_PATH: 1 to 16 datagrams"
+#endif
 /* The preprocessor takes a word for 0 (-DDG_SEALED=yes). The compiler does not know it, and says so here. */
 enum {
     DG_OPTIONS_ARE_NUMBERS = (DG_SEALED == 0) + (DG_CRC == 0) + (DG_RTO_INITIAL_MS == 0) + (DG_RTO_MIN_MS == 0)
-                             + (DG_RTO_MAX_MS == 0) + (DG_WINDOW_INITIAL == 0)
+                             + (DG_RTO_MAX_MS == 0) + (DG_WINDOW_INITIAL == 0) + (DG_SHORT_PATH == 0)
 };
 
 /* A dg_client has other fields with DG_SEALED. Files that disagree about it do not link, rather than overwrite memory. */
@@ -225,11 +235,14 @@ typedef struct {
 typedef struct {
     uint8_t timer;
     uint8_t asking, hello_due, ping_due, pinged;
-    uint8_t probe, silent, limited, timed_out;
-    uint8_t too_large, doubt;
+    uint8_t probe, silent, limited, timed_out, awaited;
+    /* least: as few datagrams in flight as the path asks for, after timeouts too. */
+    uint8_t least, too_large, doubt;
     /* reach: the largest credit and 1; 0: none was told yet. */
     uint16_t credit, reach, window, threshold, grown;
-    uint16_t cells_max, head, used, count, pending, in_flight;
+    uint16_t cells_max, used, count, pending;
+    /* Counted anew when they are needed, and `awaited` with them: whether anything transmitted is neither decided nor lost. */
+    uint16_t transmitted, in_flight;
     uint32_t epoch;
     /* base: the seq of the oldest message, or of the next. */
     uint64_t base, nonce;
@@ -241,9 +254,11 @@ typedef struct {
     /* Of the seqs below base, how many lie above the highest floor told, and how many above the last one given up. */
     uint32_t above_floor, above_skipped;
     uint32_t first_message;
-    dg_cell *cells;
+    /* The ring's first cell, what follows its last one, in which datagrams are made; the oldest message. */
+    dg_cell *cells, *scratch;
+    dg_message *head;
     /* Smoothed RTT times 8, its variance times 4, the server's delay times 16; the least that an answer took, and 1; 0: none. */
-    uint32_t rtt8, variance4, delay16, shortest;
+    uint32_t rtt8, variance4, delay16, shortest, rto;
     uint32_t random[4];
     dg_config config;
 #if DG_SEALED

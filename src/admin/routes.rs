@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::exposition::Exposition;
 use super::guard::{Guard, MayKnow};
 use super::{AdminState, dead, entries, guard};
+use crate::config::memory::memory_bound;
 use crate::config::{Config, KEYS};
 use crate::limits;
 
@@ -44,7 +45,7 @@ impl Shared {
             ("admin", json!(address)),
             ("sinks", json!(config.sink)),
             ("config", Value::Object(values)),
-            ("memory", json!(limits::memory_bound(config))),
+            ("memory", json!(memory_bound(config))),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self { state, streams: Arc::new(Semaphore::new(limits::ADMIN_TAILS)), stopping, guard, fixed }

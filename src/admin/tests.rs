@@ -266,7 +266,7 @@ fn status_tells_state_configuration_and_memory() {
     assert_eq!(status["lanes"], json!([{ "lane": 0, "watermark": 1, "lag": 2 }]));
     assert_eq!(status["config"]["window"], 4096);
     assert_eq!(status["sinks"], json!(["stdout"]));
-    assert_eq!(status["memory"]["total_bytes"], limits::memory_bound(&Config::default()).total_bytes);
+    assert_eq!(status["memory"]["total_bytes"], crate::config::memory::memory_bound(&Config::default()).total_bytes);
 }
 
 #[test]

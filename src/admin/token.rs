@@ -8,8 +8,8 @@ use rand::rngs::SysRng;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use crate::host::secret_file::{self, Existing, SecretFileError};
 use crate::limits;
-use crate::secret_file::{self, Existing, SecretFileError};
 
 /// The file in the data directory, when the configuration names none.
 pub const TOKEN_FILE: &str = "admin-token";

@@ -135,7 +135,7 @@ impl From<ApiFailure> for Failure {
 
 /// A connection to the admin interface.
 pub(super) struct Api {
-    /// As it is told.
+    /// The server's address, as people are told it.
     address: String,
     /// Its URL without a path.
     url: String,
@@ -168,7 +168,7 @@ impl Api {
         Ok(Self { address: args.address.clone(), url, agent, authorization, named })
     }
 
-    /// Where it calls.
+    /// The address that it calls.
     pub(super) fn address(&self) -> &str {
         &self.address
     }

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use super::config_args::ConfigArgs;
 use super::{Failure, complain, print, print_json};
 use crate::admin::{KeysStatus, Token};
+use crate::config::memory::memory_bound;
 use crate::config::{KEYS, Loaded};
 use crate::keys::KeyRing;
-use crate::limits::memory_bound;
 use crate::server;
 
 /// Check a configuration without running it; show every value, where it comes from, and the memory that it allows.

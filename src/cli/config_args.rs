@@ -24,7 +24,7 @@ pub(super) struct ConfigArgs {
 
 impl ConfigArgs {
     /// Puts the layers together. With them comes a warning of variables that are no settings, if there are any; where the
-    /// configuration is wrong it was told already, since it may name the reason.
+    /// configuration is wrong it was reported already, since it may name the reason.
     pub(super) fn load(&self) -> Result<(Loaded, Option<String>), Failure> {
         let sources =
             Sources { file: self.file.clone(), environment: env::vars_os().collect(), flags: self.flags.clone() };

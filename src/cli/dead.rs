@@ -71,7 +71,7 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
-    /// Delete some for ever
+    /// Delete some forever
     Discard {
         #[command(flatten)]
         place: Place,

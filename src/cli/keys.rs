@@ -8,9 +8,9 @@ use duragram_proto::ClientId;
 use duragram_proto::seal::{ClientKey, FleetKey};
 
 use super::{Failure, Report, complain, key_file, print};
+use crate::host::secret_file::{self, Existing};
 use crate::keys::{Keys, Lookup, file, show_fingerprint};
 use crate::model::parse_client_id;
-use crate::secret_file::{self, Existing};
 
 /// Make, derive, identify and revoke the keys of sealed mode.
 ///

@@ -23,7 +23,7 @@ mod docs;
 mod journal;
 mod key_file;
 mod keys;
-mod load;
+pub mod load;
 mod logs;
 mod send;
 mod serve;
@@ -82,7 +82,7 @@ enum Command {
 /// The whole program: reads the process's arguments, runs the command, says what went wrong.
 pub fn main() -> ExitCode {
     let serves = std::env::args_os().nth(1).is_some_and(|command| command == "serve");
-    crate::signal_mask::prepare(serves);
+    crate::host::signal_mask::prepare(serves);
     if serves {
         // Before anything else: a signal must not meet the process unprepared. A failure is met again, and told, by `serve`.
         drop(crate::server::hold_signals());

@@ -20,7 +20,7 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 ///
 /// Shows entries as soon as they are on disk, processed or not. When the server stops, waits for it and goes on where
 /// it was. When another journal answers there then, says so and begins anew: with the oldest entry that it holds where
-/// --from or --from-start was given, else with what comes. Entries that were trimmed before they could be shown are told on stderr; `retain-bytes` of the server keeps
+/// --from or --from-start was given, else with what comes. Entries that were trimmed before they could be shown are reported on stderr; `retain-bytes` of the server keeps
 /// more of them.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]

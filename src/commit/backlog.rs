@@ -13,7 +13,7 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// What recovery found.
+    /// The blocks that recovery has found.
     pub fn new(extents: Vec<Extent>) -> Self {
         Self { bytes: extents.iter().map(|extent| extent.bytes).sum(), extents: extents.into() }
     }

@@ -2,6 +2,7 @@
 //!
 //! [`Threading`] is the one place where it is chosen how the stages are spread over threads.
 
+use std::convert::Infallible;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,12 +12,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as QueueSender, bounded};
 
-use crate::commit::{Committer, Downstream, IngestStatus};
-use crate::journal::{Journal, StorageError};
+use crate::commit::{Committer, Downstream, IngestStatus, LivenessProbe};
+use crate::dialect::{Admit, Arrivals, Dialect};
+use crate::journal::{Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::SystemClock;
-use crate::net::{Batch, Receiver, Transmit, Waker, wait_readable};
+use crate::net::{Receiver, Transmit, Waker, wait_readable};
 
 /// How the stages of ingestion are spread over threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,9 +33,9 @@ pub enum Threading {
 /// Why ingestion stopped by itself. Nothing is acked any more.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// The journal failed.
+    /// The journal takes nothing any more: its storage has failed, or it has another owner.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Journal(#[from] JournalError),
     /// A socket failed for good.
     #[error("{0}")]
     Socket(#[from] io::Error),
@@ -42,21 +44,24 @@ pub enum IngestError {
     Panicked(&'static str),
 }
 
-/// What the committer's thread leaves.
-type Ended<J, T, D> = Result<Committer<J, T, D>, IngestError>;
+/// What the committer's thread leaves when it ends.
+type Ended<D, J, T, L> = Result<Committer<D, J, T, L>, IngestError>;
+
+/// Ingestion at work, and the channel that closes when it has ended.
+pub type Started<D, J, T, L> = (Ingest<D, J, T, L>, Queue<Infallible>);
 
 /// Ingestion at work.
-pub struct Ingest<J, T, D> {
+pub struct Ingest<D: Dialect, J, T, L> {
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<IngestStatus>>,
-    /// Of the committer's thread; gone with it.
+    /// Rounds of the committer's thread; gone with it.
     rounds: Weak<AtomicU64>,
-    /// Taken by `stop`.
-    committer: Option<JoinHandle<Ended<J, T, D>>>,
+    /// The thread; taken by `stop`.
+    committer: Option<JoinHandle<Ended<D, J, T, L>>>,
 }
 
 /// A server that is dropped rather than stopped must not go on acking what nobody will process.
-impl<J, T, D> Drop for Ingest<J, T, D> {
+impl<D: Dialect, J, T, L> Drop for Ingest<D, J, T, L> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }
@@ -73,38 +78,10 @@ impl StatusReader {
     }
 }
 
-/// Tells whether the committer's thread lives, in the sense that it goes round its loop.
-#[derive(Debug)]
-pub struct Pulse {
-    rounds: Weak<AtomicU64>,
-    /// When it was looked at last.
-    last: Option<u64>,
-}
-
-/// What [`Pulse::beat`] finds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Beat {
-    /// It has gone round since it was looked at last.
-    Alive,
-    /// It has not. With nothing to do it goes round every [`limits::RECEIVE_WAIT_MS`].
-    Stuck,
-    /// It has ended, as it was told to or by itself.
-    Ended,
-}
-
-impl Pulse {
-    /// Looks whether the thread has gone round since the last look.
-    pub fn beat(&mut self) -> Beat {
-        let Some(rounds) = self.rounds.upgrade() else { return Beat::Ended };
-        let now = Some(rounds.load(Ordering::Relaxed));
-        if std::mem::replace(&mut self.last, now) == now { Beat::Stuck } else { Beat::Alive }
-    }
-}
-
-impl<J, T, D> Ingest<J, T, D> {
-    /// For a watchdog.
-    pub fn pulse(&self) -> Pulse {
-        Pulse { rounds: Weak::clone(&self.rounds), last: None }
+impl<D: Dialect, J, T, L> Ingest<D, J, T, L> {
+    /// A look at the committer's thread, for a watchdog.
+    pub fn liveness(&self) -> LivenessProbe {
+        LivenessProbe::new(Weak::clone(&self.rounds))
     }
 
     /// Reads the state from any thread.
@@ -113,29 +90,31 @@ impl<J, T, D> Ingest<J, T, D> {
     }
 
     /// Stops receiving, commits and acks what is in hand, and gives the committer back for the last checkpoint.
-    pub fn stop(mut self) -> Result<Committer<J, T, D>, IngestError> {
+    pub fn stop(mut self) -> Result<Committer<D, J, T, L>, IngestError> {
         self.stop.store(true, Ordering::Release);
         let ended = self.committer.take().and_then(|committer| committer.join().ok());
         ended.unwrap_or(Err(IngestError::Panicked("committer")))
     }
 }
 
-/// Starts the threads. The returned channel closes when ingestion has ended, also by itself; `stop` then gives the error.
-pub fn spawn<J, T, D>(
-    receivers: Vec<Receiver>,
-    mut committer: Committer<J, T, D>,
+/// Starts the threads; each receiver comes with its admission. The returned channel closes when ingestion has ended, also by
+/// itself; `stop` then gives the error.
+pub fn spawn<D, J, T, L>(
+    receivers: Vec<(Receiver, D::Admission)>,
+    mut committer: Committer<D, J, T, L>,
     threading: Threading,
     clock: SystemClock,
     metrics: Metrics,
-) -> io::Result<(Ingest<J, T, D>, Queue<Never>)>
+) -> io::Result<Started<D, J, T, L>>
 where
+    D: Dialect,
     J: Journal + 'static,
     T: Transmit + Send + 'static,
-    D: Downstream + 'static,
+    L: Downstream + 'static,
 {
     let waker = Waker::new()?;
     let landing = waker.clone();
-    committer.start_writer(move || landing.wake())?;
+    committer.notify_landings(move || landing.wake())?;
     let stop = Arc::new(AtomicBool::new(false));
     let status = Arc::new(Mutex::new(committer.status()));
     let (alive, ended) = bounded(0);
@@ -158,12 +137,12 @@ where
             let (full, waiting) = bounded(slabs + receivers.len());
             let (give_back, empty) = bounded(slabs);
             for _ in 0..slabs {
-                give_back.send(Receiver::batch()).expect("the channel has room for every slab");
+                give_back.send(Arrivals::new(Receiver::slab())).expect("the channel has room for every slab");
             }
-            for (index, receiver) in receivers.into_iter().enumerate() {
+            for (index, (receiver, admission)) in receivers.into_iter().enumerate() {
                 let (shared, empty, full) = (shared.clone(), empty.clone(), full.clone());
                 thread::Builder::new().name(format!("receive-{index}")).spawn(move || {
-                    let receiving = || receive(receiver, &empty, &full, &shared);
+                    let receiving = || receive(receiver, admission, &empty, &full, &shared);
                     let ended = catch_unwind(AssertUnwindSafe(receiving));
                     if let Err(error) = ended.unwrap_or(Err(IngestError::Panicked("receiver"))) {
                         // Fails when the committer is gone, which then has an error of its own.
@@ -177,10 +156,6 @@ where
     });
     Ok((ingest, ended))
 }
-
-/// What the channel that tells of the end carries: nothing.
-#[derive(Debug)]
-pub enum Never {}
 
 /// What every thread of ingestion needs.
 #[derive(Clone)]
@@ -203,7 +178,7 @@ impl Shared {
 
 fn spawn_thread<R: Send + 'static>(
     name: &str,
-    alive: QueueSender<Never>,
+    alive: QueueSender<Infallible>,
     body: impl FnOnce() -> R + Send + 'static,
 ) -> io::Result<JoinHandle<R>> {
     thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -213,34 +188,40 @@ fn spawn_thread<R: Send + 'static>(
     })
 }
 
-/// Receive, commit, ack, in one thread; the sync of a large commit runs in another, beside the receiving of the next.
-fn single<J: Journal, T: Transmit, D: Downstream>(
-    mut receivers: Vec<Receiver>,
-    mut committer: Committer<J, T, D>,
+/// Receive, commit, answer, in one thread; the sync of a large commit runs in another, beside the receiving of the next.
+fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
+    mut receivers: Vec<(Receiver, D::Admission)>,
+    mut committer: Committer<D, J, T, L>,
     waker: &Waker,
     shared: &Shared,
     rounds: &AtomicU64,
-) -> Result<Committer<J, T, D>, IngestError> {
-    let mut batch = Receiver::batch();
+) -> Result<Committer<D, J, T, L>, IngestError> {
+    let mut arrivals = Arrivals::new(Receiver::slab());
     let alone = receivers.len() == 1;
     while !shared.stopping() {
         rounds.fetch_add(1, Ordering::Relaxed);
         let in_flight = committer.is_in_flight();
         // With nothing in flight and one socket, receiving waits by itself, which saves a system call.
         if in_flight || !alone {
-            wait_readable(&receivers, waker, limits::RECEIVE_WAIT_MS, &shared.clock)?;
+            wait_readable(
+                receivers.iter().map(|(receiver, _)| receiver),
+                waker,
+                limits::RECEIVE_WAIT_MS,
+                &shared.clock,
+            )?;
         }
         let mut drops = 0;
         let mut more = false;
-        for receiver in &mut receivers {
+        for (receiver, admission) in &mut receivers {
             // A block that is full leaves the rest to the socket's buffer.
             let mut block = alone && !in_flight;
             for round in 1.. {
-                let received = receiver.receive(&mut batch, block, &shared.clock)?;
+                let received = receiver.receive(&mut arrivals.slab, block, &shared.clock)?;
                 shared.metrics.receive_errors.inc_by(received.failed.into());
                 block = false;
                 drops += u64::from(received.kernel_drops);
-                committer.absorb(&batch, &shared.clock)?;
+                arrivals.admit(admission);
+                committer.absorb(&arrivals, &shared.clock)?;
                 // Whatever comes, and however much of it is garbage: the turn of the acks comes too.
                 let turn = committer.is_full() || round == limits::RECEIVES_PER_COMMIT;
                 if !received.full || turn || (in_flight && committer.has_landed()) {
@@ -252,75 +233,73 @@ fn single<J: Journal, T: Transmit, D: Downstream>(
         shared.metrics.kernel_drops.inc_by(drops);
         // The socket's buffer overflowed, or it holds more than a commit takes.
         committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more && committer.is_full()) * 768 });
-        // While the disk is busy the block grows.
-        if !committer.is_in_flight() || committer.has_landed() || committer.is_full() {
-            commit_or_launch(&mut committer, shared)?;
+        // While the journal is busy the block grows.
+        if committer.may_launch() || committer.has_landed() || committer.is_full() {
+            launch(&mut committer, shared)?;
         }
     }
     finish(committer, shared)
 }
 
-/// Told to stop: what is in flight lands, what is in hand is committed, and both are acked and handed to the lanes, which
-/// may still be told to process them.
-fn finish<J: Journal, T: Transmit, D: Downstream>(
-    mut committer: Committer<J, T, D>,
+/// Asked to stop: what is in flight lands, what is in hand is committed, and both are answered and handed to the lanes, which
+/// may still process them.
+fn finish<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
+    mut committer: Committer<D, J, T, L>,
     shared: &Shared,
-) -> Result<Committer<J, T, D>, IngestError> {
+) -> Result<Committer<D, J, T, L>, IngestError> {
     committer.commit(&shared.clock)?;
     shared.publish(committer.status());
     Ok(committer)
 }
 
-/// What is small is committed here and now; what is large is synced by the writer's thread, while this one goes on.
-fn commit_or_launch<J: Journal, T: Transmit, D: Downstream>(
-    committer: &mut Committer<J, T, D>,
+/// Commits what is in hand, and makes the state known.
+fn launch<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
+    committer: &mut Committer<D, J, T, L>,
     shared: &Shared,
 ) -> Result<(), IngestError> {
-    if committer.is_large() {
-        committer.launch(&shared.clock)?;
-    } else {
-        committer.commit(&shared.clock)?;
-    }
+    committer.launch(&shared.clock)?;
     shared.publish(committer.status());
     Ok(())
 }
 
-/// A receiver's thread. It ends when told to stop, or when the committer is gone.
-fn receive(
+/// A receiver's thread. It ends when it is asked to stop, or when the committer is gone.
+fn receive<A: Admit>(
     mut receiver: Receiver,
-    empty: &Queue<Batch>,
-    full: &QueueSender<Result<Batch, IngestError>>,
+    mut admission: A,
+    empty: &Queue<Arrivals<A>>,
+    full: &QueueSender<Result<Arrivals<A>, IngestError>>,
     shared: &Shared,
 ) -> Result<(), IngestError> {
     // When no slab is free, the kernel's buffer and then the clients' retransmission take the rest.
-    while let Ok(mut batch) = empty.recv() {
+    while let Ok(mut arrivals) = empty.recv() {
         loop {
             if shared.stopping() {
                 return Ok(());
             }
-            let received = receiver.receive(&mut batch, true, &shared.clock)?;
+            let received = receiver.receive(&mut arrivals.slab, true, &shared.clock)?;
             shared.metrics.receive_errors.inc_by(received.failed.into());
             shared.metrics.kernel_drops.inc_by(u64::from(received.kernel_drops));
             if received.messages > 0 {
                 break;
             }
         }
-        if full.send(Ok(batch)).is_err() {
+        arrivals.admit(&mut admission);
+        if full.send(Ok(arrivals)).is_err() {
             break;
         }
     }
     Ok(())
 }
 
-/// The committer's thread in the pipeline. It ends when all receivers have ended as they were told, or one otherwise.
-fn commit<J: Journal, T: Transmit, D: Downstream>(
-    mut committer: Committer<J, T, D>,
-    waiting: &Queue<Result<Batch, IngestError>>,
-    give_back: &QueueSender<Batch>,
+/// The committer's thread in the pipeline. It ends when all receivers have ended as they were asked to, or one otherwise.
+fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
+    mut committer: Committer<D, J, T, L>,
+    waiting: &Queue<Result<Arrivals<D::Admission>, IngestError>>,
+    give_back: &QueueSender<Arrivals<D::Admission>>,
     slabs: usize,
     shared: &Shared,
     rounds: &AtomicU64,
-) -> Result<Committer<J, T, D>, IngestError> {
+) -> Result<Committer<D, J, T, L>, IngestError> {
     let wait = Duration::from_millis(u64::from(limits::RECEIVE_WAIT_MS));
     loop {
         rounds.fetch_add(1, Ordering::Relaxed);
@@ -330,37 +309,22 @@ fn commit<J: Journal, T: Transmit, D: Downstream>(
             Ok(first) => {
                 let mut next = Some(first);
                 let mut left = limits::RECEIVES_PER_COMMIT;
-                while let Some(batch) = next {
-                    let batch = batch?;
+                while let Some(arrivals) = next {
+                    let arrivals = arrivals?;
                     left -= 1;
-                    committer.absorb(&batch, &shared.clock)?;
+                    committer.absorb(&arrivals, &shared.clock)?;
                     // There is room for every slab; only nobody may take it any more, when all receivers have ended.
-                    drop(give_back.try_send(batch));
+                    drop(give_back.try_send(arrivals));
                     let turn = committer.is_full() || left == 0 || (in_flight && committer.has_landed());
                     next = if turn { None } else { waiting.try_recv().ok() };
                 }
             }
+            // More may be launched, and there is nothing: else `launch` waits, below.
+            Err(RecvTimeoutError::Timeout) if in_flight && committer.may_launch() => committer.land(&shared.clock)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return finish(committer, shared),
         }
         committer.set_pressure(u16::try_from(waiting.len() * 1024 / slabs).unwrap_or(1024));
-        commit_or_launch(&mut committer, shared)?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pulse_tells_a_thread_that_goes_round_from_one_that_hangs_and_one_that_has_ended() {
-        let rounds = Arc::new(AtomicU64::new(0));
-        let mut pulse = Pulse { rounds: Arc::downgrade(&rounds), last: None };
-        assert_eq!(pulse.beat(), Beat::Alive, "not known to hang");
-        assert_eq!(pulse.beat(), Beat::Stuck);
-        rounds.fetch_add(1, Ordering::Relaxed);
-        assert_eq!((pulse.beat(), pulse.beat()), (Beat::Alive, Beat::Stuck));
-        drop(rounds);
-        assert_eq!(pulse.beat(), Beat::Ended);
+        launch(&mut committer, shared)?;
     }
 }

@@ -2,21 +2,19 @@
 //!
 //! Orchestrators put variables into a container for every service beside it: for one called `duragram-admin`, Kubernetes
 //! makes DURAGRAM_ADMIN_PORT, DURAGRAM_ADMIN_SERVICE_HOST and more; Dockerfiles set DURAGRAM_VERSION. What is certainly ours
-//! is the exact name of a key. The rest is none of our business and stops nothing, but is told, since a misspelt name is
+//! is the exact name of a key. The rest is none of our business and stops nothing, but is reported, since a misspelt name is
 //! among them.
 
 use std::ffi::{OsStr, OsString};
 
-use super::load::nearest;
+use super::keys::PREFIX;
+use super::nearest::nearest;
 use super::{KEYS, Key};
-
-/// What the variables' names begin with.
-pub(crate) const PREFIX: &str = "DURAGRAM_";
 
 /// Variables with the prefix that the command line itself reads.
 const OTHER_VARIABLES: &[&str] = &["DURAGRAM_CONFIG", "DURAGRAM_SERVER", "DURAGRAM_KEY_FILE"];
 
-/// The one that would hide damage for ever, and so is refused (see [`super::Config::accept_loss`]).
+/// The one that would hide damage forever, and so is refused (see [`super::Config::accept_loss`]).
 pub(super) const ACCEPT_LOSS: &str = "DURAGRAM_ACCEPT_LOSS";
 
 /// Whether a variable counts as set: an empty one does not, nor one of blanks alone.
@@ -78,7 +76,7 @@ fn is_service_link(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn told(names: &[&str]) -> String {
+    fn reported(names: &[&str]) -> String {
         let environment: Vec<_> = names.iter().map(|name| (OsString::from(name), OsString::from("1"))).collect();
         strangers(&environment).unwrap_or_default()
     }
@@ -91,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_orchestrators_make_are_told_without_a_guess() {
+    fn names_that_orchestrators_make_are_reported_without_a_guess() {
         for name in [
             "DURAGRAM_PORT",
             "DURAGRAM_SERVICE_HOST",
@@ -108,14 +106,14 @@ mod tests {
             "DURAGRAM_NAME",
             "DURAGRAM_ENV_PATH",
         ] {
-            assert_eq!(told(&[name]), format!("a variable that is no setting of duragram is ignored: {name}"));
+            assert_eq!(reported(&[name]), format!("a variable that is no setting of duragram is ignored: {name}"));
         }
     }
 
     #[test]
-    fn a_misspelt_setting_is_told_with_the_one_that_is_meant_and_all_in_one_line() {
+    fn a_misspelt_setting_is_reported_with_the_one_that_is_meant_and_all_in_one_line() {
         assert_eq!(
-            told(&[
+            reported(&[
                 "DURAGRAM_WINDOWS",
                 "DURAGRAM_CHANELS",
                 "DURAGRAM_VERSION",
@@ -126,7 +124,7 @@ mod tests {
             "variables that are no settings of duragram are ignored: DURAGRAM_CHANELS (did you mean DURAGRAM_CHANNELS?), \
              DURAGRAM_VERSION, DURAGRAM_WINDOWS (did you mean DURAGRAM_WINDOW?)"
         );
-        assert_eq!(told(&["DURAGRAM_DATA", "DURAGRAMMAR", "DURAGRAM_ACCEPT_LOSS"]), "");
+        assert_eq!(reported(&["DURAGRAM_DATA", "DURAGRAMMAR", "DURAGRAM_ACCEPT_LOSS"]), "");
     }
 
     #[test]

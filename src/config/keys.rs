@@ -17,7 +17,10 @@ use super::{Channels, Config, LogFormat, Threading, log_level};
 use crate::client::address;
 use crate::model::parse_channels;
 
-/// A configuration key.
+/// What the names of the keys' variables begin with.
+pub(super) const PREFIX: &str = "DURAGRAM_";
+
+/// A key of the configuration, with all that is known of it.
 #[derive(Debug)]
 pub struct Key {
     /// Such as `window` or `retry.first_delay`.
@@ -35,7 +38,7 @@ pub struct Key {
 impl Key {
     /// The environment variable, such as `DURAGRAM_RETRY_FIRST_DELAY`.
     pub fn variable(&self) -> String {
-        format!("{}{}", super::environment::PREFIX, self.name.replace('.', "_").to_uppercase())
+        format!("{}{}", PREFIX, self.name.replace('.', "_").to_uppercase())
     }
 
     /// The flag without its dashes, such as `retry-first-delay`.

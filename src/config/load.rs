@@ -10,7 +10,9 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::environment::{self, PREFIX};
+use super::environment;
+use super::keys::PREFIX;
+use super::nearest::nearest;
 use super::{Config, ConfigError, KEYS, Problem};
 
 /// Else it would stay where it was set, and hide the next damage.
@@ -30,7 +32,7 @@ pub struct Sources {
 /// A validated configuration and where its values come from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The configuration.
+    /// The configuration, valid as a whole.
     pub config: Config,
     /// For each key that is not at its default, the place of its value, such as `duragram.toml:12`.
     pub places: BTreeMap<&'static str, String>,
@@ -223,27 +225,6 @@ fn unknown(name: &str, known: &[String]) -> String {
         Some(known) => format!("unknown key; did you mean {known}?"),
         None => "unknown key".to_owned(),
     }
-}
-
-/// The known name that may have been meant.
-pub(super) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a String> {
-    let (distance, nearest) = known.iter().map(|known| (distance(name, known), known)).min()?;
-    (distance <= (name.len() / 3).max(2)).then_some(nearest)
-}
-
-/// Levenshtein's distance of two short names.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// The line, from 1, on which a key stands in a TOML text; for a key that the text writes in a way that this simple

@@ -16,6 +16,8 @@ pub(crate) mod environment;
 mod keys;
 pub mod load;
 pub(crate) mod log_level;
+pub mod memory;
+mod nearest;
 #[cfg(test)]
 mod tests;
 
@@ -84,7 +86,7 @@ pub struct Config {
     /// On SIGTERM: how long lanes may go on with what is journaled. The rest is processed after the next start.
     /// Default 5 s: the whole stop then ends before those who kill what has not ended after 10 s (Docker, supervisord).
     pub drain_timeout: Duration,
-    /// Logs to stderr.
+    /// How the server logs to stderr.
     pub log: Log,
     /// Start although acked data is damaged, and record the loss. Only ever the flag `--accept-loss`: it must not stay
     /// in a file and hide the next damage.
@@ -102,7 +104,7 @@ pub struct Retry {
     pub longest_delay: Duration,
 }
 
-/// Logs.
+/// How the server logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// For people or for programs. Default text.
@@ -112,7 +114,7 @@ pub struct Log {
     pub level: String,
 }
 
-/// Shape of log lines.
+/// The shape of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// One readable line an event.
@@ -137,7 +139,7 @@ pub enum Threading {
 pub struct Channels(Vec<RangeInclusive<u16>>);
 
 impl Channels {
-    /// All channels.
+    /// Every channel is in it.
     pub const ALL: Self = Self(Vec::new());
 
     /// Whether a client may use the channel.
@@ -184,7 +186,7 @@ impl fmt::Display for Problem {
 /// Everything that is wrong with a configuration. Nothing was opened, bound or changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// At least one.
+    /// What is wrong: at least one problem.
     pub problems: Vec<Problem>,
 }
 
@@ -347,7 +349,7 @@ impl Config {
     }
 }
 
-/// Collects problems.
+/// Collects the problems of a configuration, so that all are reported at once.
 struct Check {
     problems: Vec<Problem>,
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a data directory, in words for the operator who has to act.
+//! What can be wrong with a journal, in words for the operator who has to act.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,12 +24,51 @@ impl StorageError {
 
     /// Damage that was found while the server runs.
     pub(in crate::journal) fn damaged(action: impl Into<String>, damage: Damage) -> Self {
-        let cause = format!("the journal is damaged: {damage}. {REMEDY}");
+        let cause = format!("the journal is damaged: {damage}. {}", damage.remedy);
         Self { damage: Some(Box::new(damage)), ..Self::new(action, cause) }
     }
 }
 
-/// Why a data directory was not opened. Nothing in it was changed, unless the variant says otherwise.
+/// Why a journal takes nothing any more. Each is final while this process lives: nothing is acked any more.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another server has taken the journal over, and writes it from now on. Nothing that was acked is lost.
+    #[error(
+        "the journal has another owner now ({owner}): this server acks nothing more, and its clients send again what it has \
+         not acked. Nothing is lost. Leave the journal to its new owner, or stop that one before this server is started again"
+    )]
+    Fenced {
+        /// Who has taken it over, as the journal names it.
+        owner: String,
+    },
+    /// Entries that were acked are not there any more. Nothing was written after them.
+    #[error(
+        "entries that were acked are missing: the journal held all below {acked_end}, and now it ends at {end}. Nothing more \
+         is acked, and nothing was changed. Bring back the storage that holds them before the next start"
+    )]
+    Lost {
+        /// Every entry below had landed.
+        acked_end: Offset,
+        /// Where the journal was found to end.
+        end: Offset,
+    },
+    /// The storage has failed. Whether the commits that were under way are durable is unknown.
+    #[error(transparent)]
+    Failed(#[from] StorageError),
+}
+
+impl JournalError {
+    /// The same for those who cannot do their own work on the journal because of it.
+    pub(crate) fn stops(&self, action: impl Into<String>) -> StorageError {
+        match self {
+            Self::Failed(error) => error.clone(),
+            final_answer => StorageError::new(action, final_answer),
+        }
+    }
+}
+
+/// Why a journal was not opened. Nothing in it was changed, unless the variant says otherwise. Those with a path are of
+/// journals in a data directory.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory that should hold the data directory does not exist.
@@ -77,8 +116,11 @@ pub enum OpenError {
         cause: String,
     },
     /// Data that was acked is damaged or missing.
-    #[error("the journal is damaged: {0}. Nothing was changed. {REMEDY}")]
+    #[error("the journal is damaged: {0}. Nothing was changed. {remedy}", remedy = .0.remedy)]
     Damaged(Damage),
+    /// While it was being opened, the journal has answered that it takes nothing.
+    #[error(transparent)]
+    Refused(#[from] JournalError),
     /// The operating system or RocksDB refused something that has nothing to do with damage. Opening may have begun to
     /// write: RocksDB's own recovery, which keeps all data.
     #[error("{action}: {cause}")]
@@ -90,6 +132,7 @@ pub enum OpenError {
     },
 }
 
+/// What to do about damage in a data directory.
 const REMEDY: &str = "Look closer with `duragram journal verify`; then restore the data directory from a backup, or start once \
                       with `--accept-loss`, which keeps all that is good and sets the damaged database aside";
 
@@ -104,14 +147,16 @@ impl OpenError {
 pub struct Damage {
     /// Of which kind it is.
     pub kind: DamageKind,
-    /// Where.
+    /// The part of the journal that is concerned.
     pub place: DamagePlace,
     /// What is wrong.
     pub problem: String,
-    /// Files of the data directory that are concerned, where known.
+    /// Files that are concerned; none where the journal is not in files, or where that is not known.
     pub files: Vec<String>,
     /// Where in the file, in bytes, when it is one file and that is known.
     pub byte: Option<u64>,
+    /// What an operator does about it, in a sentence or two.
+    pub remedy: &'static str,
 }
 
 /// The kinds of damage, each a row of the decision table of recovery.
@@ -146,7 +191,7 @@ pub enum DamageKind {
 }
 
 impl DamageKind {
-    /// Its name for programs.
+    /// The name of this kind for programs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Marker => "marker",
@@ -165,7 +210,7 @@ impl DamageKind {
         }
     }
 
-    /// What it means.
+    /// What this kind of damage means, for operators.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Marker => "the marker is gone or damaged",
@@ -190,16 +235,16 @@ impl DamageKind {
 pub enum DamagePlace {
     /// Entries `from..to` of the journal; without `to`, all from `from` on; the place itself when they are the same.
     Entries {
-        /// The first.
+        /// The first entry that is concerned.
         from: Offset,
         /// The first good one after them.
         to: Option<Offset>,
     },
     /// One record of a column family.
     Record {
-        /// Its column family.
+        /// The column family that holds it.
         family: &'static str,
-        /// Its key.
+        /// The key under which it is stored.
         key: Vec<u8>,
     },
     /// One file beside the database.
@@ -210,7 +255,7 @@ pub enum DamagePlace {
 
 impl Damage {
     pub(crate) fn new(kind: DamageKind, place: DamagePlace, problem: impl fmt::Display) -> Self {
-        Self { kind, place, problem: problem.to_string(), files: Vec::new(), byte: None }
+        Self { kind, place, problem: problem.to_string(), files: Vec::new(), byte: None, remedy: REMEDY }
     }
 
     pub(in crate::journal) fn in_files(self, files: Vec<String>) -> Self {

@@ -7,14 +7,17 @@
 //! |---|---|
 //! | [`block`], `meta`, `dead_letter` | the formats of what is stored, in an `envelope` and under a `mask` |
 //! | [`recovery`] | verifies all that a journal holds, and decides what a start does with it, for any storage |
-//! | `store` | commits, trims, reads back, keeps dead letters: over any database |
+//! | `store` | writer, reader, dead letters and housekeeping: over any database |
 //! | `rocksdb` | the database on disk: settings, opening, what RocksDB does not tell by itself, going on after an accepted loss; [`inspect`] looks at a journal that no server has open |
 //! | `directory` | what lies beside the database: lock, marker, witness, and whether all of it stays where it is |
 //! | [`testing`] | a journal in memory, with faults, and a simulated disk under the code that stands on RocksDB |
 
 use std::sync::Arc;
+use std::{io, mem};
 
-use crate::model::{ClientRecord, FormerLanes, Instance, JournalId, LaneMark, Offset, SessionId, SessionRecord};
+use crate::model::{
+    ClientRecord, DurabilityLevel, FormerLanes, Instance, JournalId, LaneMark, Offset, SessionId, SessionRecord,
+};
 
 pub mod block;
 mod dead_letter;
@@ -30,18 +33,18 @@ pub mod testing;
 
 pub use block::{Block, BlockBuilder, BlockError};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
-pub(crate) use directory::has_no_links;
-pub use error::{Damage, DamageKind, DamagePlace, OpenError, StorageError};
+pub use error::{Damage, DamageKind, DamagePlace, JournalError, OpenError, StorageError};
 pub use meta::Loss;
 pub use rocksdb::database::RocksOptions;
 pub use rocksdb::inspect;
 pub use store::RocksJournal;
 
-/// Proof that a commit is on disk. Only this module can make one; acks are made from it alone.
+/// The receipt of a commit: proof that it is durable. Only this module can make one; acks are made from it alone.
 #[derive(Debug)]
 pub struct Durable {
     block: Option<Arc<Block>>,
     end: Offset,
+    level: DurabilityLevel,
 }
 
 impl Durable {
@@ -53,6 +56,75 @@ impl Durable {
     /// Every entry below is durable.
     pub fn end(&self) -> Offset {
         self.end
+    }
+
+    /// How safe these entries are: acks say so.
+    pub fn level(&self) -> DurabilityLevel {
+        self.level
+    }
+}
+
+/// What is made durable together or not at all.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// The entries, in order. May be empty.
+    pub block: BlockBuilder,
+    /// What is written beside them.
+    pub records: Records,
+    /// A checkpoint that may include the entries of this commit and of all before it.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl Commit {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.block.is_empty() && self.records.is_empty() && self.checkpoint.is_none()
+    }
+}
+
+/// A commit that has become durable.
+#[derive(Debug)]
+pub struct Landed {
+    /// Stands for the commit and for all that were appended before it.
+    pub receipt: Durable,
+    /// Empty, and ready for another block.
+    pub block: BlockBuilder,
+}
+
+/// Whether a journal has room for new data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// It has.
+    Enough {
+        /// Bytes that may still be written, where that is known.
+        free_bytes: Option<u64>,
+    },
+    /// It is full, or less is free than is kept in reserve: new data is to be refused until it answers otherwise.
+    Full {
+        /// Bytes that may still be written, where that is known.
+        free_bytes: Option<u64>,
+    },
+}
+
+impl Room {
+    /// The answer of a journal that knows what is free; `u64::MAX` stands for a file system that does not tell.
+    fn of(free_bytes: u64, reserve_bytes: u64) -> Self {
+        let known = (free_bytes < u64::MAX).then_some(free_bytes);
+        match free_bytes < reserve_bytes {
+            true => Self::Full { free_bytes: known },
+            false => Self::Enough { free_bytes: known },
+        }
+    }
+
+    /// Whether new data is to be refused.
+    pub fn is_full(self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+
+    /// Bytes that may still be written, where that is known.
+    pub fn free_bytes(self) -> Option<u64> {
+        let (Self::Enough { free_bytes } | Self::Full { free_bytes }) = self;
+        free_bytes
     }
 }
 
@@ -114,41 +186,100 @@ impl Checkpoint {
     }
 }
 
-/// The storage of the journal. One writer: `&mut self`.
+/// The storage of the journal. It has one writer, who holds it alone.
+///
+/// Writing takes two steps. [`append`](Self::append) takes a commit and returns at once; [`land`](Self::land) returns its
+/// receipt when it is durable. Commits land in the order in which they were appended. How the disk, or another machine, is
+/// reached meanwhile is the journal's business.
+///
+/// The answers of a journal are these:
+///
+/// | answer | how it is given | what the writer does |
+/// |---|---|---|
+/// | durable | [`land`](Self::land) returns a receipt | acks what the commit holds |
+/// | full | [`room`](Self::room) says [`Room::Full`] | refuses new data, and asks again later |
+/// | fenced, lost, failed | any call returns a [`JournalError`] | acks nothing any more, ever |
+///
+/// A journal that has no room for a commit it has taken keeps it under way until there is some: being full is never an error.
 pub trait Journal: Send {
-    /// The offset that the next entry gets.
-    fn end(&self) -> Offset;
-
-    /// The receipt for everything that is durable now.
+    /// The receipt for everything that has landed.
     fn durable(&self) -> Durable;
 
-    /// Writes a block, records and a checkpoint in one batch and syncs it; returns the receipt when all of it is durable. Then what the checkpoint allows is deleted.
+    /// Every entry below has landed. With nothing under way, the offset that the next entry gets.
+    fn end(&self) -> Offset {
+        self.durable().end()
+    }
+
+    /// How many commits may be under way, at least 1. Appending one more is an error of the caller.
+    fn under_way_max(&self) -> usize {
+        1
+    }
+
+    /// Takes the next commit, whose entries follow those of the commits before it. Does not wait for the disk.
     ///
-    /// `block` may be empty. It is emptied and made ready for the next block. The checkpoint may include its entries.
-    /// On error nothing may be acked any more, ever: the state on disk is unknown and the journal refuses further writes.
+    /// # Errors
+    /// Nothing of this commit was written, nor will be; commits that are under way may be durable or not. Nothing may be acked
+    /// any more.
+    fn append(&mut self, commit: Commit) -> Result<(), JournalError>;
+
+    /// Whether it is time to call [`land`](Self::land): the oldest commit under way has ended, or waits to be written by that
+    /// very call, in the caller's thread, as a small one may where handing it to another thread would cost more.
+    fn landed(&self) -> bool;
+
+    /// Waits for the oldest commit under way, and returns its receipt. What its checkpoint allows to be deleted is deleted
+    /// then.
+    ///
+    /// # Errors
+    /// Whether this commit and those after it are durable is unknown. Nothing may be acked any more: the journal refuses
+    /// everything from now on, and tries no sync again.
+    fn land(&mut self) -> Result<Landed, JournalError>;
+
+    /// From now on commits may become durable beside the caller, and `notify` is called, in any thread, whenever one has
+    /// ended.
+    ///
+    /// # Errors
+    /// The system gives no thread. The journal is as it was before.
+    fn notify_landings(&mut self, _notify: Box<dyn Fn() + Send>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether there is room for new data, when `reserve_bytes` must stay free.
+    ///
+    /// # Errors
+    /// That cannot be found out now. It says nothing of what was written or will be.
+    fn room(&self, reserve_bytes: u64) -> Result<Room, StorageError>;
+
+    /// Why nothing may be acked any more, found out beside the commits, such as by who looks after the files.
+    fn failure(&self) -> Option<JournalError> {
+        None
+    }
+
+    /// Appends a block, records and a checkpoint, and waits until they are durable: for those who have nothing else to do
+    /// meanwhile. Nothing may be under way. `block` is emptied and made ready for the next block.
+    ///
+    /// # Errors
+    /// As those of [`land`](Self::land).
     fn write(
         &mut self,
         block: &mut BlockBuilder,
         records: &Records,
         checkpoint: Option<&Checkpoint>,
-    ) -> Result<Durable, StorageError>;
+    ) -> Result<Durable, JournalError> {
+        let (records, checkpoint) = (records.clone(), checkpoint.cloned());
+        self.append(Commit { block: mem::take(block), records, checkpoint })?;
+        let Landed { receipt, block: empty } = self.land()?;
+        *block = empty;
+        Ok(receipt)
+    }
 
     /// Writes a block and sessions.
-    fn commit(&mut self, block: &mut BlockBuilder, sessions: &[SessionRecord]) -> Result<Durable, StorageError> {
+    fn commit(&mut self, block: &mut BlockBuilder, sessions: &[SessionRecord]) -> Result<Durable, JournalError> {
         self.write(block, &Records { sessions: sessions.to_vec(), ..Records::default() }, None)
     }
 
     /// Writes a checkpoint alone.
-    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
+    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), JournalError> {
         self.write(&mut BlockBuilder::default(), &Records::default(), Some(checkpoint)).map(drop)
-    }
-
-    /// Bytes free on the file system for this process, for the reserve; `u64::MAX` where the file system does not tell.
-    fn free_bytes(&self) -> Result<u64, StorageError>;
-
-    /// Why nothing more can be written, found out beside the writer: by the thread that looks after the files.
-    fn failure(&self) -> Option<StorageError> {
-        None
     }
 }
 
@@ -193,15 +324,15 @@ pub enum Replay<'a> {
 
 /// A journal that was opened, and what is known of it.
 pub struct Opened<J> {
-    /// For the one writer.
+    /// The journal, for its one writer.
     pub journal: J,
-    /// For everyone who reads committed blocks.
+    /// Gives committed blocks to everyone who asks.
     pub reader: Arc<dyn ReadJournal>,
-    /// For the lanes and the operator.
+    /// Keeps dead letters, for the lanes and for operators.
     pub dead: Arc<dyn DeadLetters>,
     /// The lanes of the last checkpoint; none before the first.
     pub lanes: Vec<LaneMark>,
-    /// Those of earlier runs, as the last checkpoint has them.
+    /// The lanes of earlier runs, as the last checkpoint has them.
     pub former: Vec<FormerLanes>,
     /// The offset of the last checkpoint.
     pub checkpoint_at: Offset,

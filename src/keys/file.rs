@@ -20,8 +20,8 @@ use rand::rngs::{SysError, SysRng};
 use zeroize::Zeroizing;
 
 use super::{Keys, LineProblem, Lookup, parse, show_fingerprint};
+use crate::host::secret_file::{self, Existing, SecretFileError};
 use crate::limits;
-use crate::secret_file::{self, Existing, SecretFileError};
 
 /// Why a key file was not taken. It names the file and the line, and shows nothing of what stands there.
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +29,14 @@ pub enum KeyFileError {
     /// The file cannot be read, or others can.
     #[error(transparent)]
     File(#[from] SecretFileError),
-    /// A line is wrong.
+    /// A line of it is wrong.
     #[error("{}:{line}: {problem}", path.display())]
     Line {
-        /// The file.
+        /// The file that holds the line.
         path: PathBuf,
-        /// From 1.
+        /// The line's number, from 1.
         line: usize,
-        /// What is wrong.
+        /// What is wrong with it.
         problem: LineProblem,
     },
 }

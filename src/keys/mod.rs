@@ -46,7 +46,7 @@ pub struct Keys {
     fleet: Option<FleetKey>,
     /// Named by a line of their own; by rising id.
     clients: Vec<Named>,
-    /// By rising id.
+    /// The clients that may not send, by rising id.
     revoked: Vec<ClientId>,
 }
 
@@ -55,7 +55,7 @@ struct Named {
     client: ClientId,
     /// Where the file says so.
     line: usize,
-    /// `None`: derived from the fleet key.
+    /// The client's own key; `None`: it is derived from the fleet key.
     key: Option<ClientKey>,
     channels: Option<ChannelSet>,
 }
@@ -67,7 +67,7 @@ pub enum Lookup {
     Key(Arc<Client>),
     /// It may not, whatever keys there are.
     Revoked,
-    /// No key is its.
+    /// There is no key for it.
     Unknown,
 }
 
@@ -89,7 +89,7 @@ pub struct Summary {
     pub clients: usize,
     /// Clients whose channels are restricted.
     pub restricted: usize,
-    /// Clients revoked.
+    /// Clients that are revoked.
     pub revoked: usize,
 }
 
@@ -221,12 +221,12 @@ impl Keys {
         &self.revoked
     }
 
-    /// The fleet key.
+    /// The fleet key, if the file has one.
     pub fn fleet(&self) -> Option<&FleetKey> {
         self.fleet.as_ref()
     }
 
-    /// What may be told.
+    /// What may be shown of it.
     pub fn summary(&self) -> Summary {
         Summary {
             fleet: self.fleet.as_ref().map(FleetKey::fingerprint),

@@ -17,7 +17,7 @@ use crate::model::{ChannelSet, parse_channels, parse_client_id};
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct LineError {
-    /// From 1.
+    /// The line's number, from 1.
     pub line: usize,
     /// What is wrong with it.
     pub problem: LineProblem,
@@ -34,13 +34,13 @@ pub enum LineProblem {
     Missing(&'static str),
     /// Words after the last one that means something.
     Surplus,
-    /// Not the hexadecimal digits of a key.
+    /// A word that should be a key is not its hexadecimal digits.
     Key,
-    /// No client id.
+    /// A word that should be a client id is none.
     ClientId,
     /// `fleet` in a client's line, and the file has no fleet key.
     NoFleet,
-    /// No list of channels.
+    /// A word that should be a list of channels is none.
     Channels,
     /// More different lists of channels than the server holds.
     ChannelLists,

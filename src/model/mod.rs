@@ -4,6 +4,7 @@
 //! This module knows nobody but the protocol's own types.
 
 mod channels;
+mod durability;
 mod entry;
 mod ids;
 mod peer;
@@ -12,6 +13,7 @@ mod stored;
 mod time;
 
 pub use channels::{ChannelSet, parse_channels};
+pub use durability::DurabilityLevel;
 pub use entry::{Entry, EntryKind, EntryMeta};
 pub use ids::{DialectId, Lane, Offset, SessionId, parse_client_id};
 pub(crate) use peer::canonical;

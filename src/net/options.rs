@@ -121,7 +121,7 @@ enum Asks {
     V6,
 }
 
-/// What a socket with this address must be told of each datagram.
+/// What the kernel must report with each datagram to a socket with this address.
 fn asks(address: &SocketAddr) -> Asks {
     match address.ip() {
         ip if !ip.to_canonical().is_unspecified() => Asks::Nothing,

@@ -2,9 +2,6 @@
 
 use std::ops::Range;
 
-use duragram_proto::codec::{Datagram, SEALED_ACK_LEN_MAX};
-use duragram_proto::seal::SessionKeys;
-
 use crate::model::Peer;
 
 /// Hands replies to the network. Replies may be lost: every one can be asked for again.
@@ -16,21 +13,21 @@ pub trait Transmit {
 /// Replies of one length that go to one peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
-    /// Who gets them.
+    /// The peer that gets them.
     pub to: Peer,
     /// The datagrams, one behind the other.
     pub datagrams: &'a [u8],
-    /// Bytes of each.
+    /// The length of each, in bytes.
     pub len: usize,
 }
 
 impl<'a> Run<'a> {
-    /// How many there are.
+    /// How many replies there are.
     pub fn count(&self) -> usize {
         self.datagrams.len() / self.len
     }
 
-    /// Each by itself.
+    /// The replies as runs of one each.
     pub fn singly(self) -> impl Iterator<Item = Run<'a>> {
         self.datagrams.chunks(self.len).map(move |datagrams| Run { datagrams, ..self })
     }
@@ -44,22 +41,16 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Adds a reply. `request_len` is the length of the datagram that it answers; a reply that would be longer is not
-    /// sent at all (PROTOCOL.md#no-amplification), and makers of replies cut theirs to fit. `seal`: the keys to seal it with,
-    /// and a number never used with them before; `None` for a plain one.
-    pub fn push(&mut self, to: Peer, request_len: usize, reply: &Datagram<'_>, seal: Option<(&SessionKeys, u64)>) {
-        let mut buffer = [0; SEALED_ACK_LEN_MAX];
-        let encoded = match seal {
-            None => reply.encode(&mut buffer),
-            Some((keys, counter)) => reply.seal(keys, counter, &mut buffer),
-        };
-        let len = encoded.expect("no reply is longer than an ACK with a full bitmap");
+    /// Adds a reply, encoded. `request_len` is the length of the datagram that it answers; a reply that would be longer is
+    /// not sent at all (PROTOCOL.md#no-amplification), and makers of replies cut theirs to fit.
+    pub fn push(&mut self, to: Peer, request_len: usize, reply: &[u8]) {
+        let len = reply.len();
         debug_assert!(len <= request_len, "a reply of {len} bytes to a datagram of {request_len}");
         if len > request_len {
             return;
         }
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(&buffer[..len]);
+        self.bytes.extend_from_slice(reply);
         self.replies.push((to, start..start + len));
     }
 

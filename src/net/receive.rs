@@ -1,4 +1,4 @@
-//! Reading many datagrams in one system call, GRO segments split.
+//! Reading many datagrams in one system call. What GRO has joined stays so in the slab, which knows where to cut.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
@@ -13,10 +13,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
 
 use crate::limits;
-use crate::log_limit::LogLimit;
-use crate::model::{Clock, Local, Now, Peer, SessionId, canonical};
+use crate::model::{Clock, Local, Now, Peer, canonical};
 use crate::net::trouble::{Trouble, concerns_a_reply};
-use crate::net::{Admission, Batch, Gate, options};
+use crate::net::{Slab, options};
+use crate::rate::LogLimit;
 
 const MESSAGES: usize = limits::RECEIVE_MESSAGES;
 const STRIDE: usize = limits::RECEIVE_STRIDE_BYTES;
@@ -27,7 +27,6 @@ const WAIT: Duration = Duration::from_millis(limits::RECEIVE_WAIT_MS as u64);
 pub struct Receiver {
     socket: UdpSocket,
     index: u16,
-    gate: Gate,
     kernel_drops: u32,
     /// Bytes for the control messages of one datagram.
     pub(super) control_bytes: usize,
@@ -71,13 +70,12 @@ struct Read {
 
 impl Receiver {
     /// Reads from `socket`, the server's `index`-th.
-    pub fn new(socket: UdpSocket, index: u16, admission: Admission) -> Self {
+    pub fn new(socket: UdpSocket, index: u16) -> Self {
         // A socket that has no address gives no datagrams either.
         let control_bytes = socket.local_addr().map_or(0, |address| options::control_bytes(&address));
         Self {
             socket,
             index,
-            gate: Gate::new(admission),
             kernel_drops: 0,
             control_bytes,
             polls: false,
@@ -86,23 +84,18 @@ impl Receiver {
         }
     }
 
-    /// As [`Gate::expect`].
-    pub fn expect(&mut self, sessions: &[SessionId]) {
-        self.gate.expect(sessions);
+    /// A slab of the size that a receiver fills.
+    pub fn slab() -> Slab {
+        Slab::new(STRIDE * MESSAGES)
     }
 
-    /// A batch of the size that this receiver fills.
-    pub fn batch() -> Batch {
-        Batch::new(STRIDE * MESSAGES)
-    }
-
-    /// Clears `batch` and fills it with what waits, in one system call. With `block`, waits for the first message, but
-    /// no longer than a fraction of a second. What fails and may pass is logged and told in what is returned.
+    /// Clears `slab` and fills it with what waits, in one system call. With `block`, waits for the first message, but
+    /// no longer than a fraction of a second. What fails and may pass is logged, and reported in what is returned.
     ///
     /// # Errors
     /// What cannot pass: nothing will ever come from this socket again.
-    pub fn receive(&mut self, batch: &mut Batch, block: bool, clock: &impl Clock) -> io::Result<Received> {
-        batch.clear();
+    pub fn receive(&mut self, slab: &mut Slab, block: bool, clock: &impl Clock) -> io::Result<Received> {
+        slab.clear();
         if let Some(pause) = self.trouble.pause(|| clock.now()) {
             if block {
                 thread::sleep(pause.min(WAIT));
@@ -116,33 +109,23 @@ impl Receiver {
             poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], limits::RECEIVE_WAIT_MS).ok();
         }
         let flags = if block && !self.polls { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
-        let read = match self.read(&mut batch.bytes, &mut messages, flags) {
+        let read = match self.read(&mut slab.bytes, &mut messages, flags) {
             Ok(read) => read,
             Err(errno) => return self.not_read(errno, began, clock.now()),
         };
         self.trouble.is_over();
-        batch.arrived = clock.now();
+        slab.arrived = clock.now();
         for (at, message) in messages[..read.messages].iter().enumerate() {
             let (Some(from), false) = (message.from, message.cut) else {
-                batch.dropped.truncated += 1;
+                slab.cut += 1;
                 continue;
             };
             let peer = Peer { addr: from, socket: self.index, asked: message.asked };
             let start = at * STRIDE;
-            let segment = if message.segment == 0 { message.len.max(1) } else { message.segment };
-            let mut done = 0;
-            // An empty datagram is one datagram too.
-            loop {
-                let len = segment.min(message.len - done);
-                batch.decode(start + done..start + done + len, peer, &mut self.gate);
-                done += len;
-                if done == message.len {
-                    break;
-                }
-            }
+            slab.add(peer, start..start + message.len, message.segment);
         }
         if read.control_cut {
-            self.widen(batch.arrived);
+            self.widen(slab.arrived);
         }
         let kernel_drops = read.drops.map_or(0, |total: u32| total.wrapping_sub(self.kernel_drops));
         self.kernel_drops = read.drops.unwrap_or(self.kernel_drops);
@@ -235,7 +218,7 @@ impl Receiver {
 pub struct Waker(Arc<EventFd>);
 
 impl Waker {
-    /// One that has not been used.
+    /// A waker that has not been used.
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self(Arc::new(EventFd::from_value_and_flags(0, flags)?)))
@@ -256,7 +239,12 @@ impl Waker {
 
 /// Waits until one of the receivers' sockets has something to read or the waker is used, at most `timeout_ms` milliseconds.
 /// A socket that has just failed is not waited for, but the wait ends when it is to be tried again.
-pub fn wait_readable(receivers: &[Receiver], waker: &Waker, timeout_ms: u16, clock: &impl Clock) -> io::Result<()> {
+pub fn wait_readable<'a>(
+    receivers: impl IntoIterator<Item = &'a Receiver>,
+    waker: &Waker,
+    timeout_ms: u16,
+    clock: &impl Clock,
+) -> io::Result<()> {
     let mut timeout = Duration::from_millis(timeout_ms.into());
     let mut fds = vec![PollFd::new(waker.0.as_fd(), PollFlags::POLLIN)];
     for receiver in receivers {

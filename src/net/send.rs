@@ -10,11 +10,11 @@ use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt, sockopt};
 
 use crate::limits;
-use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Local, SystemClock};
 use crate::net::local::Source;
-use crate::net::{GSO_SEGMENTS_MAX, Outbox, Run, Transmit};
+use crate::net::{Outbox, Run, Transmit};
+use crate::rate::LogLimit;
 
 const MESSAGES: usize = limits::REPLY_MESSAGES;
 
@@ -37,7 +37,7 @@ struct Call<'a> {
     runs: Vec<Run<'a>>,
     /// The length at which the kernel cuts, once there is something to cut.
     segment: Option<usize>,
-    /// Of the replies so far.
+    /// The length of the longest reply so far.
     longest: usize,
 }
 
@@ -82,7 +82,7 @@ impl Sender {
             metrics,
             clock: SystemClock::start(),
             log: LogLimit::new(limits::SOCKET_LOG_LINES_PER_S),
-            replies_per_message: if cuts { GSO_SEGMENTS_MAX } else { 1 },
+            replies_per_message: if cuts { limits::GSO_SEGMENTS_MAX } else { 1 },
         })
     }
 

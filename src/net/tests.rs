@@ -4,18 +4,19 @@ use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use duragram_proto::codec::{Ack, Data, Datagram, Durability, Ping, RejectCode};
+use duragram_proto::codec::{self, Ack, Data, Datagram, Durability, Ping};
 use duragram_proto::{ClientId, Epoch, Seq};
 use nix::sys::socket::{setsockopt, sockopt};
 use prometheus_client::registry::Registry;
 
 use super::*;
+use crate::limits::GSO_SEGMENTS_MAX;
 use crate::metrics::Metrics;
-use crate::model::{ChannelSet, Clock as _, Local, Peer, SystemClock};
+use crate::model::{Clock as _, Local, Peer, SystemClock};
 
 struct Rig {
     receiver: Receiver,
-    batch: Batch,
+    slab: Slab,
     client: UdpSocket,
     server: UdpSocket,
 }
@@ -28,24 +29,25 @@ impl Rig {
         client.connect(bound.addr).unwrap();
         socket2::SockRef::from(&client).set_recv_buffer_size(4 << 20).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let admission = Admission { channels: Some(ChannelSet::of([0, 7, 65_535])), ..Admission::plain(200) };
-        let receiver = Receiver::new(server.try_clone().unwrap(), 0, admission);
-        Self { receiver, batch: Receiver::batch(), client, server }
+        let receiver = Receiver::new(server.try_clone().unwrap(), 0);
+        Self { receiver, slab: Receiver::slab(), client, server }
     }
 
     fn receive(&mut self) -> Received {
-        self.receiver.receive(&mut self.batch, true, &SystemClock::start()).unwrap()
+        self.receiver.receive(&mut self.slab, true, &SystemClock::start()).unwrap()
     }
 
-    fn seqs(&self) -> Vec<u64> {
-        let seq = |item: &Item| match &item.kind {
-            ItemKind::Data(data) => {
-                assert_eq!(self.batch.payload(data), data.seq.0.to_le_bytes());
-                data.seq.0
+    /// The seqs of the readings that have come.
+    fn seqs(&mut self) -> Vec<u64> {
+        let mut seqs = Vec::new();
+        self.slab.for_each(|raw| match codec::decode(raw.bytes) {
+            Ok(Datagram::Data(data)) => {
+                assert_eq!(data.payload, data.seq.0.to_le_bytes());
+                seqs.push(data.seq.0);
             }
             other => panic!("{other:?}"),
-        };
-        self.batch.items().iter().map(seq).collect()
+        });
+        seqs
     }
 }
 
@@ -53,6 +55,14 @@ fn data(seq: u64, channel: u16, payload: &[u8]) -> Vec<u8> {
     let mut buffer = [0; 65_507];
     let data = Data { channel, ..Data::whole(ClientId(1), Epoch::new(1).unwrap(), Seq(seq), 0, payload) };
     let len = data.encode(&mut buffer).unwrap();
+    buffer[..len].to_vec()
+}
+
+/// Some datagram, another for each `n`.
+fn reply(n: u64) -> Vec<u8> {
+    let mut buffer = [0; 100];
+    let ping = Ping { client: ClientId(n), epoch: Epoch::new(1).unwrap() };
+    let len = ping.encode(&mut buffer).unwrap();
     buffer[..len].to_vec()
 }
 
@@ -85,40 +95,6 @@ fn joined_segments_are_split_also_after_datagrams_that_came_alone() {
         assert_eq!(seen, (seq + 1..=seq + 10).collect::<Vec<_>>(), "round {round}");
         seq += 10;
     }
-}
-
-#[test]
-fn what_is_refused_and_what_is_dropped_is_told_apart() {
-    let mut rig = Rig::new();
-    let mut garbled = reading(1);
-    garbled[30] ^= 1;
-    let datagrams = [
-        vec![],
-        b"GET / HTTP/1.1\r\nHost: a port that is not HTTP\r\n\r\n".to_vec(),
-        reading(1)[..31].to_vec(),
-        garbled,
-        data(2, 0, &[0; 169]),
-        data(3, 0, &[0; 60_000]),
-        data(4, 8, &[]),
-        data(5, 65_535, &5u64.to_le_bytes()),
-    ];
-    for datagram in &datagrams {
-        rig.client.send(datagram).unwrap();
-    }
-    assert_eq!(rig.receive().messages, datagrams.len());
-    assert_eq!(rig.batch.dropped, Dropped { truncated: 2, checksum: 2, ..Dropped::default() });
-    let codes: Vec<_> = rig
-        .batch
-        .items()
-        .iter()
-        .map(|item| match &item.kind {
-            ItemKind::Refused { seq, code, .. } => (*seq, Some(*code)),
-            ItemKind::Data(data) => (data.seq.0, None),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    let too_large = Some(RejectCode::TooLarge);
-    assert_eq!(codes, [(2, too_large), (3, too_large), (4, Some(RejectCode::Channel)), (5, None)]);
 }
 
 #[test]
@@ -155,7 +131,6 @@ fn replies_reach_their_receivers_though_some_cannot_be_sent() {
     let metrics = Metrics::register(&mut Registry::default());
     let mut sender = Sender::new([&rig.server], metrics.clone()).unwrap();
     let mut outbox = Outbox::default();
-    let reply = |n: u64| Datagram::Ping(Ping { client: ClientId(n), epoch: Epoch::new(1).unwrap() });
     let to = Peer::new(rig.client.local_addr().unwrap(), 0);
     let wrong_family = Peer::new("[::1]:9".parse().unwrap(), 0);
     let no_port = Peer::new("127.0.0.1:0".parse().unwrap(), 0);
@@ -167,16 +142,14 @@ fn replies_reach_their_receivers_though_some_cannot_be_sent() {
             150..153 => wrong_socket,
             _ => to,
         };
-        outbox.push(to, 32, &reply(n), None);
+        outbox.push(to, 32, &reply(n));
     }
     sender.transmit(&outbox);
     assert_eq!(metrics.reply_errors.get(), 5 * (1 + 2 + 3));
     let mut buffer = [0; 100];
     for n in (0..1000).filter(|n| !matches!(n % 200, 7 | 100..102 | 150..153)) {
         let len = rig.client.recv(&mut buffer).unwrap();
-        let mut expected = [0; 100];
-        let expected_len = reply(n).encode(&mut expected).unwrap();
-        assert_eq!(buffer[..len], expected[..expected_len]);
+        assert_eq!(buffer[..len], reply(n));
     }
 }
 
@@ -216,9 +189,9 @@ fn replies_arrive_one_by_one_whatever_their_lengths_and_however_many_have_one_pe
                 bitmap: &[7; 128][..words * 8],
             };
             let to = Peer::new(clients[client].local_addr().unwrap(), socket);
-            outbox.push(to, 500, &Datagram::Ack(ack), None);
             let mut buffer = [0; 200];
             let len = ack.encode(&mut buffer).unwrap();
+            outbox.push(to, 500, &buffer[..len]);
             expected[client][usize::from(socket)].push_back(buffer[..len].to_vec());
         }
     }
@@ -260,13 +233,15 @@ fn wildcard() -> Rig {
     let mut rig = Rig::new();
     let server = bind("0.0.0.0:0".parse().unwrap(), 1, 1 << 20).unwrap().sockets.pop().unwrap();
     rig.client.connect(("127.0.0.2", server.local_addr().unwrap().port())).unwrap();
-    rig.receiver = Receiver::new(server.try_clone().unwrap(), 0, Admission::plain(1_472));
+    rig.receiver = Receiver::new(server.try_clone().unwrap(), 0);
     rig.server = server;
     rig
 }
 
-fn asked(rig: &Rig) -> Vec<Option<Local>> {
-    rig.batch.items().iter().map(|item| item.peer.asked).collect()
+fn asked(rig: &mut Rig) -> Vec<Option<Local>> {
+    let mut asked = Vec::new();
+    rig.slab.for_each(|raw| asked.push(raw.peer.asked));
+    asked
 }
 
 #[test]
@@ -277,10 +252,10 @@ fn where_control_messages_do_not_fit_the_datagram_is_whole_all_the_same_and_room
     rig.receiver.control_bytes = 1;
     rig.client.send(&reading(1)).unwrap();
     rig.receive();
-    assert_eq!((rig.seqs(), asked(&rig), rig.batch.dropped.truncated), (vec![1], vec![None], 0));
+    assert_eq!((rig.seqs(), asked(&mut rig), rig.slab.cut), (vec![1], vec![None], 0));
     rig.client.send(&reading(2)).unwrap();
     rig.receive();
-    assert_eq!((rig.seqs(), asked(&rig)), (vec![2], vec![local]));
+    assert_eq!((rig.seqs(), asked(&mut rig)), (vec![2], vec![local]));
     // When there is no more room to be had, nothing is joined that could not be told apart.
     rig.receiver.control_bytes = 1;
     for _ in 0..5 {
@@ -306,13 +281,12 @@ fn a_reply_leaves_from_elsewhere_when_the_address_that_was_asked_is_gone() {
     let mut sender = Sender::new([&rig.server], metrics.clone()).unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let reply = |n: u64| Datagram::Ping(Ping { client: ClientId(n), epoch: Epoch::new(1).unwrap() });
     let mut outbox = Outbox::default();
     let ips = [[127, 0, 0, 3], [203, 0, 113, 7], [127, 0, 0, 4]];
     for n in 0..30 {
         let asked = Some(Local { ip: ips[n / 10].into(), interface: 0 });
         let to = Peer { asked, ..Peer::new(client.local_addr().unwrap(), 0) };
-        outbox.push(to, 32, &reply(n as u64), None);
+        outbox.push(to, 32, &reply(n as u64));
     }
     sender.transmit(&outbox);
     assert_eq!(metrics.reply_errors.get(), 0);

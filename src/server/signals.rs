@@ -26,7 +26,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::exit;
 
 use super::{ServerHandle, systemd};
-use crate::resources::{self, Shortage};
+use crate::host::resources::{self, Shortage};
 
 /// To stop, whether somebody says so or a limit or the power does.
 const STOPS: [i32; 5] = [SIGTERM, SIGINT, SIGALRM, SIGPWR, SIGXCPU];

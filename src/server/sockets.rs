@@ -1,4 +1,4 @@
-//! The sockets that the server listens on: bound by itself, or given by systemd, which has bound them.
+//! The sockets that the server listens on: bound by itself, or inherited from systemd, which has bound them.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -7,12 +7,12 @@ use super::Error;
 use crate::config::{Config, ConfigError, Problem};
 use crate::net::{self, BoundSockets};
 
-/// The sockets, and the addresses as they are told. `given`: those of systemd; then `listen` and `receivers` are not looked
-/// at.
-pub(super) fn open(config: &Config, given: Vec<UdpSocket>) -> Result<(Vec<UdpSocket>, Vec<SocketAddr>), Error> {
+/// The sockets, and the addresses as they are reported. `inherited`: those of systemd; then `listen` and `receivers` are not
+/// looked at.
+pub(super) fn open(config: &Config, inherited: Vec<UdpSocket>) -> Result<(Vec<UdpSocket>, Vec<SocketAddr>), Error> {
     let mut sockets = Vec::new();
     let mut addresses = Vec::new();
-    if given.is_empty() {
+    if inherited.is_empty() {
         for &address in &config.listen {
             let bound = net::bind(address, config.receivers, config.receive_buffer_bytes)
                 .map_err(|source| Error::Bind { address, source })?;
@@ -20,17 +20,17 @@ pub(super) fn open(config: &Config, given: Vec<UdpSocket>) -> Result<(Vec<UdpSoc
             sockets.extend(taken(config, bound));
         }
     } else {
-        tracing::info!(sockets = given.len(), "listening on sockets that were bound for this process");
+        tracing::info!(sockets = inherited.len(), "listening on sockets that were bound for this process");
         let named = |source| Error::System(io::Error::other(format!("looking at the sockets of LISTEN_FDS: {source}")));
-        let bound: Vec<_> = given.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>().map_err(named)?;
+        let bound: Vec<_> = inherited.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>().map_err(named)?;
         for address in &bound {
             if let Some(message) = config.problem_of_listening_on(address) {
                 let problem = Problem { key: "listen".to_owned(), place: Some("LISTEN_FDS".to_owned()), message };
                 return Err(ConfigError { problems: vec![problem] }.into());
             }
         }
-        net::refuse_sharing(&given).map_err(|source| Error::Bind { address: bound[0], source })?;
-        for (socket, address) in given.into_iter().zip(&bound) {
+        net::refuse_sharing(&inherited).map_err(|source| Error::Bind { address: bound[0], source })?;
+        for (socket, address) in inherited.into_iter().zip(&bound) {
             let alone = bound.iter().filter(|other| *other == address).count() == 1;
             let bound = net::adopt(socket, alone, config.receive_buffer_bytes)
                 .map_err(|source| Error::Bind { address: *address, source })?;

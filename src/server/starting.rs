@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::{Error, systemd};
 use crate::admin::{Admin, Starting, StartingAt, Token};
 use crate::config::Config;
+use crate::host::resources::Shortage;
 use crate::journal::recovery::ReadProgress;
-use crate::resources::Shortage;
 
 /// How far the start has come.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
-use crate::commit::{Beat, Pulse};
+use crate::commit::{Liveness, LivenessProbe};
 
 /// The sockets that were bound for this process. Takes them from the environment, so call it once, before other threads read
 /// that.
@@ -53,19 +53,19 @@ pub(super) fn stopping() {
 }
 
 /// Tells systemd again and again that the server is alive, as long as the committer's thread goes round its loop.
-pub(super) fn watch(pulse: Pulse) -> io::Result<()> {
+pub(super) fn watch(committer: LivenessProbe) -> io::Result<()> {
     let Some(patience) = sd_notify::watchdog_enabled() else { return Ok(()) };
     // As sd_watchdog_enabled(3) recommends, and once more: a beat that comes late is no reason to kill.
     let interval = (patience / 4).max(Duration::from_millis(1));
     thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
-        let mut pulse = pulse;
+        let mut committer = committer;
         loop {
-            match pulse.beat() {
-                Beat::Stuck => {
+            match committer.check() {
+                Liveness::Stuck => {
                     tracing::error!(?interval, "the committer is stuck: systemd is not told that it is alive")
                 }
                 // What follows its end has deadlines of its own, and systemd its `TimeoutStopSec`.
-                Beat::Alive | Beat::Ended => tell(&[NotifyState::Watchdog]),
+                Liveness::Alive | Liveness::Ended => tell(&[NotifyState::Watchdog]),
             }
             thread::sleep(interval);
         }

@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 
 use super::file::{FileId, FilePlace, FileState};
 use super::lines::{LINE_MAX, Replay};
-use crate::file_modes;
+use crate::host::file_modes;
 use crate::model::{Lane, Offset};
 use crate::process::HandlerError;
 use crate::record_json::{LINE_START, parse_key};

@@ -14,7 +14,7 @@ use crate::common::server::Home;
 enum Bad {
     /// As of a reader that has gone: EPIPE.
     Closed,
-    /// ENOSPC.
+    /// As of a disk that is full: ENOSPC.
     Full,
 }
 

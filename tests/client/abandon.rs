@@ -3,10 +3,10 @@
 
 use duragram::client::blocking;
 use duragram::client::{Batching, Builder, Client, SendError, Stats};
+use duragram::host::secret_file::{self, Existing};
 use duragram::keys::file;
 use duragram::proto::ClientId;
 use duragram::proto::seal::ClientKey;
-use duragram::secret_file::{self, Existing};
 
 use crate::common::lossy::{LossyPath, Weather};
 use crate::common::server::{Home, Server};

@@ -31,21 +31,21 @@ pub(crate) const ENOSYS: i32 = 38;
 pub(crate) const EOPNOTSUPP: i32 = 95;
 pub(crate) const ENOSPC: i32 = 28;
 
-/// For ever, as the number of calls that a rule concerns.
+/// Forever, as the number of calls that a rule concerns.
 pub(crate) const EVER: u64 = u64::MAX;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
-    /// SIGKILL instead of it.
+    /// The process gets SIGKILL instead of it.
     KillBefore,
-    /// SIGKILL when it has returned.
+    /// The process gets SIGKILL when it has returned.
     KillAfter,
-    /// This error number, and nothing is done.
+    /// It fails with this error number, and nothing is done.
     Fail(i32),
     /// Success is reported, and nothing is done.
     Lie,
-    /// Of a write, half is done.
+    /// Half of a write is done.
     Short,
     /// It comes later.
     Delay(Duration),
@@ -55,11 +55,11 @@ pub(crate) enum Action {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Rule {
     pub(crate) calls: u32,
-    /// Of the path: the new one of a rename. Replies have the path "reply".
+    /// A part of the path, of a rename the new one. Replies have the path "reply".
     pub(crate) part: &'static str,
-    /// The first of the matching calls that is concerned, from 1 on,
+    /// The first of the matching calls that is concerned, from 1 on.
     pub(crate) first: u64,
-    /// and how many are.
+    /// How many of the calls from there on are concerned.
     pub(crate) times: u64,
     pub(crate) action: Action,
 }

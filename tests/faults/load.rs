@@ -39,7 +39,7 @@ pub(crate) fn payload(client: u64, seq: u64, bytes_max: usize) -> Vec<u8> {
 /// What a client does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    /// How many records; for ever with `u64::MAX`.
+    /// How many records; `u64::MAX` is forever.
     pub(crate) records: u64,
     pub(crate) window: u64,
     pub(crate) bytes_max: usize,
@@ -48,9 +48,9 @@ pub(crate) struct Plan {
 /// What a client has heard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Heard {
-    /// Everything up to here was acked,
+    /// Every number up to here was acked.
     pub(crate) floor: u64,
-    /// and these.
+    /// Numbers above the floor that were acked too.
     pub(crate) above: HashSet<u64>,
     /// The highest number that was sent.
     pub(crate) sent: u64,
@@ -64,9 +64,9 @@ pub(crate) struct Heard {
 /// Clients with the ids from 1 on, each at work in a thread of its own. They give up when this is dropped.
 pub(crate) struct Crowd {
     clients: Vec<(Arc<Mutex<Heard>>, JoinHandle<()>)>,
-    /// No new records.
+    /// Asks the clients to make no new records.
     stop: Arc<AtomicBool>,
-    /// Nothing at all any more.
+    /// Asks the clients to end at once.
     abandon: Arc<AtomicBool>,
 }
 

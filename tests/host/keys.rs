@@ -12,10 +12,10 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
 use duragram::client::Client as Builder;
 use duragram::client::blocking::Client;
+use duragram::host::secret_file::{self, Existing};
 use duragram::keys::{Keys, Lookup, file};
 use duragram::proto::ClientId;
 use duragram::proto::seal::{ClientKey, FleetKey};
-use duragram::secret_file::{self, Existing};
 
 use crate::cli::support as cli_support;
 use crate::common::server::{Home, Server};

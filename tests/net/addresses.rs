@@ -175,7 +175,7 @@ fn exchange(from: SocketAddr, to: SocketAddr, datagram: &Datagram<'_>) -> (Reply
 #[test]
 fn ipv6_and_addresses_of_the_link_are_answered_from_the_address_that_was_asked() {
     if !in_a_network_of_its_own(
-        "net_addresses::ipv6_and_addresses_of_the_link_are_answered_from_the_address_that_was_asked",
+        "net::addresses::ipv6_and_addresses_of_the_link_are_answered_from_the_address_that_was_asked",
     ) {
         return;
     }

@@ -1,6 +1,7 @@
 //! What a seed makes of a run: each draws its own mix of clients, faults and limits.
 
 use duragram::commit::CommitterConfig;
+use duragram::dialect::duragram::DuragramConfig;
 
 use crate::rng::Rng;
 use crate::sealed::Mode;
@@ -11,10 +12,10 @@ pub(crate) struct Path {
     pub(crate) delay_us: u64,
     /// Up to this much more, at random: reorders.
     pub(crate) jitter_us: u64,
-    /// Of a million datagrams.
+    /// How many of a million datagrams are lost.
     pub(crate) loss: u64,
     pub(crate) duplicate: u64,
-    /// Delayed by seconds.
+    /// How many are delayed by seconds.
     pub(crate) straggle: u64,
     pub(crate) truncate: u64,
     pub(crate) flip: u64,
@@ -50,9 +51,9 @@ pub(crate) struct HandlerFaults {
     pub(crate) silent: u64,
     /// The handler panics over it.
     pub(crate) panics: u64,
-    /// Of a million calls.
+    /// In how many of a million calls the sink is away.
     pub(crate) unavailable: u64,
-    /// Of a million flushes.
+    /// How many of a million flushes fail.
     pub(crate) flush_fails: u64,
 }
 
@@ -78,9 +79,9 @@ pub(crate) struct ClientPlan {
     pub(crate) burst: u64,
     pub(crate) pause_us: u64,
     pub(crate) rto_max_us: u64,
-    /// Of a million messages, the oldest is given up.
+    /// How often, in a million messages, the oldest is given up.
     pub(crate) abandon: u64,
-    /// Of a million messages.
+    /// How many of a million messages go to a channel that is refused.
     pub(crate) refused_channel: u64,
 }
 
@@ -100,9 +101,9 @@ pub(crate) struct Means {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) config: CommitterConfig,
+    pub(crate) committer: CommitterConfig,
+    pub(crate) dialect: DuragramConfig,
     pub(crate) mode: Mode,
-    pub(crate) sessions_max: usize,
     pub(crate) lanes: u16,
     pub(crate) lanes_change: bool,
     pub(crate) datagram_max: usize,
@@ -110,8 +111,8 @@ pub(crate) struct Plan {
     /// The server's clock of day may be wrong by more than the time for which sessions are kept. Then it may give out an
     /// epoch twice.
     pub(crate) clock_wild: bool,
-    /// Commits may be in flight while the next block is built.
-    pub(crate) flights: bool,
+    /// So many commits may be in flight while the next block is built; 0: each lands where it is appended.
+    pub(crate) under_way_max: usize,
     pub(crate) receive_max: u64,
     pub(crate) socket_datagrams: usize,
     pub(crate) tick_us: u64,
@@ -146,7 +147,7 @@ impl Plan {
             }
             // Windows far wider than what an ack can tell of.
             13 => {
-                plan.config.window = plan.config.window.max(512);
+                plan.dialect.window = plan.dialect.window.max(512);
                 for client in &mut plan.clients {
                     (client.slots, client.buffer, client.payload_max) = (512, 512 * 12, 12);
                     (client.messages, client.burst, client.gap_us) = (600, 300, 10);
@@ -166,25 +167,28 @@ impl Plan {
         let often = |rng: &mut Rng, most: u64| if rng.one_in(2) { rng.below(most) } else { 0 };
         let crashes = rng.one_in(2);
         let disk_fails = rng.one_in(3);
+        let window = u16::try_from(rng.magnitude(2, 1024)).expect("small");
         Self {
-            config: CommitterConfig {
-                window: u16::try_from(rng.magnitude(2, 1024)).expect("small"),
+            committer: CommitterConfig {
                 commit_bytes_max: usize::try_from(rng.magnitude(300, 16 << 10)).expect("small"),
                 checkpoint_bytes: rng.magnitude(256, 64 << 10),
                 checkpoint_interval_us: rng.magnitude(20 * MS, 10 * S),
                 retain_bytes: if rng.one_in(2) { 0 } else { rng.below(2 << 20) },
                 reserve_bytes: 1_000,
+            },
+            dialect: DuragramConfig {
+                window,
                 session_ttl_s: rng.magnitude(40, 4_000),
                 sealed: mode.has_keys(),
+                sessions_max: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             },
             mode,
-            sessions_max: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             lanes: u16::try_from(rng.within(1, 4)).expect("small"),
             lanes_change: rng.one_in(4),
             datagram_max: usize::try_from(rng.within(300, 1472)).expect("small"),
             refuse_channels: rng.one_in(4),
             clock_wild,
-            flights: rng.one_in(2),
+            under_way_max: rng.index(4),
             receive_max: rng.magnitude(1, 64),
             socket_datagrams: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             tick_us: rng.magnitude(50 * MS, 800 * MS),

@@ -1,7 +1,7 @@
 //! Sealed mode in the simulation: who has which key, and the eyes of the oracle, which knows all keys.
 
+use duragram::dialect::duragram::AdmissionConfig;
 use duragram::keys::{KeyRing, Keys};
-use duragram::net::Admission;
 use duragram::proto::codec::{self, DecodeError, SealedHead, Side};
 use duragram::proto::seal::ClientKey;
 
@@ -30,7 +30,7 @@ impl Mode {
         self != Self::Plain
     }
 
-    /// Clients count from 1.
+    /// Whether a client sends sealed; clients are numbered from 1.
     pub(crate) fn seals(self, client: u64) -> bool {
         match self {
             Self::Plain => false,
@@ -50,8 +50,8 @@ fn bytes(client: u64) -> [u8; 32] {
 }
 
 /// What the server lets in.
-pub(crate) fn admission(plan: &Plan) -> Admission {
-    let plain = Admission::plain(plan.datagram_max);
+pub(crate) fn admission(plan: &Plan) -> AdmissionConfig {
+    let plain = AdmissionConfig::plain(plan.datagram_max);
     if !plan.mode.has_keys() {
         return plain;
     }
@@ -61,7 +61,7 @@ pub(crate) fn admission(plan: &Plan) -> Admission {
     };
     let file: String = (1..=plan.clients.len() as u64).filter(|&id| plan.mode.seals(id)).map(line).collect();
     let keys = KeyRing::of(Keys::parse(file.as_bytes()).expect("a key file"));
-    Admission { keys, allow_plain: plan.mode == Mode::Mixed, ..plain }
+    AdmissionConfig { keys, allow_plain: plan.mode == Mode::Mixed, ..plain }
 }
 
 /// A datagram as who has all keys reads it: plain ones as they are, sealed ones as the plain ones that say the same, with

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use duragram::commit::{Committer, Recovery, WriterByHand};
-use duragram::journal::testing::simulated::{self, Keeper, SimulatedDisk, SimulatedJournal};
-use duragram::journal::{OpenError, Opened, Replay, StorageError};
+use duragram::commit::{Committer, Recovery};
+use duragram::dialect::Arrivals;
+use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram};
+use duragram::journal::testing::simulated::{self, Housekeeping, SimulatedDisk, SimulatedHand, SimulatedJournal};
+use duragram::journal::{JournalError, OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
 use duragram::model::{ChannelSet, Clock as _, Lane, Peer};
-use duragram::net::{Admission, Batch, Gate};
+use duragram::net::Slab;
 use duragram::process::{
     Fanout, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress, RetryPolicy,
 };
@@ -28,14 +30,14 @@ pub(crate) struct Life {
     core: Shared,
     clock: ProcessClock,
     rng: Rng,
-    committer: Committer<SimulatedJournal, Wire, Fanout>,
-    hand: Option<WriterByHand<SimulatedJournal>>,
+    committer: Committer<Duragram, SimulatedJournal, Wire, Fanout>,
+    hand: SimulatedHand,
     progress: Arc<Progress>,
     /// Each until it fails, and when it has something to do next.
     lanes: Vec<(Option<LaneWorker>, u64)>,
     control: LaneControl,
-    keeper: Keeper,
-    gate: Gate,
+    housekeeping: Housekeeping,
+    admission: Admission,
     socket: VecDeque<(SocketAddr, Vec<u8>)>,
     socket_full: bool,
     step_us: u64,
@@ -59,7 +61,8 @@ impl Life {
     pub(crate) fn start(core: &Shared, plan: &Plan, disk: &SimulatedDisk, mut rng: Rng) -> Start {
         disk.set_time(core.lock().unix_us());
         let sabotage = core.lock().sabotage;
-        let mut recovery = Recovery::new(plan.sessions_max);
+        let metrics = Metrics::register(&mut Registry::default());
+        let mut recovery = Recovery::new(Duragram::new(plan.dialect.clone(), metrics.clone()));
         let mut records = Vec::new();
         let opened = disk.open(&mut |replay| {
             let forgotten = match &replay {
@@ -82,7 +85,7 @@ impl Life {
                 recovery.apply(replay);
             }
         });
-        let (opened, keeper) = match opened {
+        let (opened, housekeeping) = match opened {
             Ok(opened) => opened,
             Err(error) => return Start::Refused(error),
         };
@@ -100,12 +103,11 @@ impl Life {
         }
         let recovered = match recovery.finish(&opened) {
             Ok(recovered) => recovered,
-            Err(session) => {
-                core.lock().oracle.fail(|| format!("session {session} cannot be recovered"));
+            Err(invalid) => {
+                core.lock().oracle.fail(|| format!("what was written cannot be recovered: {invalid}"));
                 return Start::Broken;
             }
         };
-        let metrics = Metrics::register(&mut Registry::default());
         let progress = Progress::resume(opened.end, &opened.lanes, opened.former, lanes, &metrics);
         let retry = RetryPolicy {
             attempts_max: 4,
@@ -131,9 +133,12 @@ impl Life {
             return Start::WithoutSink;
         };
         let now_us = core.lock().now_us;
+        let hand = opened.journal.hand();
+        if plan.under_way_max > 0 {
+            hand.hold(plan.under_way_max);
+        }
         let mut committer =
-            Committer::new(plan.config.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics);
-        let hand = plan.flights.then(|| committer.start_writer_by_hand());
+            Committer::new(plan.committer.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics);
         let channels = plan.refuse_channels.then(|| ChannelSet::of(CHANNELS));
         let clock = ProcessClock { core: core.clone(), started_us: now_us };
         if plan.mode.has_keys() && committer.commit(&clock).is_err() {
@@ -148,8 +153,8 @@ impl Life {
             progress,
             lanes: workers.into_iter().map(|worker| (Some(worker), now_us)).collect(),
             control,
-            keeper,
-            gate: Gate::new(Admission { channels, ..sealed::admission(plan) }),
+            housekeeping,
+            admission: Admission::new(AdmissionConfig { channels, ..sealed::admission(plan) }),
             socket: VecDeque::new(),
             socket_full: false,
             step_us: now_us,
@@ -185,16 +190,14 @@ impl Life {
         };
         if self.landing_us <= now_us {
             self.landing_us = NEVER;
-            if let Some(hand) = &self.hand {
-                hand.run();
-            }
+            self.hand.run();
             self.step_us = now_us;
         } else if self.step_us <= now_us {
             if let Err(error) = self.ingest(plan, now_us) {
                 self.fail(&error);
             }
         } else if self.keep_us <= now_us {
-            self.keeper.keep();
+            self.housekeeping.run();
             self.keep_us = now_us + plan.keep_us;
         } else {
             self.process(plan, now_us);
@@ -215,7 +218,7 @@ impl Life {
         !self.core.lock().dead
     }
 
-    fn fail(&mut self, error: &StorageError) {
+    fn fail(&mut self, error: &JournalError) {
         let mut core = self.core.lock();
         core.oracle.failed = true;
         core.trace.say(core.now_us, || format!("the server fails: {error}"));
@@ -230,18 +233,19 @@ impl Life {
     }
 
     /// As `commit::run` does: receive what waits, commit, ack.
-    fn ingest(&mut self, plan: &Plan, now_us: u64) -> Result<(), StorageError> {
-        let mut batch = Batch::new(0);
-        batch.arrived = self.clock.now();
+    fn ingest(&mut self, plan: &Plan, now_us: u64) -> Result<(), JournalError> {
+        let mut arrivals = Arrivals::new(Slab::new(0));
+        arrivals.slab.arrived = self.clock.now();
         for _ in 0..self.rng.within(1, plan.receive_max) {
             let Some((addr, datagram)) = self.socket.pop_front() else { break };
-            batch.push(Peer::new(addr, 0), &datagram, &mut self.gate);
+            arrivals.slab.push(Peer::new(addr, 0), &datagram);
         }
-        self.committer.absorb(&batch, &self.clock)?;
+        arrivals.admit(&mut self.admission);
+        self.committer.absorb(&arrivals, &self.clock)?;
         let wait_us = if self.socket.is_empty() { plan.tick_us } else { self.rng.below(200) };
         self.step_us = now_us + wait_us;
         // The process may die, or receive more, before it commits.
-        if !batch.items().is_empty() && self.rng.one_in(6) {
+        if !arrivals.requests().is_empty() && self.rng.one_in(6) {
             self.step_us = now_us + self.rng.below(1_000);
             return Ok(());
         }
@@ -249,7 +253,7 @@ impl Life {
         let pressure = (self.socket.len() as u64 * 1024 / plan.socket_datagrams as u64).max(full);
         self.committer.set_pressure(u16::try_from(pressure).unwrap_or(1024));
         self.socket_full = false;
-        if !self.committer.is_in_flight() || self.committer.has_landed() || self.committer.is_full() {
+        if self.committer.may_launch() || self.committer.has_landed() || self.committer.is_full() {
             if self.rng.one_in(4) {
                 self.committer.commit(&self.clock)?;
             } else {
@@ -267,7 +271,7 @@ impl Life {
             *at = (*at).min(now_us + self.rng.below(plan.lane_us));
         }
         let status = self.committer.status();
-        if status.sessions > plan.sessions_max {
+        if status.sessions > plan.dialect.sessions_max {
             self.core.lock().oracle.fail(|| format!("{} sessions are in the table", status.sessions));
         }
     }
@@ -295,7 +299,7 @@ impl Life {
     }
 
     /// Stops in good order: commits, drains the lanes, writes a checkpoint.
-    pub(crate) fn stop(&mut self) -> Result<(), StorageError> {
+    pub(crate) fn stop(&mut self) -> Result<(), JournalError> {
         self.committer.commit(&self.clock)?;
         let deadline_us = self.clock.now().mono_us + self.rng.below(2_000_000);
         self.control.drain(deadline_us);
@@ -309,24 +313,22 @@ impl Life {
                         self.clock.pass_until(until_us.unwrap_or(deadline_us).max(now.mono_us + 1))
                     }
                     LaneStep::RetryAt(at) => self.clock.pass_until(at.max(now.mono_us + 1)),
-                    LaneStep::Failed(error) => return Err(error),
+                    LaneStep::Failed(error) => return Err(error.into()),
                 }
             }
         }
         self.committer.shut_down(&self.clock)?;
-        self.keeper.keep();
+        self.housekeeping.run();
         Ok(())
     }
 
     /// What was launched runs now, since the process is about to die.
     pub(crate) fn run_flight(&mut self) {
-        if let Some(hand) = &self.hand {
-            hand.run();
-        }
+        self.hand.run();
     }
 
     pub(crate) fn has_flight(&self) -> bool {
-        self.hand.as_ref().is_some_and(WriterByHand::has_work)
+        self.hand.has_work()
     }
 
     /// Nothing waits, and everything durable is processed.

@@ -14,7 +14,7 @@ fn nothing_acked_is_lost_over_many_seeds() {
     assert!(sum.failures.is_empty(), "{:?}", sum.failures);
 }
 
-/// Seeds that found something.
+/// The seeds that have found a defect once.
 #[test]
 fn what_once_failed_does_not_fail_again() {
     for (seed, what) in [

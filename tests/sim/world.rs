@@ -37,6 +37,8 @@ type Travelling = Reverse<(u64, u64, bool, SocketAddr, Vec<u8>)>;
 
 /// More than all clients together have in flight.
 const SOCKET_DATAGRAMS_CALM: usize = 8_192;
+/// What the server takes at a time at most.
+const RECEIVE_MAX_CALM: u64 = 64;
 
 pub(crate) struct World {
     plan: Plan,
@@ -301,6 +303,8 @@ impl World {
         self.plan.to_client = Path::CLEAN;
         // A socket too small for a flight would go on losing the end of each.
         self.plan.socket_datagrams = self.plan.socket_datagrams.max(SOCKET_DATAGRAMS_CALM);
+        // With a sync for each datagram a flight's round trip would be as long as the flight.
+        self.plan.receive_max = self.plan.receive_max.max(RECEIVE_MAX_CALM);
         self.plan.means = Means::default();
         self.plan.tick_us = self.plan.tick_us.max(300_000);
         self.plan.lane_us = self.plan.lane_us.min(1_000);
@@ -320,7 +324,7 @@ impl World {
             core.dies_after_replies = None;
         }
         // Retransmission timeouts have doubled up to a minute; a full table empties by and by.
-        let wait_us = 400_000_000 + 3 * self.plan.config.session_ttl_s * 1_000_000;
+        let wait_us = 400_000_000 + 3 * self.plan.dialect.session_ttl_s * 1_000_000;
         self.at(wait_us, Happening::Deadline);
     }
 
@@ -354,7 +358,7 @@ impl World {
         if let Some(life) = &mut self.life {
             if let Err(error) = life.stop() {
                 let mut core = self.core.lock();
-                // What the keeper could not write is told by the next commit, and there was none since.
+                // What the housekeeping could not write is told by the next commit, and there was none since.
                 if !core.write_failed {
                     core.oracle.fail(|| format!("the last stop fails: {error}"));
                 }

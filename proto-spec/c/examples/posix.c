@@ -1,11 +1,12 @@
 /*
  * Sends each line of stdin as a message, and ends with 0 when the server has all of them on its disk:
  *
- *     posix [HOST:]PORT [EPOCH [CLIENT_ID]] <lines
+ *     posix [--window N] [HOST:]PORT [EPOCH [CLIENT_ID]] <lines
  *
- * HOST is a name or an address, an IPv6 address in brackets; without it the server is on this machine. Without EPOCH, or with
- * 0, it asks the server for one. CLIENT_ID is hexadecimal. Built with DG_SEALED, and with a key of 64 hexadecimal digits in
- * DG_KEY, it is sealed.
+ * Up to N messages, 1 to 65,535, may be unacked at once, 1,024 if no N is given; and no more than the buffer of 1 MiB has room
+ * for, 885 of the longest or 8,191 of 100 bytes. HOST is a name or an address, an IPv6 address in brackets; without it the server
+ * is on this machine. Without EPOCH, or with 0, it asks the server for one. CLIENT_ID is hexadecimal. Built with DG_SEALED, and
+ * with a key of 64 hexadecimal digits in DG_KEY, it is sealed.
  *
  * A line is any bytes up to a newline or the end, NUL among them; what has no newline at the end is a line too, and an empty
  * line is an empty message. A line that is longer than PAYLOAD_MAX bytes is not sent, nor a part of it: it is told, the others
@@ -34,21 +35,21 @@
 #endif
 
 /* A name may have several addresses, and a server need not listen to all: each gets so long, then longer, until one answers. */
-enum { PAYLOAD_MAX = 1200 - DG_OVERHEAD, MESSAGES = 64, ADDRESS_MS = 1000, ADDRESS_MS_MAX = 60000, REFUSED_MS = 100 };
+enum { PAYLOAD_MAX = 1200 - DG_OVERHEAD, WINDOW = 1024, CELLS = 65535, ADDRESS_MS = 1000, ADDRESS_MS_MAX = 60000, REFUSED_MS = 100 };
 
 typedef struct {
     dg_client client;
     /* Where the server is: the addresses of its name, the one that is tried now and since when, whether any has answered. */
     struct addrinfo *addresses, *address;
     int udp;
-    uint32_t since_ms, patience_ms;
+    uint32_t since_ms, patience_ms, window;
     bool heard, refused, warned;
     unsigned long lines, failed;
 } program;
 
 /* What comes from stdin: bytes that were read, and the line that they make up. */
 typedef struct {
-    char bytes[4096];
+    char bytes[16384];
     size_t start, end;
     char line[PAYLOAD_MAX];
     size_t len; /* Of the line; more than it holds if it is too long. */
@@ -188,7 +189,7 @@ static bool take_lines(program *p, input *in) {
             fprintf(stderr, "posix: line %lu has %zu bytes, and a message at most %d: not sent\n", p->lines + 1, in->len,
                     (int)PAYLOAD_MAX);
             p->failed++;
-        } else if (dg_send(&p->client, 0, in->line, in->len, 0) == DG_FULL) {
+        } else if (dg_pending(&p->client) >= p->window || dg_send(&p->client, 0, in->line, in->len, 0) == DG_FULL) {
             return false;
         }
         p->lines++;
@@ -276,17 +277,26 @@ static bool take_key(dg_config *config) {
 }
 
 int main(int argc, char **argv) {
-    static dg_cell buffer[DG_CELLS(MESSAGES, PAYLOAD_MAX)];
-    static program p = {.udp = -1, .patience_ms = ADDRESS_MS};
+    static dg_cell buffer[CELLS + DG_CELLS(0, PAYLOAD_MAX)];
+    static program p = {.udp = -1, .patience_ms = ADDRESS_MS, .window = WINDOW};
     static input in;
-    uint64_t epoch = 0, client_id = 0xc, seed = 0;
+    uint64_t epoch = 0, client_id = 0xc, seed = 0, window = WINDOW;
     dg_config config = {.payload_max = PAYLOAD_MAX, .send = send_datagram, .event = on_event, .user = &p};
     FILE *random;
     bool more;
 
+    if (argc > 2 && strcmp(argv[1], "--window") == 0) {
+        if (!number(argv[2], 10, UINT16_MAX, &window) || window == 0) {
+            fprintf(stderr, "posix: --window %s: 1 to 65535 messages\n", argv[2]);
+            return 2;
+        }
+        argv += 2;
+        argc -= 2;
+    }
+    p.window = (uint32_t)window;
     if (argc < 2 || argc > 4 || (argc > 2 && !number(argv[2], 10, UINT32_MAX, &epoch))
         || (argc > 3 && !number(argv[3], 16, UINT64_MAX, &client_id))) {
-        fprintf(stderr, "usage: posix [HOST:]PORT [EPOCH [CLIENT_ID]] <lines\n"
+        fprintf(stderr, "usage: posix [--window N] [HOST:]PORT [EPOCH [CLIENT_ID]] <lines\n"
                         "EPOCH: 0 to 4294967295, 0 to ask the server; CLIENT_ID: up to 16 hexadecimal digits\n");
         return 2;
     }

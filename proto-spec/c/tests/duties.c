@@ -146,6 +146,7 @@ static void no_seq_beyond_the_credit_is_sent_and_without_credit_it_asks(void) {
     /* A server that has forgotten the session answers floor 0. */
     ack(B, 3, 0, 100, 0, 0);
     CHECK(B->sent_count == 2 && seq(B, 0) == 8);
+    CHECK(B->wait <= first + first / 4); /* With credit the count of tries begins anew. */
     /* An overtaken ack's credit is out of date. */
     ack(B, 3, 8, 100, 0, 0);
     ack(B, 3, 5, 0, 0, 0);
@@ -347,7 +348,7 @@ static void busy_and_storage_and_unknown_codes_are_waited_for_and_then_one_is_se
         ack(B, 3, 1, 100, 0, 0); /* A late one, which does not shorten or prolong the wait. */
         CHECK(B->sent_count == 0 && B->wait == left - 500);
         pass(B, B->wait);
-        CHECK(B->sent_count == 1 || (B->sent_count == 0 && B->c.in_flight));
+        CHECK(B->sent_count == 1 && seq(B, 0) == 2); /* Whatever else got no answer. */
         ack(B, 3, 5, 100, 0, 0);
         CHECK(dg_pending(&B->c) == 0);
     }
@@ -556,6 +557,7 @@ static void an_ack_of_something_new_starts_the_timer_anew(void) {
 static void a_burst_of_losses_halves_the_window_once(void) {
     start(B, 3);
     give(B, 10, 16);
+    B->now += 40;
     ack(B, 3, 0, 100, 0x3c0, 0); /* 7 to 10 arrived, 1 to 6 did not. */
     CHECK(B->c.window == 5 && B->sent_count == 5);
     ack(B, 3, 1, 100, 0x1e0, 0);
@@ -619,12 +621,14 @@ static void a_loss_slows_down_however_many_transmissions_lie_between_two(void) {
     start(B, 3);
     for (uint64_t floor = 1; floor < 200; floor++) {
         give(B, 1, 0);
+        B->now += 40;
         ack(B, 3, floor, 100, 0, 0);
         /* As if there had been so many more between: numbers of transmissions wrap after 2^32. */
         B->c.order += 0x1000000;
     }
     give(B, 10, 16);
     unsigned window = B->c.window;
+    B->now += 40;
     ack(B, 3, 199, 100, 0x3fe, 0);
     CHECK(B->sent_count == 1 && seq(B, 0) == 200 && B->c.window < window);
 }

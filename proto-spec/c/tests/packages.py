@@ -16,7 +16,7 @@ import venv
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 ARDUINO = pathlib.Path("/usr/share/arduino/hardware/arduino/avr")
-OPTIONS = ["CRC", "RTO_INITIAL_MS", "RTO_MIN_MS", "RTO_MAX_MS", "WINDOW_INITIAL"]
+OPTIONS = ["CRC", "RTO_INITIAL_MS", "RTO_MIN_MS", "RTO_MAX_MS", "WINDOW_INITIAL", "SHORT_PATH"]
 
 
 def run(*command, **more):

@@ -8,11 +8,14 @@ import json
 import os
 import pathlib
 import re
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+import zlib
 
 POSIX, POSIX_SEALED, DURAGRAM = (os.path.abspath(path) for path in sys.argv[1:4])
 PATIENCE_S = 30
@@ -143,6 +146,44 @@ class Waiting(unittest.TestCase):
             self.assertEqual(process.wait(PATIENCE_S), 0)
 
 
+class Window(unittest.TestCase):
+    def test_all_lines_arrive_whatever_the_window(self):
+        lines = [b"line %d " % i + b"." * (i % 200) for i in range(12000)]
+        for window in (1, 2, 64, 4096, 65535):
+            count = 12000 if window > 2 else 200
+            server = Server(self)
+            code, said = run(b"\n".join(lines[:count]), "--window", window, server.port)
+            self.assertEqual(code, 0, said)
+            self.assertEqual(sorted(until("the sink", lambda: len(got := server.payloads()) >= count and got)), sorted(lines[:count]))
+
+    def test_no_more_are_unacked_than_the_window_holds(self):
+        for window in (1, 3, 8):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+                server.bind(("127.0.0.1", 0))
+                server.settimeout(PATIENCE_S)
+                with start("--window", window, server.getsockname()[1]) as process:
+                    process.stdin.write(b"line\n" * 100)
+                    process.stdin.flush()
+                    hello, client = server.recvfrom(2048)
+                    welcome = b"\x15\0" + struct.pack("<HI", 1024, 77) + hello[8:24] + bytes(4)
+                    server.sendto(welcome + struct.pack("<I", zlib.crc32(welcome)), client)
+                    seqs, deadline = set(), time.monotonic() + 0.5
+                    while (left := deadline - time.monotonic()) > 0:
+                        server.settimeout(left)
+                        try:
+                            seqs.add(struct.unpack_from("<Q", server.recv(2048), 16)[0])
+                        except TimeoutError:
+                            break
+                    process.kill()
+                self.assertEqual(seqs, set(range(1, window + 1)))
+
+    def test_no_window_but_a_number_is_taken(self):
+        for window in ("0", "-1", "65536", "many", ""):
+            code, said = run(b"line\n", "--window", window, 7117)
+            self.assertEqual(code, 2, window)
+            self.assertIn("1 to 65535", said)
+
+
 class Ends(unittest.TestCase):
     def test_what_the_server_refuses_ends_with_1(self):
         keys = pathlib.Path(tempfile.mkdtemp(prefix="posix-")) / "keys"
@@ -161,7 +202,8 @@ class Ends(unittest.TestCase):
     def test_a_wrong_call_ends_with_2_and_says_why(self):
         for args in ([], ["0"], ["65536"], ["-1"], ["x"], [""], ["7117x"], [":7117"], ["::1:7117"], ["[]:7117"], ["host:"], ["host"],
                      ["[::1]"], ["7117", "4294967296"], ["7117", "-5"], ["7117", ""], ["7117", "five"], ["7117", "0", "xyz"],
-                     ["7117", "0", ""], ["7117", "0", "11112222333344445"], ["7117", "0", "c", "more"], ["no.such.host.invalid:7117"]):
+                     ["7117", "0", ""], ["7117", "0", "11112222333344445"], ["7117", "0", "c", "more"], ["no.such.host.invalid:7117"],
+                     ["--window"], ["--window", "7117"], ["--window", "5"], ["--windows", "5", "7117"]):
             code, said = run(b"line\n", *args)
             self.assertEqual(code, 2, args)
             self.assertRegex(said, r"^(usage|posix): .+\n", args)

@@ -39,6 +39,14 @@ static void goes_on_by_hello(unsigned messages) {
     CHECK(B->count[DG_EPOCH_USED] == 1 && dg_pending(&B->c) == 0);
 }
 
+/* In which the true answer could still come. */
+static void a_second_passes(void) {
+    CHECK(B->count[DG_EPOCH_USED] == 0 && B->wait == 1000);
+    pass(B, 999);
+    CHECK(B->count[DG_EPOCH_USED] == 0 && B->sent_count == 0);
+    pass(B, 1);
+}
+
 static void the_first_message_in_a_given_epoch_goes_alone(void) {
     start_in_doubt(3);
     give(B, 20, 16);
@@ -87,8 +95,8 @@ static void a_duplicate_of_what_was_sent_twice_is_nothing_strange(void) {
     CHECK(ack_with(DUPLICATE, 3, 2, 0) == DG_OK && B->count[DG_ACKED] == 2);
 }
 
-/* In plain mode some may be forged: those that answer the second retransmission count. */
-static void acks_of_what_was_never_sent_show_a_used_epoch_after_two_retransmissions(void) {
+/* In plain mode some may be forged: those that answer the second retransmission count, if no true one comes within a second. */
+static void acks_of_what_was_never_sent_show_a_used_epoch_a_second_after_two_retransmissions(void) {
     start_in_doubt(3);
     give(B, 1, 16);
     CHECK(ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT && B->count[DG_EPOCH_USED] == 0 && B->sent_count == 0);
@@ -97,6 +105,7 @@ static void acks_of_what_was_never_sent_show_a_used_epoch_after_two_retransmissi
         CHECK(B->count[DG_EPOCH_USED] == 0 && B->sent_count == 1 && seq(B, 0) == 1);
         CHECK(ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT);
     }
+    a_second_passes();
     goes_on_by_hello(1);
     /* Bits count too. */
     start_in_doubt(3);
@@ -107,6 +116,7 @@ static void acks_of_what_was_never_sent_show_a_used_epoch_after_two_retransmissi
             pass(B, B->wait);
         }
     }
+    a_second_passes();
     goes_on_by_hello(1);
 }
 
@@ -116,7 +126,64 @@ static void one_ack_of_what_was_never_sent_after_two_retransmissions_is_enough(v
     pass(B, B->wait);
     pass(B, B->wait);
     CHECK(B->count[DG_EPOCH_USED] == 0 && ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT);
+    a_second_passes();
     goes_on_by_hello(1);
+}
+
+static void more_of_them_do_not_prolong_the_second(void) {
+    start_in_doubt(3);
+    give(B, 1, 16);
+    pass(B, B->wait);
+    pass(B, B->wait);
+    for (unsigned i = 0; i < 10; i++) {
+        CHECK(B->count[DG_EPOCH_USED] == 0 && ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT && B->wait == 1000 - 100 * i);
+        pass(B, 100);
+    }
+    goes_on_by_hello(1);
+}
+
+static void a_true_answer_within_the_second_settles_the_epoch(void) {
+    start_in_doubt(3);
+    give(B, 3, 16);
+    pass(B, B->wait);
+    pass(B, B->wait);
+    CHECK(ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT);
+    pass(B, 999);
+    CHECK(B->sent_count == 0 && ack_with(0, 3, 1, 0) == DG_OK && B->count[DG_ACKED] == 1);
+    CHECK(B->sent_count >= 1 && seq(B, 0) == 2);
+    CHECK(ack_with(0, 3, 12, 0) == DG_NEVER_SENT && ack_with(0, 3, 3, 0) == DG_OK);
+    pass(B, 5000);
+    CHECK(B->count[DG_EPOCH_USED] == 0 && B->count[DG_ACKED] == 3 && dg_pending(&B->c) == 0);
+}
+
+static void what_begins_anew_within_the_second_is_not_suspected(void) {
+    /* The server knows nothing of the epoch. */
+    start_in_doubt(3);
+    give(B, 1, 16);
+    pass(B, B->wait);
+    pass(B, B->wait);
+    CHECK(ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT && reject(B, 3, 1, 4, 0) == DG_OK && epoch_of(B, 0) == 4);
+    pass(B, 1000);
+    CHECK(B->count[DG_EPOCH_USED] == 0 && ack_with(0, 4, 1, 0) == DG_OK && dg_pending(&B->c) == 0);
+    /* After the last epoch comes the server's. */
+    start_in_doubt(UINT32_MAX);
+    give(B, 1, 16);
+    pass(B, B->wait);
+    pass(B, B->wait);
+    CHECK(ack_with(DUPLICATE, UINT32_MAX, 12, 0) == DG_NEVER_SENT && reject(B, UINT32_MAX, 1, 4, 0) == DG_OK && type(B, 0) == HELLO);
+    uint64_t nonce = seq(B, 0);
+    pass(B, B->wait);
+    CHECK(B->count[DG_EPOCH_USED] == 0 && type(B, 0) == HELLO && seq(B, 0) == nonce);
+    /* What is given up takes the next. */
+    start_in_doubt(3);
+    give(B, 2, 16);
+    pass(B, B->wait);
+    pass(B, B->wait);
+    CHECK(ack_with(DUPLICATE, 3, 12, 0) == DG_NEVER_SENT && dg_abandon(&B->c) == DG_OK);
+    poll(B);
+    CHECK(B->sent_count == 1 && epoch_of(B, 0) == 4);
+    pass(B, 1000);
+    CHECK(B->count[DG_EPOCH_USED] == 0);
 }
 
 static void one_forged_ack_does_not_end_an_epoch(void) {
@@ -155,6 +222,42 @@ static void after_the_first_was_given_up_the_next_epoch_is_doubted_in_its_place(
     CHECK(B->sent_count == 1 && epoch_of(B, 0) == 4);
 }
 
+static void after_a_ping_a_duplicate_is_no_sign(void) {
+    start_in_doubt(3);
+    give(B, 1, 16);
+    ack(B, 3, 0, 0, 0, 0); /* No credit. */
+    pass(B, B->wait);
+    CHECK(type(B, 0) == PING && B->sent_count == 1);
+    CHECK(ack_with(DUPLICATE, 3, 1, 0) == DG_OK && B->count[DG_ACKED] == 1 && B->count[DG_EPOCH_USED] == 0);
+    /* In the next epoch there was none. */
+    start_in_doubt(3);
+    give(B, 2, 16);
+    ack(B, 3, 0, 0, 0, 0);
+    pass(B, B->wait);
+    CHECK(type(B, 0) == PING && dg_abandon(&B->c) == DG_OK);
+    ack(B, 3, 0, 100, 0, 0);
+    CHECK(epoch_of(B, 0) == 4 && ack_with(DUPLICATE, 4, 1, 0) == DG_NEVER_SENT && B->count[DG_EPOCH_USED] == 1);
+}
+
+static void a_used_epoch_is_not_gone_back_to_when_all_was_given_up(void) {
+    start_in_doubt(3);
+    give(B, 1, 16);
+    CHECK(ack_with(DUPLICATE, 3, 1, 0) == DG_NEVER_SENT && type(B, 0) == HELLO && dg_abandon(&B->c) == DG_OK);
+    pass(B, 10000);
+    CHECK(B->wait == UINT32_MAX);
+    give(B, 1, 16);
+    CHECK(B->sent_count == 1 && type(B, 0) == HELLO);
+    CHECK(welcome(B, 50, seq(B, 0), 100) == DG_OK && epoch_of(B, 0) == 50);
+    CHECK(ack_with(0, 50, 1, 0) == DG_OK && dg_pending(&B->c) == 0);
+    /* Nor when the server refuses to give another. */
+    start_in_doubt(3);
+    give(B, 1, 16);
+    CHECK(ack_with(DUPLICATE, 3, 1, 0) == DG_NEVER_SENT && reject(B, 0, seq(B, 0), 2, 0) == DG_OK);
+    CHECK(B->count[DG_FAILED] == 1 && B->wait == UINT32_MAX);
+    give(B, 1, 16);
+    CHECK(B->sent_count == 1 && type(B, 0) == HELLO);
+}
+
 static void without_an_event_callback_it_goes_on_as_well(void) {
     dg_config config = bench_config(B, 3);
     config.event = NULL;
@@ -169,10 +272,15 @@ int main(void) {
     an_epoch_of_the_server_is_not_doubted();
     a_duplicate_though_it_was_sent_once_shows_a_used_epoch();
     a_duplicate_of_what_was_sent_twice_is_nothing_strange();
-    acks_of_what_was_never_sent_show_a_used_epoch_after_two_retransmissions();
+    acks_of_what_was_never_sent_show_a_used_epoch_a_second_after_two_retransmissions();
     one_ack_of_what_was_never_sent_after_two_retransmissions_is_enough();
+    more_of_them_do_not_prolong_the_second();
+    a_true_answer_within_the_second_settles_the_epoch();
+    what_begins_anew_within_the_second_is_not_suspected();
     one_forged_ack_does_not_end_an_epoch();
     after_the_first_was_given_up_the_next_epoch_is_doubted_in_its_place();
+    after_a_ping_a_duplicate_is_no_sign();
+    a_used_epoch_is_not_gone_back_to_when_all_was_given_up();
     without_an_event_callback_it_goes_on_as_well();
     return verdict("used_epoch");
 }

@@ -12,6 +12,7 @@ use duragram_proto::codec::{DATAGRAM_LEN_MAX, DATAGRAM_LEN_RECOMMENDED, MIN_LEN,
 use duragram_proto::seal::{ClientKey, CounterStart};
 use duragram_proto::{ClientId, Epoch};
 
+use super::batching::Batching;
 use super::core::Core;
 use super::driver::Driver;
 use super::route::Route;
@@ -22,22 +23,6 @@ use super::{Client, ConnectError};
 const WINDOW_MAX: usize = 65_536;
 /// Payload bytes that a client can hold, at most.
 const BUFFER_BYTES_MAX: usize = 1 << 30;
-
-/// Whether small records share datagrams.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Batching {
-    /// Each record has a datagram of its own.
-    #[default]
-    Off,
-    /// Records of one channel share a datagram while others are under way: at once when nothing is, else when it is
-    /// full, or `linger` after its first record. A lone record is never held back.
-    Linger(Duration),
-}
-
-impl Batching {
-    /// [`Batching::Linger`] with one millisecond: far below a network's round trip, long enough to fill datagrams.
-    pub const ON: Self = Self::Linger(Duration::from_millis(1));
-}
 
 /// Describes a client and begins it. Made by [`Client::builder`].
 #[derive(Clone, Debug)]

@@ -27,7 +27,7 @@ pub(super) type Outcome = Result<Receipt, SendError>;
 /// See the module.
 pub(super) struct Core {
     machine: Machine<Vec<Slot>, Vec<u8>>,
-    /// Of the messages from `lowest` on; `None` where the outcome was told.
+    /// Of the messages from `lowest` on; `None` where the outcome was reported.
     tickets: VecDeque<Option<Tickets>>,
     lowest: u64,
     /// `None`: batching is off.
@@ -81,6 +81,16 @@ pub(super) enum Refused {
     TooLarge { bytes: usize, bytes_max: usize },
     Closed,
     EpochUsed(Epoch),
+}
+
+impl From<Refused> for SendError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::TooLarge { bytes, bytes_max } => Self::TooLarge { bytes, bytes_max },
+            Refused::Closed => Self::Closed,
+            Refused::EpochUsed(epoch) => Self::EpochUsed(epoch),
+        }
+    }
 }
 
 /// A record's way into the core.

@@ -136,7 +136,7 @@ impl Driver {
         false
     }
 
-    /// The core's turn: the inbox goes in, outcomes are told, the outbox is filled.
+    /// The core's turn: the inbox goes in, outcomes are reported, the outbox is filled.
     fn step(&mut self) -> Next {
         let now_us = self.shared.now_us();
         let mut state = self.shared.state();
@@ -267,7 +267,7 @@ async fn readable(socket: Option<&UdpSocket>) {
 }
 
 impl Drop for Driver {
-    /// However the task ends (its runtime may be shut down under the client): nobody waits for ever.
+    /// However the task ends (its runtime may be shut down under the client): nobody waits forever.
     fn drop(&mut self) {
         self.shared.end();
     }

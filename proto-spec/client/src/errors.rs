@@ -6,8 +6,6 @@ use std::fmt;
 use duragram_proto::Epoch;
 use duragram_proto::client::FailReason;
 
-use super::core::Refused;
-
 /// Why a record has no receipt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SendError {
@@ -59,7 +57,7 @@ pub enum ConnectError {
         name: &'static str,
         /// As it was given.
         value: usize,
-        /// The range.
+        /// The range that is allowed, in words.
         allowed: &'static str,
     },
 }
@@ -103,16 +101,6 @@ impl fmt::Display for ConnectError {
 impl Error for SendError {}
 impl Error for Incomplete {}
 impl Error for ConnectError {}
-
-impl From<Refused> for SendError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::TooLarge { bytes, bytes_max } => Self::TooLarge { bytes, bytes_max },
-            Refused::Closed => Self::Closed,
-            Refused::EpochUsed(epoch) => Self::EpochUsed(epoch),
-        }
-    }
-}
 
 fn reason_text(reason: FailReason) -> &'static str {
     match reason {

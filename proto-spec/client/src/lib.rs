@@ -44,6 +44,7 @@ use tokio::task::AbortHandle;
 
 #[doc(hidden)] // shared with the server, no part of the interface
 pub mod address;
+mod batching;
 pub mod blocking;
 mod builder;
 mod core;
@@ -54,7 +55,8 @@ mod shared;
 #[doc(hidden)] // as `address`
 pub mod threads;
 
-pub use builder::{Batching, Builder};
+pub use batching::Batching;
+pub use builder::Builder;
 pub use duragram_proto as proto;
 pub use errors::{ConnectError, Incomplete, SendError};
 
@@ -99,7 +101,7 @@ pub struct Pending {
 /// What a client has done and how it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
-    /// Records acked.
+    /// Records that the server acked.
     pub acked: u64,
     /// Records that the server refused for good.
     pub failed: u64,

@@ -90,7 +90,7 @@ impl Congestion {
         self.restart();
     }
 
-    /// Another path.
+    /// Begins anew, since the path is another one.
     pub(crate) fn reset(&mut self) {
         *self = Self::new(self.window_initial, self.window_max);
     }

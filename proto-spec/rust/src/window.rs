@@ -270,5 +270,4 @@ fn place(at: u64, len: usize) -> usize {
 }
 
 #[cfg(test)]
-#[path = "window_tests.rs"]
 mod tests;

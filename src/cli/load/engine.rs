@@ -12,12 +12,12 @@ use duragram_proto::codec::{Ack, Data, Datagram, Ping, Reject, RejectCode};
 use duragram_proto::seal::FleetKey;
 use duragram_proto::{ClientId, Epoch, Seq};
 
+use super::bulk::{BulkSocket, Burst, Inbox, Poller};
 use super::flow::{Flow, Outgoing, Refused};
 use super::pace::Pace;
 use super::payloads::Payloads;
 use super::tally::Tally;
 use super::wire::{Answer, Wire};
-use crate::net::{BulkSocket, Burst, Inbox, Poller};
 
 const MS: u64 = 1_000_000;
 /// A pass sends no more messages or datagrams than about these.
@@ -45,9 +45,9 @@ pub(super) struct Plan {
     pub(super) window: u16,
     pub(super) sockets: usize,
     pub(super) payloads: Payloads,
-    /// From which each client's key is derived; `None`: plain.
+    /// The key from which each client's key is derived; `None`: plain.
     pub(super) fleet: Option<FleetKey>,
-    /// Bytes of each DATA.
+    /// Bytes of each DATA datagram.
     pub(super) datagram_len: usize,
     /// Datagrams of one client that one system call sends.
     pub(super) gso: usize,
@@ -397,7 +397,7 @@ impl Ready {
 /// Decides what is lost on purpose, and seeds the flows' jitter (xorshift64*: this needs no more).
 struct Dice {
     state: u64,
-    /// Of 2³².
+    /// Datagrams that are lost on purpose, of 2³².
     loss: u64,
 }
 

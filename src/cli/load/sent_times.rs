@@ -3,7 +3,7 @@
 /// The transmissions of some round trips, in steps of half a round trip.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SentTimes {
-    /// The newest first.
+    /// The steps, the newest first.
     steps: [Step; 4],
 }
 

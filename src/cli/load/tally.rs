@@ -10,11 +10,11 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 /// Counts of datagrams, and their latencies.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// Sent at least once.
+    /// Datagrams that were sent at least once.
     pub(super) started: u64,
-    /// Acked once, however often they were acked.
+    /// Datagrams that were acked, each counted once.
     pub(super) acked: u64,
-    /// Transmissions after the first.
+    /// Transmissions after a datagram's first.
     pub(super) resent: u64,
     /// REJECTs that concerned something under way.
     pub(super) rejected: u64,

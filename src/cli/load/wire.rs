@@ -6,10 +6,10 @@ use duragram_proto::{ClientId, Epoch};
 
 use super::flow::Flow;
 
-/// For all flows.
+/// The protection of all flows' datagrams.
 pub(super) enum Wire {
     Plain,
-    /// By flow.
+    /// The seals of the flows, in their order.
     Sealed(Vec<Seal>),
 }
 

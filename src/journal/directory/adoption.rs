@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use super::DataDir;
-use super::files::{has_no_links, make_dir, remove_dir, sync_dir};
+use super::files::{make_dir, remove_dir, sync_dir};
+use crate::host::file_modes;
 
 /// A database being made; worth nothing before it is renamed.
 const DATABASE_NEW: &str = "rocksdb.new";
@@ -32,7 +33,7 @@ impl DataDir {
             // Table files are never written again.
             match from.extension().is_some_and(|extension| extension == "sst") {
                 true => match fs::hard_link(&from, &to) {
-                    Err(error) if has_no_links(&error) => drop(fs::copy(from, to)?),
+                    Err(error) if file_modes::has_no_links(&error) => drop(fs::copy(from, to)?),
                     linked => linked?,
                 },
                 false => drop(fs::copy(from, to)?),

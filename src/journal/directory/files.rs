@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use crate::file_modes;
+use crate::host::file_modes;
 use crate::journal::error::OpenError;
 
 /// In front of the checksum of what stands before it in the line.
@@ -40,12 +40,6 @@ pub(in crate::journal) fn is_shortage(error: &io::Error) -> bool {
     const DESCRIPTORS: [Errno; 2] = [Errno::EMFILE, Errno::ENFILE];
     let errno = error.raw_os_error().map(Errno::from_raw);
     KINDS.contains(&error.kind()) || errno.is_some_and(|errno| DESCRIPTORS.contains(&errno))
-}
-
-/// Whether an error says that the file system knows no hard links.
-pub(crate) fn has_no_links(error: &io::Error) -> bool {
-    const NO_LINKS: [Errno; 4] = [Errno::EPERM, Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EMLINK];
-    error.raw_os_error().is_some_and(|errno| NO_LINKS.contains(&Errno::from_raw(errno)))
 }
 
 /// Makes a directory that nobody else enters.

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::files::unwritable;
-use crate::file_modes;
+use crate::host::file_modes;
 use crate::journal::error::OpenError;
 
 pub(super) const LOCK: &str = "lock";

@@ -30,12 +30,11 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::file_modes;
+use crate::host::file_modes;
 use crate::journal::error::{OpenError, StorageError};
 use crate::journal::recovery::{Format, Witness};
 use crate::journal::store::database::Sidecar;
 use crate::model::{Instance, JournalId};
-pub(crate) use files::has_no_links;
 pub(in crate::journal) use files::{is_shortage, make_dir};
 use files::{sync_dir, unwritable};
 use identity::{Identity, read_identity};

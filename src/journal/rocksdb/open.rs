@@ -16,7 +16,7 @@ use crate::journal::rocksdb::salvage::{create, salvage};
 use crate::journal::rocksdb::write_ahead_log::tail;
 use crate::journal::store::database::{Database as _, Sidecar as _};
 use crate::journal::store::reader::Reader;
-use crate::journal::store::{RocksJournal, StoredDeadLetters};
+use crate::journal::store::{RocksJournal, StoredDeadLetters, StoredWriter};
 use crate::journal::{Opened, Replay, StorageError};
 
 impl RocksJournal {
@@ -88,8 +88,8 @@ impl RocksJournal {
         });
         store.preallocate_log(options, free_bytes)?;
         let start = || {
-            let (mut journal, kept) = RocksJournal::start(store, dir, &scan)?;
-            journal.start_keeper(kept, options.witness_interval)?;
+            let mut journal = RocksJournal::new(StoredWriter::new(store, dir, &scan));
+            journal.start_housekeeping(options.witness_interval)?;
             Ok(journal)
         };
         let journal = start().map_err(|error: StorageError| OpenError::storage(error.action, error.cause))?;

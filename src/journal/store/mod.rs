@@ -1,52 +1,61 @@
-//! The journal on a database: commits, checkpoints and trimming, reading, dead letters.
+//! The journal on a database: over RocksDB, and over the simulator's (`simulated`).
 //!
-//! The database is RocksDB, or the simulator's (`simulated`). One thread writes ([`RocksJournal`]); readers and dead letters
-//! work beside it on the same database. Whatever fails to
-//! be written poisons them all for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie.
-//! How blocks are read back is in `reader`. How a database is opened, and why that is most of the work, is in `rocksdb::open`.
+//! | part | what it does |
+//! |---|---|
+//! | `writer` | writes commits, and trims |
+//! | `write_thread` | the thread that writes large ones beside the committer |
+//! | `reader` | reads committed blocks back, and verifies them |
+//! | `dead_letters` | keeps dead letters |
+//! | `housekeeping` | looks after witness, table files and write-ahead log |
+//! | `database` | what all these need of a database |
+//!
+//! One thread writes at a time; the others work beside it on the same database. Whatever fails to be written poisons them all
+//! for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie. How a database is opened, and
+//! why that is most of the work, is in `rocksdb::open`.
 
 pub(in crate::journal) mod database;
+mod dead_letters;
+mod housekeeping;
 pub(in crate::journal) mod reader;
+mod write_thread;
+mod writer;
 
 use std::collections::VecDeque;
-use std::mem;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::journal::block::Place;
-use crate::journal::dead_letter::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
-use crate::journal::directory::is_shortage;
+use crate::journal::dead_letter::DeadLetterId;
 use crate::journal::error::{Damage, DamageKind, DamagePlace};
-use crate::journal::mask::unmask;
-use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit, session_key};
 use crate::journal::recovery::{Scan, Witness, holes};
-use crate::journal::rocksdb::database::{DEAD, JOURNAL, META, Store, block_key};
-use crate::journal::store::database::{Cursor as _, Database, Sidecar as _};
-use crate::journal::store::reader::parse;
-use crate::journal::{Block, BlockBuilder, Checkpoint, Durable, Journal, Records, StorageError};
-use crate::limits::{RESERVE_BYTES, TRIM_PLACES};
-use crate::model::{Offset, SessionRecord};
+use crate::journal::rocksdb::database::{DEAD, Store};
+use crate::journal::store::database::{Database, Sidecar as _};
+pub(in crate::journal) use crate::journal::store::dead_letters::StoredDeadLetters;
+pub(in crate::journal) use crate::journal::store::housekeeping::Housekeeping;
+use crate::journal::store::housekeeping::HousekeepingThread;
+#[cfg(test)]
+pub(in crate::journal) use crate::journal::store::housekeeping::LOOK_INTERVAL;
+use crate::journal::store::write_thread::WriteThread;
+pub(in crate::journal) use crate::journal::store::writer::StoredWriter;
+use crate::journal::{Commit, Durable, Journal, JournalError, Landed, Room, StorageError};
+use crate::limits::LAUNCH_BYTES;
+use crate::model::{DurabilityLevel, Offset};
 
 /// The journal on RocksDB.
 pub type RocksJournal = StoredJournal<Store>;
 
-/// The writer of the journal in a data directory, which it holds until it and its readers are dropped.
+/// The journal in a data directory, which it holds until it and its readers are dropped.
 ///
-/// Dropping it writes the witness; there is nothing else to close.
+/// Dropping it waits for the commit under way and writes the witness; there is nothing else to close.
 pub struct StoredJournal<D: Database> {
     shared: Arc<Shared<D>>,
-    end: Offset,
-    low: Offset,
-    low_previous_checksum: u32,
-    last_checksum: u32,
-    /// The blocks committed last.
-    places: Places,
-    /// For values as they are stored. Bounded by the caller's bound on blocks.
-    scratch: Vec<u8>,
-    keeper: Option<Keeper>,
+    /// Away while the write thread has a commit.
+    writer: Option<StoredWriter<D>>,
+    /// A commit that [`Journal::land`] will write itself.
+    waiting: Option<Commit>,
+    thread: Option<WriteThread<D>>,
+    housekeeping: Option<HousekeepingThread>,
 }
 
 /// What writer, readers and dead letters have in common.
@@ -81,6 +90,21 @@ fn database_error<D: Database>(action: String, error: &D::Error) -> StorageError
 }
 
 impl<D: Database> Shared<D> {
+    /// Of a database that a scan has found good.
+    fn new(store: D, dir: D::Sidecar, scan: &Scan) -> Self {
+        Self {
+            store,
+            end: AtomicU64::new(scan.end.0),
+            low: AtomicU64::new(scan.low.0),
+            holes: holes(&scan.losses),
+            unread_below: scan.unread_below,
+            read_ends: Mutex::default(),
+            failed: OnceLock::new(),
+            dead: Mutex::new(scan.dead),
+            dir,
+        }
+    }
+
     fn check(&self) -> Result<(), StorageError> {
         self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
     }
@@ -126,6 +150,19 @@ impl<D: Database> Shared<D> {
         found.map_err(|error| database_error::<D>(format!("reading the dead letter of entry {}", id.offset), &error))
     }
 
+    pub(in crate::journal) fn room(&self, reserve_bytes: u64) -> Result<Room, StorageError> {
+        Ok(Room::of(self.dir.free_bytes()?, reserve_bytes))
+    }
+
+    pub(in crate::journal) fn failure(&self) -> Option<JournalError> {
+        self.failed.get().cloned().map(JournalError::Failed)
+    }
+
+    /// The receipt for everything that is synced.
+    pub(in crate::journal) fn durable(&self) -> Durable {
+        Durable { block: None, end: self.end(), level: DurabilityLevel::Synced }
+    }
+
     pub(in crate::journal) fn end(&self) -> Offset {
         Offset(self.end.load(Ordering::Acquire))
     }
@@ -141,395 +178,82 @@ impl<D: Database> Shared<D> {
 }
 
 impl<D: Database> StoredJournal<D> {
-    /// Takes over a database that a scan has found good. Whoever calls it sees to it that the returned duties are done
-    /// about once a second.
-    pub(in crate::journal) fn start(store: D, dir: D::Sidecar, scan: &Scan) -> Result<(Self, Kept), StorageError> {
-        let shared = Arc::new(Shared {
-            store,
-            end: AtomicU64::new(scan.end.0),
-            low: AtomicU64::new(scan.low.0),
-            holes: holes(&scan.losses),
-            unread_below: scan.unread_below,
-            read_ends: Mutex::default(),
-            failed: OnceLock::new(),
-            dead: Mutex::new(scan.dead),
-            dir,
-        });
-        let kept = Kept::first(&shared)?;
-        let journal = Self {
-            shared,
-            end: scan.end,
-            low: scan.low,
-            low_previous_checksum: scan.low_previous_checksum,
-            last_checksum: scan.last_checksum,
-            places: Places::default(),
-            scratch: Vec::new(),
-            keeper: None,
-        };
-        Ok((journal, kept))
+    /// A journal that this writer writes.
+    pub(in crate::journal) fn new(writer: StoredWriter<D>) -> Self {
+        let shared = writer.shared();
+        Self { shared, writer: Some(writer), waiting: None, thread: None, housekeeping: None }
     }
 
-    /// Starts a thread for these duties.
-    pub(in crate::journal) fn start_keeper(&mut self, kept: Kept, interval: Duration) -> Result<(), StorageError> {
-        self.keeper = Some(Keeper::start(self.shared(), kept, interval)?);
+    /// Starts a thread for the duties of a journal that stands still.
+    pub(in crate::journal) fn start_housekeeping(&mut self, interval: Duration) -> Result<(), StorageError> {
+        let housekeeping = Housekeeping::begin(&self.shared)?;
+        self.housekeeping = Some(HousekeepingThread::start(self.shared(), housekeeping, interval)?);
         Ok(())
     }
 
     pub(in crate::journal) fn shared(&self) -> Arc<Shared<D>> {
         self.shared.clone()
     }
-
-    /// Where the journal would begin if it were trimmed, and the checksum that the first block there repeats.
-    fn trimmed(&self, below: Offset) -> Result<(Offset, u32), StorageError> {
-        if below >= self.end {
-            return Ok((self.end, self.last_checksum));
-        }
-        if below <= self.low {
-            return Ok((self.low, self.low_previous_checksum));
-        }
-        if let Some(place) = self.places.at_or_before(below) {
-            return Ok(place);
-        }
-        let mut blocks = self.shared.store.iterate(JOURNAL, &block_key(self.low), &block_key(self.end));
-        blocks.seek_for_prev(&block_key(below));
-        match blocks.item().map(|(key, value)| parse(&self.shared.store, below, key, value)) {
-            Some(block) => block.map(|block| (block.first(), block.previous_checksum())),
-            None => {
-                blocks.status().map_err(|error| StorageError::new("looking for the block to trim at", error))?;
-                Ok((self.low, self.low_previous_checksum))
-            }
-        }
-    }
-}
-
-/// Where the blocks begin that were committed last, and the checksum that each repeats: what trimming needs to know of
-/// the block it stops at, without reading that back.
-#[derive(Default)]
-struct Places(VecDeque<(Offset, u32)>);
-
-impl Places {
-    fn push(&mut self, first: Offset, previous_checksum: u32) {
-        if self.0.len() == TRIM_PLACES {
-            self.0.pop_front();
-        }
-        self.0.push_back((first, previous_checksum));
-    }
-
-    /// The last block that begins at `offset` or before; `None` when that is older than what is remembered.
-    fn at_or_before(&self, offset: Offset) -> Option<(Offset, u32)> {
-        let after = self.0.partition_point(|&(first, _)| first <= offset);
-        self.0.get(after.checked_sub(1)?).copied()
-    }
 }
 
 impl<D: Database> Journal for StoredJournal<D> {
-    fn failure(&self) -> Option<StorageError> {
-        self.shared.failed.get().cloned()
-    }
-
-    fn end(&self) -> Offset {
-        self.end
-    }
-
     fn durable(&self) -> Durable {
-        Durable { block: None, end: self.end }
+        self.shared.durable()
     }
 
-    fn write(
-        &mut self,
-        block: &mut BlockBuilder,
-        records: &Records,
-        checkpoint: Option<&Checkpoint>,
-    ) -> Result<Durable, StorageError> {
+    fn append(&mut self, commit: Commit) -> Result<(), JournalError> {
         self.shared.check()?;
-        if block.is_empty() && records.is_empty() && checkpoint.is_none() {
-            return Ok(self.durable());
+        if self.waiting.is_some() {
+            return Err(self.shared.fail("appending a commit".into(), "another one is under way").into());
         }
-        let first = self.end;
-        let without_entries = block.is_empty();
-        let action = || match without_entries {
-            true => format!("checkpoint or records at offset {first}"),
-            false => format!("commit of the block at offset {first}"),
+        let Some(writer) = self.writer.take() else {
+            return Err(self.shared.fail("appending a commit".into(), "another one is being written").into());
         };
-        let mut batch = self.shared.store.batch(block.size() + 64);
-        let mut built = None;
-        if !block.is_empty() {
-            let place =
-                Place { first, previous_checksum: self.last_checksum, committed_unix_us: self.shared.store.unix_us() };
-            let block = block.build(place).map_err(|error| self.shared.fail(action(), error))?;
-            self.shared.store.put(&mut batch, JOURNAL, &block_key(first), block.bytes(), &mut self.scratch);
-            built = Some(block);
-        }
-        for id in &records.given_up {
-            self.shared.store.delete(&mut batch, META, &session_key(*id));
-        }
-        put_records(&self.shared.store, &mut batch, records, &mut self.scratch);
-        let end = built.as_ref().map_or(first, Block::end);
-        let mut low = self.low;
-        let mut low_previous_checksum = self.low_previous_checksum;
-        if let Some(checkpoint) = checkpoint {
-            checkpoint.verify(end).map_err(|problem| self.shared.fail(action(), problem))?;
-            (low, low_previous_checksum) =
-                self.trimmed(checkpoint.trim_below).map_err(|error| self.shared.fail_with(error))?;
-            let store = &self.shared.store;
-            put_sessions(store, &mut batch, &checkpoint.sessions, &mut self.scratch);
-            for id in &checkpoint.expired {
-                store.delete(&mut batch, META, &session_key(*id));
+        match &self.thread {
+            Some(thread) if commit.block.size() >= LAUNCH_BYTES => {
+                thread.write(writer, commit).map_err(|error| self.shared.fail_with(error))?;
             }
-            for id in &checkpoint.retried {
-                store.delete(&mut batch, DEAD, &id.key());
-            }
-            let (lanes, former) = (checkpoint.lanes.clone(), checkpoint.former.clone());
-            let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes, former };
-            store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
-            if low > self.low {
-                store.delete_range(&mut batch, JOURNAL, &block_key(self.low), &block_key(low));
-            }
+            _ => (self.writer, self.waiting) = (Some(writer), Some(commit)),
         }
-        // Before it is gone: whoever then misses something below looks here again.
-        self.shared.low.store(low.0, Ordering::Release);
-        let retried = checkpoint.map_or(&[][..], |checkpoint| &checkpoint.retried);
-        self.shared.write_retried(batch, retried, action)?;
-        block.clear();
-        if let Some(block) = &built {
-            self.places.push(first, self.last_checksum);
-            self.end = end;
-            self.last_checksum = block.checksum();
-            self.shared.end.store(self.end.0, Ordering::Release);
+        Ok(())
+    }
+
+    fn landed(&self) -> bool {
+        self.waiting.is_some() || self.writer.is_none() && self.thread.as_ref().is_none_or(WriteThread::has_written)
+    }
+
+    fn land(&mut self) -> Result<Landed, JournalError> {
+        if let (Some(writer), Some(commit)) = (&mut self.writer, self.waiting.take()) {
+            return Ok(writer.write(commit)?);
         }
-        self.low = low;
-        self.low_previous_checksum = low_previous_checksum;
-        Ok(Durable { block: built.map(Arc::new), end: self.end })
-    }
-
-    fn free_bytes(&self) -> Result<u64, StorageError> {
-        self.shared.dir.free_bytes()
-    }
-}
-
-fn put_records<D: Database>(store: &D, batch: &mut D::Batch, records: &Records, scratch: &mut Vec<u8>) {
-    put_sessions(store, batch, &records.sessions, scratch);
-    for client in &records.clients {
-        let (key, value) = client.encode();
-        store.put(batch, META, &key, &value, scratch);
-    }
-    if let Some(limit) = records.counter_limit {
-        store.put(batch, META, COUNTER_KEY, &encode_counter_limit(limit), scratch);
-    }
-}
-
-fn put_sessions<D: Database>(store: &D, batch: &mut D::Batch, sessions: &[SessionRecord], scratch: &mut Vec<u8>) {
-    for session in sessions {
-        let (key, value) = session.encode();
-        store.put(batch, META, &key, &value, scratch);
-    }
-}
-
-/// Dead letters in the database.
-pub(in crate::journal) struct StoredDeadLetters<D: Database>(pub(in crate::journal) Arc<Shared<D>>);
-
-impl<D: Database> DeadLetters for StoredDeadLetters<D> {
-    fn put_all(&self, letters: &[DeadLetter], room: DeadLetterRoom) -> Result<Result<(), NoRoom>, StorageError> {
-        let Some(first) = letters.first() else { return Ok(Ok(())) };
-        let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut new = 0;
-        for letter in letters {
-            new += u64::from(!self.0.has_letter(letter.id)?);
-        }
-        // Looked at for each write, and by one lane at a time: what is written before the next look is bounded.
-        if let Err(no_room) = room.for_more(*count, new, self.0.dir.free_bytes()?) {
-            return Ok(Err(no_room));
-        }
-        let (mut batch, mut scratch) = (self.0.store.batch(0), Vec::new());
-        for letter in letters {
-            self.0.store.put(&mut batch, DEAD, &letter.id.key(), &letter.encode(), &mut scratch);
-        }
-        let action = || format!("putting {} dead letters from entry {} on", letters.len(), first.id.offset);
-        self.0.write(batch, action)?;
-        *count += new;
-        Ok(Ok(()))
-    }
-
-    fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
-        let action = || format!("listing dead letters from entry {} on", from.offset);
-        let mut records = self.0.store.iterate(DEAD, &from.key(), &[0xff; DeadLetterId::KEY_LEN + 1]);
-        let mut letters = Vec::new();
-        records.seek_to_first();
-        while let (Some((key, value)), true) = (records.item(), letters.len() < limit) {
-            letters.push(DeadLetter::decode(key, &unmask(value)).map_err(|error| StorageError::new(action(), error))?);
-            records.next();
-        }
-        records.status().map_err(|error| StorageError::new(action(), error))?;
-        Ok(letters)
-    }
-
-    fn get(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StorageError> {
-        let action = || format!("reading the dead letter of entry {}", id.offset);
-        let value = self.0.store.get(DEAD, &id.key()).map_err(|error| StorageError::new(action(), error))?;
-        let letter = value.map(|value| DeadLetter::decode(&id.key(), &value)).transpose();
-        letter.map_err(|error| StorageError::new(action(), error))
-    }
-
-    fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
-        let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.get(id)?.is_none() {
-            return Ok(false);
-        }
-        let mut batch = self.0.store.batch(0);
-        self.0.store.delete(&mut batch, DEAD, &id.key());
-        self.0.write(batch, || format!("deleting the dead letter of entry {}", id.offset))?;
-        *count -= 1;
-        Ok(true)
-    }
-
-    fn count(&self) -> u64 {
-        *self.0.dead.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How often the keeper looks at the write-ahead log.
-const TEND_INTERVAL: Duration = Duration::from_millis(100);
-/// How often it looks whether all files are there. Those whose loss harms at once it looks for each time.
-pub(in crate::journal) const LOOK_INTERVAL: Duration = Duration::from_millis(800);
-/// What to do about files that are gone.
-const LOST_ADVICE: &str = "files of a running server must be left alone. Nothing more is acked. Put back what was there, or \
-                           look with `duragram journal verify` before the next start";
-
-/// The thread that does what need not hold a commit up: about once a second the witness and the removal of table files that
-/// trimming has emptied, and between these the choice of a write-ahead log that was filled before.
-struct Keeper {
-    stop: Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl Keeper {
-    fn start<D: Database>(shared: Arc<Shared<D>>, mut kept: Kept, interval: Duration) -> Result<Self, StorageError> {
-        let (stop, stopped) = channel();
-        let run = move || {
-            let (mut kept_at, mut looked_at) = (Instant::now(), Instant::now());
-            // What is there now is what must stay.
-            kept.is_all_there(&shared, true);
-            let between = TEND_INTERVAL.min(interval);
-            while matches!(stopped.recv_timeout(between), Err(RecvTimeoutError::Timeout)) {
-                let all = kept.missed || looked_at.elapsed() >= LOOK_INTERVAL;
-                if all {
-                    looked_at = Instant::now();
-                }
-                if !kept.is_all_there(&shared, all) {
-                    continue;
-                }
-                tend_log(&shared);
-                if kept_at.elapsed() >= interval {
-                    kept_at = Instant::now();
-                    kept.keep(&shared);
-                }
-            }
-            let again = |kept: &mut Kept| {
-                std::thread::sleep(between);
-                kept.is_all_there(&shared, true)
-            };
-            if kept.is_all_there(&shared, true) || again(&mut kept) {
-                kept.witness(&shared);
-            }
+        let Some(thread) = self.thread.as_ref().filter(|_| self.writer.is_none()) else {
+            return Err(self.shared.fail("landing a commit".into(), "none is under way").into());
         };
-        let thread = std::thread::Builder::new().name("journal-keeper".into()).spawn(run);
-        let thread = thread.map_err(|error| StorageError::new("starting the journal's keeper thread", error))?;
-        Ok(Self { stop, thread })
-    }
-}
-
-/// What the keeper has done so far.
-pub(in crate::journal) struct Kept {
-    witnessed: Witness,
-    /// It could not be written the last time.
-    behind: bool,
-    cleared: Offset,
-    /// Something was missing at the last look.
-    missed: bool,
-    /// Something is not where it was: nothing is written any more to what lies there now.
-    lost: bool,
-}
-
-impl Kept {
-    /// Writes the first witness.
-    pub(in crate::journal) fn first<D: Database>(shared: &Shared<D>) -> Result<Self, StorageError> {
-        let witnessed = shared.witness();
-        shared.dir.write_witness(witnessed).map_err(|error| StorageError::new("writing the witness", error))?;
-        Ok(Self { witnessed, behind: false, cleared: Offset(0), missed: false, lost: false })
+        let (writer, result) = thread.written().map_err(|error| self.shared.fail_with(error))?;
+        self.writer = Some(writer);
+        Ok(result?)
     }
 
-    /// Whether the journal's files are where they were; poisons the journal when they are not. With `all`, also looks for those
-    /// that only the next start, or a reader, would miss.
-    ///
-    /// What is missing must be missing at two looks in a row: there are file systems in which a name is gone for a moment while
-    /// its file is replaced, or while their server begins anew, and a false alarm would end a server that has lost nothing.
-    pub(in crate::journal) fn is_all_there<D: Database>(&mut self, shared: &Shared<D>, all: bool) -> bool {
-        if self.lost {
-            return false;
-        }
-        let lost = shared.dir.lost().or_else(|| shared.store.lost(all));
-        // After an attempt that failed nobody knows which one is there; it is written anew as soon as that is possible.
-        let witness = || (all && !self.behind).then(|| shared.dir.lost_witness(self.witnessed)).flatten();
-        let Some(lost) = lost.or_else(witness) else {
-            self.missed = false;
-            return true;
-        };
-        if mem::replace(&mut self.missed, true) {
-            self.lost = true;
-            drop(shared.fail("looking after the journal's files".into(), format!("{lost}; {LOST_ADVICE}")));
-        }
-        false
+    fn notify_landings(&mut self, notify: Box<dyn Fn() + Send>) -> io::Result<()> {
+        self.thread = Some(WriteThread::start(notify)?);
+        Ok(())
     }
 
-    /// What is due about once a second.
-    pub(in crate::journal) fn keep<D: Database>(&mut self, shared: &Shared<D>) {
-        let low = shared.low();
-        self.witness(shared);
-        if low > self.cleared {
-            match shared.store.delete_files_below(low) {
-                Ok(()) => self.cleared = low,
-                Err(error) => {
-                    drop(shared.fail_with(database_error::<D>("deleting emptied table files".into(), &error)))
-                }
-            }
-        }
+    fn room(&self, reserve_bytes: u64) -> Result<Room, StorageError> {
+        self.shared.room(reserve_bytes)
     }
 
-    fn witness<D: Database>(&mut self, shared: &Shared<D>) {
-        let witness = shared.witness();
-        if witness != self.witnessed || self.behind {
-            // Else a disk that has begun to fail would go unnoticed until it loses a commit.
-            match shared.dir.write_witness(witness) {
-                Ok(()) => (self.witnessed, self.behind) = (witness, false),
-                // Whoever fills the disk up while new data is refused must not end the server.
-                Err(error) if is_shortage(&error) => {
-                    if !self.behind {
-                        tracing::warn!(%error, "the witness cannot be written for now; it is tried again");
-                    }
-                    self.behind = true;
-                }
-                Err(error) => drop(shared.fail("writing the witness".into(), error)),
-            }
-        }
-    }
-}
-
-/// Beginning another log writes table files, for which there must be room.
-fn tend_log<D: Database>(shared: &Shared<D>) {
-    if shared.dir.free_bytes().is_ok_and(|free| free >= *RESERVE_BYTES.start())
-        && let Err(error) = shared.store.tend_log()
-    {
-        drop(shared.fail_with(database_error::<D>("beginning another write-ahead log".into(), &error)));
+    fn failure(&self) -> Option<JournalError> {
+        self.shared.failure()
     }
 }
 
 impl<D: Database> Drop for StoredJournal<D> {
     fn drop(&mut self) {
-        let Some(Keeper { stop, thread }) = self.keeper.take() else { return };
-        drop(stop);
-        if thread.join().is_err() {
-            tracing::error!("the journal's keeper thread panicked; the witness may be old");
-        }
+        // What is under way is written before the last witness is.
+        drop(self.thread.take());
+        let Some(housekeeping) = self.housekeeping.take() else { return };
+        housekeeping.stop();
         if let Some(error) = self.shared.failed.get() {
             tracing::error!(%error, "the journal is closed after a failure");
         }

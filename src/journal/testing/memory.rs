@@ -1,7 +1,8 @@
 //! A journal in memory, with faults, for tests of what stands above it.
 //!
 //! A [`MemoryDisk`] stands for the data directory: it outlives the journals that are opened on it, and holds just what
-//! their commits have synced. It can be made to fail, to be slow (a hook runs while a commit is in flight) and to be full.
+//! their commits have synced. It can be made to fail, to be slow (a hook runs while a commit is written, and a [`Hand`] says
+//! when), to be full, to be taken over by another owner, and to lose what it held.
 //! Blocks are those of [`crate::journal::block`], built and verified by the same code as on disk. There is no clock: a block's
 //! time is that of its newest arrival.
 
@@ -11,11 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use duragram_proto::ClientId;
 
 use crate::journal::block::Place;
+use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
 use crate::journal::{
-    Block, BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable, Extent, Journal,
-    NoRoom, Opened, ReadJournal, Records, Replay, StorageError,
+    Block, Checkpoint, Commit, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable, Extent, JournalError,
+    Landed, NoRoom, Opened, ReadJournal, Records, Replay, Room, StorageError,
 };
-use crate::model::{ClientRecord, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord};
+use crate::model::{ClientRecord, DurabilityLevel, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord};
 
 /// What becomes of a write that a hook was asked about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,11 +35,11 @@ pub enum WriteFate {
 pub enum Write<'a> {
     /// Entries, session records, a checkpoint: whatever one batch holds.
     Commit {
-        /// If it has entries.
+        /// The block, if the commit has entries.
         block: Option<&'a Block>,
-        /// If one is part of it.
+        /// The checkpoint, if one is part of it.
         checkpoint: Option<&'a Checkpoint>,
-        /// What else is.
+        /// What is written beside the block.
         records: &'a Records,
     },
     /// Dead letters are put, or one is deleted.
@@ -96,12 +98,16 @@ impl Synced {
 struct Faults {
     hook: Option<Hook>,
     free_bytes: u64,
-    failed: Option<StorageError>,
+    /// Who has taken the journal over. Noticed by the next write.
+    owner: Option<String>,
+    level: DurabilityLevel,
+    failed: Option<JournalError>,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { hook: None, free_bytes: u64::MAX, failed: None }
+        let level = DurabilityLevel::Synced;
+        Self { hook: None, free_bytes: u64::MAX, owner: None, level, failed: None }
     }
 }
 
@@ -114,7 +120,10 @@ impl MemoryDisk {
     /// off, as by a crash.
     pub fn open(&self, replay: &mut dyn FnMut(Replay<'_>)) -> Opened<MemoryJournal> {
         self.crash();
-        lock(&self.faults).failed = None;
+        {
+            let mut faults = lock(&self.faults);
+            (faults.failed, faults.owner) = (None, None);
+        }
         let synced = lock(&self.synced);
         synced.sessions.values().for_each(|session| replay(Replay::Session(session.clone())));
         synced.clients.values().for_each(|client| replay(Replay::Client(*client)));
@@ -139,7 +148,7 @@ impl MemoryDisk {
             end: synced.end,
             extents,
             given_up: Vec::new(),
-            journal: MemoryJournal { handle },
+            journal: ByHand::new(MemoryWriter { end: synced.end, handle }),
         }
     }
 
@@ -154,7 +163,26 @@ impl MemoryDisk {
         lock(&self.faults).hook = Some(Box::new(hook));
     }
 
-    /// What [`Journal::free_bytes`] reports from now on.
+    /// Another owner takes the journal over: what is written from now on is refused, until it is opened again.
+    pub fn fence(&self, owner: &str) {
+        lock(&self.faults).owner = Some(owner.to_owned());
+    }
+
+    /// Forgets the newest blocks, down to the one that holds this entry, although they were durable.
+    pub fn lose_from(&self, offset: Offset) {
+        let mut synced = lock(&self.synced);
+        while let Some(last) = synced.blocks.back().filter(|block| block.end() > offset) {
+            (synced.end, synced.last_checksum) = (last.first(), last.previous_checksum());
+            synced.blocks.pop_back();
+        }
+    }
+
+    /// How safe receipts say that entries are, from now on.
+    pub fn set_level(&self, level: DurabilityLevel) {
+        lock(&self.faults).level = level;
+    }
+
+    /// What is free from now on, as [`Room`] and dead letters see it.
     pub fn set_free_bytes(&self, bytes: u64) {
         lock(&self.faults).free_bytes = bytes;
     }
@@ -198,8 +226,15 @@ struct Handle {
 }
 
 impl Handle {
-    /// Asks the hook, then applies the change, all of it or nothing. The first failure is final.
-    fn write(&self, action: String, write: Write<'_>, apply: impl FnOnce(&mut Synced)) -> Result<(), StorageError> {
+    /// Asks the hook, then applies the change, all of it or nothing. The first failure is final. `known_end`: every entry
+    /// below was durable.
+    fn write(
+        &self,
+        action: String,
+        known_end: Offset,
+        write: Write<'_>,
+        apply: impl FnOnce(&mut Synced),
+    ) -> Result<(), JournalError> {
         let mut faults = lock(&self.disk.faults);
         if let Some(failed) = &faults.failed {
             return Err(failed.clone());
@@ -207,49 +242,63 @@ impl Handle {
         let fate = faults.hook.as_mut().map_or(WriteFate::Durable, |hook| hook(write));
         let mut synced = lock(&self.disk.synced);
         if synced.generation != self.generation {
-            return Err(StorageError::new(action, "the machine has crashed"));
+            return Err(StorageError::new(action, "the machine has crashed").into());
         }
-        if fate != WriteFate::FailedAndLost {
+        let refusal = match faults.owner.clone() {
+            Some(owner) => Some(JournalError::Fenced { owner }),
+            None if synced.end < known_end => Some(JournalError::Lost { acked_end: known_end, end: synced.end }),
+            None => (fate != WriteFate::Durable).then(|| StorageError::new(action, "injected fault").into()),
+        };
+        let written = match refusal {
+            None => true,
+            Some(JournalError::Failed(_)) => fate == WriteFate::FailedButWritten,
+            Some(_) => false,
+        };
+        if written {
             apply(&mut synced);
         }
-        if fate == WriteFate::Durable {
-            return Ok(());
-        }
-        let error = StorageError::new(action, "injected fault");
-        faults.failed = Some(error.clone());
-        Err(error)
+        faults.failed.clone_from(&refusal);
+        refusal.map_or(Ok(()), Err)
     }
 
     /// A failure of the caller's making, final like the others.
-    fn refuse(&self, error: StorageError) -> StorageError {
-        lock(&self.disk.faults).failed.get_or_insert(error).clone()
+    fn refuse(&self, error: StorageError) -> JournalError {
+        lock(&self.disk.faults).failed.get_or_insert(error.into()).clone()
+    }
+
+    fn write_letters(
+        &self,
+        action: String,
+        ids: &[DeadLetterId],
+        apply: impl FnOnce(&mut Synced),
+    ) -> Result<(), StorageError> {
+        let result = self.write(action.clone(), Offset(0), Write::DeadLetters(ids), apply);
+        result.map_err(|error| error.stops(action))
     }
 }
+
+/// The journal on a [`MemoryDisk`].
+pub type MemoryJournal = ByHand<MemoryWriter>;
+
+/// Lets commits of a [`MemoryJournal`] land.
+pub type MemoryHand = Hand<MemoryWriter>;
 
 /// The writer on a [`MemoryDisk`].
-pub struct MemoryJournal {
+pub struct MemoryWriter {
     handle: Handle,
+    /// Every entry below was durable.
+    end: Offset,
 }
 
-impl Journal for MemoryJournal {
-    fn end(&self) -> Offset {
-        self.handle.disk.end()
-    }
-
+impl WriteCommit for MemoryWriter {
     fn durable(&self) -> Durable {
-        Durable { block: None, end: self.end() }
+        Durable { block: None, end: self.end, level: lock(&self.handle.disk.faults).level }
     }
 
-    fn write(
-        &mut self,
-        block: &mut BlockBuilder,
-        records: &Records,
-        checkpoint: Option<&Checkpoint>,
-    ) -> Result<Durable, StorageError> {
-        let (first, previous_checksum) = {
-            let synced = lock(&self.handle.disk.synced);
-            (synced.end, synced.last_checksum)
-        };
+    fn write(&mut self, commit: Commit) -> Result<Landed, JournalError> {
+        let Commit { mut block, records, checkpoint } = commit;
+        let (records, checkpoint) = (&records, checkpoint.as_ref());
+        let (first, previous_checksum) = (self.end, lock(&self.handle.disk.synced).last_checksum);
         let action = format!("write at offset {first}");
         let place = Place { first, previous_checksum, committed_unix_us: block.newest_arrival_unix_us() };
         let built = match block.is_empty() {
@@ -260,11 +309,12 @@ impl Journal for MemoryJournal {
             },
         };
         block.clear();
-        let mut end = built.as_ref().map_or(first, |block| block.end());
+        let end = built.as_ref().map_or(first, |block| block.end());
         if let Some(Err(problem)) = checkpoint.map(|checkpoint| checkpoint.verify(end)) {
             return Err(self.handle.refuse(StorageError::new(action, problem)));
         }
-        self.handle.write(action, Write::Commit { block: built.as_deref(), checkpoint, records }, |synced| {
+        let write = Write::Commit { block: built.as_deref(), checkpoint, records };
+        self.handle.write(action, self.end, write, |synced| {
             records.given_up.iter().for_each(|id| drop(synced.sessions.remove(id)));
             synced.sessions.extend(records.sessions.iter().map(|session| (session.id, session.clone())));
             synced.clients.extend(records.clients.iter().map(|client| (client.client, *client)));
@@ -274,16 +324,21 @@ impl Journal for MemoryJournal {
                 synced.last_checksum = block.checksum();
                 synced.blocks.push_back(block.clone());
             }
-            end = synced.end;
             if let Some(checkpoint) = checkpoint {
                 synced.apply(checkpoint);
             }
         })?;
-        Ok(Durable { block: built, end })
+        self.end = end;
+        let receipt = Durable { block: built, ..self.durable() };
+        Ok(Landed { receipt, block })
     }
 
-    fn free_bytes(&self) -> Result<u64, StorageError> {
-        Ok(lock(&self.handle.disk.faults).free_bytes)
+    fn room(&self, reserve_bytes: u64) -> Result<Room, StorageError> {
+        Ok(Room::of(lock(&self.handle.disk.faults).free_bytes, reserve_bytes))
+    }
+
+    fn failure(&self) -> Option<JournalError> {
+        lock(&self.handle.disk.faults).failed.clone()
     }
 }
 
@@ -322,7 +377,7 @@ impl DeadLetters for Handle {
             return Ok(Err(no_room));
         }
         let action = format!("putting {} dead letters from entry {} on", letters.len(), first.id.offset);
-        self.write(action, Write::DeadLetters(&ids), |synced| {
+        self.write_letters(action, &ids, |synced| {
             synced.dead.extend(letters.iter().map(|letter| (letter.id, letter.clone())));
         })?;
         Ok(Ok(()))
@@ -339,7 +394,7 @@ impl DeadLetters for Handle {
     fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
         let action = format!("deleting the dead letter of entry {}", id.offset);
         let mut found = false;
-        self.write(action, Write::DeadLetters(&[id]), |synced| found = synced.dead.remove(&id).is_some())?;
+        self.write_letters(action, &[id], |synced| found = synced.dead.remove(&id).is_some())?;
         Ok(found)
     }
 

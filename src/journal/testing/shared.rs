@@ -2,7 +2,7 @@
 
 use duragram_proto::{ClientId, Epoch, Seq};
 
-use crate::journal::{Block, BlockBuilder, ReadJournal, Records, Replay};
+use crate::journal::{Block, BlockBuilder, JournalError, ReadJournal, Records, Replay, StorageError};
 use crate::model::{ClientRecord, DialectId, EntryMeta, Offset, SessionId, SessionRecord};
 
 pub(crate) fn session(client: u64) -> SessionId {
@@ -27,6 +27,14 @@ pub(crate) fn sealed_records() -> Records {
         clients: vec![client(7, 3, 5), client(8, 0, u32::MAX)],
         counter_limit: Some(1 << 60),
         ..Records::default()
+    }
+}
+
+/// The failure of the storage that an answer stands for.
+pub(crate) fn failed(answer: JournalError) -> StorageError {
+    match answer {
+        JournalError::Failed(error) => error,
+        other => panic!("not a failure of the storage: {other}"),
     }
 }
 

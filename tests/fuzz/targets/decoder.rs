@@ -1,7 +1,9 @@
 //! Bytes from the network into the decoder of plain datagrams, as they come and under a right checksum.
 
+use duragram::dialect::Arrivals;
+use duragram::dialect::duragram::{Admission, AdmissionConfig};
 use duragram::model::Peer;
-use duragram::net::{Admission, Batch, Gate};
+use duragram::net::Slab;
 use duragram_proto::Seq;
 use duragram_proto::codec::{
     CRC_LEN, Data, Datagram, DecodeError, HEADER_LEN, MIN_LEN, Records, RejectCode, decode, decode_version_refusal,
@@ -98,20 +100,21 @@ fn data_keeps_its_rules(data: &Data<'_>) {
     }
 }
 
-/// The server's slab takes each datagram as an item or counts it as dropped.
+/// Admission makes a request of each datagram or counts it as dropped.
 fn counted_once(bytes: &[u8]) {
-    let mut batch = Batch::new(0);
+    let mut arrivals = Arrivals::new(Slab::new(0));
     let peer = Peer::new(([127, 0, 0, 1], 1).into(), 0);
-    batch.push(peer, bytes, &mut Gate::new(Admission::plain(1472)));
-    let dropped = batch.dropped;
+    arrivals.slab.push(peer, bytes);
+    arrivals.admit(&mut Admission::new(AdmissionConfig::plain(1472)));
+    let dropped = arrivals.dropped();
     let sum = dropped.truncated
         + dropped.checksum
         + dropped.malformed
         + dropped.unknown_type
         + dropped.wrong_direction
         + dropped.sealed;
-    assert_eq!(batch.items().len() as u64 + sum, 1);
-    assert_eq!(batch.received_bytes, bytes.len() as u64);
+    assert_eq!(arrivals.requests().len() as u64 + sum, 1);
+    assert_eq!(arrivals.slab.received_bytes(), bytes.len() as u64);
 }
 
 /// A run of records is read to its end, also one that is none.

@@ -11,19 +11,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
+use duragram::dialect::Arrivals;
 use duragram::dialect::duragram::session::SessionTable;
+use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal, WriteFate};
 use duragram::journal::{Block, Durable, ReadJournal, Replay};
 use duragram::metrics::Metrics;
 use duragram::model::{Clock, EntryKind, LaneMark, Now, Offset, Peer, SessionId};
-use duragram::net::{Admission, Batch, Gate, Outbox, Transmit};
+use duragram::net::{Outbox, Slab, Transmit};
 use duragram_proto::codec::{Ack, DATAGRAM_LEN_MAX, Data, Datagram, Hello, Ping, decode};
 use duragram_proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
 use super::input::Input;
 
-type Server = Committer<MemoryJournal, Wire, Lanes>;
+type Server = Committer<Duragram, MemoryJournal, Wire, Lanes>;
 
 const SESSIONS_MAX: usize = 12;
 const RESERVE_BYTES: u64 = 1000;
@@ -68,7 +70,7 @@ pub(crate) fn session(input: &[u8]) {
 /// The server from a start to a crash.
 struct Run {
     disk: MemoryDisk,
-    committer: Committer<MemoryJournal, Wire, Lanes>,
+    committer: Server,
     wire: Wire,
     lanes: Lanes,
     clock: TestClock,
@@ -80,7 +82,10 @@ struct Run {
 impl Run {
     fn start(disk: &MemoryDisk, window: u16, oracle: &mut Oracle) -> Self {
         disk.on_write(|_| WriteFate::Durable);
-        let mut recovery = Recovery::new(SESSIONS_MAX);
+        let metrics = METRICS.clone();
+        let session_ttl_s = u64::from(u32::MAX);
+        let config = DuragramConfig { window, sessions_max: SESSIONS_MAX, session_ttl_s, sealed: false };
+        let mut recovery = Recovery::new(Duragram::new(config, metrics.clone()));
         let opened = disk.open(&mut |replay| {
             if let Replay::Block(block) = &replay {
                 oracle.durable(block);
@@ -89,26 +94,22 @@ impl Run {
         });
         let mut recovered = recovery.finish(&opened).expect("no record that no session can have made");
         oracle.started(disk, &opened.lanes, opened.checkpoint_at);
-        oracle.acked_is_found(&mut recovered.sessions);
+        oracle.acked_is_found(recovered.dialect.table());
         let (wire, lanes, clock) = (Wire::default(), Lanes::default(), TestClock(Cell::new(oracle.now_us)));
         lanes.0.lock().unwrap().marks = match opened.lanes.is_empty() {
             true => vec![LaneMark::default(); 2],
             false => opened.lanes,
         };
         let config = CommitterConfig {
-            window,
             // A few datagrams: blocks become full while a batch is absorbed.
             commit_bytes_max: 400,
             checkpoint_bytes: 2000,
             checkpoint_interval_us: 1_000_000,
             retain_bytes: 0,
             reserve_bytes: RESERVE_BYTES,
-            session_ttl_s: u64::from(u32::MAX),
-            sealed: false,
         };
-        let metrics = METRICS.clone();
-        let mut committer = Committer::new(config, recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
-        committer.start_writer(|| {}).expect("a thread");
+        opened.journal.hand().hold(2);
+        let committer = Committer::new(config, recovered, opened.journal, wire.clone(), lanes.clone(), metrics);
         Self { disk: disk.clone(), committer, wire, lanes, clock, arrived: Vec::new(), failed: false }
     }
 
@@ -193,17 +194,17 @@ impl Run {
     }
 
     fn absorb(&mut self, oracle: &mut Oracle) {
-        let mut gate = Gate::new(Admission::plain(DATAGRAM_LEN_MAX));
-        let mut batch = Batch::new(0);
-        batch.arrived = self.clock.now();
+        let mut arrivals = Arrivals::new(Slab::new(0));
+        arrivals.slab.arrived = self.clock.now();
         for (peer, bytes) in self.arrived.drain(..) {
             if let Ok(Datagram::Data(data)) = decode(&bytes) {
                 let id = SessionId { client: data.client, epoch: data.epoch };
                 oracle.sent.entry((id, data.seq)).or_default().insert(sum(data.payload));
             }
-            batch.push(peer, &bytes, &mut gate);
+            arrivals.slab.push(peer, &bytes);
         }
-        let result = self.committer.absorb(&batch, &self.clock);
+        arrivals.admit(&mut Admission::new(AdmissionConfig::plain(DATAGRAM_LEN_MAX)));
+        let result = self.committer.absorb(&arrivals, &self.clock);
         self.look(result.is_err(), oracle);
     }
 

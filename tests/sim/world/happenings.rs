@@ -80,7 +80,7 @@ impl World {
                 self.again(means.address_change, happening);
             }
             Happening::ClockJump => {
-                let most = if self.plan.clock_wild { 40_000 } else { self.plan.config.session_ttl_s / 4 };
+                let most = if self.plan.clock_wild { 40_000 } else { self.plan.dialect.session_ttl_s / 4 };
                 let by = i64::try_from(self.rng.magnitude(1_000, most * 1_000_000)).expect("hours");
                 self.core.lock().skew_us = if self.rng.one_in(2) { by } else { -by };
                 self.again(means.clock_jump, happening);
@@ -93,7 +93,7 @@ impl World {
             }
             Happening::OutageEnds => self.outage = false,
             Happening::ShortSpace => {
-                self.disk.set_free_bytes(self.plan.config.reserve_bytes - 1);
+                self.disk.set_free_bytes(self.plan.committer.reserve_bytes - 1);
                 let wait_us = self.rng.wait(means.short_space / 4);
                 self.at(wait_us, Happening::SpaceIsBack);
                 self.again(means.short_space, happening);

@@ -171,7 +171,7 @@ pub enum Ignored {
 pub enum Event {
     /// The server is responsible for this message from now on.
     Acked {
-        /// Which.
+        /// The message that was acked.
         message: MessageId,
         /// Its number in the session that acked it.
         seq: Seq,
@@ -182,14 +182,14 @@ pub enum Event {
     },
     /// The server will never take this message. It was not journaled.
     Failed {
-        /// Which.
+        /// The message that was refused.
         message: MessageId,
-        /// Why.
+        /// Why the server refuses it.
         reason: FailReason,
     },
     /// The caller gave it up by [`Client::abandon_oldest`]; it may have been journaled all the same.
     Abandoned {
-        /// Which.
+        /// The message that was given up.
         message: MessageId,
     },
     /// A session begins: the first one after HELLO, or another one after STALE_EPOCH. What is unacked is sent (again)
@@ -197,13 +197,13 @@ pub enum Event {
     EpochChanged {
         /// `None` when there was none before.
         from: Option<Epoch>,
-        /// Now.
+        /// The epoch that it has now.
         to: Epoch,
     },
     /// The server asks for patience: BUSY, STORAGE or a code unknown to this version. Nothing is sent until then. Of
     /// several waits the latest is told.
     ServerWaits {
-        /// Why.
+        /// The code of the REJECT that asked for it.
         code: RejectCode,
         /// Until when, as `now_us`.
         until_us: u64,
@@ -237,9 +237,9 @@ pub struct Stats {
     pub retransmissions: u64,
     /// Transmissions taken for lost by later acks.
     pub losses: u64,
-    /// Retransmission timeouts.
+    /// Retransmission timeouts that expired.
     pub timeouts: u64,
-    /// Messages acked.
+    /// Messages that the server acked.
     pub acked: u64,
 }
 
@@ -451,7 +451,7 @@ where
         (self.datagram_len_max() - self.wire.overhead()).min(self.queue.payload_capacity())
     }
 
-    /// Counters.
+    /// What has been counted since it began.
     pub fn stats(&self) -> Stats {
         self.stats
     }

@@ -7,7 +7,7 @@
 //! decided, but not `base` itself), from `unsent` on they have not been transmitted in this epoch, `next` is the next
 //! to be taken. The seq of a message is its position minus an offset, which a new epoch sets anew.
 
-use super::list::{Links, List};
+use super::list::{Linked, Links, List};
 use super::payloads::Payloads;
 use super::{FailReason, MessageId, Outgoing};
 use crate::codec::Durability;
@@ -28,7 +28,7 @@ pub struct Slot {
     payload_start: u32,
     pub(super) payload_len: u16,
     pub(super) channel: u16,
-    pub(super) links: Links,
+    links: Links,
     /// The epoch in which it was acked.
     epoch: Option<Epoch>,
     /// Transmissions in this epoch, less one; saturates.
@@ -56,6 +56,16 @@ impl Slot {
         missed: false,
         state: State::Free { skipped: false },
     };
+}
+
+impl Linked for Slot {
+    fn links(&self) -> Links {
+        self.links
+    }
+
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
 }
 
 impl Default for Slot {
@@ -112,7 +122,7 @@ pub(super) struct Queue<M, B> {
     skipped: Seq,
     /// In the order of transmission.
     in_flight: List,
-    /// The same.
+    /// In the order of transmission too.
     overtaken: List,
     /// In the order of seqs.
     lost: List,

@@ -19,7 +19,7 @@ pub(super) struct Timer {
 enum WaitsFor {
     /// The end of a wait that the server asked for.
     Resume,
-    /// A WELCOME.
+    /// A WELCOME, which gives the epoch that it needs.
     Epoch,
     /// An ACK of what is in flight, or the next try in silence.
     Ack,
@@ -220,7 +220,7 @@ where
         }
     }
 
-    /// The RTO.
+    /// The retransmission timeout (RTO), in microseconds.
     pub(super) fn timeout_us(&self) -> u64 {
         self.rtt.timeout_us(self.config.rto_initial_us, self.config.rto_min_us)
     }

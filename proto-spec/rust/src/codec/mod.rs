@@ -69,9 +69,9 @@ pub enum Datagram<'a> {
 /// PROTOCOL.md#data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Data<'a> {
-    /// Who sends.
+    /// The client that sends it.
     pub client: ClientId,
-    /// Its run.
+    /// The client's run.
     pub epoch: Epoch,
     /// Never 0.
     pub seq: Seq,
@@ -137,7 +137,7 @@ pub struct Reject {
     pub client: ClientId,
     /// The epoch of what was refused; 0 when a HELLO was.
     pub epoch: u32,
-    /// Why.
+    /// Why it was refused.
     pub code: RejectCode,
     /// The refused seq; the nonce when a HELLO was refused; 0 for a PING.
     pub refused: u64,
@@ -173,7 +173,7 @@ pub enum RejectCode {
 /// PROTOCOL.md#hello.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hello {
-    /// Who asks.
+    /// The client that asks for an epoch.
     pub client: ClientId,
     /// Random; the WELCOME echoes it.
     pub nonce: u64,
@@ -195,7 +195,7 @@ pub struct Welcome {
 /// PROTOCOL.md#ping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ping {
-    /// Who asks.
+    /// The client that asks for an ACK.
     pub client: ClientId,
     /// For which of its runs.
     pub epoch: Epoch,
@@ -212,9 +212,9 @@ pub enum DecodeError {
     Version {
         /// As far as a later version keeps the header's places.
         client: ClientId,
-        /// The same.
+        /// As far as a later version keeps its place too.
         epoch: u32,
-        /// The same.
+        /// As far as a later version keeps its place too.
         seq: u64,
     },
     /// Type 0 or 7 to 15, or another version's REJECT.

@@ -18,7 +18,7 @@ const CLEAR_LEN: usize = HEADER_LEN + 4 + 8;
 /// What a sealed datagram says of itself: enough to find the keys that show whether it is true.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SealedHead {
-    /// Whose.
+    /// The client whose keys have sealed it.
     pub client: ClientId,
     /// Which of its keys.
     pub keys: KeysOf,
@@ -212,5 +212,4 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
-#[path = "sealed_tests.rs"]
 mod tests;

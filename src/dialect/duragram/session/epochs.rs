@@ -1,4 +1,4 @@
-//! What is remembered of clients that speak in sealed mode: the epochs that they have opened and that were given to them
+//! What is remembered of clients that speak in sealed mode: the epochs that they have opened and that were issued to them
 //! (PROTOCOL.md#sealed-epoch), for as long as their keys exist. Sessions come and go beside it.
 //!
 //! Whoever has no key cannot add a client here: all that comes to this has a good seal.
@@ -17,7 +17,7 @@ use crate::rate::Buckets;
 pub struct EpochBook {
     clients: HashMap<ClientId, Epochs>,
     clients_max: usize,
-    /// What was given to the clients that asked last.
+    /// What was issued to the clients that asked last.
     hellos: HashMap<ClientId, Hellos>,
     /// They in the order in which they came.
     asked: VecDeque<ClientId>,
@@ -25,27 +25,27 @@ pub struct EpochBook {
     rate: Buckets,
 }
 
-/// 0: none yet.
+/// The highest epochs of one client; 0 stands for none yet.
 #[derive(Clone, Copy, Default, Debug)]
 struct Epochs {
     opened: u32,
-    given: u32,
+    issued: u32,
 }
 
 /// Nonces of a client's last HELLOs, and the epochs that they got.
 #[derive(Clone, Copy, Default, Debug)]
 struct Hellos {
-    given: [(u64, u32); HELLOS],
+    issued: [(u64, u32); HELLOS],
     next: usize,
 }
 
-/// PROTOCOL.md#sealed-hello.
+/// So many HELLOs are answered alike when they come again (PROTOCOL.md#sealed-hello).
 const HELLOS: usize = 8;
 
 /// What a client gets for a HELLO.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HelloAnswer {
-    /// An epoch that it has not been given before: to be durable before it is told.
+    /// An epoch that was never issued to it before: to be durable before the client hears of it.
     New(Epoch),
     /// The one that the same HELLO has got.
     Again(Epoch),
@@ -86,7 +86,7 @@ impl EpochBook {
     pub fn restore(&mut self, record: &ClientRecord) {
         let epochs = self.clients.entry(record.client).or_default();
         epochs.opened = epochs.opened.max(record.opened);
-        epochs.given = epochs.given.max(record.given);
+        epochs.issued = epochs.issued.max(record.given);
     }
 
     /// A journaled entry shows that the session was open.
@@ -96,8 +96,8 @@ impl EpochBook {
 
     /// What is to be kept of a client.
     pub fn record(&self, client: ClientId) -> ClientRecord {
-        let Epochs { opened, given } = self.epochs(client);
-        ClientRecord { client, opened, given }
+        let Epochs { opened, issued } = self.epochs(client);
+        ClientRecord { client, opened, given: issued }
     }
 
     /// Whether the client has ever opened a sealed session.
@@ -133,14 +133,14 @@ impl EpochBook {
 
     /// Answers a HELLO; `gives`: with a new epoch too.
     pub fn hello(&mut self, client: ClientId, nonce: u64, now: Now, gives: bool) -> HelloAnswer {
-        let Epochs { opened, given } = self.epochs(client);
+        let Epochs { opened, issued } = self.epochs(client);
         let hellos = self.hellos.get(&client).copied().unwrap_or_default();
-        if let Some(&(_, epoch)) = hellos.given.iter().find(|&&(known, epoch)| known == nonce && epoch > 0) {
+        if let Some(&(_, epoch)) = hellos.issued.iter().find(|&&(known, epoch)| known == nonce && epoch > 0) {
             let epoch = Epoch::new(epoch).filter(|_| epoch > opened);
             return epoch.map_or(HelloAnswer::Replayed, HelloAnswer::Again);
         }
         let unix_s = u32::try_from(now.unix_us / 1_000_000).unwrap_or(0);
-        let next = opened.max(given).checked_add(1).map(|next| next.max(unix_s)).and_then(Epoch::new);
+        let next = opened.max(issued).checked_add(1).map(|next| next.max(unix_s)).and_then(Epoch::new);
         let Some(epoch) = next else { return HelloAnswer::UsedUp };
         if !self.has_room(client) {
             return HelloAnswer::NoRoom;
@@ -181,7 +181,7 @@ impl EpochBook {
             self.asked.push_back(client);
         }
         let hellos = self.hellos.entry(client).or_default();
-        hellos.given[hellos.next] = (nonce, epoch.value());
+        hellos.issued[hellos.next] = (nonce, epoch.value());
         hellos.next = (hellos.next + 1) % HELLOS;
     }
 }

@@ -3,11 +3,9 @@
 //! [`Session`] holds the rules for one sequence space, [`SessionTable`] finds sessions and bounds their number, [`EpochBook`]
 //! remembers which epochs can never be opened again in sealed mode. The
 //! committer applies datagrams to it, recovery applies the journal's entries to it, by the same code. Nothing here
-//! does I/O or reads a clock; what must reach the disk before an answer may leave is told to the caller.
+//! does I/O or reads a clock; what must reach the disk before an answer may leave is returned to the caller.
 
 mod epochs;
-#[cfg(test)]
-mod model_tests;
 mod rules;
 mod table;
 #[cfg(test)]

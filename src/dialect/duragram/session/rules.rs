@@ -16,16 +16,16 @@ pub struct Session {
     /// In seconds of service: the time that the server has run, over all its runs. So neither a stepping clock nor a
     /// long standstill makes sessions expire whose clients had no chance to be heard.
     pub(super) last_active_s: u64,
-    /// Of the HELLO that opened it, until something comes in it. Few sessions have one at a time.
+    /// The nonce of the HELLO that opened it, until something comes in it. Few sessions have one at a time.
     hello_nonce: Option<Box<u64>>,
     /// `None` for a plain session.
     sealed: Option<Box<Sealed>>,
     /// Where the committer keeps the pending ack for this session; `u32::MAX` for none.
-    pub(crate) pending: u32,
+    pub(in crate::dialect::duragram) pending: u32,
     /// The number of the commit that the session last changed for: until that is durable it may not be acked.
-    pub(crate) changed_for: u64,
+    pub(in crate::dialect::duragram) changed_for: u64,
     /// The session's record is part of the commit being built.
-    pub(crate) recorded: bool,
+    pub(in crate::dialect::duragram) recorded: bool,
     /// Changed since the last checkpoint.
     pub(super) touched: bool,
     /// The table lists it as the one of its client in which nothing has come.
@@ -35,7 +35,7 @@ pub struct Session {
 /// What only a sealed session has.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sealed {
-    /// Of the datagram with the highest counter that has come in it, since the server's start.
+    /// The highest counter of a datagram that has come in it since the server's start; `peer` sent that datagram.
     counter: u64,
     peer: Option<Peer>,
     beside: Neighbours,
@@ -53,12 +53,12 @@ pub(super) struct Neighbours {
 pub(super) struct Place(NonZeroU32);
 
 impl Place {
-    /// Of an index.
+    /// The place that an index stands for.
     pub(super) fn new(index: u32) -> Self {
         Self(NonZeroU32::MIN.saturating_add(index))
     }
 
-    /// As an index.
+    /// The index that it stands for.
     pub(super) fn index(self) -> u32 {
         self.0.get() - 1
     }
@@ -110,7 +110,7 @@ impl Session {
         }
     }
 
-    /// A sealed one.
+    /// A sealed session in which everything up to `floor` is accounted for.
     pub fn new_sealed(id: SessionId, floor: Seq) -> Self {
         Self { sealed: Some(Box::default()), ..Self::new(id, floor, None) }
     }
@@ -137,7 +137,7 @@ impl Session {
         }
     }
 
-    /// Whose.
+    /// The session's name.
     pub fn id(&self) -> SessionId {
         self.id
     }

@@ -3,6 +3,8 @@
 //! Sessions stand in chunks of a fixed size, so that a table that grows copies none of them and has no more than a chunk
 //! to spare; what a session takes in all is bounded by [`limits::SESSION_BYTES`].
 
+mod chunks;
+
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -13,6 +15,7 @@ use crate::dialect::duragram::session::rules::{Neighbours, Place};
 use crate::dialect::duragram::session::{Judgement, Session};
 use crate::limits;
 use crate::model::{Entry, EntryKind, SessionId, SessionRecord};
+use chunks::Chunks;
 
 /// The sessions, stored densely; the hash tables hold indexes only.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ pub struct SessionTable {
     last: u32,
     touched: VecDeque<u32>,
     sweep: usize,
-    /// Where the search for a plain session to give up goes on.
+    /// Where the search for a plain session to evict goes on.
     plain_sweep: usize,
 }
 
@@ -132,22 +135,22 @@ impl SessionTable {
 
     /// Opens a sealed session, whose epoch is above those of its client's others. Of a client that has as many as it may it
     /// takes the place of the oldest; in a full table that of a plain one, if it finds one that was not heard since
-    /// `idle_before_s` seconds of service. The one given up is returned, and must be taken out of the checkpoint.
+    /// `idle_before_s` seconds of service. The one evicted is returned, and must be taken out of the checkpoint.
     pub fn open_sealed(
         &mut self,
         id: SessionId,
         floor: Seq,
         idle_before_s: u64,
     ) -> Result<(u32, Option<SessionId>), TableFull> {
-        let given_up = if let Some(oldest) = self.one_too_many(id.client) {
+        let evicted = if let Some(oldest) = self.one_too_many(id.client) {
             let at_rest = self.sessions.at(oldest).is_some_and(Session::is_at_rest);
             Some(at_rest.then(|| self.forget(oldest)).flatten().ok_or(TableFull)?)
         } else if self.len() >= self.sessions_max {
-            Some(self.give_up_plain(idle_before_s).ok_or(TableFull)?)
+            Some(self.evict_plain(idle_before_s).ok_or(TableFull)?)
         } else {
             None
         };
-        Ok((self.insert(Session::new_sealed(id, floor)), given_up))
+        Ok((self.insert(Session::new_sealed(id, floor)), evicted))
     }
 
     /// The session that the client must give up for a new one.
@@ -160,7 +163,7 @@ impl SessionTable {
     }
 
     /// Forgets a plain session that was not heard for long, if there is one among those looked at now.
-    fn give_up_plain(&mut self, idle_before_s: u64) -> Option<SessionId> {
+    fn evict_plain(&mut self, idle_before_s: u64) -> Option<SessionId> {
         if self.plain == 0 {
             return None;
         }
@@ -191,7 +194,7 @@ impl SessionTable {
     }
 
     /// Gives the place of a session in which nothing has come to one of the same client in another epoch, which it has not used
-    /// (PROTOCOL.md#welcome). Returns the session that is given up for it, whose record must go.
+    /// (PROTOCOL.md#welcome). Returns the session that is evicted for it, whose record must go.
     ///
     /// So whoever asks for epoch after epoch takes one place. What still comes in the old epoch opens it again.
     pub fn renew(&mut self, index: u32, epoch: Epoch, nonce: u64) -> SessionId {
@@ -329,7 +332,7 @@ impl SessionTable {
         expired
     }
 
-    /// The sealed ones.
+    /// The sealed sessions, in the order of their places.
     pub fn sealed(&self) -> impl Iterator<Item = SessionId> {
         self.sessions.iter().filter(|session| session.is_sealed()).map(Session::id)
     }
@@ -475,61 +478,6 @@ impl SessionTable {
         self.free.push(at);
         self.last = u32::MAX;
         Some(session.id)
-    }
-}
-
-/// A vector whose elements stay where they are.
-#[derive(Debug, Default)]
-struct Chunks(Vec<Vec<Option<Session>>>);
-
-impl Chunks {
-    /// Places, free ones included.
-    fn len(&self) -> usize {
-        self.0.last().map_or(0, |last| (self.0.len() - 1) * limits::SESSIONS_PER_CHUNK + last.len())
-    }
-
-    fn at(&self, index: u32) -> Option<&Session> {
-        let index = index as usize;
-        self.0.get(index / limits::SESSIONS_PER_CHUNK)?.get(index % limits::SESSIONS_PER_CHUNK)?.as_ref()
-    }
-
-    fn place(&mut self, index: u32) -> &mut Option<Session> {
-        let index = index as usize;
-        &mut self.0[index / limits::SESSIONS_PER_CHUNK][index % limits::SESSIONS_PER_CHUNK]
-    }
-
-    fn at_mut(&mut self, index: u32) -> Option<&mut Session> {
-        self.place(index).as_mut()
-    }
-
-    fn put(&mut self, index: u32, session: Session) {
-        *self.place(index) = Some(session);
-    }
-
-    fn take(&mut self, index: u32) -> Option<Session> {
-        self.place(index).take()
-    }
-
-    /// Returns the new one's index.
-    fn push(&mut self, session: Session) -> usize {
-        let index = self.len();
-        if index.is_multiple_of(limits::SESSIONS_PER_CHUNK) {
-            self.0.push(Vec::with_capacity(limits::SESSIONS_PER_CHUNK));
-        }
-        if let Some(last) = self.0.last_mut() {
-            last.push(Some(session));
-        }
-        index
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.0.iter().flatten().flatten()
-    }
-
-    #[cfg(test)]
-    fn bytes(&self) -> usize {
-        let chunk = |chunk: &Vec<Option<Session>>| size_of_val(chunk) + chunk.capacity() * size_of::<Option<Session>>();
-        self.0.iter().map(chunk).sum()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The rules by example, and recovery by the same code.
 
+mod model;
+
 use duragram_proto::{ClientId, Epoch, Seq};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};

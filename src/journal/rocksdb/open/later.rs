@@ -6,7 +6,7 @@ use crate::journal::block::Place as BlockPlace;
 use crate::journal::inspect;
 use crate::journal::rocksdb::database::{JOURNAL, block_key};
 use crate::journal::store::tests::{Place, checkpoint, commit, options, tens};
-use crate::journal::testing::shared::{push, read_all};
+use crate::journal::testing::shared::{failed, push, read_all};
 use crate::journal::{BlockBuilder, Checkpoint, DamageKind, DamagePlace, Journal as _, ReadJournal};
 use crate::model::{LaneMark, Offset};
 
@@ -163,12 +163,12 @@ fn damage_that_trimming_meets_is_damage() {
         trim_below: Offset(155),
         ..Checkpoint::default()
     };
-    let error = opened.journal.checkpoint(&checkpoint).unwrap_err();
+    let error = failed(opened.journal.checkpoint(&checkpoint).unwrap_err());
     assert!(error.damage.is_some(), "{error}");
     let told = crate::server::Error::from(error);
     assert_eq!(told.exit_code(), 3);
     assert!(!told.to_string().contains("storage failed"), "{told}");
-    assert!(opened.journal.failure().is_some_and(|failure| failure.damage.is_some()));
+    assert!(opened.journal.failure().is_some_and(|failure| failed(failure).damage.is_some()));
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::journal::rocksdb::database::RocksOptions;
-use crate::journal::store::Kept;
+use crate::journal::store::Housekeeping;
 use crate::journal::store::database::Database as _;
 use crate::journal::store::tests::{Place, checkpoint, commit, options, tens};
 use crate::journal::{Journal, Opened, RocksJournal};
@@ -124,20 +124,20 @@ fn what_is_gone_for_a_moment_only_is_no_loss() {
     let journal = serving(&place);
     seen(&journal);
     let shared = journal.shared();
-    let mut kept = Kept::first(&shared).unwrap();
-    assert!(kept.is_all_there(&shared, true));
+    let mut housekeeping = Housekeeping::begin(&shared).unwrap();
+    assert!(housekeeping.is_all_there(&shared, true));
     for (begin, end) in [("", ".sst"), ("", ".log"), ("MANIFEST", ""), ("CURRENT", ""), ("LOCK", "")] {
         let path = file(&place, begin, end);
         let away = path.with_file_name("away");
         fs::rename(&path, &away).unwrap();
-        let there = kept.is_all_there(&shared, true);
+        let there = housekeeping.is_all_there(&shared, true);
         fs::rename(&away, &path).unwrap();
         assert!(!there, "nothing is written meanwhile");
-        assert!(kept.is_all_there(&shared, true), "{}", path.display());
+        assert!(housekeeping.is_all_there(&shared, true), "{}", path.display());
         assert_eq!(journal.failure(), None);
     }
     fs::rename(file(&place, "CURRENT", ""), place.path().join("away")).unwrap();
-    assert!(!kept.is_all_there(&shared, true) && !kept.is_all_there(&shared, true));
+    assert!(!housekeeping.is_all_there(&shared, true) && !housekeeping.is_all_there(&shared, true));
     assert!(journal.failure().is_some());
 }
 

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::journal::dead_letter::tests::letter;
 use crate::journal::testing::shared::{Replayed, numbers, push, read_all, record, session};
+use crate::journal::{BlockBuilder, Journal as _};
 
 fn open(disk: &MemoryDisk) -> (Opened<MemoryJournal>, Replayed) {
     let mut replayed = Replayed::default();
@@ -139,5 +140,82 @@ fn free_space_is_what_the_test_says() {
     let disk = MemoryDisk::default();
     let (Opened { journal, .. }, _) = open(&disk);
     disk.set_free_bytes(5);
-    assert_eq!(journal.free_bytes().unwrap(), 5);
+    assert_eq!(journal.room(5).unwrap(), Room::Enough { free_bytes: Some(5) });
+    assert_eq!(journal.room(6).unwrap(), Room::Full { free_bytes: Some(5) });
+}
+
+#[test]
+fn two_appends_under_way_land_in_order() {
+    let disk = MemoryDisk::default();
+    let (Opened { mut journal, .. }, _) = open(&disk);
+    let hand = journal.hand();
+    hand.hold(2);
+    assert_eq!(journal.under_way_max(), 2);
+    for numbers in [1..=2, 3..=3] {
+        journal.append(Commit { block: block(numbers), ..Commit::default() }).unwrap();
+    }
+    assert!(!journal.landed() && disk.end() == Offset(0));
+    assert!(journal.append(Commit::default()).is_err(), "two and no more");
+    hand.run();
+    hand.run();
+    assert!(!hand.has_work());
+    for (end, held) in [(2, &[1, 2][..]), (3, &[3])] {
+        assert!(journal.landed());
+        let Landed { receipt, block } = journal.land().unwrap();
+        assert_eq!((receipt.end(), receipt.block().map(|block| numbers(block)).as_deref()), (Offset(end), Some(held)));
+        assert!(block.is_empty());
+    }
+    assert_eq!(open(&disk).1.numbers, [1, 2, 3]);
+}
+
+#[test]
+fn whoever_waits_for_a_commit_that_is_held_lets_it_land() {
+    let disk = MemoryDisk::default();
+    let (Opened { mut journal, .. }, _) = open(&disk);
+    journal.hand().hold(1);
+    journal.append(Commit { block: block(1..=1), ..Commit::default() }).unwrap();
+    assert!(!journal.landed());
+    assert_eq!(journal.land().unwrap().receipt.end(), Offset(1));
+    assert!(journal.land().is_err(), "nothing is under way");
+}
+
+#[test]
+fn a_journal_with_another_owner_takes_nothing_more_until_it_is_opened_again() {
+    let disk = MemoryDisk::default();
+    let (Opened { mut journal, dead, .. }, _) = open(&disk);
+    journal.commit(&mut block(1..=1), &[]).unwrap();
+    disk.fence("gateway B");
+    let fenced = JournalError::Fenced { owner: "gateway B".into() };
+    assert_eq!(journal.commit(&mut block(2..=2), &[]).unwrap_err(), fenced);
+    assert_eq!(journal.failure(), Some(fenced.clone()));
+    assert_eq!(journal.append(Commit::default()).unwrap_err(), fenced);
+    let error = dead.put(&letter(1, 0)).unwrap_err();
+    assert!(error.to_string().contains("another owner now (gateway B)"), "{error}");
+    let (Opened { mut journal, .. }, replayed) = open(&disk);
+    assert_eq!(replayed.numbers, [1]);
+    journal.commit(&mut block(2..=2), &[]).unwrap();
+}
+
+#[test]
+fn a_journal_that_ends_below_what_has_landed_says_what_is_missing_and_takes_nothing_more() {
+    let disk = MemoryDisk::default();
+    let (Opened { mut journal, .. }, _) = open(&disk);
+    journal.commit(&mut block(1..=2), &[]).unwrap();
+    journal.commit(&mut block(3..=3), &[]).unwrap();
+    disk.lose_from(Offset(2));
+    let lost = JournalError::Lost { acked_end: Offset(3), end: Offset(2) };
+    assert_eq!(journal.commit(&mut block(4..=4), &[]).unwrap_err(), lost);
+    assert!(lost.to_string().contains("held all below 3, and now it ends at 2"), "{lost}");
+    assert_eq!(journal.commit(&mut block(4..=4), &[]).unwrap_err(), lost);
+    assert_eq!(disk.end(), Offset(2), "nothing is written behind the gap");
+}
+
+#[test]
+fn a_receipt_tells_how_safe_what_it_covers_is() {
+    let disk = MemoryDisk::default();
+    let (Opened { mut journal, .. }, _) = open(&disk);
+    assert_eq!(journal.durable().level(), DurabilityLevel::Synced);
+    disk.set_level(DurabilityLevel::Replicated);
+    assert_eq!(journal.commit(&mut block(1..=1), &[]).unwrap().level(), DurabilityLevel::Replicated);
+    assert_eq!(journal.durable().level(), DurabilityLevel::Replicated);
 }

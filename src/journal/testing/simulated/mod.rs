@@ -4,8 +4,8 @@
 //! recovery. [`SimulatedDisk`] outlives the journals that are opened on it, as a data directory does. Nothing here looks
 //! at a clock or draws from any randomness but its seeds.
 
+mod database;
 mod disk;
-mod store;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,11 +15,12 @@ use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_
 use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, survey};
 use crate::journal::rocksdb::database::{DEAD, JOURNAL, META};
 use crate::journal::store::reader::Reader;
-use crate::journal::store::{Kept, Shared, StoredDeadLetters, StoredJournal};
-use crate::journal::{Opened, Replay};
+use crate::journal::store::{self, Shared, StoredDeadLetters, StoredWriter};
+use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
+use crate::journal::{Commit, Durable, JournalError, Landed, Opened, Replay, Room, StorageError};
 use crate::model::{ClientRecord, Offset, SessionRecord};
+pub use database::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
 use disk::{Disk, State, StoredWitness};
-pub use store::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
 
 /// A column family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -50,29 +51,29 @@ impl Family {
 pub enum Change {
     /// A value is put.
     Put {
-        /// Where.
+        /// The column family that it is put into.
         family: Family,
-        /// Under this key.
+        /// The key under which it is put.
         key: Vec<u8>,
-        /// As the journal gave it.
+        /// The value as the journal gave it.
         value: Vec<u8>,
-        /// Masked, as it is stored.
+        /// The value masked, as it is stored.
         stored: Arc<[u8]>,
     },
     /// A key is deleted.
     Delete {
-        /// Where.
+        /// The column family that holds it.
         family: Family,
-        /// Which.
+        /// The key that is deleted.
         key: Vec<u8>,
     },
     /// The keys `from..to` are deleted.
     DeleteRange {
-        /// Where.
+        /// The column family that holds them.
         family: Family,
-        /// The first.
+        /// The first key that is deleted.
         from: Vec<u8>,
-        /// The first that stays.
+        /// The first key that stays.
         to: Vec<u8>,
     },
 }
@@ -107,7 +108,7 @@ pub enum Fate {
     Lies,
 }
 
-/// Decides about writes.
+/// Decides what becomes of each write.
 pub type Decide = Box<dyn FnMut(Write<'_>) -> Fate + Send>;
 
 /// A disk. Clones are the same one.
@@ -128,7 +129,7 @@ struct Machine {
     masks: u64,
 }
 
-/// The disk as it was, to be put back.
+/// A disk as it was at a moment, which can be put back.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image(Disk);
 
@@ -206,7 +207,10 @@ impl SimulatedDisk {
     ///
     /// # Errors
     /// As there.
-    pub fn open(&self, replay: &mut dyn FnMut(Replay<'_>)) -> Result<(Opened<SimulatedJournal>, Keeper), OpenError> {
+    pub fn open(
+        &self,
+        replay: &mut dyn FnMut(Replay<'_>),
+    ) -> Result<(Opened<SimulatedJournal>, Housekeeping), OpenError> {
         self.kill();
         let process = lock(&self.machine).process;
         let (scan, state) = match self.survey(process, replay)? {
@@ -224,9 +228,10 @@ impl SimulatedDisk {
         })
         .map_err(|error| OpenError::storage("opening the database for writing", error))?;
         let store = SimulatedStore { disk: self.clone(), process, state: Mutex::new(state) };
-        let (journal, kept) = StoredJournal::start(store, Directory { disk: self.clone(), process }, &scan)
-            .map_err(|error| OpenError::storage(error.action, error.cause))?;
-        let shared = journal.shared();
+        let writer = StoredWriter::new(store, Directory { disk: self.clone(), process }, &scan);
+        let shared = writer.shared();
+        let done =
+            store::Housekeeping::begin(&shared).map_err(|error| OpenError::storage(error.action, error.cause))?;
         let opened = Opened {
             reader: Arc::new(Reader(shared.clone())),
             dead: Arc::new(StoredDeadLetters(shared.clone())),
@@ -237,9 +242,9 @@ impl SimulatedDisk {
             end: scan.end,
             extents: scan.extents,
             given_up: Vec::new(),
-            journal,
+            journal: ByHand::new(SimulatedWriter(writer)),
         };
-        Ok((opened, Keeper { shared, kept }))
+        Ok((opened, Housekeeping { shared, done }))
     }
 
     fn create(&self) {
@@ -344,19 +349,43 @@ impl SimulatedDisk {
     }
 }
 
-/// The writer on a [`SimulatedDisk`].
-pub type SimulatedJournal = StoredJournal<SimulatedStore>;
+/// The journal on a [`SimulatedDisk`]. What is appended may stay under way until the simulation lets it land.
+pub type SimulatedJournal = ByHand<SimulatedWriter>;
 
-/// What the keeper's thread does beside a journal on RocksDB.
-pub struct Keeper {
-    shared: Arc<Shared<SimulatedStore>>,
-    kept: Kept,
+/// Lets commits of a [`SimulatedJournal`] land.
+pub type SimulatedHand = Hand<SimulatedWriter>;
+
+/// The writer on a [`SimulatedDisk`].
+pub struct SimulatedWriter(StoredWriter<SimulatedStore>);
+
+impl WriteCommit for SimulatedWriter {
+    fn durable(&self) -> Durable {
+        self.0.shared().durable()
+    }
+
+    fn write(&mut self, commit: Commit) -> Result<Landed, JournalError> {
+        Ok(self.0.write(commit)?)
+    }
+
+    fn room(&self, reserve_bytes: u64) -> Result<Room, StorageError> {
+        self.0.shared().room(reserve_bytes)
+    }
+
+    fn failure(&self) -> Option<JournalError> {
+        self.0.shared().failure()
+    }
 }
 
-impl Keeper {
+/// What the housekeeping's thread does beside a journal on RocksDB.
+pub struct Housekeeping {
+    shared: Arc<Shared<SimulatedStore>>,
+    done: store::Housekeeping,
+}
+
+impl Housekeeping {
     /// What is due about once a second.
-    pub fn keep(&mut self) {
-        self.kept.keep(&self.shared);
+    pub fn run(&mut self) {
+        self.done.run(&self.shared);
     }
 }
 

@@ -12,7 +12,7 @@ use super::world::{Burst, Message, Path, World};
 use crate::Epoch;
 
 const WINDOW: u16 = 4_096;
-/// One way.
+/// How long a datagram takes one way.
 const DELAY_US: u64 = 5_000;
 const SYNC_US: u64 = 200;
 /// What a burst may cost beside the timeout.

@@ -1,0 +1,128 @@
+//! When a checkpoint is written, of what, and what may be trimmed with it.
+//!
+//! A checkpoint is part of a commit: at that moment the dialect's memory is exactly what the journal and the block hold.
+
+use super::{Committer, Downstream};
+use crate::dialect::{Dialect, Touched};
+use crate::journal::{Checkpoint, DeadLetterId, Journal, Records};
+use crate::limits;
+use crate::model::{LaneMark, Now, Offset};
+use crate::net::Transmit;
+
+/// Where checkpoints stand.
+#[derive(Debug)]
+pub(super) struct Checkpointing {
+    /// The offset of the last one that is durable, and the marks in it.
+    at: Offset,
+    marks: Vec<LaneMark>,
+    /// When the last one began, in monotonic microseconds, and bytes journaled since then.
+    begun_us: u64,
+    bytes_since: u64,
+    trimmed_below: Offset,
+    /// The checkpoint that is being written, if one is.
+    round: Option<Round>,
+}
+
+/// A checkpoint that is being written, over as many commits as its records need.
+#[derive(Debug)]
+struct Round {
+    /// The records will include every entry below.
+    at: Offset,
+    /// Records that are still to be written.
+    left: usize,
+    /// Records were written.
+    begun: bool,
+}
+
+/// What is to be noted of a checkpoint when it is durable.
+#[derive(Debug)]
+pub(super) struct Written {
+    at: Offset,
+    marks: Vec<LaneMark>,
+    retried: Vec<DeadLetterId>,
+}
+
+impl Checkpointing {
+    /// After a start: the last one is at `at`, and the journal begins at `low`.
+    pub(super) fn new(at: Offset, low: Offset) -> Self {
+        Self { at, marks: Vec::new(), begun_us: 0, bytes_since: 0, trimmed_below: low, round: None }
+    }
+
+    /// The offset of the last durable one.
+    pub(super) fn last(&self) -> Offset {
+        self.at
+    }
+
+    /// Whether one is being written that needs more commits.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.round.is_some()
+    }
+
+    /// A block of so many bytes is to be written.
+    pub(super) fn journals(&mut self, bytes: u64) {
+        self.bytes_since += bytes;
+    }
+}
+
+impl Written {
+    pub(super) fn of(checkpoint: &Checkpoint) -> Self {
+        Self { at: checkpoint.at, marks: checkpoint.lanes.clone(), retried: checkpoint.retried.clone() }
+    }
+}
+
+impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
+    /// The checkpoint that the commit ending at `end` completes, if it completes one. Else the next piece of one that is
+    /// being written is added to `records`: records may be newer than the checkpoint that recovery starts from, since
+    /// applying an entry twice changes nothing.
+    pub(super) fn checkpoint(&mut self, now: Now, end: Offset, records: &mut Records) -> Option<Checkpoint> {
+        if !self.checkpointing.is_under_way() && self.is_checkpoint_due(now) {
+            self.begin_round(now, end);
+        }
+        let round = self.checkpointing.round.as_mut()?;
+        let Touched { taken, sessions } = self.dialect.take_touched(round.left, limits::CHECKPOINT_RECORD_BYTES);
+        round.left -= taken;
+        if round.left > 0 {
+            round.begun = true;
+            records.sessions.extend(sessions);
+            return None;
+        }
+        let Round { at, begun, .. } = self.checkpointing.round.take()?;
+        let expired = self.dialect.take_expired();
+        // Before the marks, which then cover them.
+        let retried = self.downstream.retried();
+        let lanes = self.downstream.marks();
+        let same = lanes == self.checkpointing.marks;
+        if !begun && sessions.is_empty() && expired.is_empty() && retried.is_empty() && same {
+            return None;
+        }
+        let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
+        if let Some(below) = self.backlog.trim(watermark.min(at), self.config.retain_bytes) {
+            self.checkpointing.trimmed_below = below;
+        }
+        // Below, when a loss was accepted: the lanes have yet to pass what is gone.
+        let trim_below = self.checkpointing.trimmed_below.min(watermark).min(at);
+        let former = self.downstream.former(&lanes);
+        Some(Checkpoint { at, sessions, expired, lanes, former, retried, trim_below })
+    }
+
+    pub(super) fn begin_round(&mut self, now: Now, at: Offset) {
+        self.checkpointing.begun_us = now.mono_us;
+        self.checkpointing.bytes_since = 0;
+        let left = self.dialect.begin_checkpoint(now);
+        self.checkpointing.round = Some(Round { at, left, begun: false });
+    }
+
+    /// A checkpoint is durable.
+    pub(super) fn checkpointed(&mut self, written: Written) {
+        let Written { at, marks, retried } = written;
+        self.downstream.checkpointed(&retried);
+        (self.checkpointing.at, self.checkpointing.marks) = (at, marks);
+        self.metrics.checkpoints.inc();
+    }
+
+    fn is_checkpoint_due(&self, now: Now) -> bool {
+        self.checkpointing.bytes_since >= self.config.checkpoint_bytes
+            || now.mono_us.saturating_sub(self.checkpointing.begun_us) >= self.config.checkpoint_interval_us
+            || self.downstream.take_checkpoint_request()
+    }
+}

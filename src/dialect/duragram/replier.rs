@@ -1,0 +1,142 @@
+//! Encodes replies, and seals them with the keys of what they answer.
+//!
+//! Everything that a server seals takes its number from the one counter here, whose limit is on disk before it is reached
+//! (PROTOCOL.md#sealed-server-counter).
+
+use std::sync::Arc;
+
+use duragram_proto::ClientId;
+use duragram_proto::codec::{Datagram, SEALED_ACK_LEN_MAX};
+use duragram_proto::seal::{ServerCounter, SessionKeys};
+
+use crate::dialect::duragram::Request;
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::model::{Now, Peer};
+use crate::net::{ReplyQueue, Transmit};
+use crate::rate::{self, Buckets};
+
+/// Where a reply goes, what it must fit, and how it is sealed.
+#[derive(Clone, Debug)]
+pub(super) struct ReplyTo {
+    pub(super) peer: Peer,
+    /// Length of the datagram that is answered, in bytes.
+    pub(super) len: usize,
+    /// When that arrived, in monotonic microseconds.
+    pub(super) arrived_us: u64,
+    /// The keys that the datagram was sealed with; `None` if it came plain.
+    pub(super) keys: Option<Arc<SessionKeys>>,
+}
+
+impl ReplyTo {
+    pub(super) fn to(item: &Request, arrived_us: u64) -> Self {
+        let keys = item.seal.as_ref().map(|seal| Arc::clone(&seal.keys));
+        Self { peer: item.peer, len: item.len, arrived_us, keys }
+    }
+}
+
+/// The types of replies, as the metrics count them.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Ack,
+    Reject,
+    Welcome,
+}
+
+/// Encodes and seals replies, and bounds how many REJECTs a source hears.
+#[derive(Debug)]
+pub(super) struct Replier {
+    counter: ServerCounter,
+    now: Now,
+    /// REJECTs of what came plain, for each source.
+    rejects: Buckets,
+    /// REJECTs of what came sealed, for each client: what others send from its address takes nothing from them.
+    sealed_rejects: Buckets,
+    sent: [u64; 3],
+    unsealable: u64,
+    limited: u64,
+}
+
+impl Replier {
+    /// A replier of which no limit is stored yet: it seals nothing.
+    pub(super) fn new() -> Self {
+        Self {
+            // The time comes with the first reply.
+            counter: ServerCounter::resume(0, 0),
+            now: Now::default(),
+            rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
+            sealed_rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
+            sent: [0; 3],
+            unsealable: 0,
+            limited: 0,
+        }
+    }
+
+    /// Goes on at the limit that was stored last, 0 if none ever was.
+    pub(super) fn resume(&mut self, counter_limit: u64) {
+        self.counter = ServerCounter::resume(counter_limit, 0);
+    }
+
+    /// What follows happens at this time.
+    pub(super) fn set_time(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// The limit to be stored with the next commit, if it is time for one.
+    pub(super) fn limit_due(&self) -> Option<u64> {
+        self.counter.limit_due(unix_ns(self.now))
+    }
+
+    /// The limit is on disk.
+    pub(super) fn limit_stored(&mut self, limit: u64) {
+        self.counter.limit_stored(limit);
+    }
+
+    /// Adds a reply. One that cannot be sealed now is not sent: whoever asked asks again.
+    pub(super) fn push<T: Transmit>(
+        &mut self,
+        to: &ReplyTo,
+        kind: Kind,
+        reply: &Datagram<'_>,
+        replies: &mut ReplyQueue<T>,
+    ) {
+        let mut buffer = [0; SEALED_ACK_LEN_MAX];
+        let encoded = match &to.keys {
+            None => reply.encode(&mut buffer),
+            Some(keys) => {
+                let Some(number) = self.counter.take(unix_ns(self.now)) else {
+                    self.unsealable += 1;
+                    return;
+                };
+                reply.seal(keys, number, &mut buffer)
+            }
+        };
+        let len = encoded.expect("no reply is longer than an ACK with a full bitmap");
+        replies.push(to.peer, to.len, &buffer[..len]);
+        self.sent[kind as usize] += 1;
+    }
+
+    /// Whether one more refusal may go to who asked in this client's name.
+    pub(super) fn may_refuse(&mut self, to: &ReplyTo, client: ClientId) -> bool {
+        let allowed = rate::source(to.peer.addr).is_none_or(|source| match to.keys {
+            Some(_) => self.sealed_rejects.allows(client, self.now.mono_us),
+            None => self.rejects.allows(source, self.now.mono_us),
+        });
+        self.limited += u64::from(!allowed);
+        allowed
+    }
+
+    /// Counts in the metrics what was made and what was withheld since the last report.
+    pub(super) fn report(&mut self, metrics: &Metrics) {
+        let [acks, rejects, welcomes] = std::mem::take(&mut self.sent);
+        metrics.replies_sent("ack", acks);
+        metrics.replies_sent("reject", rejects);
+        metrics.replies_sent("welcome", welcomes);
+        metrics.replies_withheld("limited", std::mem::take(&mut self.limited));
+        metrics.replies_withheld("unsealable", std::mem::take(&mut self.unsealable));
+    }
+}
+
+fn unix_ns(now: Now) -> u64 {
+    now.unix_us.saturating_mul(1_000)
+}

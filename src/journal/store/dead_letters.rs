@@ -1,0 +1,72 @@
+//! Dead letters in the database.
+
+use std::sync::{Arc, PoisonError};
+
+use crate::journal::StorageError;
+use crate::journal::dead_letter::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
+use crate::journal::mask::unmask;
+use crate::journal::rocksdb::database::DEAD;
+use crate::journal::store::Shared;
+use crate::journal::store::database::{Cursor as _, Database, Sidecar as _};
+
+/// Keeps dead letters beside the writer.
+pub(in crate::journal) struct StoredDeadLetters<D: Database>(pub(in crate::journal) Arc<Shared<D>>);
+
+impl<D: Database> DeadLetters for StoredDeadLetters<D> {
+    fn put_all(&self, letters: &[DeadLetter], room: DeadLetterRoom) -> Result<Result<(), NoRoom>, StorageError> {
+        let Some(first) = letters.first() else { return Ok(Ok(())) };
+        let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = 0;
+        for letter in letters {
+            new += u64::from(!self.0.has_letter(letter.id)?);
+        }
+        // Looked at for each write, and by one lane at a time: what is written before the next look is bounded.
+        if let Err(no_room) = room.for_more(*count, new, self.0.dir.free_bytes()?) {
+            return Ok(Err(no_room));
+        }
+        let (mut batch, mut scratch) = (self.0.store.batch(0), Vec::new());
+        for letter in letters {
+            self.0.store.put(&mut batch, DEAD, &letter.id.key(), &letter.encode(), &mut scratch);
+        }
+        let action = || format!("putting {} dead letters from entry {} on", letters.len(), first.id.offset);
+        self.0.write(batch, action)?;
+        *count += new;
+        Ok(Ok(()))
+    }
+
+    fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
+        let action = || format!("listing dead letters from entry {} on", from.offset);
+        let mut records = self.0.store.iterate(DEAD, &from.key(), &[0xff; DeadLetterId::KEY_LEN + 1]);
+        let mut letters = Vec::new();
+        records.seek_to_first();
+        while let (Some((key, value)), true) = (records.item(), letters.len() < limit) {
+            letters.push(DeadLetter::decode(key, &unmask(value)).map_err(|error| StorageError::new(action(), error))?);
+            records.next();
+        }
+        records.status().map_err(|error| StorageError::new(action(), error))?;
+        Ok(letters)
+    }
+
+    fn get(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StorageError> {
+        let action = || format!("reading the dead letter of entry {}", id.offset);
+        let value = self.0.store.get(DEAD, &id.key()).map_err(|error| StorageError::new(action(), error))?;
+        let letter = value.map(|value| DeadLetter::decode(&id.key(), &value)).transpose();
+        letter.map_err(|error| StorageError::new(action(), error))
+    }
+
+    fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
+        let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.get(id)?.is_none() {
+            return Ok(false);
+        }
+        let mut batch = self.0.store.batch(0);
+        self.0.store.delete(&mut batch, DEAD, &id.key());
+        self.0.write(batch, || format!("deleting the dead letter of entry {}", id.offset))?;
+        *count -= 1;
+        Ok(true)
+    }
+
+    fn count(&self) -> u64 {
+        *self.0.dead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

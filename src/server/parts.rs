@@ -1,0 +1,101 @@
+//! What each part is given of the configuration, and what the lanes are to the committer.
+
+use std::thread;
+
+use crate::commit::{CommitterConfig, Downstream, Threading};
+use crate::config::{self, Config};
+use crate::dialect::duragram::{AdmissionConfig, DuragramConfig};
+use crate::journal::{DeadLetterId, DeadLetterRoom, Durable};
+use crate::keys::{KeyFileError, KeyRing};
+use crate::model::{ChannelSet, FormerLanes, LaneMark};
+use crate::process::{Fanout, LaneConfig, RetryPolicy};
+
+pub(super) fn load_keys(config: &Config) -> Result<KeyRing, KeyFileError> {
+    let keys = config.keys.as_deref().map_or_else(|| Ok(KeyRing::none()), KeyRing::load)?;
+    log_keys(&keys);
+    Ok(keys)
+}
+
+pub(super) fn log_keys(keys: &KeyRing) {
+    if let (Some((summary, _)), Some(path)) = (keys.summary(), keys.path()) {
+        tracing::info!(file = %path.display(), "keys in force: {summary}");
+    }
+}
+
+pub(super) fn admission(config: &Config, keys: KeyRing) -> AdmissionConfig {
+    let ranges = config.channels.ranges();
+    let channels = (!ranges.is_empty()).then(|| ChannelSet::of(ranges.iter().cloned().flatten()));
+    AdmissionConfig {
+        datagram_bytes_max: config.datagram_bytes_max,
+        channels,
+        keys,
+        allow_plain: config.allow_plain,
+        sessions_max: config.sessions_max,
+    }
+}
+
+pub(super) fn dialect_config(config: &Config, keys: &KeyRing) -> DuragramConfig {
+    DuragramConfig {
+        window: config.window,
+        sessions_max: config.sessions_max,
+        session_ttl_s: config.session_ttl.as_secs(),
+        sealed: !keys.is_none(),
+    }
+}
+
+pub(super) fn committer_config(config: &Config) -> CommitterConfig {
+    CommitterConfig {
+        commit_bytes_max: config.commit_bytes_max,
+        checkpoint_bytes: config.checkpoint_bytes,
+        checkpoint_interval_us: u64::try_from(config.checkpoint_interval.as_micros()).unwrap_or(u64::MAX),
+        retain_bytes: config.retain_bytes,
+        reserve_bytes: config.reserve_bytes,
+    }
+}
+
+pub(super) fn lane_config(config: &Config) -> LaneConfig {
+    let config::Retry { attempts_max, first_delay, longest_delay } = config.retry;
+    let retry = RetryPolicy { attempts_max, first_delay, longest_delay };
+    let dead_letter_room = DeadLetterRoom { letters_max: config.dead_letters_max, reserve_bytes: config.reserve_bytes };
+    LaneConfig { retry, dead_letter_room, ..LaneConfig::default() }
+}
+
+/// The one place where the default is chosen.
+pub(super) fn threading(config: &Config) -> Threading {
+    match config.threading {
+        config::Threading::Single => Threading::Single,
+        config::Threading::Pipeline => Threading::Pipeline,
+        config::Threading::Auto => {
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            if config.receivers > 1 || cores > 4 { Threading::Pipeline } else { Threading::Single }
+        }
+    }
+}
+
+impl Downstream for Fanout {
+    fn committed(&mut self, receipt: &Durable) {
+        if let Some(block) = receipt.block() {
+            self.publish(block);
+        }
+    }
+
+    fn marks(&self) -> Vec<LaneMark> {
+        self.progress().marks()
+    }
+
+    fn take_checkpoint_request(&self) -> bool {
+        self.progress().take_checkpoint_request()
+    }
+
+    fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {
+        self.progress().former(marks)
+    }
+
+    fn retried(&self) -> Vec<DeadLetterId> {
+        self.progress().retried()
+    }
+
+    fn checkpointed(&mut self, retried: &[DeadLetterId]) {
+        self.progress().checkpointed(retried);
+    }
+}
