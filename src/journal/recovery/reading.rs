@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::journal::meta::CheckpointState;
-use crate::journal::rocksdb::database::JOURNAL;
-use crate::journal::store::database::{Database, Table};
+use crate::journal::store::database::{Database, JOURNAL, Table};
 use crate::journal::{EXTENT_BYTES, Extent};
 use crate::model::Offset;
 

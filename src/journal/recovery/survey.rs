@@ -13,8 +13,7 @@ use crate::journal::dead_letter::{DeadLetter, DeadLetterId};
 use crate::journal::error::{Damage, DamageKind, DamagePlace};
 use crate::journal::mask::unmask;
 use crate::journal::meta::{self, AskRecord, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord, RecentRecord};
-use crate::journal::rocksdb::database::{DEAD, JOURNAL, META, block_key};
-use crate::journal::store::database::{Cursor as _, Database};
+use crate::journal::store::database::{Cursor as _, DEAD, Database, JOURNAL, META, block_key};
 use crate::journal::{Block, Extent};
 use crate::model::{ClientRecord, FormerLanes, LaneMark, Offset, SessionRecord};
 

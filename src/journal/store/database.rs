@@ -8,6 +8,18 @@ use crate::journal::error::StorageError;
 use crate::journal::recovery::Witness;
 use crate::model::{Instance, JournalId, Offset};
 
+/// The family of blocks; their keys are [`block_key`]s.
+pub(in crate::journal) const JOURNAL: &str = "journal";
+/// The family of [`crate::journal::meta`].
+pub(in crate::journal) const META: &str = "meta";
+/// The family of dead letters.
+pub(in crate::journal) const DEAD: &str = "dead";
+
+/// The key of the block that begins at `first`.
+pub(in crate::journal) fn block_key(first: Offset) -> [u8; 8] {
+    first.0.to_be_bytes()
+}
+
 /// Column families of keys and values. Values are masked where they are stored.
 pub trait Database: Sized + Send + Sync + 'static {
     /// Changes that are applied together.

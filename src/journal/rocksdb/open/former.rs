@@ -14,7 +14,7 @@ use crate::journal::block::former::writer::rewrite;
 use crate::journal::inspect;
 use crate::journal::meta::{self, CHECKPOINT_KEY, MetaRecord};
 use crate::journal::recovery::Witness;
-use crate::journal::rocksdb::database::{JOURNAL, META, block_key};
+use crate::journal::store::database::{JOURNAL, META, block_key};
 use crate::journal::store::tests::{Place, checkpoint, commit, files, one, options, write_files};
 use crate::journal::{BlockBuilder, Journal as _};
 use crate::model::{Content, DialectId, Offset, records_of};

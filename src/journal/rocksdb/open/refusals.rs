@@ -9,7 +9,7 @@ use super::*;
 use crate::journal::error::DamageKind;
 use crate::journal::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 use crate::journal::recovery::Witness;
-use crate::journal::rocksdb::database::{JOURNAL, META, block_key};
+use crate::journal::store::database::{JOURNAL, META, block_key};
 use crate::journal::store::tests::{Place, files};
 use crate::journal::testing::shared::{record, session};
 use crate::journal::{Block, inspect};

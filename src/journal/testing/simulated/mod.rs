@@ -13,7 +13,7 @@ use crate::journal::error::OpenError;
 use crate::journal::mask::mask_into;
 use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit};
 use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, survey};
-use crate::journal::rocksdb::database::{DEAD, JOURNAL, META};
+use crate::journal::store::database::{DEAD, JOURNAL, META};
 use crate::journal::store::reader::Reader;
 use crate::journal::store::{self, Shared, StoredDeadLetters, StoredWriter};
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
