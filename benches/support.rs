@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use duragram::journal::testing::memory::MemoryJournal;
 use duragram::journal::{Block, BlockBuilder, Checkpoint, Journal};
-use duragram::model::{EntryMeta, SessionId};
+use duragram::model::{DialectId, EntryMeta, SessionId};
 use duragram_proto::codec::{Ack, Data, Datagram, Durability};
 use duragram_proto::{ClientId, Epoch, Seq};
 
@@ -72,6 +72,7 @@ pub(crate) fn encoded(datagram: &Datagram<'_>) -> Vec<u8> {
 
 pub(crate) fn meta(session: SessionId, seq: u64, payload: &Payload) -> EntryMeta {
     EntryMeta {
+        dialect: DialectId::DURAGRAM,
         session,
         seq: Seq(seq),
         span: 0,

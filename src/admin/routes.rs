@@ -79,7 +79,9 @@ async fn status(State(interface): State<Arc<Interface>>) -> Result<Response, Api
         all.extend(changing);
     }
     all.insert("waiting".to_owned(), json!(interface.state.waiting()));
-    all.insert("journal".to_owned(), json!(interface.state.journal().id().map(|id| id.to_string())));
+    let journal = interface.state.journal();
+    all.insert("journal".to_owned(), json!(journal.id().map(|id| id.to_string())));
+    all.insert("instance".to_owned(), json!(journal.instance().map(|instance| instance.to_string())));
     Ok(Json(Value::Object(all)).into_response())
 }
 

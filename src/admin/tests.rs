@@ -24,7 +24,7 @@ use crate::journal::{
     Block, BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal, StorageError,
 };
 use crate::metrics::Metrics;
-use crate::model::{EntryMeta, LaneMark, Offset, SessionId};
+use crate::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -68,6 +68,7 @@ impl Fake {
         let mut block = BlockBuilder::default();
         for payload in payloads {
             let meta = EntryMeta {
+                dialect: DialectId::DURAGRAM,
                 session: session(),
                 seq: Seq(1),
                 span: 0,

@@ -177,6 +177,7 @@ fn as_json(stats: &Stats) -> Value {
         .collect();
     json!({
         "journal": stats.id.map(|id| id.to_string()),
+        "instance": stats.instance.map(|instance| instance.to_string()),
         "offsets": { "low": stats.low.0, "checkpoint": stats.checkpoint_at.0, "end": stats.end.0 },
         "witness": stats.witness.map(|witness| witness.0),
         "lanes": lanes,
@@ -199,6 +200,10 @@ fn as_text(stats: &Stats) -> String {
     let size = |bytes| ByteSize(bytes).display().iec().to_string();
     let mut lines = vec![
         format!("journal       {}", stats.id.map_or_else(|| "without a name yet".to_owned(), |id| id.to_string())),
+        format!(
+            "instance      {}",
+            stats.instance.map_or_else(|| "starts not counted yet".to_owned(), |instance| instance.to_string())
+        ),
         match stats.entries {
             0 => format!("entries       none kept; the next gets offset {}", stats.end),
             n => format!(

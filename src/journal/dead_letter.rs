@@ -10,28 +10,28 @@ use crate::model::{Offset, SessionId};
 /// Which record: the entry's offset and the record's index in it. In the journal's order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DeadLetterId {
-    /// Of the entry.
+    /// The offset of its entry.
     pub offset: Offset,
-    /// Of the record in the entry, from 0.
+    /// Which record of the entry it is, from 0.
     pub index: u16,
 }
 
 /// A record that could not be processed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeadLetter {
-    /// Which.
+    /// Which record it is.
     pub id: DeadLetterId,
-    /// Whose.
+    /// The session that sent it.
     pub session: SessionId,
-    /// Of its datagram.
+    /// The seq of its datagram.
     pub seq: Seq,
     /// The application's routing number.
     pub channel: u16,
     /// Arrival of its datagram, in microseconds since 1970.
     pub received_unix_us: u64,
-    /// The record. Empty for a gap.
+    /// The record as it came; empty for a gap.
     pub payload: Vec<u8>,
-    /// Of a gap: its first seq; `seq` is the last.
+    /// The first seq of a gap, whose last one is `seq`; `None` for a record.
     pub gap_from: Option<Seq>,
     /// What its handler said last.
     pub error: String,
@@ -51,7 +51,7 @@ pub struct DeadLetterRoom {
 }
 
 impl DeadLetterRoom {
-    /// As much as there is.
+    /// All the room that there is.
     pub const ANY: Self = Self { letters_max: u64::MAX, reserve_bytes: 0 };
 
     /// Whether `new` letters more fit beside `kept` ones on a disk with so much free space.
@@ -69,14 +69,14 @@ impl DeadLetterRoom {
 /// Why dead letters were not kept for now. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NoRoom {
-    /// There are too many.
+    /// Too many are kept already.
     #[error(
         "{kept} dead letters are kept, of {letters_max} that may be (dead_letters_max): retry or discard some (`duragram dead`)"
     )]
     Letters {
-        /// How many there are.
+        /// How many are kept.
         kept: u64,
-        /// How many may be.
+        /// How many may be kept.
         letters_max: u64,
     },
     /// The disk is nearly full.
@@ -112,12 +112,12 @@ pub trait DeadLetters: Send + Sync {
     /// Forgets one; whether it was there.
     fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError>;
 
-    /// How many there are.
+    /// How many are kept.
     fn count(&self) -> u64;
 }
 
 impl DeadLetterId {
-    /// Before all others.
+    /// The id before all others.
     pub const FIRST: Self = Self { offset: Offset(0), index: 0 };
 
     /// The one that sorts right after it, if any can.
@@ -128,7 +128,7 @@ impl DeadLetterId {
         }
     }
 
-    /// Bytes of a key.
+    /// The length of a key in bytes.
     pub(in crate::journal) const KEY_LEN: usize = 10;
 
     /// Sorts as the id does.
@@ -205,60 +205,4 @@ impl DeadLetter {
 }
 
 #[cfg(test)]
-pub(in crate::journal) mod tests {
-    use super::*;
-
-    pub(crate) fn letter(offset: u64, index: u16) -> DeadLetter {
-        DeadLetter {
-            id: DeadLetterId { offset: Offset(offset), index },
-            session: SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).unwrap() },
-            seq: Seq(9),
-            channel: 5,
-            received_unix_us: 1_700_000_000_000_000,
-            payload: vec![1, 2, 3],
-            gap_from: None,
-            error: "the printer is on fire".into(),
-            attempts: 10,
-            since_unix_us: 1_700_000_000_000_001,
-        }
-    }
-
-    #[test]
-    fn a_dead_letter_comes_back_as_it_was_stored_under_its_own_key_alone() {
-        let letter = letter(7, 1);
-        let value = letter.encode();
-        assert_eq!(DeadLetter::decode(&letter.id.key(), &value), Ok(letter.clone()));
-        let other = DeadLetterId { index: 2, ..letter.id };
-        assert_eq!(DeadLetter::decode(&other.key(), &value), Err(RecordError::Checksum));
-        assert!(DeadLetter::decode(&letter.id.key()[1..], &value).is_err());
-        let gap = DeadLetter { payload: Vec::new(), gap_from: Some(Seq(5)), ..letter };
-        assert_eq!(DeadLetter::decode(&gap.id.key(), &gap.encode()), Ok(gap));
-    }
-
-    #[test]
-    fn a_change_of_any_byte_of_a_record_is_detected() {
-        let letter = letter(7, 1);
-        let good = letter.encode();
-        for at in 0..good.len() {
-            for bit in 0..8 {
-                let mut bad = good.clone();
-                bad[at] ^= 1 << bit;
-                assert!(DeadLetter::decode(&letter.id.key(), &bad).is_err(), "bit {bit} of byte {at}");
-            }
-            assert!(DeadLetter::decode(&letter.id.key(), &good[..at]).is_err(), "cut to {at} bytes");
-        }
-    }
-
-    /// The format on disk: whoever changes these bytes must raise `Stored::VERSION`.
-    #[test]
-    fn the_format_is_that_of_the_golden_dead_letter() {
-        assert_eq!(letter(7, 1).encode(), include_bytes!("testdata/dead_v1.bin"));
-    }
-
-    #[test]
-    fn keys_sort_as_ids_do() {
-        let ids = [(0, 0), (0, 1), (0, 256), (1, 0), (256, 0), (u64::MAX, u16::MAX)];
-        let ids = ids.map(|(offset, index)| DeadLetterId { offset: Offset(offset), index });
-        assert!(ids.is_sorted() && ids.map(DeadLetterId::key).is_sorted());
-    }
-}
+pub(in crate::journal) mod tests;

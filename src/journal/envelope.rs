@@ -3,10 +3,11 @@
 //! | at | size | field |
 //! |---|---|---|
 //! | 0 | 4 | format version, little-endian |
-//! | 4 | 4 | CRC-32 of the key and all bytes after it, little-endian |
+//! | 4 | 4 | CRC-32 of the key, of the version from version 3 on, and of all bytes after it, little-endian |
 //! | 8 | … | rkyv archive, root at its end |
 //!
-//! The key is under the checksum too, so that a record under another's key is not taken for it.
+//! The key is under the checksum too, so that a record under another's key is not taken for it; and so is the version since there are
+//! three of a record that are read, so that none of them is taken for another.
 
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
@@ -16,10 +17,12 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 const PREFIX_LEN: usize = 8;
+/// From this version of a record on, the version is under its checksum.
+const CHECKED_VERSION: u32 = 3;
 
 /// A kind of record.
 pub(in crate::journal) trait Record: Archive {
-    /// The format of its archive.
+    /// The version of its format.
     const VERSION: u32;
 }
 
@@ -45,7 +48,7 @@ where
     let archive = rkyv::to_bytes(record).always_ok();
     let mut bytes = Vec::with_capacity(PREFIX_LEN + archive.len());
     bytes.extend_from_slice(&T::VERSION.to_le_bytes());
-    bytes.extend_from_slice(&checksum(key, &archive).to_le_bytes());
+    bytes.extend_from_slice(&checksum(key, T::VERSION, &archive).to_le_bytes());
     bytes.extend_from_slice(&archive);
     bytes
 }
@@ -69,15 +72,18 @@ where
     if found != T::VERSION {
         return Err(RecordError::Version { found, known: T::VERSION });
     }
-    if u32::from_le_bytes(*stated) != checksum(key, archive) {
+    if u32::from_le_bytes(*stated) != checksum(key, found, archive) {
         return Err(RecordError::Checksum);
     }
     rkyv::from_bytes(archive).map_err(|error: rancor::Error| RecordError::Malformed(error.to_string()))
 }
 
-fn checksum(key: &[u8], archive: &[u8]) -> u32 {
+fn checksum(key: &[u8], version: u32, archive: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(key);
+    if version >= CHECKED_VERSION {
+        hasher.update(&version.to_le_bytes());
+    }
     hasher.update(archive);
     hasher.finalize()
 }

@@ -1,45 +1,73 @@
 //! What the column family `meta` holds: where recovery starts, and what was given up.
 //!
-//! | key | record |
-//! |---|---|
-//! | `s`, client u64, epoch u32 (big-endian) | a session |
-//! | `c` | the last checkpoint; there is one from the beginning |
-//! | `e`, client u64 (big-endian) | the epochs of a client that speaks in sealed mode |
-//! | `n` | the limit of the counter for all that the server seals |
-//! | `x`, number u32 (big-endian) | a loss that an operator has accepted |
+//! Numbers in keys are big-endian. Values are records in an [`envelope`], of the version that the table says; fields that an earlier
+//! version of the record has not are marked with the version that brought them.
 //!
-//! `e` and `n` are never deleted: what they forgot, a recording could bring back (PROTOCOL.md#sealed-epoch).
+//! | key | record | version | fields |
+//! |---|---|---|---|
+//! | `s`, client u64, epoch u32 | a session | 2 | floor u64, seqs above it as words of u64, last activity u64, nonce of its HELLO (optional u64), sealed (2) |
+//! | `c` | the last checkpoint; there is one from the beginning | 3 | see below |
+//! | `e`, client u64 | the epochs of a client that speaks in sealed mode | 1 | highest opened u32, highest given u32 |
+//! | `n` | the limit of the counter for all that the server seals | 1 | limit u64 |
+//! | `x`, number u32 | a loss that an operator has accepted | 1 | offsets from and to (optional), when u64, what, as text |
+//! | `a`, client u64, epoch u32, seq u64 | an ask: a message whose sender wants an answer, until that is had | 1 | offset of its entry u64; once answered: failed, body, when u64 |
+//! | `k`, dialect u8, key u128 | a key by which a dialect knows a message again | 1 | offset of its entry u64, when it expires u64 |
+//!
+//! `e` and `n` are never deleted: what they forgot, a recording could bring back (PROTOCOL.md#sealed-epoch). No version has written
+//! `a` or `k` so far: their formats are fixed, so that the features that need them do not change the directory's format. This version
+//! keeps such records as they are. A record of any other kind is damage.
+//!
+//! The checkpoint:
+//!
+//! | field | | |
+//! |---|---|---|
+//! | at | u64 | the sessions' records include every entry below |
+//! | low, low_previous_checksum | u64, u32 | the lowest entry kept, and what its block repeats as the checksum of the one before it |
+//! | marks | list | how far each shard of each sink has come, the shards of a sink in their order |
+//! | former | lists of u64 | the watermarks of lanes of another number, until those of today have come as far (2) |
+//!
+//! A mark (3; earlier checkpoints have lanes, each a watermark and a state):
+//!
+//! | field | | |
+//! |---|---|---|
+//! | sink | u128 | which sink; 0 is the one whose shards are the lanes, others are drawn at random when a name is first configured |
+//! | shard | u16 | which of its shards, from 0 |
+//! | watermark | u64 | every entry of the shard below is processed, and the sink has made that durable |
+//! | sealed_end | optional u64 | where the batch ends that was begun at the watermark, for sinks whose repetitions must have the same bounds |
+//! | filter | u64 | a hash of what the sink takes; 0 is everything |
+//! | instance | u64 | the start of the journal in which the sink's state was kept; 0 if none is known |
+//! | mode | u8 | 0: it holds what it has not processed |
+//! | state | bytes | what the sink needs after a crash; opaque here |
+//!
+//! This version writes and takes marks of sink 0 alone, without sealed_end, filter, instance and mode; another mark is damage to it.
 
 use duragram_proto::window::DedupWindow;
 use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::journal::envelope::{self, Record, RecordError};
-use crate::model::{ClientRecord, FormerLanes, LaneMark, Offset, SessionId, SessionRecord};
+use crate::model::{ClientRecord, DialectId, Offset, SessionId, SessionRecord};
+
+mod checkpoint;
+
+pub(in crate::journal) use checkpoint::CheckpointState;
+use checkpoint::decode_checkpoint;
 
 const SESSION: u8 = b's';
 const CHECKPOINT: u8 = b'c';
 const LOSS: u8 = b'x';
 const CLIENT: u8 = b'e';
 const COUNTER: u8 = b'n';
+const ASK: u8 = b'a';
+const RECENT: u8 = b'k';
+
+/// The longest key of any column family, in bytes: that of an ask.
+pub(in crate::journal) const KEY_BYTES_MAX: usize = 21;
 
 /// The key of the checkpoint.
 pub(in crate::journal) const CHECKPOINT_KEY: &[u8] = &[CHECKPOINT];
 /// The key of the counter's limit.
 pub(in crate::journal) const COUNTER_KEY: &[u8] = &[COUNTER];
-
-/// What recovery starts from.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(in crate::journal) struct CheckpointState {
-    /// The sessions' state includes every entry below.
-    pub(in crate::journal) at: Offset,
-    /// The lowest entry kept: the first of its block, or the journal's end.
-    pub(in crate::journal) low: Offset,
-    /// What the block at `low` repeats as the checksum of the block before it. Keeps the chain when nothing is kept.
-    pub(in crate::journal) low_previous_checksum: u32,
-    pub(in crate::journal) lanes: Vec<LaneMark>,
-    pub(in crate::journal) former: Vec<FormerLanes>,
-}
 
 /// Something that was damaged, and that an operator chose to go on without.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,7 +76,7 @@ pub struct Loss {
     pub entries: Option<(Offset, Offset)>,
     /// When it was accepted, in microseconds since 1970.
     pub accepted_unix_us: u64,
-    /// What was found.
+    /// What was found, in words.
     pub what: String,
 }
 
@@ -60,6 +88,41 @@ pub(in crate::journal) enum MetaRecord {
     CounterLimit(u64),
     Checkpoint(CheckpointState),
     Loss(Loss),
+    Ask(AskRecord),
+    Recent(RecentRecord),
+}
+
+/// A message whose sender wants an answer. Once that is had, or cannot come any more, there is no record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::journal) struct AskRecord {
+    pub(in crate::journal) session: SessionId,
+    pub(in crate::journal) seq: Seq,
+    /// The offset of its entry.
+    pub(in crate::journal) offset: Offset,
+    /// `None` until it is processed.
+    pub(in crate::journal) answer: Option<AnswerRecord>,
+}
+
+/// What became of a message, until its sender has heard it.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub(in crate::journal) struct AnswerRecord {
+    /// Its handler gave up.
+    pub(in crate::journal) failed: bool,
+    /// What the handler gave as an answer, often nothing.
+    pub(in crate::journal) body: Vec<u8>,
+    /// When it was answered, in seconds of service.
+    pub(in crate::journal) answered_s: u64,
+}
+
+/// What a dialect without numbers of its own knows a message by that came before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::journal) struct RecentRecord {
+    pub(in crate::journal) dialect: DialectId,
+    pub(in crate::journal) key: u128,
+    /// The offset of the message's entry.
+    pub(in crate::journal) offset: Offset,
+    /// From when on the key counts for nothing, in seconds of service.
+    pub(in crate::journal) expires_s: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -71,7 +134,7 @@ struct StoredSession {
     sealed: bool,
 }
 
-/// As format 1 of the data directory has it.
+/// A session as format 1 of the data directory has it.
 #[derive(Archive, Serialize, Deserialize)]
 struct StoredSessionV1 {
     floor: u64,
@@ -92,32 +155,22 @@ struct StoredCounter {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct StoredCheckpoint {
-    at: u64,
-    low: u64,
-    low_previous_checksum: u32,
-    lanes: Vec<StoredLane>,
-}
-
-/// While the lanes of today have not passed all that those of an earlier run had.
-#[derive(Archive, Serialize, Deserialize)]
-struct StoredCheckpointWithFormer {
-    checkpoint: StoredCheckpoint,
-    /// Watermarks.
-    former: Vec<Vec<u64>>,
-}
-
-#[derive(Archive, Serialize, Deserialize)]
-struct StoredLane {
-    watermark: u64,
-    sink_state: Vec<u8>,
-}
-
-#[derive(Archive, Serialize, Deserialize)]
 struct StoredLoss {
     entries: Option<(u64, u64)>,
     accepted_unix_us: u64,
     what: String,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredAsk {
+    offset: u64,
+    answer: Option<AnswerRecord>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredRecent {
+    offset: u64,
+    expires_s: u64,
 }
 
 impl Record for StoredSession {
@@ -132,13 +185,13 @@ impl Record for StoredClient {
 impl Record for StoredCounter {
     const VERSION: u32 = 1;
 }
-impl Record for StoredCheckpoint {
+impl Record for StoredLoss {
     const VERSION: u32 = 1;
 }
-impl Record for StoredCheckpointWithFormer {
-    const VERSION: u32 = 2;
+impl Record for StoredAsk {
+    const VERSION: u32 = 1;
 }
-impl Record for StoredLoss {
+impl Record for StoredRecent {
     const VERSION: u32 = 1;
 }
 
@@ -165,7 +218,7 @@ pub(in crate::journal) fn loss_key(number: u32) -> [u8; 5] {
 }
 
 impl SessionRecord {
-    /// Key and value.
+    /// The key and the value to store under it.
     pub(in crate::journal) fn encode(&self) -> ([u8; 13], Vec<u8>) {
         let key = session_key(self.id);
         let stored = StoredSession {
@@ -180,7 +233,7 @@ impl SessionRecord {
 }
 
 impl ClientRecord {
-    /// Key and value.
+    /// The key and the value to store under it.
     pub(in crate::journal) fn encode(&self) -> ([u8; 9], Vec<u8>) {
         let key = client_key(self.client);
         (key, envelope::encode(&key, &StoredClient { opened: self.opened, given: self.given }))
@@ -190,24 +243,6 @@ impl ClientRecord {
 /// The value under [`COUNTER_KEY`].
 pub(in crate::journal) fn encode_counter_limit(limit: u64) -> Vec<u8> {
     envelope::encode(COUNTER_KEY, &StoredCounter { limit })
-}
-
-impl CheckpointState {
-    /// The value.
-    pub(in crate::journal) fn encode(&self) -> Vec<u8> {
-        let lane = |lane: &LaneMark| StoredLane { watermark: lane.watermark.0, sink_state: lane.sink_state.clone() };
-        let checkpoint = StoredCheckpoint {
-            at: self.at.0,
-            low: self.low.0,
-            low_previous_checksum: self.low_previous_checksum,
-            lanes: self.lanes.iter().map(lane).collect(),
-        };
-        if self.former.is_empty() {
-            return envelope::encode(CHECKPOINT_KEY, &checkpoint);
-        }
-        let former = self.former.iter().map(|lanes| lanes.0.iter().map(|offset| offset.0).collect()).collect();
-        envelope::encode(CHECKPOINT_KEY, &StoredCheckpointWithFormer { checkpoint, former })
-    }
 }
 
 impl Loss {
@@ -222,19 +257,38 @@ impl Loss {
     }
 }
 
+impl AskRecord {
+    /// The key and the value to store under it.
+    pub(in crate::journal) fn encode(&self) -> ([u8; KEY_BYTES_MAX], Vec<u8>) {
+        let mut key = [ASK; KEY_BYTES_MAX];
+        key[1..9].copy_from_slice(&self.session.client.0.to_be_bytes());
+        key[9..13].copy_from_slice(&self.session.epoch.value().to_be_bytes());
+        key[13..].copy_from_slice(&self.seq.0.to_be_bytes());
+        (key, envelope::encode(&key, &StoredAsk { offset: self.offset.0, answer: self.answer.clone() }))
+    }
+}
+
+impl RecentRecord {
+    /// The key and the value to store under it.
+    pub(in crate::journal) fn encode(&self) -> ([u8; 18], Vec<u8>) {
+        let mut key = [RECENT; 18];
+        key[1] = self.dialect.0;
+        key[2..].copy_from_slice(&self.key.to_be_bytes());
+        (key, envelope::encode(&key, &StoredRecent { offset: self.offset.0, expires_s: self.expires_s }))
+    }
+}
+
 /// Any record of the column family.
 pub(in crate::journal) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord, RecordError> {
     let malformed = |what: &str| RecordError::Malformed(what.into());
     match key {
         [SESSION, id @ ..] if id.len() == 12 => {
-            let (client, epoch) = id.split_at(8);
             let stored = decode_session(key, value)?;
-            let (client, epoch) = (be(client), u32::try_from(be(epoch)).ok().and_then(Epoch::new));
             if DedupWindow::from_words(Seq(stored.floor), &stored.above).is_none() {
                 return Err(malformed("seqs beyond any window"));
             }
             Ok(MetaRecord::Session(SessionRecord {
-                id: SessionId { client: ClientId(client), epoch: epoch.ok_or_else(|| malformed("epoch 0"))? },
+                id: session_id(id)?,
                 floor: Seq(stored.floor),
                 above: stored.above,
                 last_active_s: stored.last_active_s,
@@ -251,17 +305,7 @@ pub(in crate::journal) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord,
             let stored: StoredCounter = envelope::decode(key, value)?;
             Ok(MetaRecord::CounterLimit(stored.limit))
         }
-        CHECKPOINT_KEY => {
-            let (stored, former) = decode_checkpoint(key, value)?;
-            let lane = |lane: StoredLane| LaneMark { watermark: Offset(lane.watermark), sink_state: lane.sink_state };
-            Ok(MetaRecord::Checkpoint(CheckpointState {
-                at: Offset(stored.at),
-                low: Offset(stored.low),
-                low_previous_checksum: stored.low_previous_checksum,
-                lanes: stored.lanes.into_iter().map(lane).collect(),
-                former,
-            }))
-        }
+        CHECKPOINT_KEY => Ok(MetaRecord::Checkpoint(decode_checkpoint(value)?)),
         [LOSS, number @ ..] if number.len() == 4 => {
             let stored: StoredLoss = envelope::decode(key, value)?;
             Ok(MetaRecord::Loss(Loss {
@@ -269,6 +313,23 @@ pub(in crate::journal) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord,
                 accepted_unix_us: stored.accepted_unix_us,
                 what: stored.what,
             }))
+        }
+        [ASK, id @ ..] if id.len() == KEY_BYTES_MAX - 1 => {
+            let stored: StoredAsk = envelope::decode(key, value)?;
+            let (session, seq) = id.split_at(12);
+            let (session, seq) = (session_id(session)?, Seq(be(seq)));
+            if seq == Seq::ZERO {
+                return Err(malformed("seq 0"));
+            }
+            Ok(MetaRecord::Ask(AskRecord { session, seq, offset: Offset(stored.offset), answer: stored.answer }))
+        }
+        [RECENT, dialect, id @ ..] if id.len() == 16 => {
+            let stored: StoredRecent = envelope::decode(key, value)?;
+            let dialect = Some(DialectId(*dialect)).filter(|dialect| dialect.is_known());
+            let dialect = dialect.ok_or_else(|| malformed("a dialect that this program does not know"))?;
+            let key = id.iter().fold(0, |number, &byte| number << 8 | u128::from(byte));
+            let (offset, expires_s) = (Offset(stored.offset), stored.expires_s);
+            Ok(MetaRecord::Recent(RecentRecord { dialect, key, offset, expires_s }))
         }
         _ => Err(malformed("a key of no known kind")),
     }
@@ -283,13 +344,12 @@ fn decode_session(key: &[u8], value: &[u8]) -> Result<StoredSession, RecordError
     Ok(StoredSession { floor, above, last_active_s, hello_nonce, sealed: false })
 }
 
-fn decode_checkpoint(key: &[u8], value: &[u8]) -> Result<(StoredCheckpoint, Vec<FormerLanes>), RecordError> {
-    if envelope::version(value) != Some(StoredCheckpointWithFormer::VERSION) {
-        return Ok((envelope::decode(key, value)?, Vec::new()));
-    }
-    let StoredCheckpointWithFormer { checkpoint, former } = envelope::decode(key, value)?;
-    let lanes = |watermarks: Vec<u64>| FormerLanes(watermarks.into_iter().map(Offset).collect());
-    Ok((checkpoint, former.into_iter().map(lanes).collect()))
+/// What the keys of sessions and of asks name: a client, u64, and its epoch, u32.
+fn session_id(id: &[u8]) -> Result<SessionId, RecordError> {
+    let (client, epoch) = id.split_at_checked(8).ok_or(RecordError::Short)?;
+    let epoch = u32::try_from(be(epoch)).ok().and_then(Epoch::new);
+    let epoch = epoch.ok_or_else(|| RecordError::Malformed("epoch 0".into()))?;
+    Ok(SessionId { client: ClientId(be(client)), epoch })
 }
 
 fn be(bytes: &[u8]) -> u64 {
@@ -297,89 +357,4 @@ fn be(bytes: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::testing::shared::record;
-
-    fn samples() -> Vec<(Vec<u8>, Vec<u8>, MetaRecord)> {
-        let session = record(0xa1, 5);
-        let sealed = SessionRecord { sealed: true, ..record(0xa2, 6) };
-        let lanes = vec![LaneMark { watermark: Offset(8), sink_state: vec![1, 2] }, LaneMark::default()];
-        let former = Vec::new();
-        let checkpoint =
-            CheckpointState { at: Offset(9), low: Offset(7), low_previous_checksum: 0xdead_beef, lanes, former };
-        let loss = Loss { entries: Some((Offset(3), Offset(5))), accepted_unix_us: 42, what: "a hole".into() };
-        let client = ClientRecord { client: ClientId(0xa2), opened: 3, given: u32::MAX };
-        let session_sample = |session: SessionRecord| {
-            let (key, value) = session.encode();
-            (key.to_vec(), value, MetaRecord::Session(session))
-        };
-        vec![
-            session_sample(session),
-            session_sample(sealed),
-            (CHECKPOINT_KEY.to_vec(), checkpoint.encode(), MetaRecord::Checkpoint(checkpoint)),
-            (loss_key(1).to_vec(), loss.encode(1), MetaRecord::Loss(loss)),
-            (client.encode().0.to_vec(), client.encode().1, MetaRecord::Client(client)),
-            (COUNTER_KEY.to_vec(), encode_counter_limit(1 << 61), MetaRecord::CounterLimit(1 << 61)),
-        ]
-    }
-
-    #[test]
-    fn records_come_back_as_they_were_stored() {
-        for (key, value, stored) in samples() {
-            assert_eq!(decode(&key, &value), Ok(stored));
-        }
-    }
-
-    #[test]
-    fn a_checkpoint_keeps_how_far_lanes_of_another_number_had_come() {
-        let former = vec![FormerLanes(vec![Offset(3), Offset(8)]), FormerLanes(vec![Offset(5)])];
-        let checkpoint = CheckpointState { at: Offset(9), former, ..CheckpointState::default() };
-        let value = checkpoint.encode();
-        assert_eq!(decode(CHECKPOINT_KEY, &value), Ok(MetaRecord::Checkpoint(checkpoint)));
-        for at in 0..value.len() {
-            let mut bad = value.clone();
-            bad[at] ^= 1;
-            assert!(decode(CHECKPOINT_KEY, &bad).is_err(), "byte {at}");
-        }
-    }
-
-    #[test]
-    fn a_change_of_any_byte_of_key_or_value_is_detected() {
-        for (key, value, _) in samples() {
-            let key_len = key.len();
-            let whole = [key, value].concat();
-            for at in 0..whole.len() {
-                for bit in 0..8 {
-                    let mut bad = whole.clone();
-                    bad[at] ^= 1 << bit;
-                    let (key, value) = bad.split_at(key_len);
-                    assert!(decode(key, value).is_err(), "bit {bit} of byte {at}");
-                }
-            }
-            for at in key_len..whole.len() {
-                assert!(decode(&whole[..key_len], &whole[key_len..at]).is_err(), "cut to {at} bytes");
-            }
-        }
-    }
-
-    /// The format on disk: whoever changes these bytes must raise the record's version.
-    #[test]
-    fn the_format_is_that_of_the_golden_records() {
-        let values: Vec<_> = samples().into_iter().flat_map(|(_, value, _)| value).collect();
-        assert_eq!(values, include_bytes!("testdata/meta_v2.bin"));
-    }
-
-    /// Session, checkpoint and loss, as version 0.1.0 wrote them: what a directory of format 1 holds.
-    #[test]
-    fn records_of_format_1_are_read() {
-        let golden = include_bytes!("testdata/meta_v1.bin");
-        let samples = samples();
-        let (checkpoint, loss) = (&samples[2], &samples[3]);
-        let (rest, golden_loss) = golden.split_at(golden.len() - loss.1.len());
-        let (golden_session, golden_checkpoint) = rest.split_at(rest.len() - checkpoint.1.len());
-        assert_eq!(decode(&samples[0].0, golden_session).as_ref(), Ok(&samples[0].2));
-        assert_eq!(decode(&checkpoint.0, golden_checkpoint).as_ref(), Ok(&checkpoint.2));
-        assert_eq!(decode(&loss.0, golden_loss).as_ref(), Ok(&loss.2));
-    }
-}
+mod tests;

@@ -15,7 +15,9 @@
 use std::sync::Arc;
 use std::{io, mem};
 
-use crate::model::{ClientRecord, DurabilityLevel, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord};
+use crate::model::{
+    ClientRecord, DurabilityLevel, FormerLanes, Instance, JournalId, LaneMark, Offset, SessionId, SessionRecord,
+};
 
 pub mod block;
 mod dead_letter;
@@ -296,6 +298,11 @@ pub trait ReadJournal: Send + Sync {
 
     /// Which journal it is, if it has a name.
     fn id(&self) -> Option<JournalId> {
+        None
+    }
+
+    /// Which start of the journal this is, where they are counted.
+    fn instance(&self) -> Option<Instance> {
         None
     }
 }

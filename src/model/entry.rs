@@ -3,7 +3,7 @@
 use duragram_proto::Seq;
 use duragram_proto::codec::Records;
 
-use super::{Offset, SessionId};
+use super::{DialectId, Offset, SessionId};
 
 /// What an entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,14 +22,16 @@ pub enum EntryKind {
 /// What is known of a datagram beside its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryMeta {
-    /// Whose.
+    /// The protocol in which it came.
+    pub dialect: DialectId,
+    /// The session that sent it.
     pub session: SessionId,
     /// Its number within the session.
     pub seq: Seq,
-    /// As sent: `seq − span` is the lowest seq that the client held unacked. Recovery replays the floor from it.
+    /// What the client sent: `seq − span` is the lowest seq that the client held unacked. Recovery replays the floor from it.
     /// Below `seq`.
     pub span: u16,
-    /// As sent: the client had abandoned seqs below.
+    /// What the client sent: it had abandoned seqs below.
     pub skip: bool,
     /// The payload is a run of at least one record.
     pub batch: bool,
@@ -48,9 +50,9 @@ pub struct Entry<'a> {
     pub offset: Offset,
     /// Data or gap. For a gap, `meta.seq` is the last seq of the gap and the payload is empty.
     pub kind: EntryKind,
-    /// As it came.
+    /// What came with the payload.
     pub meta: EntryMeta,
-    /// As it came.
+    /// The payload, as it came.
     pub payload: &'a [u8],
 }
 

@@ -29,9 +29,9 @@ impl fmt::Display for Offset {
 /// One run of one client: the owner of a sequence space.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionId {
-    /// Who.
+    /// The client.
     pub client: ClientId,
-    /// Which of its runs.
+    /// Which of its runs it is.
     pub epoch: Epoch,
 }
 
@@ -56,6 +56,16 @@ pub fn parse_client_id(text: &str) -> Option<ClientId> {
 /// The protocol that an entry came in. Numbers stand in journals, and are never given to another protocol.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DialectId(pub u8);
+
+impl DialectId {
+    /// Duragram's own protocol.
+    pub const DURAGRAM: Self = Self(0);
+
+    /// Whether this program knows what its entries mean.
+    pub const fn is_known(self) -> bool {
+        self.0 == Self::DURAGRAM.0
+    }
+}
 
 /// One processing thread and the sessions that hash to it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

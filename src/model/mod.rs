@@ -24,5 +24,5 @@ pub use peer::{Local, Peer};
 pub(crate) use record::records_of;
 pub use record::{Content, Record};
 pub use sink_spec::{SinkSpec, SinkSpecError};
-pub use stored::{ClientRecord, FormerLanes, JournalId, LaneMark, SessionRecord};
+pub use stored::{ClientRecord, FormerLanes, Instance, JournalId, LaneMark, SessionRecord};
 pub use time::{Clock, Now, SystemClock};

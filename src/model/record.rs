@@ -6,7 +6,7 @@ use super::{Entry, EntryKind, Offset, SessionId};
 
 /// One application message, or the news that some were lost. Durable in the journal before a handler sees it.
 ///
-/// (`offset`, `index`) names a record for ever: who stores it beside the effect gets each effect exactly once.
+/// (`offset`, `index`) names a record forever: who stores it beside the effect gets each effect exactly once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
     /// Of the entry that holds it.

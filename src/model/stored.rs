@@ -11,12 +11,12 @@ use super::{Lane, Offset, SessionId};
 pub struct JournalId(u128);
 
 impl JournalId {
-    /// A new one.
+    /// Makes a new one.
     pub(crate) fn random() -> Self {
         Self(rand::random())
     }
 
-    /// As it is shown.
+    /// Reads it as it is shown.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
         digits.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
@@ -35,10 +35,32 @@ impl fmt::Debug for JournalId {
     }
 }
 
+/// One start of a journal: all that is written between two starts belongs to the first of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Instance {
+    /// How many starts there were, with this one.
+    pub number: u64,
+    /// A number drawn at random, by which two starts with the same number are told apart: one of them is of a copy.
+    pub nonce: u64,
+}
+
+impl Instance {
+    /// The start after this one; the first, if there was none.
+    pub(crate) fn after(last: Option<Self>) -> Self {
+        Self { number: last.map_or(0, |last| last.number).saturating_add(1), nonce: rand::random() }
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:016x}", self.number, self.nonce)
+    }
+}
+
 /// A session as it is kept on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionRecord {
-    /// Whose.
+    /// Which session it is.
     pub id: SessionId,
     /// Every seq up to here is accounted for.
     pub floor: Seq,
@@ -46,7 +68,7 @@ pub struct SessionRecord {
     pub above: Vec<u64>,
     /// When its last datagram came, in seconds of service (the time that the server has run, over all its runs).
     pub last_active_s: u64,
-    /// Of the HELLO that opened it.
+    /// The nonce of the HELLO that opened it.
     pub hello_nonce: Option<u64>,
     /// It was opened by a sealed datagram, and takes no others.
     pub sealed: bool,
@@ -55,7 +77,7 @@ pub struct SessionRecord {
 /// What is never forgotten of a client that speaks in sealed mode (PROTOCOL.md#sealed-epoch).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientRecord {
-    /// Who.
+    /// The client.
     pub client: ClientId,
     /// The highest epoch that it has opened; 0 for none.
     pub opened: u32,

@@ -18,7 +18,7 @@ use super::*;
 use crate::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use crate::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use crate::metrics::Metrics;
-use crate::model::{EntryMeta, Lane, Now, Offset, SessionId};
+use crate::model::{DialectId, EntryMeta, Lane, Now, Offset, SessionId};
 
 /// (offset, index)
 type Key = (u64, u16);
@@ -29,6 +29,7 @@ fn session(client: u64) -> SessionId {
 
 fn meta(client: u64, seq: u64) -> EntryMeta {
     EntryMeta {
+        dialect: DialectId::DURAGRAM,
         session: session(client),
         seq: Seq(seq),
         span: 0,

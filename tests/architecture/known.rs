@@ -32,7 +32,6 @@ pub(crate) const KNOWN: &[&str] = &[
     "src/journal/store/writer.rs knows journal/rocksdb",
     "src/journal/testing/simulated/disk.rs has comments of a word or two",
     "src/journal/testing/simulated/mod.rs has comments of a word or two",
-    "src/model/entry.rs has comments of a word or two",
     "src/model/ids.rs has comments of a word or two",
     "src/model/record.rs has comments of a word or two",
     "src/model/stored.rs has comments of a word or two",

@@ -66,6 +66,8 @@ fn a_sound_journal_is_verified_and_summed_up() {
     let (code, stdout, _) = run(&["journal", "stats", "--json"], &path);
     let stats = json_of(&stdout);
     assert_eq!((code, &stats), (0, &verified["stats"]));
+    let instance = stats["instance"].as_str().unwrap();
+    assert!(instance.starts_with("1-") && instance.len() == 18, "the first start, and its nonce: {instance}");
     assert_eq!(stats["offsets"], json!({ "low": 0, "checkpoint": 2, "end": 3 }));
     assert_eq!(stats["lanes"], json!([{ "lane": 0, "watermark": 2, "lag": 1 }]));
     assert_eq!((&stats["dead_letters"], &stats["losses"]), (&json!(2), &json!([])));

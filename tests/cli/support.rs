@@ -14,7 +14,7 @@ use duragram::config::Config;
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use duragram::metrics::Metrics;
-use duragram::model::{EntryMeta, LaneMark, Offset, SessionId};
+use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId};
 use duragram::proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
@@ -132,6 +132,7 @@ fn session() -> SessionId {
 
 pub(crate) fn entry(batch: bool) -> EntryMeta {
     EntryMeta {
+        dialect: DialectId::DURAGRAM,
         session: session(),
         seq: Seq(1),
         span: 0,

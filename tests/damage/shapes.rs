@@ -60,7 +60,7 @@ pub(super) fn all() -> Vec<Shape> {
             for _ in 0..4 {
                 work.blocks(6);
                 work.checkpoint(15);
-                work.restart(&RocksOptions { lay_out: true, ..plain() });
+                work.restart(&RocksOptions { preallocate: true, ..plain() });
             }
             work.blocks(3);
         }),
@@ -73,10 +73,32 @@ pub(super) fn all() -> Vec<Shape> {
             work.lose();
             work.blocks(5);
         }),
+        former("of-format-2"),
         crashed("crashed", 0),
         crashed("crashed-witness-behind", 5),
         two_logs(),
     ]
+}
+
+/// What an earlier version has written, and was killed over: a start takes it over.
+fn former(name: &'static str) -> Shape {
+    let mut rest = &include_bytes!("../../src/journal/testdata/directory_v2.bin")[..];
+    let mut files = Files::new();
+    while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+        let (name, bytes) = str::from_utf8(&rest[..end]).unwrap().split_once(' ').unwrap();
+        let (content, after) = rest[end + 1..].split_at(bytes.parse().unwrap());
+        files.insert(name.into(), content.into());
+        rest = after;
+    }
+    let home = in_memory();
+    let path = home.path().join("data");
+    write_files(&path, &files);
+    let whole = State::of(&open(&path, &plain()).unwrap());
+    assert_eq!((whole.checkpoint_at, whole.end), (Offset(30), Offset(34)));
+    // The witness says that 30 entries were durable: each commit after it may be lost.
+    let ends: Vec<_> = whole.replayed.iter().map(|&(first, _)| Offset(first)).rev().collect();
+    let shorter = ends.into_iter().map(|end| whole.up_to(end));
+    Shape { name, files, older: Vec::new(), states: std::iter::once(whole.clone()).chain(shorter).collect() }
 }
 
 struct Work {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use duragram::journal::{
     BlockBuilder, DeadLetter, DeadLetterId, Journal, OpenError, Opened, Replay, RocksJournal, RocksOptions,
 };
-use duragram::model::{EntryMeta, LaneMark, Offset, SessionId, SessionRecord};
+use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SessionRecord};
 use duragram_proto::{ClientId, Epoch, Seq};
 use tempfile::TempDir;
 
@@ -99,7 +99,7 @@ pub(super) fn plain() -> RocksOptions {
     RocksOptions {
         memtable_bytes: 64 << 10,
         witness_interval: Duration::from_secs(3600),
-        lay_out: false,
+        preallocate: false,
         ..RocksOptions::default()
     }
 }
@@ -174,6 +174,14 @@ impl State {
         }
     }
 
+    /// What is left when all from here on is lost.
+    pub(super) fn up_to(&self, end: Offset) -> Self {
+        let mut shorter = Self { end, ..self.clone() };
+        shorter.replayed.retain(|&(first, _)| first < end.0);
+        shorter.entries.retain(|&offset, _| offset < end.0);
+        shorter
+    }
+
     /// In a few words.
     pub(super) fn difference(&self, good: &Self) -> String {
         let of = |state: &Self| {
@@ -192,12 +200,13 @@ impl State {
 
     /// Something in this state that was never written. What is trimmed may come back when a loss is accepted.
     pub(super) fn stranger_to(&self, good: &Self) -> Option<String> {
-        let entry = self
-            .entries
-            .iter()
-            .find(|&(offset, (meta, bytes))| *meta != meta_of(*offset) || *bytes != payload_of(*offset, bytes.len()));
+        let entry =
+            self.entries.iter().filter(|&(offset, entry)| good.entries.get(offset) != Some(entry)).find(
+                |&(offset, (meta, bytes))| *meta != meta_of(*offset) || *bytes != payload_of(*offset, bytes.len()),
+            );
         let dead = self.dead.iter().find(|letter| !good.dead.contains(letter));
-        let session = self.sessions.iter().find(|session| !CLIENTS.contains(&session.id.client.0));
+        let ours = |session: &&SessionRecord| CLIENTS.contains(&session.id.client.0) || good.sessions.contains(session);
+        let session = self.sessions.iter().find(|session| !ours(session));
         entry
             .map(|(offset, _)| format!("entry {offset}"))
             .or(dead.map(|letter| format!("dead letter {:?}", letter.id)))
@@ -216,6 +225,7 @@ pub(super) fn push(block: &mut BlockBuilder, offset: u64, bytes: usize) {
 
 fn meta_of(offset: u64) -> EntryMeta {
     EntryMeta {
+        dialect: DialectId::DURAGRAM,
         session: session(offset % 7),
         seq: Seq(offset / 7 + 1),
         span: 0,

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use duragram::journal::{
     BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, Journal, Opened, Replay, RocksJournal, RocksOptions, inspect,
 };
-use duragram::model::{EntryMeta, LaneMark, Offset, SessionId};
+use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 const DIRECTORY: &str = "DURAGRAM_TEST_DIRECTORY";
@@ -54,6 +54,7 @@ fn write_until_killed() {
         for _ in 0..round % 40 + 1 {
             let offset = journal.end().0 + block.len() as u64;
             let meta = EntryMeta {
+                dialect: DialectId::DURAGRAM,
                 session: session(),
                 seq: Seq(offset + 1),
                 span: 0,

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use duragram::journal::{BlockBuilder, Checkpoint, Journal, Opened, Replay, RocksJournal, RocksOptions};
-use duragram::model::{EntryMeta, SessionId, SessionRecord};
+use duragram::model::{DialectId, EntryMeta, SessionId, SessionRecord};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 fn temp() -> tempfile::TempDir {
@@ -29,6 +29,7 @@ fn fill(block: &mut BlockBuilder, entries: u64, payload: &[u8], seq: &mut u64) {
     for _ in 0..entries {
         *seq += 1;
         let meta = EntryMeta {
+            dialect: DialectId::DURAGRAM,
             session: session(),
             seq: Seq(*seq),
             span: 0,

@@ -9,7 +9,7 @@ use crate::dialect::duragram::session::{FloorMove, Judgement, Unopened};
 use crate::dialect::duragram::{DataRequest, Duragram, Request};
 use crate::journal::BlockBuilder;
 use crate::limits;
-use crate::model::{EntryMeta, Now, SessionId};
+use crate::model::{DialectId, EntryMeta, Now, SessionId};
 use crate::net::{Slab, Transmit};
 
 impl Duragram {
@@ -64,6 +64,7 @@ impl Duragram {
             Judgement::New(moved) => {
                 self.journal_losses(data.session, sealed, &moved, slab.arrived, work.block);
                 let meta = EntryMeta {
+                    dialect: DialectId::DURAGRAM,
                     session: data.session,
                     seq: data.seq,
                     span: data.span,

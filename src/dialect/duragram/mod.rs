@@ -154,7 +154,7 @@ impl Duragram {
 }
 
 impl Dialect for Duragram {
-    const ID: DialectId = DialectId(0);
+    const ID: DialectId = DialectId::DURAGRAM;
     type Admission = Admission;
     type Owed = Owed;
 

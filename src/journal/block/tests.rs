@@ -1,6 +1,10 @@
+use duragram_proto::{ClientId, Epoch};
 use proptest::prelude::*;
 
+use super::archive::{HEADER_LEN, ROOT_LEN, ROW_LEN};
+use super::builder::KEEP_BLOCK_BYTES_MAX;
 use super::*;
+use crate::model::{DialectId, EntryMeta, SessionId};
 
 fn session(client: u64, epoch: u32) -> SessionId {
     SessionId { client: ClientId(client), epoch: Epoch::new(epoch).unwrap() }
@@ -8,6 +12,7 @@ fn session(client: u64, epoch: u32) -> SessionId {
 
 fn meta(seq: u64) -> EntryMeta {
     EntryMeta {
+        dialect: DialectId::DURAGRAM,
         session: session(0xa1, 3),
         seq: Seq(seq),
         span: 0,
@@ -59,10 +64,24 @@ fn entries_come_back_as_they_were_pushed() {
 /// The format on disk: whoever changes these bytes must raise [`BLOCK_VERSION`].
 #[test]
 fn the_format_is_that_of_the_golden_block() {
-    let golden = include_bytes!("../testdata/block_v1.bin");
+    let golden = include_bytes!("../testdata/block_v2.bin");
     let built = sample().build(PLACE).unwrap();
     assert_eq!(built.bytes(), golden);
     assert_eq!(Block::parse(golden.to_vec()).unwrap(), built);
+}
+
+/// As a directory of format 1 or 2 holds them.
+#[test]
+fn a_block_of_version_1_gives_the_same_entries() {
+    let golden = include_bytes!("../testdata/block_v1.bin");
+    let (former, built) = (Block::parse(golden.to_vec()).unwrap(), sample().build(PLACE).unwrap());
+    assert_eq!(former::writer::rewrite(&built, PLACE.previous_checksum).bytes(), golden);
+    assert_eq!(former.summary, built.summary);
+    for from in 0..13 {
+        assert!(former.entries_from(Offset(from)).eq(built.entries_from(Offset(from))), "from {from}");
+    }
+    let next = Place { first: former.end(), previous_checksum: former.checksum(), ..PLACE };
+    assert_eq!(sample().build(next).unwrap().previous_checksum(), former.checksum(), "the chain goes on");
 }
 
 /// Since format 2 of the data directory.
@@ -73,16 +92,70 @@ fn what_came_sealed_is_marked_so() {
     builder.push_gap(session(1, 1), true, Seq(5), Seq(8), 42);
     builder.push(&meta(2), b"plain");
     let block = Block::parse(builder.build(PLACE).unwrap().bytes().to_vec()).unwrap();
-    assert_eq!(block.entries().map(|entry| entry.meta.sealed).collect::<Vec<_>>(), [true, true, false]);
+    let sealed = |block: &Block| block.entries().map(|entry| entry.meta.sealed).collect::<Vec<_>>();
+    assert_eq!(sealed(&block), [true, true, false]);
     assert_eq!(block.entries().nth(1).unwrap().kind, EntryKind::Gap { from: Seq(5), to: Seq(8) });
+    assert_eq!(sealed(&former::writer::rewrite(&block, 0)), [true, true, false]);
     // Bit 3 of the flags: whoever changes that must raise the directory's format.
-    let flags: Vec<u8> = (0..3).map(|entry| block.bytes()[PREFIX_LEN + 18 + entry * HEADER_LEN + 32]).collect();
+    let headers = PREFIX_LEN + 18 + 2 * ROW_LEN;
+    let flags: Vec<u8> = (0..3).map(|entry| block.bytes()[headers + entry * HEADER_LEN]).collect();
     assert_eq!(flags, [8, 8 | 1, 0]);
+}
+
+/// The size of a block of these entries, without payloads, prefix and root.
+fn overhead(entries: &[EntryMeta]) -> usize {
+    let mut builder = BlockBuilder::default();
+    entries.iter().for_each(|meta| builder.push(meta, b""));
+    let block = Block::parse(builder.build(PLACE).unwrap().bytes().to_vec()).unwrap();
+    assert!(block.entries().map(|entry| entry.meta).eq(entries.iter().copied()));
+    block.size() - PREFIX_LEN - ROOT_LEN
+}
+
+#[test]
+fn an_entry_takes_16_bytes_and_a_session_25_once_a_block() {
+    let of = |client, seq| EntryMeta { session: session(client, 3), ..meta(seq) };
+    let one: Vec<_> = (1..=2048).map(|seq| of(1, seq)).collect();
+    assert_eq!(overhead(&one), 2048 * 16 + 25);
+    let eight_in_turn: Vec<_> = (0..2048).map(|n| of(n % 8, 1 + n / 8)).collect();
+    assert_eq!(overhead(&eight_in_turn), 2048 * 16 + 8 * 25);
+    let each_its_own: Vec<_> = (0..2048).map(|n| of(n, 1)).collect();
+    assert_eq!(overhead(&each_its_own), 2048 * (16 + 25));
+}
+
+#[test]
+fn whatever_seq_channel_and_time_come_in_whatever_order_comes_back() {
+    let seqs = [1, u64::MAX, 65_535, 65_536, 1 << 32, 7, u64::MAX - 1, 1 << 48];
+    let times = [u64::MAX, 0, 1 << 32, (1 << 32) - 1, 1_700_000_000_000_000, 1_699_999_999_999_999, 1, u64::MAX - 1];
+    let channels = [0, u16::MAX, 256, 255, 0, 1, 2, 0];
+    let entry = |at: usize| {
+        let span = u16::try_from(seqs[at % 8] - 1).unwrap_or(u16::MAX);
+        EntryMeta {
+            seq: Seq(seqs[at % 8]),
+            span,
+            received_unix_us: times[at / 8 % 8],
+            channel: channels[at / 64],
+            ..meta(1)
+        }
+    };
+    overhead(&(0..512).map(entry).collect::<Vec<_>>());
+}
+
+#[test]
+fn sessions_that_push_each_other_out_of_the_builders_memory_cost_bytes_alone() {
+    // More than it remembers, in turn, so that most are forgotten before they come again.
+    let entries: Vec<_> =
+        (0..40_000).map(|n| EntryMeta { session: session(n % 20_000, 3), ..meta(1 + n / 20_000) }).collect();
+    let bytes = overhead(&entries);
+    assert!((40_000 * 16 + 20_000 * 25..40_000 * (16 + 25)).contains(&bytes), "{bytes}");
 }
 
 #[test]
 fn a_change_of_any_byte_or_of_the_length_is_detected() {
-    let good = sample().build(PLACE).unwrap().bytes().to_vec();
+    every_change_is_detected(sample().build(PLACE).unwrap().bytes().to_vec());
+    every_change_is_detected(include_bytes!("../testdata/block_v1.bin").to_vec());
+}
+
+fn every_change_is_detected(good: Vec<u8>) {
     for at in 0..good.len() {
         for bit in 0..8 {
             let mut bad = good.clone();
@@ -91,6 +164,12 @@ fn a_change_of_any_byte_or_of_the_length_is_detected() {
         }
         assert!(Block::parse(good[..at].to_vec()).is_err(), "cut to {at} bytes");
     }
+    for version in (0..4).filter(|version| *version != u32_at(&good, 0)) {
+        let mut other = good.clone();
+        other[..4].copy_from_slice(&version.to_le_bytes());
+        let error = Block::parse(other).unwrap_err();
+        assert!(matches!(error, BlockError::Version(_) | BlockError::Checksum { .. }), "{error}");
+    }
     let mut longer = good.clone();
     longer.push(0);
     assert!(matches!(Block::parse(longer), Err(BlockError::Length { .. })));
@@ -98,8 +177,9 @@ fn a_change_of_any_byte_or_of_the_length_is_detected() {
 
 /// Gives bytes a fitting prefix, as a writer would that is wrong or hostile.
 fn forge(mut bytes: Vec<u8>) -> Vec<u8> {
-    let (length, checksum) = (u32::try_from(bytes.len()).unwrap(), crc32fast::hash(&bytes[PREFIX_LEN..]));
+    let length = u32::try_from(bytes.len()).unwrap();
     bytes[4..8].copy_from_slice(&length.to_le_bytes());
+    let checksum = checksum_of(&bytes);
     bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
     bytes
 }
@@ -112,11 +192,15 @@ fn read_all(block: &Block) {
 
 #[test]
 fn a_forged_block_with_a_good_checksum_is_refused_or_reads_without_panic() {
-    let good = sample().build(PLACE).unwrap().bytes().to_vec();
+    forge_all(&sample().build(PLACE).unwrap().bytes().to_vec());
+    forge_all(include_bytes!("../testdata/block_v1.bin"));
+}
+
+fn forge_all(good: &[u8]) {
     let mut refused = 0;
     for at in PREFIX_LEN..good.len() {
         for value in [0, 1, 2, 4, 8, 0x7f, 0x80, 0xff] {
-            let mut bad = good.clone();
+            let mut bad = good.to_vec();
             bad[at] ^= value;
             match Block::parse(forge(bad)) {
                 Ok(block) => read_all(&block),
@@ -127,6 +211,41 @@ fn a_forged_block_with_a_good_checksum_is_refused_or_reads_without_panic() {
         refused += usize::from(Block::parse(forge(good[..at].to_vec())).map(|block| read_all(&block)).is_err());
     }
     assert!(refused > good.len(), "pointers, lengths and flags must have been among them: {refused}");
+}
+
+/// Where the session rows of a sample begin, and where its headers do.
+const ROWS: usize = PREFIX_LEN + 5 + 6 + 8;
+const HEADERS: usize = ROWS + 3 * ROW_LEN;
+
+#[test]
+fn a_row_or_a_header_that_breaks_a_rule_is_named() {
+    let good = sample().build(PLACE).unwrap().bytes().to_vec();
+    let forged = |change: &dyn Fn(&mut [u8])| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        Block::parse(forge(bad)).unwrap_err().to_string()
+    };
+    let said = [
+        (
+            forged(&|bytes| bytes[ROWS + 24] = 1),
+            "session row 0 of the block: a dialect that this program does not know",
+        ),
+        (forged(&|bytes| bytes[ROWS + ROW_LEN + 8] = 0), "session row 1 of the block: epoch 0"),
+        (forged(&|bytes| bytes[HEADERS + 1] = 1), "entry 0 of the block: its session's row is not the next one, nor"),
+        (forged(&|bytes| bytes[HEADERS + 3 * HEADER_LEN + 3] = 1), "entry 3 of the block: its session's row is not"),
+        (forged(&|bytes| bytes[HEADERS + 3 * HEADER_LEN + 1] = 0), "entry 3 of the block: a gap with attributes"),
+        (forged(&|bytes| bytes[HEADERS] = 16), "entry 0 of the block: unknown flags"),
+        (forged(&|bytes| bytes[HEADERS + HEADER_LEN + 4] = 4), "entry 1 of the block: its payload lies outside"),
+        (forged(&|bytes| bytes[HEADERS + 12] = 0), "entry 0 of the block: seq 0 or span not below seq"),
+    ];
+    for (said, expected) in &said[..4] {
+        assert!(said.starts_with(expected), "{said:?} instead of {expected:?}");
+    }
+    for (said, expected) in &said[5..] {
+        assert!(said.starts_with(expected), "{said:?} instead of {expected:?}");
+    }
+    // The gap under another session's row still is one, or breaks a rule; the row that nobody names is noticed either way.
+    assert!(said[4].0.contains("session rows belong to no entry") || said[4].0.starts_with("entry 3"), "{}", said[4].0);
 }
 
 #[test]
@@ -168,6 +287,7 @@ fn any_entry() -> impl Strategy<Value = (EntryMeta, Vec<u8>)> {
         |((client, epoch, seq, span, skip, batch, channel, received_unix_us), payload, records)| {
             let seq = seq.max(1);
             let meta = EntryMeta {
+                dialect: DialectId::DURAGRAM,
                 session: session(client, epoch.max(1)),
                 seq: Seq(seq),
                 span: span.min(u16::try_from(seq - 1).unwrap_or(u16::MAX)),
@@ -207,17 +327,22 @@ proptest! {
             let joined: usize = entry.records().map(|record| record.len() + if meta.batch { 2 } else { 0 }).sum();
             prop_assert_eq!(joined, payload.len(), "the records make up the payload");
         }
+        let former = former::writer::rewrite(&block, previous_checksum);
+        prop_assert!(former.entries().eq(block.entries()));
+        prop_assert_eq!((former.first(), former.end()), (block.first(), block.end()));
         prop_assert_eq!(block.entries().count(), entries.len());
     }
 
     #[test]
     fn arbitrary_bytes_are_never_taken_for_a_block(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(Block::parse(bytes.clone()).is_err());
-        if bytes.len() > PREFIX_LEN {
-            let mut bytes = bytes;
-            bytes[..4].copy_from_slice(&BLOCK_VERSION.to_le_bytes());
-            if let Ok(block) = Block::parse(forge(bytes)) {
-                read_all(&block);
+        for version in former::VERSION..=BLOCK_VERSION {
+            if bytes.len() > PREFIX_LEN {
+                let mut bytes = bytes.clone();
+                bytes[..4].copy_from_slice(&version.to_le_bytes());
+                if let Ok(block) = Block::parse(forge(bytes)) {
+                    read_all(&block);
+                }
             }
         }
     }

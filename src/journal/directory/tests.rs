@@ -1,6 +1,11 @@
 use std::os::unix::fs::PermissionsExt as _;
 
+use super::files::with_checksum;
+use super::identity::IDENTITY;
+use super::marker::{LOST_AND_FOUND, MARKER_1, marker_of};
+use super::witness::WITNESS;
 use super::*;
+use crate::model::Offset;
 
 fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<_> =
@@ -15,9 +20,9 @@ fn a_directory_is_claimed_once_at_a_time() {
     let path = temp.path().join("data");
     let held = DataDir::claim(&path).unwrap();
     assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
-    assert_eq!(DataDir::look(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
+    assert_eq!(DataDir::inspect(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
     drop(held);
-    let tools = [DataDir::look(&path).unwrap(), DataDir::look(&path).unwrap()];
+    let tools = [DataDir::inspect(&path).unwrap(), DataDir::inspect(&path).unwrap()];
     assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
     drop(tools);
     DataDir::claim(&path).unwrap();
@@ -27,7 +32,7 @@ fn a_directory_is_claimed_once_at_a_time() {
 fn a_directory_of_another_program_is_refused_and_left_as_it_is() {
     let temp = tempfile::tempdir().unwrap();
     fs::write(temp.path().join("base.ldb"), "x").unwrap();
-    for result in [DataDir::claim(temp.path()), DataDir::look(temp.path())] {
+    for result in [DataDir::claim(temp.path()), DataDir::inspect(temp.path())] {
         let error = result.unwrap_err();
         assert!(matches!(&error, OpenError::NotOurs { found, .. } if found.contains("base.ldb")), "{error}");
     }
@@ -42,7 +47,7 @@ fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
         let temp = tempfile::tempdir().unwrap();
         left.iter().for_each(|name| fs::write(temp.path().join(name), "").unwrap());
         DataDir::claim(temp.path()).unwrap();
-        DataDir::look(temp.path()).unwrap();
+        DataDir::inspect(temp.path()).unwrap();
     }
 }
 
@@ -51,7 +56,7 @@ fn a_missing_parent_a_newer_format_and_a_damaged_marker_have_their_own_errors() 
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("a/b");
     assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::MissingParent { path: path.clone() });
-    assert_eq!(DataDir::look(&path).unwrap_err(), OpenError::Missing { path });
+    assert_eq!(DataDir::inspect(&path).unwrap_err(), OpenError::Missing { path });
 
     let path = temp.path().join("data");
     drop(DataDir::claim(&path).unwrap());
@@ -59,9 +64,12 @@ fn a_missing_parent_a_newer_format_and_a_damaged_marker_have_their_own_errors() 
         fs::write(path.join(MARKER), text).unwrap();
         DataDir::claim(&path).unwrap().format()
     };
-    assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}3"))), Format::Newer(3));
-    assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}2"))), Format::Known);
-    assert_eq!(format(&with_checksum(&format!("{MARKER_TEXT}0"))), Format::Older(0));
+    assert_eq!(format(&marker_of(4)), Format::Newer(4));
+    assert_eq!(format(&marker_of(3)), Format::Known);
+    assert_eq!(format(&marker_of(2)), Format::Known);
+    // Format 1 had no checksum.
+    assert_eq!(format(&marker_of(1)), Format::Older(1));
+    assert_eq!(format(&marker_of(0)), Format::Older(0));
     for text in ["", "duragram", "duragram data directory, format 2\n", "duragram data directory, format 1"] {
         assert_eq!(format(text), Format::Unreadable, "{text:?}");
     }
@@ -69,18 +77,24 @@ fn a_missing_parent_a_newer_format_and_a_damaged_marker_have_their_own_errors() 
 }
 
 #[test]
-fn a_directory_of_format_1_is_marked_anew_and_no_other_is() {
+fn a_directory_of_an_earlier_format_is_marked_anew_and_no_other_is() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("data");
     let dir = DataDir::claim(&path).unwrap();
-    let marker = || fs::read_to_string(path.join(MARKER)).unwrap();
-    let new = marker();
-    assert!(new.starts_with("duragram data directory, format 2 crc32 "), "{new}");
-    for (old, marked) in [(MARKER_1, new.as_str()), (&new, &new), ("else", "else")] {
+    let read = || fs::read_to_string(path.join(MARKER)).unwrap();
+    let new = read();
+    assert!(new.starts_with("duragram data directory, format 3 crc32 "), "{new}");
+    assert_eq!(marker_of(2), "duragram data directory, format 2 crc32 3673a0d9\n", "as earlier versions wrote it");
+    let later = marker_of(4);
+    let all = [(MARKER_1, new.as_str()), (&marker_of(2), &new), (&new, &new), (&later, &later), ("else", "else")];
+    for (old, marked) in all {
         fs::write(path.join(MARKER), old).unwrap();
         dir.mark_anew().unwrap();
-        assert_eq!(marker(), marked);
+        assert_eq!(read(), marked);
     }
+    fs::remove_file(path.join(MARKER)).unwrap();
+    dir.mark_anew().unwrap();
+    assert!(!path.join(MARKER).exists(), "a marker is not made up");
 }
 
 #[test]
@@ -93,7 +107,7 @@ fn a_directory_without_its_marker_is_still_ours_when_all_names_in_it_are() {
     fs::remove_file(temp.path().join(MARKER)).unwrap();
     assert_eq!(DataDir::claim(temp.path()).unwrap().format(), Format::Unreadable);
     assert!(!temp.path().join(MARKER).exists(), "a marker is not made up");
-    assert_eq!(DataDir::look(temp.path()).unwrap().format(), Format::Unreadable);
+    assert_eq!(DataDir::inspect(temp.path()).unwrap().format(), Format::Unreadable);
     for name in ["admin-token", "witness.new", "rocksdb.damaged-7", "journal-id"] {
         fs::write(temp.path().join(name), "").unwrap();
     }
@@ -110,13 +124,13 @@ fn a_directory_without_its_marker_is_ours_whatever_lies_in_it_when_one_thing_in_
         let mut dir = DataDir::claim(temp.path()).unwrap();
         match proof {
             WITNESS => dir.write_witness(Witness::NotInService).unwrap(),
-            _ => drop(dir.identify().unwrap()),
+            _ => drop(dir.begin_instance().unwrap()),
         }
         drop(dir);
         fs::remove_file(temp.path().join(MARKER)).unwrap();
         fs::write(temp.path().join("notes.txt"), "").unwrap();
         assert_eq!(DataDir::claim(temp.path()).unwrap().format(), Format::Unreadable, "{proof}");
-        assert_eq!(DataDir::look(temp.path()).unwrap().format(), Format::Unreadable, "{proof}");
+        assert_eq!(DataDir::inspect(temp.path()).unwrap().format(), Format::Unreadable, "{proof}");
         fs::write(temp.path().join(proof), "of another program").unwrap();
         let before = names(temp.path());
         assert!(matches!(DataDir::claim(temp.path()), Err(OpenError::NotOurs { .. })), "{proof}");
@@ -131,7 +145,7 @@ fn another_programs_directory_with_a_file_that_is_named_as_one_of_ours_stays_as_
     for _ in 0..2 {
         let before = names(temp.path());
         assert!(matches!(DataDir::claim(temp.path()), Err(OpenError::NotOurs { .. })));
-        assert!(matches!(DataDir::look(temp.path()), Err(OpenError::NotOurs { .. })));
+        assert!(matches!(DataDir::inspect(temp.path()), Err(OpenError::NotOurs { .. })));
         assert_eq!(names(temp.path()), before);
         fs::create_dir_all(temp.path().join("lost+found")).unwrap();
     }
@@ -143,20 +157,52 @@ fn the_admin_token_is_known_by_its_name() {
 }
 
 #[test]
-fn a_journal_has_one_name_for_ever_unless_that_is_lost() {
+fn a_journal_has_one_name_forever_unless_that_is_lost_and_each_start_its_own_instance() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("data");
     let mut dir = DataDir::claim(&path).unwrap();
-    assert_eq!(dir.id(), None);
-    let id = dir.identify().unwrap();
-    assert_eq!((dir.id(), dir.identify().unwrap()), (Some(id), id));
+    assert_eq!((dir.id(), dir.instance()), (None, None));
+    let (id, first) = dir.begin_instance().unwrap();
+    assert_eq!((dir.id(), dir.instance(), first.number), (Some(id), Some(first), 1));
     drop(dir);
-    assert_eq!(DataDir::look(&path).unwrap().id(), Some(id));
-    assert_eq!(DataDir::claim(&path).unwrap().identify().unwrap(), id);
+    let seen = DataDir::inspect(&path).unwrap();
+    assert_eq!((seen.id(), seen.instance()), (Some(id), Some(first)), "looking begins none");
+    drop(seen);
+    let (same, second) = DataDir::claim(&path).unwrap().begin_instance().unwrap();
+    assert_eq!((same, second.number), (id, 2));
+    assert_ne!(second.nonce, first.nonce);
     fs::write(path.join(IDENTITY), "journal 00 crc32 00000000\n").unwrap();
-    let new = DataDir::claim(&path).unwrap().identify().unwrap();
+    let (new, instance) = DataDir::claim(&path).unwrap().begin_instance().unwrap();
     assert_ne!(new, id);
-    assert_eq!(DataDir::look(&path).unwrap().id(), Some(new));
+    assert_eq!(instance.number, 1);
+    assert_eq!(DataDir::inspect(&path).unwrap().id(), Some(new));
+}
+
+#[test]
+fn a_name_from_before_instances_is_kept_and_any_change_of_the_file_is_seen() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("data");
+    let mut dir = DataDir::claim(&path).unwrap();
+    let name = "0123456789abcdef0123456789abcdef";
+    fs::write(path.join(IDENTITY), with_checksum(&format!("journal {name}"))).unwrap();
+    assert_eq!(
+        read_identity(&path).map(|identity| (identity.id.to_string(), identity.instance)),
+        Some((name.into(), None))
+    );
+    dir.identity = read_identity(&path);
+    let (id, instance) = dir.begin_instance().unwrap();
+    assert_eq!((id.to_string(), instance.number), (name.into(), 1));
+    let good = fs::read(path.join(IDENTITY)).unwrap();
+    for at in 0..good.len() {
+        for bit in 0..8 {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << bit;
+            fs::write(path.join(IDENTITY), bad).unwrap();
+            assert_eq!(read_identity(&path), None, "bit {bit} of byte {at}");
+        }
+        fs::write(path.join(IDENTITY), &good[..at]).unwrap();
+        assert_eq!(read_identity(&path), None, "cut to {at} bytes");
+    }
 }
 
 #[test]
@@ -166,7 +212,7 @@ fn what_is_made_is_for_its_user_alone_and_what_others_were_given_is_taken_back()
     let path = temp.path().join("data");
     let mut dir = DataDir::claim(&path).unwrap();
     dir.write_witness(Witness::NotInService).unwrap();
-    dir.identify().unwrap();
+    dir.begin_instance().unwrap();
     assert_eq!(mode(&path), 0o700);
     for name in [MARKER, LOCK, WITNESS, IDENTITY] {
         assert_eq!(mode(&path.join(name)), 0o600, "{name}");

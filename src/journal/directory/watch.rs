@@ -9,11 +9,11 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-/// What is told of a name that leads nowhere any more.
+/// What is reported of a name that leads nowhere any more.
 pub(in crate::journal) const GONE: &str = "was deleted or renamed";
-/// What is told of one that leads elsewhere.
+/// What is reported of one that leads elsewhere.
 pub(in crate::journal) const REPLACED: &str = "is another one now: it was replaced, or something was mounted over it";
-/// What is told of a file with other content than was written.
+/// What is reported of a file with other content than was written.
 pub(in crate::journal) const CHANGED: &str = "is not what was written";
 
 /// What became of a name under which `held` was opened; `None` when it is still there, and also when that cannot be told.

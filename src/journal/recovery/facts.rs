@@ -3,7 +3,7 @@
 /// The inputs of the decision table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Facts {
-    /// Of the directory, by its marker.
+    /// The format of the directory, by its marker.
     pub format: Format,
     /// Whether there is one, and whether it can be read.
     pub database: DatabaseFact,
@@ -26,20 +26,20 @@ pub struct Facts {
 /// The format of a data directory: it stands for the formats of everything in it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Format {
-    /// This program's.
+    /// A format that this program reads: its own, or an earlier one.
     Known,
     /// The marker is gone or says nothing sensible, in a directory that is otherwise this program's.
     Unreadable,
-    /// Of an earlier version, which this program does not read.
+    /// A format that no version has written, or that this program does not read.
     Older(u32),
-    /// Of a later version.
+    /// A format of a later version.
     Newer(u32),
 }
 
 /// Whether there is a database.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DatabaseFact {
-    /// There is none.
+    /// There is none of it.
     Absent,
     /// The storage itself cannot make sense of it.
     Unreadable,
@@ -50,7 +50,7 @@ pub enum DatabaseFact {
 /// What the witness says.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WitnessFact {
-    /// There is none.
+    /// There is none of it.
     Missing,
     /// It is not what was written.
     Damaged,
@@ -74,7 +74,7 @@ pub enum LastWrite {
 /// Blocks that are there and not what was written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Bad {
-    /// None.
+    /// No block is bad.
     None,
     /// The last one, although the storage says that it was written as a whole.
     Last,
@@ -94,7 +94,7 @@ pub enum CheckpointFact {
 }
 
 impl Default for Facts {
-    /// Of a journal in which all is well.
+    /// The facts of a journal in which all is well.
     fn default() -> Self {
         Self {
             format: Format::Known,

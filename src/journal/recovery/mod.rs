@@ -2,13 +2,13 @@
 //!
 //! In three parts, so that each can be checked by itself:
 //!
-//! 1. The look reads everything that a data directory holds, and changes nothing. It verifies every record, and that the
+//! 1. The survey reads everything that a data directory holds, and changes nothing. It verifies every record, and that the
 //!    blocks make one chain that reaches as far as the witness, the checkpoint and the lanes say. The same pass hands out
 //!    what is good, so that a start reads everything once.
 //! 2. What it finds is reduced to [`Facts`].
 //! 3. [`decide`] is the decision table: facts in, outcome out, nothing else known. One row for each combination.
 //!
-//! What no look can tell, since nothing on the disk says otherwise:
+//! What no survey can tell, since nothing on the disk says otherwise:
 //!
 //! - that the last commits are missing, or the last one damaged, when they came after the last witness: at most a second's,
 //!   and none after a shutdown in good order. They look as if a crash had interrupted them;
@@ -23,15 +23,15 @@
 
 mod chain;
 mod facts;
-mod look;
 mod reading;
+mod survey;
 mod table;
 mod walk;
 
 pub(in crate::journal) use chain::holes;
 pub use facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
-pub(in crate::journal) use look::{Directory, Visit, look};
-pub use look::{Look, Scan, Tail, Witness};
 pub use reading::ReadProgress;
 pub(in crate::journal) use reading::Reading;
+pub(in crate::journal) use survey::{Directory, Visit, survey};
+pub use survey::{Scan, Survey, Tail, Witness};
 pub use table::{Outcome, decide};

@@ -1,10 +1,8 @@
 //! A walk over the records of a database, also behind what cannot be read.
 
 use crate::journal::mask::unmask;
+use crate::journal::meta::KEY_BYTES_MAX;
 use crate::journal::store::database::{Cursor as _, Database};
-
-/// The longest key of any column family, in bytes: a session's.
-const KEY_BYTES_MAX: usize = 13;
 
 /// One step of a walk.
 pub(in crate::journal) enum Item<'a> {
@@ -73,20 +71,4 @@ fn add_bit(number: &mut [u8], bit: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_over_keys_carry_and_end_at_the_last_key() {
-        let mut key = [0, 0xff, 0xff];
-        assert!(add_bit(&mut key, 0));
-        assert_eq!(key, [1, 0, 0]);
-        assert!(add_bit(&mut key, 15));
-        assert_eq!(key, [1, 0x80, 0]);
-        assert!(add_bit(&mut key, 15));
-        assert_eq!(key, [2, 0, 0]);
-        let mut last = [0xff, 0xff];
-        assert!(!add_bit(&mut last, 3), "past the last key");
-        assert!(!add_bit(&mut [0; 2], 16), "wider than the key");
-    }
-}
+mod tests;

@@ -24,20 +24,16 @@ use crate::journal::error::{Damage, DamageKind, DamagePlace, OpenError};
 use crate::journal::mask::{mask_into, unmask};
 use crate::journal::recovery::ReadProgress;
 use crate::journal::rocksdb::manifest::verify_manifest;
-use crate::journal::rocksdb::preallocate::{LogWatch, lay_out, logs};
+use crate::journal::rocksdb::preallocate::{LogWatch, logs, preallocate};
 use crate::journal::rocksdb::watch::{DatabaseWatch, Needs};
-use crate::journal::store::database::{Cursor, Database, Table};
+use crate::journal::store::database::{Cursor, DEAD, Database, JOURNAL, META, Table, block_key};
 use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES, START_READ_BYTES};
 use crate::model::Offset;
-
-pub(in crate::journal) const JOURNAL: &str = "journal";
-pub(in crate::journal) const META: &str = "meta";
-pub(in crate::journal) const DEAD: &str = "dead";
 
 /// How many emptied write-ahead logs are kept to be written again. A log that is overwritten does not grow, so its sync
 /// need not write the inode: measured here, 89–111 µs against 148–176 µs for a commit of one record.
 const WALS_RECYCLED: usize = MEMTABLES - 1;
-// Where logs are not recycled, RocksDB would read the filling of a laid-out log over and over.
+// Where logs are not recycled, RocksDB would read the filling of a preallocated log over and over.
 const _: () = assert!(WALS_RECYCLED > 0);
 /// RocksDB's own log: how many files of which size.
 const INFO_LOGS: usize = 4;
@@ -62,7 +58,7 @@ pub struct RocksOptions {
     /// is flushed never reaches a table file.
     pub memtable_bytes: usize,
     /// Fill the first write-ahead log in advance, so that commits are fast from the start on.
-    pub lay_out: bool,
+    pub preallocate: bool,
     /// Free space that this must leave, in bytes.
     pub reserve_bytes: u64,
     /// How often the witness follows the journal's end.
@@ -70,7 +66,7 @@ pub struct RocksOptions {
     /// How much of what was journaled before the last checkpoint a start reads, in bytes, the newest first. What is older is
     /// verified when it is read.
     pub start_read_bytes: u64,
-    /// Where opening tells how far it is.
+    /// Where opening reports how far it is.
     pub progress: Arc<ReadProgress>,
 }
 
@@ -79,7 +75,7 @@ impl Default for RocksOptions {
         Self {
             accept_loss: false,
             memtable_bytes: MEMTABLE_BYTES,
-            lay_out: true,
+            preallocate: true,
             reserve_bytes: *RESERVE_BYTES.start(),
             witness_interval: Duration::from_secs(1),
             start_read_bytes: START_READ_BYTES,
@@ -101,9 +97,9 @@ pub(in crate::journal) enum LogReading {
 pub struct Store {
     db: DB,
     synced: WriteOptions,
-    /// Where logs are laid out.
+    /// `None` where logs are not preallocated.
     log_watch: Option<Mutex<LogWatch>>,
-    /// Of a database that is written to.
+    /// What is looked for again and again; `None` in a database that is only read.
     watch: Option<Mutex<DatabaseWatch>>,
 }
 
@@ -127,7 +123,7 @@ impl Store {
         let store = opened.map_err(|error| OpenError::storage("opening the database for writing", error))?;
         let watch =
             DatabaseWatch::start(path).map_err(|error| OpenError::storage("watching the database's files", error))?;
-        let log_watch = options.lay_out.then(Mutex::default);
+        let log_watch = options.preallocate.then(Mutex::default);
         Ok(Self { log_watch, watch: Some(Mutex::new(watch)), ..Self::new(store) })
     }
 
@@ -169,27 +165,30 @@ impl Store {
         self.db.cf_handle(name).expect("opened with all column families")
     }
 
-    /// Where it is.
+    /// The directory that it is in.
     pub(in crate::journal) fn path(&self) -> &Path {
         self.db.path()
     }
 
-    /// Lays out the log that is written first ([`crate::journal::rocksdb::preallocate`]), if `free_bytes` allows.
+    /// Preallocates the log that is written first ([`crate::journal::rocksdb::preallocate`]), if `free_bytes` allows.
     ///
     /// For a database that was just opened and that nobody writes to yet.
-    pub(in crate::journal) fn lay_out_log(&self, options: &RocksOptions, free_bytes: u64) -> Result<(), OpenError> {
+    pub(in crate::journal) fn preallocate_log(&self, options: &RocksOptions, free_bytes: u64) -> Result<(), OpenError> {
         // What fills a memtable, and what a large last block or a checkpoint adds: as much as RocksDB preallocates.
         let bytes = options.memtable_bytes as u64 * 11 / 10;
-        if !options.lay_out {
+        if !options.preallocate {
             return Ok(());
         }
         if free_bytes < options.reserve_bytes.saturating_add(bytes) {
-            tracing::warn!(free_bytes, "too little free space to lay out the write-ahead log: commits will be slower");
+            tracing::warn!(
+                free_bytes,
+                "too little free space to preallocate the write-ahead log: commits will be slower"
+            );
             return Ok(());
         }
         let path = self.db.path();
-        let lay_out = || logs(path)?.last().map_or(Ok(()), |(_, log)| lay_out(&path.join(log), bytes));
-        lay_out().map_err(|error| OpenError::storage("laying out the write-ahead log", error))
+        let first = || logs(path)?.last().map_or(Ok(()), |(_, log)| preallocate(&path.join(log), bytes));
+        first().map_err(|error| OpenError::storage("preallocating the write-ahead log", error))
     }
 
     /// The number of the first write-ahead log that still counts: what was in earlier ones is in tables, or was given up.
@@ -365,11 +364,6 @@ impl Cursor for DBRawIterator<'_> {
 pub(in crate::journal) fn is_of_a_journal(path: &Path) -> bool {
     let families = DB::list_cf(&settings(LogReading::ToFirstBad), path).unwrap_or_default();
     [JOURNAL, META, DEAD].iter().all(|family| families.iter().any(|there| there == family))
-}
-
-/// The key of the block that begins at `first`.
-pub(in crate::journal) fn block_key(first: Offset) -> [u8; 8] {
-    first.0.to_be_bytes()
 }
 
 /// Whether the database's file system lets table files pass by the page cache. They are written once, and read only by lanes

@@ -17,7 +17,7 @@ use crate::journal::rocksdb::database::{LogReading, Store};
 use crate::journal::rocksdb::open::{examine, sound};
 use crate::journal::store::reader::read_blocks;
 use crate::journal::{Block, DeadLetter, Loss};
-use crate::model::{JournalId, LaneMark, Offset};
+use crate::model::{Instance, JournalId, LaneMark, Offset};
 
 /// Bytes that [`Dump`] reads at once, or one block if that is longer.
 const DUMP_BYTES: usize = 1 << 20;
@@ -38,6 +38,8 @@ pub struct Verified {
 pub struct Stats {
     /// Which journal it is; `None` when it has no name yet, or one that cannot be read: the next start gives it one.
     pub id: Option<JournalId>,
+    /// Which start of it was the last; `None` when no start was counted yet.
+    pub instance: Option<Instance>,
     /// The lowest entry kept.
     pub low: Offset,
     /// The offset that the next entry gets.
@@ -48,15 +50,15 @@ pub struct Stats {
     pub witness: Option<Offset>,
     /// The lanes of the last checkpoint.
     pub lanes: Vec<LaneMark>,
-    /// Entries kept.
+    /// How many entries are kept.
     pub entries: u64,
-    /// Blocks they are in.
+    /// How many blocks they are in.
     pub blocks: u64,
-    /// Bytes of the blocks.
+    /// How many bytes the blocks take.
     pub block_bytes: u64,
-    /// Sessions.
+    /// How many sessions there are.
     pub sessions: u64,
-    /// Dead letters.
+    /// How many dead letters there are.
     pub dead_letters: u64,
     /// Losses that operators have accepted, over the journal's life.
     pub losses: Vec<Loss>,
@@ -82,7 +84,7 @@ pub struct DiskUse {
 /// # Errors
 /// As for `open` of [`RocksJournal`](crate::journal::RocksJournal), but never `Damaged`: damage is the answer, not an error.
 pub fn verify(path: &Path) -> Result<Verified, OpenError> {
-    let dir = DataDir::look(path)?;
+    let dir = DataDir::inspect(path)?;
     let found = examine(&dir, Reading::ALL, &mut |_| {});
     if found.outcome() == Outcome::NewerFormat {
         sound(&dir, found)?;
@@ -97,7 +99,7 @@ pub fn verify(path: &Path) -> Result<Verified, OpenError> {
 /// # Errors
 /// As for `open` of [`RocksJournal`](crate::journal::RocksJournal): a damaged journal has no figures to rely on.
 pub fn stats(path: &Path) -> Result<Stats, OpenError> {
-    let dir = DataDir::look(path)?;
+    let dir = DataDir::inspect(path)?;
     let found = sound(&dir, examine(&dir, Reading::ALL, &mut |_| {}))?.unwrap_or_default();
     stats_of(&dir, found.scan)
 }
@@ -109,7 +111,7 @@ pub fn stats(path: &Path) -> Result<Stats, OpenError> {
 /// # Errors
 /// As for `open` of [`RocksJournal`](crate::journal::RocksJournal).
 pub fn dump(path: &Path, from: Offset) -> Result<Dump, OpenError> {
-    let dir = DataDir::look(path)?;
+    let dir = DataDir::inspect(path)?;
     let found = sound(&dir, examine(&dir, Reading::ALL, &mut |_| {}))?;
     let open = |_: &_| Store::open_read_only(&dir.database(), LogReading::ToFirstBad);
     let store = found.as_ref().map(open).transpose();
@@ -124,7 +126,7 @@ pub fn dump(path: &Path, from: Offset) -> Result<Dump, OpenError> {
 /// # Errors
 /// As for `open` of [`RocksJournal`](crate::journal::RocksJournal).
 pub fn dead_letters(path: &Path) -> Result<Vec<DeadLetter>, OpenError> {
-    let dir = DataDir::look(path)?;
+    let dir = DataDir::inspect(path)?;
     let mut letters = Vec::new();
     let mut visit = |visit: Visit<'_>| {
         if let Visit::Dead(letter) = visit {
@@ -171,6 +173,7 @@ fn stats_of(dir: &DataDir, scan: Scan) -> Result<Stats, OpenError> {
         disk_use(dir.path()).map_err(|error| OpenError::storage(format!("reading {}", dir.path().display()), error))?;
     Ok(Stats {
         id: dir.id(),
+        instance: dir.instance(),
         low: scan.low,
         end: scan.end,
         checkpoint_at: scan.checkpoint_at,

@@ -1,7 +1,7 @@
-//! Opening a journal on RocksDB: first look, then touch.
+//! Opening a journal on RocksDB: first it is surveyed, then it is touched.
 //!
 //! Opening a RocksDB database for writing replays its log, drops in silence what comes after the first bad record, and
-//! rewrites the files: the evidence of damage is gone. So the database is opened read-only first and looked at in full
+//! rewrites the files: the evidence of damage is gone. So the database is opened read-only first and surveyed in full
 //! ([`crate::journal::recovery`]), and the files of the log must hold no good record behind the place where RocksDB has stopped
 //! ([`crate::journal::rocksdb::write_ahead_log`]). What is done then is the decision table's ([`crate::journal::recovery::decide`]).
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::journal::directory::{DIRECTORY_FORMAT, DataDir};
 use crate::journal::error::OpenError;
-use crate::journal::recovery::{Directory, Format, Look, Outcome, Reading, Tail, Visit, look};
+use crate::journal::recovery::{Directory, Format, Outcome, Reading, Survey, Tail, Visit, survey};
 use crate::journal::rocksdb::database::{LogReading, RocksOptions, Store};
 use crate::journal::rocksdb::salvage::{create, salvage};
 use crate::journal::rocksdb::write_ahead_log::tail;
@@ -39,6 +39,7 @@ impl RocksJournal {
         if options.accept_loss {
             let found = examine(&dir, Reading::ALL, &mut |_| {});
             if let Outcome::Refuse(_) = found.outcome() {
+                mark_anew(&dir)?;
                 given_up = salvage(&mut dir, found.damage, options)?;
             }
         }
@@ -47,11 +48,13 @@ impl RocksJournal {
             Visit::Client(client) => replay(Replay::Client(client)),
             Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
             Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
-            Visit::Block { .. } | Visit::Dead(_) => {}
+            // No version has written an ask or a recent key so far.
+            Visit::Block { .. } | Visit::Dead(_) | Visit::Ask(_) | Visit::Recent(_) => {}
         };
         let reading = Reading { newest_bytes: options.start_read_bytes, progress: Some(&options.progress) };
         let mut found = examine(&dir, reading, &mut visit);
         if found.outcome() == Outcome::Create {
+            mark_anew(&dir)?;
             create(&dir, options)?;
             found = examine(&dir, reading, &mut visit);
         }
@@ -70,19 +73,20 @@ impl RocksJournal {
                 "a long backlog: its older entries are verified when they are read",
             );
         }
-        dir.mark_anew().map_err(|error| OpenError::storage("marking the directory's format", error))?;
-        let id = dir.identify().map_err(|error| OpenError::storage("giving the journal a name", error))?;
-        tracing::info!(journal = %id, "opening the journal");
+        mark_anew(&dir)?;
+        let begun = dir.begin_instance();
+        let (id, instance) = begun.map_err(|error| OpenError::storage("counting the journal's start", error))?;
+        tracing::info!(journal = %id, %instance, "opening the journal");
         let store = Store::open(&dir.database(), options)?;
         if store.sequence() != scan.changes {
             let problem = format!("it held {} changes when it was verified, now {}", scan.changes, store.sequence());
             return Err(OpenError::storage("opening the database for writing", problem));
         }
         let free_bytes = dir.free_bytes().unwrap_or_else(|error| {
-            tracing::warn!(%error, "free space cannot be read: the write-ahead log is laid out in the hope that there is some");
+            tracing::warn!(%error, "free space cannot be read: the write-ahead log is preallocated in the hope that there is some");
             u64::MAX
         });
-        store.lay_out_log(options, free_bytes)?;
+        store.preallocate_log(options, free_bytes)?;
         let start = || {
             let mut journal = RocksJournal::new(StoredWriter::new(store, dir, &scan));
             journal.start_housekeeping(options.witness_interval)?;
@@ -104,9 +108,14 @@ impl RocksJournal {
     }
 }
 
-/// Looks at everything in the directory, but for older blocks as `reading` says, and changes nothing. `visit` is given everything
+/// Before anything is written that an earlier version would not understand.
+fn mark_anew(dir: &DataDir) -> Result<(), OpenError> {
+    dir.mark_anew().map_err(|error| OpenError::storage("marking the directory's format", error))
+}
+
+/// Surveys everything in the directory, but for older blocks as `reading` says, and changes nothing. `visit` is given everything
 /// good.
-pub(in crate::journal) fn examine(dir: &DataDir, reading: Reading<'_>, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
+pub(in crate::journal) fn examine(dir: &DataDir, reading: Reading<'_>, visit: &mut dyn FnMut(Visit<'_>)) -> Survey {
     let opened = match dir.format() {
         // Nothing is known of what is in there.
         Format::Older(_) | Format::Newer(_) => None,
@@ -123,14 +132,14 @@ pub(in crate::journal) fn examine(dir: &DataDir, reading: Reading<'_>, visit: &m
         _ => Ok(Tail::Clean),
     };
     let database = opened.as_ref().map(Option::as_ref).map_err(Clone::clone);
-    look(&Directory { format: dir.format(), witness: dir.witness(), database, tail, reading }, visit)
+    survey(&Directory { format: dir.format(), witness: dir.witness(), database, tail, reading }, visit)
 }
 
 /// What was found, if it is good; `None` when there is no journal yet.
 ///
 /// # Errors
 /// What the decision table says that stands in the way.
-pub(in crate::journal) fn sound(dir: &DataDir, found: Look) -> Result<Option<Look>, OpenError> {
+pub(in crate::journal) fn sound(dir: &DataDir, found: Survey) -> Result<Option<Survey>, OpenError> {
     match found.outcome() {
         Outcome::GoOn | Outcome::DropTorn => Ok(Some(found)),
         Outcome::Create => Ok(None),
@@ -147,6 +156,9 @@ fn newer_format(dir: &DataDir) -> OpenError {
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init)] // runs of entries, of which some tests commit one
 pub(in crate::journal) mod tests;
+
+#[cfg(test)]
+mod former;
 
 #[cfg(test)]
 mod refusals;

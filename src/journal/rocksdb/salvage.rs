@@ -11,9 +11,9 @@ use rocksdb::WriteBatch;
 use crate::journal::directory::DataDir;
 use crate::journal::error::{Damage, DamageKind, DamagePlace, OpenError};
 use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, Loss, encode_counter_limit, loss_key};
-use crate::journal::recovery::{Directory, Format, Reading, Scan, Tail, Visit, Witness, look};
-use crate::journal::rocksdb::database::{DEAD, JOURNAL, LogReading, META, RocksOptions, Store, block_key};
-use crate::journal::store::database::{Database as _, Sidecar as _};
+use crate::journal::recovery::{Directory, Format, Reading, Scan, Tail, Visit, Witness, survey};
+use crate::journal::rocksdb::database::{LogReading, RocksOptions, Store};
+use crate::journal::store::database::{DEAD, Database as _, JOURNAL, META, Sidecar as _, block_key};
 use crate::model::Offset;
 
 /// Offsets that are left unused above everything that may have been given out. Entries that were lost may have been
@@ -39,7 +39,7 @@ pub(in crate::journal) fn create(dir: &DataDir, options: &RocksOptions) -> Resul
 }
 
 /// Makes the directory's database anew from what is good in it (nothing, when it cannot be opened at all). `findings` is
-/// what a look has found; returns what is given up, which is often less: here good records behind bad ones count too.
+/// what a survey has found; returns what is given up, which is often less: here good records behind bad ones count too.
 ///
 /// On error the damaged database is as it was, beside an unfinished copy that counts for nothing.
 pub(in crate::journal) fn salvage(
@@ -60,7 +60,7 @@ pub(in crate::journal) fn salvage(
             let (witness, tail) = (dir.witness(), Ok(Tail::Clean));
             let directory =
                 Directory { format: Format::Known, witness, database: Ok(Some(&damaged)), tail, reading: Reading::ALL };
-            let found = look(&directory, &mut |visit| copy.take(visit));
+            let found = survey(&directory, &mut |visit| copy.take(visit));
             given_up.extend(found.damage.into_iter().filter(of_records));
             found.scan
         }
@@ -158,6 +158,14 @@ impl Copy<'_> {
             }
             Visit::Client(client) => {
                 let (key, value) = client.encode();
+                put(META, &key, &value);
+            }
+            Visit::Ask(ask) => {
+                let (key, value) = ask.encode();
+                put(META, &key, &value);
+            }
+            Visit::Recent(recent) => {
+                let (key, value) = recent.encode();
                 put(META, &key, &value);
             }
             Visit::CounterLimit(limit) => put(META, COUNTER_KEY, &encode_counter_limit(limit)),

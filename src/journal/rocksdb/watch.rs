@@ -18,7 +18,7 @@ use crate::journal::rocksdb::preallocate::logs;
 const CURRENT: &str = "CURRENT";
 const LOCK: &str = "LOCK";
 const MANIFEST: &str = "MANIFEST-";
-/// What is told of a file that has become shorter.
+/// What is reported of a file that has become shorter.
 const CUT: &str = "was cut short";
 
 /// What RocksDB says of itself.
@@ -66,7 +66,7 @@ impl FileId {
 }
 
 impl DatabaseWatch {
-    /// Of a database that was just opened for writing.
+    /// Begins to watch a database that was just opened for writing.
     pub(in crate::journal) fn start(path: &Path) -> io::Result<Self> {
         Ok(Self {
             root: File::open(path)?,

@@ -6,7 +6,19 @@ use std::io;
 
 use crate::journal::error::StorageError;
 use crate::journal::recovery::Witness;
-use crate::model::{JournalId, Offset};
+use crate::model::{Instance, JournalId, Offset};
+
+/// The family of blocks; their keys are [`block_key`]s.
+pub(in crate::journal) const JOURNAL: &str = "journal";
+/// The family of [`crate::journal::meta`].
+pub(in crate::journal) const META: &str = "meta";
+/// The family of dead letters.
+pub(in crate::journal) const DEAD: &str = "dead";
+
+/// The key of the block that begins at `first`.
+pub(in crate::journal) fn block_key(first: Offset) -> [u8; 8] {
+    first.0.to_be_bytes()
+}
 
 /// Column families of keys and values. Values are masked where they are stored.
 pub trait Database: Sized + Send + Sync + 'static {
@@ -92,6 +104,10 @@ pub trait Sidecar: Send + Sync + 'static {
     fn free_bytes(&self) -> Result<u64, StorageError>;
     /// Which journal this is, if it has a name.
     fn id(&self) -> Option<JournalId> {
+        None
+    }
+    /// Which of its starts this is, where they are counted.
+    fn instance(&self) -> Option<Instance> {
         None
     }
     /// What of the directory is not any more what this process has opened.

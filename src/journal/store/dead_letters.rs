@@ -5,9 +5,8 @@ use std::sync::{Arc, PoisonError};
 use crate::journal::StorageError;
 use crate::journal::dead_letter::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
 use crate::journal::mask::unmask;
-use crate::journal::rocksdb::database::DEAD;
 use crate::journal::store::Shared;
-use crate::journal::store::database::{Cursor as _, Database, Sidecar as _};
+use crate::journal::store::database::{Cursor as _, DEAD, Database, Sidecar as _};
 
 /// Keeps dead letters beside the writer.
 pub(in crate::journal) struct StoredDeadLetters<D: Database>(pub(in crate::journal) Arc<Shared<D>>);

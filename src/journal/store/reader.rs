@@ -7,12 +7,11 @@ use std::sync::{Arc, PoisonError};
 
 use crate::journal::error::{Damage, DamageKind, DamagePlace};
 use crate::journal::mask::unmask;
-use crate::journal::rocksdb::database::{JOURNAL, block_key};
 use crate::journal::store::Shared;
-use crate::journal::store::database::{Cursor as _, Database, Sidecar as _};
+use crate::journal::store::database::{Cursor as _, Database, JOURNAL, Sidecar as _, block_key};
 use crate::journal::{Block, ReadJournal, StorageError};
 use crate::limits::READ_ENDS;
-use crate::model::{JournalId, Offset};
+use crate::model::{Instance, JournalId, Offset};
 
 /// Reads beside the writer.
 pub(in crate::journal) struct Reader<D: Database>(pub(in crate::journal) Arc<Shared<D>>);
@@ -41,6 +40,10 @@ impl<D: Database> ReadJournal for Reader<D> {
 
     fn id(&self) -> Option<JournalId> {
         self.0.dir.id()
+    }
+
+    fn instance(&self) -> Option<Instance> {
+        self.0.dir.instance()
     }
 }
 

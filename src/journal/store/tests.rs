@@ -23,7 +23,7 @@ pub(in crate::journal) struct Place {
 /// where their records do.
 pub(in crate::journal) fn options() -> RocksOptions {
     let witness_interval = Duration::from_secs(3600);
-    RocksOptions { memtable_bytes: 1 << 20, witness_interval, lay_out: false, ..RocksOptions::default() }
+    RocksOptions { memtable_bytes: 1 << 20, witness_interval, preallocate: false, ..RocksOptions::default() }
 }
 
 impl Place {
@@ -160,7 +160,7 @@ fn a_new_journal_is_empty_and_opens_again() {
 #[test]
 fn where_little_is_sent_a_new_log_is_left_for_one_that_was_filled() {
     let place = Place::new();
-    let (Opened { mut journal, .. }, _) = place.try_open(&RocksOptions { lay_out: true, ..options() }).unwrap();
+    let (Opened { mut journal, .. }, _) = place.try_open(&RocksOptions { preallocate: true, ..options() }).unwrap();
     let newest = || {
         let (_, name) = logs(&place.path().join("rocksdb")).unwrap().pop().unwrap();
         let len = std::fs::metadata(place.path().join("rocksdb").join(&name)).unwrap().len();

@@ -3,7 +3,7 @@
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use crate::journal::{Block, BlockBuilder, JournalError, ReadJournal, Records, Replay, StorageError};
-use crate::model::{ClientRecord, EntryMeta, Offset, SessionId, SessionRecord};
+use crate::model::{ClientRecord, DialectId, EntryMeta, Offset, SessionId, SessionRecord};
 
 pub(crate) fn session(client: u64) -> SessionId {
     SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() }
@@ -41,6 +41,7 @@ pub(crate) fn failed(answer: JournalError) -> StorageError {
 /// Adds an entry that is known by its number, which its payload repeats. Tests give each the number of its offset.
 pub(crate) fn push(builder: &mut BlockBuilder, number: u64, payload_bytes: usize) {
     let meta = EntryMeta {
+        dialect: DialectId::DURAGRAM,
         session: session(0xa1),
         seq: Seq(number + 1),
         span: 0,

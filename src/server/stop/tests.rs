@@ -12,7 +12,7 @@ use super::*;
 use crate::journal::testing::memory::MemoryDisk;
 use crate::journal::{BlockBuilder, Journal as _};
 use crate::metrics::Metrics;
-use crate::model::{EntryMeta, Record, SessionId};
+use crate::model::{DialectId, EntryMeta, Record, SessionId};
 use crate::process::{
     Handler, HandlerError, HandlerFactory, LaneConfig, LaneParts, Lanes, Outcomes, Progress, spawn_lanes,
 };
@@ -41,6 +41,7 @@ fn a_second_request_to_stop_waits_until_the_lanes_have_left_the_database() {
     let session = SessionId { client: ClientId(1), epoch: Epoch::new(1).unwrap() };
     for seq in 1..=ENTRIES {
         let meta = EntryMeta {
+            dialect: DialectId::DURAGRAM,
             session,
             seq: Seq(seq),
             span: 0,

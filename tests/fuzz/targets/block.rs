@@ -1,9 +1,10 @@
 //! Bytes from the disk into the reader of blocks: as they come, under a right prefix, and as entries that go through a
 //! block and come back.
 
+use duragram::journal::block::BLOCK_VERSION;
 use duragram::journal::testing::memory::MemoryDisk;
 use duragram::journal::{Block, BlockBuilder, Journal};
-use duragram::model::{EntryKind, EntryMeta, Offset, SessionId};
+use duragram::model::{DialectId, EntryKind, EntryMeta, Offset, SessionId};
 use duragram_proto::codec::is_batch;
 use duragram_proto::{ClientId, Epoch, Seq};
 
@@ -11,28 +12,35 @@ use super::input::Input;
 
 pub(crate) fn block(input: &[u8]) {
     read(input.to_vec());
-    read(under_a_right_prefix(input.to_vec()));
+    (1..=BLOCK_VERSION).for_each(|version| read(under_a_right_prefix(version, input.to_vec())));
     written(Input(input));
 }
 
 /// As a writer would leave it that is wrong or hostile.
-fn under_a_right_prefix(mut bytes: Vec<u8>) -> Vec<u8> {
+fn under_a_right_prefix(version: u32, mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes.len() >= 12 {
-        let (length, checksum) = (u32::try_from(bytes.len()).expect("short"), crc32fast::hash(&bytes[12..]));
-        bytes[..4].copy_from_slice(&1_u32.to_le_bytes());
+        bytes[..4].copy_from_slice(&version.to_le_bytes());
+        let length = u32::try_from(bytes.len()).expect("short");
         bytes[4..8].copy_from_slice(&length.to_le_bytes());
+        let checksum = checksum_of(&bytes);
         bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
     }
     bytes
+}
+
+/// As the format has it: that of version 1 leaves the prefix out.
+fn checksum_of(bytes: &[u8]) -> u32 {
+    let prefix = if bytes[..4] == [1, 0, 0, 0] { &[][..] } else { &bytes[..8] };
+    crc32fast::hash(&[prefix, &bytes[12..]].concat())
 }
 
 /// It is refused, or all of it can be read and keeps the format's rules.
 fn read(bytes: Vec<u8>) {
     let Ok(block) = Block::parse(bytes.clone()) else { return };
     assert_eq!((block.bytes(), block.size()), (&bytes[..], bytes.len()));
-    assert_eq!(bytes[..4], 1_u32.to_le_bytes());
+    assert!((1..=BLOCK_VERSION).any(|version| bytes[..4] == version.to_le_bytes()));
     assert_eq!(bytes[4..8], u32::try_from(bytes.len()).expect("short").to_le_bytes());
-    assert_eq!(block.checksum(), crc32fast::hash(&bytes[12..]));
+    assert_eq!(block.checksum(), checksum_of(&bytes));
     let entries: Vec<_> = block.entries().collect();
     assert!(!entries.is_empty());
     assert_eq!(entries.len() as u64, block.end().since(block.first()));
@@ -73,6 +81,7 @@ fn written(mut input: Input<'_>) {
             pushed.push((EntryKind::Gap { from: Seq(from), to: Seq(seq) }, None, &[][..]));
         } else {
             let meta = EntryMeta {
+                dialect: DialectId::DURAGRAM,
                 session,
                 seq: Seq(seq),
                 span: u16::from(flags >> 4),

@@ -4,7 +4,7 @@ use super::tests::{delete, put, refused, tamper};
 use super::*;
 use crate::journal::block::Place as BlockPlace;
 use crate::journal::inspect;
-use crate::journal::rocksdb::database::{JOURNAL, block_key};
+use crate::journal::store::database::{JOURNAL, block_key};
 use crate::journal::store::tests::{Place, checkpoint, commit, options, tens};
 use crate::journal::testing::shared::{failed, push, read_all};
 use crate::journal::{BlockBuilder, Checkpoint, DamageKind, DamagePlace, Journal as _, ReadJournal};
@@ -33,7 +33,7 @@ fn opened(place: &Place) -> Opened<RocksJournal> {
     place.try_open(&soon()).unwrap().0
 }
 
-/// What a lane that comes to `from` is told.
+/// What is reported to a lane that comes to `from`.
 fn damage_at(reader: &dyn ReadJournal, from: u64) -> crate::journal::Damage {
     let error = reader.read(Offset(from), 1).unwrap_err();
     assert!(

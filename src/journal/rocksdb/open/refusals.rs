@@ -9,7 +9,7 @@ use super::*;
 use crate::journal::error::DamageKind;
 use crate::journal::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 use crate::journal::recovery::Witness;
-use crate::journal::rocksdb::database::{JOURNAL, META, block_key};
+use crate::journal::store::database::{JOURNAL, META, block_key};
 use crate::journal::store::tests::{Place, files};
 use crate::journal::testing::shared::{record, session};
 use crate::journal::{Block, inspect};
@@ -94,8 +94,9 @@ fn every_row_that_refuses_is_shown_by_a_directory_and_says_its_kind() {
         assert!(files(&place.path()) == before);
     }
     let place = plain_place();
-    of_format(3)(&place);
-    assert!(matches!(refused(&place), OpenError::NewerFormat { found: 3, .. }));
+    of_format(DIRECTORY_FORMAT + 1)(&place);
+    let error = refused(&place);
+    assert!(matches!(error, OpenError::NewerFormat { found, .. } if found == DIRECTORY_FORMAT + 1), "{error}");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use super::*;
 use crate::journal::dead_letter::tests::letter;
 use crate::journal::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 use crate::journal::recovery::Witness;
-use crate::journal::rocksdb::database::{DEAD, JOURNAL, META, block_key};
 use crate::journal::rocksdb::preallocate::FILL;
+use crate::journal::store::database::{DEAD, JOURNAL, META, block_key};
 use crate::journal::store::tests::{Place, checkpoint, commit, files, one, options, tens, write_files};
 use crate::journal::testing::shared::{Replayed, push, read_all, record, sealed_records, session};
 use crate::journal::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, Records};
@@ -17,17 +17,17 @@ use crate::model::{LaneMark, Offset};
 
 /// Everything that a start gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct State {
-    replayed: Replayed,
+pub(super) struct State {
+    pub(super) replayed: Replayed,
     lanes: Vec<LaneMark>,
     checkpoint_at: Offset,
-    low: Offset,
+    pub(super) low: Offset,
     end: Offset,
     entries: Vec<u64>,
     dead: Vec<DeadLetter>,
 }
 
-fn state((opened, replayed): (Opened<RocksJournal>, Replayed)) -> State {
+pub(super) fn state((opened, replayed): (Opened<RocksJournal>, Replayed)) -> State {
     State {
         replayed,
         lanes: opened.lanes,
@@ -170,14 +170,14 @@ fn a_torn_last_commit_is_dropped_as_a_whole_and_its_offsets_are_used_again() {
     assert_eq!(place.open().1.numbers, (0..40).collect::<Vec<_>>());
 }
 
-/// What a crash leaves of a log that was laid out: records, and filling behind them.
+/// What a crash leaves of a preallocated log: records, and filling behind them.
 #[test]
-fn a_log_that_was_laid_out_ends_where_its_records_end_and_damage_in_it_is_found() {
-    let laid_out = RocksOptions { lay_out: true, ..options() };
+fn a_log_that_was_preallocated_ends_where_its_records_end_and_damage_in_it_is_found() {
+    let preallocating = RocksOptions { preallocate: true, ..options() };
     let place = Place::new();
-    let (Opened { mut journal, .. }, _) = place.try_open(&laid_out).unwrap();
+    let (Opened { mut journal, .. }, _) = place.try_open(&preallocating).unwrap();
     let empty = place.crash_copy();
-    assert_eq!(empty.try_open(&laid_out).unwrap().0.end, Offset(0), "nothing was written to it");
+    assert_eq!(empty.try_open(&preallocating).unwrap().0.end, Offset(0), "nothing was written to it");
     commit(&mut journal, tens(0, 3));
     let copy = place.crash_copy();
     let good_files = files(&copy.path());
@@ -195,11 +195,11 @@ fn a_log_that_was_laid_out_ends_where_its_records_end_and_damage_in_it_is_found(
         torn[cut..].fill(FILL);
         fs::write(place.path().join(name), torn).unwrap();
         let entries = if cut == end { 30 } else { 20 };
-        let (Opened { mut journal, end, .. }, replayed) = place.try_open(&laid_out).unwrap();
+        let (Opened { mut journal, end, .. }, replayed) = place.try_open(&preallocating).unwrap();
         assert_eq!((end, replayed.numbers), (Offset(entries), (0..entries).collect()), "cut at {cut}");
         commit(&mut journal, tens(entries, 1));
         drop(journal);
-        assert_eq!(place.try_open(&laid_out).unwrap().0.end, Offset(entries + 10));
+        assert_eq!(place.try_open(&preallocating).unwrap().0.end, Offset(entries + 10));
     }
     // A write that the disk has lost reads as filling; what came after it proves that it was synced.
     for lost in [0..end / 3, end / 3..2 * end / 3] {
@@ -208,7 +208,7 @@ fn a_log_that_was_laid_out_ends_where_its_records_end_and_damage_in_it_is_found(
         let mut bad = good.clone();
         bad[lost.clone()].fill(FILL);
         fs::write(place.path().join(name), bad).unwrap();
-        assert!(matches!(place.try_open(&laid_out), Err(OpenError::Damaged(_))), "lost {lost:?}");
+        assert!(matches!(place.try_open(&preallocating), Err(OpenError::Damaged(_))), "lost {lost:?}");
     }
 }
 
@@ -381,6 +381,7 @@ fn a_payload_cannot_pose_as_a_record_of_the_log() {
     let (Opened { mut journal, .. }, _) = place.open();
     let mut builder = BlockBuilder::default();
     let meta = crate::model::EntryMeta {
+        dialect: crate::model::DialectId::DURAGRAM,
         session: session(1),
         seq: duragram_proto::Seq(1),
         span: 0,

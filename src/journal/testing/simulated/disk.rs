@@ -17,7 +17,7 @@ use crate::journal::recovery::{Tail, Witness};
 
 const SECTOR_BYTES: usize = 512;
 const RECORD_HEADER_LEN: usize = 24;
-/// What a log is laid out with.
+/// What a preallocated log is filled with.
 const FILL: u8 = 0xff;
 /// A log that has grown to this is emptied into the tables.
 const LOG_BYTES_MAX: usize = 32 << 10;

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::journal::error::OpenError;
 use crate::journal::mask::mask_into;
 use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit};
-use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, look};
-use crate::journal::rocksdb::database::{DEAD, JOURNAL, META};
+use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, survey};
+use crate::journal::store::database::{DEAD, JOURNAL, META};
 use crate::journal::store::reader::Reader;
 use crate::journal::store::{self, Shared, StoredDeadLetters, StoredWriter};
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
@@ -213,11 +213,11 @@ impl SimulatedDisk {
     ) -> Result<(Opened<SimulatedJournal>, Housekeeping), OpenError> {
         self.kill();
         let process = lock(&self.machine).process;
-        let (scan, state) = match self.look(process, replay)? {
+        let (scan, state) = match self.survey(process, replay)? {
             Some(found) => found,
             None => {
                 self.create();
-                let found = self.look(process, replay)?;
+                let found = self.survey(process, replay)?;
                 found.ok_or_else(|| OpenError::storage("making a new database", "it is not there"))?
             }
         };
@@ -265,7 +265,7 @@ impl SimulatedDisk {
     }
 
     /// Looks at everything and changes nothing; `None` when there is no journal yet.
-    fn look(&self, process: u64, replay: &mut dyn FnMut(Replay<'_>)) -> Result<Option<(Scan, State)>, OpenError> {
+    fn survey(&self, process: u64, replay: &mut dyn FnMut(Replay<'_>)) -> Result<Option<(Scan, State)>, OpenError> {
         let (exists, read, witness) = {
             let disk = lock(&self.disk);
             (disk.exists, disk.read(), disk.witness)
@@ -287,9 +287,9 @@ impl SimulatedDisk {
             Visit::Client(client) => replay(Replay::Client(client)),
             Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
             Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
-            Visit::Block { .. } | Visit::Dead(_) => {}
+            Visit::Block { .. } | Visit::Dead(_) | Visit::Ask(_) | Visit::Recent(_) => {}
         };
-        let found = look(&directory, &mut visit);
+        let found = survey(&directory, &mut visit);
         match found.outcome() {
             Outcome::GoOn | Outcome::DropTorn => {
                 let state = store.state.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The look at everything: verifies each record, and hands what is good to a visitor.
+//! The survey of a directory: verifies each record in it, and hands what is good to a visitor.
 //!
 //! What it checks beyond each record's own checksum is what no storage can know: that the blocks follow each other without
 //! hole from the lowest entry kept, each naming the checksum of the one before it, and that the journal reaches as far as
@@ -12,27 +12,26 @@ use super::walk::{Item, walk};
 use crate::journal::dead_letter::{DeadLetter, DeadLetterId};
 use crate::journal::error::{Damage, DamageKind, DamagePlace};
 use crate::journal::mask::unmask;
-use crate::journal::meta::{self, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord};
-use crate::journal::rocksdb::database::{DEAD, JOURNAL, META, block_key};
-use crate::journal::store::database::{Cursor as _, Database};
+use crate::journal::meta::{self, AskRecord, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord, RecentRecord};
+use crate::journal::store::database::{Cursor as _, DEAD, Database, JOURNAL, META, block_key};
 use crate::journal::{Block, Extent};
 use crate::model::{ClientRecord, FormerLanes, LaneMark, Offset, SessionRecord};
 
 /// What lies behind the last write that a storage has delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Tail {
-    /// Nothing.
+    /// Nothing lies there.
     Clean,
     /// A write that was begun and is not whole: at most the one that a crash has interrupted.
     Torn {
-        /// In which file, in the data directory.
+        /// The file, by its path in the data directory.
         file: String,
-        /// Where, in bytes.
+        /// Where it begins in the file, in bytes.
         at: u64,
     },
     /// A whole write behind one that is not: that one was durable, since the next began only after it.
     GoodAfterBad {
-        /// In which file, in the data directory.
+        /// The file, by its path in the data directory.
         file: String,
         /// Where the good one begins, in bytes.
         at: u64,
@@ -51,9 +50,9 @@ pub enum Witness {
     NotInService,
     /// So much was durable when it was written.
     Durable {
-        /// Every entry below.
+        /// Every entry below was durable.
         end: Offset,
-        /// That many changes of the database; entries, sessions, dead letters.
+        /// That many changes of the database were: entries, sessions, dead letters.
         changes: u64,
     },
 }
@@ -70,11 +69,11 @@ impl Witness {
 
 /// A data directory, as far as it was read without its database.
 pub(in crate::journal) struct Directory<'a, D> {
-    /// By its marker.
+    /// The format, by its marker.
     pub format: Format,
     /// `None` when there is none; an error when it is not what was written.
     pub witness: Result<Option<Witness>, String>,
-    /// Opened to look; nothing on the disk has changed. `None` when there is none; an error when it cannot be opened.
+    /// Opened for reading; nothing on the disk has changed. `None` when there is none; an error when it cannot be opened.
     pub database: Result<Option<&'a D>, Damage>,
     /// What the database's log holds behind the last write that it has delivered; an error when that cannot be read.
     pub tail: Result<Tail, String>,
@@ -82,7 +81,7 @@ pub(in crate::journal) struct Directory<'a, D> {
     pub reading: Reading<'a>,
 }
 
-/// Something good that a look came by.
+/// Something good that a survey came by.
 pub(in crate::journal) enum Visit<'a> {
     /// A session as the last checkpoint or a later commit wrote it.
     Session(SessionRecord),
@@ -90,21 +89,25 @@ pub(in crate::journal) enum Visit<'a> {
     Client(ClientRecord),
     /// The limit of the server's counter.
     CounterLimit(u64),
+    /// A message whose sender wants an answer.
+    Ask(AskRecord),
+    /// A key by which a dialect knows a message again.
+    Recent(RecentRecord),
     /// A block; they come in their order.
     Block {
-        /// The block.
+        /// The block itself.
         block: &'a Block,
         /// It holds entries that the checkpoint does not include.
         since_checkpoint: bool,
     },
-    /// A dead letter.
+    /// A dead letter that is kept.
     Dead(DeadLetter),
 }
 
-/// What a look found, all in all.
+/// What a survey found, all in all.
 #[derive(Debug, Default)]
-pub struct Look {
-    /// What decides.
+pub struct Survey {
+    /// What the decision table decides by.
     pub facts: Facts,
     /// What is there.
     pub scan: Scan,
@@ -114,7 +117,7 @@ pub struct Look {
     pub torn: Option<(String, u64)>,
 }
 
-impl Look {
+impl Survey {
     /// What a start does.
     pub fn outcome(&self) -> Outcome {
         decide(&self.facts)
@@ -148,26 +151,26 @@ pub struct Scan {
     pub witness: Option<Offset>,
     /// The offset that the next entry gets.
     pub end: Offset,
-    /// Of the last block, for the next one to repeat.
+    /// The checksum of the last block, for the next one to repeat.
     pub last_checksum: u32,
     /// All blocks, summed up.
     pub extents: Vec<Extent>,
     /// Blocks below were not read, and are to be verified when they are. The figures below are without them.
     pub unread_below: Offset,
-    /// Sessions.
+    /// How many sessions there are.
     pub sessions: u64,
-    /// Blocks.
+    /// How many blocks there are.
     pub blocks: u64,
-    /// Entries in them.
+    /// How many entries are in the blocks.
     pub entries: u64,
-    /// Bytes of them.
+    /// How many bytes the blocks take.
     pub block_bytes: u64,
-    /// Dead letters.
+    /// How many dead letters there are.
     pub dead: u64,
 }
 
 impl Scan {
-    /// Who says up to where entries were durable.
+    /// What says up to where entries were durable, and up to where.
     pub(in crate::journal) fn claims(&self) -> Vec<(DamageKind, String, Offset)> {
         let mut claims = vec![(DamageKind::BelowCheckpoint, "the checkpoint".to_owned(), self.checkpoint_at)];
         claims.extend(self.witness.map(|end| (DamageKind::BelowWitness, "the witness".to_owned(), end)));
@@ -179,23 +182,26 @@ impl Scan {
     }
 }
 
-/// Looks at everything and changes nothing. `visit` is given everything good.
-pub(in crate::journal) fn look<D: Database>(directory: &Directory<'_, D>, visit: &mut dyn FnMut(Visit<'_>)) -> Look {
-    let mut look = Look::default();
-    look.format(directory.format);
+/// Reads everything and changes nothing. `visit` is given everything good.
+pub(in crate::journal) fn survey<D: Database>(
+    directory: &Directory<'_, D>,
+    visit: &mut dyn FnMut(Visit<'_>),
+) -> Survey {
+    let mut survey = Survey::default();
+    survey.format(directory.format);
     if matches!(directory.format, Format::Older(_) | Format::Newer(_)) {
-        return look;
+        return survey;
     }
-    let witness = look.witness(&directory.witness);
+    let witness = survey.witness(&directory.witness);
     match directory.database {
-        Ok(Some(database)) => look.database(database, directory, witness, visit),
-        Ok(None) => look.no_database(&directory.witness),
-        Err(ref damage) => look.found(damage.clone()),
+        Ok(Some(database)) => survey.database(database, directory, witness, visit),
+        Ok(None) => survey.no_database(&directory.witness),
+        Err(ref damage) => survey.found(damage.clone()),
     }
-    look
+    survey
 }
 
-impl Look {
+impl Survey {
     /// Every fact against a start has its finding, and every finding its fact.
     fn found(&mut self, damage: Damage) {
         let facts = &mut self.facts;
@@ -315,6 +321,8 @@ impl Look {
                 Ok(MetaRecord::Loss(loss)) => self.scan.losses.push(loss),
                 Ok(MetaRecord::Client(client)) => visit(Visit::Client(client)),
                 Ok(MetaRecord::CounterLimit(limit)) => visit(Visit::CounterLimit(limit)),
+                Ok(MetaRecord::Ask(ask)) => visit(Visit::Ask(ask)),
+                Ok(MetaRecord::Recent(recent)) => visit(Visit::Recent(recent)),
                 Ok(MetaRecord::Session(session)) => {
                     self.scan.sessions += 1;
                     visit(Visit::Session(session));
