@@ -10,8 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::journal::DeadLetter;
-use crate::model::{Content, Offset, Record, SessionId};
+use crate::model::{Content, DeadLetter, Offset, Record, SessionId};
 
 /// The bytes with which every line starts.
 pub(crate) const LINE_START: &[u8] = b"{\"offset\":";
@@ -166,7 +165,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::journal::DeadLetterId;
+    use crate::model::DeadLetterId;
 
     fn record(content: Content<'_>) -> Record<'_> {
         Record {

@@ -22,9 +22,9 @@ pub trait AdminState: Send + Sync + 'static {
     }
     /// A snapshot of the server.
     fn status(&self) -> Status;
-    /// All metrics.
+    /// The registry of all metrics that the server keeps.
     fn registry(&self) -> &Registry;
-    /// Committed entries.
+    /// The committed entries, for reading.
     fn journal(&self) -> &dyn ReadJournal;
     /// Every entry below is durable.
     fn end(&self) -> Offset;
@@ -85,7 +85,7 @@ pub struct KeysStatus {
     pub clients: usize,
     /// Clients whose channels are restricted.
     pub restricted: usize,
-    /// Clients revoked.
+    /// How many clients have had their keys revoked.
     pub revoked: usize,
     /// When they were read, RFC 3339.
     pub loaded_at: String,
@@ -106,7 +106,7 @@ impl KeysStatus {
 pub enum Phase {
     /// It reads the journal; no datagram is accepted yet.
     Recovering,
-    /// It serves.
+    /// It accepts and processes datagrams.
     Running,
     /// It was asked to stop and finishes what it has.
     Draining,
@@ -128,7 +128,7 @@ pub struct Offsets {
 /// How far a lane has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct LaneStatus {
-    /// Its number.
+    /// The number of the lane, from 0.
     pub lane: u16,
     /// Every entry of the lane below is processed.
     pub watermark: u64,

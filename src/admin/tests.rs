@@ -63,7 +63,7 @@ impl Fake {
         })
     }
 
-    /// One block.
+    /// A block that holds what a test appends.
     fn commit(&self, payloads: &[&[u8]]) {
         let mut block = BlockBuilder::default();
         for payload in payloads {

@@ -30,7 +30,7 @@ pub enum TokenError {
         "{path}: wants one line of {BYTES_MIN} or more printable ASCII characters without blanks, such as `openssl rand -hex 32` makes"
     )]
     NoToken {
-        /// The file.
+        /// The path of the file that holds the token.
         path: String,
     },
     /// The system gives no randomness.

@@ -4,7 +4,7 @@
 //! Files that others are meant to read, such as those of sinks, get what the umask of whoever started the server allows.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -64,4 +64,12 @@ pub(crate) fn close_to_others(path: &Path) -> bool {
 pub(crate) fn has_no_links(error: &io::Error) -> bool {
     const NO_LINKS: [Errno; 4] = [Errno::EPERM, Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EMLINK];
     error.raw_os_error().is_some_and(|errno| NO_LINKS.contains(&Errno::from_raw(errno)))
+}
+
+/// Whether an error says that space, file descriptors or memory are used up for now, and nothing about the disk's health.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    const KINDS: [ErrorKind; 3] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::OutOfMemory];
+    const DESCRIPTORS: [Errno; 2] = [Errno::EMFILE, Errno::ENFILE];
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    KINDS.contains(&error.kind()) || errno.is_some_and(|errno| DESCRIPTORS.contains(&errno))
 }

@@ -5,41 +5,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::journal::StorageError;
 use crate::journal::envelope::{self, Record, RecordError};
-use crate::model::{Offset, SessionId};
-
-/// Which record: the entry's offset and the record's index in it. In the journal's order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct DeadLetterId {
-    /// The offset of its entry.
-    pub offset: Offset,
-    /// Which record of the entry it is, from 0.
-    pub index: u16,
-}
-
-/// A record that could not be processed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DeadLetter {
-    /// Which record it is.
-    pub id: DeadLetterId,
-    /// The session that sent it.
-    pub session: SessionId,
-    /// The seq of its datagram.
-    pub seq: Seq,
-    /// The application's routing number.
-    pub channel: u16,
-    /// Arrival of its datagram, in microseconds since 1970.
-    pub received_unix_us: u64,
-    /// The record as it came; empty for a gap.
-    pub payload: Vec<u8>,
-    /// The first seq of a gap, whose last one is `seq`; `None` for a record.
-    pub gap_from: Option<Seq>,
-    /// What its handler said last.
-    pub error: String,
-    /// How often a handler has tried.
-    pub attempts: u32,
-    /// When it became a dead letter, in microseconds since 1970.
-    pub since_unix_us: u64,
-}
+use crate::model::{DeadLetter, DeadLetterId, Offset, SessionId};
 
 /// What dead letters may take of the disk. Without room for them nothing is written: the lane waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -41,7 +41,6 @@
 //!
 //! This version writes and takes marks of sink 0 alone, without sealed_end, filter, instance and mode; another mark is damage to it.
 
-use duragram_proto::window::DedupWindow;
 use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -284,17 +283,18 @@ pub(in crate::journal) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord,
     match key {
         [SESSION, id @ ..] if id.len() == 12 => {
             let stored = decode_session(key, value)?;
-            if DedupWindow::from_words(Seq(stored.floor), &stored.above).is_none() {
-                return Err(malformed("seqs beyond any window"));
-            }
-            Ok(MetaRecord::Session(SessionRecord {
+            let session = SessionRecord {
                 id: session_id(id)?,
                 floor: Seq(stored.floor),
                 above: stored.above,
                 last_active_s: stored.last_active_s,
                 hello_nonce: stored.hello_nonce,
                 sealed: stored.sealed,
-            }))
+            };
+            match session.fits_a_window() {
+                true => Ok(MetaRecord::Session(session)),
+                false => Err(malformed("seqs beyond any window")),
+            }
         }
         [CLIENT, client @ ..] if client.len() == 8 => {
             let stored: StoredClient = envelope::decode(key, value)?;

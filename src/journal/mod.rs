@@ -20,6 +20,7 @@ use crate::model::{
 };
 
 pub mod block;
+mod database;
 mod dead_letter;
 mod directory;
 mod envelope;
@@ -31,13 +32,14 @@ mod rocksdb;
 mod store;
 pub mod testing;
 
+pub use crate::model::{DeadLetter, DeadLetterId};
 pub use block::{Block, BlockBuilder, BlockError};
-pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
+pub use dead_letter::{DeadLetterRoom, DeadLetters, NoRoom};
 pub use error::{Damage, DamageKind, DamagePlace, JournalError, OpenError, StorageError};
 pub use meta::Loss;
+pub use rocksdb::RocksJournal;
 pub use rocksdb::database::RocksOptions;
 pub use rocksdb::inspect;
-pub use store::RocksJournal;
 
 /// The receipt of a commit: proof that it is durable. Only this module can make one; acks are made from it alone.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ pub struct Landed {
 /// Whether a journal has room for new data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Room {
-    /// It has.
+    /// There is room for new data.
     Enough {
         /// Bytes that may still be written, where that is known.
         free_bytes: Option<u64>,

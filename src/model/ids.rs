@@ -29,7 +29,7 @@ impl fmt::Display for Offset {
 /// One run of one client: the owner of a sequence space.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionId {
-    /// The client.
+    /// The client whose run it is.
     pub client: ClientId,
     /// Which of its runs it is.
     pub epoch: Epoch,

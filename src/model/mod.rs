@@ -4,6 +4,7 @@
 //! This module knows nobody but the protocol's own types.
 
 mod channels;
+mod dead_letter;
 mod durability;
 mod entry;
 mod ids;
@@ -15,6 +16,7 @@ mod stored;
 mod time;
 
 pub use channels::{ChannelSet, parse_channels};
+pub use dead_letter::{DeadLetter, DeadLetterId};
 pub use durability::DurabilityLevel;
 pub use entry::{Entry, EntryKind, EntryMeta};
 pub use ids::{DialectId, Lane, Offset, SessionId, parse_client_id};

@@ -13,7 +13,7 @@ pub struct Record<'a> {
     pub offset: Offset,
     /// Its place within the entry, from 0; above 0 only in batches.
     pub index: u16,
-    /// Whose.
+    /// The session that sent it.
     pub session: SessionId,
     /// The number of its datagram within the session. Of a gap: its last seq.
     pub seq: Seq,
@@ -21,7 +21,7 @@ pub struct Record<'a> {
     pub channel: u16,
     /// Arrival of its datagram, in microseconds since 1970.
     pub received_unix_us: u64,
-    /// The message.
+    /// The message, or what is missing.
     pub content: Content<'a>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use duragram_proto::window::DedupWindow;
 use duragram_proto::{ClientId, Seq};
 
 use super::{Lane, Offset, SessionId};
@@ -74,10 +75,17 @@ pub struct SessionRecord {
     pub sealed: bool,
 }
 
+impl SessionRecord {
+    /// Whether a session can have such seqs: none lies further beyond the floor than any window reaches.
+    pub(crate) fn fits_a_window(&self) -> bool {
+        DedupWindow::from_words(self.floor, &self.above).is_some()
+    }
+}
+
 /// What is never forgotten of a client that speaks in sealed mode (PROTOCOL.md#sealed-epoch).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientRecord {
-    /// The client.
+    /// The client whose epochs these are.
     pub client: ClientId,
     /// The highest epoch that it has opened; 0 for none.
     pub opened: u32,

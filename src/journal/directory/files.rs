@@ -5,8 +5,6 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use nix::errno::Errno;
-
 use crate::host::file_modes;
 use crate::journal::error::OpenError;
 
@@ -32,14 +30,6 @@ pub(super) fn replace_file(root: &File, dir: &Path, name: &str, text: &str) -> i
     file.sync_all()?;
     fs::rename(new, dir.join(name))?;
     root.sync_all()
-}
-
-/// Whether an error says that space, file descriptors or memory are used up for now, and nothing about the disk's health.
-pub(in crate::journal) fn is_shortage(error: &io::Error) -> bool {
-    const KINDS: [ErrorKind; 3] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::OutOfMemory];
-    const DESCRIPTORS: [Errno; 2] = [Errno::EMFILE, Errno::ENFILE];
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    KINDS.contains(&error.kind()) || errno.is_some_and(|errno| DESCRIPTORS.contains(&errno))
 }
 
 /// Makes a directory that nobody else enters.

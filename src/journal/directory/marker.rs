@@ -13,7 +13,6 @@ use super::witness::{WITNESS, has_witness};
 use super::{DATABASE, DataDir};
 use crate::journal::error::OpenError;
 use crate::journal::recovery::Format;
-use crate::journal::rocksdb::database::is_of_a_journal;
 
 /// The format of the data directory that this program writes.
 ///
@@ -81,8 +80,8 @@ pub(super) enum Whose {
     Unclaimed,
 }
 
-/// An error when it is another program's.
-pub(super) fn whose(path: &Path) -> Result<Whose, OpenError> {
+/// An error when it is another program's. `is_of_a_journal` tells whether the database at a path is one of a journal.
+pub(super) fn whose(path: &Path, is_of_a_journal: fn(&Path) -> bool) -> Result<Whose, OpenError> {
     let not_ours = |found: String| OpenError::NotOurs { path: path.into(), found };
     let names = match fs::read_dir(path) {
         Ok(names) => names.collect::<io::Result<Vec<_>>>(),

@@ -31,16 +31,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::host::file_modes;
+use crate::journal::database::Sidecar;
 use crate::journal::error::{OpenError, StorageError};
 use crate::journal::recovery::{Format, Witness};
-use crate::journal::store::database::Sidecar;
 use crate::model::{Instance, JournalId};
-pub(in crate::journal) use files::{is_shortage, make_dir};
+pub(in crate::journal) use files::make_dir;
 use files::{sync_dir, unwritable};
 use identity::{Identity, read_identity};
 use lock::LOCK;
 pub(in crate::journal) use marker::DIRECTORY_FORMAT;
-use marker::{ADMIN_TOKEN, MARKER, Whose, is_known, read_marker, whose};
+use marker::{ADMIN_TOKEN, MARKER, Whose, is_known, read_marker};
 
 const DATABASE: &str = "rocksdb";
 
@@ -61,7 +61,7 @@ pub struct DataDir {
 
 impl DataDir {
     /// Takes the directory for a server, alone; creates it where there is none.
-    pub(in crate::journal) fn claim(path: &Path) -> Result<Self, OpenError> {
+    pub(in crate::journal) fn claim(path: &Path, is_of_a_journal: fn(&Path) -> bool) -> Result<Self, OpenError> {
         match make_dir(path) {
             Ok(()) => sync_dir(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
                 .map_err(|error| unwritable(path, &error))?,
@@ -72,10 +72,10 @@ impl DataDir {
             Err(error) => return Err(unwritable(path, &error)),
         }
         // Before anything is written, so that another program's directory stays as it is.
-        let whose = whose(path)?;
+        let whose = marker::whose(path, is_of_a_journal)?;
         let mut dir = Self::over(path, Format::Known, Some(lock::take(path)?))?;
         // Marked by another server between the look and the lock: then it is there now.
-        if whose == Whose::Unclaimed && marker::whose(path)? == Whose::Unclaimed {
+        if whose == Whose::Unclaimed && marker::whose(path, is_of_a_journal)? == Whose::Unclaimed {
             dir.write_marker().map_err(|error| unwritable(&path.join(MARKER), &error))?;
         } else {
             dir.format = read_marker(path);
@@ -84,11 +84,11 @@ impl DataDir {
     }
 
     /// Takes the directory for an offline tool, together with others of its kind. Changes nothing.
-    pub(in crate::journal) fn inspect(path: &Path) -> Result<Self, OpenError> {
+    pub(in crate::journal) fn inspect(path: &Path, is_of_a_journal: fn(&Path) -> bool) -> Result<Self, OpenError> {
         if !path.exists() {
             return Err(OpenError::Missing { path: path.into() });
         }
-        if whose(path)? == Whose::Unclaimed {
+        if marker::whose(path, is_of_a_journal)? == Whose::Unclaimed {
             return Err(OpenError::NotOurs { path: path.into(), found: format!("it has no file `{MARKER}`") });
         }
         let lock = lock::share(path)?;

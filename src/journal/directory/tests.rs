@@ -1,3 +1,4 @@
+use crate::journal::rocksdb::database::is_of_a_journal;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::files::with_checksum;
@@ -18,27 +19,27 @@ fn names(path: &Path) -> Vec<String> {
 fn a_directory_is_claimed_once_at_a_time() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("data");
-    let held = DataDir::claim(&path).unwrap();
-    assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
-    assert_eq!(DataDir::inspect(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
+    let held = DataDir::claim(&path, is_of_a_journal).unwrap();
+    assert_eq!(DataDir::claim(&path, is_of_a_journal).unwrap_err(), OpenError::Locked { path: path.clone() });
+    assert_eq!(DataDir::inspect(&path, is_of_a_journal).unwrap_err(), OpenError::Locked { path: path.clone() });
     drop(held);
-    let tools = [DataDir::inspect(&path).unwrap(), DataDir::inspect(&path).unwrap()];
-    assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::Locked { path: path.clone() });
+    let tools = [DataDir::inspect(&path, is_of_a_journal).unwrap(), DataDir::inspect(&path, is_of_a_journal).unwrap()];
+    assert_eq!(DataDir::claim(&path, is_of_a_journal).unwrap_err(), OpenError::Locked { path: path.clone() });
     drop(tools);
-    DataDir::claim(&path).unwrap();
+    DataDir::claim(&path, is_of_a_journal).unwrap();
 }
 
 #[test]
 fn a_directory_of_another_program_is_refused_and_left_as_it_is() {
     let temp = tempfile::tempdir().unwrap();
     fs::write(temp.path().join("base.ldb"), "x").unwrap();
-    for result in [DataDir::claim(temp.path()), DataDir::inspect(temp.path())] {
+    for result in [DataDir::claim(temp.path(), is_of_a_journal), DataDir::inspect(temp.path(), is_of_a_journal)] {
         let error = result.unwrap_err();
         assert!(matches!(&error, OpenError::NotOurs { found, .. } if found.contains("base.ldb")), "{error}");
     }
     assert_eq!(names(temp.path()), ["base.ldb"]);
     let file = temp.path().join("base.ldb");
-    assert!(matches!(DataDir::claim(&file), Err(OpenError::NotOurs { .. })));
+    assert!(matches!(DataDir::claim(&file, is_of_a_journal), Err(OpenError::NotOurs { .. })));
 }
 
 #[test]
@@ -46,8 +47,8 @@ fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
     for left in [&[][..], &[LOCK], &[LOCK, "DURAGRAM.new"], &[LOST_AND_FOUND]] {
         let temp = tempfile::tempdir().unwrap();
         left.iter().for_each(|name| fs::write(temp.path().join(name), "").unwrap());
-        DataDir::claim(temp.path()).unwrap();
-        DataDir::inspect(temp.path()).unwrap();
+        DataDir::claim(temp.path(), is_of_a_journal).unwrap();
+        DataDir::inspect(temp.path(), is_of_a_journal).unwrap();
     }
 }
 
@@ -55,14 +56,14 @@ fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
 fn a_missing_parent_a_newer_format_and_a_damaged_marker_have_their_own_errors() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("a/b");
-    assert_eq!(DataDir::claim(&path).unwrap_err(), OpenError::MissingParent { path: path.clone() });
-    assert_eq!(DataDir::inspect(&path).unwrap_err(), OpenError::Missing { path });
+    assert_eq!(DataDir::claim(&path, is_of_a_journal).unwrap_err(), OpenError::MissingParent { path: path.clone() });
+    assert_eq!(DataDir::inspect(&path, is_of_a_journal).unwrap_err(), OpenError::Missing { path });
 
     let path = temp.path().join("data");
-    drop(DataDir::claim(&path).unwrap());
+    drop(DataDir::claim(&path, is_of_a_journal).unwrap());
     let format = |text: &str| {
         fs::write(path.join(MARKER), text).unwrap();
-        DataDir::claim(&path).unwrap().format()
+        DataDir::claim(&path, is_of_a_journal).unwrap().format()
     };
     assert_eq!(format(&marker_of(4)), Format::Newer(4));
     assert_eq!(format(&marker_of(3)), Format::Known);
@@ -80,7 +81,7 @@ fn a_missing_parent_a_newer_format_and_a_damaged_marker_have_their_own_errors() 
 fn a_directory_of_an_earlier_format_is_marked_anew_and_no_other_is() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("data");
-    let dir = DataDir::claim(&path).unwrap();
+    let dir = DataDir::claim(&path, is_of_a_journal).unwrap();
     let read = || fs::read_to_string(path.join(MARKER)).unwrap();
     let new = read();
     assert!(new.starts_with("duragram data directory, format 3 crc32 "), "{new}");
@@ -100,28 +101,31 @@ fn a_directory_of_an_earlier_format_is_marked_anew_and_no_other_is() {
 #[test]
 fn a_directory_without_its_marker_is_still_ours_when_all_names_in_it_are() {
     let temp = tempfile::tempdir().unwrap();
-    let dir = DataDir::claim(temp.path()).unwrap();
+    let dir = DataDir::claim(temp.path(), is_of_a_journal).unwrap();
     dir.write_witness(Witness::NotInService).unwrap();
     fs::create_dir(dir.database()).unwrap();
     drop(dir);
     fs::remove_file(temp.path().join(MARKER)).unwrap();
-    assert_eq!(DataDir::claim(temp.path()).unwrap().format(), Format::Unreadable);
+    assert_eq!(DataDir::claim(temp.path(), is_of_a_journal).unwrap().format(), Format::Unreadable);
     assert!(!temp.path().join(MARKER).exists(), "a marker is not made up");
-    assert_eq!(DataDir::inspect(temp.path()).unwrap().format(), Format::Unreadable);
+    assert_eq!(DataDir::inspect(temp.path(), is_of_a_journal).unwrap().format(), Format::Unreadable);
     for name in ["admin-token", "witness.new", "rocksdb.damaged-7", "journal-id"] {
         fs::write(temp.path().join(name), "").unwrap();
     }
     fs::write(temp.path().join(WITNESS), "damaged").unwrap();
-    assert_eq!(DataDir::claim(temp.path()).unwrap().format(), Format::Unreadable);
+    assert_eq!(DataDir::claim(temp.path(), is_of_a_journal).unwrap().format(), Format::Unreadable);
     fs::write(temp.path().join("notes.txt"), "").unwrap();
-    assert!(matches!(DataDir::claim(temp.path()), Err(OpenError::NotOurs { .. })), "nothing proves that it is ours");
+    assert!(
+        matches!(DataDir::claim(temp.path(), is_of_a_journal), Err(OpenError::NotOurs { .. })),
+        "nothing proves that it is ours"
+    );
 }
 
 #[test]
 fn a_directory_without_its_marker_is_ours_whatever_lies_in_it_when_one_thing_in_it_proves_that() {
     for proof in [WITNESS, IDENTITY] {
         let temp = tempfile::tempdir().unwrap();
-        let mut dir = DataDir::claim(temp.path()).unwrap();
+        let mut dir = DataDir::claim(temp.path(), is_of_a_journal).unwrap();
         match proof {
             WITNESS => dir.write_witness(Witness::NotInService).unwrap(),
             _ => drop(dir.begin_instance().unwrap()),
@@ -129,11 +133,11 @@ fn a_directory_without_its_marker_is_ours_whatever_lies_in_it_when_one_thing_in_
         drop(dir);
         fs::remove_file(temp.path().join(MARKER)).unwrap();
         fs::write(temp.path().join("notes.txt"), "").unwrap();
-        assert_eq!(DataDir::claim(temp.path()).unwrap().format(), Format::Unreadable, "{proof}");
-        assert_eq!(DataDir::inspect(temp.path()).unwrap().format(), Format::Unreadable, "{proof}");
+        assert_eq!(DataDir::claim(temp.path(), is_of_a_journal).unwrap().format(), Format::Unreadable, "{proof}");
+        assert_eq!(DataDir::inspect(temp.path(), is_of_a_journal).unwrap().format(), Format::Unreadable, "{proof}");
         fs::write(temp.path().join(proof), "of another program").unwrap();
         let before = names(temp.path());
-        assert!(matches!(DataDir::claim(temp.path()), Err(OpenError::NotOurs { .. })), "{proof}");
+        assert!(matches!(DataDir::claim(temp.path(), is_of_a_journal), Err(OpenError::NotOurs { .. })), "{proof}");
         assert_eq!(names(temp.path()), before);
     }
 }
@@ -144,8 +148,8 @@ fn another_programs_directory_with_a_file_that_is_named_as_one_of_ours_stays_as_
     fs::write(temp.path().join(WITNESS), "of a trial").unwrap();
     for _ in 0..2 {
         let before = names(temp.path());
-        assert!(matches!(DataDir::claim(temp.path()), Err(OpenError::NotOurs { .. })));
-        assert!(matches!(DataDir::inspect(temp.path()), Err(OpenError::NotOurs { .. })));
+        assert!(matches!(DataDir::claim(temp.path(), is_of_a_journal), Err(OpenError::NotOurs { .. })));
+        assert!(matches!(DataDir::inspect(temp.path(), is_of_a_journal), Err(OpenError::NotOurs { .. })));
         assert_eq!(names(temp.path()), before);
         fs::create_dir_all(temp.path().join("lost+found")).unwrap();
     }
@@ -160,29 +164,29 @@ fn the_admin_token_is_known_by_its_name() {
 fn a_journal_has_one_name_forever_unless_that_is_lost_and_each_start_its_own_instance() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("data");
-    let mut dir = DataDir::claim(&path).unwrap();
+    let mut dir = DataDir::claim(&path, is_of_a_journal).unwrap();
     assert_eq!((dir.id(), dir.instance()), (None, None));
     let (id, first) = dir.begin_instance().unwrap();
     assert_eq!((dir.id(), dir.instance(), first.number), (Some(id), Some(first), 1));
     drop(dir);
-    let seen = DataDir::inspect(&path).unwrap();
+    let seen = DataDir::inspect(&path, is_of_a_journal).unwrap();
     assert_eq!((seen.id(), seen.instance()), (Some(id), Some(first)), "looking begins none");
     drop(seen);
-    let (same, second) = DataDir::claim(&path).unwrap().begin_instance().unwrap();
+    let (same, second) = DataDir::claim(&path, is_of_a_journal).unwrap().begin_instance().unwrap();
     assert_eq!((same, second.number), (id, 2));
     assert_ne!(second.nonce, first.nonce);
     fs::write(path.join(IDENTITY), "journal 00 crc32 00000000\n").unwrap();
-    let (new, instance) = DataDir::claim(&path).unwrap().begin_instance().unwrap();
+    let (new, instance) = DataDir::claim(&path, is_of_a_journal).unwrap().begin_instance().unwrap();
     assert_ne!(new, id);
     assert_eq!(instance.number, 1);
-    assert_eq!(DataDir::inspect(&path).unwrap().id(), Some(new));
+    assert_eq!(DataDir::inspect(&path, is_of_a_journal).unwrap().id(), Some(new));
 }
 
 #[test]
 fn a_name_from_before_instances_is_kept_and_any_change_of_the_file_is_seen() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("data");
-    let mut dir = DataDir::claim(&path).unwrap();
+    let mut dir = DataDir::claim(&path, is_of_a_journal).unwrap();
     let name = "0123456789abcdef0123456789abcdef";
     fs::write(path.join(IDENTITY), with_checksum(&format!("journal {name}"))).unwrap();
     assert_eq!(
@@ -210,7 +214,7 @@ fn what_is_made_is_for_its_user_alone_and_what_others_were_given_is_taken_back()
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("data");
-    let mut dir = DataDir::claim(&path).unwrap();
+    let mut dir = DataDir::claim(&path, is_of_a_journal).unwrap();
     dir.write_witness(Witness::NotInService).unwrap();
     dir.begin_instance().unwrap();
     assert_eq!(mode(&path), 0o700);
@@ -237,7 +241,7 @@ fn what_becomes_of_the_directory_under_its_server_is_seen() {
     let start = || {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("data");
-        let dir = DataDir::claim(&path).unwrap();
+        let dir = DataDir::claim(&path, is_of_a_journal).unwrap();
         dir.write_witness(Witness::NotInService).unwrap();
         assert_eq!((dir.lost(), dir.lost_witness(Witness::NotInService)), (None, None));
         (temp, path, dir)
@@ -284,14 +288,14 @@ fn what_becomes_of_the_directory_under_its_server_is_seen() {
 #[test]
 fn a_directory_that_cannot_be_written_is_named() {
     // Nobody creates directories there, root neither.
-    let error = DataDir::claim(Path::new("/sys/duragram-test")).unwrap_err();
+    let error = DataDir::claim(Path::new("/sys/duragram-test"), is_of_a_journal).unwrap_err();
     assert!(matches!(error, OpenError::NotWritable { .. }), "{error}");
 }
 
 #[test]
 fn a_witness_is_read_as_written_or_its_damage_is_seen() {
     let temp = tempfile::tempdir().unwrap();
-    let dir = DataDir::claim(temp.path()).unwrap();
+    let dir = DataDir::claim(temp.path(), is_of_a_journal).unwrap();
     assert_eq!(dir.witness(), Ok(None));
     let numbers = [0, 7, u64::MAX].map(|n| Witness::Durable { end: Offset(n), changes: n / 2 });
     for witness in numbers.into_iter().chain([Witness::NotInService]) {
@@ -318,7 +322,7 @@ fn a_witness_is_read_as_written_or_its_damage_is_seen() {
 #[test]
 fn a_new_database_takes_the_old_ones_place_also_over_a_crash() {
     let temp = tempfile::tempdir().unwrap();
-    let dir = DataDir::claim(temp.path()).unwrap();
+    let dir = DataDir::claim(temp.path(), is_of_a_journal).unwrap();
     fs::create_dir(dir.database()).unwrap();
     let new = dir.new_database().unwrap();
     fs::create_dir(&new).unwrap();

@@ -28,10 +28,11 @@ mod survey;
 mod table;
 mod walk;
 
+pub use crate::journal::database::Witness;
 pub(in crate::journal) use chain::holes;
 pub use facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 pub use reading::ReadProgress;
 pub(in crate::journal) use reading::Reading;
 pub(in crate::journal) use survey::{Directory, Visit, survey};
-pub use survey::{Scan, Survey, Tail, Witness};
+pub use survey::{Scan, Survey, Tail};
 pub use table::{Outcome, decide};

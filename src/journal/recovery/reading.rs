@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::journal::database::{Database, JOURNAL, Table};
 use crate::journal::meta::CheckpointState;
-use crate::journal::store::database::{Database, JOURNAL, Table};
 use crate::journal::{EXTENT_BYTES, Extent};
 use crate::model::Offset;
 

@@ -9,13 +9,12 @@ use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, 
 use super::reading::Reading;
 use super::table::{Outcome, decide};
 use super::walk::{Item, walk};
-use crate::journal::dead_letter::{DeadLetter, DeadLetterId};
+use crate::journal::database::{Cursor as _, DEAD, Database, JOURNAL, META, Witness, block_key};
 use crate::journal::error::{Damage, DamageKind, DamagePlace};
 use crate::journal::mask::unmask;
 use crate::journal::meta::{self, AskRecord, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord, RecentRecord};
-use crate::journal::store::database::{Cursor as _, DEAD, Database, JOURNAL, META, block_key};
 use crate::journal::{Block, Extent};
-use crate::model::{ClientRecord, FormerLanes, LaneMark, Offset, SessionRecord};
+use crate::model::{ClientRecord, DeadLetter, DeadLetterId, FormerLanes, LaneMark, Offset, SessionRecord};
 
 /// What lies behind the last write that a storage has delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,30 +40,6 @@ pub enum Tail {
         /// So many changes are there before the gap.
         in_tables: u64,
     },
-}
-
-/// What the witness says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Witness {
-    /// The directory is being made: there was never a journal in it.
-    NotInService,
-    /// So much was durable when it was written.
-    Durable {
-        /// Every entry below was durable.
-        end: Offset,
-        /// That many changes of the database were: entries, sessions, dead letters.
-        changes: u64,
-    },
-}
-
-impl Witness {
-    /// Every entry below was durable.
-    pub fn end(self) -> Offset {
-        match self {
-            Self::NotInService => Offset(0),
-            Self::Durable { end, .. } => end,
-        }
-    }
 }
 
 /// A data directory, as far as it was read without its database.

@@ -1,8 +1,8 @@
 //! A walk over the records of a database, also behind what cannot be read.
 
+use crate::journal::database::{Cursor as _, Database};
 use crate::journal::mask::unmask;
 use crate::journal::meta::KEY_BYTES_MAX;
-use crate::journal::store::database::{Cursor as _, Database};
 
 /// One step of a walk.
 pub(in crate::journal) enum Item<'a> {

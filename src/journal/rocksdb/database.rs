@@ -19,6 +19,7 @@ use rocksdb::{
     DBRecoveryMode, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
+use crate::journal::database::{Cursor, DEAD, Database, JOURNAL, META, Table, block_key};
 use crate::journal::directory::{DataDir, make_dir};
 use crate::journal::error::{Damage, DamageKind, DamagePlace, OpenError};
 use crate::journal::mask::{mask_into, unmask};
@@ -26,7 +27,6 @@ use crate::journal::recovery::ReadProgress;
 use crate::journal::rocksdb::manifest::verify_manifest;
 use crate::journal::rocksdb::preallocate::{LogWatch, logs, preallocate};
 use crate::journal::rocksdb::watch::{DatabaseWatch, Needs};
-use crate::journal::store::database::{Cursor, DEAD, Database, JOURNAL, META, Table, block_key};
 use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES, START_READ_BYTES};
 use crate::model::Offset;
 

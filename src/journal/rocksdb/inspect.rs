@@ -5,6 +5,7 @@
 //! with other tools: with a server running every function here answers [`OpenError::Locked`], and a server that is started
 //! meanwhile says the same of the tool.
 
+use crate::journal::rocksdb::database::is_of_a_journal;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -75,7 +76,7 @@ pub struct DiskUse {
     pub logs: u64,
     /// Databases that were set aside when a loss was accepted.
     pub set_aside: u64,
-    /// Everything else.
+    /// All files that are none of the above.
     pub other: u64,
 }
 
@@ -84,7 +85,7 @@ pub struct DiskUse {
 /// # Errors
 /// As for `open` of [`RocksJournal`](crate::journal::RocksJournal), but never `Damaged`: damage is the answer, not an error.
 pub fn verify(path: &Path) -> Result<Verified, OpenError> {
-    let dir = DataDir::inspect(path)?;
+    let dir = DataDir::inspect(path, is_of_a_journal)?;
     let found = examine(&dir, Reading::ALL, &mut |_| {});
     if found.outcome() == Outcome::NewerFormat {
         sound(&dir, found)?;
@@ -99,7 +100,7 @@ pub fn verify(path: &Path) -> Result<Verified, OpenError> {
 /// # Errors
 /// As for `open` of [`RocksJournal`](crate::journal::RocksJournal): a damaged journal has no figures to rely on.
 pub fn stats(path: &Path) -> Result<Stats, OpenError> {
-    let dir = DataDir::inspect(path)?;
+    let dir = DataDir::inspect(path, is_of_a_journal)?;
     let found = sound(&dir, examine(&dir, Reading::ALL, &mut |_| {}))?.unwrap_or_default();
     stats_of(&dir, found.scan)
 }
@@ -111,7 +112,7 @@ pub fn stats(path: &Path) -> Result<Stats, OpenError> {
 /// # Errors
 /// As for `open` of [`RocksJournal`](crate::journal::RocksJournal).
 pub fn dump(path: &Path, from: Offset) -> Result<Dump, OpenError> {
-    let dir = DataDir::inspect(path)?;
+    let dir = DataDir::inspect(path, is_of_a_journal)?;
     let found = sound(&dir, examine(&dir, Reading::ALL, &mut |_| {}))?;
     let open = |_: &_| Store::open_read_only(&dir.database(), LogReading::ToFirstBad);
     let store = found.as_ref().map(open).transpose();
@@ -126,7 +127,7 @@ pub fn dump(path: &Path, from: Offset) -> Result<Dump, OpenError> {
 /// # Errors
 /// As for `open` of [`RocksJournal`](crate::journal::RocksJournal).
 pub fn dead_letters(path: &Path) -> Result<Vec<DeadLetter>, OpenError> {
-    let dir = DataDir::inspect(path)?;
+    let dir = DataDir::inspect(path, is_of_a_journal)?;
     let mut letters = Vec::new();
     let mut visit = |visit: Visit<'_>| {
         if let Visit::Dead(letter) = visit {

@@ -8,3 +8,8 @@ pub(super) mod preallocate;
 mod salvage;
 mod watch;
 mod write_ahead_log;
+
+use crate::journal::store::StoredJournal;
+
+/// The journal on RocksDB.
+pub type RocksJournal = StoredJournal<database::Store>;

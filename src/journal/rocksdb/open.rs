@@ -5,18 +5,20 @@
 //! ([`crate::journal::recovery`]), and the files of the log must hold no good record behind the place where RocksDB has stopped
 //! ([`crate::journal::rocksdb::write_ahead_log`]). What is done then is the decision table's ([`crate::journal::recovery::decide`]).
 
+use crate::journal::rocksdb::database::is_of_a_journal;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::journal::RocksJournal;
+use crate::journal::database::{Database as _, Sidecar as _};
 use crate::journal::directory::{DIRECTORY_FORMAT, DataDir};
 use crate::journal::error::OpenError;
 use crate::journal::recovery::{Directory, Format, Outcome, Reading, Survey, Tail, Visit, survey};
 use crate::journal::rocksdb::database::{LogReading, RocksOptions, Store};
 use crate::journal::rocksdb::salvage::{create, salvage};
 use crate::journal::rocksdb::write_ahead_log::tail;
-use crate::journal::store::database::{Database as _, Sidecar as _};
 use crate::journal::store::reader::Reader;
-use crate::journal::store::{RocksJournal, StoredDeadLetters, StoredWriter};
+use crate::journal::store::{StoredDeadLetters, StoredWriter};
 use crate::journal::{Opened, Replay, StorageError};
 
 impl RocksJournal {
@@ -32,7 +34,7 @@ impl RocksJournal {
         options: &RocksOptions,
         replay: &mut dyn FnMut(Replay<'_>),
     ) -> Result<Opened<Self>, OpenError> {
-        let mut dir = DataDir::claim(path)?;
+        let mut dir = DataDir::claim(path, is_of_a_journal)?;
         dir.mend_modes();
         dir.finish_adoption().map_err(|error| OpenError::storage("finishing an interrupted salvage", error))?;
         let mut given_up = Vec::new();

@@ -8,12 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rocksdb::WriteBatch;
 
+use crate::journal::database::{DEAD, Database as _, JOURNAL, META, Sidecar as _, block_key};
 use crate::journal::directory::DataDir;
 use crate::journal::error::{Damage, DamageKind, DamagePlace, OpenError};
 use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, Loss, encode_counter_limit, loss_key};
 use crate::journal::recovery::{Directory, Format, Reading, Scan, Tail, Visit, Witness, survey};
 use crate::journal::rocksdb::database::{LogReading, RocksOptions, Store};
-use crate::journal::store::database::{DEAD, Database as _, JOURNAL, META, Sidecar as _, block_key};
 use crate::model::Offset;
 
 /// Offsets that are left unused above everything that may have been given out. Entries that were lost may have been

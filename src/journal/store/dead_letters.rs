@@ -3,10 +3,11 @@
 use std::sync::{Arc, PoisonError};
 
 use crate::journal::StorageError;
-use crate::journal::dead_letter::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom};
+use crate::journal::database::{Cursor as _, DEAD, Database, Sidecar as _};
+use crate::journal::dead_letter::{DeadLetterRoom, DeadLetters, NoRoom};
 use crate::journal::mask::unmask;
 use crate::journal::store::Shared;
-use crate::journal::store::database::{Cursor as _, DEAD, Database, Sidecar as _};
+use crate::model::{DeadLetter, DeadLetterId};
 
 /// Keeps dead letters beside the writer.
 pub(in crate::journal) struct StoredDeadLetters<D: Database>(pub(in crate::journal) Arc<Shared<D>>);

@@ -7,10 +7,10 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::host::file_modes::is_shortage;
 use crate::journal::StorageError;
-use crate::journal::directory::is_shortage;
+use crate::journal::database::{Database, Sidecar as _};
 use crate::journal::recovery::Witness;
-use crate::journal::store::database::{Database, Sidecar as _};
 use crate::journal::store::{Shared, database_error};
 use crate::limits::RESERVE_BYTES;
 use crate::model::Offset;

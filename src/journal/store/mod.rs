@@ -13,7 +13,6 @@
 //! for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie. How a database is opened, and
 //! why that is most of the work, is in `rocksdb::open`.
 
-pub(in crate::journal) mod database;
 mod dead_letters;
 mod housekeeping;
 pub(in crate::journal) mod reader;
@@ -26,11 +25,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::journal::dead_letter::DeadLetterId;
+use crate::journal::database::{DEAD, Database, Sidecar as _};
 use crate::journal::error::{Damage, DamageKind, DamagePlace};
 use crate::journal::recovery::{Scan, Witness, holes};
-use crate::journal::rocksdb::database::Store;
-use crate::journal::store::database::{DEAD, Database, Sidecar as _};
 pub(in crate::journal) use crate::journal::store::dead_letters::StoredDeadLetters;
 pub(in crate::journal) use crate::journal::store::housekeeping::Housekeeping;
 use crate::journal::store::housekeeping::HousekeepingThread;
@@ -40,10 +37,7 @@ use crate::journal::store::write_thread::WriteThread;
 pub(in crate::journal) use crate::journal::store::writer::StoredWriter;
 use crate::journal::{Commit, Durable, Journal, JournalError, Landed, Room, StorageError};
 use crate::limits::LAUNCH_BYTES;
-use crate::model::{DurabilityLevel, Offset};
-
-/// The journal on RocksDB.
-pub type RocksJournal = StoredJournal<Store>;
+use crate::model::{DeadLetterId, DurabilityLevel, Offset};
 
 /// The journal in a data directory, which it holds until it and its readers are dropped.
 ///

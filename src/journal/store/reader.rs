@@ -5,10 +5,10 @@
 
 use std::sync::{Arc, PoisonError};
 
+use crate::journal::database::{Cursor as _, Database, JOURNAL, Sidecar as _, block_key};
 use crate::journal::error::{Damage, DamageKind, DamagePlace};
 use crate::journal::mask::unmask;
 use crate::journal::store::Shared;
-use crate::journal::store::database::{Cursor as _, Database, JOURNAL, Sidecar as _, block_key};
 use crate::journal::{Block, ReadJournal, StorageError};
 use crate::limits::READ_ENDS;
 use crate::model::{Instance, JournalId, Offset};

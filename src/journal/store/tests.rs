@@ -5,6 +5,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::*;
+use crate::journal::RocksJournal;
 use crate::journal::dead_letter::tests::letter;
 use crate::journal::rocksdb::preallocate::logs;
 use crate::journal::testing::shared::{

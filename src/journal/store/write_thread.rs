@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::journal::database::Database;
 use crate::journal::store::StoredWriter;
-use crate::journal::store::database::Database;
 use crate::journal::{Commit, Landed, StorageError};
 
 /// The writer again, and what came of the commit that it was sent with.

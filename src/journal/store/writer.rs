@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::journal::block::Place;
+use crate::journal::database::{Cursor as _, DEAD, Database, JOURNAL, META, block_key};
 use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit, session_key};
 use crate::journal::recovery::Scan;
 use crate::journal::store::Shared;
-use crate::journal::store::database::{Cursor as _, DEAD, Database, JOURNAL, META, block_key};
 use crate::journal::store::reader::parse;
 use crate::journal::{Block, Commit, Durable, Landed, Records, StorageError};
 use crate::limits::TRIM_PLACES;

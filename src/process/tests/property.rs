@@ -19,7 +19,7 @@ enum Op {
     Commit { entries: usize, published: bool },
     /// Let one lane do so many steps.
     Step { lane: usize, steps: usize },
-    /// Time passes.
+    /// Let so many milliseconds pass.
     Wait { ms: u64 },
     /// Flushes fail from now on, or succeed.
     Flush { fails: bool },

@@ -27,7 +27,7 @@ enum Op {
     Checkpoint,
     /// logrotate renames the file.
     Rename,
-    /// SIGHUP.
+    /// The operator asks the sink to open its files anew.
     Reopen,
     /// SIGKILL in the middle of a lane's write, of which so many bytes arrive, and a new start with so many lanes.
     Crash { lane: usize, bytes: usize, lanes: Option<usize> },

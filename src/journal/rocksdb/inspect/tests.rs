@@ -1,5 +1,6 @@
 use super::*;
 use crate::journal::dead_letter::tests::letter;
+use crate::journal::rocksdb::database::is_of_a_journal;
 use crate::journal::store::tests::{Place, checkpoint, commit, files, options, tens};
 use crate::journal::testing::shared::numbers;
 use crate::journal::{Opened, RocksJournal, RocksOptions};
@@ -91,7 +92,7 @@ fn a_running_server_is_not_looked_at_and_a_tool_keeps_a_server_from_starting() {
 fn a_directory_without_a_journal_has_nothing_to_show() {
     let place = Place::new();
     assert_eq!(verify(&place.path()).err(), Some(OpenError::Missing { path: place.path() }));
-    drop(DataDir::claim(&place.path()).unwrap());
+    drop(DataDir::claim(&place.path(), is_of_a_journal).unwrap());
     assert_eq!(verify(&place.path()).unwrap().stats.end, Offset(0));
     assert_eq!(dump(&place.path(), Offset(0)).unwrap().count(), 0);
 }

@@ -1,5 +1,6 @@
 //! Directories of former formats: taken over by a start, whatever interrupts it.
 
+use crate::journal::rocksdb::database::is_of_a_journal;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,10 @@ use serde_json::{Value, json};
 use super::tests::{rich_place, state};
 use super::*;
 use crate::journal::block::former::writer::rewrite;
+use crate::journal::database::{JOURNAL, META, block_key};
 use crate::journal::inspect;
 use crate::journal::meta::{self, CHECKPOINT_KEY, MetaRecord};
 use crate::journal::recovery::Witness;
-use crate::journal::store::database::{JOURNAL, META, block_key};
 use crate::journal::store::tests::{Place, checkpoint, commit, files, one, options, write_files};
 use crate::journal::{BlockBuilder, Journal as _};
 use crate::model::{Content, DialectId, Offset, records_of};
@@ -209,7 +210,7 @@ fn nothing_of_this_format_is_written_before_the_marker_says_so() {
 
 /// Makes what is in a directory what an earlier version would have written.
 fn as_format_2(place: &Place) {
-    let dir = DataDir::claim(&place.path()).unwrap();
+    let dir = DataDir::claim(&place.path(), is_of_a_journal).unwrap();
     let store = Store::open(&dir.database(), &options()).unwrap();
     let mut batch = WriteBatch::default();
     let value = store.get(META, CHECKPOINT_KEY).unwrap().unwrap();

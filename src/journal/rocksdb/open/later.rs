@@ -3,8 +3,8 @@
 use super::tests::{delete, put, refused, tamper};
 use super::*;
 use crate::journal::block::Place as BlockPlace;
+use crate::journal::database::{JOURNAL, block_key};
 use crate::journal::inspect;
-use crate::journal::store::database::{JOURNAL, block_key};
 use crate::journal::store::tests::{Place, checkpoint, commit, options, tens};
 use crate::journal::testing::shared::{failed, push, read_all};
 use crate::journal::{BlockBuilder, Checkpoint, DamageKind, DamagePlace, Journal as _, ReadJournal};

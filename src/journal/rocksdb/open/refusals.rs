@@ -1,15 +1,16 @@
 //! Each row of the decision table that refuses, shown by a real directory.
 
+use crate::journal::rocksdb::database::is_of_a_journal;
 use std::fs;
 
 use rocksdb::WriteBatch;
 
 use super::tests::{block_of, delete, plain_place, put, refused, tamper};
 use super::*;
+use crate::journal::database::{JOURNAL, META, block_key};
 use crate::journal::error::DamageKind;
 use crate::journal::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 use crate::journal::recovery::Witness;
-use crate::journal::store::database::{JOURNAL, META, block_key};
 use crate::journal::store::tests::{Place, files};
 use crate::journal::testing::shared::{record, session};
 use crate::journal::{Block, inspect};
@@ -34,7 +35,7 @@ fn every_row_that_refuses_is_shown_by_a_directory_and_says_its_kind() {
     type Do = Box<dyn Fn(&Place)>;
     let witness = |end, changes| -> Do {
         Box::new(move |place: &Place| {
-            let dir = DataDir::claim(&place.path()).unwrap();
+            let dir = DataDir::claim(&place.path(), is_of_a_journal).unwrap();
             dir.write_witness(Witness::Durable { end: Offset(end), changes }).unwrap();
         })
     };

@@ -1,3 +1,4 @@
+use crate::journal::rocksdb::database::is_of_a_journal;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -5,11 +6,11 @@ use std::path::{Path, PathBuf};
 use rocksdb::WriteBatch;
 
 use super::*;
+use crate::journal::database::{DEAD, JOURNAL, META, block_key};
 use crate::journal::dead_letter::tests::letter;
 use crate::journal::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 use crate::journal::recovery::Witness;
 use crate::journal::rocksdb::preallocate::FILL;
-use crate::journal::store::database::{DEAD, JOURNAL, META, block_key};
 use crate::journal::store::tests::{Place, checkpoint, commit, files, one, options, tens, write_files};
 use crate::journal::testing::shared::{Replayed, push, read_all, record, sealed_records, session};
 use crate::journal::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, Records};
@@ -215,7 +216,10 @@ fn a_log_that_was_preallocated_ends_where_its_records_end_and_damage_in_it_is_fo
 #[test]
 fn an_end_below_the_witness_is_refused() {
     let (place, log) = unwitnessed_place(3);
-    DataDir::claim(&place.path()).unwrap().write_witness(Witness::Durable { end: Offset(30), changes: 0 }).unwrap();
+    DataDir::claim(&place.path(), is_of_a_journal)
+        .unwrap()
+        .write_witness(Witness::Durable { end: Offset(30), changes: 0 })
+        .unwrap();
     let len = fs::metadata(&log).unwrap().len();
     fs::File::options().write(true).open(&log).unwrap().set_len(len - 1).unwrap();
     let found = damage(&place);
@@ -345,11 +349,11 @@ fn damage_names_the_files_that_hold_it() {
 fn an_interrupted_first_start_leaves_a_directory_that_the_second_takes() {
     // What lies there after each step of a first start, none of it complete.
     let place = Place::new();
-    drop(DataDir::claim(&place.path()).unwrap());
+    drop(DataDir::claim(&place.path(), is_of_a_journal).unwrap());
     fs::create_dir(place.path().join("rocksdb.new")).unwrap();
     fs::write(place.path().join("rocksdb.new/CURRENT"), "half").unwrap();
     assert_eq!(place.crash_copy().open().0.end, Offset(0));
-    DataDir::claim(&place.path()).unwrap().write_witness(Witness::NotInService).unwrap();
+    DataDir::claim(&place.path(), is_of_a_journal).unwrap().write_witness(Witness::NotInService).unwrap();
     // It must outlive the journal in it.
     let copy = place.crash_copy();
     let (Opened { mut journal, .. }, _) = copy.open();

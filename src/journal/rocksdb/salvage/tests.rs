@@ -1,12 +1,12 @@
 use std::fs;
 
 use super::*;
+use crate::journal::database::{JOURNAL, META, block_key};
 use crate::journal::dead_letter::tests::letter;
 use crate::journal::meta::CHECKPOINT_KEY;
 use crate::journal::rocksdb::open::tests::{
     block_of, damage, delete, plain_place, put, rich_place, tamper, unwitnessed_place,
 };
-use crate::journal::store::database::{JOURNAL, META, block_key};
 use crate::journal::store::tests::{Place, commit, files, one, options, write_files};
 use crate::journal::testing::shared::{read_all, record, sealed_records};
 use crate::journal::{DeadLetterId, Opened, inspect};

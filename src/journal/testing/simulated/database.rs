@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use super::disk::{Disk, State, StoredWitness, Values};
 use super::{Change, Family, SimulatedDisk, Write, lock};
 use crate::journal::StorageError;
+use crate::journal::database::{Cursor, Database, Sidecar};
 use crate::journal::mask::{mask_into, unmask};
 use crate::journal::recovery::Witness;
-use crate::journal::store::database::{Cursor, Database, Sidecar};
 use crate::model::Offset;
 
 /// What is said of a table that cannot be read.

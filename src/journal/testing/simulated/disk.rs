@@ -48,7 +48,7 @@ impl State {
     }
 }
 
-/// What survives.
+/// What is still there after a power cut.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(in crate::journal) struct Disk {
     /// There is a database.

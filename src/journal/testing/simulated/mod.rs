@@ -9,11 +9,11 @@ mod disk;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::journal::database::{DEAD, JOURNAL, META};
 use crate::journal::error::OpenError;
 use crate::journal::mask::mask_into;
 use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit};
 use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, survey};
-use crate::journal::store::database::{DEAD, JOURNAL, META};
 use crate::journal::store::reader::Reader;
 use crate::journal::store::{self, Shared, StoredDeadLetters, StoredWriter};
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
@@ -25,11 +25,11 @@ use disk::{Disk, State, StoredWitness};
 /// A column family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Family {
-    /// Blocks.
+    /// The family that holds blocks.
     Journal,
     /// Sessions and the checkpoint.
     Meta,
-    /// Dead letters.
+    /// The family that holds dead letters.
     Dead,
 }
 
@@ -83,7 +83,7 @@ pub enum Change {
 pub enum Write<'a> {
     /// A batch that is to be durable when the write returns.
     Batch(&'a [Change]),
-    /// The witness.
+    /// The witness as it was stored last.
     Witness(Witness),
     /// What recovery has read goes to tables of its own.
     Settle,

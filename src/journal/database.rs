@@ -5,7 +5,6 @@ use std::fmt::Display;
 use std::io;
 
 use crate::journal::error::StorageError;
-use crate::journal::recovery::Witness;
 use crate::model::{Instance, JournalId, Offset};
 
 /// The family of blocks; their keys are [`block_key`]s.
@@ -18,6 +17,30 @@ pub(in crate::journal) const DEAD: &str = "dead";
 /// The key of the block that begins at `first`.
 pub(in crate::journal) fn block_key(first: Offset) -> [u8; 8] {
     first.0.to_be_bytes()
+}
+
+/// What the witness says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Witness {
+    /// The directory is being made: there was never a journal in it.
+    NotInService,
+    /// So much was durable when it was written.
+    Durable {
+        /// Every entry below was durable.
+        end: Offset,
+        /// That many changes of the database were: entries, sessions, dead letters.
+        changes: u64,
+    },
+}
+
+impl Witness {
+    /// Every entry below was durable.
+    pub fn end(self) -> Offset {
+        match self {
+            Self::NotInService => Offset(0),
+            Self::Durable { end, .. } => end,
+        }
+    }
 }
 
 /// Column families of keys and values. Values are masked where they are stored.
@@ -75,7 +98,7 @@ pub trait Database: Sized + Send + Sync + 'static {
 pub struct Table {
     /// The highest key in it. The lowest is no help: a table also deletes what lies far below.
     pub last: Vec<u8>,
-    /// Its length.
+    /// The length of the file in bytes.
     pub bytes: u64,
 }
 
