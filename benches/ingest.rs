@@ -165,8 +165,4 @@ impl Downstream for Done {
     fn marks(&self) -> Vec<LaneMark> {
         vec![LaneMark { watermark: self.0, sink_state: Vec::new() }]
     }
-
-    fn take_checkpoint_request(&self) -> bool {
-        false
-    }
 }

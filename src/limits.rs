@@ -97,6 +97,10 @@ pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that a pipe may hold unread, of which a sink can take back what a reader has left: the most that others than root may
 /// give a pipe. Usually a pipe holds 64 KiB.
 pub const PIPE_BYTES: usize = 1024 * 1024;
+/// Messages of lanes that wait for the committer. A lane whose message finds no room
+pub const LANE_MESSAGES: usize = 1024;
+/// tries again after so many microseconds, at the latest.
+pub const LANE_POST_AGAIN_US: u64 = 5_000;
 /// Requests that wait for a lane, such as to retry a dead letter.
 pub const LANE_COMMANDS: usize = 16;
 /// Dead letters that a lane is asked to retry, from the request up to the checkpoint that deletes them; and how many may ask for

@@ -1,4 +1,5 @@
-//! Records as lines of JSON. The keys and their order are part of the command line's contract (design section 9).
+//! Records and dead letters as JSON: what sinks write, the admin interface answers and the command line prints. The keys and
+//! their order are a contract with programs that read them.
 
 use std::io::Write as _;
 
@@ -7,10 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use duragram_proto::{ClientId, Epoch};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use crate::journal::DeadLetter;
 use crate::model::{Content, Offset, Record, SessionId};
 
-/// With what every line starts.
+/// The bytes with which every line starts.
 pub(crate) const LINE_START: &[u8] = b"{\"offset\":";
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -18,9 +21,9 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Writes records as lines.
 #[derive(Debug, Default)]
 pub(crate) struct Formatter {
-    /// The second of `stamp`, since 1970: records that come in a row mostly share it.
+    /// The second that `stamp` shows, since 1970: records that come in a row mostly share it.
     second: Option<u64>,
-    /// `2026-01-02T03:04:05`
+    /// A time without its fraction, such as `2026-01-02T03:04:05`.
     stamp: Vec<u8>,
     base64: String,
 }
@@ -29,24 +32,24 @@ impl Formatter {
     /// Appends the record's line, with its newline.
     pub(crate) fn line(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(LINE_START);
-        json(record.offset.0, out);
+        write_json(record.offset.0, out);
         out.extend_from_slice(b",\"index\":");
-        json(record.index, out);
+        write_json(record.index, out);
         out.extend_from_slice(b",\"client\":\"");
         hex(record.session.client.0, out);
         out.extend_from_slice(b"\",\"epoch\":");
-        json(record.session.epoch.value(), out);
+        write_json(record.session.epoch.value(), out);
         out.extend_from_slice(b",\"seq\":");
-        json(record.seq.0, out);
+        write_json(record.seq.0, out);
         out.extend_from_slice(b",\"channel\":");
-        json(record.channel, out);
+        write_json(record.channel, out);
         out.extend_from_slice(b",\"received_at\":\"");
         self.time(record.received_unix_us, out);
         match record.content {
             Content::Payload(payload) => match str::from_utf8(payload) {
                 Ok(text) => {
                     out.extend_from_slice(b"\",\"payload\":");
-                    json(text, out);
+                    write_json(text, out);
                     out.extend_from_slice(b"}\n");
                 }
                 Err(_) => {
@@ -59,9 +62,9 @@ impl Formatter {
             },
             Content::Gap { from, to } => {
                 out.extend_from_slice(b"\",\"gap\":{\"from\":");
-                json(from.0, out);
+                write_json(from.0, out);
                 out.extend_from_slice(b",\"to\":");
-                json(to.0, out);
+                write_json(to.0, out);
                 out.extend_from_slice(b"}}\n");
             }
         }
@@ -87,6 +90,38 @@ impl Formatter {
         }
         out.push(b'Z');
     }
+}
+
+/// A dead letter: its record, by the names and values of a line, and why it is one. Without the payload it still tells how
+/// long that is.
+pub(crate) fn dead_letter(letter: &DeadLetter, with_payload: bool) -> Value {
+    let mut value = json!({
+        "offset": letter.id.offset.0,
+        "index": letter.id.index,
+        "client": letter.session.client.to_string(),
+        "epoch": letter.session.epoch.value(),
+        "seq": letter.seq.0,
+        "channel": letter.channel,
+        "received_at": timestamp(letter.received_unix_us),
+        "dead_since": timestamp(letter.since_unix_us),
+        "attempts": letter.attempts,
+        "error": letter.error,
+        "payload_bytes": letter.payload.len(),
+    });
+    match (letter.gap_from, str::from_utf8(&letter.payload)) {
+        (Some(from), _) => value["gap"] = json!({ "from": from.0, "to": letter.seq.0 }),
+        (None, _) if !with_payload => {}
+        (None, Ok(text)) => value["payload"] = text.into(),
+        (None, Err(_)) => value["payload_base64"] = STANDARD.encode(&letter.payload).into(),
+    }
+    value
+}
+
+/// A time as lines show it: RFC 3339 in UTC, with microseconds.
+pub(crate) fn timestamp(unix_us: u64) -> String {
+    let mut text = Vec::new();
+    Formatter::default().time(unix_us, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// What a line says of its record, as far as it identifies it.
@@ -115,7 +150,7 @@ fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     Some((str::from_utf8(digits).ok()?.parse().ok()?, rest))
 }
 
-fn json(value: impl Serialize, out: &mut Vec<u8>) {
+fn write_json(value: impl Serialize, out: &mut Vec<u8>) {
     serde_json::to_writer(out, &value).expect("numbers and strings are JSON, and a vector takes all bytes");
 }
 
@@ -131,6 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::journal::DeadLetterId;
 
     fn record(content: Content<'_>) -> Record<'_> {
         Record {
@@ -242,6 +278,46 @@ mod tests {
             prop_assert_eq!(u64::try_from(time.as_microsecond()).unwrap(), received_unix_us);
             prop_assert_eq!((value["seq"].as_u64(), value["channel"].as_u64()), (Some(seq), Some(channel.into())));
             prop_assert_eq!(parse_key(line.as_bytes()), Some(LineKey { offset: Offset(offset), index, session }));
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_tells_of_its_record_what_the_line_of_it_tells() {
+        let contents = [
+            Content::Payload(b"text"),
+            Content::Payload(b"\xff\x00"),
+            Content::Payload(b""),
+            Content::Gap { from: Seq(5), to: Seq(9) },
+        ];
+        for content in contents {
+            let (payload, gap_from) = match content {
+                Content::Payload(payload) => (payload.to_vec(), None),
+                Content::Gap { from, .. } => (Vec::new(), Some(from)),
+            };
+            let record = Record { index: 3, channel: 4, ..record(content) };
+            let letter = DeadLetter {
+                id: DeadLetterId { offset: record.offset, index: record.index },
+                session: record.session,
+                seq: record.seq,
+                channel: record.channel,
+                received_unix_us: record.received_unix_us,
+                payload,
+                gap_from,
+                error: "the printer is on fire".into(),
+                attempts: 10,
+                since_unix_us: 1_767_323_046_000_000,
+            };
+            let shown = dead_letter(&letter, true);
+            let line: serde_json::Map<String, Value> = serde_json::from_str(&line(&record)).unwrap();
+            for (name, value) in &line {
+                assert_eq!(&shown[name], value, "{name}");
+            }
+            assert_eq!(shown["payload_bytes"], letter.payload.len());
+            assert_eq!((&shown["attempts"], &shown["error"]), (&json!(10), &json!("the printer is on fire")));
+            assert_eq!(shown["dead_since"], "2026-01-02T03:04:06.000000Z");
+            let brief = dead_letter(&letter, false);
+            assert!(brief.get("payload").is_none() && brief.get("payload_base64").is_none());
+            assert_eq!(brief.get("gap"), line.get("gap"), "without a payload the news is the gap");
         }
     }
 

@@ -22,8 +22,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::STOP_TIMEOUT;
 use crate::limits;
+
+/// How long connections get to finish when the server stops, and then threads that read for them.
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long peers may take.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +140,7 @@ pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 /// A stream whose writes fail once the peer has taken nothing for a time: a reader that stalls must not hold its place
-/// for ever.
+/// forever.
 struct Unstalled {
     stream: TcpStream,
     patience: Duration,

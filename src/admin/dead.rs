@@ -1,30 +1,36 @@
 //! `/api/dead`: what could not be processed, and what an operator does about it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use super::error::ApiError;
-use super::routes::Shared;
-use super::{AdminState, Retried};
+use super::interface::Interface;
+use super::state::{AdminState, Retried, RetryAnswer};
 use crate::journal::{DeadLetter, DeadLetterId};
 use crate::limits;
 use crate::model::Offset;
+use crate::record_json;
+
+/// How long an operator who retries a dead letter waits for its handler,
+const RETRY_PATIENCE: Duration = Duration::from_secs(30);
+/// and how often it is looked for the answer meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 type Id = Result<Path<(u64, u16)>, PathRejection>;
 
-/// Which part of the list.
+/// The part of the list that is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
-    /// Offset and index of the first.
+    /// The offset of the first; its index follows.
     #[serde(default)]
     from: u64,
     #[serde(default)]
@@ -32,84 +38,75 @@ pub(super) struct ListQuery {
     limit: Option<usize>,
 }
 
-/// A dead letter for operators and programs; the names are those of the sinks' lines.
-pub(crate) fn describe(letter: &DeadLetter, with_payload: bool) -> Value {
-    let mut value = json!({
-        "offset": letter.id.offset.0,
-        "index": letter.id.index,
-        "client": letter.session.client.to_string(),
-        "epoch": letter.session.epoch.value(),
-        "seq": letter.seq.0,
-        "channel": letter.channel,
-        "received_at": timestamp(letter.received_unix_us),
-        "dead_since": timestamp(letter.since_unix_us),
-        "attempts": letter.attempts,
-        "error": letter.error,
-        "payload_bytes": letter.payload.len(),
-    });
-    match (letter.gap_from, std::str::from_utf8(&letter.payload)) {
-        (Some(from), _) => value["gap"] = json!({ "from": from.0, "to": letter.seq.0 }),
-        (None, _) if !with_payload => {}
-        (None, Ok(text)) => value["payload"] = text.into(),
-        (None, Err(_)) => value["payload_base64"] = BASE64.encode(&letter.payload).into(),
-    }
-    value
-}
-
-/// RFC 3339, UTC, with microseconds.
-pub(crate) fn timestamp(unix_us: u64) -> String {
-    let moment = i64::try_from(unix_us).ok().and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
-    moment.map_or_else(|| format!("{unix_us} us after 1970"), |moment| format!("{moment:.6}"))
-}
-
 /// Dead letters in the journal's order, without their payloads.
 pub(super) async fn list(
-    State(shared): State<Arc<Shared>>,
+    State(interface): State<Arc<Interface>>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let from = DeadLetterId { offset: Offset(query.from), index: query.index };
     let limit = query.limit.unwrap_or(limits::ADMIN_DEAD_LETTERS).clamp(1, limits::ADMIN_DEAD_LETTERS);
-    shared
+    interface
         .blocking(move |state| {
             let store = state.dead_letters();
             let letters = store.list(from, limit)?;
             let next = letters.last().filter(|_| letters.len() == limit).and_then(|last| last.id.next());
             Ok(Json(json!({
                 "count": store.count(),
-                "dead": letters.iter().map(|letter| describe(letter, false)).collect::<Vec<_>>(),
+                "dead": letters.iter().map(|letter| record_json::dead_letter(letter, false)).collect::<Vec<_>>(),
                 "next": next.map(|id| json!({ "offset": id.offset.0, "index": id.index })),
             })))
         })
         .await
 }
 
-/// One with its payload.
-pub(super) async fn show(State(shared): State<Arc<Shared>>, id: Id) -> Result<Json<Value>, ApiError> {
+/// A dead letter with its payload.
+pub(super) async fn show(State(interface): State<Arc<Interface>>, id: Id) -> Result<Json<Value>, ApiError> {
     let id = parse(id)?;
-    shared.blocking(move |state| Ok(Json(describe(&find(state, id)?, true)))).await
+    interface.blocking(move |state| Ok(Json(record_json::dead_letter(&find(state, id)?, true)))).await
 }
 
-/// Gives it to its handler once more.
-pub(super) async fn retry(State(shared): State<Arc<Shared>>, id: Id) -> Result<Json<Value>, ApiError> {
+/// Gives a dead letter to its handler once more.
+pub(super) async fn retry(State(interface): State<Arc<Interface>>, id: Id) -> Result<Json<Value>, ApiError> {
     let id = parse(id)?;
-    shared
-        .blocking(move |state| match state.retry_dead(find(state, id)?) {
-            Retried::Done => {
-                tracing::info!(offset = id.offset.0, index = id.index, "a dead letter was processed at last");
-                Ok(Json(json!({ "retried": true })))
+    let answer = interface.blocking(move |state| Ok(state.retry_dead(&find(state, id)?))).await?;
+    match wait_for(answer).await {
+        Some(Retried::Done) => {
+            tracing::info!(offset = id.offset.0, index = id.index, "a dead letter was processed at last");
+            Ok(Json(json!({ "retried": true })))
+        }
+        Some(Retried::Gone) => Err(unknown(id)),
+        Some(Retried::Failed(reason)) => Err(ApiError::new(StatusCode::CONFLICT, format!("it failed again: {reason}"))),
+        Some(Retried::Unanswered(why)) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)),
+        None => {
+            let message = format!(
+                "no answer within {} s: its lane waits for its sink, or for another record. It is retried when that is \
+                 over, unless it is discarded before",
+                RETRY_PATIENCE.as_secs(),
+            );
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message))
+        }
+    }
+}
+
+/// The answer to a retry; `None` when there is none in time. No thread waits for it: a lane that is stuck must not keep those
+/// from their answers who ask for something else.
+async fn wait_for(mut answer: RetryAnswer) -> Option<Retried> {
+    let looks = async {
+        loop {
+            if let Some(retried) = answer() {
+                return retried;
             }
-            Retried::Gone => Err(unknown(id)),
-            Retried::Failed(reason) => Err(ApiError::new(StatusCode::CONFLICT, format!("it failed again: {reason}"))),
-            Retried::Unanswered(why) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)),
-        })
-        .await
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    timeout(RETRY_PATIENCE, looks).await.ok()
 }
 
-/// Forgets it.
-pub(super) async fn discard(State(shared): State<Arc<Shared>>, id: Id) -> Result<Json<Value>, ApiError> {
+/// Forgets a dead letter.
+pub(super) async fn discard(State(interface): State<Arc<Interface>>, id: Id) -> Result<Json<Value>, ApiError> {
     let id = parse(id)?;
-    shared
+    interface
         .blocking(move |state| {
             if !state.dead_letters().delete(id)? {
                 return Err(unknown(id));

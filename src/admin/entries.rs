@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::connections::stopped;
 use super::error::ApiError;
-use super::routes::Shared;
+use super::interface::Interface;
 use crate::journal::{Block, StorageError};
 use crate::limits;
 use crate::model::{JournalId, Offset, records_of};
@@ -60,25 +60,25 @@ fn follow_by_default() -> bool {
 
 /// At most `limit` entries from an offset on.
 pub(super) async fn page(
-    State(shared): State<Arc<Shared>>,
+    State(interface): State<Arc<Interface>>,
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let limit = query.limit.unwrap_or(limits::ADMIN_ENTRIES).min(limits::ADMIN_ENTRIES);
-    shared.stream(Offset(query.from), query.journal.as_deref(), Some(limit), false)
+    interface.stream(Offset(query.from), query.journal.as_deref(), Some(limit), false)
 }
 
 /// Everything from an offset on (the present end when none is given), and what comes.
 pub(super) async fn tail(
-    State(shared): State<Arc<Shared>>,
+    State(interface): State<Arc<Interface>>,
     query: Result<Query<TailQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let from = query.from.map_or_else(|| shared.state.end(), Offset);
-    shared.stream(from, query.journal.as_deref(), None, query.follow)
+    let from = query.from.map_or_else(|| interface.state.end(), Offset);
+    interface.stream(from, query.journal.as_deref(), None, query.follow)
 }
 
-impl Shared {
+impl Interface {
     /// Starts a stream and answers with it.
     fn stream(
         self: Arc<Self>,
@@ -105,7 +105,8 @@ impl Shared {
         })?;
         let (chunks, receiver) = mpsc::channel(1);
         let left = limit.unwrap_or(usize::MAX);
-        let walk = Walk { shared: self, chunks, next: from, left, formatter: Formatter::default(), text: Vec::new() };
+        let walk =
+            Walk { interface: self, chunks, next: from, left, formatter: Formatter::default(), text: Vec::new() };
         tokio::spawn(walk.run(if follow { None } else { Some(end) }, place));
         let headers = [(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")];
         let name = id.map(|id| [(JOURNAL_HEADER, id.to_string())]);
@@ -143,7 +144,7 @@ enum End {
 
 /// The writer's side of a stream.
 struct Walk {
-    shared: Arc<Shared>,
+    interface: Arc<Interface>,
     chunks: mpsc::Sender<Result<Bytes, Cut>>,
     next: Offset,
     /// Entries that may still be sent.
@@ -153,12 +154,12 @@ struct Walk {
 }
 
 impl Walk {
-    /// Sends entries up to `until`, or for ever, then gives the stream's place free.
+    /// Sends entries up to `until`, or forever, then gives the stream's place free.
     async fn run(mut self, until: Option<Offset>, place: OwnedSemaphorePermit) {
-        let mut stopping = self.shared.stopping.clone();
+        let mut stopping = self.interface.stopping.clone();
         while until.is_none_or(|until| self.next < until) {
             // The end is read before the journal: what the journal then does not show below it was trimmed.
-            let end = self.shared.state.end();
+            let end = self.interface.state.end();
             let step = if self.next < end {
                 self.send_up_to(until.unwrap_or(end)).await
             } else {
@@ -219,8 +220,8 @@ impl Walk {
     }
 
     async fn read(&self) -> Result<Vec<Arc<Block>>, StorageError> {
-        let (shared, from) = (Arc::clone(&self.shared), self.next);
-        let read = move || shared.state.journal().read(from, limits::ADMIN_READ_BYTES);
+        let (interface, from) = (Arc::clone(&self.interface), self.next);
+        let read = move || interface.state.journal().read(from, limits::ADMIN_READ_BYTES);
         tokio::task::spawn_blocking(read)
             .await
             .unwrap_or_else(|panic| Err(StorageError::new(format!("reading from offset {from}"), panic)))
@@ -230,7 +231,7 @@ impl Walk {
         if self.text.is_empty() {
             return Ok(());
         }
-        let mut stopping = self.shared.stopping.clone();
+        let mut stopping = self.interface.stopping.clone();
         let chunk = Bytes::from(std::mem::take(&mut self.text));
         tokio::select! {
             sent = self.chunks.send(Ok(chunk)) => sent.map_err(|_| End::Done),

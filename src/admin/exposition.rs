@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 
-/// A format in which metrics are told.
+/// A format in which metrics are exposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Exposition {
     /// `text/plain; version=0.0.4`
@@ -47,13 +47,13 @@ impl Exposition {
     }
 }
 
-/// One media range of an `Accept`.
+/// A media range of an `Accept` header.
 #[derive(Debug)]
 struct Range<'a> {
     kind: &'a str,
     subtype: &'a str,
     version: Option<&'a str>,
-    /// In thousandths.
+    /// The weight in thousandths.
     weight: u16,
 }
 
@@ -93,9 +93,9 @@ impl<'a> Range<'a> {
 /// How much a format is wanted.
 #[derive(Debug)]
 struct Wish {
-    /// In thousandths; 0: not at all.
+    /// The weight in thousandths; 0 when it is not accepted at all.
     weight: u16,
-    /// By its own name rather than by a wildcard.
+    /// It is accepted by its own name rather than by a wildcard.
     named: bool,
 }
 

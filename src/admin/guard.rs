@@ -18,7 +18,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::routes::Shared;
 use super::token::Token;
 
 /// What probes ask for.
@@ -27,9 +26,9 @@ pub(super) const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 /// Rules and secret of one admin interface.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
-    /// `None` before it is known: then nobody has it.
+    /// The admin token; `None` before it is known: then nobody has it.
     pub(super) token: Option<Arc<Token>>,
-    /// Bound to loopback.
+    /// The interface is bound to loopback.
     pub(super) local: bool,
 }
 
@@ -47,8 +46,8 @@ enum Refusal {
 }
 
 /// Lets a request through or answers 401 or 403.
-pub(super) async fn check(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    match shared.guard.judge(&request) {
+pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    match guard.judge(&request) {
         Ok(may_know) => {
             request.extensions_mut().insert(may_know);
             next.run(request).await

@@ -8,6 +8,20 @@
 //! machines reach.
 //! Everything is bounded by `limits`: connections, heads, bodies, streams, and the time that a peer may stall.
 
+mod connections;
+mod dead;
+mod entries;
+mod error;
+mod exposition;
+mod guard;
+mod interface;
+mod routes;
+mod starting;
+mod state;
+#[cfg(test)]
+mod tests;
+mod token;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,162 +30,20 @@ use std::thread;
 use std::time::Duration;
 
 use axum::Router;
-use prometheus_client::registry::Registry;
-use serde::Serialize;
+use connections::{Door, Patience, STOP_TIMEOUT};
+use guard::Guard;
+use interface::Interface;
+pub use starting::{Starting, StartingAt};
+pub use state::{AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, RetryAnswer, Status};
+pub use token::{TOKEN_FILE, Token, TokenError};
 use tokio::sync::watch;
 
 use crate::config::{Config, is_loopback};
-use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
-use crate::keys::{KeyRing, Summary, show_fingerprint};
-use crate::model::Offset;
 
-mod connections;
-mod dead;
-mod entries;
-mod error;
-mod exposition;
-mod guard;
-mod routes;
-mod starting;
-#[cfg(test)]
-mod tests;
-mod token;
-
-use connections::{Door, Patience};
-pub(crate) use dead::{describe as describe_dead_letter, timestamp};
-use guard::Guard;
-pub use starting::{Starting, StartingAt};
-pub use token::{TOKEN_FILE, Token, TokenError};
-
-/// How long connections get to finish when the server stops, and then threads that read for them.
-const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// Threads that read for requests are kept: where threads are scarce, a later one might not be granted.
 const READERS_LIVE: Duration = Duration::from_secs(10 * 366 * 86_400);
 
-/// What the admin interface sees of the server.
-pub trait AdminState: Send + Sync + 'static {
-    /// Why the server can never work again (a commit failed), if it is so.
-    fn failure(&self) -> Option<String>;
-    /// Why datagrams are not accepted now: recovering, draining, no space. Empty when they are.
-    fn not_ready(&self) -> Vec<String>;
-    /// What processing waits for, such as a sink that is away. Datagrams are accepted all the same.
-    fn waiting(&self) -> Vec<String> {
-        Vec::new()
-    }
-    /// A snapshot.
-    fn status(&self) -> Status;
-    /// All metrics.
-    fn registry(&self) -> &Registry;
-    /// Committed entries.
-    fn journal(&self) -> &dyn ReadJournal;
-    /// Every entry below is durable.
-    fn end(&self) -> Offset;
-    /// What could not be processed.
-    fn dead_letters(&self) -> &dyn DeadLetters;
-    /// Gives a dead letter to its handler once more, if it is still there when its turn comes; it is deleted when that
-    /// succeeds. Waits for the answer, but not for ever.
-    fn retry_dead(&self, letter: DeadLetter) -> Retried;
-}
-
-/// What became of another attempt with a dead letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Retried {
-    /// It is processed, durably, and is no dead letter any more.
-    Done,
-    /// The handler failed again, for this reason; the letter is as it was.
-    Failed(String),
-    /// It was discarded or processed before its turn came.
-    Gone,
-    /// No answer in time, or no lane that takes requests. It may still be processed.
-    Unanswered(String),
-}
-
-/// A snapshot of the server. With the configuration it makes `/api/status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Status {
-    /// What it is doing.
-    pub phase: Phase,
-    /// Seconds since the process started.
-    pub uptime_s: u64,
-    /// UDP addresses that it listens on, with real ports.
-    pub udp: Vec<SocketAddr>,
-    /// Sessions in the table.
-    pub sessions: u64,
-    /// How far the journal reaches.
-    pub offsets: Offsets,
-    /// In lane order.
-    pub lanes: Vec<LaneStatus>,
-    /// Blocks in the journal, not trimmed, bytes.
-    pub backlog_bytes: u64,
-    /// Free on the journal's file system, bytes; `None` where that does not tell.
-    pub free_bytes: Option<u64>,
-    /// Dead letters that wait for an operator.
-    pub dead_letters: u64,
-    /// The keys in force; `None` for a server without keys.
-    pub keys: Option<KeysStatus>,
-}
-
-/// What may be told of the keys in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct KeysStatus {
-    /// The fleet key's fingerprint, as `duragram keys show-id` shows it; `None` without a fleet key.
-    pub fleet: Option<String>,
-    /// Clients with a key of their own.
-    pub clients: usize,
-    /// Clients whose channels are restricted.
-    pub restricted: usize,
-    /// Clients revoked.
-    pub revoked: usize,
-    /// When they were read, RFC 3339.
-    pub loaded_at: String,
-}
-
-impl KeysStatus {
-    /// Of the keys in force.
-    pub fn of(keys: &KeyRing) -> Option<Self> {
-        let (Summary { fleet, clients, restricted, revoked }, loaded_unix_us) = keys.summary()?;
-        let fleet = fleet.map(show_fingerprint);
-        Some(Self { fleet, clients, restricted, revoked, loaded_at: timestamp(loaded_unix_us) })
-    }
-}
-
-/// What the server is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// Reading the journal; no datagram is accepted yet.
-    Recovering,
-    /// Serving.
-    Running,
-    /// Told to stop: finishing what it has.
-    Draining,
-    /// A commit failed: nothing is acked any more.
-    Failed,
-}
-
-/// How far the journal reaches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Offsets {
-    /// Every entry below is processed and may be trimmed.
-    pub low: u64,
-    /// Recovery starts here.
-    pub checkpoint: u64,
-    /// Every entry below is durable.
-    pub end: u64,
-}
-
-/// How far a lane has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct LaneStatus {
-    /// Its number.
-    pub lane: u16,
-    /// Every entry of the lane below is processed.
-    pub watermark: u64,
-    /// Entries between the watermark and the journal's end.
-    pub lag: u64,
-}
-
-/// Of an interface that is opened at once.
+/// The start of an interface that is opened at once: there is nothing to tell of it.
 struct NotStarted;
 
 impl Starting for NotStarted {
@@ -252,8 +124,8 @@ impl Admin {
     /// The server is there: answers from now on, also on connections that are open already. Only the first call counts.
     pub fn open(&self, config: &Config, token: Arc<Token>, state: Arc<dyn AdminState>) {
         let guard = Guard { token: Some(token), local: is_loopback(&self.address) };
-        let shared = routes::Shared::new(state, config, guard, self.address, self.stop.subscribe());
-        let _already_open = self.ready.set(routes::router(Arc::new(shared)));
+        let interface = Interface::new(state, config, self.address, self.stop.subscribe());
+        let _already_open = self.ready.set(routes::router(interface, guard));
     }
 
     /// Where it listens, with the real port.

@@ -1,6 +1,5 @@
 //! Which path answers what.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Extension, State};
@@ -10,62 +9,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use prometheus_client::encoding::text::encode;
-use serde_json::{Map, Value, json};
-use tokio::sync::{Semaphore, watch};
+use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::exposition::Exposition;
-use super::guard::{Guard, MayKnow};
-use super::{AdminState, dead, entries, guard};
-use crate::config::memory::memory_bound;
-use crate::config::{Config, KEYS};
+use super::guard::{self, Guard, MayKnow};
+use super::interface::Interface;
+use super::{dead, entries};
 use crate::limits;
 
-/// What every request sees.
-pub(super) struct Shared {
-    pub(super) state: Arc<dyn AdminState>,
-    pub(super) streams: Arc<Semaphore>,
-    pub(super) stopping: watch::Receiver<bool>,
-    pub(super) guard: Guard,
-    /// What of `/api/status` never changes.
-    fixed: Map<String, Value>,
-}
-
-impl Shared {
-    pub(super) fn new(
-        state: Arc<dyn AdminState>,
-        config: &Config,
-        guard: Guard,
-        address: SocketAddr,
-        stopping: watch::Receiver<bool>,
-    ) -> Self {
-        let values: Map<String, Value> = KEYS.iter().map(|key| (key.name.to_owned(), key.show(config))).collect();
-        let fixed = [
-            ("version", json!(env!("CARGO_PKG_VERSION"))),
-            ("admin", json!(address)),
-            ("sinks", json!(config.sink)),
-            ("config", Value::Object(values)),
-            ("memory", json!(memory_bound(config))),
-        ];
-        let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { state, streams: Arc::new(Semaphore::new(limits::ADMIN_TAILS)), stopping, guard, fixed }
-    }
-
-    /// Runs what may wait for the disk or a lane beside the requests that wait for nothing.
-    pub(super) async fn blocking<T, F>(&self, work: F) -> Result<T, ApiError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&dyn AdminState) -> Result<T, ApiError> + Send + 'static,
-    {
-        let state = Arc::clone(&self.state);
-        tokio::task::spawn_blocking(move || work(&*state)).await.unwrap_or_else(|panic| {
-            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the request failed: {panic}")))
-        })
-    }
-}
-
 /// The whole interface.
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router(interface: Interface, guard: Guard) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -79,21 +33,21 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES))
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::check))
-        .with_state(shared)
+        .layer(middleware::from_fn_with_state(guard, guard::check))
+        .with_state(Arc::new(interface))
 }
 
 /// 200 while the process can do its work, 503 once a commit has failed: restart it then.
-async fn healthz(State(shared): State<Arc<Shared>>, Extension(may_know): Extension<MayKnow>) -> Response {
-    probed("healthy", shared.state.failure().into_iter().collect(), may_know, None)
+async fn healthz(State(interface): State<Arc<Interface>>, Extension(may_know): Extension<MayKnow>) -> Response {
+    probed("healthy", interface.state.failure().into_iter().collect(), may_know, None)
 }
 
-/// 200 while datagrams are accepted, else 503 with the reasons. A sink that is away keeps nobody from sending: it is told as
+/// 200 while datagrams are accepted, else 503 with the reasons. A sink that is away keeps nobody from sending: it is reported as
 /// what is waited for.
-async fn readyz(State(shared): State<Arc<Shared>>, Extension(may_know): Extension<MayKnow>) -> Response {
-    let mut reasons = shared.state.not_ready();
-    reasons.extend(shared.state.failure());
-    let waiting = shared.state.waiting();
+async fn readyz(State(interface): State<Arc<Interface>>, Extension(may_know): Extension<MayKnow>) -> Response {
+    let mut reasons = interface.state.not_ready();
+    reasons.extend(interface.state.failure());
+    let waiting = interface.state.waiting();
     probed("ready", reasons, may_know, (!waiting.is_empty()).then_some(("waiting", waiting)))
 }
 
@@ -109,23 +63,23 @@ fn probed(what: &str, reasons: Vec<String>, MayKnow(may_know): MayKnow, more: Op
     (status, Json(answer)).into_response()
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, ApiError> {
+async fn metrics(State(interface): State<Arc<Interface>>, headers: HeaderMap) -> Result<Response, ApiError> {
     let mut text = String::new();
-    encode(&mut text, shared.state.registry())
+    encode(&mut text, interface.state.registry())
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let exposition = Exposition::accepted_by(&headers);
     Ok(([(CONTENT_TYPE, exposition.content_type()), (VARY, "Accept")], exposition.write(text)).into_response())
 }
 
-async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
-    let status = serde_json::to_value(shared.state.status())
+async fn status(State(interface): State<Arc<Interface>>) -> Result<Response, ApiError> {
+    let status = serde_json::to_value(interface.state.status())
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    let mut all = shared.fixed.clone();
+    let mut all = interface.fixed.clone();
     if let Value::Object(changing) = status {
         all.extend(changing);
     }
-    all.insert("waiting".to_owned(), json!(shared.state.waiting()));
-    let journal = shared.state.journal();
+    all.insert("waiting".to_owned(), json!(interface.state.waiting()));
+    let journal = interface.state.journal();
     all.insert("journal".to_owned(), json!(journal.id().map(|id| id.to_string())));
     all.insert("instance".to_owned(), json!(journal.instance().map(|instance| instance.to_string())));
     Ok(Json(Value::Object(all)).into_response())

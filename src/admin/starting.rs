@@ -18,20 +18,20 @@ use super::guard::{Guard, foreign_host};
 
 /// What the admin interface sees of a server that starts.
 pub trait Starting: Send + Sync + 'static {
-    /// What it is at.
+    /// How far the start is.
     fn at(&self) -> StartingAt;
 }
 
-/// What a server is at that starts.
+/// How far a server is that starts.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct StartingAt {
-    /// Such as "reading the journal".
+    /// The step, such as "reading the journal".
     pub step: String,
     /// Bytes of the journal that were read.
     pub bytes: u64,
     /// Bytes that are to be read, as far as is known.
     pub bytes_total: u64,
-    /// Since the start began.
+    /// How long ago the start began, in seconds.
     pub seconds: u64,
 }
 

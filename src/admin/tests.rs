@@ -1,22 +1,30 @@
 //! The admin interface over real sockets, with a state that the tests make.
 
+mod bounds;
+mod dead;
+mod entries;
+mod guard;
+mod starting;
+
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use duragram_proto::{ClientId, Epoch, Seq};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use ureq::Agent;
 
 use super::*;
 use crate::journal::testing::memory::{MemoryDisk, MemoryJournal};
-use crate::journal::{Block, BlockBuilder, Checkpoint, DeadLetterId, Journal, StorageError};
-use crate::limits;
+use crate::journal::{
+    Block, BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal, StorageError,
+};
 use crate::metrics::Metrics;
-use crate::model::{DialectId, EntryMeta, LaneMark, SessionId};
+use crate::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -28,7 +36,10 @@ struct Fake {
     failure: Mutex<Option<String>>,
     not_ready: Mutex<Vec<String>>,
     waiting: Mutex<Vec<String>>,
+    /// Answers to retries, in their order; without one a retry waits.
     retries: Mutex<VecDeque<Retried>>,
+    /// How many retries were asked for.
+    asked: AtomicUsize,
     disk_fails: AtomicBool,
 }
 
@@ -47,6 +58,7 @@ impl Fake {
             not_ready: Mutex::default(),
             waiting: Mutex::default(),
             retries: Mutex::default(),
+            asked: AtomicUsize::default(),
             disk_fails: AtomicBool::default(),
         })
     }
@@ -128,12 +140,17 @@ impl AdminState for Fake {
     fn dead_letters(&self) -> &dyn DeadLetters {
         &*self.dead
     }
-    fn retry_dead(&self, letter: DeadLetter) -> Retried {
-        let retried = self.retries.lock().unwrap().pop_front().unwrap();
-        if retried == Retried::Done {
+    fn retry_dead(&self, letter: &DeadLetter) -> RetryAnswer {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let mut retried = self.retries.lock().unwrap().pop_front();
+        if retried == Some(Retried::Done) {
             self.dead.delete(letter.id).unwrap();
         }
-        retried
+        let mut looks = 0;
+        Box::new(move || {
+            looks += 1;
+            if looks > 1 { retried.take() } else { None }
+        })
     }
 }
 
@@ -184,24 +201,6 @@ fn connect(admin: &Admin) -> TcpStream {
     let stream = TcpStream::connect(admin.address()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream
-}
-
-/// A stream of `/api/tail`, line by line.
-fn tail(admin: &Admin, query: &str) -> BufReader<impl Read + use<>> {
-    let answer = agent().get(format!("http://{}/api/tail{query}", admin.address())).call().unwrap();
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
-    BufReader::new(answer.into_body().into_reader())
-}
-
-fn next_line(lines: &mut impl BufRead) -> Value {
-    let mut line = String::new();
-    lines.read_line(&mut line).unwrap();
-    serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line:?}"))
-}
-
-fn offsets(text: &str) -> Vec<u64> {
-    text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["offset"].as_u64().unwrap()).collect()
 }
 
 #[track_caller]
@@ -270,19 +269,6 @@ fn status_tells_state_configuration_and_memory() {
 }
 
 #[test]
-fn a_page_of_entries_begins_and_ends_where_it_was_asked() {
-    let state = Fake::new();
-    state.commit(&[b"0", b"1", b"2"]);
-    state.commit(&[b"3", b"4"]);
-    let admin = start(&state);
-    assert_eq!(offsets(&get(&admin, "/api/entries").1), [0, 1, 2, 3, 4]);
-    assert_eq!(offsets(&get(&admin, "/api/entries?from=1&limit=3").1), [1, 2, 3]);
-    assert_eq!(offsets(&get(&admin, "/api/entries?from=4&limit=99999999").1), [4]);
-    assert_eq!(offsets(&get(&admin, "/api/entries?limit=0").1), Vec::<u64>::new());
-    assert_eq!(get(&admin, "/api/entries?from=5"), (200, String::new()));
-}
-
-#[test]
 fn requests_that_make_no_sense_are_answered_with_json_errors() {
     let admin = start(&Fake::new());
     for (path, status, told) in [
@@ -304,207 +290,6 @@ fn requests_that_make_no_sense_are_answered_with_json_errors() {
     }
 }
 
-#[test]
-fn a_tail_shows_what_is_there_and_then_what_comes() {
-    let state = Fake::new();
-    state.commit(&[b"0", b"1"]);
-    let admin = start(&state);
-    let mut lines = tail(&admin, "?from=1");
-    assert_eq!(next_line(&mut lines)["offset"], 1);
-    state.commit(&[b"2"]);
-    assert_eq!(next_line(&mut lines)["offset"], 2);
-    state.commit(&[b"3"]);
-    assert_eq!(next_line(&mut lines)["offset"], 3);
-}
-
-#[test]
-fn a_tail_without_an_offset_shows_only_what_comes() {
-    let state = Fake::new();
-    state.commit(&[b"0", b"1"]);
-    let admin = start(&state);
-    let mut lines = tail(&admin, "");
-    state.commit(&[b"2"]);
-    assert_eq!(next_line(&mut lines)["offset"], 2);
-}
-
-#[test]
-fn a_tail_that_does_not_follow_ends_at_what_was_the_end() {
-    let state = Fake::new();
-    state.commit(&[b"0", b"1"]);
-    state.commit(&[b"2"]);
-    let admin = start(&state);
-    let (status, text) = get(&admin, "/api/tail?from=0&follow=false");
-    assert_eq!((status, offsets(&text)), (200, vec![0, 1, 2]));
-}
-
-#[test]
-fn a_tail_tells_what_was_trimmed() {
-    let state = Fake::new();
-    state.commit(&[b"0", b"1"]);
-    state.commit(&[b"2"]);
-    state.trim(2);
-    let admin = start(&state);
-    let mut lines = tail(&admin, "?from=1");
-    assert_eq!(next_line(&mut lines), json!({ "trimmed": { "from": 1, "to": 1 } }));
-    assert_eq!(next_line(&mut lines)["offset"], 2);
-
-    // All that was there is gone, and nothing has come since.
-    state.trim(3);
-    let (_, text) = get(&admin, "/api/tail?from=0&follow=false");
-    assert_eq!(text, "{\"trimmed\":{\"from\":0,\"to\":2}}\n");
-}
-
-#[test]
-fn a_server_that_stops_cuts_its_streams_so_that_readers_know_there_is_more() {
-    let state = Fake::new();
-    state.commit(&[b"0"]);
-    let admin = start(&state);
-    let mut lines = tail(&admin, "?from=0");
-    assert_eq!(next_line(&mut lines)["offset"], 0);
-    let stopping = thread::spawn(move || admin.stop());
-    let end = lines.read_line(&mut String::new());
-    assert!(end.is_err(), "a cut stream must not look like a finished one: {end:?}");
-    stopping.join().unwrap();
-}
-
-#[test]
-fn a_journal_that_cannot_be_read_is_told_and_cuts_the_stream() {
-    let state = Fake::new();
-    state.commit(&[b"0"]);
-    state.disk_fails.store(true, Ordering::Relaxed);
-    let admin = start(&state);
-    let mut lines = tail(&admin, "?from=0&follow=false");
-    assert_eq!(next_line(&mut lines), json!({ "error": "reading: the disk is on fire" }));
-    assert!(lines.read_line(&mut String::new()).is_err());
-}
-
-#[test]
-fn streams_are_bounded_and_a_reader_that_leaves_makes_room() {
-    let state = Fake::new();
-    let admin = start(&state);
-    let mut open: Vec<_> = (0..limits::ADMIN_TAILS).map(|_| tail(&admin, "")).collect();
-    let (status, error) = get_json(&admin, "/api/tail");
-    assert_eq!((status, &error["error"]), (503, &json!("16 streams are open already")));
-    assert_eq!(get(&admin, "/healthz").0, 200);
-    open.pop();
-    wait_until("a place for another stream", || {
-        agent().get(format!("http://{}/api/tail", admin.address())).call().unwrap().status() == 200
-    });
-}
-
-#[test]
-fn readers_that_stall_are_cut_off_and_make_room() {
-    let state = Fake::new();
-    // More than the sockets' buffers of both sides can take.
-    let payload = vec![b'x'; 60_000];
-    for _ in 0..40 {
-        state.commit(&[&payload[..]; 10]);
-    }
-    let patience = Patience { stall: Duration::from_millis(200), ..Patience::default() };
-    let admin = start_with(&state, patience);
-    let stalled: Vec<TcpStream> = (0..limits::ADMIN_TAILS)
-        .map(|_| {
-            let mut stream = connect(&admin);
-            let host = admin.address();
-            write!(stream, "GET /api/tail?from=0 HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
-            stream
-        })
-        .collect();
-    wait_until("the streams are open", || get(&admin, "/api/tail?follow=false").0 == 503);
-    wait_until("a place is free again", || get(&admin, "/api/tail?follow=false").0 == 200);
-    drop(stalled);
-}
-
-#[test]
-fn connections_that_say_nothing_cannot_lock_operators_out() {
-    let patience = Patience { head: Duration::from_millis(300), ..Patience::default() };
-    let admin = start_with(&Fake::new(), patience);
-    let mut silent: Vec<TcpStream> = (0..limits::ADMIN_CONNECTIONS + 5).map(|_| connect(&admin)).collect();
-    // One letter a time keeps no connection either.
-    silent[0].write_all(b"GET /hea").unwrap();
-    assert_eq!(get(&admin, "/healthz").0, 200);
-    let mut rest = Vec::new();
-    // The server may tell why before it closes.
-    silent[0].read_to_end(&mut rest).unwrap();
-    assert!(!rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
-}
-
-#[test]
-fn a_head_that_is_too_long_is_refused() {
-    let admin = start(&Fake::new());
-    let long = "x".repeat(limits::ADMIN_HEAD_BYTES + 1000);
-    let mut stream = connect(&admin);
-    // The server closes before it has read all.
-    drop(write!(stream, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n"));
-    let mut answer = Vec::new();
-    drop(stream.read_to_end(&mut answer));
-    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-    assert_eq!(get(&admin, "/healthz").0, 200);
-}
-
-#[test]
-fn a_web_page_can_neither_change_nor_read_anything() {
-    let state = Fake::new();
-    state.dead.put(&letter(7, 0)).unwrap();
-    let admin = start(&state);
-    // A form or a `fetch` without preflight: no header of ours.
-    for (method, path) in [("POST", "/api/dead/7/0/retry"), ("DELETE", "/api/dead/7/0"), ("POST", "/api/nothing")] {
-        let (status, answer) = change(&admin, method, path, "Origin: http://evil.example\r\n");
-        assert!(
-            status == 401 && answer.contains("www-authenticate: Bearer") && answer.contains("admin token"),
-            "{answer}"
-        );
-    }
-    // The preflight that a header of ours needs is not granted.
-    let preflight = "Origin: http://evil.example\r\nAccess-Control-Request-Method: DELETE\r\n";
-    let (status, answer) = change(&admin, "OPTIONS", "/api/dead/7/0", preflight);
-    assert!(status == 401 && !answer.to_lowercase().contains("access-control-allow"), "{answer}");
-    // A name that resolves to 127.0.0.1.
-    for host in ["evil.example", "evil.example:7118", "127.0.0.1.evil.example", ""] {
-        let (status, answer) =
-            raw(&admin, &format!("GET /api/entries HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
-        assert_eq!(status, 403, "{host:?}: {answer}");
-    }
-    assert_eq!(state.dead.count(), 1);
-    // Probes that speak HTTP/1.0 send no Host.
-    assert_eq!(raw(&admin, "GET /healthz HTTP/1.0\r\n\r\n").0, 200);
-    assert_eq!(raw(&admin, "GET /healthz HTTP/1.1\r\nHost: localhost:9\r\nConnection: close\r\n\r\n").0, 200);
-}
-
-/// Bound to every address of this machine, as one that others reach.
-#[test]
-fn where_others_reach_it_only_probes_are_answered_without_the_token_and_they_learn_no_reasons() {
-    let state = Fake::new();
-    *state.failure.lock().unwrap() = Some("commit: EIO at /secret/place".into());
-    let config = Config { admin_token_file: Some("elsewhere".into()), ..Config::default() };
-    let address = "0.0.0.0:0".parse().unwrap();
-    let admin = Admin::start(address, &config, token(), Arc::clone(&state) as Arc<dyn AdminState>).unwrap();
-    let get = |path: &str, header: &str| {
-        let mut stream = TcpStream::connect(("127.0.0.1", admin.address().port())).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: ingest.example\r\nConnection: close\r\n{header}\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        (answer.split(' ').nth(1).unwrap().to_owned(), answer)
-    };
-    for (path, without) in [
-        ("/healthz", "503"),
-        ("/readyz", "503"),
-        ("/metrics", "401"),
-        ("/api/status", "401"),
-        ("/api/entries", "401"),
-        ("/none", "401"),
-    ] {
-        let (status, answer) = get(path, "");
-        assert_eq!(status, without, "{path}");
-        assert!(!answer.contains("secret") && !answer.contains("duragram_"), "{answer}");
-    }
-    let right = "Authorization: Bearer 0123456789abcdef\r\n";
-    assert!(get("/healthz", right).1.contains("/secret/place"));
-    for path in ["/metrics", "/api/status", "/api/entries"] {
-        assert_eq!(get(path, right).0, "200", "{path}");
-    }
-}
-
 fn letter(offset: u64, index: u16) -> DeadLetter {
     DeadLetter {
         id: DeadLetterId { offset: Offset(offset), index },
@@ -521,69 +306,6 @@ fn letter(offset: u64, index: u16) -> DeadLetter {
 }
 
 #[test]
-fn dead_letters_are_listed_in_pages_and_shown() {
-    let state = Fake::new();
-    for index in [0, 1, u16::MAX] {
-        state.dead.put(&letter(7, index)).unwrap();
-    }
-    state.dead.put(&DeadLetter { payload: vec![0xff], ..letter(8, 0) }).unwrap();
-    let admin = start(&state);
-
-    let (mut seen, mut path) = (Vec::new(), "/api/dead?limit=2".to_owned());
-    loop {
-        let (status, page) = get_json(&admin, &path);
-        assert_eq!((status, &page["count"]), (200, &json!(4)));
-        let letters = page["dead"].as_array().unwrap();
-        seen.extend(
-            letters.iter().map(|letter| (letter["offset"].as_u64().unwrap(), letter["index"].as_u64().unwrap())),
-        );
-        assert!(letters.iter().all(|letter| letter.get("payload").is_none()), "a list holds no payloads");
-        let next = &page["next"];
-        if next.is_null() {
-            break;
-        }
-        path = format!("/api/dead?limit=2&from={}&index={}", next["offset"], next["index"]);
-    }
-    assert_eq!(seen, [(7, 0), (7, 1), (7, 65535), (8, 0)]);
-
-    let expected = json!({
-        "offset": 7, "index": 1, "client": "00000000000000a1", "epoch": 3, "seq": 9, "channel": 5,
-        "received_at": "2026-01-02T03:04:05.678901Z", "dead_since": "2026-01-02T03:04:06.000000Z",
-        "attempts": 10, "error": "no paper", "payload_bytes": 4, "payload": "text",
-    });
-    assert_eq!(get_json(&admin, "/api/dead/7/1"), (200, expected));
-    assert_eq!(get_json(&admin, "/api/dead/8/0").1["payload_base64"], "/w==");
-
-    state.dead.put(&DeadLetter { payload: Vec::new(), gap_from: Some(Seq(5)), ..letter(9, 0) }).unwrap();
-    let gap = get_json(&admin, "/api/dead/9/0").1;
-    assert_eq!((&gap["gap"], &gap["payload"]), (&json!({ "from": 5, "to": 9 }), &Value::Null));
-}
-
-#[test]
-fn dead_letters_are_retried_and_discarded() {
-    let state = Fake::new();
-    state.dead.put(&letter(7, 0)).unwrap();
-    state.dead.put(&letter(8, 0)).unwrap();
-    let retries =
-        [Retried::Failed("still no paper".into()), Retried::Unanswered("lane 0 is busy".into()), Retried::Done];
-    *state.retries.lock().unwrap() = retries.into();
-    let admin = start(&state);
-    let header = "Authorization: Bearer 0123456789abcdef\r\n";
-
-    let (status, answer) = change(&admin, "POST", "/api/dead/7/0/retry", header);
-    assert!(status == 409 && answer.contains("it failed again: still no paper"), "{answer}");
-    let (status, answer) = change(&admin, "POST", "/api/dead/7/0/retry", header);
-    assert!(status == 503 && answer.contains("lane 0 is busy"), "{answer}");
-    assert_eq!(state.dead.count(), 2);
-    assert_eq!(change(&admin, "POST", "/api/dead/7/0/retry", header).0, 200);
-    assert_eq!(change(&admin, "POST", "/api/dead/7/0/retry", header).0, 404);
-
-    assert_eq!(change(&admin, "DELETE", "/api/dead/8/0", header).0, 200);
-    assert_eq!(change(&admin, "DELETE", "/api/dead/8/0", header).0, 404);
-    assert_eq!(state.dead.count(), 0);
-}
-
-#[test]
 fn an_address_in_use_is_an_error_and_stopping_frees_it() {
     let state = Fake::new();
     let admin = start(&state);
@@ -593,6 +315,3 @@ fn an_address_in_use_is_an_error_and_stopping_frees_it() {
     admin.stop();
     again().unwrap();
 }
-
-#[path = "starting_tests.rs"]
-mod starting_tests;

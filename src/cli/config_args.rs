@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 
 use super::{Failure, complain};
 use crate::config::{Config, ConfigError, KEYS, Key, Loaded, Problem, Sources};
-use crate::sink::{self, SinkSpec};
+use crate::model::SinkSpec;
 
 /// From this key on the flags are for tuning; the short help (`-h`) leaves them out.
 const FIRST_TUNING_KEY: &str = "lanes";
@@ -52,7 +52,7 @@ fn check_sinks(loaded: &Loaded) -> Result<(), ConfigError> {
         .collect();
     if messages.is_empty() {
         // What is wrong with all of them together; nothing is opened.
-        messages.extend(sink::factory(&loaded.config.sink).err().map(|error| error.to_string()));
+        messages.extend(SinkSpec::parse_all(&loaded.config.sink).err().map(|error| error.to_string()));
     }
     let problem = |message| Problem { key: "sink".to_owned(), place: loaded.places.get("sink").cloned(), message };
     let problems: Vec<Problem> = messages.into_iter().map(problem).collect();

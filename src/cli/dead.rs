@@ -13,9 +13,9 @@ use serde_json::Value;
 use super::api::{AdminArgs, Api};
 use super::journal::{open_failure, storage_failure};
 use super::{Failure, Report, complain, output_failure, print};
-use crate::admin::describe_dead_letter;
 use crate::journal::{DeadLetter, DeadLetterId, RocksJournal, RocksOptions, inspect};
 use crate::model::Offset;
+use crate::record_json;
 
 /// List, show, retry or discard dead letters: records that could not be processed.
 ///
@@ -251,7 +251,7 @@ impl Store {
         let api = match self {
             Self::Running(api) => api,
             Self::Offline(letters) => {
-                return letters.iter().try_for_each(|letter| visit(&describe_dead_letter(letter, false)));
+                return letters.iter().try_for_each(|letter| visit(&record_json::dead_letter(letter, false)));
             }
         };
         let mut next = Some(DeadLetterId::FIRST);
@@ -268,7 +268,7 @@ impl Store {
             Self::Running(api) => Ok(api.get(&path(id))?),
             Self::Offline(letters) => {
                 let letter = letters.iter().find(|letter| letter.id == id.0).ok_or_else(|| unknown(id))?;
-                Ok(describe_dead_letter(letter, true))
+                Ok(record_json::dead_letter(letter, true))
             }
         }
     }

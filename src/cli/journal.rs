@@ -7,12 +7,11 @@ use bytesize::ByteSize;
 use serde_json::{Value, json};
 
 use super::{EXIT_DAMAGED, EXIT_STORAGE, Failure, Report, output_failure, print, print_json};
-use crate::admin::timestamp;
 use crate::host::resources;
 use crate::journal::inspect::{self, Stats};
 use crate::journal::{Damage, DamagePlace, OpenError, StorageError};
 use crate::model::{Offset, records_of};
-use crate::record_json::Formatter;
+use crate::record_json::{Formatter, timestamp};
 use crate::server;
 
 /// Verify, sum up or print the journal of a server that does not run. Changes nothing.

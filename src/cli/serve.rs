@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::config_args::ConfigArgs;
 use super::{Failure, logs, print};
+use crate::model::SinkSpec;
 use crate::server;
-use crate::sink::SinkSpec;
 
 /// Run the server: journal datagrams, ack them once they are on disk, process them.
 ///

@@ -13,7 +13,7 @@ use crate::dialect::{Arrivals, Dialect, Work};
 use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{Clock, FormerLanes, LaneMark, Offset};
+use crate::model::{Clock, FormerLanes, LaneMark, LaneMessage, Offset};
 use crate::net::{ReplyQueue, Transmit};
 use checkpoint::Checkpointing;
 use commit::Flight;
@@ -25,8 +25,12 @@ pub trait Downstream: Send {
     fn committed(&mut self, receipt: &Durable);
     /// How far each lane has come, durably, in lane order.
     fn marks(&self) -> Vec<LaneMark>;
-    /// Whether a lane asked for a checkpoint soon, since this was last called.
-    fn take_checkpoint_request(&self) -> bool;
+    /// The next thing that processing has to say. Must not block. After `None` the committer may sleep until it is woken.
+    fn next_message(&mut self) -> Option<LaneMessage> {
+        None
+    }
+    /// Says how to wake the committer when there is a message for it.
+    fn wake_by(&mut self, _wake: Box<dyn Fn() + Send + Sync>) {}
     /// Of the lanes of earlier runs those that a start at these marks has to know of.
     fn former(&self, _marks: &[LaneMark]) -> Vec<FormerLanes> {
         Vec::new()
@@ -133,6 +137,11 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         };
         committer.report();
         committer
+    }
+
+    /// Says how the thread that drives the committer is woken when processing has a message for it.
+    pub fn wake_by(&mut self, wake: impl Fn() + Send + Sync + 'static) {
+        self.downstream.wake_by(Box::new(wake));
     }
 
     /// Reports how full the queue before the committer is, from 0 to 1024: clients are asked to send less.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as QueueSender, bounded};
+use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as QueueSender, TryRecvError, bounded, select};
 
 use crate::commit::{Committer, Downstream, IngestStatus, LivenessProbe};
 use crate::dialect::{Admit, Arrivals, Dialect};
@@ -129,6 +129,8 @@ where
     let shared = Shared { clock, metrics, stop, status };
     ingest.committer = Some(match threading {
         Threading::Single => {
+            let bell = waker.clone();
+            committer.wake_by(move || bell.wake());
             spawn_thread("ingest", alive, move || single(receivers, committer, &waker, &shared, &rounds))?
         }
         Threading::Pipeline => {
@@ -151,7 +153,17 @@ where
                 })?;
             }
             drop(full);
-            spawn_thread("commit", alive, move || commit(committer, &waiting, &give_back, slabs, &shared, &rounds))?
+            let (bell, rung) = bounded(1);
+            let ring = bell.clone();
+            // One ring that waits stands for all.
+            committer.wake_by(move || {
+                let _one_waits_already = ring.try_send(());
+            });
+            spawn_thread("commit", alive, move || {
+                // A bell without anybody who can ring it would always seem to be rung.
+                let _bell = bell;
+                commit(committer, &Incoming { arrivals: waiting, rung }, &give_back, slabs, &shared, &rounds)
+            })?
         }
     });
     Ok((ingest, ended))
@@ -198,11 +210,13 @@ fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
 ) -> Result<Committer<D, J, T, L>, IngestError> {
     let mut arrivals = Arrivals::new(Receiver::slab());
     let alone = receivers.len() == 1;
+    // One socket, which held more than the last round took, is read at once.
+    let mut at_once = false;
     while !shared.stopping() {
         rounds.fetch_add(1, Ordering::Relaxed);
         let in_flight = committer.is_in_flight();
-        // With nothing in flight and one socket, receiving waits by itself, which saves a system call.
-        if in_flight || !alone {
+        // Not by receiving, which nobody could end who has a message for the committer.
+        if in_flight || !at_once {
             wait_readable(
                 receivers.iter().map(|(receiver, _)| receiver),
                 waker,
@@ -214,11 +228,9 @@ fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
         let mut more = false;
         for (receiver, admission) in &mut receivers {
             // A block that is full leaves the rest to the socket's buffer.
-            let mut block = alone && !in_flight;
             for round in 1.. {
-                let received = receiver.receive(&mut arrivals.slab, block, &shared.clock)?;
+                let received = receiver.receive(&mut arrivals.slab, false, &shared.clock)?;
                 shared.metrics.receive_errors.inc_by(received.failed.into());
-                block = false;
                 drops += u64::from(received.kernel_drops);
                 arrivals.admit(admission);
                 committer.absorb(&arrivals, &shared.clock)?;
@@ -230,6 +242,7 @@ fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
                 }
             }
         }
+        at_once = alone && more;
         shared.metrics.kernel_drops.inc_by(drops);
         // The socket's buffer overflowed, or it holds more than a commit takes.
         committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more && committer.is_full()) * 768 });
@@ -291,10 +304,34 @@ fn receive<A: Admit>(
     Ok(())
 }
 
+/// What ends the sleep of the committer's thread in the pipeline.
+struct Incoming<A: Admit> {
+    arrivals: Queue<Result<Arrivals<A>, IngestError>>,
+    /// Processing has a message.
+    rung: Queue<()>,
+}
+
+impl<A: Admit> Incoming<A> {
+    /// What arrived next; an error of `Timeout` when nothing came in time, or before the bell was rung.
+    fn next(&self, wait: Duration) -> Result<Result<Arrivals<A>, IngestError>, RecvTimeoutError> {
+        match self.arrivals.try_recv() {
+            Ok(arrivals) => return Ok(arrivals),
+            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) if wait.is_zero() => return Err(RecvTimeoutError::Timeout),
+            Err(TryRecvError::Empty) => {}
+        }
+        select! {
+            recv(self.arrivals) -> arrivals => arrivals.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(self.rung) -> _ => Err(RecvTimeoutError::Timeout),
+            default(wait) => Err(RecvTimeoutError::Timeout),
+        }
+    }
+}
+
 /// The committer's thread in the pipeline. It ends when all receivers have ended as they were asked to, or one otherwise.
 fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
     mut committer: Committer<D, J, T, L>,
-    waiting: &Queue<Result<Arrivals<D::Admission>, IngestError>>,
+    incoming: &Incoming<D::Admission>,
     give_back: &QueueSender<Arrivals<D::Admission>>,
     slabs: usize,
     shared: &Shared,
@@ -305,7 +342,7 @@ fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
         rounds.fetch_add(1, Ordering::Relaxed);
         // With a commit in flight, that is what is waited for.
         let in_flight = committer.is_in_flight();
-        match waiting.recv_timeout(if in_flight { Duration::ZERO } else { wait }) {
+        match incoming.next(if in_flight { Duration::ZERO } else { wait }) {
             Ok(first) => {
                 let mut next = Some(first);
                 let mut left = limits::RECEIVES_PER_COMMIT;
@@ -316,7 +353,7 @@ fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
                     // There is room for every slab; only nobody may take it any more, when all receivers have ended.
                     drop(give_back.try_send(arrivals));
                     let turn = committer.is_full() || left == 0 || (in_flight && committer.has_landed());
-                    next = if turn { None } else { waiting.try_recv().ok() };
+                    next = if turn { None } else { incoming.arrivals.try_recv().ok() };
                 }
             }
             // More may be launched, and there is nothing: else `launch` waits, below.
@@ -324,7 +361,7 @@ fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return finish(committer, shared),
         }
-        committer.set_pressure(u16::try_from(waiting.len() * 1024 / slabs).unwrap_or(1024));
+        committer.set_pressure(u16::try_from(incoming.arrivals.len() * 1024 / slabs).unwrap_or(1024));
         launch(&mut committer, shared)?;
     }
 }

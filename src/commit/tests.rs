@@ -69,10 +69,6 @@ impl Downstream for Lanes {
     fn marks(&self) -> Vec<LaneMark> {
         self.0.lock().unwrap().0.clone()
     }
-
-    fn take_checkpoint_request(&self) -> bool {
-        false
-    }
 }
 
 /// The monotonic clock, and by how many seconds the other was set.

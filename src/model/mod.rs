@@ -1,5 +1,5 @@
 //! The words that every part of the server shares: what names an entry, a session, a lane; time; peers; an entry and its
-//! records; what is kept on disk beside them.
+//! records; what is kept on disk beside them; the names of sinks.
 //!
 //! This module knows nobody but the protocol's own types.
 
@@ -7,8 +7,10 @@ mod channels;
 mod durability;
 mod entry;
 mod ids;
+mod lane_message;
 mod peer;
 mod record;
+mod sink_spec;
 mod stored;
 mod time;
 
@@ -16,9 +18,11 @@ pub use channels::{ChannelSet, parse_channels};
 pub use durability::DurabilityLevel;
 pub use entry::{Entry, EntryKind, EntryMeta};
 pub use ids::{DialectId, Lane, Offset, SessionId, parse_client_id};
+pub use lane_message::LaneMessage;
 pub(crate) use peer::canonical;
 pub use peer::{Local, Peer};
 pub(crate) use record::records_of;
 pub use record::{Content, Record};
+pub use sink_spec::{SinkSpec, SinkSpecError};
 pub use stored::{ClientRecord, FormerLanes, Instance, JournalId, LaneMark, SessionRecord};
 pub use time::{Clock, Now, SystemClock};

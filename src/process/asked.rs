@@ -13,30 +13,31 @@ use crate::limits;
 /// What goes through the queue.
 #[derive(Debug)]
 pub(super) enum LaneCommand {
-    /// Look at the notes.
+    /// Wakes the lane, which looks at the notes.
     Look,
-    /// Present a dead letter once more, if it is still there; it is deleted when that is done, durably.
+    /// Asks to present a dead letter once more, if it is still there; it is deleted when that is done, durably.
     RetryDead { id: DeadLetterId, reply: RetryReply },
 }
 
 #[derive(Debug)]
 struct Notes {
-    /// Open files anew.
+    /// Files are to be opened anew.
     reopen: AtomicBool,
-    /// Process what is durable, until this time of the monotonic clock at the latest, and end. [`NEVER`]: not asked for.
+    /// The lane is to process what is durable, until this time of the monotonic clock at the latest, and to end; [`NEVER`] when
+    /// that was not asked for.
     drain_by_us: AtomicU64,
 }
 
 const NEVER: u64 = u64::MAX;
 
-/// Whoever asks.
+/// The end of whoever asks things of a lane.
 #[derive(Debug)]
 pub(super) struct Asker {
     notes: Arc<Notes>,
     commands: Sender<LaneCommand>,
 }
 
-/// The lane's end.
+/// The end of the lane that is asked.
 #[derive(Debug)]
 pub(super) struct Asked {
     notes: Arc<Notes>,

@@ -2,7 +2,7 @@
 //!
 //! Where the lane's channel is full the block is not sent, and the lane reads it from the journal instead. Two things must
 //! hold: no block stays unseen by a lane that sleeps on its channel, and the channel's bytes are bounded. Both rest on the
-//! order of these steps in two threads, and on nothing else; so they stand alone here, and `hand_off_tests` runs this very file
+//! order of these steps in two threads, and on nothing else; so they stand alone here, and `tests/hand_off_model` runs this very file
 //! under every interleaving.
 
 use super::atomic::{AtomicU64, Ordering::SeqCst};

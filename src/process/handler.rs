@@ -58,18 +58,18 @@ pub struct HandlerError {
 }
 
 impl HandlerError {
-    /// From any error or text.
+    /// Makes one of any error or text.
     pub fn new(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), soon: false }
     }
 
     /// Part of it was done, or to ask again costs nothing: the next try comes after the first delay of the
-    /// [`RetryPolicy`](super::RetryPolicy), which does not grow.
+    /// [`RetryPolicy`](crate::process::RetryPolicy), which does not grow.
     pub fn soon(self) -> Self {
         Self { soon: true, ..self }
     }
 
-    /// The same, with whose it is.
+    /// The same error with the name of the handler whose it is.
     pub(crate) fn of(&self, name: &str) -> Self {
         Self { message: format!("{name}: {self}"), soon: self.soon }
     }
@@ -82,7 +82,7 @@ impl HandlerError {
 /// What a lane knows when its handler is made.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneStart<'a> {
-    /// The lane.
+    /// The lane whose handler is made.
     pub lane: Lane,
     /// Where each lane goes on, in lane order.
     pub marks: &'a [LaneMark],
@@ -135,19 +135,19 @@ pub struct Outcomes {
 /// What a handler said of one record.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Answer {
-    /// Nothing: it is presented again.
+    /// It said nothing: the record is presented again.
     #[default]
     Unanswered,
-    /// Processed.
+    /// The record is processed.
     Done,
-    /// Not now, for this reason.
+    /// The record cannot be processed now, for this reason.
     Retry(String),
-    /// Never, for this reason.
+    /// The record can never be processed, for this reason.
     GiveUp(String),
 }
 
 impl Outcomes {
-    /// For `len` records, none answered. For tests of handlers; lanes make their own.
+    /// No answers yet to `len` records. Tests of handlers call it; lanes make their own.
     pub fn new(len: usize) -> Self {
         Self { len, ..Self::default() }
     }
@@ -166,7 +166,7 @@ impl Outcomes {
     }
 
     /// The record could not be processed now. It comes again after a delay that grows with each attempt; after the last
-    /// attempt that [`RetryPolicy`](super::RetryPolicy) allows it becomes a dead letter.
+    /// attempt that [`RetryPolicy`](crate::process::RetryPolicy) allows it becomes a dead letter.
     ///
     /// For what may be this record's fault. When the sink as a whole does not answer, use [`unavailable`](Self::unavailable).
     pub fn retry(&mut self, index: usize, reason: impl Into<String>) {
@@ -184,7 +184,7 @@ impl Outcomes {
         self.unavailable_for(HandlerError { message: reason.into(), soon: false });
     }
 
-    /// The same for an error, which may be [`soon`](HandlerError::soon).
+    /// Like [`unavailable`](Self::unavailable), for an error that may be [`soon`](HandlerError::soon).
     pub fn unavailable_for(&mut self, error: HandlerError) {
         self.unavailable = Some(error);
     }

@@ -4,61 +4,27 @@
 //! - Entries are presented in offset order, each batch only when the one before is finished.
 //! - A handler is flushed only while no batch is open, and the watermark moves only after a flush that succeeded. So with
 //!   the watermark is stored the sink state that covers exactly the entries below it.
-//! - What a lane holds in memory is bounded: fetched blocks (`feed`), one batch, and what its handler has not flushed.
+//! - What a lane holds in memory is bounded: fetched blocks (`block_queue`), one batch, and what its handler has not flushed.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 use super::asked::{Asked, LaneCommand};
-use super::feed::{Feed, Limits};
+use super::attempts::{Attempts, OpenBatch};
+use super::block_queue::{BlockQueue, Limits};
+use super::config::LaneConfig;
 use super::handler::{Handler, HandlerError};
-use super::present::{Open, Presenter};
 use super::progress::Progress;
 use super::retried::{RetryError, RetryReply};
-use super::retry::RetryPolicy;
-use crate::journal::{Block, DeadLetterId, DeadLetterRoom, DeadLetters, ReadJournal, StorageError};
+use crate::journal::{Block, DeadLetterId, DeadLetters, ReadJournal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{Lane, Now, Offset, Record};
-
-/// How lanes batch, flush and retry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LaneConfig {
-    /// When a record that failed is presented again, and when no more. Its delays also space the tries of a sink that is away.
-    pub retry: RetryPolicy,
-    /// A call of a handler gets no further entry from this many records on. An entry is never split.
-    pub batch_records_max: usize,
-    /// The same in bytes of the entries.
-    pub batch_bytes_max: usize,
-    /// A handler is flushed from this many records on.
-    pub flush_records_max: usize,
-    /// A handler is flushed after this many bytes of entries, other lanes' included: the journal is trimmed behind the flush.
-    pub flush_bytes_max: usize,
-    /// A record waits for its flush no longer than this (and the batch that is at work).
-    pub flush_interval: Duration,
-    /// What dead letters may take of the disk.
-    pub dead_letter_room: DeadLetterRoom,
-}
-
-impl Default for LaneConfig {
-    fn default() -> Self {
-        Self {
-            retry: RetryPolicy::default(),
-            batch_records_max: limits::LANE_BATCH_RECORDS,
-            batch_bytes_max: limits::LANE_BATCH_BYTES,
-            flush_records_max: limits::LANE_FLUSH_RECORDS,
-            flush_bytes_max: limits::LANE_FLUSH_BYTES,
-            flush_interval: Duration::from_millis(50),
-            dead_letter_room: DeadLetterRoom::ANY,
-        }
-    }
-}
+use crate::model::{Lane, LaneMessage, Now, Offset, Record};
 
 /// What a step did.
 #[derive(Debug)]
@@ -67,7 +33,7 @@ pub enum LaneStep {
     Worked,
     /// Nothing is there. Step again when a block or a command comes, or at this time of the monotonic clock.
     Idle {
-        /// In microseconds; `None`: not by time.
+        /// The time in microseconds; `None` when no time ends the wait.
         until_us: Option<u64>,
     },
     /// A retry is not due. Step again at this time of the monotonic clock, in microseconds, or when a command comes;
@@ -85,17 +51,17 @@ pub enum LaneStep {
 /// What a lane needs beside its handler.
 #[derive(Clone)]
 pub struct LaneParts {
-    /// Shared with the committer.
+    /// How far the lanes have come, shared with the committer.
     pub progress: Arc<Progress>,
-    /// For what does not come through the channel.
+    /// The journal, from which a lane reads what does not come through its channel.
     pub journal: Arc<dyn ReadJournal>,
-    /// For records that are given up.
+    /// The store of records that are given up.
     pub dead: Arc<dyn DeadLetters>,
-    /// Where to count.
+    /// The metrics in which lanes count.
     pub metrics: Metrics,
-    /// Batches, flushes, retries.
+    /// How lanes batch, flush and retry.
     pub config: LaneConfig,
-    /// Of the jitter.
+    /// The seed of the jitter between retries.
     pub seed: u64,
 }
 
@@ -105,19 +71,21 @@ pub struct LaneWorker {
     lanes: u16,
     config: LaneConfig,
     progress: Arc<Progress>,
-    feed: Feed,
-    presenter: Presenter,
+    blocks: BlockQueue,
+    attempts: Attempts,
     asked: Asked,
     metrics: Metrics,
     /// Every entry of the lane below is finished.
     cursor: Offset,
     /// The end of the batch that is being presented; some of it is `open`.
     batch_end: Option<Offset>,
-    open: Open,
+    open: OpenBatch,
     unflushed: Unflushed,
     /// Dead letters to present when no batch is open.
     retries: VecDeque<(DeadLetterId, RetryReply)>,
     reopened: Reopened,
+    /// The committer is to be asked for a checkpoint, as soon as there is room in its mailbox.
+    wants_checkpoint: bool,
     drain_by_us: Option<u64>,
     /// Memory for the next batch.
     spare: Vec<Record<'static>>,
@@ -143,7 +111,7 @@ struct Reopened {
 }
 
 impl Drop for LaneWorker {
-    /// A channel keeps what was sent when its receiver goes: whoever waits for an answer would wait for ever.
+    /// A channel keeps what was sent when its receiver goes: whoever waits for an answer would wait forever.
     fn drop(&mut self) {
         self.asked.commands.try_iter().for_each(drop);
     }
@@ -169,9 +137,9 @@ impl LaneWorker {
     ) -> Result<Self, HandlerError> {
         let progress = &parts.progress;
         let rng = SmallRng::seed_from_u64(parts.seed.wrapping_add(lane.0.into()));
-        let mut presenter = Presenter::new(lane, handler, Arc::clone(&parts.dead), &parts.config, rng, &parts.metrics);
+        let mut attempts = Attempts::new(lane, handler, Arc::clone(&parts.dead), &parts.config, rng, &parts.metrics);
         // The first checkpoint is to know each lane's sink, also of a lane to which nothing ever comes.
-        let sink_state = presenter.flush(Now::default())?;
+        let sink_state = attempts.flush(Now::default())?;
         let cursor = progress.watermark(lane);
         progress.set_mark(lane, cursor, Some(sink_state));
         Ok(Self {
@@ -179,16 +147,17 @@ impl LaneWorker {
             lanes: progress.lanes(),
             config: parts.config,
             progress: Arc::clone(progress),
-            feed: Feed::new(lane, Arc::clone(progress), blocks, Arc::clone(&parts.journal)),
-            presenter,
+            blocks: BlockQueue::new(lane, Arc::clone(progress), blocks, Arc::clone(&parts.journal)),
+            attempts,
             asked,
             metrics: parts.metrics.clone(),
             cursor,
             batch_end: None,
-            open: Open::default(),
+            open: OpenBatch::default(),
             unflushed: Unflushed::default(),
             retries: VecDeque::new(),
             reopened: Reopened::default(),
+            wants_checkpoint: false,
             drain_by_us: None,
             spare: Vec::new(),
         })
@@ -202,9 +171,29 @@ impl LaneWorker {
     /// Does one thing: obeys commands, and then presents a batch, or flushes, or finds that there is nothing to do.
     pub fn step(&mut self, now: Now) -> LaneStep {
         self.obey(now);
-        match (self.work(now).unwrap_or_else(LaneStep::Failed), self.drain_by_us) {
+        self.post();
+        let step = match (self.work(now).unwrap_or_else(LaneStep::Failed), self.drain_by_us) {
             (LaneStep::RetryAt(at), Some(deadline)) => LaneStep::RetryAt(at.min(deadline)),
             (step, _) => step,
+        };
+        if !self.wants_checkpoint {
+            return step;
+        }
+        // There was no room for its message.
+        let again_us = now.mono_us.saturating_add(limits::LANE_POST_AGAIN_US);
+        match step {
+            LaneStep::Idle { until_us } => {
+                LaneStep::Idle { until_us: Some(until_us.map_or(again_us, |at| at.min(again_us))) }
+            }
+            LaneStep::RetryAt(at) => LaneStep::RetryAt(at.min(again_us)),
+            step => step,
+        }
+    }
+
+    /// Tells the committer what is still to be told. What finds no room is told by a later step: a lane waits for nobody.
+    fn post(&mut self) {
+        if self.wants_checkpoint {
+            self.wants_checkpoint = self.progress.mailbox().post(LaneMessage::Checkpoint).is_err();
         }
     }
 
@@ -217,7 +206,7 @@ impl LaneWorker {
             return Ok(LaneStep::Finished { drained: self.watermark_is_at_the_end() });
         }
         if let Some(end) = self.batch_end {
-            let due_us = self.presenter.due_us(&self.open, now);
+            let due_us = self.attempts.due_us(&self.open, now);
             if due_us > now.mono_us {
                 return Ok(LaneStep::RetryAt(due_us));
             }
@@ -228,11 +217,11 @@ impl LaneWorker {
             self.flush(now);
             return Ok(LaneStep::Worked);
         }
-        if let Some(at) = self.presenter.flush_due(now) {
+        if let Some(at) = self.attempts.flush_due(now) {
             return Ok(LaneStep::RetryAt(at));
         }
         // After a flush that failed the handler gets nothing new: what it holds stays bounded.
-        if self.presenter.flush_failed() || self.is_flush_due(now) {
+        if self.attempts.flush_failed() || self.is_flush_due(now) {
             self.flush(now);
             return Ok(LaneStep::Worked);
         }
@@ -240,7 +229,7 @@ impl LaneWorker {
             self.retry_dead_letters(now);
             return Ok(LaneStep::Worked);
         }
-        let reads = self.feed.fill()?;
+        let reads = self.blocks.fill()?;
         self.metrics.lane_journal_reads.inc_by(reads);
         if self.take_batch(now)? {
             return Ok(LaneStep::Worked);
@@ -262,7 +251,7 @@ impl LaneWorker {
     fn take_batch(&mut self, now: Now) -> Result<bool, StorageError> {
         let mut records = recycle(std::mem::take(&mut self.spare));
         let limits = Limits { records: self.config.batch_records_max, bytes: self.config.batch_bytes_max };
-        let taken = self.feed.records(self.lanes, self.cursor, None, limits, &mut records);
+        let taken = self.blocks.records(self.lanes, self.cursor, None, limits, &mut records);
         if taken.end == self.cursor {
             self.spare = recycle(records);
             return Ok(false);
@@ -274,7 +263,7 @@ impl LaneWorker {
             self.unflushed.records += records.len();
             self.open.reset(records.len());
             self.batch_end = Some(taken.end);
-            self.presenter.present(now, &records, &mut self.open)?;
+            self.attempts.present(now, &records, &mut self.open)?;
         }
         self.unflushed.bytes += taken.bytes;
         self.spare = recycle(records);
@@ -288,8 +277,8 @@ impl LaneWorker {
     fn present(&mut self, now: Now, end: Offset) -> Result<(), StorageError> {
         let mut records = recycle(std::mem::take(&mut self.spare));
         let no_limits = Limits { records: usize::MAX, bytes: usize::MAX };
-        self.feed.records(self.lanes, self.cursor, Some(end), no_limits, &mut records);
-        self.presenter.present(now, &records, &mut self.open)?;
+        self.blocks.records(self.lanes, self.cursor, Some(end), no_limits, &mut records);
+        self.attempts.present(now, &records, &mut self.open)?;
         self.spare = recycle(records);
         if self.open.is_finished() {
             self.finish_batch(end);
@@ -300,7 +289,7 @@ impl LaneWorker {
     fn finish_batch(&mut self, end: Offset) {
         self.batch_end = None;
         self.cursor = end;
-        self.feed.release(end);
+        self.blocks.release(end);
         if self.unflushed.records == 0 {
             // All of it was other lanes': the handler's state covers it as it is.
             self.progress.set_mark(self.lane, end, None);
@@ -323,12 +312,11 @@ impl LaneWorker {
     /// Flushes, and moves the watermark. What fails is logged, counted and tried again by a later step.
     fn flush(&mut self, now: Now) {
         debug_assert!(self.batch_end.is_none(), "with an open batch the handler's state is of no single place");
-        let Ok(sink_state) = self.presenter.flush(now) else { return };
+        let Ok(sink_state) = self.attempts.flush(now) else { return };
         self.unflushed = Unflushed::default();
-        self.progress.set_mark(self.lane, self.cursor, Some(sink_state));
-        if std::mem::take(&mut self.reopened.checkpoint) {
-            self.progress.request_checkpoint();
-        }
+        let retried = self.progress.set_mark(self.lane, self.cursor, Some(sink_state));
+        self.wants_checkpoint |= retried | std::mem::take(&mut self.reopened.checkpoint);
+        self.post();
     }
 
     fn watermark_is_at_the_end(&self) -> bool {
@@ -356,7 +344,7 @@ impl LaneWorker {
         }
         // After the queue: whoever found it full has left a note before.
         if self.asked.take_reopen() {
-            self.presenter.reopen(&mut self.open);
+            self.attempts.reopen(&mut self.open);
             self.reopened = Reopened { flush: true, checkpoint: true };
         }
         if let Some(deadline) = self.asked.drain_by_us() {
@@ -371,7 +359,7 @@ impl LaneWorker {
             if self.progress.joins_retry(id, &reply) {
                 continue;
             }
-            match self.presenter.retry(id) {
+            match self.attempts.retry(id) {
                 Ok(()) => {
                     self.progress.is_retried(self.lane, id, reply);
                     flush = true;
@@ -387,7 +375,7 @@ impl LaneWorker {
 
     /// The channels to wait on after a step that returned [`LaneStep::Idle`]: blocks, unless none can come, and commands.
     pub(super) fn channels(&self) -> (Option<&Receiver<Arc<Block>>>, &Receiver<LaneCommand>) {
-        (self.feed.channel(), &self.asked.commands)
+        (self.blocks.channel(), &self.asked.commands)
     }
 }
 
@@ -397,7 +385,3 @@ fn recycle<'a>(mut records: Vec<Record<'_>>) -> Vec<Record<'a>> {
     // The standard library collects in place here, since source and target have one layout; it would be correct without.
     records.into_iter().map(|_| unreachable!("the vector is empty")).collect()
 }
-
-#[cfg(test)]
-#[path = "lane_tests.rs"]
-mod tests;

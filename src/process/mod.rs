@@ -3,7 +3,8 @@
 //! Each lane has one thread, one [`Handler`] and its share of the sessions. The committer hands committed blocks to the
 //! lanes ([`Fanout`]); a lane that falls behind reads them back from the journal; so slow processing never slows
 //! ingestion down, and memory stays bounded. A lane's watermark ([`Progress`]) tells how much of the journal is
-//! processed, durably, and so may be trimmed. [`sink`](crate::sink) has the handlers that ship with the server.
+//! processed, durably, and so may be trimmed. What the lanes have to say to the committer goes through its [`Mailbox`].
+//! [`sink`](crate::sink) has the handlers that ship with the server; they know `handler` and nothing else of this module.
 //!
 //! What a lane holds in memory is bounded: its channel, the blocks that it has fetched, one batch, and what its handler
 //! has not flushed (`limits`). This module knows the journal as [`ReadJournal`](crate::journal::ReadJournal) and
@@ -47,33 +48,33 @@
 //! ```
 
 mod asked;
-mod dead;
-mod feed;
+mod attempts;
+mod block_queue;
+mod config;
+mod dead_letters;
+mod doorbell;
 mod hand_off;
-mod handler;
+pub(crate) mod handler;
+mod handler_calls;
 mod lane;
-mod present;
+mod mailbox;
 mod progress;
 mod retried;
 mod retry;
+#[cfg(test)]
+mod tests;
 mod thread;
 
-#[cfg(test)]
-mod command_tests;
-#[cfg(test)]
-mod hand_off_tests;
-#[cfg(test)]
-mod property_tests;
-#[cfg(test)]
-mod testing;
-
-// What `hand_off` is made of; its model puts others in their place.
+// What `hand_off` and `doorbell` are made of; their models put others in their place.
 use std::sync::atomic;
 
-pub use crate::model::{Content, Record};
+pub use config::LaneConfig;
 pub use handler::{Answer, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
-pub use lane::{LaneConfig, LaneParts, LaneStep, LaneWorker};
+pub use lane::{LaneParts, LaneStep, LaneWorker};
+pub use mailbox::{Mailbox, Wake};
 pub use progress::{Fanout, Progress};
 pub use retried::RetryError;
 pub use retry::RetryPolicy;
 pub use thread::{LaneBusy, LaneControl, LaneEnd, Lanes, spawn_lanes};
+
+pub use crate::model::{Content, Record};

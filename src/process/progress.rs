@@ -4,37 +4,39 @@
 //! not sent, and the lane reads it back from the journal when it gets there.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::hand_off::HandOff;
-use super::retried::{Retried, RetryReply};
+use super::mailbox::Mailbox;
+use super::retried::{RetriedLetters, RetryReply};
 use crate::journal::{Block, DeadLetterId};
 use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
-use crate::model::{FormerLanes, Lane, LaneMark, Offset, SessionId};
+use crate::model::{FormerLanes, Lane, LaneMark, LaneMessage, Offset, SessionId};
 
 /// Shared by the committer, the lanes and the admin interface.
 #[derive(Debug)]
 pub struct Progress {
     durable_end: AtomicU64,
-    checkpoint_wanted: AtomicBool,
+    /// What the lanes have to say to the committer.
+    mailbox: Mailbox<LaneMessage>,
     lanes: Box<[LaneState]>,
-    /// Of earlier runs with another number of lanes.
+    /// How far the lanes of earlier runs had come, whose number was another.
     former: Vec<FormerLanes>,
     /// No entry from here on was processed by any of these.
     former_end: Offset,
     /// What the lanes of the run before had left, if their number was another.
     left: Vec<LaneMark>,
-    retried: Mutex<Retried>,
+    retried: Mutex<RetriedLetters>,
 }
 
 #[derive(Debug)]
 struct LaneState {
-    /// The same as in `mark`, readable without the lock.
+    /// The watermark of `mark`, readable without the lock.
     watermark: AtomicU64,
     mark: Mutex<LaneMark>,
     hand_off: HandOff,
@@ -78,7 +80,7 @@ impl Progress {
         };
         let progress = Self {
             durable_end: AtomicU64::new(durable_end.0),
-            checkpoint_wanted: AtomicBool::new(false),
+            mailbox: Mailbox::new(limits::LANE_MESSAGES),
             lanes: (0..u16::MAX).zip(marks).map(state).collect(),
             former_end: former.iter().map(FormerLanes::end).max().unwrap_or_default(),
             former,
@@ -117,7 +119,7 @@ impl Progress {
         self.lanes.iter().map(|lane| lane.mark.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
     }
 
-    /// Of the lanes of earlier runs those that a start at these marks has to know of still.
+    /// Those lanes of earlier runs of which a start at these marks still has to know.
     pub fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {
         let lowest = marks.iter().map(|mark| mark.watermark).min().unwrap_or_default();
         self.former.iter().filter(|lanes| lanes.end() > lowest).cloned().collect()
@@ -139,7 +141,7 @@ impl Progress {
         self.lock_retried().durable()
     }
 
-    /// These are deleted: who asked for it is told.
+    /// These are deleted: whoever asked for it hears of it.
     pub fn checkpointed(&self, retried: &[DeadLetterId]) {
         if !retried.is_empty() {
             self.lock_retried().deleted(retried);
@@ -161,22 +163,17 @@ impl Progress {
         self.lock_retried().of_lane(lane)
     }
 
-    fn lock_retried(&self) -> MutexGuard<'_, Retried> {
+    fn lock_retried(&self) -> MutexGuard<'_, RetriedLetters> {
         self.retried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a checkpoint soon rather than by its own rhythm: a mark has moved to another file.
-    pub fn request_checkpoint(&self) {
-        self.checkpoint_wanted.store(true, Ordering::Release);
+    /// Where the lanes put what they have to say to the committer.
+    pub fn mailbox(&self) -> &Mailbox<LaneMessage> {
+        &self.mailbox
     }
 
-    /// Whether a checkpoint was asked for since the last call.
-    pub fn take_checkpoint_request(&self) -> bool {
-        self.checkpoint_wanted.load(Ordering::Relaxed) && self.checkpoint_wanted.swap(false, Ordering::AcqRel)
-    }
-
-    /// A lane has come further, or has a new sink state.
-    pub(super) fn set_mark(&self, lane: Lane, watermark: Offset, sink_state: Option<Vec<u8>>) {
+    /// A lane has come further, or has a new sink state. Returns whether a dead letter waits for the checkpoint that stores it.
+    pub(super) fn set_mark(&self, lane: Lane, watermark: Offset, sink_state: Option<Vec<u8>>) -> bool {
         let state = self.lane(lane);
         let flushed = sink_state.is_some();
         {
@@ -189,9 +186,7 @@ impl Progress {
         }
         state.watermark.store(watermark.0, Ordering::Release);
         state.show_lag(self.durable_end());
-        if flushed && self.lock_retried().flushed(lane) {
-            self.request_checkpoint();
-        }
+        flushed && self.lock_retried().flushed(lane)
     }
 
     /// The next block of the lane's channel; or, when that is empty, the offset below which the lane reads from the journal

@@ -24,11 +24,11 @@ pub enum RetryError {
     Failed(String),
 }
 
-/// Where the end of a retry is told.
+/// Where the end of a retry is reported.
 pub(super) type RetryReply = Sender<Result<(), RetryError>>;
 
 #[derive(Debug, Default)]
-pub(super) struct Retried(Vec<Letter>);
+pub(super) struct RetriedLetters(Vec<Letter>);
 
 #[derive(Debug)]
 struct Letter {
@@ -39,7 +39,7 @@ struct Letter {
     waiting: Vec<RetryReply>,
 }
 
-impl Retried {
+impl RetriedLetters {
     /// The lane has processed it. Bounded: a lane takes no more than [`limits::LANE_RETRIES`] before it flushes, and the
     /// checkpoint that is asked for then takes them all.
     pub(super) fn add(&mut self, lane: Lane, id: DeadLetterId, reply: RetryReply) {

@@ -20,18 +20,18 @@ use crate::model::{Clock, Lane};
 /// The lanes before their threads start: whoever drives them by hand needs nothing else.
 #[derive(Debug)]
 pub struct Lanes {
-    /// One for each lane, in lane order.
+    /// The lanes, in lane order.
     pub workers: Vec<LaneWorker>,
-    /// For the committer.
+    /// The end of the lanes' channels that the committer holds.
     pub fanout: Fanout,
-    /// For signals and the admin interface.
+    /// The handle by which signals and the admin interface ask things of the lanes.
     pub control: LaneControl,
 }
 
 /// What a lane's thread left when it ended.
 #[derive(Debug)]
 pub struct LaneEnd {
-    /// Which lane.
+    /// The lane that has ended.
     pub lane: Lane,
     /// Whether it had processed all that was durable when it was asked to end; or why the server must stop.
     pub drained: Result<bool, StorageError>,
@@ -78,7 +78,7 @@ where
             let lane = worker.lane();
             let drained = catch_unwind(AssertUnwindSafe(|| run(worker, &clock)))
                 .unwrap_or_else(|_| Err(StorageError::new(format!("lane {lane}"), "it panicked, outside its handler")));
-            // There is room for every lane's end; only nobody may be interested.
+            // There is room forevery lane's end; only nobody may be interested.
             drop(sender.send(LaneEnd { lane, drained }));
         })?;
     }
@@ -129,7 +129,7 @@ pub struct LaneControl {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("lane {lane} does not take requests now")]
 pub struct LaneBusy {
-    /// Which.
+    /// The lane that was asked.
     pub lane: Lane,
 }
 

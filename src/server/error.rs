@@ -9,8 +9,8 @@ use crate::config;
 use crate::host::resources::Shortage;
 use crate::journal::{JournalError, OpenError, StorageError};
 use crate::keys::KeyFileError;
+use crate::model::SinkSpecError;
 use crate::process::HandlerError;
-use crate::sink::SinkSpecError;
 
 /// Why the server could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]

@@ -35,7 +35,7 @@ pub use crate::host::resources::Shortage;
 use crate::journal::{Journal, RocksJournal};
 use crate::keys::KeyRing;
 use crate::metrics::Metrics;
-use crate::model::SystemClock;
+use crate::model::{SinkSpec, SystemClock};
 use crate::net::Sender;
 use crate::process::{Fanout, Handler, HandlerError, HandlerFactory, LaneControl, LaneEnd, LaneStart};
 pub use crate::server::error::Error;
@@ -46,7 +46,7 @@ pub use crate::server::requests::ServerHandle;
 use crate::server::state::ServerState;
 use crate::server::stop::{drain, end_lanes};
 use crate::server::waiting::Waiting;
-use crate::sink::{self, SinkSpec};
+use crate::sink::{self, Fifos};
 
 /// Where the server can be reached, with real ports.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,9 +71,9 @@ pub fn hold_signals() -> Result<(), Error> {
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
-    let handlers = sink::factory(&config.sink)?;
-    let sinks = config.sink.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    run_on(config, handlers, sinks, ready)
+    let fifos = Fifos::default();
+    let handlers = sink::factory_with(SinkSpec::parse_all(&config.sink)?, fifos.clone());
+    run_on(config, handlers, fifos, ready)
 }
 
 /// The same with handlers of your own; `config.sink` is not looked at. For the main thread of a program that is the server
@@ -83,21 +83,16 @@ pub fn run_with(
     handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
-    run_on(config, Box::new(handlers), Vec::new(), ready)
+    run_on(config, Box::new(handlers), Fifos::default(), ready)
 }
 
-fn run_on(
-    config: Config,
-    handlers: HandlerFactory,
-    sinks: Vec<SinkSpec>,
-    ready: impl FnOnce(&Ready),
-) -> Result<(), Error> {
+fn run_on(config: Config, handlers: HandlerFactory, fifos: Fifos, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     file_modes::keep_ours_private();
     // The program has done so before it had threads; another one's main thread comes here first.
     crate::host::signal_mask::prepare(true);
     hold_signals()?;
     let bound = systemd::sockets()?;
-    let server = Server::start_on(DataDirectory, bound, config, handlers, Waiting::new(&sinks), Owner::Process)?;
+    let server = Server::start_on(DataDirectory, bound, config, handlers, Waiting::new(fifos), Owner::Process)?;
     if let Err(error) = systemd::watch(server.ingest.liveness()) {
         server.handle.stop();
         server.wait()?;

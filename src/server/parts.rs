@@ -7,7 +7,7 @@ use crate::config::{self, Config};
 use crate::dialect::duragram::{AdmissionConfig, DuragramConfig};
 use crate::journal::{DeadLetterId, DeadLetterRoom, Durable};
 use crate::keys::{KeyFileError, KeyRing};
-use crate::model::{ChannelSet, FormerLanes, LaneMark};
+use crate::model::{ChannelSet, FormerLanes, LaneMark, LaneMessage};
 use crate::process::{Fanout, LaneConfig, RetryPolicy};
 
 pub(super) fn load_keys(config: &Config) -> Result<KeyRing, KeyFileError> {
@@ -83,8 +83,12 @@ impl Downstream for Fanout {
         self.progress().marks()
     }
 
-    fn take_checkpoint_request(&self) -> bool {
-        self.progress().take_checkpoint_request()
+    fn next_message(&mut self) -> Option<LaneMessage> {
+        self.progress().mailbox().take()
+    }
+
+    fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {
+        self.progress().mailbox().wake_by(wake);
     }
 
     fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {

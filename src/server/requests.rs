@@ -10,12 +10,12 @@ pub struct ServerHandle {
     reopen: Sender<()>,
 }
 
-/// The other end.
+/// The end of the server's main thread.
 #[derive(Debug)]
 pub(super) struct Requests {
-    /// To stop, and, the second time, to wait for the lanes no longer.
+    /// A request to stop; a second one asks to wait for the lanes no longer.
     pub(super) stop: Receiver<()>,
-    /// One that waits stands for all that came since.
+    /// A request to open files anew; one that waits stands for all that came since.
     pub(super) reopen: Receiver<()>,
 }
 

@@ -14,7 +14,7 @@ use crate::dialect::duragram::{Admission, Duragram};
 use crate::host::resources::{self, Shortage};
 use crate::journal::{Journal, RocksJournal};
 use crate::metrics::Metrics;
-use crate::model::{Clock as _, SystemClock};
+use crate::model::{Clock as _, LaneMessage, SystemClock};
 use crate::net::{Receiver, Sender};
 use crate::process::{Handler, HandlerError, HandlerFactory, LaneParts, LaneStart, Lanes, Progress, spawn_lanes};
 use crate::server::error::Error;
@@ -25,6 +25,7 @@ use crate::server::starting::StartProgress;
 use crate::server::state::ServerState;
 use crate::server::stop::end_lanes;
 use crate::server::waiting::Waiting;
+use crate::sink::Fifos;
 
 impl Server<RocksJournal> {
     /// Opens the journal in the data directory, recovers, and starts serving. On error nothing runs any more; the data
@@ -44,7 +45,7 @@ impl<J: Journal + 'static> Server<J> {
         config: Config,
         handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ) -> Result<Self, Error> {
-        Self::start_on(source, Vec::new(), config, Box::new(handlers), Waiting::new(&[]), Owner::Program)
+        Self::start_on(source, Vec::new(), config, Box::new(handlers), Waiting::new(Fifos::default()), Owner::Program)
     }
 
     /// On sockets that are bound already; if there are none, on those that the configuration names.
@@ -105,7 +106,7 @@ impl<J: Journal + 'static> Server<J> {
         let mut committer = Committer::new(committing, recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
-        progress.request_checkpoint();
+        let _asked_for_already = progress.mailbox().post(LaneMessage::Checkpoint);
         committer.commit(&clock)?;
         let admission = admission(&config, keys.clone());
         let receiver = |(index, socket)| {

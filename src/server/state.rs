@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::TryRecvError;
 use prometheus_client::registry::Registry;
 
-use crate::admin::{AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, Status};
+use crate::admin::{AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, RetryAnswer, Status};
 use crate::commit::StatusReader;
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::KeyRing;
@@ -16,10 +16,7 @@ use crate::process::{LaneControl, Progress, RetryError};
 use crate::server::Error;
 use crate::server::waiting::Waiting;
 
-/// How long an operator who retries a dead letter waits for the handler.
-const RETRY_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Handles on the running parts.
+/// The handles on the running parts, from which everything that is asked is read.
 pub(super) struct ServerState {
     phase: Mutex<(Phase, Option<String>)>,
     started: Instant,
@@ -125,22 +122,19 @@ impl AdminState for ServerState {
         &*self.dead
     }
 
-    fn retry_dead(&self, letter: DeadLetter) -> Retried {
-        let answer = match self.lanes.retry_dead(&letter) {
-            Ok(answer) => answer,
-            Err(busy) => return Retried::Unanswered(busy.to_string()),
-        };
-        match answer.recv_timeout(RETRY_PATIENCE) {
-            Ok(Ok(())) => Retried::Done,
-            Ok(Err(RetryError::Gone)) => Retried::Gone,
-            Ok(Err(RetryError::Failed(reason))) => Retried::Failed(reason),
-            Ok(Err(busy @ RetryError::Busy(_))) => Retried::Unanswered(busy.to_string()),
-            Err(RecvTimeoutError::Timeout) => Retried::Unanswered(format!(
-                "no answer within {} s: its lane waits for its sink, or for another record. It is retried when that is \
-                 over, unless it is discarded before",
-                RETRY_PATIENCE.as_secs(),
-            )),
-            Err(RecvTimeoutError::Disconnected) => Retried::Unanswered("its lane has ended: the server stops".into()),
+    fn retry_dead(&self, letter: &DeadLetter) -> RetryAnswer {
+        match self.lanes.retry_dead(letter) {
+            Ok(answer) => Box::new(move || match answer.try_recv() {
+                Ok(Ok(())) => Some(Retried::Done),
+                Ok(Err(RetryError::Gone)) => Some(Retried::Gone),
+                Ok(Err(RetryError::Failed(reason))) => Some(Retried::Failed(reason)),
+                Ok(Err(busy @ RetryError::Busy(_))) => Some(Retried::Unanswered(busy.to_string())),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => {
+                    Some(Retried::Unanswered("its lane has ended: the server stops".into()))
+                }
+            }),
+            Err(busy) => Box::new(move || Some(Retried::Unanswered(busy.to_string()))),
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::process::{LaneControl, LaneEnd};
 /// How long lanes are waited for after an error.
 const LANES_END: Duration = Duration::from_secs(2);
 
-/// Lets the lanes process what is durable, until the deadline or a second request to stop.
+/// Lets the lanes process what is durable, until the deadline or a second request to stop. No lane that obeys is left at the
+/// database.
 pub(super) fn drain(
     lanes: &LaneControl,
     ends: &Events<LaneEnd>,
@@ -37,7 +38,8 @@ pub(super) fn drain(
             },
             recv(second) -> stop => match stop {
                 Ok(()) => {
-                    tracing::warn!("told to stop again: not waiting for the lanes");
+                    tracing::warn!("told to stop again: the lanes end where they are");
+                    end_lanes(lanes, ends, clock);
                     break;
                 }
                 Err(_) => second = never(),
@@ -51,7 +53,7 @@ pub(super) fn drain(
     Ok(())
 }
 
-/// After an error: lets the lanes stop where they are. One that is still at the database when the process ends would find
+/// After an error, or a second request to stop: lets the lanes stop where they are. One that is still at the database when the process ends would find
 /// RocksDB torn down, and abort the process in place of its exit code.
 pub(super) fn end_lanes(lanes: &LaneControl, ends: &Events<LaneEnd>, clock: SystemClock) {
     lanes.drain(clock.now().mono_us);
@@ -64,3 +66,6 @@ pub(super) fn end_lanes(lanes: &LaneControl, ends: &Events<LaneEnd>, clock: Syst
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,16 @@
-//! What processing waits for, as operators are told it: sinks that are away, and FIFOs that nobody reads.
+//! What processing waits for, as it is reported to operators: sinks that are away, and FIFOs that nobody reads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::{Lane, Record};
 use crate::process::{Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
-use crate::sink::{Fifo, SinkSpec};
+use crate::sink::Fifos;
 
 /// Shared by the lanes' handlers and the admin interface.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    fifos: Vec<Fifo>,
+    fifos: Fifos,
     lanes: Mutex<BTreeMap<u16, Reasons>>,
 }
 
@@ -22,14 +22,14 @@ struct Reasons {
 }
 
 impl Waiting {
-    /// `sinks`: those that are looked at although no lane has anything for them. To be called before they are opened.
-    pub(super) fn new(sinks: &[SinkSpec]) -> Arc<Self> {
-        Arc::new(Self { fifos: sinks.iter().filter_map(SinkSpec::fifo).collect(), lanes: Mutex::default() })
+    /// Nothing is waited for yet. The FIFOs are looked at although no lane has anything for them.
+    pub(super) fn new(fifos: Fifos) -> Arc<Self> {
+        Arc::new(Self { fifos, lanes: Mutex::default() })
     }
 
-    /// Each thing once, however many lanes wait for it.
+    /// Gives each reason once, however many lanes wait for it. Touches no file system, and so cannot hang with one.
     pub(super) fn reasons(&self) -> Vec<String> {
-        let mut reasons: Vec<String> = self.fifos.iter().filter_map(Fifo::waits_for).collect();
+        let mut reasons: Vec<String> = self.fifos.unread();
         for lane in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values() {
             reasons.extend([&lane.processing, &lane.flushing].into_iter().flatten().cloned());
         }
@@ -38,7 +38,7 @@ impl Waiting {
         reasons
     }
 
-    /// The same handlers, which tell here when they have to wait.
+    /// Makes the same handlers, which report here when they have to wait.
     pub(super) fn watch(self: Arc<Self>, mut factory: HandlerFactory) -> HandlerFactory {
         Box::new(move |start: &LaneStart<'_>| {
             let watched =
@@ -48,7 +48,7 @@ impl Waiting {
     }
 }
 
-/// A handler of which is known when it waits.
+/// A handler that reports when it has to wait.
 struct Watched {
     handler: Box<dyn Handler>,
     lane: Lane,
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_several_lanes_wait_for_is_told_once_and_no_longer_than_they_wait() {
-        let waiting = Waiting::new(&[]);
+        let waiting = Waiting::new(Fifos::default());
         let script = Arc::new(Mutex::new(None));
         let mut handlers = [0, 1].map(|lane| Watched {
             handler: Box::new(Scripted(Arc::clone(&script))),

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::model::{Offset, Record};
-use crate::process::{Answer, Handler, HandlerError, Outcomes};
+use crate::process::handler::{Answer, Handler, HandlerError, Outcomes};
 
 /// Handlers that a [`Composite`] holds, at most.
 pub const COMPOSITE_MAX: usize = 32;
@@ -35,19 +35,19 @@ struct Child {
 
 type Key = (Offset, u16);
 
-/// Who has a record already.
+/// Tells which handlers have a record already.
 #[derive(Clone, Debug, Default)]
 struct Partly {
-    /// Bit n: the nth handler has answered for good.
+    /// Bit n is set when the nth handler has answered for good.
     answered: u32,
     gave_up: Option<String>,
 }
 
 impl Composite {
-    /// Of handlers with names that are unique and stay the same from run to run.
+    /// Makes one of handlers with names that are unique and stay the same from run to run.
     ///
     /// # Errors
-    /// None at all, more than [`COMPOSITE_MAX`], or a name twice.
+    /// There is none at all, there are more than [`COMPOSITE_MAX`], or a name stands twice.
     pub fn new(children: Vec<(String, Box<dyn Handler>)>) -> Result<Self, HandlerError> {
         if children.is_empty() || children.len() > COMPOSITE_MAX {
             return Err(HandlerError::new(format_args!("{} sinks, and 1 to {COMPOSITE_MAX} can be", children.len())));

@@ -14,65 +14,18 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 
+use super::file_state::{FileId, FileState};
 use super::lines::Output;
 use super::recover;
-use crate::process::HandlerError;
-
-/// Which file, whatever its name is by now.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub(super) struct FileId {
-    pub(super) dev: u64,
-    pub(super) ino: u64,
-}
-
-impl FileId {
-    pub(super) fn of(metadata: &fs::Metadata) -> Self {
-        Self { dev: metadata.dev(), ino: metadata.ino() }
-    }
-}
-
-/// A place in a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct FilePlace {
-    #[serde(flatten)]
-    pub(super) id: FileId,
-    /// In bytes; all of it was synced.
-    pub(super) len: u64,
-}
-
-/// What the journal keeps with a lane's watermark: the lane's lines from there on lie in this file beyond this length.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct FileState {
-    #[serde(flatten)]
-    pub(super) place: FilePlace,
-    /// Or in these. After the number of lanes has changed, a session's lines are where the lane was that had it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) also: Vec<FilePlace>,
-}
-
-impl FileState {
-    pub(super) fn at(id: FileId, len: u64) -> Self {
-        Self { place: FilePlace { id, len }, also: Vec::new() }
-    }
-
-    /// All places.
-    pub(super) fn places(&self) -> impl Iterator<Item = FilePlace> {
-        [self.place].into_iter().chain(self.also.iter().copied())
-    }
-
-    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, HandlerError> {
-        serde_json::to_vec(self).map_err(HandlerError::new)
-    }
-}
+use crate::process::handler::HandlerError;
 
 /// The file that the lanes share.
 pub(super) struct FileSink {
     path: PathBuf,
     id: FileId,
     appender: Appender<File>,
-    /// It has been told that the path does not name the file.
+    /// It was logged that the path does not name the file.
     told_away: bool,
 }
 
@@ -206,7 +159,7 @@ impl Disk for File {
     }
 }
 
-/// By what the system says of the file: how many names it has.
+/// Judges by what the system says of the file: how many names it has.
 fn is_gone(names: io::Result<u64>) -> io::Result<bool> {
     match names {
         Ok(names) => Ok(names == 0),
@@ -299,5 +252,4 @@ impl<D: Disk> Appender<D> {
 }
 
 #[cfg(test)]
-#[path = "file_tests.rs"]
 mod tests;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits;
 use crate::model::{Offset, Record};
-use crate::process::{Handler, HandlerError, Outcomes};
+use crate::process::handler::{Handler, HandlerError, Outcomes};
 use crate::record_json::Formatter;
 
 /// A line is shorter: a payload of 65,507 bytes, six for each when all are escaped, and the keys.
@@ -29,7 +29,7 @@ pub(super) trait Output: Send {
     fn state(&self) -> Result<Vec<u8>, HandlerError>;
 }
 
-/// One lane's end of an output.
+/// A lane's handler that writes lines to an output.
 pub(super) struct LineHandler {
     output: Arc<Mutex<dyn Output>>,
     formatter: Formatter,

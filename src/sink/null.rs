@@ -1,7 +1,7 @@
 //! `null`: takes everything and keeps nothing, for measuring and for journals that are only followed by `tail`.
 
 use crate::model::Record;
-use crate::process::{Handler, HandlerError, Outcomes};
+use crate::process::handler::{Handler, HandlerError, Outcomes};
 
 #[derive(Debug)]
 pub(super) struct Null;

@@ -5,12 +5,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-
-use super::file::FileId;
 
 /// Opens for writing, at once. Writes to what was opened wait as they do for any file.
 ///
@@ -41,51 +39,12 @@ pub(super) fn open_without_waiting(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A FIFO that a sink writes to, to look whether somebody reads it.
-#[derive(Debug)]
-pub(crate) struct Fifo {
-    path: PathBuf,
-    id: FileId,
-}
-
-impl Fifo {
-    /// The one at this path.
-    pub(super) fn at(path: &Path) -> Option<Self> {
-        let id = id_of_fifo(path)?;
-        Some(Self { path: path.to_owned(), id })
-    }
-
-    /// What an operator is told as long as nobody reads it.
-    pub(crate) fn waits_for(&self) -> Option<String> {
-        let path = self.path.display();
-        let told = || format!("sink file:{path}: nobody reads this FIFO; its records wait in the journal");
-        self.lacks_reader().then(told)
-    }
-
-    /// To look is to open it. Its sink holds it open already, so that its reader does not notice. Another one at the same path
-    /// is left alone: its reader would take the end of the look for the end of all.
-    fn lacks_reader(&self) -> bool {
-        if id_of_fifo(&self.path) != Some(self.id) {
-            return false;
-        }
-        let opened = OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&self.path);
-        opened.is_err_and(|error| error.raw_os_error() == Some(Errno::ENXIO as i32))
-    }
-}
-
-fn id_of_fifo(path: &Path) -> Option<FileId> {
-    let metadata = fs::metadata(path).ok()?;
-    metadata.file_type().is_fifo().then(|| FileId::of(&metadata))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixListener;
     use std::thread;
 
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
 
@@ -96,38 +55,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fifo");
         mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-        let fifo = Fifo::at(&path).unwrap();
-        assert!(fifo.lacks_reader());
         let mut file = open_without_waiting(&path).unwrap();
-        assert!(fifo.lacks_reader(), "the server is no reader of its own");
         assert_eq!(file.write(b"lost").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         let mut reader = File::open(&path).unwrap();
-        assert!(!fifo.lacks_reader());
         // More than a pipe holds: the write waits for the reader rather than fail.
         let writing = thread::spawn(move || file.write_all(&[b'x'; 1 << 20]));
         let mut read = vec![0; 1 << 20];
         reader.read_exact(&mut read).unwrap();
         writing.join().unwrap().unwrap();
         assert!(read.iter().all(|&byte| byte == b'x'));
-        drop(reader);
-        assert!(fifo.lacks_reader());
-    }
-
-    #[test]
-    fn to_look_whether_somebody_reads_a_fifo_is_no_event_to_the_reader_of_another_one_in_its_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("fifo");
-        let make = || mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-        make();
-        let fifo = Fifo::at(&path).unwrap();
-        // Open, so that the next one has another number.
-        let _writer = open_without_waiting(&path).unwrap();
-        fs::remove_file(&path).unwrap();
-        make();
-        let reader = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).unwrap();
-        assert!(!fifo.lacks_reader());
-        let mut polled = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-        assert_eq!(poll(&mut polled, PollTimeout::ZERO), Ok(0), "it saw a writer come and go");
     }
 
     #[test]
@@ -137,6 +73,5 @@ mod tests {
         let _listener = UnixListener::bind(&path).unwrap();
         assert!(open_without_waiting(&path).unwrap_err().to_string().contains("socket"));
         assert_eq!(open_without_waiting(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
-        assert!(Fifo::at(&path).is_none() && Fifo::at(&dir.path().join("none")).is_none());
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::fifos::{Fifos, is_deserted};
 use crate::limits;
 
 /// How long a write waits for a reader that takes nothing, until the lane looks after other things.
@@ -42,23 +43,50 @@ pub(super) trait Target: Send {
 pub(super) struct Descriptor {
     file: File,
     path: Option<PathBuf>,
+    kind: Kind,
+    /// Where it is listed while it is a FIFO, and under which name.
+    listed: Option<(Fifos, String)>,
+}
+
+/// What a descriptor leads to.
+#[derive(Clone, Copy)]
+struct Kind {
     is_pipe: bool,
-    /// It has a name, under which somebody else can come to read.
+    /// It is a pipe with a name, under which somebody else can come to read.
     is_named: bool,
     is_regular: bool,
 }
 
+impl Kind {
+    fn of(file: &File) -> io::Result<Self> {
+        let kind = file.metadata()?.file_type();
+        let link = fs::read_link(itself(file));
+        let is_named = kind.is_fifo() && !link.is_ok_and(|link| link.to_string_lossy().starts_with("pipe:"));
+        Ok(Self { is_pipe: kind.is_fifo(), is_named, is_regular: kind.is_file() })
+    }
+}
+
 impl Descriptor {
     pub(super) fn new(file: File, path: Option<PathBuf>) -> io::Result<Self> {
-        let kind = file.metadata()?.file_type();
-        let link = fs::read_link(itself(&file));
-        let is_named = kind.is_fifo() && !link.is_ok_and(|link| link.to_string_lossy().starts_with("pipe:"));
-        Ok(Self { is_pipe: kind.is_fifo(), is_named, is_regular: kind.is_file(), file, path })
+        Ok(Self { kind: Kind::of(&file)?, file, path, listed: None })
+    }
+
+    /// Is listed under the name of its sink from now on, as long as it is a FIFO.
+    pub(super) fn list_in(&mut self, fifos: &Fifos, sink: String) {
+        self.listed = Some((fifos.clone(), sink));
+        self.show_in_list();
+    }
+
+    fn show_in_list(&self) {
+        if let Some((fifos, sink)) = &self.listed {
+            // Without a descriptor more it is not known whether somebody reads: that is no reason to stop.
+            fifos.hold(sink, self.to_watch().ok().flatten());
+        }
     }
 
     /// Another descriptor of the same, to look whether somebody reads; `None` when nobody can come to read who does not now.
     pub(super) fn to_watch(&self) -> io::Result<Option<File>> {
-        if self.is_named { self.file.try_clone().map(Some) } else { Ok(None) }
+        if self.kind.is_named { self.file.try_clone().map(Some) } else { Ok(None) }
     }
 
     /// Waits until there is room, somebody is gone, or too long.
@@ -73,7 +101,7 @@ impl Descriptor {
 
 impl Target for Descriptor {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.is_regular {
+        if self.kind.is_regular {
             return self.file.write(bytes);
         }
         let started = Instant::now();
@@ -89,11 +117,11 @@ impl Target for Descriptor {
     }
 
     fn unread_max(&self) -> Option<usize> {
-        let capacity = fcntl(&self.file, FcntlArg::F_GETPIPE_SZ).ok().filter(|_| self.is_pipe);
+        let capacity = fcntl(&self.file, FcntlArg::F_GETPIPE_SZ).ok().filter(|_| self.kind.is_pipe);
         capacity.map(|bytes| usize::try_from(bytes).unwrap_or(0).min(limits::PIPE_BYTES))
     }
 
-    /// By reading it: as long as this process holds the writing end, the pipe keeps what nobody has read.
+    /// Reads it: as long as this process holds the writing end, the pipe keeps what nobody has read.
     fn take_back(&mut self) -> Option<Vec<u8>> {
         let mut reader = OpenOptions::new();
         let mut reader = reader.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(itself(&self.file)).ok()?;
@@ -104,7 +132,7 @@ impl Target for Descriptor {
     }
 
     fn lacks_reader(&self) -> bool {
-        self.is_named && is_deserted(&self.file)
+        self.kind.is_named && is_deserted(&self.file)
     }
 
     fn follow_path(&mut self) -> io::Result<bool> {
@@ -116,24 +144,23 @@ impl Target for Descriptor {
         // Of a FIFO: as soon as somebody reads it. A terminal must not become the one that controls this process.
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let file = OpenOptions::new().append(true).custom_flags(flags.bits()).open(path)?;
-        *self = Self::new(file, self.path.take())?;
+        self.kind = Kind::of(&file)?;
+        self.file = file;
+        self.show_in_list();
         Ok(true)
+    }
+}
+
+impl Drop for Descriptor {
+    /// The list must not hold a FIFO open whose reader waits for its end.
+    fn drop(&mut self) {
+        if let Some((fifos, sink)) = &self.listed {
+            fifos.hold(sink, None);
+        }
     }
 }
 
 /// The path by which a process opens what it has open already.
 fn itself(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-/// Whether nobody reads the pipe.
-pub(super) fn is_deserted(file: &File) -> bool {
-    deserted_within(file, PollTimeout::ZERO)
-}
-
-/// The same, as soon as it is so.
-pub(super) fn deserted_within(file: &File, timeout: PollTimeout) -> bool {
-    let mut polled = [PollFd::new(file.as_fd(), PollFlags::empty())];
-    poll(&mut polled, timeout).is_ok_and(|ready| ready > 0)
-        && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
 }

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
 
-use super::file::{FileId, FilePlace, FileState};
+use super::file_state::{FileId, FilePosition, FileState};
 use super::lines::{LINE_MAX, Replay};
 use crate::host::file_modes;
 use crate::model::{Lane, Offset};
-use crate::process::HandlerError;
+use crate::process::handler::HandlerError;
 use crate::record_json::{LINE_START, parse_key};
 
 /// How much of a file that the journal does not know is read at start, from its end, in bytes. Far above what the lanes
@@ -28,7 +28,7 @@ const UNKNOWN_SCAN_MAX: u64 = 1 << 30;
 pub(super) struct Opened {
     pub(super) file: File,
     pub(super) id: FileId,
-    /// In bytes.
+    /// Its length in bytes.
     pub(super) len: u64,
     /// The last line, not ours, has no end.
     pub(super) newline_first: bool,
@@ -75,7 +75,7 @@ pub(super) fn recover(path: &Path, recorded: &Recorded) -> Result<(Opened, Vec<O
 /// Opens or creates the file while the server runs (after rotation): there is nothing to find in it.
 ///
 /// # Errors
-/// As for [`recover`].
+/// They are those of [`recover`].
 pub(super) fn open_for_append(path: &Path) -> Result<Opened, HandlerError> {
     let open = || {
         let mut file = open_locked(path)?;
@@ -161,36 +161,36 @@ impl Recorded {
         self.watermarks.iter().any(|&watermark| watermark < self.durable_end)
     }
 
-    fn places(&self) -> impl Iterator<Item = FilePlace> {
-        self.states.iter().flatten().flat_map(FileState::places)
+    fn positions(&self) -> impl Iterator<Item = FilePosition> {
+        self.states.iter().flatten().flat_map(FileState::positions)
     }
 
     /// The longest length that was stored for this file.
     fn known_len(&self, id: FileId) -> Option<u64> {
-        self.places().filter(|place| place.id == id).map(|place| place.len).max()
+        self.positions().filter(|position| position.id == id).map(|position| position.len).max()
     }
 
     /// The shortest length that was stored for this file.
     fn first_len(&self, id: FileId) -> Option<u64> {
-        self.places().filter(|place| place.id == id).map(|place| place.len).min()
+        self.positions().filter(|position| position.id == id).map(|position| position.len).min()
     }
 
     /// The files, each once.
     fn ids(&self) -> Vec<FileId> {
-        let mut ids: Vec<FileId> = self.places().map(|place| place.id).collect();
+        let mut ids: Vec<FileId> = self.positions().map(|position| position.id).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
     }
 
-    /// For each lane of today the state that leads to its lines, in a file that is read from this length on.
+    /// Gives for each lane of today the state that leads to its lines, in a file that is read from this length on.
     fn leading(&self, id: FileId, from: u64) -> Vec<FileState> {
         let here = FileState::at(id, from);
         if self.states.len() == self.watermarks.len() {
             return self.states.iter().map(|state| state.clone().unwrap_or_else(|| here.clone())).collect();
         }
         let others = self.ids().into_iter().filter(|&other| other != id);
-        let also = others.map(|id| FilePlace { id, len: self.first_len(id).unwrap_or(0) }).collect();
+        let also = others.map(|id| FilePosition { id, len: self.first_len(id).unwrap_or(0) }).collect();
         vec![FileState { also, ..here }; self.watermarks.len()]
     }
 }
@@ -198,14 +198,14 @@ impl Recorded {
 /// Collects the lines of records that may come again.
 struct Scan<'a> {
     recorded: &'a Recorded,
-    /// From where the file itself is read.
+    /// The position from which the file itself is read.
     from: u64,
     replays: Vec<Replay>,
 }
 
 impl<'a> Scan<'a> {
     fn new(recorded: &'a Recorded, id: FileId, len: u64) -> io::Result<Self> {
-        let knows = |state: &FileState| state.places().any(|place| place.id == id && place.len <= len);
+        let knows = |state: &FileState| state.positions().any(|position| position.id == id && position.len <= len);
         let all_know = recorded.states.iter().all(|state| state.as_ref().is_some_and(knows));
         let unknown_from = len.saturating_sub(UNKNOWN_SCAN_MAX);
         let from = recorded.first_len(id).filter(|_| all_know).unwrap_or(unknown_from);

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use nix::poll::PollTimeout;
 
+use super::fifos::{Fifos, deserted_within};
 use super::lines::{LINE_MAX, Output};
-use super::pipe::{Descriptor, Target, deserted_within};
-use crate::process::HandlerError;
+use super::pipe::{Descriptor, Target};
+use crate::process::handler::HandlerError;
 
 /// How often the thread that watches a FIFO looks whether its sink is still there,
 const WATCH_MS: u16 = 500;
@@ -29,7 +30,7 @@ pub(super) struct Stream<T> {
     /// What comes before any other lane's line: the rest of a line of which the system has taken a part, and what was taken
     /// back.
     rest: Vec<u8>,
-    /// Of a pipe: the last bytes that it has taken, those that nobody may have read and the whole line that they begin with.
+    /// The last bytes that a pipe has taken: those that nobody may have read and the whole line that they begin with.
     taken: Vec<u8>,
     /// `taken` begins in the middle of a line.
     is_cut: bool,
@@ -37,13 +38,20 @@ pub(super) struct Stream<T> {
     followed: u64,
 }
 
-/// A stream that the lanes share, to what was opened, perhaps under a path.
+/// A stream that the lanes share, to what was opened, perhaps under a path. A FIFO stands in the list under the name of its
+/// sink.
 ///
 /// # Errors
-/// What kind of file it is cannot be told, or there is no thread to watch a FIFO.
-pub(super) fn shared(name: String, file: File, path: Option<PathBuf>) -> Result<Arc<Mutex<dyn Output>>, HandlerError> {
+/// What kind of file it is cannot be found out, or there is no thread to watch a FIFO.
+pub(super) fn shared(
+    name: String,
+    file: File,
+    path: Option<PathBuf>,
+    (fifos, sink): (&Fifos, String),
+) -> Result<Arc<Mutex<dyn Output>>, HandlerError> {
     let open = || {
-        let target = Descriptor::new(file, path)?;
+        let mut target = Descriptor::new(file, path)?;
+        target.list_in(fifos, sink);
         let watched = target.to_watch()?;
         let stream = Arc::new(Mutex::new(Stream::new(name.clone(), target)));
         if let Some(fifo) = watched {
@@ -56,11 +64,11 @@ pub(super) fn shared(name: String, file: File, path: Option<PathBuf>) -> Result<
 }
 
 /// Standard output, without the standard library's buffer: what a write has not taken must be known.
-pub(super) fn stdout() -> Result<Arc<Mutex<dyn Output>>, HandlerError> {
+pub(super) fn stdout(list: (&Fifos, String)) -> Result<Arc<Mutex<dyn Output>>, HandlerError> {
     let name = "standard output";
     let out = io::stdout().as_fd().try_clone_to_owned();
     let out = out.map_err(|error| HandlerError::new(format_args!("{name}: {error}")))?;
-    shared(name.to_owned(), out.into(), None)
+    shared(name.to_owned(), out.into(), None, list)
 }
 
 /// Sees a reader leave, and gives the next one what is left, also while there are no new lines.
@@ -246,5 +254,4 @@ impl<T> Drop for Stream<T> {
 }
 
 #[cfg(test)]
-#[path = "stream_tests.rs"]
 mod tests;

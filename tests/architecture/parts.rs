@@ -39,8 +39,8 @@ pub(crate) const PARTS: &[Part] = &[
     part("journal", &["host", "limits", "model"], "What is on disk; no protocol, no sockets, not who reads it."),
     part(
         "dialect",
-        &["keys", "limits", "metrics", "model", "net", "proto", "rate"],
-        "What a protocol's datagrams mean and are answered with; not how an entry becomes durable, no threads.",
+        &["journal", "keys", "limits", "metrics", "model", "net", "proto", "rate"],
+        "What a protocol's datagrams mean and are answered with: of the journal the block, the receipt and the replay alone; no threads.",
     ),
     part(
         "commit",

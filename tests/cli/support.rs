@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use duragram::admin::{Admin, AdminState, Offsets, Phase, Retried, Status, Token};
+use duragram::admin::{Admin, AdminState, Offsets, Phase, Retried, RetryAnswer, Status, Token};
 use duragram::config::Config;
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
@@ -117,12 +117,12 @@ impl AdminState for FakeServer {
         &*self.dead
     }
     /// Succeeds for letters with an even offset.
-    fn retry_dead(&self, letter: DeadLetter) -> Retried {
+    fn retry_dead(&self, letter: &DeadLetter) -> RetryAnswer {
         if letter.id.offset.0 % 2 == 1 {
-            return Retried::Failed("odd".into());
+            return Box::new(|| Some(Retried::Failed("odd".into())));
         }
         self.dead.delete(letter.id).unwrap();
-        Retried::Done
+        Box::new(|| Some(Retried::Done))
     }
 }
 

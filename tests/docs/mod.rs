@@ -1,9 +1,10 @@
 //! What the documents say is what the program does: configuration, metrics, the tests that guarantees rest on, the data
-//! directory's format, citations of the protocol, links.
+//! directory's format, the architecture's walks, citations of the protocol, links.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod architecture;
 mod citations;
 mod configuration;
 mod guarantees;

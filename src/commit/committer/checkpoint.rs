@@ -6,7 +6,7 @@ use super::{Committer, Downstream};
 use crate::dialect::{Dialect, Touched};
 use crate::journal::{Checkpoint, DeadLetterId, Journal, Records};
 use crate::limits;
-use crate::model::{LaneMark, Now, Offset};
+use crate::model::{LaneMark, LaneMessage, Now, Offset};
 use crate::net::Transmit;
 
 /// Where checkpoints stand.
@@ -19,6 +19,8 @@ pub(super) struct Checkpointing {
     begun_us: u64,
     bytes_since: u64,
     trimmed_below: Offset,
+    /// A lane has asked for a checkpoint soon.
+    wanted: bool,
     /// The checkpoint that is being written, if one is.
     round: Option<Round>,
 }
@@ -45,7 +47,7 @@ pub(super) struct Written {
 impl Checkpointing {
     /// After a start: the last one is at `at`, and the journal begins at `low`.
     pub(super) fn new(at: Offset, low: Offset) -> Self {
-        Self { at, marks: Vec::new(), begun_us: 0, bytes_since: 0, trimmed_below: low, round: None }
+        Self { at, marks: Vec::new(), begun_us: 0, bytes_since: 0, trimmed_below: low, wanted: false, round: None }
     }
 
     /// The offset of the last durable one.
@@ -75,6 +77,11 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     /// being written is added to `records`: records may be newer than the checkpoint that recovery starts from, since
     /// applying an entry twice changes nothing.
     pub(super) fn checkpoint(&mut self, now: Now, end: Offset, records: &mut Records) -> Option<Checkpoint> {
+        while let Some(message) = self.downstream.next_message() {
+            match message {
+                LaneMessage::Checkpoint => self.checkpointing.wanted = true,
+            }
+        }
         if !self.checkpointing.is_under_way() && self.is_checkpoint_due(now) {
             self.begin_round(now, end);
         }
@@ -108,6 +115,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     pub(super) fn begin_round(&mut self, now: Now, at: Offset) {
         self.checkpointing.begun_us = now.mono_us;
         self.checkpointing.bytes_since = 0;
+        self.checkpointing.wanted = false;
         let left = self.dialect.begin_checkpoint(now);
         self.checkpointing.round = Some(Round { at, left, begun: false });
     }
@@ -123,6 +131,6 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     fn is_checkpoint_due(&self, now: Now) -> bool {
         self.checkpointing.bytes_since >= self.config.checkpoint_bytes
             || now.mono_us.saturating_sub(self.checkpointing.begun_us) >= self.config.checkpoint_interval_us
-            || self.downstream.take_checkpoint_request()
+            || self.checkpointing.wanted
     }
 }

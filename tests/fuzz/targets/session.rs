@@ -400,10 +400,6 @@ impl Downstream for Lanes {
     fn marks(&self) -> Vec<LaneMark> {
         self.0.lock().unwrap().marks.clone()
     }
-
-    fn take_checkpoint_request(&self) -> bool {
-        false
-    }
 }
 
 const START_UNIX_US: u64 = 1_800_000_000_000_000;

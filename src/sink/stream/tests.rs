@@ -176,7 +176,7 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 fn the_next_reader_of_a_fifo_begins_with_a_whole_line_also_when_nothing_is_written_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let (path, file) = fifo(dir.path());
-    let stream = shared("fifo".into(), file, Some(path.clone())).unwrap();
+    let stream = shared("fifo".into(), file, Some(path.clone()), (&Fifos::default(), "fifo".into())).unwrap();
     let write = |lines: &mut Vec<u8>| stream.lock().unwrap().write(lines);
     let error = write(&mut numbered(0..1)).unwrap_err();
     assert!(error.is_soon() && error.to_string().contains("nobody reads"), "{error}");
@@ -263,7 +263,7 @@ fn a_fifo_that_was_deleted_and_made_again_is_gone_over_to_when_somebody_reads_it
     let (path, file) = fifo(dir.path());
     let mut reader =
         BufReader::new(File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).unwrap());
-    let stream = shared("fifo".into(), file, Some(path.clone())).unwrap();
+    let stream = shared("fifo".into(), file, Some(path.clone()), (&Fifos::default(), "fifo".into())).unwrap();
     stream.lock().unwrap().write(&mut b"one\ntwo\n".to_vec()).unwrap();
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::testing::*;
 use super::*;
-use crate::model::{Clock, Lane, Offset, SystemClock};
+use crate::model::{Clock, Lane, LaneMessage, Offset, SystemClock};
 
 #[test]
 fn a_drain_processes_what_is_durable_and_flushes() {
@@ -93,11 +92,28 @@ fn to_reopen_is_followed_by_a_flush_and_asks_for_a_checkpoint() {
     rig.publish(&[1; 2]);
     rig.step(0);
     rig.lanes.control.reopen();
-    assert!(!rig.progress.take_checkpoint_request());
+    assert!(!rig.takes_checkpoint_request());
     rig.step(0);
     assert_eq!((rig.log().reopened, rig.watermark()), (1, 2));
-    assert!(rig.progress.take_checkpoint_request());
-    assert!(!rig.progress.take_checkpoint_request(), "once");
+    assert!(rig.takes_checkpoint_request());
+    assert!(!rig.takes_checkpoint_request(), "once");
+}
+
+#[test]
+fn a_request_for_a_checkpoint_that_finds_no_room_is_kept_until_there_is_some() {
+    let mut rig = Rig::new(1);
+    while rig.progress.mailbox().post(LaneMessage::Checkpoint).is_ok() {}
+    rig.publish(&[1; 2]);
+    rig.step(0);
+    rig.lanes.control.reopen();
+    rig.settle(0);
+    assert_eq!((rig.log().reopened, rig.watermark()), (1, 2), "the lane goes on");
+    let LaneStep::Idle { until_us: Some(again) } = rig.step(0) else { panic!("a lane with a message does not sleep") };
+    assert!((1..=100_000).contains(&again), "{again}");
+    assert!(rig.takes_checkpoint_request(), "those that filled it");
+    rig.step(again);
+    assert!(rig.takes_checkpoint_request());
+    assert!(matches!(rig.step(again), LaneStep::Idle { until_us: None }), "once, and then it sleeps");
 }
 
 #[test]
@@ -140,7 +156,7 @@ fn a_handler_is_never_flushed_while_a_record_is_open() {
     rig.behave(|_| Does::Done);
     rig.settle(1_000_000);
     assert_eq!(rig.watermark(), 4);
-    assert!(rig.progress.take_checkpoint_request());
+    assert!(rig.takes_checkpoint_request());
 
     let (mut rig, flushes) = flushes_while_open(|rig| rig.lanes.control.drain(60_000));
     assert_eq!(flushes, 0);
@@ -195,7 +211,7 @@ fn a_dead_letter_that_is_processed_at_last_is_deleted_after_the_flush() {
         first.try_recv().is_err() && rig.letters().len() == 1,
         "until a checkpoint stores the state that covers it"
     );
-    assert!(rig.progress.take_checkpoint_request());
+    assert!(rig.takes_checkpoint_request());
     let second = ask(&mut rig);
     assert!(second.is_err(), "who asks again waits with the first");
     rig.checkpoint();

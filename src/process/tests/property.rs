@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
-use super::testing::*;
 use super::*;
 use crate::journal::ReadJournal as _;
 use crate::journal::testing::memory::MemoryDisk;

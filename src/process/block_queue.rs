@@ -1,4 +1,5 @@
-//! A lane's blocks, each once, in offset order, without a hole, from wherever they are: the channel or the journal.
+//! The queue of a lane's blocks: each once, in offset order, without a hole, whether it came through the channel or had to be
+//! read back from the journal.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,19 +14,19 @@ use crate::model::{Lane, Offset, Record, records_of};
 /// What an entry counts beside its payload towards the limits of batches and flushes, in bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 48;
 
-pub(super) struct Feed {
+pub(super) struct BlockQueue {
     lane: Lane,
     progress: Arc<Progress>,
     receiver: Receiver<Arc<Block>>,
     journal: Arc<dyn ReadJournal>,
-    /// Blocks from the cursor on, without a hole.
-    queue: VecDeque<Arc<Block>>,
-    queue_bytes: usize,
+    /// The blocks from the cursor on, without a hole.
+    blocks: VecDeque<Arc<Block>>,
+    bytes: usize,
     /// The offset after the last block in the queue.
     next: Offset,
-    /// Came through the channel, but blocks before it did not.
+    /// A block that came through the channel while blocks before it did not.
     ahead: Option<Arc<Block>>,
-    /// The committer is gone.
+    /// The committer is gone: nothing comes through the channel any more.
     closed: bool,
 }
 
@@ -45,7 +46,7 @@ pub(super) struct Taken {
     pub(super) bytes: usize,
 }
 
-impl Feed {
+impl BlockQueue {
     pub(super) fn new(
         lane: Lane,
         progress: Arc<Progress>,
@@ -53,17 +54,7 @@ impl Feed {
         journal: Arc<dyn ReadJournal>,
     ) -> Self {
         let next = progress.watermark(lane);
-        Self {
-            lane,
-            progress,
-            receiver,
-            journal,
-            queue: VecDeque::new(),
-            queue_bytes: 0,
-            next,
-            ahead: None,
-            closed: false,
-        }
+        Self { lane, progress, receiver, journal, blocks: VecDeque::new(), bytes: 0, next, ahead: None, closed: false }
     }
 
     /// Fetches what there is, up to a bound. Returns how often it read from the journal.
@@ -72,7 +63,7 @@ impl Feed {
     /// The journal cannot be read, or does not hold what it committed. The server must stop: to go on would skip entries.
     pub(super) fn fill(&mut self) -> Result<u64, StorageError> {
         let mut reads = 0;
-        while self.queue_bytes < limits::LANE_QUEUE_BYTES {
+        while self.bytes < limits::LANE_QUEUE_BYTES {
             let missing_until = match self.ahead.take().map_or_else(|| self.take(), Ok) {
                 Ok(block) if block.end() <= self.next => continue,
                 Ok(block) if block.first() <= self.next => {
@@ -105,9 +96,9 @@ impl Feed {
         records: &mut Vec<Record<'q>>,
     ) -> Taken {
         // With nothing in the queue, all from there up to what comes next is a hole that was given up.
-        let start = if self.queue.is_empty() { from.max(self.next) } else { from };
+        let start = if self.blocks.is_empty() { from.max(self.next) } else { from };
         let mut taken = Taken { end: start, bytes: 0 };
-        for block in &self.queue {
+        for block in &self.blocks {
             for entry in block.entries_from(taken.end) {
                 let full = records.len() >= limits.records || taken.bytes >= limits.bytes;
                 if until.map_or(full, |until| entry.offset >= until) {
@@ -126,8 +117,8 @@ impl Feed {
 
     /// Everything below is finished: forgets its blocks.
     pub(super) fn release(&mut self, below: Offset) {
-        while self.queue.front().is_some_and(|block| block.end() <= below) {
-            self.queue_bytes -= self.queue.pop_front().map_or(0, |block| block.size());
+        while self.blocks.front().is_some_and(|block| block.end() <= below) {
+            self.bytes -= self.blocks.pop_front().map_or(0, |block| block.size());
         }
     }
 
@@ -147,8 +138,8 @@ impl Feed {
 
     fn push(&mut self, block: Arc<Block>) {
         self.next = block.end();
-        self.queue_bytes += block.size();
-        self.queue.push_back(block);
+        self.bytes += block.size();
+        self.blocks.push_back(block);
     }
 
     fn read(&mut self, missing_until: Offset) -> Result<(), StorageError> {

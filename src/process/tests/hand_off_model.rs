@@ -10,7 +10,7 @@ use shuttle::sync::atomic;
 use shuttle::sync::mpsc::{self, Receiver, Sender};
 use shuttle::{Config, Runner};
 
-#[path = "hand_off.rs"]
+#[path = "../hand_off.rs"]
 #[allow(clippy::duplicate_mod)] // on other atomics
 mod hand_off;
 
@@ -78,7 +78,7 @@ impl World {
         self.hand_off.publish(block.size, block.first + 1, || self.channel.try_send(block, wake));
     }
 
-    /// As `Feed::fill` and the lane's thread do it, until all blocks below `end` are seen. The lane's own sums are checked
+    /// As `BlockQueue::fill` and the lane's thread do it, until all blocks below `end` are seen. The lane's own sums are checked
     /// on the way.
     fn lane(&self, end: u64, woken: &Receiver<()>) {
         let mut next = 0;
@@ -108,7 +108,7 @@ impl World {
     }
 }
 
-/// Publishes blocks of these sizes, the first `before` of them before there is a lane. A lane that sleeps for ever is a
+/// Publishes blocks of these sizes, the first `before` of them before there is a lane. A lane that sleeps forever is a
 /// deadlock, which shuttle reports: the committer is still there, as in a server to which nothing more is sent.
 fn run(sizes: &[u64], before: usize, blocks_max: usize, bytes_max: u64) {
     let blocks = std::sync::Mutex::default();
@@ -126,7 +126,7 @@ fn run(sizes: &[u64], before: usize, blocks_max: usize, bytes_max: u64) {
     blocks[before..].iter().for_each(|block| world.publish(*block, &wake));
     lane.join().unwrap();
     // What is left are blocks that it has met in the journal. With them gone no byte is left in the account, or the channel
-    // would be narrower for ever.
+    // would be narrower forever.
     while world.hand_off.take(|| world.channel.try_receive(), |block| block.size).is_ok() {}
     assert!(world.has_room_for(bytes_max));
 }

@@ -1,9 +1,9 @@
 use std::sync::{Arc, Mutex};
 
-use super::composite::Composite;
-use super::tests::record;
+use super::record;
 use crate::model::Record;
-use crate::process::{Answer, Handler, HandlerError, Outcomes};
+use crate::process::handler::{Answer, Handler, HandlerError, Outcomes};
+use crate::sink::Composite;
 
 /// What a child does with the record at an offset.
 type Script = Box<dyn FnMut(u64) -> Answer + Send>;

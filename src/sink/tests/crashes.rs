@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::composite::Composite;
-use super::file::{FileId, FileState};
-use super::tests::{Sinks, directory, offsets, record};
+use super::{Sinks, directory, offsets, record};
 use crate::model::{FormerLanes, LaneMark, Offset};
 use crate::record_json::{Formatter, LINE_START};
+use crate::sink::Composite;
+use crate::sink::file_state::{FileId, FileState};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -82,7 +82,7 @@ impl Model {
         let id = FileId::of(&fs::metadata(self.path()).unwrap());
         let name = format!("file:{}", self.path().display());
         let state = |mark: &LaneMark| Composite::state_of(&name, &mark.sink_state);
-        let knows = |mark| state(mark).is_some_and(|s| serde_json::from_slice::<FileState>(&s).unwrap().place.id == id);
+        let knows = |mark| state(mark).is_some_and(|s| serde_json::from_slice::<FileState>(&s).unwrap().first.id == id);
         self.stored.iter().all(knows)
     }
 

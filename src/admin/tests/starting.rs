@@ -1,6 +1,14 @@
 //! The admin interface before the server is ready.
 
-use super::*;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Fake, change, connect, get_json, raw, start, token};
+use crate::admin::{Admin, Starting, StartingAt};
+use crate::config::Config;
 
 /// A server that reads its journal.
 struct Reading;

@@ -1,46 +1,42 @@
-//! One call of a handler, and what becomes of each record by it: finished, presented again, or a dead letter.
+//! The attempts at a batch: what becomes of each record by a call of its handler. It is finished, presented again, or a dead
+//! letter; and what the handler cannot do for now (take records, flush, bury the dead) is tried again later.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rand::rngs::SmallRng;
 
-use super::dead;
-use super::handler::{Answer, Handler, HandlerError, Outcomes};
-use super::lane::LaneConfig;
+use super::config::LaneConfig;
+use super::dead_letters::{self, Burial, GivenUp};
+use super::handler::{Answer, Handler, HandlerError};
+use super::handler_calls::HandlerCalls;
 use super::retried::RetryError;
 use super::retry::{Outage, RetryPolicy};
-use crate::journal::{DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom, StorageError};
+use crate::journal::{DeadLetterId, DeadLetters, StorageError};
 use crate::limits;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::model::{Lane, Now, Record};
 
 /// A handler with all that decides about its records.
-pub(super) struct Presenter {
+pub(super) struct Attempts {
     lane: Lane,
-    handler: Box<dyn Handler>,
-    dead: Arc<dyn DeadLetters>,
-    dead_letter_room: DeadLetterRoom,
+    calls: HandlerCalls,
+    burial: Burial,
     policy: RetryPolicy,
     rng: SmallRng,
     metrics: Metrics,
     processed: Counter,
     down: Gauge,
-    outcomes: Outcomes,
     /// The handler says that its sink is away.
     unavailable: Outage,
     /// The handler cannot flush.
     flushing: Outage,
-    /// There is no room for dead letters.
-    burying: Outage,
 }
 
 /// The records of a batch that are not finished, in order.
 #[derive(Debug, Default)]
-pub(super) struct Open {
+pub(super) struct OpenBatch {
     pub(super) records: Vec<OpenRecord>,
     /// Those of the batch that are given up and are no dead letters yet. They are not presented again.
     given_up: Vec<GivenUp>,
@@ -50,25 +46,16 @@ pub(super) struct Open {
     due_us: u64,
 }
 
-/// A record that is to become a dead letter.
-#[derive(Debug)]
-struct GivenUp {
-    /// Its place among all records of the batch.
-    nth: usize,
-    attempts: u16,
-    reason: String,
-    since_unix_us: u64,
-}
-
+/// A record of the batch that is not finished.
 #[derive(Debug)]
 pub(super) struct OpenRecord {
-    /// Its place among all records of the batch.
+    /// Its number among all records of the batch, from 0.
     pub(super) nth: usize,
-    /// Attempts that failed.
+    /// How many attempts at it have failed.
     attempts: u16,
 }
 
-impl Open {
+impl OpenBatch {
     /// Makes this a batch of `len` records, none finished, due at once.
     pub(super) fn reset(&mut self, len: usize) {
         self.records.clear();
@@ -84,7 +71,7 @@ impl Open {
     }
 }
 
-impl Presenter {
+impl Attempts {
     pub(super) fn new(
         lane: Lane,
         handler: Box<dyn Handler>,
@@ -96,25 +83,22 @@ impl Presenter {
         let label = LaneLabel { lane: lane.0 };
         Self {
             lane,
-            handler,
-            dead,
-            dead_letter_room: config.dead_letter_room,
+            calls: HandlerCalls::new(lane, handler, metrics),
+            burial: Burial::new(lane, dead, config.dead_letter_room, metrics),
             policy: config.retry,
             rng,
             processed: metrics.processed.get_or_create(&label).clone(),
             down: metrics.lane_down.get_or_create(&label).clone(),
             metrics: metrics.clone(),
-            outcomes: Outcomes::default(),
             unavailable: Outage::default(),
             flushing: Outage::default(),
-            burying: Outage::default(),
         }
     }
 
     /// When to go on with a batch that is not finished, in microseconds of the monotonic clock.
-    pub(super) fn due_us(&self, open: &Open, now: Now) -> u64 {
+    pub(super) fn due_us(&self, open: &OpenBatch, now: Now) -> u64 {
         let records = (!open.records.is_empty()).then_some(open.due_us);
-        let given_up = (!open.given_up.is_empty()).then(|| self.burying.wait_until(now.mono_us).unwrap_or(0));
+        let given_up = (!open.given_up.is_empty()).then(|| self.burial.wait_until(now).unwrap_or(0));
         records.into_iter().chain(given_up).min().unwrap_or(0)
     }
 
@@ -123,23 +107,32 @@ impl Presenter {
     ///
     /// # Errors
     /// A dead letter could not be stored. The server must stop.
-    pub(super) fn present(&mut self, now: Now, records: &[Record<'_>], open: &mut Open) -> Result<(), StorageError> {
+    pub(super) fn present(
+        &mut self,
+        now: Now,
+        records: &[Record<'_>],
+        open: &mut OpenBatch,
+    ) -> Result<(), StorageError> {
         if !open.records.is_empty() && open.due_us <= now.mono_us {
             self.show(now, records, open);
         }
-        self.bury(now, records, open)
+        if !open.given_up.is_empty() {
+            self.burial.bury(now, records, &mut open.given_up, &self.policy, &mut self.rng)?;
+            self.show_down();
+        }
+        Ok(())
     }
 
     /// Calls the handler.
-    fn show(&mut self, now: Now, records: &[Record<'_>], open: &mut Open) {
+    fn show(&mut self, now: Now, records: &[Record<'_>], open: &mut OpenBatch) {
         let shown = if open.one_by_one { 1 } else { open.records.len() };
         let panic = if shown == records.len() {
-            self.call(records)
+            self.calls.process(records)
         } else {
             let some: Vec<_> = open.records[..shown].iter().map(|left| records[left.nth]).collect();
-            self.call(&some)
+            self.calls.process(&some)
         };
-        if panic.is_none() && self.outcomes.unavailable_reason().is_none() && self.outcomes.all_done() {
+        if panic.is_none() && self.calls.outcomes.unavailable_reason().is_none() && self.calls.outcomes.all_done() {
             self.is_available(now);
             self.processed.inc_by(shown as u64);
             open.records.drain(..shown);
@@ -150,7 +143,7 @@ impl Presenter {
         let mut charged_most = 0;
         let mut kept = Vec::with_capacity(open.records.len());
         for (settled, mut left) in open.records.drain(..).enumerate() {
-            let answer = if settled < shown { self.outcomes.answer(settled).clone() } else { Answer::Unanswered };
+            let answer = if settled < shown { self.calls.outcomes.answer(settled).clone() } else { Answer::Unanswered };
             let attempts = left.attempts;
             if !self.settle(now, &records[left.nth], &mut left, answer, &mut open.given_up) {
                 charged_most = charged_most.max(if left.attempts > attempts { left.attempts } else { 0 });
@@ -165,67 +158,17 @@ impl Presenter {
         open.due_us = retry_us.max(self.unavailable.wait_until(now.mono_us).unwrap_or(0));
     }
 
-    /// Makes dead letters of what is given up: one write for all, but that it takes no more memory than it may.
-    fn bury(&mut self, now: Now, records: &[Record<'_>], open: &mut Open) -> Result<(), StorageError> {
-        if open.given_up.is_empty() || self.burying.wait_until(now.mono_us).is_some() {
-            return Ok(());
-        }
-        let mut letters = Vec::new();
-        let mut buried = 0;
-        let mut no_room = None;
-        while buried < open.given_up.len() && no_room.is_none() {
-            letters.clear();
-            let mut bytes = 0;
-            for left in &open.given_up[buried..] {
-                let letter = dead::letter(&records[left.nth], left.reason.clone(), left.attempts, left.since_unix_us);
-                bytes += letter.payload.len() + letter.error.len() + limits::DEAD_LETTER_BYTES;
-                letters.push(letter);
-                if bytes >= limits::DEAD_LETTERS_WRITE_BYTES {
-                    break;
-                }
-            }
-            let mut kept = self.dead.put_all(&letters, self.dead_letter_room)?;
-            if let Err(NoRoom::Letters { kept: others, letters_max }) = kept
-                && others < letters_max
-            {
-                letters.truncate(usize::try_from(letters_max - others).unwrap_or(usize::MAX));
-                kept = self.dead.put_all(&letters, self.dead_letter_room)?;
-            }
-            match kept {
-                Ok(()) => {
-                    buried += letters.len();
-                    self.metrics.dead_letters.inc_by(letters.len() as u64);
-                    let (lane, first) = (self.lane.0, &letters[0]);
-                    let (offset, index, attempts) = (first.id.offset.0, first.id.index, first.attempts);
-                    let (records, reason) = (letters.len(), &first.error);
-                    tracing::warn!(lane, offset, index, attempts, records, reason, "a record became a dead letter");
-                }
-                Err(problem) => no_room = Some(problem),
-            }
-        }
-        open.given_up.drain(..buried);
-        if let Some(problem) = no_room {
-            if self.burying.failed(now.mono_us, false, &self.policy, &mut self.rng) {
-                tracing::error!(lane = self.lane.0, %problem, "there is no room for dead letters; the lane waits");
-            }
-        } else if let Some(waited) = self.burying.over(now.mono_us) {
-            tracing::info!(lane = self.lane.0, ?waited, "there is room for dead letters again");
-        }
-        self.show_down();
-        Ok(())
-    }
-
     /// Presents one dead letter again, if it is still there.
     ///
     /// # Errors
     /// It is not, cannot be read, or what the handler said.
     pub(super) fn retry(&mut self, id: DeadLetterId) -> Result<(), RetryError> {
-        let letter = self.dead.get(id).map_err(|error| RetryError::Failed(error.to_string()))?;
+        let letter = self.burial.get(id).map_err(|error| RetryError::Failed(error.to_string()))?;
         let letter = letter.ok_or(RetryError::Gone)?;
-        if let Some(panic) = self.call(&[dead::record(&letter)]) {
+        if let Some(panic) = self.calls.process(&[dead_letters::record(&letter)]) {
             return Err(RetryError::Failed(format!("the handler panicked: {panic}")));
         }
-        let reason = match (self.outcomes.answer(0), self.outcomes.unavailable_reason()) {
+        let reason = match (self.calls.outcomes.answer(0), self.calls.outcomes.unavailable_reason()) {
             (Answer::Done, _) => return Ok(()),
             (Answer::Retry(reason) | Answer::GiveUp(reason), _) => reason,
             (Answer::Unanswered, reason) => reason.unwrap_or("the handler gave no answer"),
@@ -238,10 +181,7 @@ impl Presenter {
     /// # Errors
     /// The handler's; it is logged, and [`flush_due`](Self::flush_due) says when to try again.
     pub(super) fn flush(&mut self, now: Now) -> Result<Vec<u8>, HandlerError> {
-        let flushed = catch_unwind(AssertUnwindSafe(|| self.handler.flush())).unwrap_or_else(|panic| {
-            self.metrics.handler_panics.inc();
-            Err(HandlerError::new(format_args!("the handler panicked: {}", panic_text(&*panic))))
-        });
+        let flushed = self.calls.flush();
         match &flushed {
             Ok(_) => {
                 if let Some(away) = self.flushing.over(now.mono_us) {
@@ -270,35 +210,18 @@ impl Presenter {
     }
 
     /// Lets the handler open its files anew. What waits for the sink need not wait any longer: that may be why.
-    pub(super) fn reopen(&mut self, open: &mut Open) {
+    pub(super) fn reopen(&mut self, open: &mut OpenBatch) {
         if self.unavailable.is_on() {
             open.due_us = 0;
         }
-        let reopened = catch_unwind(AssertUnwindSafe(|| self.handler.reopen())).unwrap_or_else(|panic| {
-            self.metrics.handler_panics.inc();
-            Err(HandlerError::new(format_args!("the handler panicked: {}", panic_text(&*panic))))
-        });
-        if let Err(error) = reopened {
+        if let Err(error) = self.calls.reopen() {
             tracing::error!(lane = self.lane.0, %error, "the sink could not be opened anew; it goes on as before");
         }
     }
 
-    /// Calls the handler; returns what it said when it panicked.
-    fn call(&mut self, records: &[Record<'_>]) -> Option<String> {
-        self.outcomes.reset(records.len());
-        // The handler is asked to stay valid when it panics; `outcomes` holds whole answers at any time.
-        let panic = catch_unwind(AssertUnwindSafe(|| self.handler.process(records, &mut self.outcomes))).err()?;
-        // "All done" may have been said before the work was.
-        self.outcomes.withdraw_done_all();
-        self.metrics.handler_panics.inc();
-        let text = panic_text(&*panic);
-        tracing::error!(lane = self.lane.0, from = %records[0].offset, records = records.len(), "the handler panicked: {text}");
-        Some(text)
-    }
-
     /// Turns what is no answer of one record into answers: a panic, silence, an outage.
-    fn blame(&mut self, now: Now, shown: usize, panic: Option<String>, open: &mut Open) {
-        if let Some(error) = self.outcomes.unavailable_error() {
+    fn blame(&mut self, now: Now, shown: usize, panic: Option<String>, open: &mut OpenBatch) {
+        if let Some(error) = self.calls.outcomes.unavailable_error() {
             self.metrics.sink_failures.inc();
             if self.unavailable.failed(now.mono_us, error.is_soon(), &self.policy, &mut self.rng) {
                 tracing::error!(
@@ -312,12 +235,12 @@ impl Presenter {
             self.is_available(now);
         }
         match panic {
-            Some(text) if shown == 1 && *self.outcomes.answer(0) == Answer::Unanswered => {
-                self.outcomes.retry(0, format!("the handler panicked: {text}"));
+            Some(text) if shown == 1 && *self.calls.outcomes.answer(0) == Answer::Unanswered => {
+                self.calls.outcomes.retry(0, format!("the handler panicked: {text}"));
             }
             Some(_) => open.one_by_one = true,
             // Silence must not become a busy loop.
-            None if self.outcomes.is_silent() => self.outcomes.retry(0, "the handler gave no answer"),
+            None if self.calls.outcomes.is_silent() => self.calls.outcomes.retry(0, "the handler gave no answer"),
             None => {}
         }
     }
@@ -364,12 +287,7 @@ impl Presenter {
     }
 
     fn show_down(&self) {
-        let down = self.unavailable.is_on() || self.flushing.is_on() || self.burying.is_on();
+        let down = self.unavailable.is_on() || self.flushing.is_on() || self.burial.waits();
         self.down.set(i64::from(down));
     }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("(no text)").to_owned()
 }

@@ -1,4 +1,13 @@
-//! What the tests of lanes share: a journal in memory, lanes on it that are driven by hand, a handler that does as told.
+//! Tests of lanes, and what they share: a journal in memory, lanes on it that are driven by hand, a handler that does as told.
+
+mod attempts;
+mod commands;
+mod delivery;
+mod doorbell_model;
+mod flushing;
+mod hand_off_model;
+mod mailbox;
+mod property;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -12,13 +21,13 @@ use crate::metrics::Metrics;
 use crate::model::{DialectId, EntryMeta, Lane, Now, Offset, SessionId};
 
 /// (offset, index)
-pub(super) type Key = (u64, u16);
+type Key = (u64, u16);
 
-pub(super) fn session(client: u64) -> SessionId {
+fn session(client: u64) -> SessionId {
     SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() }
 }
 
-pub(super) fn meta(client: u64, seq: u64) -> EntryMeta {
+fn meta(client: u64, seq: u64) -> EntryMeta {
     EntryMeta {
         dialect: DialectId::DURAGRAM,
         session: session(client),
@@ -32,13 +41,13 @@ pub(super) fn meta(client: u64, seq: u64) -> EntryMeta {
     }
 }
 
-pub(super) fn at(mono_us: u64) -> Now {
+fn at(mono_us: u64) -> Now {
     Now { mono_us, unix_us: 1_700_000_100_000_000 + mono_us }
 }
 
 /// What a handler does with a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Does {
+enum Does {
     Done,
     Retry,
     GiveUp,
@@ -55,20 +64,20 @@ type Behaviour = Box<dyn FnMut(&Record<'_>) -> Does + Send>;
 
 /// What the handlers of all lanes did.
 #[derive(Default)]
-pub(super) struct Log {
+struct Log {
     /// Records of each call, with their lane.
-    pub(super) calls: Vec<(Lane, Vec<Key>)>,
+    calls: Vec<(Lane, Vec<Key>)>,
     /// Records that were done, with their lane, in order.
-    pub(super) done: Vec<(Lane, Key)>,
-    pub(super) flushes: usize,
-    pub(super) reopened: usize,
+    done: Vec<(Lane, Key)>,
+    flushes: usize,
+    reopened: usize,
     /// What `flush` fails with.
-    pub(super) flush_error: Option<&'static str>,
+    flush_error: Option<&'static str>,
 }
 
 /// A handler that asks a closure about each record, goes on after one that it could not do, and keeps how many it has done
 /// as its state.
-pub(super) struct Scripted {
+struct Scripted {
     lane: Lane,
     log: Arc<Mutex<Log>>,
     behaviour: Arc<Mutex<Behaviour>>,
@@ -108,7 +117,7 @@ impl Handler for Scripted {
     }
 }
 
-pub(super) fn key(record: &Record<'_>) -> Key {
+fn key(record: &Record<'_>) -> Key {
     (record.offset.0, record.index)
 }
 
@@ -117,19 +126,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A server without sockets: a journal, the lanes on it, and who publishes.
-pub(super) struct Rig {
-    pub(super) disk: MemoryDisk,
-    pub(super) journal: MemoryJournal,
-    pub(super) dead: Arc<dyn DeadLetters>,
-    pub(super) progress: Arc<Progress>,
-    pub(super) metrics: Metrics,
-    pub(super) lanes: Lanes,
+struct Rig {
+    disk: MemoryDisk,
+    journal: MemoryJournal,
+    dead: Arc<dyn DeadLetters>,
+    progress: Arc<Progress>,
+    metrics: Metrics,
+    lanes: Lanes,
     log: Arc<Mutex<Log>>,
     behaviour: Arc<Mutex<Behaviour>>,
     seqs: u64,
 }
 
-pub(super) fn config() -> LaneConfig {
+fn config() -> LaneConfig {
     let retry = RetryPolicy {
         attempts_max: 3,
         first_delay: std::time::Duration::from_millis(100),
@@ -140,18 +149,18 @@ pub(super) fn config() -> LaneConfig {
 
 impl Rig {
     /// On an empty journal, with handlers to which everything succeeds.
-    pub(super) fn new(lanes: u16) -> Self {
+    fn new(lanes: u16) -> Self {
         Self::on(MemoryDisk::default(), lanes, config())
     }
 
     /// The server starts on what a disk holds.
-    pub(super) fn on(disk: MemoryDisk, lanes: u16, config: LaneConfig) -> Self {
+    fn on(disk: MemoryDisk, lanes: u16, config: LaneConfig) -> Self {
         let reader: Arc<dyn ReadJournal> = Arc::new(disk.clone());
         Self::reading(reader, disk, lanes, config)
     }
 
     /// The same with a reader of the test's own.
-    pub(super) fn reading(reader: Arc<dyn ReadJournal>, disk: MemoryDisk, lanes: u16, config: LaneConfig) -> Self {
+    fn reading(reader: Arc<dyn ReadJournal>, disk: MemoryDisk, lanes: u16, config: LaneConfig) -> Self {
         let opened = disk.open(&mut |_| ());
         let metrics = Metrics::register(&mut Registry::default());
         let progress = Progress::resume(opened.end, &opened.lanes, opened.former, lanes, &metrics);
@@ -177,16 +186,16 @@ impl Rig {
         Self { disk, journal: opened.journal, dead: opened.dead, progress, metrics, lanes, log, behaviour, seqs: 0 }
     }
 
-    pub(super) fn behave(&self, behaviour: impl FnMut(&Record<'_>) -> Does + Send + 'static) {
+    fn behave(&self, behaviour: impl FnMut(&Record<'_>) -> Does + Send + 'static) {
         *lock(&self.behaviour) = Box::new(behaviour);
     }
 
-    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
+    fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.log)
     }
 
     /// Commits and publishes a block with an entry of each of these clients.
-    pub(super) fn publish(&mut self, clients: &[u64]) {
+    fn publish(&mut self, clients: &[u64]) {
         let mut builder = BlockBuilder::default();
         for &client in clients {
             self.seqs += 1;
@@ -195,13 +204,13 @@ impl Rig {
         self.publish_block(builder);
     }
 
-    pub(super) fn publish_block(&mut self, mut builder: BlockBuilder) {
+    fn publish_block(&mut self, mut builder: BlockBuilder) {
         let durable = self.journal.commit(&mut builder, &[]).unwrap();
         self.lanes.fanout.publish(durable.block().unwrap());
     }
 
     /// A block in the journal of which the lanes hear nothing.
-    pub(super) fn commit_unpublished(&mut self, clients: &[u64]) {
+    fn commit_unpublished(&mut self, clients: &[u64]) {
         let mut builder = BlockBuilder::default();
         for &client in clients {
             self.seqs += 1;
@@ -211,44 +220,49 @@ impl Rig {
     }
 
     /// One step of the only lane.
-    pub(super) fn step(&mut self, mono_us: u64) -> LaneStep {
+    fn step(&mut self, mono_us: u64) -> LaneStep {
         self.lanes.workers[0].step(at(mono_us))
     }
 
     /// Steps of all lanes until each has nothing to do at this time.
-    pub(super) fn settle(&mut self, mono_us: u64) {
+    fn settle(&mut self, mono_us: u64) {
         for worker in &mut self.lanes.workers {
             while matches!(worker.step(at(mono_us)), LaneStep::Worked) {}
         }
     }
 
+    /// Whether the lanes have asked for a checkpoint since this was last called.
+    fn takes_checkpoint_request(&self) -> bool {
+        std::iter::from_fn(|| self.progress.mailbox().take()).count() > 0
+    }
+
     /// The watermark of the only lane.
-    pub(super) fn watermark(&self) -> u64 {
+    fn watermark(&self) -> u64 {
         self.progress.watermark(Lane(0)).0
     }
 
     /// What was done, without the lanes.
-    pub(super) fn done(&self) -> Vec<Key> {
+    fn done(&self) -> Vec<Key> {
         self.log().done.iter().map(|(_, key)| *key).collect()
     }
 
     /// The records of each call, without the lanes.
-    pub(super) fn calls(&self) -> Vec<Vec<Key>> {
+    fn calls(&self) -> Vec<Vec<Key>> {
         self.log().calls.iter().map(|(_, call)| call.clone()).collect()
     }
 
     /// What all handlers have kept, added up, as the journal has it.
-    pub(super) fn stored_sum(&self) -> u64 {
+    fn stored_sum(&self) -> u64 {
         let states = self.disk.lanes().into_iter().filter_map(|mark| mark.sink_state.first_chunk().copied());
         states.map(u64::from_le_bytes).sum()
     }
 
-    pub(super) fn letters(&self) -> Vec<DeadLetter> {
+    fn letters(&self) -> Vec<DeadLetter> {
         self.dead.list(DeadLetterId::FIRST, 1000).unwrap()
     }
 
     /// Writes the lanes' marks as the committer does.
-    pub(super) fn checkpoint(&mut self) {
+    fn checkpoint(&mut self) {
         let retried = self.progress.retried();
         let lanes = self.progress.marks();
         let former = self.progress.former(&lanes);
@@ -260,16 +274,16 @@ impl Rig {
     }
 
     /// The server is killed and started again, with handlers to which everything succeeds.
-    pub(super) fn restart(self, lanes: u16, config: LaneConfig) -> Self {
+    fn restart(self, lanes: u16, config: LaneConfig) -> Self {
         let seqs = self.seqs;
         Self { seqs, ..Self::on(self.disk.clone(), lanes, config) }
     }
 }
 
 /// A journal of which blocks are missing.
-pub(super) struct Forgetful {
-    pub(super) disk: MemoryDisk,
-    pub(super) lost: std::ops::Range<u64>,
+struct Forgetful {
+    disk: MemoryDisk,
+    lost: std::ops::Range<u64>,
 }
 
 impl ReadJournal for Forgetful {
@@ -281,5 +295,16 @@ impl ReadJournal for Forgetful {
         let mut blocks = self.disk.read(from, bytes_max)?;
         blocks.retain(|block| !self.lost.contains(&block.first().0));
         Ok(blocks)
+    }
+}
+
+fn keys(offsets: std::ops::Range<u64>) -> Vec<Key> {
+    offsets.map(|offset| (offset, 0)).collect()
+}
+
+fn retry_at(step: LaneStep) -> u64 {
+    match step {
+        LaneStep::RetryAt(at) => at,
+        other => panic!("{other:?}"),
     }
 }

@@ -1,0 +1,57 @@
+//! What the answers to all requests have in common: the server that they tell of, what is bounded over all of them, and how
+//! one may wait without holding up the others.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+use tokio::sync::{Semaphore, watch};
+
+use super::error::ApiError;
+use super::state::AdminState;
+use crate::config::memory::memory_bound;
+use crate::config::{Config, KEYS};
+use crate::limits;
+
+/// What every answer is made from.
+pub(super) struct Interface {
+    pub(super) state: Arc<dyn AdminState>,
+    /// A place for each stream that may be open.
+    pub(super) streams: Arc<Semaphore>,
+    pub(super) stopping: watch::Receiver<bool>,
+    /// What of `/api/status` never changes.
+    pub(super) fixed: Map<String, Value>,
+}
+
+impl Interface {
+    pub(super) fn new(
+        state: Arc<dyn AdminState>,
+        config: &Config,
+        address: SocketAddr,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        let values: Map<String, Value> = KEYS.iter().map(|key| (key.name.to_owned(), key.show(config))).collect();
+        let fixed = [
+            ("version", json!(env!("CARGO_PKG_VERSION"))),
+            ("admin", json!(address)),
+            ("sinks", json!(config.sink)),
+            ("config", Value::Object(values)),
+            ("memory", json!(memory_bound(config))),
+        ];
+        let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { state, streams: Arc::new(Semaphore::new(limits::ADMIN_TAILS)), stopping, fixed }
+    }
+
+    /// Runs what may wait for the disk beside the requests that wait for nothing.
+    pub(super) async fn blocking<T, F>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn AdminState) -> Result<T, ApiError> + Send + 'static,
+    {
+        let state = Arc::clone(&self.state);
+        tokio::task::spawn_blocking(move || work(&*state)).await.unwrap_or_else(|panic| {
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the request failed: {panic}")))
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Dead letters: from a record that its handler gave up to what is kept, and back.
+
+use std::sync::Arc;
+
+use rand::rngs::SmallRng;
+
+use super::retry::{Outage, RetryPolicy};
+use crate::journal::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom, StorageError};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::model::{Content, Lane, Now, Record};
+
+/// Where one lane's dead letters go. Without room for them it waits.
+pub(super) struct Burial {
+    lane: Lane,
+    dead: Arc<dyn DeadLetters>,
+    room: DeadLetterRoom,
+    /// There is no room.
+    outage: Outage,
+    metrics: Metrics,
+}
+
+/// A record that is to become a dead letter.
+#[derive(Debug)]
+pub(super) struct GivenUp {
+    /// Its number among all records of the batch, from 0.
+    pub(super) nth: usize,
+    pub(super) attempts: u16,
+    /// What its handler said last.
+    pub(super) reason: String,
+    pub(super) since_unix_us: u64,
+}
+
+impl Burial {
+    pub(super) fn new(lane: Lane, dead: Arc<dyn DeadLetters>, room: DeadLetterRoom, metrics: &Metrics) -> Self {
+        Self { lane, dead, room, outage: Outage::default(), metrics: metrics.clone() }
+    }
+
+    /// Until when to leave it alone, in microseconds of the monotonic clock; `None` when it may be tried.
+    pub(super) fn wait_until(&self, now: Now) -> Option<u64> {
+        self.outage.wait_until(now.mono_us)
+    }
+
+    /// Whether it waits for room.
+    pub(super) fn waits(&self) -> bool {
+        self.outage.is_on()
+    }
+
+    /// A dead letter, if it is still there.
+    pub(super) fn get(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StorageError> {
+        self.dead.get(id)
+    }
+
+    /// Makes dead letters of what is given up, as soon as there is room: one write for all, but that it takes no more memory
+    /// than it may. `records` are all of the batch.
+    ///
+    /// # Errors
+    /// A dead letter could not be stored. The server must stop.
+    pub(super) fn bury(
+        &mut self,
+        now: Now,
+        records: &[Record<'_>],
+        given_up: &mut Vec<GivenUp>,
+        policy: &RetryPolicy,
+        rng: &mut SmallRng,
+    ) -> Result<(), StorageError> {
+        if given_up.is_empty() || self.outage.wait_until(now.mono_us).is_some() {
+            return Ok(());
+        }
+        let mut letters = Vec::new();
+        let mut buried = 0;
+        let mut no_room = None;
+        while buried < given_up.len() && no_room.is_none() {
+            letters.clear();
+            let mut bytes = 0;
+            for left in &given_up[buried..] {
+                let letter = letter(&records[left.nth], left.reason.clone(), left.attempts, left.since_unix_us);
+                bytes += letter.payload.len() + letter.error.len() + limits::DEAD_LETTER_BYTES;
+                letters.push(letter);
+                if bytes >= limits::DEAD_LETTERS_WRITE_BYTES {
+                    break;
+                }
+            }
+            let mut kept = self.dead.put_all(&letters, self.room)?;
+            if let Err(NoRoom::Letters { kept: others, letters_max }) = kept
+                && others < letters_max
+            {
+                letters.truncate(usize::try_from(letters_max - others).unwrap_or(usize::MAX));
+                kept = self.dead.put_all(&letters, self.room)?;
+            }
+            match kept {
+                Ok(()) => {
+                    buried += letters.len();
+                    self.metrics.dead_letters.inc_by(letters.len() as u64);
+                    let (lane, first) = (self.lane.0, &letters[0]);
+                    let (offset, index, attempts) = (first.id.offset.0, first.id.index, first.attempts);
+                    let (records, reason) = (letters.len(), &first.error);
+                    tracing::warn!(lane, offset, index, attempts, records, reason, "a record became a dead letter");
+                }
+                Err(problem) => no_room = Some(problem),
+            }
+        }
+        given_up.drain(..buried);
+        if let Some(problem) = no_room {
+            if self.outage.failed(now.mono_us, false, policy, rng) {
+                tracing::error!(lane = self.lane.0, %problem, "there is no room for dead letters; the lane waits");
+            }
+        } else if let Some(waited) = self.outage.over(now.mono_us) {
+            tracing::info!(lane = self.lane.0, ?waited, "there is room for dead letters again");
+        }
+        Ok(())
+    }
+}
+
+/// The letter for a record that was given up at `since_unix_us`.
+pub(super) fn letter(record: &Record<'_>, error: String, attempts: u16, since_unix_us: u64) -> DeadLetter {
+    let (payload, gap_from) = match record.content {
+        Content::Payload(payload) => (payload.to_vec(), None),
+        Content::Gap { from, .. } => (Vec::new(), Some(from)),
+    };
+    DeadLetter {
+        id: DeadLetterId { offset: record.offset, index: record.index },
+        session: record.session,
+        seq: record.seq,
+        channel: record.channel,
+        received_unix_us: record.received_unix_us,
+        payload,
+        gap_from,
+        error,
+        attempts: attempts.into(),
+        since_unix_us,
+    }
+}
+
+/// The record as its handler saw it.
+pub(super) fn record(letter: &DeadLetter) -> Record<'_> {
+    Record {
+        offset: letter.id.offset,
+        index: letter.id.index,
+        session: letter.session,
+        seq: letter.seq,
+        channel: letter.channel,
+        received_unix_us: letter.received_unix_us,
+        content: match letter.gap_from {
+            Some(from) => Content::Gap { from, to: letter.seq },
+            None => Content::Payload(&letter.payload),
+        },
+    }
+}

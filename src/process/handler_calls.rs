@@ -1,0 +1,59 @@
+//! The calls of a handler, and the panics in which they may end: such a panic ends no thread, and costs no record but the one
+//! that causes it.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::handler::{Handler, HandlerError, Outcomes};
+use crate::metrics::Metrics;
+use crate::model::{Lane, Record};
+
+/// A lane's handler, called so that its panics are caught.
+pub(super) struct HandlerCalls {
+    lane: Lane,
+    handler: Box<dyn Handler>,
+    metrics: Metrics,
+    /// The answers to the last call of [`process`](Self::process).
+    pub(super) outcomes: Outcomes,
+}
+
+impl HandlerCalls {
+    pub(super) fn new(lane: Lane, handler: Box<dyn Handler>, metrics: &Metrics) -> Self {
+        Self { lane, handler, metrics: metrics.clone(), outcomes: Outcomes::default() }
+    }
+
+    /// Presents records; returns what the handler said when it panicked. What it answered stands in `outcomes`.
+    pub(super) fn process(&mut self, records: &[Record<'_>]) -> Option<String> {
+        self.outcomes.reset(records.len());
+        // The handler is asked to stay valid when it panics; `outcomes` holds whole answers at any time.
+        let panic = catch_unwind(AssertUnwindSafe(|| self.handler.process(records, &mut self.outcomes))).err()?;
+        // "All done" may have been said before the work was.
+        self.outcomes.withdraw_done_all();
+        self.metrics.handler_panics.inc();
+        let text = panic_text(&*panic);
+        tracing::error!(lane = self.lane.0, from = %records[0].offset, records = records.len(), "the handler panicked: {text}");
+        Some(text)
+    }
+
+    /// Lets the handler make durable what it has done.
+    pub(super) fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+        self.caught(|handler| handler.flush())
+    }
+
+    /// Lets the handler open its files anew.
+    pub(super) fn reopen(&mut self) -> Result<(), HandlerError> {
+        self.caught(|handler| handler.reopen())
+    }
+
+    fn caught<T>(&mut self, call: impl FnOnce(&mut dyn Handler) -> Result<T, HandlerError>) -> Result<T, HandlerError> {
+        catch_unwind(AssertUnwindSafe(|| call(&mut *self.handler))).unwrap_or_else(|panic| {
+            self.metrics.handler_panics.inc();
+            Err(HandlerError::new(format_args!("the handler panicked: {}", panic_text(&*panic))))
+        })
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("(no text)").to_owned()
+}
