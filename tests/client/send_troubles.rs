@@ -71,8 +71,14 @@ fn a_sealed_client_in_a_used_epoch_fails_and_notices_it_at_the_first_answer_if_i
         let args = ["--client", "0xa1", "--epoch", epoch, "--key-file", keys, "--timeout", "1500ms"];
         assert!(pipe(send(server.udp, &args), &numbers(first)).status.success());
         let output = pipe(send(server.udp, &args), &numbers(2));
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
         let report = report(&output);
+        // After a run of one message whose counters were the higher ones, the first answer is as good as lost, and the second
+        // looks like any after a loss: PROTOCOL.md#epoch-used says so.
+        if first == 1 && output.status.success() {
+            assert!(report["retransmissions"].as_u64() > Some(0), "the first answer was heard: {report}");
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert_eq!(report["acked"], 0, "{report}");
         // Whose counters are the higher ones is chance, and the answers go to that run. In silence they rise with each timeout.
         let stderr = text(&output.stderr);
