@@ -14,8 +14,8 @@
 //! | `k`, dialect u8, key u128 | a key by which a dialect knows a message again | 1 | offset of its entry u64, when it expires u64 |
 //!
 //! `e` and `n` are never deleted: what they forgot, a recording could bring back (PROTOCOL.md#sealed-epoch). No version has written
-//! `a` or `k` so far: their formats are fixed, so that the features that need them do not change the directory's format. This version
-//! keeps such records as they are. A record of any other kind is damage.
+//! `a` or `k` so far: their formats are fixed, so that asks, and recent keys of dialect 0, do not change the directory's format. This
+//! version keeps such records as they are. A record of any other kind is damage.
 //!
 //! The checkpoint:
 //!

@@ -1,7 +1,7 @@
 //! Which journal this is, and which of its starts: what its records are named by elsewhere.
 //!
 //! The name is drawn at random when the directory is made, and again when it is lost. The instance is raised, durably, at each start
-//! before anything else is written: no two starts have the same one, also when one of them is of a copy of the directory, since
+//! before the database is opened for writing, so before any entry: no two starts have the same one, also when one of them is of a copy of the directory, since
 //! a nonce belongs to it.
 
 use std::fs;

@@ -24,6 +24,9 @@ use crate::journal::recovery::Format;
 ///
 /// All of them are read. A directory of an earlier format is marked anew before anything is written to it: from then on an earlier
 /// version says that it is of a later one. Blocks and records stay as they are until they are trimmed or replaced.
+///
+/// Who first writes what this version takes for damage raises the format: an entry of another dialect, a mark of another sink than 0
+/// or with a batch, a filter, an instance or a mode, a recent key of another dialect than 0, a record of a new kind.
 pub(in crate::journal) const DIRECTORY_FORMAT: u32 = 3;
 
 pub(super) const MARKER: &str = "DURAGRAM";
@@ -53,12 +56,18 @@ impl DataDir {
         replace_file(&self.root, &self.path, MARKER, &marker())
     }
 
-    /// Marks a directory of an earlier format as one of this format: before anything of this format is written to it. Another marker,
-    /// or none, stays as it is.
+    /// Marks a directory of an earlier format as one of this format: before anything of this format is written to it. A marker that
+    /// could not be read when the directory was claimed, or that says something else, stays as it is.
+    ///
+    /// # Errors
+    /// The marker cannot be read any more, or not be replaced. Nothing of this format may be written then.
     pub(in crate::journal) fn mark_anew(&self) -> io::Result<()> {
-        match fs::read(self.path.join(MARKER)) {
-            Ok(text) if is_former(&text) => self.write_marker(),
-            _ => Ok(()),
+        if self.format != Format::Known {
+            return Ok(());
+        }
+        match is_former(&fs::read(self.path.join(MARKER))?) {
+            true => self.write_marker(),
+            false => Ok(()),
         }
     }
 

@@ -94,8 +94,12 @@ fn a_directory_of_an_earlier_format_is_marked_anew_and_no_other_is() {
         assert_eq!(read(), marked);
     }
     fs::remove_file(path.join(MARKER)).unwrap();
-    dir.mark_anew().unwrap();
+    assert!(dir.mark_anew().is_err(), "what it says now is not known: nothing may be written");
     assert!(!path.join(MARKER).exists(), "a marker is not made up");
+    drop(dir);
+    fs::write(path.join(MARKER), "else").unwrap();
+    DataDir::claim(&path, is_of_a_journal).unwrap().mark_anew().unwrap();
+    assert_eq!(read(), "else", "an unreadable marker is replaced when a loss is accepted, not here");
 }
 
 #[test]

@@ -81,11 +81,11 @@ pub(in crate::journal) fn salvage(
     new.write(batch).map_err(|error| failed(&error))?;
     drop(new);
     let mut adopt = || {
+        // First: the new database is of this format, and an earlier version must not take it for a damaged one of its own.
+        dir.mark()?;
         // How many changes the new database holds is known when it is opened.
         dir.write_witness(Witness::Durable { end: next, changes: 0 })?;
-        dir.adopt_new_database(&accepted.as_secs().to_string())?;
-        // Last: until then a directory without marker is refused, and salvaged again.
-        dir.mark()
+        dir.adopt_new_database(&accepted.as_secs().to_string())
     };
     adopt().map_err(|error| failed(&error))?;
     Ok(given_up)
