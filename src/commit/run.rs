@@ -135,7 +135,7 @@ where
         }
         Threading::Pipeline => {
             let slabs = receivers.len() * limits::SLABS_PER_RECEIVER;
-            // Sidecar the slabs, each receiver may leave an error.
+            // Beside the slabs, each receiver may leave an error.
             let (full, waiting) = bounded(slabs + receivers.len());
             let (give_back, empty) = bounded(slabs);
             for _ in 0..slabs {

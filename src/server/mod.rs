@@ -161,7 +161,7 @@ impl<J: Journal + 'static> Server<J> {
         });
         if let Err(error) = &result {
             state.fail(error);
-            end_lanes(&lanes, &lane_ends, clock);
+            drop(end_lanes(&lanes, &lane_ends, clock));
         }
         drop(admin);
         result

@@ -107,7 +107,7 @@ impl<J: Journal + 'static> Server<J> {
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
         let _asked_for_already = progress.mailbox().post(LaneMessage::Checkpoint);
-        committer.commit(&clock)?;
+        committer.commit_checkpoint(&clock)?;
         let admission = admission(&config, keys.clone());
         let receiver = |(index, socket)| {
             let mut admission = Admission::new(admission.clone());
@@ -125,7 +125,7 @@ impl<J: Journal + 'static> Server<J> {
         let lane_ends = spawn_lanes(workers, clock).map_err(no_thread)?;
         let spawned = commit::spawn(receivers, committer, threading(&config), clock, metrics.clone());
         let (ingest, ingest_ended) = spawned.map_err(|error| {
-            end_lanes(&lanes, &lane_ends, clock);
+            drop(end_lanes(&lanes, &lane_ends, clock));
             no_thread(error)
         })?;
 

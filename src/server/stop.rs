@@ -39,8 +39,7 @@ pub(super) fn drain(
             recv(second) -> stop => match stop {
                 Ok(()) => {
                     tracing::warn!("told to stop again: the lanes end where they are");
-                    end_lanes(lanes, ends, clock);
-                    break;
+                    return end_lanes(lanes, ends, clock);
                 }
                 Err(_) => second = never(),
             },
@@ -55,14 +54,21 @@ pub(super) fn drain(
 
 /// After an error, or a second request to stop: lets the lanes stop where they are. One that is still at the database when the process ends would find
 /// RocksDB torn down, and abort the process in place of its exit code.
-pub(super) fn end_lanes(lanes: &LaneControl, ends: &Events<LaneEnd>, clock: SystemClock) {
+///
+/// # Errors
+/// The first that a lane has met, when all have ended.
+pub(super) fn end_lanes(lanes: &LaneControl, ends: &Events<LaneEnd>, clock: SystemClock) -> Result<(), StorageError> {
     lanes.drain(clock.now().mono_us);
     // A lane whose handler hangs is left behind.
     let patience = crossbeam_channel::after(LANES_END);
+    let mut met = Ok(());
     loop {
         select! {
-            recv(ends) -> end => if end.is_err() { return },
-            recv(patience) -> _ => return,
+            recv(ends) -> end => match end {
+                Ok(LaneEnd { drained, .. }) => met = met.and(drained.map(drop)),
+                Err(_) => return met,
+            },
+            recv(patience) -> _ => return met,
         }
     }
 }

@@ -87,13 +87,20 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.flights.is_empty() || self.journal.landed()
     }
 
-    /// Writes a checkpoint now: at shutdown, after the lanes' last marks. Errors are final as those of `commit`.
-    pub fn shut_down(&mut self, clock: &impl Clock) -> Result<(), JournalError> {
-        // One that was begun, then the last.
+    /// Commits, and then until a checkpoint that this has begun is whole, however many writes its records take. Errors are final as
+    /// those of `commit`.
+    pub fn commit_checkpoint(&mut self, clock: &impl Clock) -> Result<(), JournalError> {
         self.commit(clock)?;
         while self.checkpointing.is_under_way() {
             self.commit(clock)?;
         }
+        Ok(())
+    }
+
+    /// Writes a checkpoint now: at shutdown, after the lanes' last marks. Errors are final as those of `commit`.
+    pub fn shut_down(&mut self, clock: &impl Clock) -> Result<(), JournalError> {
+        // One that was begun, then the last.
+        self.commit_checkpoint(clock)?;
         self.begin_round(clock.now(), self.receipt.end());
         while self.checkpointing.is_under_way() {
             self.commit(clock)?;
