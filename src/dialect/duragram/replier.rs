@@ -47,6 +47,8 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Replier {
     counter: ServerCounter,
+    /// The highest limit that was to be stored so far.
+    limit_asked: u64,
     now: Now,
     /// REJECTs of what came plain, for each source.
     rejects: Buckets,
@@ -63,6 +65,7 @@ impl Replier {
         Self {
             // The time comes with the first reply.
             counter: ServerCounter::resume(0, 0),
+            limit_asked: 0,
             now: Now::default(),
             rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
             sealed_rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
@@ -75,6 +78,7 @@ impl Replier {
     /// Goes on at the limit that was stored last, 0 if none ever was.
     pub(super) fn resume(&mut self, counter_limit: u64) {
         self.counter = ServerCounter::resume(counter_limit, 0);
+        self.limit_asked = counter_limit;
     }
 
     /// What follows happens at this time.
@@ -82,9 +86,12 @@ impl Replier {
         self.now = now;
     }
 
-    /// The limit to be stored with the next commit, if it is time for one.
-    pub(super) fn limit_due(&self) -> Option<u64> {
-        self.counter.limit_due(unix_ns(self.now))
+    /// The limit to be stored with the next commit, if it is time for one. Never below one that a commit under way stores: the
+    /// record on disk is the last one written, and the clock may have been set back between two commits.
+    pub(super) fn limit_due(&mut self) -> Option<u64> {
+        let due = self.counter.limit_due(unix_ns(self.now))?;
+        self.limit_asked = self.limit_asked.max(due);
+        Some(self.limit_asked)
     }
 
     /// The limit is on disk.
@@ -139,4 +146,21 @@ impl Replier {
 
 fn unix_ns(now: Now) -> u64 {
     now.unix_us.saturating_mul(1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_to_be_stored_after_the_clock_was_set_back_is_not_below_one_under_way() {
+        let mut replier = Replier::new();
+        let hour_us = 3_600_000_000;
+        replier.set_time(Now { mono_us: 1, unix_us: 1_000_000 * hour_us });
+        let first = replier.limit_due().expect("none is stored yet");
+        replier.set_time(Now { mono_us: 2, unix_us: 999_999 * hour_us });
+        assert_eq!(replier.limit_due(), Some(first), "the second record would take the place of the first");
+        replier.set_time(Now { mono_us: 3, unix_us: 1_000_001 * hour_us });
+        assert!(replier.limit_due() > Some(first));
+    }
 }
