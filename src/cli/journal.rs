@@ -151,7 +151,7 @@ fn damage_as_text(damage: &Damage) -> String {
     let mut detail = |name: &str, what: String| text.push_str(&format!("  {name:<12}{what}\n"));
     detail("kind", damage.kind.name().into());
     detail("where", damage.place.to_string());
-    detail("problem", damage.problem.clone());
+    detail("problem", damage.problem.to_string());
     if !damage.files.is_empty() {
         let byte = damage.byte.map_or_else(String::new, |byte| format!(", byte {byte}"));
         detail("in", format!("{}{byte}", damage.files.join(", ")));

@@ -29,7 +29,7 @@
 //! The archive's layout follows from rkyv's features, which `Cargo.toml` pins; the golden bytes in the tests hold it.
 //! This file knows nothing of RocksDB, nor of what the server does with entries.
 //!
-//! Blocks of version 1 are read too ([`former`]): those of a directory of format 1 or 2 stay as they are until they are trimmed.
+//! Blocks of version 1 are read too (`former`): those of a directory of format 1 or 2 stay as they are until they are trimmed.
 
 mod archive;
 mod builder;

@@ -150,7 +150,7 @@ pub struct Damage {
     /// The part of the journal that is concerned.
     pub place: DamagePlace,
     /// What is wrong.
-    pub problem: String,
+    pub problem: Box<str>,
     /// Files that are concerned; none where the journal is not in files, or where that is not known.
     pub files: Vec<String>,
     /// Where in the file, in bytes, when it is one file and that is known.
@@ -255,7 +255,7 @@ pub enum DamagePlace {
 
 impl Damage {
     pub(crate) fn new(kind: DamageKind, place: DamagePlace, problem: impl fmt::Display) -> Self {
-        Self { kind, place, problem: problem.to_string(), files: Vec::new(), byte: None, remedy: REMEDY }
+        Self { kind, place, problem: problem.to_string().into(), files: Vec::new(), byte: None, remedy: REMEDY }
     }
 
     pub(in crate::journal) fn in_files(self, files: Vec<String>) -> Self {

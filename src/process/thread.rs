@@ -78,7 +78,7 @@ where
             let lane = worker.lane();
             let drained = catch_unwind(AssertUnwindSafe(|| run(worker, &clock)))
                 .unwrap_or_else(|_| Err(StorageError::new(format!("lane {lane}"), "it panicked, outside its handler")));
-            // There is room forevery lane's end; only nobody may be interested.
+            // There is room for every lane's end; only nobody may be interested.
             drop(sender.send(LaneEnd { lane, drained }));
         })?;
     }

@@ -192,7 +192,7 @@ fn read_all(block: &Block) {
 
 #[test]
 fn a_forged_block_with_a_good_checksum_is_refused_or_reads_without_panic() {
-    forge_all(&sample().build(PLACE).unwrap().bytes().to_vec());
+    forge_all(sample().build(PLACE).unwrap().bytes());
     forge_all(include_bytes!("../testdata/block_v1.bin"));
 }
 

@@ -67,7 +67,7 @@ fn trouble(random: &mut Random) -> Option<(Incident, Incident)> {
     let refuse =
         |code, retry_after_ms| Some((Incident::Refuse(Some((None, code, retry_after_ms))), Incident::Refuse(None)));
     match random.up_to(11) {
-        0 | 1 | 2 => Some((Incident::Down, Incident::Up)),
+        0..=2 => Some((Incident::Down, Incident::Up)),
         3 => refuse(RejectCode::Busy, u32::try_from(random.up_to(2_000)).unwrap()),
         4 => refuse(RejectCode::Storage, 0),
         5 => Some((Incident::Credit(u16::try_from(random.up_to(3)).unwrap()), Incident::Credit(u16::MAX))),
