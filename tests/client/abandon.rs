@@ -21,6 +21,15 @@ fn way_to(server: &Server) -> (LossyPath, Builder) {
     (path, builder)
 }
 
+/// A blocking client of the server whose first record, "0", is acked, and which is then cut off from it.
+fn cut_off(server: &Server, with: impl FnOnce(Builder) -> Builder) -> (LossyPath, blocking::Client) {
+    let (path, builder) = way_to(server);
+    let client = blocking::Client::connect(with(builder)).unwrap();
+    client.send(b"0").unwrap().wait().unwrap();
+    path.set_weather(CUT);
+    (path, client)
+}
+
 /// Waits until so many messages were sent.
 fn wait_sent(transmissions: u64, stats: impl Fn() -> Stats) {
     wait_for("transmissions", || (stats().transmissions - stats().retransmissions >= transmissions).then_some(()));
@@ -46,10 +55,7 @@ fn lost_and_abandoned(server: &Server) -> (f64, f64) {
 fn what_was_given_up_after_it_was_sent_leaves_no_gap_and_all_else_arrives() {
     let home = Home::new();
     let server = home.serve();
-    let (path, builder) = way_to(&server);
-    let client = blocking::Client::connect(builder).unwrap();
-    client.send(b"0").unwrap().wait().unwrap();
-    path.set_weather(CUT);
+    let (path, client) = cut_off(&server, |builder| builder);
     let before = client.stats().transmissions;
     let tickets: Vec<_> = (1..=5).map(|n| client.send(n.to_string().as_bytes()).unwrap()).collect();
     wait_sent(6, || client.stats());
@@ -71,10 +77,7 @@ fn what_was_given_up_after_it_was_sent_leaves_no_gap_and_all_else_arrives() {
 fn a_full_client_makes_room_for_what_is_newer() {
     let home = Home::new();
     let server = home.serve();
-    let (path, builder) = way_to(&server);
-    let client = blocking::Client::connect(builder.window(2)).unwrap();
-    client.send(b"0").unwrap().wait().unwrap();
-    path.set_weather(CUT);
+    let (path, client) = cut_off(&server, |builder| builder.window(2));
     let before = client.stats().transmissions;
     let kept: Vec<_> = (1..=9)
         .map(|n| {
@@ -141,10 +144,7 @@ async fn a_batch_is_given_up_as_a_whole_and_who_waits_for_room_goes_on() {
 fn dropping_a_ticket_or_a_pending_gives_nothing_up() {
     let home = Home::new();
     let server = home.serve();
-    let (path, builder) = way_to(&server);
-    let client = blocking::Client::connect(builder).unwrap();
-    client.send(b"0").unwrap().wait().unwrap();
-    path.set_weather(CUT);
+    let (path, client) = cut_off(&server, |builder| builder);
     drop(client.send(b"1").unwrap());
     wait_sent(2, || client.stats());
     path.set_weather(Weather::CLEAR);
@@ -166,10 +166,7 @@ fn a_sealed_client_gives_up_what_it_has_sent_and_what_it_has_not_and_all_else_ar
     let (home, client) = (Home::new(), ClientId(0xa1));
     let (keys, key) = key_file(&home, client);
     let server = home.serve_with(&["--keys", &keys]);
-    let (path, builder) = way_to(&server);
-    let client = blocking::Client::connect(builder.client_id(client.0).key(key)).unwrap();
-    client.send(b"0").unwrap().wait().unwrap();
-    path.set_weather(CUT);
+    let (path, client) = cut_off(&server, |builder| builder.client_id(client.0).key(key));
     let before = client.stats().transmissions;
     let tickets: Vec<_> = (1..=12).map(|n| client.send(n.to_string().as_bytes()).unwrap()).collect();
     // The first congestion window, and what the ack has let it grow by, is less than all of these.

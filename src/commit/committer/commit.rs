@@ -102,10 +102,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         // One that was begun, then the last.
         self.commit_checkpoint(clock)?;
         self.begin_round(clock.now(), self.receipt.end());
-        while self.checkpointing.is_under_way() {
-            self.commit(clock)?;
-        }
-        Ok(())
+        self.commit_checkpoint(clock)
     }
 
     /// Closes the block and gives it to the journal.

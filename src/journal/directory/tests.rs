@@ -1,4 +1,3 @@
-use crate::journal::rocksdb::database::is_of_a_journal;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::files::with_checksum;
@@ -6,6 +5,7 @@ use super::identity::IDENTITY;
 use super::marker::{LOST_AND_FOUND, MARKER_1, marker_of};
 use super::witness::WITNESS;
 use super::*;
+use crate::journal::rocksdb::database::is_of_a_journal;
 use crate::model::Offset;
 
 fn names(path: &Path) -> Vec<String> {

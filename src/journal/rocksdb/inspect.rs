@@ -5,7 +5,6 @@
 //! with other tools: with a server running every function here answers [`OpenError::Locked`], and a server that is started
 //! meanwhile says the same of the tool.
 
-use crate::journal::rocksdb::database::is_of_a_journal;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -14,7 +13,7 @@ use std::sync::Arc;
 use crate::journal::directory::DataDir;
 use crate::journal::error::{Damage, OpenError, StorageError};
 use crate::journal::recovery::{Outcome, Reading, Scan, Visit, holes};
-use crate::journal::rocksdb::database::{LogReading, Store};
+use crate::journal::rocksdb::database::{LogReading, Store, is_of_a_journal};
 use crate::journal::rocksdb::open::{examine, sound};
 use crate::journal::store::reader::read_blocks;
 use crate::journal::{Block, DeadLetter, Loss};

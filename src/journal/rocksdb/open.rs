@@ -5,20 +5,17 @@
 //! ([`crate::journal::recovery`]), and the files of the log must hold no good record behind the place where RocksDB has stopped
 //! ([`crate::journal::rocksdb::write_ahead_log`]). What is done then is the decision table's ([`crate::journal::recovery::decide`]).
 
-use crate::journal::rocksdb::database::is_of_a_journal;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::journal::RocksJournal;
 use crate::journal::database::{Database as _, Sidecar as _};
 use crate::journal::directory::{DIRECTORY_FORMAT, DataDir};
 use crate::journal::error::OpenError;
 use crate::journal::recovery::{Directory, Format, Outcome, Reading, Survey, Tail, Visit, survey};
-use crate::journal::rocksdb::database::{LogReading, RocksOptions, Store};
+use crate::journal::rocksdb::database::{LogReading, RocksOptions, Store, is_of_a_journal};
 use crate::journal::rocksdb::salvage::{create, salvage};
 use crate::journal::rocksdb::write_ahead_log::tail;
-use crate::journal::store::reader::Reader;
-use crate::journal::store::{StoredDeadLetters, StoredWriter};
+use crate::journal::store::{StoredWriter, opened};
 use crate::journal::{Opened, Replay, StorageError};
 
 impl RocksJournal {
@@ -95,18 +92,8 @@ impl RocksJournal {
             Ok(journal)
         };
         let journal = start().map_err(|error: StorageError| OpenError::storage(error.action, error.cause))?;
-        Ok(Opened {
-            reader: Arc::new(Reader(journal.shared())),
-            dead: Arc::new(StoredDeadLetters(journal.shared())),
-            lanes: scan.lanes,
-            former: scan.former,
-            checkpoint_at: scan.checkpoint_at,
-            low: scan.low,
-            end: scan.end,
-            extents: scan.extents,
-            given_up,
-            journal,
-        })
+        let shared = journal.shared();
+        Ok(opened(journal, &shared, scan, given_up))
     }
 }
 

@@ -7,7 +7,8 @@
 //! | `reader` | reads committed blocks back, and verifies them |
 //! | `dead_letters` | keeps dead letters |
 //! | `housekeeping` | looks after witness, table files and write-ahead log |
-//! | `database` | what all these need of a database |
+//!
+//! What all these need of a database is in `journal::database`.
 //!
 //! One thread writes at a time; the others work beside it on the same database. Whatever fails to be written poisons them all
 //! for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie. How a database is opened, and
@@ -33,9 +34,10 @@ pub(in crate::journal) use crate::journal::store::housekeeping::Housekeeping;
 use crate::journal::store::housekeeping::HousekeepingThread;
 #[cfg(test)]
 pub(in crate::journal) use crate::journal::store::housekeeping::LOOK_INTERVAL;
+use crate::journal::store::reader::Reader;
 use crate::journal::store::write_thread::WriteThread;
 pub(in crate::journal) use crate::journal::store::writer::StoredWriter;
-use crate::journal::{Commit, Durable, Journal, JournalError, Landed, Room, StorageError};
+use crate::journal::{Commit, Durable, Journal, JournalError, Landed, Opened, Room, StorageError};
 use crate::limits::LAUNCH_BYTES;
 use crate::model::{DeadLetterId, DurabilityLevel, Offset};
 
@@ -168,6 +170,27 @@ impl<D: Database> Shared<D> {
 
     pub(in crate::journal) fn low(&self) -> Offset {
         Offset(self.low.load(Ordering::Acquire))
+    }
+}
+
+/// A journal over a database that a scan has found good, and what is known of it.
+pub(in crate::journal) fn opened<D: Database, J>(
+    journal: J,
+    shared: &Arc<Shared<D>>,
+    scan: Scan,
+    given_up: Vec<Damage>,
+) -> Opened<J> {
+    Opened {
+        journal,
+        reader: Arc::new(Reader(Arc::clone(shared))),
+        dead: Arc::new(StoredDeadLetters(Arc::clone(shared))),
+        lanes: scan.lanes,
+        former: scan.former,
+        checkpoint_at: scan.checkpoint_at,
+        low: scan.low,
+        end: scan.end,
+        extents: scan.extents,
+        given_up,
     }
 }
 

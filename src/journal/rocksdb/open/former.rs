@@ -1,6 +1,5 @@
 //! Directories of former formats: taken over by a start, whatever interrupts it.
 
-use crate::journal::rocksdb::database::is_of_a_journal;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +15,7 @@ use crate::journal::database::{JOURNAL, META, block_key};
 use crate::journal::inspect;
 use crate::journal::meta::{self, CHECKPOINT_KEY, MetaRecord};
 use crate::journal::recovery::Witness;
+use crate::journal::rocksdb::database::is_of_a_journal;
 use crate::journal::store::tests::{Place, checkpoint, commit, files, one, options, write_files};
 use crate::journal::{BlockBuilder, Journal as _};
 use crate::model::{Content, DialectId, Offset, records_of};

@@ -1,6 +1,5 @@
 //! Each row of the decision table that refuses, shown by a real directory.
 
-use crate::journal::rocksdb::database::is_of_a_journal;
 use std::fs;
 
 use rocksdb::WriteBatch;
@@ -11,6 +10,7 @@ use crate::journal::database::{JOURNAL, META, block_key};
 use crate::journal::error::DamageKind;
 use crate::journal::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 use crate::journal::recovery::Witness;
+use crate::journal::rocksdb::database::is_of_a_journal;
 use crate::journal::store::tests::{Place, files};
 use crate::journal::testing::shared::{record, session};
 use crate::journal::{Block, inspect};

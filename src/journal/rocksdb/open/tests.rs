@@ -1,4 +1,3 @@
-use crate::journal::rocksdb::database::is_of_a_journal;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use crate::journal::database::{DEAD, JOURNAL, META, block_key};
 use crate::journal::dead_letter::tests::letter;
 use crate::journal::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 use crate::journal::recovery::Witness;
+use crate::journal::rocksdb::database::is_of_a_journal;
 use crate::journal::rocksdb::preallocate::FILL;
 use crate::journal::store::tests::{Place, checkpoint, commit, files, one, options, tens, write_files};
 use crate::journal::testing::shared::{Replayed, push, read_all, record, sealed_records, session};

@@ -14,8 +14,7 @@ use crate::journal::error::OpenError;
 use crate::journal::mask::mask_into;
 use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit};
 use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, survey};
-use crate::journal::store::reader::Reader;
-use crate::journal::store::{self, Shared, StoredDeadLetters, StoredWriter};
+use crate::journal::store::{self, Shared, StoredWriter};
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
 use crate::journal::{Commit, Durable, JournalError, Landed, Opened, Replay, Room, StorageError};
 use crate::model::{ClientRecord, Offset, SessionRecord};
@@ -232,18 +231,7 @@ impl SimulatedDisk {
         let shared = writer.shared();
         let done =
             store::Housekeeping::begin(&shared).map_err(|error| OpenError::storage(error.action, error.cause))?;
-        let opened = Opened {
-            reader: Arc::new(Reader(shared.clone())),
-            dead: Arc::new(StoredDeadLetters(shared.clone())),
-            lanes: scan.lanes,
-            former: scan.former,
-            checkpoint_at: scan.checkpoint_at,
-            low: scan.low,
-            end: scan.end,
-            extents: scan.extents,
-            given_up: Vec::new(),
-            journal: ByHand::new(SimulatedWriter(writer)),
-        };
+        let opened = store::opened(ByHand::new(SimulatedWriter(writer)), &shared, scan, Vec::new());
         Ok((opened, Housekeeping { shared, done }))
     }
 
