@@ -1,7 +1,7 @@
 //! Which sessions are to be answered, and with what: noted while a commit is being built, fixed when it is closed, sent when
 //! it has landed.
 
-use duragram_proto::codec::RejectCode;
+use duragram_proto::codec::{Reject, RejectCode};
 
 use crate::dialect::Work;
 use crate::dialect::duragram::acks::{self, AckState, Bitmaps};
@@ -72,7 +72,8 @@ impl Duragram {
         let sealed = request.seal.is_some();
         if !sealed && self.epochs.has_opened(id.client) {
             self.counts.refuse(RejectCode::SealedOnly);
-            return self.reject(&to, id.client, id.epoch.value(), 0, RejectCode::SealedOnly, 0, work);
+            let (client, epoch, code) = (id.client, id.epoch.value(), RejectCode::SealedOnly);
+            return self.reject(&to, Reject { client, epoch, code, refused: 0, retry_after_ms: 0 }, work);
         }
         self.counts.ping += 1;
         match self.sessions.find(id) {

@@ -1,6 +1,6 @@
 //! HELLO: a client asks for an epoch. A plain one opens a session in it; a sealed one gets an epoch, and opens nothing.
 
-use duragram_proto::codec::RejectCode;
+use duragram_proto::codec::{Reject, RejectCode};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use crate::dialect::Work;
@@ -23,7 +23,7 @@ impl Duragram {
     ) {
         if self.epochs.has_opened(client) {
             self.counts.refuse(RejectCode::SealedOnly);
-            return self.reject(&to, client, 0, nonce, RejectCode::SealedOnly, 0, work);
+            return self.reject(&to, refusal(client, nonce, RejectCode::SealedOnly, 0), work);
         }
         if !self.may_open_from(&to) {
             self.counts.limited += 1;
@@ -41,7 +41,7 @@ impl Duragram {
             }
             None if work.storage_short => {
                 self.counts.refuse(RejectCode::Storage);
-                return self.reject(&to, client, 0, nonce, RejectCode::Storage, limits::STORAGE_RETRY_MS, work);
+                return self.reject(&to, refusal(client, nonce, RejectCode::Storage, limits::STORAGE_RETRY_MS), work);
             }
             None => {
                 let room = unused.is_some() || !self.sessions.is_full();
@@ -52,7 +52,7 @@ impl Duragram {
                 });
                 let Some(index) = opened else {
                     self.counts.refuse(RejectCode::Busy);
-                    return self.reject(&to, client, 0, nonce, RejectCode::Busy, limits::BUSY_RETRY_MS, work);
+                    return self.reject(&to, refusal(client, nonce, RejectCode::Busy, limits::BUSY_RETRY_MS), work);
                 };
                 self.record(index);
                 self.changed(index, now);
@@ -115,8 +115,13 @@ impl Duragram {
             }
             Err((code, retry_after_ms)) => {
                 self.counts.refuse(code);
-                self.reject(&to, client, 0, nonce, code, retry_after_ms, work);
+                self.reject(&to, refusal(client, nonce, code, retry_after_ms), work);
             }
         }
     }
+}
+
+/// A REJECT of a HELLO.
+fn refusal(client: ClientId, nonce: u64, code: RejectCode, retry_after_ms: u32) -> Reject {
+    Reject { client, epoch: 0, code, refused: nonce, retry_after_ms }
 }

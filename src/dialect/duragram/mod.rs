@@ -24,6 +24,7 @@ mod replier;
 pub mod session;
 
 use duragram_proto::ClientId;
+use duragram_proto::codec::Reject;
 
 use crate::dialect::{Dialect, InvalidRecord, Touched, Work};
 use crate::journal::{Durable, Records, Replay};
@@ -180,7 +181,9 @@ impl Dialect for Duragram {
             RequestKind::Hello { client, nonce } => self.hello(*client, *nonce, to, slab.arrived, work),
             RequestKind::Ping(id) => self.ping(*id, request, to, slab.arrived, work),
             RequestKind::Refused { client, epoch, seq, code } => {
-                self.refuse_as_admitted(&to, *client, *epoch, *seq, *code, work);
+                self.counts.refuse(*code);
+                let (client, epoch, code, refused) = (*client, *epoch, *code, *seq);
+                self.reject_counted(&to, Reject { client, epoch, code, refused, retry_after_ms: 0 }, work);
             }
         }
     }

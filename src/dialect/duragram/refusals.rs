@@ -1,6 +1,5 @@
 //! REJECTs, at a bounded rate.
 
-use duragram_proto::ClientId;
 use duragram_proto::codec::{Datagram, Reject, RejectCode};
 
 use crate::dialect::Work;
@@ -19,38 +18,18 @@ impl Duragram {
         work: &mut Work<'_, T>,
     ) {
         let (client, epoch) = (data.session.client, data.session.epoch.value());
-        self.reject(to, client, epoch, data.seq.0, code, retry_after_ms, work);
+        self.reject(to, Reject { client, epoch, code, refused: data.seq.0, retry_after_ms }, work);
     }
 
-    #[allow(clippy::too_many_arguments)] // the fields of a REJECT
-    pub(super) fn reject<T: Transmit>(
-        &mut self,
-        to: &ReplyTo,
-        client: ClientId,
-        epoch: u32,
-        refused: u64,
-        code: RejectCode,
-        retry_after_ms: u32,
-        work: &mut Work<'_, T>,
-    ) {
-        if self.replier.may_refuse(to, client) {
-            let reject = Reject { client, epoch, code, refused, retry_after_ms };
-            self.replier.push(to, Kind::Reject, &Datagram::Reject(reject), work.replies);
+    /// Answers with a REJECT, if the source may hear of one more.
+    pub(super) fn reject<T: Transmit>(&mut self, to: &ReplyTo, reject: Reject, work: &mut Work<'_, T>) {
+        if self.replier.may_refuse(to, reject.client) {
+            self.reject_counted(to, reject, work);
         }
     }
 
-    /// What admission has refused, and has counted among those that its source may hear of.
-    pub(super) fn refuse_as_admitted<T: Transmit>(
-        &mut self,
-        to: &ReplyTo,
-        client: ClientId,
-        epoch: u32,
-        refused: u64,
-        code: RejectCode,
-        work: &mut Work<'_, T>,
-    ) {
-        self.counts.refuse(code);
-        let reject = Reject { client, epoch, code, refused, retry_after_ms: 0 };
+    /// The same where the REJECT is counted already among those that the source may hear of, as admission does.
+    pub(super) fn reject_counted<T: Transmit>(&mut self, to: &ReplyTo, reject: Reject, work: &mut Work<'_, T>) {
         self.replier.push(to, Kind::Reject, &Datagram::Reject(reject), work.replies);
     }
 
