@@ -165,7 +165,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::DeadLetterId;
+    use crate::model::{DeadLetterId, SinkId};
 
     fn record(content: Content<'_>) -> Record<'_> {
         Record {
@@ -295,7 +295,7 @@ mod tests {
             };
             let record = Record { index: 3, channel: 4, ..record(content) };
             let letter = DeadLetter {
-                id: DeadLetterId { offset: record.offset, index: record.index },
+                id: DeadLetterId { offset: record.offset, index: record.index, sink: SinkId::EMBEDDED },
                 session: record.session,
                 seq: record.seq,
                 channel: record.channel,

@@ -16,7 +16,7 @@ use super::interface::Interface;
 use super::state::{AdminState, Retried, RetryAnswer};
 use crate::journal::{DeadLetter, DeadLetterId};
 use crate::limits;
-use crate::model::Offset;
+use crate::model::{Offset, SinkId};
 use crate::record_json;
 
 /// How long an operator who retries a dead letter waits for its handler,
@@ -44,7 +44,7 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let from = DeadLetterId { offset: Offset(query.from), index: query.index };
+    let from = DeadLetterId { offset: Offset(query.from), index: query.index, sink: SinkId::EMBEDDED };
     let limit = query.limit.unwrap_or(limits::ADMIN_DEAD_LETTERS).clamp(1, limits::ADMIN_DEAD_LETTERS);
     interface
         .blocking(move |state| {
@@ -119,7 +119,7 @@ pub(super) async fn discard(State(interface): State<Arc<Interface>>, id: Id) -> 
 
 fn parse(id: Id) -> Result<DeadLetterId, ApiError> {
     let Path((offset, index)) = id.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    Ok(DeadLetterId { offset: Offset(offset), index })
+    Ok(DeadLetterId { offset: Offset(offset), index, sink: SinkId::EMBEDDED })
 }
 
 fn find(state: &dyn AdminState, id: DeadLetterId) -> Result<DeadLetter, ApiError> {

@@ -24,7 +24,7 @@ use crate::journal::{
     Block, BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal, StorageError,
 };
 use crate::metrics::Metrics;
-use crate::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId};
+use crate::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -292,7 +292,7 @@ fn requests_that_make_no_sense_are_answered_with_json_errors() {
 
 fn letter(offset: u64, index: u16) -> DeadLetter {
     DeadLetter {
-        id: DeadLetterId { offset: Offset(offset), index },
+        id: DeadLetterId { offset: Offset(offset), index, sink: SinkId::EMBEDDED },
         session: session(),
         seq: Seq(9),
         channel: 5,

@@ -14,7 +14,7 @@ use super::api::{AdminArgs, Api};
 use super::journal::{open_failure, storage_failure};
 use super::{Failure, Report, complain, output_failure, print};
 use crate::journal::{DeadLetter, DeadLetterId, RocksJournal, RocksOptions, inspect};
-use crate::model::Offset;
+use crate::model::{Offset, SinkId};
 use crate::record_json;
 
 /// List, show, retry or discard dead letters: records that could not be processed.
@@ -114,7 +114,7 @@ impl FromStr for Id {
     fn from_str(text: &str) -> Result<Self, String> {
         let (offset, index) = text.split_once('/').unwrap_or((text, "0"));
         match (offset.parse(), index.parse()) {
-            (Ok(offset), Ok(index)) => Ok(Self(DeadLetterId { offset: Offset(offset), index })),
+            (Ok(offset), Ok(index)) => Ok(Self(DeadLetterId { offset: Offset(offset), index, sink: SinkId::EMBEDDED })),
             _ => Err("write OFFSET or OFFSET/INDEX, as `duragram dead list` shows it".to_owned()),
         }
     }
@@ -225,7 +225,7 @@ fn each(ids: &[Id], done: &str, mut work: impl FnMut(Id) -> Result<(), Failure>)
 fn id_of(letter: &Value) -> Result<Id, Failure> {
     let index = letter["index"].as_u64().and_then(|index| u16::try_from(index).ok());
     let (Some(offset), Some(index)) = (letter["offset"].as_u64(), index) else { return Err(strange()) };
-    Ok(Id(DeadLetterId { offset: Offset(offset), index }))
+    Ok(Id(DeadLetterId { offset: Offset(offset), index, sink: SinkId::EMBEDDED }))
 }
 
 fn strange() -> Failure {

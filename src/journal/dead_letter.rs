@@ -5,7 +5,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::journal::StorageError;
 use crate::journal::envelope::{self, Record, RecordError};
-use crate::model::{DeadLetter, DeadLetterId, Offset, SessionId};
+use crate::model::{DeadLetter, DeadLetterId, Offset, SessionId, SinkId};
 
 /// What dead letters may take of the disk. Without room for them nothing is written: the lane waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,13 +84,13 @@ pub trait DeadLetters: Send + Sync {
 
 impl DeadLetterId {
     /// The id before all others.
-    pub const FIRST: Self = Self { offset: Offset(0), index: 0 };
+    pub const FIRST: Self = Self { offset: Offset(0), index: 0, sink: SinkId::EMBEDDED };
 
     /// The one that sorts right after it, if any can.
     pub fn next(self) -> Option<Self> {
         match self.index.checked_add(1) {
             Some(index) => Some(Self { index, ..self }),
-            None => self.offset.0.checked_add(1).map(|offset| Self { offset: Offset(offset), index: 0 }),
+            None => self.offset.0.checked_add(1).map(|offset| Self { offset: Offset(offset), index: 0, ..self }),
         }
     }
 
@@ -107,7 +107,8 @@ impl DeadLetterId {
 
     fn from_key(key: &[u8]) -> Option<Self> {
         let (offset, index) = key.split_first_chunk()?;
-        Some(Self { offset: Offset(u64::from_be_bytes(*offset)), index: u16::from_be_bytes(index.try_into().ok()?) })
+        let (offset, index) = (Offset(u64::from_be_bytes(*offset)), u16::from_be_bytes(index.try_into().ok()?));
+        Some(Self { offset, index, sink: SinkId::EMBEDDED })
     }
 }
 

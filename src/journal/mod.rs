@@ -17,6 +17,7 @@ use std::{io, mem};
 
 use crate::model::{
     ClientRecord, DurabilityLevel, FormerLanes, Instance, JournalId, LaneMark, Offset, SessionId, SessionRecord,
+    SinkRecord,
 };
 
 pub mod block;
@@ -159,10 +160,12 @@ pub struct Checkpoint {
     pub sessions: Vec<SessionRecord>,
     /// Sessions that expired.
     pub expired: Vec<SessionId>,
-    /// One for each lane, in lane order. Their number is the number of lanes.
+    /// Of the embedded handler: one for each lane, in lane order. Their number is the number of lanes; none with sinks.
     pub lanes: Vec<LaneMark>,
     /// Of earlier runs whose number of lanes was another, the oldest first.
     pub former: Vec<FormerLanes>,
+    /// The configured sinks, and those that were configured once and not removed.
+    pub sinks: Vec<SinkRecord>,
     /// Dead letters that were processed at last, as the lanes' sink states say: they are deleted.
     pub retried: Vec<DeadLetterId>,
     /// Blocks that lie wholly below may be deleted. Never above `at` nor the lowest watermark.
@@ -179,7 +182,8 @@ impl Checkpoint {
         if trim_below > at {
             return Err(format!("it would trim up to {trim_below}, above itself"));
         }
-        match self.lanes.iter().map(|lane| lane.watermark).min() {
+        let sinks = self.sinks.iter().filter(|sink| sink.holds).map(|sink| sink.mark.watermark);
+        match self.lanes.iter().map(|lane| lane.watermark).chain(sinks).min() {
             Some(lowest) if *trim_below > lowest => {
                 Err(format!("it would trim up to {trim_below}, above the lowest watermark {lowest}"))
             }
@@ -336,6 +340,8 @@ pub struct Opened<J> {
     pub lanes: Vec<LaneMark>,
     /// The lanes of earlier runs, as the last checkpoint has them.
     pub former: Vec<FormerLanes>,
+    /// The sinks of the last checkpoint.
+    pub sinks: Vec<SinkRecord>,
     /// The offset of the last checkpoint.
     pub checkpoint_at: Offset,
     /// The lowest entry kept.

@@ -2,15 +2,17 @@
 
 use duragram_proto::Seq;
 
-use super::{Offset, SessionId};
+use super::{Offset, SessionId, SinkId};
 
-/// Which record: the entry's offset and the record's index in it. In the journal's order.
+/// Which record, and whose dead letter it is: in the journal's order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DeadLetterId {
     /// The offset of its entry.
     pub offset: Offset,
     /// Which record of the entry it is, from 0.
     pub index: u16,
+    /// The sink that gave it up.
+    pub sink: SinkId,
 }
 
 /// A record that could not be processed.

@@ -11,6 +11,7 @@ mod ids;
 mod lane_message;
 mod peer;
 mod record;
+mod sink;
 mod sink_spec;
 mod stored;
 mod time;
@@ -25,6 +26,11 @@ pub(crate) use peer::canonical;
 pub use peer::{Local, Peer};
 pub(crate) use record::records_of;
 pub use record::{Content, Record};
+pub use sink::{
+    BacklogConfig, BatchConfig, ExecTarget, HttpAuth, HttpMode, HttpTarget, MqttTarget, NatsAuth, NatsTarget,
+    PostgresPayload, PostgresTarget, RedisTarget, Secret, SinkConfig, SinkId, SinkStart, SinkTarget, TlsConfig,
+    WhenFull,
+};
 pub use sink_spec::{SinkSpec, SinkSpecError};
-pub use stored::{ClientRecord, FormerLanes, Instance, JournalId, LaneMark, SessionRecord};
+pub use stored::{ClientRecord, FormerLanes, Instance, JournalId, LaneMark, SessionRecord, SinkLoss, SinkRecord};
 pub use time::{Clock, Now, SystemClock};

@@ -5,7 +5,7 @@ use std::fmt;
 use duragram_proto::window::DedupWindow;
 use duragram_proto::{ClientId, Seq};
 
-use super::{Lane, Offset, SessionId};
+use super::{Lane, Offset, SessionId, SinkId};
 
 /// Which journal it is: made at random with its directory. An offset means something only together with it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,4 +118,38 @@ impl FormerLanes {
     pub fn end(&self) -> Offset {
         self.0.iter().copied().max().unwrap_or_default()
     }
+}
+
+/// A configured sink as it is kept on disk: its name, what it was when its cursor began, and how far it has come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SinkRecord {
+    /// Which sink it is.
+    pub id: SinkId,
+    /// The name that the configuration gives it.
+    pub name: String,
+    /// A hash of where it writes to and what it takes. A sink that has become another under its old name is refused.
+    pub identity: u64,
+    /// How far it has come. There is one shard.
+    pub mark: LaneMark,
+    /// The start of the journal in which the mark was last moved.
+    pub instance: u64,
+    /// It holds what it has not processed: trimming stops there. Else it has been detached.
+    pub holds: bool,
+    /// An operator has stopped it for a while.
+    pub paused: bool,
+    /// What it has lost, the oldest first. Neighbours are one.
+    pub losses: Vec<SinkLoss>,
+}
+
+/// Entries that a sink will never see, because it had fallen too far behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SinkLoss {
+    /// The first of them.
+    pub from: Offset,
+    /// The first after them.
+    pub to: Offset,
+    /// How many of the entries between the two are lost: all, unless records of losses were put together.
+    pub entries: u64,
+    /// When the last of them was lost, in microseconds since 1970.
+    pub unix_us: u64,
 }

@@ -8,7 +8,7 @@ use super::retry::{Outage, RetryPolicy};
 use crate::journal::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{Content, Lane, Now, Record};
+use crate::model::{Content, Lane, Now, Record, SinkId};
 
 /// Where one lane's dead letters go. Without room for them it waits.
 pub(super) struct Burial {
@@ -119,7 +119,7 @@ pub(super) fn letter(record: &Record<'_>, error: String, attempts: u16, since_un
         Content::Gap { from, .. } => (Vec::new(), Some(from)),
     };
     DeadLetter {
-        id: DeadLetterId { offset: record.offset, index: record.index },
+        id: DeadLetterId { offset: record.offset, index: record.index, sink: SinkId::EMBEDDED },
         session: record.session,
         seq: record.seq,
         channel: record.channel,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::{Lane, LaneMark, Offset, Record};
+use crate::model::{Instance, JournalId, Lane, LaneMark, Offset, Record, SinkId};
 
 /// Processes the records of one lane. Every lane has its own handler, which runs on the lane's thread.
 ///
@@ -47,6 +47,16 @@ pub trait Handler: Send {
     fn reopen(&mut self) -> Result<(), HandlerError> {
         Ok(())
     }
+
+    /// Processes one dead letter that an operator retries. It was presented before, and what came after it may have been
+    /// processed since: a handler that takes what lies below its position for a repetition must not do so here.
+    fn retry(&mut self, record: &Record<'_>, outcomes: &mut Outcomes) {
+        self.process(std::slice::from_ref(record), outcomes);
+    }
+
+    /// The entries from `from` up to `to` will not be presented any more, since the sink had fallen too far behind. That is
+    /// recorded durably already. None of them is half done: what was answered is flushed before.
+    fn lost(&mut self, _from: Offset, _to: Offset) {}
 }
 
 /// Why a handler could not start, flush or reopen, for the operator to read.
@@ -82,6 +92,12 @@ impl HandlerError {
 /// What a lane knows when its handler is made.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneStart<'a> {
+    /// The journal that the records come from, if it has a name.
+    pub journal: Option<JournalId>,
+    /// Which start of the journal this is, where they are counted.
+    pub instance: Option<Instance>,
+    /// The sink whose handler is made.
+    pub sink: SinkId,
     /// The lane whose handler is made.
     pub lane: Lane,
     /// Where each lane goes on, in lane order.

@@ -15,7 +15,7 @@ use super::progress::Fanout;
 use super::retried::RetryError;
 use crate::journal::{DeadLetter, StorageError};
 use crate::limits;
-use crate::model::{Clock, Lane};
+use crate::model::{Clock, Lane, SinkId};
 
 /// The lanes before their threads start: whoever drives them by hand needs nothing else.
 #[derive(Debug)]
@@ -52,7 +52,10 @@ impl Lanes {
         let mut askers = Vec::with_capacity(marks.len());
         for (lane, blocks) in (0..).map(Lane).zip(blocks) {
             let (durable_end, left) = (progress.durable_end(), progress.left());
-            let handler = factory(&LaneStart { lane, marks: &marks, durable_end, left })?;
+            let (journal, instance) = (parts.journal.id(), parts.journal.instance());
+            let sink = SinkId::EMBEDDED;
+            let start = LaneStart { journal, instance, sink, lane, marks: &marks, durable_end, left };
+            let handler = factory(&start)?;
             let (asker, asked) = asked();
             workers.push(LaneWorker::new(lane, parts, blocks, asked, handler)?);
             askers.push(asker);

@@ -11,7 +11,7 @@ use super::*;
 use crate::config::Threading;
 use crate::journal::{DeadLetter, DeadLetterId};
 use crate::limits;
-use crate::model::{Offset, Record, SessionId};
+use crate::model::{Offset, Record, SessionId, SinkId};
 use crate::process::Outcomes;
 
 /// Takes everything and keeps nothing.
@@ -29,7 +29,7 @@ impl Handler for Willing {
 
 fn letter(offset: u64) -> DeadLetter {
     DeadLetter {
-        id: DeadLetterId { offset: Offset(offset), index: 0 },
+        id: DeadLetterId { offset: Offset(offset), index: 0, sink: SinkId::EMBEDDED },
         session: SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).unwrap() },
         seq: Seq(9),
         channel: 0,

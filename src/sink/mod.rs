@@ -16,13 +16,16 @@ mod fifos;
 mod file;
 mod file_state;
 mod lines;
+mod name;
 mod null;
 mod opening;
 mod pipe;
 mod recover;
+mod secret;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::fs;
 use std::path::Path;
@@ -36,7 +39,7 @@ use null::Null;
 use opening::open_without_waiting;
 use recover::Recorded;
 
-use crate::model::{Lane, SinkSpec};
+use crate::model::{Lane, SinkConfig, SinkSpec, SinkTarget};
 use crate::process::handler::{Handler, HandlerError, HandlerFactory, LaneStart};
 
 /// Makes lanes that write every record to each of these sinks, none of which may stand in the list twice. They are opened
@@ -58,6 +61,46 @@ pub(crate) fn factory_with(specs: Vec<SinkSpec>, fifos: Fifos) -> HandlerFactory
         let handlers = specs.iter().zip(sinks).map(|(spec, sink)| (spec.to_string(), sink.handler(start.lane)));
         Ok(Box::new(Composite::new(handlers.collect())?))
     })
+}
+
+/// Makes the handler of one configured sink. One that writes to another system connects to nothing yet: that it is away must not
+/// fail a start.
+///
+/// # Errors
+/// A file cannot be opened, or holds something else than its state says.
+pub fn handler(config: &SinkConfig, start: &LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> {
+    handler_with(config, start, &Fifos::default())
+}
+
+/// Like [`handler`], with the list into which the sinks put the FIFOs that they write to.
+pub(crate) fn handler_with(
+    config: &SinkConfig,
+    start: &LaneStart<'_>,
+    fifos: &Fifos,
+) -> Result<Box<dyn Handler>, HandlerError> {
+    match &config.target {
+        SinkTarget::Null => Ok(Box::new(Null)),
+        SinkTarget::Stdout => Ok(Box::new(LineHandler::new(stream::stdout((fifos, config.name.clone()))?, None))),
+        SinkTarget::File(path) if is_regular_or_new(path) => {
+            let known = if start.left.is_empty() { start.marks } else { start.left };
+            let recorded = Recorded {
+                watermarks: start.marks.iter().map(|mark| mark.watermark).collect(),
+                states: known.iter().map(|mark| serde_json::from_slice(&mark.sink_state).ok()).collect(),
+                durable_end: start.durable_end,
+            };
+            let (opened, replays) = recover::recover(path, &recorded)?;
+            let replay = replays.into_iter().next().flatten();
+            Ok(Box::new(LineHandler::new(Arc::new(Mutex::new(FileSink::new(path, opened))), replay)))
+        }
+        SinkTarget::File(path) => {
+            let out = open_without_waiting(path);
+            let out = out.map_err(|error| HandlerError::new(format_args!("{}: {error}", path.display())))?;
+            let name = path.display().to_string();
+            let output = stream::shared(name, out, Some(path.clone()), (fifos, config.name.clone()))?;
+            Ok(Box::new(LineHandler::new(output, None)))
+        }
+        other => Err(HandlerError::new(format_args!("there is no sink of this kind yet: {other:?}"))),
+    }
 }
 
 /// An open sink, which its lanes share.

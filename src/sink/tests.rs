@@ -13,7 +13,7 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Content, LaneMark, Offset, Record, SessionId};
+use crate::model::{Content, LaneMark, Offset, Record, SessionId, SinkId};
 use crate::process::handler::{Answer, Outcomes};
 
 fn record(offset: u64, payload: &[u8]) -> Record<'_> {
@@ -48,7 +48,15 @@ impl Sinks {
         self.handlers.clear();
         let mut factory = factory(self.specs.clone());
         for lane in (0..).map(Lane).take(self.marks.len()) {
-            let start = LaneStart { lane, marks: &self.marks, durable_end: self.durable_end, left: &self.left };
+            let start = LaneStart {
+                journal: None,
+                instance: None,
+                sink: SinkId::EMBEDDED,
+                lane,
+                marks: &self.marks,
+                durable_end: self.durable_end,
+                left: &self.left,
+            };
             self.handlers.push(factory(&start)?);
         }
         Ok(())
@@ -112,7 +120,15 @@ fn a_file_that_cannot_be_opened_is_an_error_at_start_that_names_it() {
     for path in [dir.path().to_owned(), dir.path().join("missing/file")] {
         let mut factory = factory(vec![SinkSpec::File(path.clone())]);
         let marks = [LaneMark::default()];
-        let start = LaneStart { lane: Lane(0), marks: &marks, durable_end: Offset(0), left: &[] };
+        let start = LaneStart {
+            journal: None,
+            instance: None,
+            sink: SinkId::EMBEDDED,
+            lane: Lane(0),
+            marks: &marks,
+            durable_end: Offset(0),
+            left: &[],
+        };
         let error = factory(&start).err().unwrap().to_string();
         assert!(error.contains(&path.display().to_string()), "{error}");
     }

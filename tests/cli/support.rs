@@ -14,7 +14,7 @@ use duragram::config::Config;
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use duragram::metrics::Metrics;
-use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId};
+use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId};
 use duragram::proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
@@ -146,7 +146,7 @@ pub(crate) fn entry(batch: bool) -> EntryMeta {
 
 pub(crate) fn letter(offset: u64, index: u16, payload: &[u8], error: &str) -> DeadLetter {
     DeadLetter {
-        id: DeadLetterId { offset: Offset(offset), index },
+        id: DeadLetterId { offset: Offset(offset), index, sink: SinkId::EMBEDDED },
         session: session(),
         seq: Seq(9),
         channel: 5,

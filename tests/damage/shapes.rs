@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use duragram::journal::{
     BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, RocksJournal, RocksOptions,
 };
-use duragram::model::{LaneMark, Offset, SessionRecord};
+use duragram::model::{LaneMark, Offset, SessionRecord, SinkId};
 use duragram_proto::Seq;
 
 use super::state::{
@@ -188,7 +188,7 @@ pub(super) fn record(client: u64, floor: u64) -> SessionRecord {
 
 fn letter(number: u16) -> DeadLetter {
     DeadLetter {
-        id: DeadLetterId { offset: Offset(u64::from(number)), index: number },
+        id: DeadLetterId { offset: Offset(u64::from(number)), index: number, sink: SinkId::EMBEDDED },
         session: session(1),
         seq: Seq(1),
         channel: 0,

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use duragram::journal::{
     BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, Journal, Opened, Replay, RocksJournal, RocksOptions, inspect,
 };
-use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId};
+use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 const DIRECTORY: &str = "DURAGRAM_TEST_DIRECTORY";
@@ -24,7 +24,7 @@ fn payload(offset: u64) -> Vec<u8> {
 
 fn letter(offset: Offset) -> DeadLetter {
     DeadLetter {
-        id: DeadLetterId { offset, index: 0 },
+        id: DeadLetterId { offset, index: 0, sink: SinkId::EMBEDDED },
         session: session(),
         seq: Seq(1),
         channel: 0,

@@ -109,7 +109,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         // Below, when a loss was accepted: the lanes have yet to pass what is gone.
         let trim_below = self.checkpointing.trimmed_below.min(watermark).min(at);
         let former = self.downstream.former(&lanes);
-        Some(Checkpoint { at, sessions, expired, lanes, former, retried, trim_below })
+        Some(Checkpoint { at, sessions, expired, lanes, former, sinks: Vec::new(), retried, trim_below })
     }
 
     pub(super) fn begin_round(&mut self, now: Now, at: Offset) {

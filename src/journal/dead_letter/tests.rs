@@ -2,7 +2,7 @@ use super::*;
 
 pub(crate) fn letter(offset: u64, index: u16) -> DeadLetter {
     DeadLetter {
-        id: DeadLetterId { offset: Offset(offset), index },
+        id: DeadLetterId { offset: Offset(offset), index, sink: SinkId::EMBEDDED },
         session: SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).unwrap() },
         seq: Seq(9),
         channel: 5,
@@ -50,6 +50,6 @@ fn the_format_is_that_of_the_golden_dead_letter() {
 #[test]
 fn keys_sort_as_ids_do() {
     let ids = [(0, 0), (0, 1), (0, 256), (1, 0), (256, 0), (u64::MAX, u16::MAX)];
-    let ids = ids.map(|(offset, index)| DeadLetterId { offset: Offset(offset), index });
+    let ids = ids.map(|(offset, index)| DeadLetterId { offset: Offset(offset), index, sink: SinkId::EMBEDDED });
     assert!(ids.is_sorted() && ids.map(DeadLetterId::key).is_sorted());
 }

@@ -17,7 +17,9 @@ use crate::journal::{
     Block, Checkpoint, Commit, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable, Extent, JournalError,
     Landed, NoRoom, Opened, ReadJournal, Records, Replay, Room, StorageError,
 };
-use crate::model::{ClientRecord, DurabilityLevel, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord};
+use crate::model::{
+    ClientRecord, DurabilityLevel, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord, SinkRecord,
+};
 
 /// What becomes of a write that a hook was asked about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +74,7 @@ struct Synced {
     dead: BTreeMap<DeadLetterId, DeadLetter>,
     lanes: Vec<LaneMark>,
     former: Vec<FormerLanes>,
+    sinks: Vec<SinkRecord>,
     checkpoint_at: Offset,
     low: Offset,
     end: Offset,
@@ -85,6 +88,7 @@ impl Synced {
         self.sessions.extend(checkpoint.sessions.iter().map(|session| (session.id, session.clone())));
         checkpoint.expired.iter().for_each(|id| drop(self.sessions.remove(id)));
         self.lanes.clone_from(&checkpoint.lanes);
+        self.sinks.clone_from(&checkpoint.sinks);
         self.former.clone_from(&checkpoint.former);
         checkpoint.retried.iter().for_each(|id| drop(self.dead.remove(id)));
         self.checkpoint_at = checkpoint.at;
@@ -143,6 +147,7 @@ impl MemoryDisk {
             dead: Arc::new(handle.clone()),
             lanes: synced.lanes.clone(),
             former: synced.former.clone(),
+            sinks: synced.sinks.clone(),
             checkpoint_at: synced.checkpoint_at,
             low: synced.low,
             end: synced.end,

@@ -1,0 +1,26 @@
+//! A record's permanent name, the same in every system that it is written to: the journal, the entry's offset, the record's index.
+//! Who sees a name twice has the same record twice.
+
+use std::fmt;
+
+use crate::model::{JournalId, Record};
+
+/// `JOURNAL-OFFSET-INDEX`: 32 hexadecimal digits and two numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct RecordName {
+    journal: JournalId,
+    offset: u64,
+    index: u16,
+}
+
+impl RecordName {
+    pub(super) fn of(journal: JournalId, record: &Record<'_>) -> Self {
+        Self { journal, offset: record.offset.0, index: record.index }
+    }
+}
+
+impl fmt::Display for RecordName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.journal, self.offset, self.index)
+    }
+}

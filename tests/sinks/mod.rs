@@ -1,0 +1,3 @@
+//! Sinks against the real systems that they write to, each started by its test on a free port.
+
+mod support;

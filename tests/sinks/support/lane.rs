@@ -1,0 +1,102 @@
+//! Presents records to a handler as a lane does, without a journal.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use duragram::model::{Instance, JournalId, Lane, LaneMark, Offset, SessionId, SinkId};
+use duragram::process::{Answer, Content, Handler, LaneStart, Outcomes, Record};
+use duragram::proto::{ClientId, Epoch, Seq};
+
+/// A message, from which a record is made.
+pub struct Message {
+    pub offset: u64,
+    pub index: u16,
+    pub channel: u16,
+    pub payload: Vec<u8>,
+}
+
+impl Message {
+    /// The record as a handler sees it: sent by client 0xa1 in its third epoch.
+    pub fn record(&self) -> Record<'_> {
+        Record {
+            offset: Offset(self.offset),
+            index: self.index,
+            session: SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).expect("not 0") },
+            seq: Seq(self.offset + 1),
+            channel: self.channel,
+            received_unix_us: 1_767_323_045_678_901 + self.offset,
+            content: Content::Payload(&self.payload),
+        }
+    }
+}
+
+/// Messages of one record an entry, from this offset on.
+pub fn messages(from: u64, count: u64) -> Vec<Message> {
+    let message = |offset| Message { offset, index: 0, channel: 7, payload: format!("message {offset}").into_bytes() };
+    (from..from + count).map(message).collect()
+}
+
+/// A journal's name that is the same in every test that names it by the same number.
+pub fn journal(number: u128) -> JournalId {
+    JournalId::parse(&format!("{number:032x}")).expect("32 digits")
+}
+
+/// What a handler is started with, at a mark.
+pub fn start(journal: JournalId, instance: u64, mark: &LaneMark) -> LaneStart<'_> {
+    LaneStart {
+        journal: Some(journal),
+        instance: Some(Instance { number: instance, nonce: 0x5eed }),
+        sink: SinkId(0x51),
+        lane: Lane(0),
+        marks: std::slice::from_ref(mark),
+        durable_end: Offset(u64::MAX),
+        left: &[],
+    }
+}
+
+/// What became of records: which were given up and why.
+pub type DeadLetters = Vec<((u64, u16), String)>;
+
+/// Presents the records in calls of at most `batch` until each is done or given up, and flushes. A record that is to be
+/// retried comes again, three times at most.
+///
+/// # Panics
+/// It takes longer than `patience`: the reason that the handler gave last is in the message.
+pub fn drive(handler: &mut dyn Handler, records: &[Record<'_>], batch: usize, patience: Duration) -> DeadLetters {
+    let deadline = Instant::now() + patience;
+    let mut dead = DeadLetters::new();
+    for batch in records.chunks(batch) {
+        let mut open: Vec<(Record<'_>, u32)> = batch.iter().map(|record| (*record, 0)).collect();
+        while !open.is_empty() {
+            let shown: Vec<Record<'_>> = open.iter().map(|(record, _)| *record).collect();
+            let mut outcomes = Outcomes::new(shown.len());
+            handler.process(&shown, &mut outcomes);
+            let mut said = outcomes.unavailable_reason().map(str::to_owned);
+            let mut left = Vec::new();
+            for (i, (record, attempts)) in open.into_iter().enumerate() {
+                let name = (record.offset.0, record.index);
+                match outcomes.answer(i) {
+                    Answer::Done => {}
+                    Answer::Unanswered => left.push((record, attempts)),
+                    Answer::GiveUp(reason) => dead.push((name, reason.clone())),
+                    Answer::Retry(reason) if attempts + 1 == 3 => dead.push((name, reason.clone())),
+                    Answer::Retry(reason) => {
+                        said = Some(reason.clone());
+                        left.push((record, attempts + 1));
+                    }
+                }
+            }
+            open = left;
+            if let Some(reason) = said {
+                assert!(Instant::now() < deadline, "{} records are open: {reason}", open.len());
+                thread::sleep(Duration::from_millis(20));
+            }
+            assert!(Instant::now() < deadline, "{} records are open", open.len());
+        }
+    }
+    while let Err(error) = handler.flush() {
+        assert!(Instant::now() < deadline, "flushing: {error}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    dead
+}
