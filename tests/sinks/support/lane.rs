@@ -8,16 +8,16 @@ use duragram::process::{Answer, Content, Handler, LaneStart, Outcomes, Record};
 use duragram::proto::{ClientId, Epoch, Seq};
 
 /// A message, from which a record is made.
-pub struct Message {
-    pub offset: u64,
-    pub index: u16,
-    pub channel: u16,
-    pub payload: Vec<u8>,
+pub(crate) struct Message {
+    pub(crate) offset: u64,
+    pub(crate) index: u16,
+    pub(crate) channel: u16,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Message {
     /// The record as a handler sees it: sent by client 0xa1 in its third epoch.
-    pub fn record(&self) -> Record<'_> {
+    pub(crate) fn record(&self) -> Record<'_> {
         Record {
             offset: Offset(self.offset),
             index: self.index,
@@ -31,18 +31,18 @@ impl Message {
 }
 
 /// Messages of one record an entry, from this offset on.
-pub fn messages(from: u64, count: u64) -> Vec<Message> {
+pub(crate) fn messages(from: u64, count: u64) -> Vec<Message> {
     let message = |offset| Message { offset, index: 0, channel: 7, payload: format!("message {offset}").into_bytes() };
     (from..from + count).map(message).collect()
 }
 
 /// A journal's name that is the same in every test that names it by the same number.
-pub fn journal(number: u128) -> JournalId {
+pub(crate) fn journal(number: u128) -> JournalId {
     JournalId::parse(&format!("{number:032x}")).expect("32 digits")
 }
 
 /// What a handler is started with, at a mark.
-pub fn start(journal: JournalId, instance: u64, mark: &LaneMark) -> LaneStart<'_> {
+pub(crate) fn start(journal: JournalId, instance: u64, mark: &LaneMark) -> LaneStart<'_> {
     LaneStart {
         journal: Some(journal),
         instance: Some(Instance { number: instance, nonce: 0x5eed }),
@@ -55,14 +55,19 @@ pub fn start(journal: JournalId, instance: u64, mark: &LaneMark) -> LaneStart<'_
 }
 
 /// What became of records: which were given up and why.
-pub type DeadLetters = Vec<((u64, u16), String)>;
+pub(crate) type DeadLetters = Vec<((u64, u16), String)>;
 
 /// Presents the records in calls of at most `batch` until each is done or given up, and flushes. A record that is to be
 /// retried comes again, three times at most.
 ///
 /// # Panics
 /// It takes longer than `patience`: the reason that the handler gave last is in the message.
-pub fn drive(handler: &mut dyn Handler, records: &[Record<'_>], batch: usize, patience: Duration) -> DeadLetters {
+pub(crate) fn drive(
+    handler: &mut dyn Handler,
+    records: &[Record<'_>],
+    batch: usize,
+    patience: Duration,
+) -> DeadLetters {
     let deadline = Instant::now() + patience;
     let mut dead = DeadLetters::new();
     for batch in records.chunks(batch) {

@@ -1,4 +1,4 @@
 //! What the tests of sinks share: targets that they start and stop themselves, and a bad network between.
 
-pub mod lane;
-pub mod proxy;
+pub(crate) mod lane;
+pub(crate) mod proxy;

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Forwards connections to a target, as it is told to. Ends when it is dropped, and its connections with it.
-pub struct Proxy {
+pub(crate) struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
     acceptor: Option<JoinHandle<()>>,
@@ -32,7 +32,7 @@ struct Shared {
 
 impl Proxy {
     /// A proxy on a free port of the loopback address.
-    pub fn to(target: SocketAddr) -> Self {
+    pub(crate) fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
@@ -52,37 +52,37 @@ impl Proxy {
     }
 
     /// Where the sink is to connect to.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Connections that were taken so far, those that were closed at once included.
-    pub fn accepted(&self) -> u64 {
+    pub(crate) fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
     /// Holds back every byte in both directions, also of new connections, until it is told otherwise.
-    pub fn freeze(&self, frozen: bool) {
+    pub(crate) fn freeze(&self, frozen: bool) {
         self.shared.frozen.store(frozen, Ordering::SeqCst);
     }
 
     /// Requests arrive, and their answers are thrown away: the sink cannot know what became of them.
-    pub fn lose_replies(&self, mute: bool) {
+    pub(crate) fn lose_replies(&self, mute: bool) {
         self.shared.mute.store(mute, Ordering::SeqCst);
     }
 
     /// Holds every piece back for so long, in both directions.
-    pub fn delay(&self, delay: Duration) {
+    pub(crate) fn delay(&self, delay: Duration) {
         self.shared.delay_us.store(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// Cuts the next connection that has sent so many bytes to the target, once.
-    pub fn cut_after(&self, bytes: u64) {
+    pub(crate) fn cut_after(&self, bytes: u64) {
         self.shared.cut_after.store(bytes, Ordering::SeqCst);
     }
 
     /// Closes every connection. While `refuses`, new ones are closed at once.
-    pub fn cut(&self, refuses: bool) {
+    pub(crate) fn cut(&self, refuses: bool) {
         self.shared.refuses.store(refuses, Ordering::SeqCst);
         for connection in self.shared.connections.lock().expect("no panic holds it").drain(..) {
             // It may be closed already.
