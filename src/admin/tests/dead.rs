@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Fake, change, connect, get, get_json, letter, start, wait_until};
 use crate::admin::Retried;
-use crate::journal::DeadLetter;
+use crate::journal::{DeadLetter, DeadLetterId};
 use crate::limits;
+use crate::model::SinkId;
 
 #[test]
 fn the_letters_that_several_sinks_have_of_one_record_are_listed_in_pages_of_one() {

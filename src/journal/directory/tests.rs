@@ -86,6 +86,7 @@ fn a_directory_of_an_earlier_format_is_marked_anew_and_no_other_is() {
     let new = read();
     assert!(new.starts_with("duragram data directory, format 4 crc32 "), "{new}");
     assert_eq!(marker_of(2), "duragram data directory, format 2 crc32 3673a0d9\n", "as earlier versions wrote it");
+    assert_eq!(marker_of(3), "duragram data directory, format 3 crc32 4174904f\n", "as earlier versions wrote it");
     let later = marker_of(5);
     let former = [marker_of(2), marker_of(3)];
     let [of_2, of_3] = [&former[0], &former[1]].map(String::as_str);

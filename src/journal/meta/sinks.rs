@@ -100,4 +100,4 @@ pub(in crate::journal) fn verify_sinks(sinks: &[SinkRecord]) -> Result<(), Strin
 }
 
 #[cfg(test)]
-pub(in crate::journal) mod tests;
+mod tests;

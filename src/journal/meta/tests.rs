@@ -1,6 +1,5 @@
 use super::*;
-use crate::journal::meta::sinks::tests::sinks;
-use crate::journal::testing::shared::{record, session as session_of};
+use crate::journal::testing::shared::{record, session as session_of, sinks};
 use crate::model::{FormerLanes, LaneMark};
 
 fn samples() -> Vec<(Vec<u8>, Vec<u8>, MetaRecord)> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::journal::meta::sinks::tests::{sink, sinks};
+use crate::journal::testing::shared::{sink, sinks};
 use crate::model::SinkId;
 
 fn refused(change: impl FnOnce(&mut Vec<StoredMarkV3>)) -> String {

@@ -1,25 +1,5 @@
 use super::*;
-
-/// A sink that has lost something, and does not hold.
-pub(in crate::journal) fn sink(id: u128, name: &str, watermark: u64) -> SinkRecord {
-    let loss = |from, to, entries| SinkLoss { from: Offset(from), to: Offset(to), entries, unix_us: 1_700_000_000 };
-    SinkRecord {
-        id: SinkId(id),
-        name: name.into(),
-        identity: 0x1de4_7174,
-        mark: LaneMark { watermark: Offset(watermark), sink_state: vec![3, 1, 4] },
-        instance: 2,
-        holds: false,
-        paused: true,
-        losses: vec![loss(1, 3, 2), loss(4, 9, 3)],
-    }
-}
-
-/// Two that hold what they have not processed, and one that does not.
-pub(in crate::journal) fn sinks(watermark: u64) -> Vec<SinkRecord> {
-    let holding = |id, name| SinkRecord { holds: true, losses: Vec::new(), ..sink(id, name, watermark) };
-    vec![holding(1, "events"), holding(u128::MAX, "file:/var/log/e\u{e9}"), sink(1 << 100, "detached", 1)]
-}
+use crate::journal::testing::shared::{sink, sinks};
 
 #[test]
 fn a_list_of_sinks_that_no_checkpoint_may_keep_is_refused() {
