@@ -183,7 +183,10 @@ impl Checkpoint {
         }
         meta::verify_sinks(&self.sinks)?;
         if let Some(ahead) = self.sinks.iter().find(|sink| sink.mark.watermark > end) {
-            return Err(format!("sink `{}` claims entries that are not durable: the journal ends at {end}", ahead.name));
+            return Err(format!(
+                "sink `{}` claims entries that are not durable: the journal ends at {end}",
+                ahead.name
+            ));
         }
         if trim_below > at {
             return Err(format!("it would trim up to {trim_below}, above itself"));

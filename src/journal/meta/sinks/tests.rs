@@ -1,9 +1,11 @@
 use super::*;
 use crate::journal::testing::shared::{sink, sinks};
 
+type Change = fn(&mut Vec<SinkRecord>);
+
 #[test]
 fn a_list_of_sinks_that_no_checkpoint_may_keep_is_refused() {
-    let with = |change: fn(&mut Vec<SinkRecord>)| {
+    let with = |change: Change| {
         let mut list = sinks(5);
         change(&mut list);
         verify_sinks(&list)
@@ -14,7 +16,7 @@ fn a_list_of_sinks_that_no_checkpoint_may_keep_is_refused() {
     assert_eq!(verify_sinks(&many(SINKS_REMEMBERED)), Ok(()));
     assert!(verify_sinks(&many(SINKS_REMEMBERED + 1)).unwrap_err().contains("65 sinks"));
     assert_eq!(with(|list| list[0].name = "n".repeat(SINK_NAME_BYTES)), Ok(()));
-    let table: [(&str, fn(&mut Vec<SinkRecord>)); 11] = [
+    let table: [(&str, Change); 11] = [
         ("the embedded handler", |list| list[0].id = SinkId::EMBEDDED),
         ("is there twice", |list| list[0].id = list[1].id),
         ("is there twice", |list| list[0].name = list[1].name.clone()),
