@@ -155,6 +155,14 @@ impl DeadLetterId {
     }
 }
 
+/// What is done when so many letters are deleted, of which this is the first: for errors.
+pub(in crate::journal) fn deleting(count: usize, first: DeadLetterId) -> String {
+    match count {
+        1 => format!("deleting the dead letter of entry {}", first.offset),
+        _ => format!("deleting {count} dead letters from entry {} on", first.offset),
+    }
+}
+
 /// A dead letter as it is stored.
 #[derive(Archive, Serialize, Deserialize)]
 struct Stored {

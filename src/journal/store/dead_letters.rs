@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::journal::StorageError;
 use crate::journal::database::{Cursor as _, DEAD, Database, Sidecar as _};
-use crate::journal::dead_letter::{DeadLetterRoom, DeadLetters, NoRoom};
+use crate::journal::dead_letter::{DeadLetterRoom, DeadLetters, NoRoom, deleting};
 use crate::journal::mask::unmask;
 use crate::journal::store::Shared;
 use crate::model::{DeadLetter, DeadLetterId};
@@ -66,7 +66,7 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
         let Some(first) = kept.first().copied() else { return Ok(0) };
         let mut batch = self.0.store.batch(0);
         kept.iter().for_each(|id| self.0.store.delete(&mut batch, DEAD, &id.key()));
-        self.0.write(batch, || format!("deleting {} dead letters from entry {} on", kept.len(), first.offset))?;
+        self.0.write(batch, || deleting(kept.len(), first))?;
         let deleted = kept.len() as u64;
         *count -= deleted;
         Ok(deleted)

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use duragram_proto::ClientId;
 
 use crate::journal::block::Place;
+use crate::journal::dead_letter::deleting;
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
 use crate::journal::{
     Block, Checkpoint, Commit, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable, Extent, JournalError,
@@ -403,7 +404,7 @@ impl DeadLetters for Handle {
 
     fn delete_all(&self, ids: &[DeadLetterId]) -> Result<u64, StorageError> {
         let Some(first) = ids.first() else { return Ok(0) };
-        let action = format!("deleting {} dead letters from entry {} on", ids.len(), first.offset);
+        let action = deleting(ids.len(), *first);
         let mut deleted = 0;
         self.write_letters(action, ids, |synced| {
             deleted = ids.iter().filter(|id| synced.dead.remove(id).is_some()).count() as u64;
