@@ -33,7 +33,8 @@ fn all_lanes_share_one_copy_of_a_block_however_slow_they_are() {
     let blocks: Vec<_> = (0..4).map(|number| publish(&mut filler, number, 10)).collect();
     assert!(blocks.iter().all(|block| Arc::strong_count(block) == 2), "the ring holds each once");
     for reader in &mut readers {
-        assert!((0..4).all(|number| Arc::ptr_eq(&reader.take(number * 10).unwrap(), &blocks[number as usize])));
+        let mut taken = (0..4).map(|number| reader.take(number * 10).unwrap());
+        assert!(blocks.iter().all(|block| Arc::ptr_eq(block, &taken.next().unwrap())));
     }
 }
 
@@ -42,9 +43,9 @@ fn the_oldest_blocks_leave_for_want_of_slots_whoever_has_not_read_them() {
     let mut filler = Filler::new(4, 100, 0);
     let mut reader = filler.reader();
     let blocks: Vec<_> = (0..11).map(|number| publish(&mut filler, number, 1)).collect();
-    for number in 0..11 {
+    for (number, block) in (0..).zip(&blocks) {
         assert_eq!(found(&mut reader, number), number >= 7, "{number}");
-        assert_eq!(Arc::strong_count(&blocks[number as usize]), if number >= 7 { 2 } else { 1 });
+        assert_eq!(Arc::strong_count(block), if number >= 7 { 2 } else { 1 });
     }
     assert_eq!(reader.take(0), Err(110), "what is not there is to be read from the journal, up to the newest block");
     assert_eq!(reader.take(110), Err(110), "and above there is nothing");
@@ -88,7 +89,9 @@ fn what_was_durable_at_the_start_is_in_the_journal_alone() {
 }
 
 /// A block in whose clone, so in the midst of a lane's look into its slot, something happens once.
-struct Slow(Rc<RefCell<Option<Box<dyn FnOnce()>>>>);
+struct Slow(Rc<Happens>);
+
+type Happens = RefCell<Option<Box<dyn FnOnce()>>>;
 
 impl Clone for Slow {
     fn clone(&self) -> Self {
@@ -100,7 +103,7 @@ impl Clone for Slow {
 
 #[test]
 fn a_lane_that_is_held_up_in_a_slot_holds_up_neither_the_committer_nor_other_lanes() {
-    let happens = Rc::new(RefCell::new(None));
+    let happens = Rc::new(Happens::default());
     let filler = Rc::new(RefCell::new(Filler::new(1, 100, 0)));
     let (mut slow, mut other) = (filler.borrow_mut().reader(), filler.borrow_mut().reader());
     let block = || Slow(Rc::clone(&happens));
