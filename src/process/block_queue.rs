@@ -1,12 +1,13 @@
-//! The queue of a lane's blocks: each once, in offset order, without a hole, whether it came through the channel or had to be
+//! The queue of a lane's blocks: each once, in offset order, without a hole, whether it was among the recent ones or had to be
 //! read back from the journal.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, TryRecvError};
+use crossbeam_channel::Receiver;
 
 use super::progress::Progress;
+use super::recent::RecentReader;
 use crate::journal::{Block, ReadJournal, StorageError};
 use crate::limits;
 use crate::model::{Lane, Offset, Record, records_of};
@@ -17,17 +18,13 @@ const ENTRY_OVERHEAD_BYTES: usize = 48;
 pub(super) struct BlockQueue {
     lane: Lane,
     progress: Arc<Progress>,
-    receiver: Receiver<Arc<Block>>,
+    recent: RecentReader,
     journal: Arc<dyn ReadJournal>,
     /// The blocks from the cursor on, without a hole.
     blocks: VecDeque<Arc<Block>>,
     bytes: usize,
     /// The offset after the last block in the queue.
     next: Offset,
-    /// A block that came through the channel while blocks before it did not.
-    ahead: Option<Arc<Block>>,
-    /// The committer is gone: nothing comes through the channel any more.
-    closed: bool,
 }
 
 /// What a walk over the queue takes.
@@ -50,11 +47,11 @@ impl BlockQueue {
     pub(super) fn new(
         lane: Lane,
         progress: Arc<Progress>,
-        receiver: Receiver<Arc<Block>>,
+        recent: RecentReader,
         journal: Arc<dyn ReadJournal>,
     ) -> Self {
         let next = progress.watermark(lane);
-        Self { lane, progress, receiver, journal, blocks: VecDeque::new(), bytes: 0, next, ahead: None, closed: false }
+        Self { lane, progress, recent, journal, blocks: VecDeque::new(), bytes: 0, next }
     }
 
     /// Fetches what there is, up to a bound. Returns how often it read from the journal.
@@ -64,24 +61,14 @@ impl BlockQueue {
     pub(super) fn fill(&mut self) -> Result<u64, StorageError> {
         let mut reads = 0;
         while self.bytes < limits::LANE_QUEUE_BYTES {
-            let missing_until = match self.ahead.take().map_or_else(|| self.take(), Ok) {
-                Ok(block) if block.end() <= self.next => continue,
-                Ok(block) if block.first() <= self.next => {
-                    self.push(block);
-                    continue;
+            match self.recent.take(self.next) {
+                Ok(block) => self.push(block),
+                Err(durable_end) if durable_end <= self.next => break,
+                Err(durable_end) => {
+                    self.read(durable_end)?;
+                    reads += 1;
                 }
-                Ok(block) => {
-                    let first = block.first();
-                    self.ahead = Some(block);
-                    first
-                }
-                Err(unsent_end) => unsent_end,
-            };
-            if missing_until <= self.next {
-                break;
             }
-            self.read(missing_until)?;
-            reads += 1;
         }
         Ok(reads)
     }
@@ -122,18 +109,14 @@ impl BlockQueue {
         }
     }
 
-    /// The channel to wait on, `None` when nothing comes through it any more.
-    pub(super) fn channel(&self) -> Option<&Receiver<Arc<Block>>> {
-        (!self.closed).then_some(&self.receiver)
+    /// Whether the lane may sleep on [`channel`](Self::channel) until the next block: no, when there is one already.
+    pub(super) fn lie_down(&mut self) -> bool {
+        self.recent.lie_down(self.next)
     }
 
-    fn take(&mut self) -> Result<Arc<Block>, Offset> {
-        let receive = || {
-            let received = self.receiver.try_recv();
-            self.closed |= received == Err(TryRecvError::Disconnected);
-            received.ok()
-        };
-        self.progress.take(self.lane, receive)
+    /// The channel that wakes the lane, `None` when no more blocks come.
+    pub(super) fn channel(&self) -> Option<&Receiver<()>> {
+        self.recent.channel()
     }
 
     fn push(&mut self, block: Arc<Block>) {
@@ -142,7 +125,7 @@ impl BlockQueue {
         self.blocks.push_back(block);
     }
 
-    fn read(&mut self, missing_until: Offset) -> Result<(), StorageError> {
+    fn read(&mut self, durable_end: Offset) -> Result<(), StorageError> {
         let from = self.next;
         self.next = self.journal.resume(self.next);
         for block in self.journal.read(self.next, limits::LANE_READ_BYTES)? {
@@ -161,7 +144,7 @@ impl BlockQueue {
         }
         Err(StorageError::new(
             format!("reading entry {from} for lane {}", self.lane),
-            format_args!("the journal does not hold it, though every entry below {missing_until} was committed"),
+            format_args!("the journal does not hold it, though every entry below {durable_end} was committed"),
         ))
     }
 }

@@ -1,13 +1,13 @@
 //! Processing: what happens to an entry once it is durable.
 //!
-//! Each lane has one thread, one [`Handler`] and its share of the sessions. The committer hands committed blocks to the
-//! lanes ([`Fanout`]); a lane that falls behind reads them back from the journal; so slow processing never slows
+//! Each lane has one thread, one [`Handler`] and its share of the sessions. The committer keeps the newest blocks in memory, once
+//! for all lanes ([`Fanout`]); a lane that falls behind reads them back from the journal; so slow processing never slows
 //! ingestion down, and memory stays bounded. A lane's watermark ([`Progress`]) tells how much of the journal is
 //! processed, durably, and so may be trimmed. What the lanes have to say to the committer goes through its [`Mailbox`].
 //! [`sink`](crate::sink) has the handlers that ship with the server; they know `handler` and nothing else of this module.
 //!
-//! What a lane holds in memory is bounded: its channel, the blocks that it has fetched, one batch, and what its handler
-//! has not flushed (`limits`). This module knows the journal as [`ReadJournal`](crate::journal::ReadJournal) and
+//! What a lane holds in memory is bounded: the blocks that it has fetched, one batch, and what its handler has not flushed
+//! (`limits`). This module knows the journal as [`ReadJournal`](crate::journal::ReadJournal) and
 //! [`DeadLetters`](crate::journal::DeadLetters), and nothing of sockets, sessions' rules, or how a block is stored.
 //!
 //! # A handler of your own
@@ -59,6 +59,7 @@ mod handler_calls;
 mod lane;
 mod mailbox;
 mod progress;
+mod recent;
 mod retried;
 mod retry;
 #[cfg(test)]
@@ -66,7 +67,7 @@ mod tests;
 mod thread;
 
 // What `hand_off` and `doorbell` are made of; their models put others in their place.
-use std::sync::atomic;
+use std::sync::{RwLock, atomic};
 
 pub use config::LaneConfig;
 pub use handler::{Answer, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};

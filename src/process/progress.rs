@@ -1,17 +1,16 @@
 //! How far the lanes have come, and how committed blocks reach them.
 //!
-//! A lane's channel is a cache over the journal: [`Fanout`] never waits for a lane. Where the channel is full the block is
-//! not sent, and the lane reads it back from the journal when it gets there.
+//! [`Fanout`] never waits for a lane: the newest blocks are in memory, once for all lanes (`recent`), and what has left it a lane
+//! reads back from the journal when it gets there.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::hand_off::HandOff;
 use super::mailbox::Mailbox;
+use super::recent::{RecentBlocks, RecentReader};
 use super::retried::{RetriedLetters, RetryReply};
 use crate::journal::{Block, DeadLetterId};
 use crate::limits;
@@ -39,7 +38,6 @@ struct LaneState {
     /// The watermark of `mark`, readable without the lock.
     watermark: AtomicU64,
     mark: Mutex<LaneMark>,
-    hand_off: HandOff,
     lag: Gauge,
 }
 
@@ -75,7 +73,6 @@ impl Progress {
         let state = |(lane, mark): (u16, LaneMark)| LaneState {
             watermark: AtomicU64::new(mark.watermark.0),
             mark: Mutex::new(mark),
-            hand_off: HandOff::new(durable_end.0, limits::LANE_CHANNEL_BYTES as u64),
             lag: metrics.lane_lag.get_or_create(&LaneLabel { lane }).clone(),
         };
         let progress = Self {
@@ -189,12 +186,6 @@ impl Progress {
         flushed && self.lock_retried().flushed(lane)
     }
 
-    /// The next block of the lane's channel; or, when that is empty, the offset below which the lane reads from the journal
-    /// what it has not seen.
-    pub(super) fn take(&self, lane: Lane, receive: impl FnOnce() -> Option<Arc<Block>>) -> Result<Arc<Block>, Offset> {
-        self.lane(lane).hand_off.take(receive, |block| block.size() as u64).map_err(Offset)
-    }
-
     fn lane(&self, lane: Lane) -> &LaneState {
         &self.lanes[usize::from(lane.0)]
     }
@@ -207,23 +198,24 @@ impl LaneState {
     }
 }
 
-/// The committer's end of the lanes' channels.
+/// The committer's end of the lanes.
 pub struct Fanout {
     progress: Arc<Progress>,
-    senders: Vec<Sender<Arc<Block>>>,
+    recent: RecentBlocks,
 }
 
 impl fmt::Debug for Fanout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fanout").field("lanes", &self.senders.len()).finish_non_exhaustive()
+        f.debug_struct("Fanout").field("lanes", &self.recent.readers()).finish_non_exhaustive()
     }
 }
 
 impl Fanout {
-    /// The channels, with each lane's end of its own, in lane order.
-    pub(super) fn new(progress: &Arc<Progress>) -> (Self, Vec<Receiver<Arc<Block>>>) {
-        let (senders, receivers) = progress.lanes.iter().map(|_| bounded(limits::LANE_CHANNEL_BLOCKS)).unzip();
-        (Self { progress: Arc::clone(progress), senders }, receivers)
+    /// One cache of the newest blocks, with each lane's end of its own, in lane order.
+    pub(super) fn new(progress: &Arc<Progress>) -> (Self, Vec<RecentReader>) {
+        let mut recent = RecentBlocks::new(progress.durable_end());
+        let readers = progress.lanes.iter().map(|_| recent.reader()).collect();
+        (Self { progress: Arc::clone(progress), recent }, readers)
     }
 
     /// How far the lanes have come.
@@ -231,17 +223,11 @@ impl Fanout {
         &self.progress
     }
 
-    /// Hands a durable block to every lane that has room for it. Never waits and never allocates; wakes each lane at most
-    /// once.
-    pub fn publish(&self, block: &Arc<Block>) {
+    /// Lets every lane see a durable block. Never waits and never allocates; wakes each lane that sleeps, once.
+    pub fn publish(&mut self, block: &Arc<Block>) {
         let end = block.end();
         self.progress.durable_end.store(end.0, Ordering::Release);
-        for (lane, sender) in self.progress.lanes.iter().zip(&self.senders) {
-            lane.hand_off.publish(block.size() as u64, end.0, || {
-                // A lane that is gone misses nothing.
-                !sender.try_send(Arc::clone(block)).is_err_and(|error| error.is_full())
-            });
-            lane.show_lag(end);
-        }
+        self.recent.publish(block);
+        self.progress.lanes.iter().for_each(|lane| lane.show_lag(end));
     }
 }

@@ -22,7 +22,7 @@ use crate::model::{Clock, Lane, SinkId};
 pub struct Lanes {
     /// The lanes, in lane order.
     pub workers: Vec<LaneWorker>,
-    /// The end of the lanes' channels that the committer holds.
+    /// The end of the lanes that the committer holds.
     pub fanout: Fanout,
     /// The handle by which signals and the admin interface ask things of the lanes.
     pub control: LaneControl,
@@ -109,6 +109,9 @@ fn run(mut worker: LaneWorker, clock: &impl Clock) -> Result<bool, StorageError>
             LaneStep::Finished { drained } => return Ok(drained),
             LaneStep::Failed(error) => return Err(error),
         };
+        if blocks_too && !worker.may_sleep() {
+            continue;
+        }
         let (blocks, commands) = worker.channels();
         let mut select = Select::new();
         select.recv(commands);
