@@ -13,7 +13,7 @@ use crate::dialect::{Arrivals, Dialect, Work};
 use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{Clock, FormerLanes, LaneMark, LaneMessage, Offset};
+use crate::model::{Clock, FormerLanes, LaneMark, LaneMessage, Offset, SinkRecord};
 use crate::net::{ReplyQueue, Transmit};
 use checkpoint::Checkpointing;
 use commit::Flight;
@@ -23,8 +23,12 @@ use space::Space;
 pub trait Downstream: Send {
     /// A commit is durable: its block may be processed. Must not block.
     fn committed(&mut self, receipt: &Durable);
-    /// How far each lane has come, durably, in lane order.
+    /// How far each lane of an embedded handler has come, durably, in lane order; none with configured sinks.
     fn marks(&self) -> Vec<LaneMark>;
+    /// The configured sinks as they are now, and those that keep their place.
+    fn sinks(&self) -> Vec<SinkRecord> {
+        Vec::new()
+    }
     /// The next thing that processing has to say. Must not block. After `None` the committer may sleep until it is woken.
     fn next_message(&mut self) -> Option<LaneMessage> {
         None
@@ -39,8 +43,13 @@ pub trait Downstream: Send {
     fn retried(&self) -> Vec<DeadLetterId> {
         Vec::new()
     }
-    /// A checkpoint is durable, and has deleted these dead letters. Must not block.
-    fn checkpointed(&mut self, _retried: &[DeadLetterId]) {}
+    /// The number of the last request that a checkpoint answers which stores what is read after this call. They are numbered
+    /// from 1 on.
+    fn asked(&self) -> u64 {
+        0
+    }
+    /// A checkpoint is durable, has deleted these dead letters, and answers requests up to this number. Must not block.
+    fn checkpointed(&mut self, _retried: &[DeadLetterId], _asked: u64) {}
 }
 
 /// What of the configuration the committer needs.

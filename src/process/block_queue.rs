@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::progress::Progress;
 use crate::journal::{Block, ReadJournal, StorageError};
-use crate::limits;
+use crate::limits::LANE_READ_BYTES;
 use crate::model::{Lane, Offset, Record, records_of};
 
 /// What an entry counts beside its payload towards the limits of batches and flushes, in bytes.
@@ -28,6 +28,12 @@ pub(super) struct BlockQueue {
     ahead: Option<Arc<Block>>,
     /// The committer is gone: nothing comes through the channel any more.
     closed: bool,
+    /// Bytes from which on it fetches no further block.
+    bytes_max: usize,
+    /// Up to here it reads the journal, whatever came through the channel: it has jumped.
+    reread_until: Offset,
+    /// Up to here what it lacks may have been trimmed before it was to begin there.
+    trimmed_until: Offset,
 }
 
 /// What a walk over the queue takes.
@@ -52,9 +58,23 @@ impl BlockQueue {
         progress: Arc<Progress>,
         receiver: Receiver<Arc<Block>>,
         journal: Arc<dyn ReadJournal>,
+        bytes_max: usize,
     ) -> Self {
         let next = progress.watermark(lane);
-        Self { lane, progress, receiver, journal, blocks: VecDeque::new(), bytes: 0, next, ahead: None, closed: false }
+        Self {
+            lane,
+            progress,
+            receiver,
+            journal,
+            blocks: VecDeque::new(),
+            bytes: 0,
+            next,
+            ahead: None,
+            closed: false,
+            bytes_max,
+            reread_until: Offset(0),
+            trimmed_until: Offset(0),
+        }
     }
 
     /// Fetches what there is, up to a bound. Returns how often it read from the journal.
@@ -63,7 +83,7 @@ impl BlockQueue {
     /// The journal cannot be read, or does not hold what it committed. The server must stop: to go on would skip entries.
     pub(super) fn fill(&mut self) -> Result<u64, StorageError> {
         let mut reads = 0;
-        while self.bytes < limits::LANE_QUEUE_BYTES {
+        while !self.is_full() && self.progress.floor() <= self.next {
             let missing_until = match self.ahead.take().map_or_else(|| self.take(), Ok) {
                 Ok(block) if block.end() <= self.next => continue,
                 Ok(block) if block.first() <= self.next => {
@@ -75,7 +95,7 @@ impl BlockQueue {
                     self.ahead = Some(block);
                     first
                 }
-                Err(unsent_end) => unsent_end,
+                Err(unsent_end) => unsent_end.max(self.reread_until),
             };
             if missing_until <= self.next {
                 break;
@@ -84,6 +104,24 @@ impl BlockQueue {
             reads += 1;
         }
         Ok(reads)
+    }
+
+    /// Whether it fetches nothing more for now.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_max
+    }
+
+    /// Goes on at another place, with nothing fetched.
+    pub(super) fn jump(&mut self, to: Offset) {
+        self.blocks.clear();
+        (self.bytes, self.ahead, self.next) = (0, None, to);
+        self.reread_until = self.progress.durable_end();
+    }
+
+    /// The same where an operator wants it to go on; or at the lowest entry kept, if that is higher.
+    pub(super) fn seek(&mut self, to: Offset) {
+        self.jump(to);
+        self.trimmed_until = self.reread_until;
     }
 
     /// Appends the lane's records from `from` on, whole entries only, until a limit is reached, or up to `until`.
@@ -107,7 +145,7 @@ impl BlockQueue {
                 taken.end = entry.offset.plus(1);
                 taken.bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
                 let session = entry.meta.session;
-                if Lane::of(session, lanes) == self.lane && !self.progress.is_passed(session, entry.offset) {
+                if Lane::of(session, lanes) == self.lane && !self.progress.passes_over(&entry.meta, entry.offset) {
                     records.extend(records_of(&entry));
                 }
             }
@@ -120,6 +158,11 @@ impl BlockQueue {
         while self.blocks.front().is_some_and(|block| block.end() <= below) {
             self.bytes -= self.blocks.pop_front().map_or(0, |block| block.size());
         }
+    }
+
+    /// The journal from which it reads what does not come through the channel.
+    pub(super) fn journal(&self) -> &dyn ReadJournal {
+        &*self.journal
     }
 
     /// The channel to wait on, `None` when nothing comes through it any more.
@@ -145,9 +188,12 @@ impl BlockQueue {
     fn read(&mut self, missing_until: Offset) -> Result<(), StorageError> {
         let from = self.next;
         self.next = self.journal.resume(self.next);
-        for block in self.journal.read(self.next, limits::LANE_READ_BYTES)? {
+        for block in self.journal.read(self.next, LANE_READ_BYTES)? {
             if block.first() > self.next {
                 self.next = self.journal.resume(self.next);
+            }
+            if block.first() > self.next && self.blocks.is_empty() && self.next < self.trimmed_until {
+                self.next = block.first();
             }
             if block.first() > self.next {
                 break;
@@ -156,7 +202,8 @@ impl BlockQueue {
                 self.push(block);
             }
         }
-        if self.next > from {
+        // What is lost to the sink may be trimmed while it is read.
+        if self.next > from || self.progress.floor() > from {
             return Ok(());
         }
         Err(StorageError::new(

@@ -7,7 +7,7 @@ use crate::config::{self, Config};
 use crate::dialect::duragram::{AdmissionConfig, DuragramConfig};
 use crate::journal::{DeadLetterId, DeadLetterRoom, Durable};
 use crate::keys::{KeyFileError, KeyRing};
-use crate::model::{ChannelSet, FormerLanes, LaneMark, LaneMessage};
+use crate::model::{ChannelSet, FormerLanes, LaneMark, LaneMessage, SinkRecord};
 use crate::process::{Fanout, LaneConfig, RetryPolicy};
 
 pub(super) fn load_keys(config: &Config) -> Result<KeyRing, KeyFileError> {
@@ -80,26 +80,34 @@ impl Downstream for Fanout {
     }
 
     fn marks(&self) -> Vec<LaneMark> {
-        self.progress().marks()
+        self.cursors().embedded().map(|lanes| lanes.marks()).unwrap_or_default()
+    }
+
+    fn sinks(&self) -> Vec<SinkRecord> {
+        self.cursors().records()
     }
 
     fn next_message(&mut self) -> Option<LaneMessage> {
-        self.progress().mailbox().take()
+        self.cursors().mailbox().take()
     }
 
     fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {
-        self.progress().mailbox().wake_by(wake);
+        self.cursors().mailbox().wake_by(wake);
     }
 
     fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {
-        self.progress().former(marks)
+        self.cursors().embedded().map(|lanes| lanes.former(marks)).unwrap_or_default()
     }
 
     fn retried(&self) -> Vec<DeadLetterId> {
-        self.progress().retried()
+        self.cursors().retried()
     }
 
-    fn checkpointed(&mut self, retried: &[DeadLetterId]) {
-        self.progress().checkpointed(retried);
+    fn asked(&self) -> u64 {
+        self.cursors().asked()
+    }
+
+    fn checkpointed(&mut self, retried: &[DeadLetterId], asked: u64) {
+        self.cursors().checkpointed(retried, asked);
     }
 }

@@ -141,7 +141,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         flight.checkpoint = checkpoint.as_ref().map(Written::of);
         self.flights.push_back(flight);
         let block = std::mem::replace(&mut self.block, self.spare_blocks.pop().unwrap_or_default());
-        Some(Commit { block, records, checkpoint })
+        Some(Commit { block, records, checkpoint: checkpoint.map(|(checkpoint, _)| checkpoint) })
     }
 
     /// Where the journal ends when all that was appended has landed.
