@@ -11,7 +11,7 @@ use super::asked::{LaneCommand, Seek};
 use super::cursors::Cursors;
 use super::progress::Progress;
 use super::thread::{LaneControl, Lanes, NotAsked};
-use crate::model::{Offset, SinkRecord};
+use crate::model::{BacklogConfig, Offset, SinkRecord};
 
 /// Looks at the sinks of a running server, and asks things of them. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,6 +35,12 @@ pub struct SinkStatus {
     pub end: Offset,
     /// Bytes of the journal that it has not processed; `None` for one that is not configured.
     pub held_bytes: Option<u64>,
+    /// How much it may hold, and what happens then; `None` for one that is not configured.
+    pub backlog: Option<BacklogConfig>,
+    /// It holds nearly as much as it may.
+    pub is_near: bool,
+    /// It holds so much that new data is refused.
+    pub blocks: bool,
     /// When the oldest record arrived that it has taken and not made durable, in microseconds since 1970.
     pub oldest_unix_us: Option<u64>,
 }
@@ -69,14 +75,25 @@ impl SinkControl {
         let end = self.cursors.durable_end();
         let configured = self.cursors.groups().iter().filter_map(|group| {
             let (record, cursor) = (group.record()?, group.cursor()?);
-            let (held_bytes, oldest_unix_us) = (Some(cursor.held_bytes()), cursor.oldest_unix_us());
-            Some(SinkStatus { record, configured: true, end, held_bytes, oldest_unix_us })
+            Some(SinkStatus {
+                record,
+                configured: true,
+                end,
+                held_bytes: Some(cursor.held_bytes()),
+                backlog: Some(cursor.backlog()),
+                is_near: cursor.is_near(),
+                blocks: cursor.blocks(),
+                oldest_unix_us: cursor.oldest_unix_us(),
+            })
         });
         let gone = self.cursors.not_configured().into_iter().map(|record| SinkStatus {
             record,
             configured: false,
             end,
             held_bytes: None,
+            backlog: None,
+            is_near: false,
+            blocks: false,
             oldest_unix_us: None,
         });
         configured.chain(gone).collect()

@@ -51,6 +51,10 @@ struct Seen {
     held_bytes: AtomicU64,
     /// When the oldest record that it has taken and not flushed arrived, in microseconds since 1970; 0 for none.
     oldest_unix_us: AtomicU64,
+    /// It holds nearly as much as it may,
+    is_near: AtomicBool,
+    /// or so much that new data is refused.
+    blocks: AtomicBool,
 }
 
 impl Cursor {
@@ -135,6 +139,7 @@ impl Cursor {
 
     /// Takes its place away, for good.
     pub(super) fn remove(&self) {
+        self.set_bound(false, false);
         self.removed.store(true, Ordering::Release);
     }
 
@@ -145,13 +150,62 @@ impl Cursor {
 
     /// From the next checkpoint on trimming stops at what it has not processed, or does not. Returns whether that is new.
     pub fn set_holds(&self, holds: bool) -> bool {
-        std::mem::replace(&mut self.lock().holds, holds) != holds
+        let is_new = std::mem::replace(&mut self.lock().holds, holds) != holds;
+        match (is_new, holds) {
+            (true, false) => tracing::error!(
+                sink = &*self.name,
+                "the sink holds as much of the journal as it may: it is detached, and what is trimmed before it comes back is \
+                 lost to it"
+            ),
+            (true, true) => tracing::warn!(sink = &*self.name, "the sink has come back, and holds its place again"),
+            (false, _) => {}
+        }
+        is_new
     }
 
-    /// Notes how much of the journal it has not processed, in bytes.
-    pub fn set_held_bytes(&self, bytes: u64) {
-        self.seen.held_bytes.store(bytes, Ordering::Relaxed);
-        self.metrics.held_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    /// Notes whether it is near its bound, and whether new data is refused because it is at it.
+    pub fn set_bound(&self, is_near: bool, blocks: bool) {
+        let was_near = self.seen.is_near.swap(is_near, Ordering::Relaxed);
+        let did_block = self.seen.blocks.swap(blocks, Ordering::Relaxed);
+        self.metrics.blocks.set(i64::from(blocks));
+        let (sink, held) = (&*self.name, self.held_bytes());
+        let may = self.backlog.bytes_max.unwrap_or(u64::MAX);
+        match (did_block, blocks) {
+            (false, true) => {
+                tracing::error!(
+                    sink,
+                    held,
+                    may,
+                    "the sink holds as much of the journal as it may: new data is refused"
+                );
+            }
+            (true, false) => tracing::warn!(sink, held, may, "the sink holds less again: new data is accepted"),
+            _ if is_near && !was_near && !blocks => {
+                tracing::warn!(sink, held, may, "the sink will soon hold as much of the journal as it may");
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it holds nearly as much as it may.
+    pub fn is_near(&self) -> bool {
+        self.seen.is_near.load(Ordering::Relaxed)
+    }
+
+    /// Whether new data is refused because of what it holds.
+    pub fn blocks(&self) -> bool {
+        self.seen.blocks.load(Ordering::Relaxed)
+    }
+
+    /// Shows how much of the journal it has not processed, in bytes and entries, and for how long its oldest record waits, at
+    /// this time in microseconds since 1970.
+    pub fn show(&self, held_bytes: u64, lag: u64, unix_us: u64) {
+        self.seen.held_bytes.store(held_bytes, Ordering::Relaxed);
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.held_bytes.set(gauge(held_bytes));
+        self.metrics.lag.set(gauge(lag));
+        let age_us = self.oldest_unix_us().map_or(0, |oldest| unix_us.saturating_sub(oldest));
+        self.metrics.oldest_seconds.set(gauge(age_us / 1_000_000));
     }
 
     /// Bytes of the journal that it has not processed, when that was looked at last.
@@ -167,12 +221,6 @@ impl Cursor {
     /// When the oldest record that it has taken and not flushed arrived, in microseconds since 1970.
     pub fn oldest_unix_us(&self) -> Option<u64> {
         Some(self.seen.oldest_unix_us.load(Ordering::Relaxed)).filter(|&at| at > 0)
-    }
-
-    /// Shows how long the oldest record that it has taken waits, at this time in microseconds since 1970.
-    pub fn show_age(&self, unix_us: u64) {
-        let age_us = self.oldest_unix_us().map_or(0, |oldest| unix_us.saturating_sub(oldest));
-        self.metrics.oldest_seconds.set(i64::try_from(age_us / 1_000_000).unwrap_or(i64::MAX));
     }
 
     /// What is kept on disk of it, with a mark whose lock the caller holds.
@@ -201,6 +249,11 @@ impl Cursor {
         kept.untold = Some((from, loss.to));
         self.floor.store(loss.to.0, Ordering::Release);
         self.metrics.lost_entries.inc_by(loss.entries);
+        let SinkLoss { from, to, entries, .. } = loss;
+        tracing::error!(
+            sink = &*self.name, %from, %to, entries,
+            "the sink held more of the journal than it may: its oldest entries are lost to it"
+        );
         loss
     }
 

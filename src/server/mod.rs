@@ -3,6 +3,7 @@
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
 //! [`run_with`], as `examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
+mod downstream;
 mod error;
 mod journal_source;
 mod parts;

@@ -80,6 +80,9 @@ impl AdminState for ServerState {
         if self.ingest.read().storage_short {
             reasons.push("free space is below reserve_bytes".to_owned());
         }
+        let blocking = self.sinks.list().into_iter().filter(|sink| sink.blocks);
+        reasons
+            .extend(blocking.map(|sink| format!("sink {} holds as much of the journal as it may", sink.record.name)));
         reasons
     }
 
@@ -148,7 +151,7 @@ impl AdminState for ServerState {
 
 /// Why a sink does nothing although its target may be there.
 fn at_rest(sink: &SinkStatus) -> Option<String> {
-    let SinkStatus { record, configured, .. } = sink;
+    let SinkStatus { record, configured, is_near, .. } = sink;
     let (name, at) = (&record.name, record.mark.watermark);
     match (configured, record.paused) {
         (false, _) => Some(format!(
@@ -156,6 +159,12 @@ fn at_rest(sink: &SinkStatus) -> Option<String> {
              `duragram sink remove {name}` forgets it"
         )),
         (true, true) => Some(format!("sink {name}: paused at entry {at} until `duragram sink resume {name}`")),
+        (true, false) if !record.holds => {
+            Some(format!("sink {name}: detached at entry {at}; what is trimmed before it comes back is lost to it"))
+        }
+        (true, false) if *is_near => {
+            Some(format!("sink {name}: it will soon hold as much of the journal as it may (backlog.bytes_max)"))
+        }
         (true, false) => None,
     }
 }

@@ -70,6 +70,11 @@ impl Checkpointing {
         self.at
     }
 
+    /// One is wanted soon.
+    pub(super) fn ask(&mut self) {
+        self.wanted = true;
+    }
+
     /// Whether one is being written that needs more commits.
     pub(super) fn is_under_way(&self) -> bool {
         self.round.is_some()
@@ -125,6 +130,11 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         }
         // Below, when a loss was accepted: the lanes have yet to pass what is gone.
         let trim_below = self.checkpointing.trimmed_below.min(watermark).min(at);
+        self.downstream.trimmed(trim_below, now);
+        let sinks = self.downstream.sinks();
+        // An operator may have let a sink go back since they were looked at.
+        let held = sinks.iter().filter(|sink| sink.holds).map(|sink| sink.mark.watermark).min();
+        let trim_below = held.map_or(trim_below, |held| trim_below.min(held));
         let former = self.downstream.former(&lanes);
         Some((Checkpoint { at, sessions, expired, lanes, former, sinks, retried, trim_below }, asked))
     }

@@ -50,6 +50,10 @@ impl LaneWorker {
             }
             return LaneStep::Worked;
         }
+        if for_good {
+            // Whoever asked hears that the lane has ended.
+            self.retries.clear();
+        }
         match self.drain_by_us {
             Some(_) => LaneStep::Finished { drained: for_good || self.watermark_is_at_the_end() },
             None => LaneStep::Idle { until_us: None },
