@@ -122,6 +122,14 @@ pub const DEAD_LETTERS_WRITE_BYTES: usize = 4 * 1024 * 1024;
 /// Runs with other numbers of lanes, one after the other, of which it is remembered how far their lanes had come. A run is forgotten when
 /// the lanes of today have come as far.
 pub const FORMER_LANES: usize = 8;
+/// Sinks that a journal remembers: those that are configured, and those that were once and that no operator has removed.
+pub const SINKS_REMEMBERED: usize = 64;
+/// Bytes of a sink's name.
+pub const SINK_NAME_BYTES: usize = 255;
+/// Losses of a sink that are told apart. Of more, neighbours are put together.
+pub const SINK_LOSSES: usize = 64;
+/// Dead letters that are looked at, and deleted in one write at most, when those of a sink are discarded.
+pub const DEAD_LETTERS_AT_ONCE: usize = 64;
 /// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
 pub const RECEIVE_WAIT_MS: u16 = 50;
 /// Bytes of a block from which on its sync runs beside the building of the next: below, waking a thread costs more.

@@ -35,6 +35,8 @@ pub(super) struct ListQuery {
     from: u64,
     #[serde(default)]
     index: u16,
+    /// Of that record, the sink whose letter is the first.
+    sink: Option<String>,
     limit: Option<usize>,
 }
 
@@ -44,17 +46,21 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let from = DeadLetterId { offset: Offset(query.from), index: query.index, sink: SinkId::EMBEDDED };
+    let sink = match &query.sink {
+        None => SinkId::EMBEDDED,
+        Some(id) => SinkId::parse(id).ok_or_else(|| ApiError::bad_request("`sink` is 32 hexadecimal digits"))?,
+    };
+    let from = DeadLetterId { offset: Offset(query.from), index: query.index, sink };
     let limit = query.limit.unwrap_or(limits::ADMIN_DEAD_LETTERS).clamp(1, limits::ADMIN_DEAD_LETTERS);
     interface
         .blocking(move |state| {
             let store = state.dead_letters();
-            let letters = store.list(from, limit)?;
-            let next = letters.last().filter(|_| letters.len() == limit).and_then(|last| last.id.next());
+            let mut letters = store.list(from, limit + 1)?;
+            let next = letters.split_off(limit.min(letters.len())).first().map(|letter| letter.id);
             Ok(Json(json!({
                 "count": store.count(),
                 "dead": letters.iter().map(|letter| record_json::dead_letter(letter, false)).collect::<Vec<_>>(),
-                "next": next.map(|id| json!({ "offset": id.offset.0, "index": id.index })),
+                "next": next.map(|id| json!({ "offset": id.offset.0, "index": id.index, "sink": id.sink.to_string() })),
             })))
         })
         .await

@@ -228,6 +228,12 @@ fn id_of(letter: &Value) -> Result<Id, Failure> {
     Ok(Id(DeadLetterId { offset: Offset(offset), index, sink: SinkId::EMBEDDED }))
 }
 
+/// Where the next page of the list begins.
+fn next_of(next: &Value) -> Result<DeadLetterId, Failure> {
+    let sink = next["sink"].as_str().and_then(SinkId::parse).ok_or_else(strange)?;
+    Ok(DeadLetterId { sink, ..id_of(next)?.0 })
+}
+
 fn strange() -> Failure {
     Failure::not_done("the server's answer is not understood; is it of another version?")
 }
@@ -256,9 +262,9 @@ impl Store {
         };
         let mut next = Some(DeadLetterId::FIRST);
         while let Some(from) = next {
-            let page = api.get(&format!("/api/dead?from={}&index={}", from.offset, from.index))?;
+            let page = api.get(&format!("/api/dead?from={}&index={}&sink={}", from.offset, from.index, from.sink))?;
             page["dead"].as_array().ok_or_else(strange)?.iter().try_for_each(&mut visit)?;
-            next = if page["next"].is_null() { None } else { Some(id_of(&page["next"])?.0) };
+            next = if page["next"].is_null() { None } else { Some(next_of(&page["next"])?) };
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::{EXIT_DAMAGED, EXIT_STORAGE, Failure, Report, output_failure, print, 
 use crate::host::resources;
 use crate::journal::inspect::{self, Stats};
 use crate::journal::{Damage, DamagePlace, OpenError, StorageError};
-use crate::model::{Offset, records_of};
+use crate::model::{Offset, SinkRecord, records_of};
 use crate::record_json::{Formatter, timestamp};
 use crate::server;
 
@@ -45,7 +45,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Tell what the journal holds: offsets, entries, sessions, lanes, bytes on disk
+    /// Tell what the journal holds: offsets, entries, sessions, lanes, sinks, bytes on disk
     Stats {
         #[command(flatten)]
         place: Place,
@@ -181,6 +181,7 @@ fn as_json(stats: &Stats) -> Value {
         "offsets": { "low": stats.low.0, "checkpoint": stats.checkpoint_at.0, "end": stats.end.0 },
         "witness": stats.witness.map(|witness| witness.0),
         "lanes": lanes,
+        "sinks": stats.sinks.iter().map(|sink| sink_as_json(sink, stats.end)).collect::<Vec<_>>(),
         "entries": stats.entries,
         "blocks": stats.blocks,
         "block_bytes": stats.block_bytes,
@@ -230,6 +231,7 @@ fn as_text(stats: &Stats) -> String {
         let lag = stats.end.since(mark.watermark);
         lines.push(format!("lane {lane:<8} processed below {}; {lag} entries to go", mark.watermark));
     }
+    lines.extend(stats.sinks.iter().map(|sink| sink_as_text(sink, stats.end)));
     lines.push(format!("dead letters  {}", stats.dead_letters));
     for loss in &stats.losses {
         let entries = loss
@@ -248,6 +250,39 @@ fn as_text(stats: &Stats) -> String {
     ));
     lines.push(String::new());
     lines.join("\n")
+}
+
+fn sink_as_json(sink: &SinkRecord, end: Offset) -> Value {
+    json!({
+        "name": sink.name,
+        "id": sink.id.to_string(),
+        "watermark": sink.mark.watermark.0,
+        "lag": end.since(sink.mark.watermark),
+        "holds": sink.holds,
+        "paused": sink.paused,
+        "lost_entries": lost_entries(sink),
+    })
+}
+
+fn sink_as_text(sink: &SinkRecord, end: Offset) -> String {
+    let SinkRecord { id, name, mark, .. } = sink;
+    let lag = end.since(mark.watermark);
+    let mut text = format!("sink          {name} ({id}): processed below {}; {lag} entries to go", mark.watermark);
+    if !sink.holds {
+        text.push_str("; detached: what it has not processed may be trimmed");
+    }
+    if sink.paused {
+        text.push_str("; paused");
+    }
+    match lost_entries(sink) {
+        0 => {}
+        lost => text.push_str(&format!("; {lost} entries are lost to it")),
+    }
+    text
+}
+
+fn lost_entries(sink: &SinkRecord) -> u64 {
+    sink.losses.iter().fold(0, |sum, loss| sum.saturating_add(loss.entries))
 }
 
 fn plural(n: usize, word: &str) -> String {

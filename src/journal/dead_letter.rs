@@ -1,10 +1,18 @@
 //! Dead letters: records whose handler gave up, kept with their error until an operator acts.
+//!
+//! What the column family `dead` holds, numbers of keys big-endian, values in an [`envelope`]:
+//!
+//! | key | whose letter it is |
+//! |---|---|
+//! | offset u64, index u16 | the embedded handler's |
+//! | offset u64, index u16, id u128 | the sink's with this id, which is not 0 (since format 4 of the data directory) |
 
 use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::journal::StorageError;
 use crate::journal::envelope::{self, Record, RecordError};
+use crate::limits::DEAD_LETTERS_AT_ONCE;
 use crate::model::{DeadLetter, DeadLetterId, Offset, SessionId, SinkId};
 
 /// What dead letters may take of the disk. Without room for them nothing is written: the lane waits.
@@ -76,7 +84,27 @@ pub trait DeadLetters: Send + Sync {
     fn get(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StorageError>;
 
     /// Forgets one; whether it was there.
-    fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError>;
+    fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
+        self.delete_all(&[id]).map(|deleted| deleted > 0)
+    }
+
+    /// Forgets several, all in one write or none; how many of them were there.
+    fn delete_all(&self, ids: &[DeadLetterId]) -> Result<u64, StorageError>;
+
+    /// Forgets all letters of a sink that is removed; how many there were. It must not put any meanwhile.
+    ///
+    /// # Errors
+    /// Some may be forgotten and some not: asking again goes on with the rest, unless the journal has failed.
+    fn delete_of(&self, sink: SinkId) -> Result<u64, StorageError> {
+        let (mut deleted, mut next) = (0, Some(DeadLetterId::FIRST));
+        while let Some(from) = next {
+            let letters = self.list(from, DEAD_LETTERS_AT_ONCE)?;
+            next = letters.last().and_then(|last| last.id.next());
+            let ids: Vec<_> = letters.iter().map(|letter| letter.id).filter(|id| id.sink == sink).collect();
+            deleted += self.delete_all(&ids)?;
+        }
+        Ok(deleted)
+    }
 
     /// How many are kept.
     fn count(&self) -> u64;
@@ -86,29 +114,52 @@ impl DeadLetterId {
     /// The id before all others.
     pub const FIRST: Self = Self { offset: Offset(0), index: 0, sink: SinkId::EMBEDDED };
 
-    /// The one that sorts right after it, if any can.
+    /// The one that sorts right after it, if any can: that of the next sink, of the next record, of the next entry.
     pub fn next(self) -> Option<Self> {
+        if let Some(sink) = self.sink.0.checked_add(1) {
+            return Some(Self { sink: SinkId(sink), ..self });
+        }
+        let sink = SinkId::EMBEDDED;
         match self.index.checked_add(1) {
-            Some(index) => Some(Self { index, ..self }),
-            None => self.offset.0.checked_add(1).map(|offset| Self { offset: Offset(offset), index: 0, ..self }),
+            Some(index) => Some(Self { index, sink, ..self }),
+            None => self.offset.0.checked_add(1).map(|offset| Self { offset: Offset(offset), index: 0, sink }),
         }
     }
 
-    /// The length of a key in bytes.
-    pub(in crate::journal) const KEY_LEN: usize = 10;
+    /// The length of the longest key in bytes, that of a configured sink.
+    pub(in crate::journal) const KEY_LEN_MAX: usize = 26;
+    /// Behind all keys.
+    pub(in crate::journal) const KEYS_END: [u8; Self::KEY_LEN_MAX + 1] = [0xff; Self::KEY_LEN_MAX + 1];
 
-    /// Sorts as the id does.
-    pub(in crate::journal) fn key(self) -> [u8; Self::KEY_LEN] {
-        let mut key = [0; Self::KEY_LEN];
-        key[..8].copy_from_slice(&self.offset.0.to_be_bytes());
-        key[8..].copy_from_slice(&self.index.to_be_bytes());
+    /// Sorts as the id does: what a longer key begins with comes before it.
+    pub(in crate::journal) fn key(self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(Self::KEY_LEN_MAX);
+        key.extend_from_slice(&self.offset.0.to_be_bytes());
+        key.extend_from_slice(&self.index.to_be_bytes());
+        if self.sink != SinkId::EMBEDDED {
+            key.extend_from_slice(&self.sink.0.to_be_bytes());
+        }
         key
     }
 
+    /// `None` when it is no id's key. Each id has one: the embedded handler's is never written out.
     fn from_key(key: &[u8]) -> Option<Self> {
-        let (offset, index) = key.split_first_chunk()?;
-        let (offset, index) = (Offset(u64::from_be_bytes(*offset)), u16::from_be_bytes(index.try_into().ok()?));
-        Some(Self { offset, index, sink: SinkId::EMBEDDED })
+        let (offset, rest) = key.split_first_chunk()?;
+        let (index, sink) = rest.split_first_chunk()?;
+        let (offset, index) = (Offset(u64::from_be_bytes(*offset)), u16::from_be_bytes(*index));
+        let sink = match sink {
+            [] => SinkId::EMBEDDED,
+            sink => Some(SinkId(u128::from_be_bytes(sink.try_into().ok()?))).filter(|id| *id != SinkId::EMBEDDED)?,
+        };
+        Some(Self { offset, index, sink })
+    }
+}
+
+/// What is done when so many letters are deleted, of which this is the first: for errors.
+pub(in crate::journal) fn deleting(count: usize, first: DeadLetterId) -> String {
+    match count {
+        1 => format!("deleting the dead letter of entry {}", first.offset),
+        _ => format!("deleting {count} dead letters from entry {} on", first.offset),
     }
 }
 

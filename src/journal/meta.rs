@@ -6,7 +6,7 @@
 //! | key | record | version | fields |
 //! |---|---|---|---|
 //! | `s`, client u64, epoch u32 | a session | 2 | floor u64, seqs above it as words of u64, last activity u64, nonce of its HELLO (optional u64), sealed (2) |
-//! | `c` | the last checkpoint; there is one from the beginning | 3 | see below |
+//! | `c` | the last checkpoint; there is one from the beginning | 4 | see below |
 //! | `e`, client u64 | the epochs of a client that speaks in sealed mode | 1 | highest opened u32, highest given u32 |
 //! | `n` | the limit of the counter for all that the server seals | 1 | limit u64 |
 //! | `x`, number u32 | a loss that an operator has accepted | 1 | offsets from and to (optional), when u64, what, as text |
@@ -23,23 +23,26 @@
 //! |---|---|---|
 //! | at | u64 | the sessions' records include every entry below |
 //! | low, low_previous_checksum | u64, u32 | the lowest entry kept, and what its block repeats as the checksum of the one before it |
-//! | marks | list | how far each shard of each sink has come, the shards of a sink in their order |
+//! | lanes | list | how far each lane of the embedded handler has come, in lane order: its watermark u64 and its sink's state, bytes |
 //! | former | lists of u64 | the watermarks of lanes of another number, until those of today have come as far (2) |
+//! | sinks | list | the configured sinks, and those that were configured once and not removed (4) |
 //!
-//! A mark (3; earlier checkpoints have lanes, each a watermark and a state):
+//! A sink. No two have the same id or the same name:
 //!
 //! | field | | |
 //! |---|---|---|
-//! | sink | u128 | which sink; 0 is the one whose shards are the lanes, others are drawn at random when a name is first configured |
-//! | shard | u16 | which of its shards, from 0 |
-//! | watermark | u64 | every entry of the shard below is processed, and the sink has made that durable |
-//! | sealed_end | optional u64 | where the batch ends that was begun at the watermark, for sinks whose repetitions must have the same bounds |
-//! | filter | u64 | a hash of what the sink takes; 0 is everything |
-//! | instance | u64 | the start of the journal in which the sink's state was kept; 0 if none is known |
-//! | mode | u8 | 0: it holds what it has not processed |
+//! | id | u128 | drawn at random when the name was first configured; never 0, which is the embedded handler |
+//! | name | text | what the configuration calls it: printable, 1 to 255 bytes |
+//! | identity | u64 | a hash of where it writes to and what it takes |
+//! | watermark | u64 | every entry below is processed, and the sink has made that durable |
 //! | state | bytes | what the sink needs after a crash; opaque here |
+//! | instance | u64 | the start of the journal in which the mark was last moved |
+//! | holds | bool | trimming stops at its watermark; else it has been detached |
+//! | paused | bool | an operator has stopped it for a while |
+//! | losses | list | what it will never see, the oldest first: offsets from and to, how many entries of these, when; u64 each |
 //!
-//! This version writes and takes marks of sink 0 alone, without sealed_end, filter, instance and mode; another mark is damage to it.
+//! A checkpoint of version 3 had a mark in place of a lane, with fields for shards, batches and filters. No version has written anything
+//! into these: where they are set, it is damage.
 
 use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -48,9 +51,11 @@ use crate::journal::envelope::{self, Record, RecordError};
 use crate::model::{ClientRecord, DialectId, Offset, SessionId, SessionRecord};
 
 mod checkpoint;
+mod sinks;
 
 pub(in crate::journal) use checkpoint::CheckpointState;
 use checkpoint::decode_checkpoint;
+pub(in crate::journal) use sinks::verify_sinks;
 
 const SESSION: u8 = b's';
 const CHECKPOINT: u8 = b'c';
@@ -60,8 +65,8 @@ const COUNTER: u8 = b'n';
 const ASK: u8 = b'a';
 const RECENT: u8 = b'k';
 
-/// The longest key of any column family, in bytes: that of an ask.
-pub(in crate::journal) const KEY_BYTES_MAX: usize = 21;
+/// The length of an ask's key in bytes: none of this column family is longer.
+pub(in crate::journal) const ASK_KEY_LEN: usize = 21;
 
 /// The key of the checkpoint.
 pub(in crate::journal) const CHECKPOINT_KEY: &[u8] = &[CHECKPOINT];
@@ -258,8 +263,8 @@ impl Loss {
 
 impl AskRecord {
     /// The key and the value to store under it.
-    pub(in crate::journal) fn encode(&self) -> ([u8; KEY_BYTES_MAX], Vec<u8>) {
-        let mut key = [ASK; KEY_BYTES_MAX];
+    pub(in crate::journal) fn encode(&self) -> ([u8; ASK_KEY_LEN], Vec<u8>) {
+        let mut key = [ASK; ASK_KEY_LEN];
         key[1..9].copy_from_slice(&self.session.client.0.to_be_bytes());
         key[9..13].copy_from_slice(&self.session.epoch.value().to_be_bytes());
         key[13..].copy_from_slice(&self.seq.0.to_be_bytes());
@@ -314,7 +319,7 @@ pub(in crate::journal) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord,
                 what: stored.what,
             }))
         }
-        [ASK, id @ ..] if id.len() == KEY_BYTES_MAX - 1 => {
+        [ASK, id @ ..] if id.len() == ASK_KEY_LEN - 1 => {
             let stored: StoredAsk = envelope::decode(key, value)?;
             let (session, seq) = id.split_at(12);
             let (session, seq) = (session_id(session)?, Seq(be(seq)));

@@ -164,20 +164,29 @@ pub struct Checkpoint {
     pub lanes: Vec<LaneMark>,
     /// Of earlier runs whose number of lanes was another, the oldest first.
     pub former: Vec<FormerLanes>,
-    /// The configured sinks, and those that were configured once and not removed.
+    /// The configured sinks, and those that were configured once and not removed: at most
+    /// [`SINKS_REMEMBERED`](crate::limits::SINKS_REMEMBERED), each with its own id and its own name.
     pub sinks: Vec<SinkRecord>,
-    /// Dead letters that were processed at last, as the lanes' sink states say: they are deleted.
+    /// Dead letters that were processed at last, as the states of lanes and sinks say: they are deleted.
     pub retried: Vec<DeadLetterId>,
-    /// Blocks that lie wholly below may be deleted. Never above `at` nor the lowest watermark.
+    /// Blocks that lie wholly below may be deleted. Never above `at` nor the lowest watermark of a lane or of a sink that holds.
     pub trim_below: Offset,
 }
 
 impl Checkpoint {
-    /// What keeps a wrong caller from deleting what is still needed; the journal refuses such a checkpoint.
+    /// What keeps a wrong caller from deleting what is still needed, and from writing what the next start would take for damage; the
+    /// journal refuses such a checkpoint.
     fn verify(&self, end: Offset) -> Result<(), String> {
         let Self { at, trim_below, .. } = self;
         if *at > end {
             return Err(format!("it claims entries that are not durable: the journal ends at {end}"));
+        }
+        meta::verify_sinks(&self.sinks)?;
+        if let Some(ahead) = self.sinks.iter().find(|sink| sink.mark.watermark > end) {
+            return Err(format!(
+                "sink `{}` claims entries that are not durable: the journal ends at {end}",
+                ahead.name
+            ));
         }
         if trim_below > at {
             return Err(format!("it would trim up to {trim_below}, above itself"));

@@ -16,6 +16,12 @@ pub struct SinkId(pub u128);
 impl SinkId {
     /// The handler of a program that embeds the server. Its shards are the lanes.
     pub const EMBEDDED: Self = Self(0);
+
+    /// Reads it as it is shown: 32 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        digits.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
+    }
 }
 
 impl fmt::Display for SinkId {

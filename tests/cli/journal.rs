@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::support::{entry, letter, outcome};
 use duragram::journal::{BlockBuilder, Checkpoint, Journal, Opened, RocksJournal, RocksOptions};
-use duragram::model::{LaneMark, Offset};
+use duragram::model::{LaneMark, Offset, SinkId, SinkLoss, SinkRecord};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -72,6 +72,47 @@ fn a_sound_journal_is_verified_and_summed_up() {
     assert_eq!(stats["lanes"], json!([{ "lane": 0, "watermark": 2, "lag": 1 }]));
     assert_eq!((&stats["dead_letters"], &stats["losses"]), (&json!(2), &json!([])));
     assert!(stats["disk"]["logs_bytes"].as_u64().unwrap() > 0, "{stats}");
+}
+
+#[test]
+fn each_sink_is_summed_up_with_what_it_has_lost() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("data");
+    let mut opened = open(&path);
+    let mut block = BlockBuilder::default();
+    (0..9).for_each(|_| block.push(&entry(false), b"x"));
+    opened.journal.commit(&mut block, &[]).unwrap();
+    let loss = |from, to, entries| SinkLoss { from: Offset(from), to: Offset(to), entries, unix_us: 1 };
+    let sink = |id, name: &str, watermark| SinkRecord {
+        id: SinkId(id),
+        name: name.into(),
+        identity: 7,
+        mark: LaneMark { watermark: Offset(watermark), sink_state: Vec::new() },
+        instance: 1,
+        holds: true,
+        paused: false,
+        losses: Vec::new(),
+    };
+    let losses = vec![loss(0, 2, 2), loss(3, 6, 2)];
+    let away = SinkRecord { holds: false, paused: true, losses, ..sink(0xab, "away", 6) };
+    let sinks = vec![sink(1, "events", 9), away];
+    opened.journal.checkpoint(&Checkpoint { at: Offset(9), sinks, ..Checkpoint::default() }).unwrap();
+    drop(opened);
+
+    let (code, stdout, _) = run(&["journal", "stats", "--json"], &path);
+    let expected = json!([
+        { "name": "events", "id": "00000000000000000000000000000001", "watermark": 9, "lag": 0, "holds": true,
+          "paused": false, "lost_entries": 0 },
+        { "name": "away", "id": "000000000000000000000000000000ab", "watermark": 6, "lag": 3, "holds": false,
+          "paused": true, "lost_entries": 4 },
+    ]);
+    assert_eq!((code, &json_of(&stdout)["sinks"]), (0, &expected));
+    let (code, stdout, _) = run(&["journal", "verify"], &path);
+    assert_eq!(code, 0, "{stdout}");
+    let lines: Vec<_> = stdout.lines().filter(|line| line.starts_with("sink ")).collect();
+    assert!(lines.len() == 2 && lines[0].ends_with("processed below 9; 0 entries to go"), "{stdout}");
+    let told = ["away (000000000000000000000000000000ab)", "detached", "paused", "4 entries are lost to it"];
+    assert!(told.iter().all(|part| lines[1].contains(part)), "{stdout}");
 }
 
 #[test]

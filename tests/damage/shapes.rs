@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use duragram::journal::{
     BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, RocksJournal, RocksOptions,
 };
-use duragram::model::{LaneMark, Offset, SessionRecord, SinkId};
+use duragram::model::{LaneMark, Offset, SessionRecord, SinkId, SinkLoss, SinkRecord};
 use duragram_proto::Seq;
 
 use super::state::{
@@ -50,6 +50,14 @@ pub(super) fn all() -> Vec<Shape> {
             work.blocks(4);
             work.checkpoint(10);
             (0..3).for_each(|_| work.dead_letter());
+        }),
+        made("sinks", |work| {
+            for watermark in [3, 9, 21] {
+                work.large_blocks(6);
+                work.sinks(watermark);
+                work.letters_of_sinks();
+            }
+            work.blocks(2);
         }),
         made("ends-with-a-session", |work| {
             work.large_blocks(12);
@@ -151,6 +159,37 @@ impl Work {
         self.letters += 1;
         let dead: &dyn DeadLetters = &*self.state.as_ref().unwrap().opened.dead;
         dead.put(&letter(self.letters)).unwrap();
+    }
+
+    /// A sink that holds, one that is paused and has lost something, and one that is detached; nothing is trimmed.
+    fn sinks(&mut self, watermark: u64) {
+        let at = self.journal().end();
+        let loss = SinkLoss { from: Offset(1), to: Offset(3), entries: 2, unix_us: 1 };
+        let sink = |id, name: &str| SinkRecord {
+            id: SinkId(id),
+            name: name.into(),
+            identity: 7,
+            mark: LaneMark { watermark: Offset(watermark), sink_state: vec![1, 2, 3] },
+            instance: 1,
+            holds: id > 1,
+            paused: id == 2,
+            losses: vec![loss; usize::from(id == 2)],
+        };
+        let sinks = vec![sink(1, "detached"), sink(2, "paused"), sink(u128::MAX, "file:/srv/lines")];
+        let sessions = vec![record(1, watermark)];
+        self.journal().checkpoint(&Checkpoint { at, sessions, sinks, ..Checkpoint::default() }).unwrap();
+        self.older.push(read_files(&self.path));
+    }
+
+    /// Two sinks and the embedded handler have given up the same record.
+    fn letters_of_sinks(&mut self) {
+        self.dead_letter();
+        let dead: &dyn DeadLetters = &*self.state.as_ref().unwrap().opened.dead;
+        for sink in [2, u128::MAX] {
+            let letter = letter(self.letters);
+            let id = DeadLetterId { sink: SinkId(sink), ..letter.id };
+            dead.put(&DeadLetter { id, ..letter }).unwrap();
+        }
     }
 
     fn restart(&mut self, options: &RocksOptions) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use duragram::journal::{
     BlockBuilder, DeadLetter, DeadLetterId, Journal, OpenError, Opened, Replay, RocksJournal, RocksOptions,
 };
-use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SessionRecord};
+use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SessionRecord, SinkRecord};
 use duragram_proto::{ClientId, Epoch, Seq};
 use tempfile::TempDir;
 
@@ -142,6 +142,7 @@ pub(super) struct State {
     pub(super) sessions: Vec<SessionRecord>,
     pub(super) replayed: Vec<(u64, u64)>,
     pub(super) lanes: Vec<LaneMark>,
+    pub(super) sinks: Vec<SinkRecord>,
     pub(super) checkpoint_at: Offset,
     pub(super) low: Offset,
     pub(super) end: Offset,
@@ -166,6 +167,7 @@ impl State {
             sessions: state.sessions.clone(),
             replayed: state.replayed.clone(),
             lanes: opened.lanes.clone(),
+            sinks: opened.sinks.clone(),
             checkpoint_at: opened.checkpoint_at,
             low: opened.low,
             end: opened.end,
@@ -185,12 +187,13 @@ impl State {
     /// In a few words.
     pub(super) fn difference(&self, good: &Self) -> String {
         let of = |state: &Self| {
-            let Self { sessions, replayed, lanes, checkpoint_at, low, end, entries, dead } = state;
+            let Self { sessions, replayed, lanes, sinks, checkpoint_at, low, end, entries, dead } = state;
             format!(
-                "{} sessions, {} blocks replayed, {} lanes, checkpoint {checkpoint_at}, {low} to {end}, {} entries, {} dead",
+                "{} sessions, {} blocks replayed, {} lanes, {} sinks, checkpoint {checkpoint_at}, {low} to {end}, {} entries, {} dead",
                 sessions.len(),
                 replayed.len(),
                 lanes.len(),
+                sinks.len(),
                 entries.len(),
                 dead.len()
             )
@@ -207,8 +210,13 @@ impl State {
         let dead = self.dead.iter().find(|letter| !good.dead.contains(letter));
         let ours = |session: &&SessionRecord| CLIENTS.contains(&session.id.client.0) || good.sessions.contains(session);
         let session = self.sessions.iter().find(|session| !ours(session));
+        // Their marks may be those of an earlier checkpoint, where a file of then lies in the place of a later one.
+        let known =
+            |sink: &&SinkRecord| good.sinks.iter().any(|known| (known.id, &known.name) == (sink.id, &sink.name));
+        let sink = self.sinks.iter().find(|sink| !known(sink));
         entry
             .map(|(offset, _)| format!("entry {offset}"))
+            .or(sink.map(|sink| format!("sink {}", sink.name)))
             .or(dead.map(|letter| format!("dead letter {:?}", letter.id)))
             .or(session.map(|session| format!("session {}", session.id)))
     }

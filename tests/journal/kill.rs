@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use duragram::journal::{
     BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, Journal, Opened, Replay, RocksJournal, RocksOptions, inspect,
 };
-use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId};
+use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId, SinkLoss, SinkRecord};
 use duragram_proto::{ClientId, Epoch, Seq};
 
 const DIRECTORY: &str = "DURAGRAM_TEST_DIRECTORY";
@@ -22,9 +22,9 @@ fn payload(offset: u64) -> Vec<u8> {
     offset.to_le_bytes().into_iter().cycle().take(len).collect()
 }
 
-fn letter(offset: Offset) -> DeadLetter {
+fn letter(offset: Offset, sink: SinkId) -> DeadLetter {
     DeadLetter {
-        id: DeadLetterId { offset, index: 0, sink: SinkId::EMBEDDED },
+        id: DeadLetterId { offset, index: 0, sink },
         session: session(),
         seq: Seq(1),
         channel: 0,
@@ -35,6 +35,23 @@ fn letter(offset: Offset) -> DeadLetter {
         attempts: 1,
         since_unix_us: 1,
     }
+}
+
+/// A sink that is as far as the lane, and one that has lost all below.
+fn sinks(watermark: u64) -> Vec<SinkRecord> {
+    let sink = |id, holds: bool, losses| SinkRecord {
+        id: SinkId(id),
+        name: format!("sink-{id}"),
+        identity: 7,
+        mark: LaneMark { watermark: Offset(watermark), sink_state: payload(watermark) },
+        instance: 1,
+        holds,
+        paused: false,
+        losses,
+    };
+    let loss = SinkLoss { from: Offset(0), to: Offset(watermark), entries: watermark, unix_us: 1 };
+    let losses = if watermark > 0 { vec![loss] } else { Vec::new() };
+    vec![sink(1, true, Vec::new()), sink(2, false, losses)]
 }
 
 fn small_memtables() -> RocksOptions {
@@ -68,11 +85,12 @@ fn write_until_killed() {
         }
         let end = journal.commit(&mut block, &[]).unwrap().end();
         if round % 50 == 0 {
-            dead.put(&letter(end)).unwrap();
+            dead.put(&letter(end, SinkId::EMBEDDED)).unwrap();
+            dead.put(&letter(end, SinkId(1))).unwrap();
             trimmed = end.0.saturating_sub(3000).max(trimmed);
             let lanes = vec![LaneMark { watermark: Offset(trimmed), sink_state: Vec::new() }];
-            let trim_below = Offset(trimmed);
-            journal.checkpoint(&Checkpoint { at: end, lanes, trim_below, ..Checkpoint::default() }).unwrap();
+            let (trim_below, sinks) = (Offset(trimmed), sinks(trimmed));
+            journal.checkpoint(&Checkpoint { at: end, lanes, sinks, trim_below, ..Checkpoint::default() }).unwrap();
         }
         writeln!(std::io::stdout(), "durable {end} trimmed {trimmed} dead {}", dead.count()).unwrap();
     }
@@ -112,6 +130,8 @@ fn what_was_said_to_be_durable_survives_sigkill_again_and_again() {
         let opened = opened.unwrap();
         assert!(opened.end.0 >= durable && opened.dead.count() >= dead, "{said}, found {}", opened.end);
         assert!(opened.low.0 <= trimmed.max(opened.lanes.first().map_or(0, |lane| lane.watermark.0)), "{said}");
+        let together = opened.lanes.first().map_or_else(Vec::new, |lane| sinks(lane.watermark.0));
+        assert_eq!(opened.sinks, together, "sinks and lanes are of one checkpoint");
         assert!(replayed_to.is_none_or(|end| end == opened.end));
         let mut at = opened.low;
         while at < opened.end {

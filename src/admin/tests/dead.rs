@@ -9,8 +9,30 @@ use serde_json::{Value, json};
 
 use super::{Fake, change, connect, get, get_json, letter, start, wait_until};
 use crate::admin::Retried;
-use crate::journal::DeadLetter;
+use crate::journal::{DeadLetter, DeadLetterId};
 use crate::limits;
+use crate::model::SinkId;
+
+#[test]
+fn the_letters_that_several_sinks_have_of_one_record_are_listed_in_pages_of_one() {
+    let state = Fake::new();
+    let sinks = [SinkId::EMBEDDED, SinkId(1), SinkId(1 << 127)];
+    for sink in sinks {
+        state.dead.put(&DeadLetter { id: DeadLetterId { sink, ..letter(7, 1).id }, ..letter(7, 1) }).unwrap();
+    }
+    let admin = start(&state);
+    let mut nexts = Vec::new();
+    let mut path = "/api/dead?limit=1".to_owned();
+    loop {
+        let (status, page) = get_json(&admin, &path);
+        assert_eq!((status, page["dead"].as_array().unwrap().len()), (200, 1));
+        let next = &page["next"];
+        let Some(sink) = next["sink"].as_str() else { break };
+        path = format!("/api/dead?limit=1&from={}&index={}&sink={sink}", next["offset"], next["index"]);
+        nexts.push(SinkId::parse(sink).unwrap());
+    }
+    assert_eq!(nexts, sinks[1..]);
+}
 
 #[test]
 fn dead_letters_are_listed_in_pages_and_shown() {
@@ -37,6 +59,8 @@ fn dead_letters_are_listed_in_pages_and_shown() {
         path = format!("/api/dead?limit=2&from={}&index={}", next["offset"], next["index"]);
     }
     assert_eq!(seen, [(7, 0), (7, 1), (7, 65535), (8, 0)]);
+    let (status, answer) = get_json(&admin, "/api/dead?from=7&sink=1");
+    assert_eq!(status, 400, "{answer}");
 
     let expected = json!({
         "offset": 7, "index": 1, "client": "00000000000000a1", "epoch": 3, "seq": 9, "channel": 5,

@@ -47,9 +47,85 @@ fn the_format_is_that_of_the_golden_dead_letter() {
     assert_eq!(letter(7, 1).encode(), include_bytes!("../testdata/dead_v1.bin"));
 }
 
+/// The same record's, of a configured sink.
+pub(crate) fn letter_of(sink: u128, offset: u64, index: u16) -> DeadLetter {
+    let letter = letter(offset, index);
+    DeadLetter { id: DeadLetterId { sink: SinkId(sink), ..letter.id }, ..letter }
+}
+
+#[test]
+fn a_sinks_letter_comes_back_under_its_own_key_and_under_no_other_sinks() {
+    let letter = letter_of(1 << 127 | 5, 7, 1);
+    let (key, value) = (letter.id.key(), letter.encode());
+    assert_eq!(DeadLetter::decode(&key, &value), Ok(letter.clone()));
+    for sink in [SinkId::EMBEDDED, SinkId(5), SinkId(u128::MAX)] {
+        let other = DeadLetterId { sink, ..letter.id };
+        assert_eq!(DeadLetter::decode(&other.key(), &value), Err(RecordError::Checksum));
+    }
+    for at in 0..key.len() {
+        for bit in 0..8 {
+            let mut bad = key.clone();
+            bad[at] ^= 1 << bit;
+            assert!(DeadLetter::decode(&bad, &value).is_err(), "bit {bit} of byte {at} of the key");
+        }
+    }
+}
+
+/// The format on disk: whoever changes these keys must raise the directory's format.
+#[test]
+fn a_key_is_the_offset_the_index_and_for_a_configured_sink_its_id() {
+    let offset_and_index = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+    let embedded = letter(0x0102_0304_0506_0708, 0x090a).id;
+    assert_eq!(embedded.key(), offset_and_index);
+    let of_sink = DeadLetterId { sink: SinkId(0xabcd << 64 | 0xef), ..embedded };
+    let id = [0, 0, 0, 0, 0, 0, 0xab, 0xcd, 0, 0, 0, 0, 0, 0, 0, 0xef];
+    assert_eq!(of_sink.key(), [&offset_and_index[..], &id].concat());
+}
+
+#[test]
+fn a_key_that_is_no_ids_is_refused() {
+    for id in [letter(7, 1).id, letter_of(9, 7, 1).id] {
+        assert_eq!(DeadLetterId::from_key(&id.key()), Some(id));
+    }
+    let whole = [&letter(7, 1).id.key()[..], &[1; 17]].concat();
+    for len in (0..=whole.len()).filter(|len| ![10, 26].contains(len)) {
+        assert_eq!(DeadLetterId::from_key(&whole[..len]), None, "{len} bytes");
+    }
+    let embedded_written_out = [&letter(7, 1).id.key()[..], &[0; 16]].concat();
+    assert_eq!(DeadLetterId::from_key(&embedded_written_out), None, "an id has one key");
+}
+
+/// In their order, each with the one that comes right after it.
+fn ids() -> Vec<DeadLetterId> {
+    let mut ids = Vec::new();
+    for (offset, index) in [(0, 0), (0, 1), (0, 256), (1, 0), (256, 0), (u64::MAX, u16::MAX)] {
+        for sink in [0, 1, 256, 1 << 64, u128::MAX] {
+            ids.push(letter_of(sink, offset, index).id);
+        }
+    }
+    ids
+}
+
 #[test]
 fn keys_sort_as_ids_do() {
-    let ids = [(0, 0), (0, 1), (0, 256), (1, 0), (256, 0), (u64::MAX, u16::MAX)];
-    let ids = ids.map(|(offset, index)| DeadLetterId { offset: Offset(offset), index, sink: SinkId::EMBEDDED });
-    assert!(ids.is_sorted() && ids.map(DeadLetterId::key).is_sorted());
+    assert!(ids().is_sorted() && ids().into_iter().map(DeadLetterId::key).is_sorted());
+    assert!(ids().iter().all(|id| id.key()[..] < DeadLetterId::KEYS_END[..]));
+}
+
+#[test]
+fn the_next_id_is_that_of_the_next_sink_record_or_entry_and_none_lies_between() {
+    let table = [
+        ((0, 7, 1), Some((1, 7, 1))),
+        ((5, 7, 1), Some((6, 7, 1))),
+        ((u128::MAX, 7, 1), Some((0, 7, 2))),
+        ((u128::MAX, 7, u16::MAX), Some((0, 8, 0))),
+        ((u128::MAX, u64::MAX, u16::MAX), None),
+    ];
+    for ((sink, offset, index), next) in table {
+        let expected = next.map(|(sink, offset, index)| letter_of(sink, offset, index).id);
+        assert_eq!(letter_of(sink, offset, index).id.next(), expected);
+    }
+    for pair in ids().windows(2) {
+        assert!(pair[0] < pair[0].next().unwrap() && pair[0].next().unwrap() <= pair[1], "{pair:?}");
+    }
 }

@@ -1,14 +1,23 @@
 use super::*;
-use crate::journal::testing::shared::{record, session as session_of};
+use crate::journal::testing::shared::{record, session as session_of, sinks};
 use crate::model::{FormerLanes, LaneMark};
 
 fn samples() -> Vec<(Vec<u8>, Vec<u8>, MetaRecord)> {
     let session = record(0xa1, 5);
     let sealed = SessionRecord { sealed: true, ..record(0xa2, 6) };
     let lanes = vec![LaneMark { watermark: Offset(8), sink_state: vec![1, 2] }, LaneMark::default()];
-    let former = Vec::new();
-    let checkpoint =
-        CheckpointState { at: Offset(9), low: Offset(7), low_previous_checksum: 0xdead_beef, lanes, former };
+    let checkpoint = CheckpointState {
+        at: Offset(9),
+        low: Offset(7),
+        low_previous_checksum: 0xdead_beef,
+        lanes,
+        ..CheckpointState::default()
+    };
+    let with_sinks = CheckpointState {
+        former: vec![FormerLanes(vec![Offset(3), Offset(8)])],
+        sinks: sinks(7),
+        ..checkpoint.clone()
+    };
     let loss = Loss { entries: Some((Offset(3), Offset(5))), accepted_unix_us: 42, what: "a hole".into() };
     let answer = AnswerRecord { failed: false, body: b"valve: open".to_vec(), answered_s: 77 };
     let ask = |seq, answer| AskRecord { session: session_of(0xa1), seq: Seq(seq), offset: Offset(7), answer };
@@ -29,6 +38,7 @@ fn samples() -> Vec<(Vec<u8>, Vec<u8>, MetaRecord)> {
         (open.encode().0.to_vec(), open.encode().1, MetaRecord::Ask(open)),
         (answered.encode().0.to_vec(), answered.encode().1, MetaRecord::Ask(answered)),
         (recent.encode().0.to_vec(), recent.encode().1, MetaRecord::Recent(recent)),
+        (CHECKPOINT_KEY.to_vec(), with_sinks.encode(), MetaRecord::Checkpoint(with_sinks)),
     ]
 }
 
@@ -75,16 +85,16 @@ fn a_change_of_any_byte_of_key_or_value_is_detected() {
 #[test]
 fn the_format_is_that_of_the_golden_records() {
     let values: Vec<_> = samples().into_iter().flat_map(|(_, value, _)| value).collect();
-    assert_eq!(values, include_bytes!("../testdata/meta_v3.bin"));
+    assert_eq!(values, include_bytes!("../testdata/meta_v4.bin"));
 }
 
-/// All records of a directory of format 2: of these, only the checkpoint is written in another way since.
-#[test]
-fn records_of_format_2_are_read() {
-    let mut golden = &include_bytes!("../testdata/meta_v2.bin")[..];
-    for (key, value, record) in samples().into_iter().take(6) {
+/// Holds the first records of a former format against what was written in it: of these, only the checkpoint is written in another
+/// way since.
+fn golden_records(golden: &[u8], count: usize, checkpoint: fn(&CheckpointState) -> Vec<u8>) {
+    let mut golden = golden;
+    for (key, value, record) in samples().into_iter().take(count) {
         let written = match &record {
-            MetaRecord::Checkpoint(state) => state.encode_for_format_2(),
+            MetaRecord::Checkpoint(state) => checkpoint(state),
             _ => value,
         };
         let (stored, rest) = golden.split_at(written.len());
@@ -93,6 +103,19 @@ fn records_of_format_2_are_read() {
         golden = rest;
     }
     assert!(golden.is_empty());
+}
+
+#[test]
+fn records_of_format_3_are_read() {
+    golden_records(include_bytes!("../testdata/meta_v3.bin"), 9, CheckpointState::encode_for_format_3);
+    let former = vec![FormerLanes(vec![Offset(3), Offset(8)])];
+    let state = CheckpointState { at: Offset(9), former, ..CheckpointState::default() };
+    assert_eq!(decode(CHECKPOINT_KEY, &state.encode_for_format_3()), Ok(MetaRecord::Checkpoint(state)));
+}
+
+#[test]
+fn records_of_format_2_are_read() {
+    golden_records(include_bytes!("../testdata/meta_v2.bin"), 6, CheckpointState::encode_for_format_2);
     let former = vec![FormerLanes(vec![Offset(3), Offset(8)])];
     let state = CheckpointState { at: Offset(9), former, ..CheckpointState::default() };
     assert_eq!(decode(CHECKPOINT_KEY, &state.encode_for_format_2()), Ok(MetaRecord::Checkpoint(state)));

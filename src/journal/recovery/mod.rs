@@ -3,7 +3,7 @@
 //! In three parts, so that each can be checked by itself:
 //!
 //! 1. The survey reads everything that a data directory holds, and changes nothing. It verifies every record, and that the
-//!    blocks make one chain that reaches as far as the witness, the checkpoint and the lanes say. The same pass hands out
+//!    blocks make one chain that reaches as far as the witness, the checkpoint, the lanes and the sinks say. The same pass hands out
 //!    what is good, so that a start reads everything once.
 //! 2. What it finds is reduced to [`Facts`].
 //! 3. [`decide`] is the decision table: facts in, outcome out, nothing else known. One row for each combination.

@@ -2,7 +2,7 @@
 //!
 //! What it checks beyond each record's own checksum is what no storage can know: that the blocks follow each other without
 //! hole from the lowest entry kept, each naming the checksum of the one before it, and that the journal reaches as far as
-//! checkpoint, lanes and witness say. So a log whose tail the storage dropped in silence is found out.
+//! checkpoint, lanes, sinks and witness say. So a log whose tail the storage dropped in silence is found out.
 
 use super::chain::Chain;
 use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
@@ -14,7 +14,7 @@ use crate::journal::error::{Damage, DamageKind, DamagePlace};
 use crate::journal::mask::unmask;
 use crate::journal::meta::{self, AskRecord, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord, RecentRecord};
 use crate::journal::{Block, Extent};
-use crate::model::{ClientRecord, DeadLetter, DeadLetterId, FormerLanes, LaneMark, Offset, SessionRecord};
+use crate::model::{ClientRecord, DeadLetter, DeadLetterId, FormerLanes, LaneMark, Offset, SessionRecord, SinkRecord};
 
 /// What lies behind the last write that a storage has delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -118,6 +118,8 @@ pub struct Scan {
     pub lanes: Vec<LaneMark>,
     /// Those of earlier runs, as the checkpoint has them.
     pub former: Vec<FormerLanes>,
+    /// The sinks of the checkpoint.
+    pub sinks: Vec<SinkRecord>,
     /// What operators have given up.
     pub losses: Vec<Loss>,
     /// How many changes the database has seen.
@@ -152,6 +154,9 @@ impl Scan {
         let lanes = self.lanes.iter().enumerate();
         claims.extend(lanes.map(|(lane, mark)| {
             (DamageKind::BelowCheckpoint, format!("the watermark of lane {lane}"), mark.watermark)
+        }));
+        claims.extend(self.sinks.iter().map(|sink| {
+            (DamageKind::BelowCheckpoint, format!("the watermark of sink `{}`", sink.name), sink.mark.watermark)
         }));
         claims
     }
@@ -389,7 +394,7 @@ impl Survey {
         scan.end = end;
         scan.last_checksum = chain.last_checksum();
         (scan.checkpoint_at, scan.low, scan.lanes) = (checkpoint.at, checkpoint.low, checkpoint.lanes);
-        scan.former = checkpoint.former;
+        (scan.former, scan.sinks) = (checkpoint.former, checkpoint.sinks);
         scan.low_previous_checksum = checkpoint.low_previous_checksum;
     }
 
@@ -438,8 +443,7 @@ impl Survey {
     }
 
     fn dead_letters<D: Database>(&mut self, database: &D, visit: &mut dyn FnMut(Visit<'_>)) {
-        let last = [0xff; DeadLetterId::KEY_LEN + 1];
-        walk(database, DEAD, &[0; DeadLetterId::KEY_LEN], &last, &mut |item| match item {
+        walk(database, DEAD, &DeadLetterId::FIRST.key(), &DeadLetterId::KEYS_END, &mut |item| match item {
             Item::Unreadable { .. } => self.found(bad_item(database, DEAD, &item)),
             Item::Record(key, value) => match DeadLetter::decode(key, &value) {
                 Err(error) => self.found(bad_record(database, DEAD, key, error)),

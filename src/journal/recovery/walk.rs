@@ -2,7 +2,12 @@
 
 use crate::journal::database::{Cursor as _, Database};
 use crate::journal::mask::unmask;
-use crate::journal::meta::KEY_BYTES_MAX;
+use crate::journal::meta::ASK_KEY_LEN;
+use crate::model::DeadLetterId;
+
+/// The longest key of any column family, in bytes: that of a configured sink's dead letter.
+const KEY_BYTES_MAX: usize = DeadLetterId::KEY_LEN_MAX;
+const _: () = assert!(KEY_BYTES_MAX >= ASK_KEY_LEN);
 
 /// One step of a walk.
 pub(in crate::journal) enum Item<'a> {

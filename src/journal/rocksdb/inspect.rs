@@ -17,7 +17,7 @@ use crate::journal::rocksdb::database::{LogReading, Store, is_of_a_journal};
 use crate::journal::rocksdb::open::{examine, sound};
 use crate::journal::store::reader::read_blocks;
 use crate::journal::{Block, DeadLetter, Loss};
-use crate::model::{Instance, JournalId, LaneMark, Offset};
+use crate::model::{Instance, JournalId, LaneMark, Offset, SinkRecord};
 
 /// Bytes that [`Dump`] reads at once, or one block if that is longer.
 const DUMP_BYTES: usize = 1 << 20;
@@ -50,6 +50,8 @@ pub struct Stats {
     pub witness: Option<Offset>,
     /// The lanes of the last checkpoint.
     pub lanes: Vec<LaneMark>,
+    /// The sinks of the last checkpoint, those that are not configured any more included.
+    pub sinks: Vec<SinkRecord>,
     /// How many entries are kept.
     pub entries: u64,
     /// How many blocks they are in.
@@ -179,6 +181,7 @@ fn stats_of(dir: &DataDir, scan: Scan) -> Result<Stats, OpenError> {
         checkpoint_at: scan.checkpoint_at,
         witness: scan.witness,
         lanes: scan.lanes,
+        sinks: scan.sinks,
         entries: scan.entries,
         blocks: scan.blocks,
         block_bytes: scan.block_bytes,

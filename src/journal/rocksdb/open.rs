@@ -153,4 +153,8 @@ mod former;
 mod refusals;
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // runs of entries, of which some tests commit one
+mod sinks;
+
+#[cfg(test)]
 mod later;

@@ -117,6 +117,7 @@ fn closing_batch(new: &Store, found: &Scan, next: Offset, given_up: &[Damage], a
         low_previous_checksum: found.low_previous_checksum,
         lanes: found.lanes.clone(),
         former: found.former.clone(),
+        sinks: found.sinks.clone(),
     };
     new.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut Vec::new());
 

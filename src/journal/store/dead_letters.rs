@@ -1,10 +1,11 @@
 //! Dead letters in the database.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use crate::journal::StorageError;
 use crate::journal::database::{Cursor as _, DEAD, Database, Sidecar as _};
-use crate::journal::dead_letter::{DeadLetterRoom, DeadLetters, NoRoom};
+use crate::journal::dead_letter::{DeadLetterRoom, DeadLetters, NoRoom, deleting};
 use crate::journal::mask::unmask;
 use crate::journal::store::Shared;
 use crate::model::{DeadLetter, DeadLetterId};
@@ -36,7 +37,7 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
 
     fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
         let action = || format!("listing dead letters from entry {} on", from.offset);
-        let mut records = self.0.store.iterate(DEAD, &from.key(), &[0xff; DeadLetterId::KEY_LEN + 1]);
+        let mut records = self.0.store.iterate(DEAD, &from.key(), &DeadLetterId::KEYS_END);
         let mut letters = Vec::new();
         records.seek_to_first();
         while let (Some((key, value)), true) = (records.item(), letters.len() < limit) {
@@ -54,16 +55,21 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
         letter.map_err(|error| StorageError::new(action(), error))
     }
 
-    fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
+    fn delete_all(&self, ids: &[DeadLetterId]) -> Result<u64, StorageError> {
         let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.get(id)?.is_none() {
-            return Ok(false);
+        let mut kept = BTreeSet::new();
+        for id in ids {
+            if self.get(*id)?.is_some() {
+                kept.insert(*id);
+            }
         }
+        let Some(first) = kept.first().copied() else { return Ok(0) };
         let mut batch = self.0.store.batch(0);
-        self.0.store.delete(&mut batch, DEAD, &id.key());
-        self.0.write(batch, || format!("deleting the dead letter of entry {}", id.offset))?;
-        *count -= 1;
-        Ok(true)
+        kept.iter().for_each(|id| self.0.store.delete(&mut batch, DEAD, &id.key()));
+        self.0.write(batch, || deleting(kept.len(), first))?;
+        let deleted = kept.len() as u64;
+        *count -= deleted;
+        Ok(deleted)
     }
 
     fn count(&self) -> u64 {

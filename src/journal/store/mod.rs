@@ -186,7 +186,7 @@ pub(in crate::journal) fn opened<D: Database, J>(
         dead: Arc::new(StoredDeadLetters(Arc::clone(shared))),
         lanes: scan.lanes,
         former: scan.former,
-        sinks: Vec::new(),
+        sinks: scan.sinks,
         checkpoint_at: scan.checkpoint_at,
         low: scan.low,
         end: scan.end,

@@ -471,4 +471,5 @@ fn the_witness_follows_the_journal_and_is_exact_after_a_shutdown() {
 }
 
 mod failures;
+mod sinks;
 mod under_way;

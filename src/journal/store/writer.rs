@@ -10,7 +10,7 @@ use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_
 use crate::journal::recovery::Scan;
 use crate::journal::store::Shared;
 use crate::journal::store::reader::parse;
-use crate::journal::{Block, Commit, Durable, Landed, Records, StorageError};
+use crate::journal::{Block, Checkpoint, Commit, Durable, Landed, Records, StorageError};
 use crate::limits::TRIM_PLACES;
 use crate::model::{DurabilityLevel, Offset, SessionRecord};
 
@@ -89,8 +89,9 @@ impl<D: Database> StoredWriter<D> {
             for id in &checkpoint.retried {
                 store.delete(&mut batch, DEAD, &id.key());
             }
-            let (lanes, former) = (checkpoint.lanes.clone(), checkpoint.former.clone());
-            let state = CheckpointState { at: checkpoint.at, low, low_previous_checksum, lanes, former };
+            let Checkpoint { at, ref lanes, ref former, ref sinks, .. } = *checkpoint;
+            let (lanes, former, sinks) = (lanes.clone(), former.clone(), sinks.clone());
+            let state = CheckpointState { at, low, low_previous_checksum, lanes, former, sinks };
             store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode(), &mut self.scratch);
             if low > self.low {
                 store.delete_range(&mut batch, JOURNAL, &block_key(self.low), &block_key(low));

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use duragram_proto::ClientId;
 
 use crate::journal::block::Place;
+use crate::journal::dead_letter::deleting;
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
 use crate::journal::{
     Block, Checkpoint, Commit, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable, Extent, JournalError,
@@ -44,7 +45,7 @@ pub enum Write<'a> {
         /// What is written beside the block.
         records: &'a Records,
     },
-    /// Dead letters are put, or one is deleted.
+    /// Dead letters are put, or deleted.
     DeadLetters(&'a [DeadLetterId]),
 }
 
@@ -221,6 +222,11 @@ impl MemoryDisk {
     pub fn lanes(&self) -> Vec<LaneMark> {
         lock(&self.synced).lanes.clone()
     }
+
+    /// The durable state of the configured sinks.
+    pub fn sinks(&self) -> Vec<SinkRecord> {
+        lock(&self.synced).sinks.clone()
+    }
 }
 
 /// One opening of the disk.
@@ -396,11 +402,14 @@ impl DeadLetters for Handle {
         Ok(lock(&self.disk.synced).dead.get(&id).cloned())
     }
 
-    fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
-        let action = format!("deleting the dead letter of entry {}", id.offset);
-        let mut found = false;
-        self.write_letters(action, &[id], |synced| found = synced.dead.remove(&id).is_some())?;
-        Ok(found)
+    fn delete_all(&self, ids: &[DeadLetterId]) -> Result<u64, StorageError> {
+        let Some(first) = ids.first() else { return Ok(0) };
+        let action = deleting(ids.len(), *first);
+        let mut deleted = 0;
+        self.write_letters(action, ids, |synced| {
+            deleted = ids.iter().filter(|id| synced.dead.remove(id).is_some()).count() as u64;
+        })?;
+        Ok(deleted)
     }
 
     fn count(&self) -> u64 {

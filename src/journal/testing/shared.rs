@@ -3,7 +3,9 @@
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use crate::journal::{Block, BlockBuilder, JournalError, ReadJournal, Records, Replay, StorageError};
-use crate::model::{ClientRecord, DialectId, EntryMeta, Offset, SessionId, SessionRecord};
+use crate::model::{
+    ClientRecord, DialectId, EntryMeta, LaneMark, Offset, SessionId, SessionRecord, SinkId, SinkLoss, SinkRecord,
+};
 
 pub(crate) fn session(client: u64) -> SessionId {
     SessionId { client: ClientId(client), epoch: Epoch::new(1).unwrap() }
@@ -28,6 +30,27 @@ pub(crate) fn sealed_records() -> Records {
         counter_limit: Some(1 << 60),
         ..Records::default()
     }
+}
+
+/// A sink that has lost something, and does not hold.
+pub(crate) fn sink(id: u128, name: &str, watermark: u64) -> SinkRecord {
+    let loss = |from, to, entries| SinkLoss { from: Offset(from), to: Offset(to), entries, unix_us: 1_700_000_000 };
+    SinkRecord {
+        id: SinkId(id),
+        name: name.into(),
+        identity: 0x1de4_7174,
+        mark: LaneMark { watermark: Offset(watermark), sink_state: vec![3, 1, 4] },
+        instance: 2,
+        holds: false,
+        paused: true,
+        losses: vec![loss(1, 3, 2), loss(4, 9, 3)],
+    }
+}
+
+/// Two that hold what they have not processed, and one that does not.
+pub(crate) fn sinks(watermark: u64) -> Vec<SinkRecord> {
+    let holding = |id, name| SinkRecord { holds: true, losses: Vec::new(), ..sink(id, name, watermark) };
+    vec![holding(1, "events"), holding(u128::MAX, "file:/var/log/e\u{e9}"), sink(1 << 100, "detached", 1)]
 }
 
 /// The failure of the storage that an answer stands for.

@@ -12,12 +12,14 @@ use super::tests::{rich_place, state};
 use super::*;
 use crate::journal::block::former::writer::rewrite;
 use crate::journal::database::{JOURNAL, META, block_key};
+use crate::journal::dead_letter::tests::letter_of;
 use crate::journal::inspect;
 use crate::journal::meta::{self, CHECKPOINT_KEY, MetaRecord};
 use crate::journal::recovery::Witness;
 use crate::journal::rocksdb::database::is_of_a_journal;
 use crate::journal::store::tests::{Place, checkpoint, commit, files, one, options, write_files};
-use crate::journal::{BlockBuilder, Journal as _};
+use crate::journal::testing::shared::sinks;
+use crate::journal::{BlockBuilder, Checkpoint, Journal as _};
 use crate::model::{Content, DialectId, Offset, records_of};
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
@@ -104,6 +106,7 @@ fn marker(place: &Place) -> String {
 
 const FORMAT_2: &str = "duragram data directory, format 2 ";
 const FORMAT_3: &str = "duragram data directory, format 3 ";
+const THIS_FORMAT: &str = "duragram data directory, format 4 ";
 
 #[test]
 fn a_directory_that_an_earlier_version_wrote_is_taken_over_and_goes_on() {
@@ -124,7 +127,7 @@ fn a_directory_that_an_earlier_version_wrote_is_taken_over_and_goes_on() {
     assert_eq!(told.matches("LaneMark { watermark: Offset(30)").count(), 3, "{told}");
     assert_eq!(told.matches("SessionRecord").count(), 5, "{told}");
     assert!(told.contains("ClientRecord") && told.contains("counter "), "{told}");
-    assert!(marker(&place).starts_with(FORMAT_3));
+    assert!(marker(&place).starts_with(THIS_FORMAT));
     let stats = inspect::stats(&place.path()).unwrap();
     assert_eq!((stats.id, stats.instance.unwrap().number), (Some(name), 1), "the journal keeps its name");
 
@@ -167,7 +170,7 @@ fn a_taking_over_that_is_interrupted_anywhere_is_finished_by_the_next_start() {
             interrupted.insert(format!("{name}.new").into(), text[..cut].into());
             let place = place_of(&interrupted);
             assert!(start(&place).unwrap() == expected, "{name}.new of {cut} bytes");
-            assert!(marker(&place).starts_with(FORMAT_3));
+            assert!(marker(&place).starts_with(THIS_FORMAT));
         }
         left.insert(name.into(), text);
         let place = place_of(&left);
@@ -203,7 +206,7 @@ fn nothing_of_this_format_is_written_before_the_marker_says_so() {
         assert!(but_the_lock(&place) == *files, "{name}: nothing may change");
         fs::remove_dir(place.path().join("DURAGRAM.new")).unwrap();
         open(&place, options).unwrap();
-        assert!(marker(&place).starts_with(FORMAT_3), "{name}");
+        assert!(marker(&place).starts_with(THIS_FORMAT), "{name}");
         open(&place, &plain).unwrap();
     }
 }
@@ -244,13 +247,55 @@ fn a_directory_of_format_2_with_a_bit_of_everything_is_the_same_after_it() {
     assert_eq!(inspect::verify(&place.path()).unwrap().damage, []);
     assert_eq!(state(place.crash_copy().open()), good);
     assert_eq!(state(place.open()), good);
-    assert!(marker(&place).starts_with(FORMAT_3));
+    assert!(marker(&place).starts_with(THIS_FORMAT));
     let (Opened { mut journal, .. }, _) = place.open();
     let end = journal.end();
     commit(&mut journal, one(end.0));
     drop(journal);
     let (opened, _) = place.open();
     assert_eq!((opened.low, opened.end), (good.low, end.plus(1)));
+}
+
+/// Makes what is in a directory without sinks what format 3 has in its place: the checkpoint and the marker are all that differs.
+fn as_format_3(place: &Place) {
+    let dir = DataDir::claim(&place.path(), is_of_a_journal).unwrap();
+    let store = Store::open(&dir.database(), &options()).unwrap();
+    let mut batch = WriteBatch::default();
+    let value = store.get(META, CHECKPOINT_KEY).unwrap().unwrap();
+    let Ok(MetaRecord::Checkpoint(state)) = meta::decode(CHECKPOINT_KEY, &value) else { panic!("no checkpoint") };
+    store.put(&mut batch, META, CHECKPOINT_KEY, &state.encode_for_format_3(), &mut Vec::new());
+    store.write(batch).unwrap();
+    drop((store, dir));
+    fs::write(place.path().join("DURAGRAM"), "duragram data directory, format 3 crc32 4174904f\n").unwrap();
+}
+
+#[test]
+fn a_directory_of_format_3_is_taken_over_and_has_sinks_then() {
+    let place = rich_place();
+    let good = state(place.crash_copy().open());
+    as_format_3(&place);
+    let before = but_the_lock(&place);
+    assert_eq!(inspect::verify(&place.path()).unwrap().damage, []);
+    assert!(but_the_lock(&place) == before, "looking changes nothing");
+    assert_eq!(state(place.crash_copy().open()), good);
+    let (Opened { mut journal, dead, checkpoint_at: at, lanes, .. }, _) = place.open();
+    assert!(marker(&place).starts_with(THIS_FORMAT));
+    dead.put(&letter_of(7, 5, 0)).unwrap();
+    journal.checkpoint(&Checkpoint { at, lanes, sinks: sinks(600), ..Checkpoint::default() }).unwrap();
+    drop((journal, dead));
+    let after = state(place.open());
+    assert_eq!((after.sinks, after.dead.len(), after.low), (sinks(600), good.dead.len() + 1, good.low));
+    assert_eq!(inspect::stats(&place.path()).unwrap().sinks, sinks(600));
+}
+
+#[test]
+fn a_directory_of_format_3_whose_marker_cannot_be_replaced_stays_as_it_is() {
+    let place = rich_place();
+    as_format_3(&place);
+    let before = but_the_lock(&place);
+    fs::create_dir(place.path().join("DURAGRAM.new")).unwrap();
+    assert!(place.try_open(&options()).is_err());
+    assert!(but_the_lock(&place) == before && marker(&place).starts_with(FORMAT_3));
 }
 
 #[test]

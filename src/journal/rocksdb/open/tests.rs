@@ -6,32 +6,34 @@ use rocksdb::WriteBatch;
 
 use super::*;
 use crate::journal::database::{DEAD, JOURNAL, META, block_key};
-use crate::journal::dead_letter::tests::letter;
+use crate::journal::dead_letter::tests::{letter, letter_of};
 use crate::journal::meta::{CHECKPOINT_KEY, CheckpointState, session_key};
 use crate::journal::recovery::Witness;
 use crate::journal::rocksdb::database::is_of_a_journal;
 use crate::journal::rocksdb::preallocate::FILL;
 use crate::journal::store::tests::{Place, checkpoint, commit, files, one, options, tens, write_files};
-use crate::journal::testing::shared::{Replayed, push, read_all, record, sealed_records, session};
-use crate::journal::{Block, BlockBuilder, DeadLetter, DeadLetterId, Journal, Records};
-use crate::model::{LaneMark, Offset};
+use crate::journal::testing::shared::{Replayed, push, read_all, record, sealed_records, session, sinks};
+use crate::journal::{Block, BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, Journal, Records};
+use crate::model::{LaneMark, Offset, SinkRecord};
 
 /// Everything that a start gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct State {
     pub(super) replayed: Replayed,
     lanes: Vec<LaneMark>,
+    pub(super) sinks: Vec<SinkRecord>,
     checkpoint_at: Offset,
     pub(super) low: Offset,
     end: Offset,
     entries: Vec<u64>,
-    dead: Vec<DeadLetter>,
+    pub(super) dead: Vec<DeadLetter>,
 }
 
 pub(super) fn state((opened, replayed): (Opened<RocksJournal>, Replayed)) -> State {
     State {
         replayed,
         lanes: opened.lanes,
+        sinks: opened.sinks,
         checkpoint_at: opened.checkpoint_at,
         low: opened.low,
         end: opened.end,
@@ -75,12 +77,24 @@ pub(in crate::journal) fn rich_place() -> Place {
     place
 }
 
+/// The same with sinks, some of whose letters are in a table file and some in the log.
+pub(in crate::journal) fn place_with_sinks() -> Place {
+    let place = rich_place();
+    let (Opened { mut journal, dead, lanes, checkpoint_at: at, .. }, _) = place.open();
+    dead.put(&letter_of(1, 3, 0)).unwrap();
+    journal.shared().store.flush().unwrap();
+    dead.put(&letter_of(u128::MAX, 3, 0)).unwrap();
+    journal.checkpoint(&Checkpoint { at, lanes, sinks: sinks(600), ..Checkpoint::default() }).unwrap();
+    place
+}
+
 #[test]
 fn damage_anywhere_is_refused_or_does_no_harm_and_never_loses_in_silence() {
-    let place = rich_place();
+    let place = place_with_sinks();
     let good_files = files(&place.path());
     let good = state(place.crash_copy().open());
-    assert_eq!((good.low, good.end, good.entries.len(), good.dead.len()), (Offset(100), Offset(602), 502, 2));
+    assert_eq!((good.low, good.end, good.entries.len(), good.dead.len()), (Offset(100), Offset(602), 502, 4));
+    assert_eq!(good.sinks, sinks(600));
 
     let mut refused_in = BTreeMap::<String, usize>::new();
     let mut check = |name: &PathBuf, bytes: Option<&[u8]>, what: &str| {
@@ -310,7 +324,8 @@ fn every_kind_of_damage_in_the_database_is_found_and_named() {
             let lanes = vec![LaneMark::default(), ahead];
             let chain = Block::parse(block_of(store, 20)).unwrap().previous_checksum();
             let (at, low, former) = (Offset(50), Offset(20), Vec::new());
-            let state = CheckpointState { at, low, low_previous_checksum: chain, lanes, former };
+            let sinks = Vec::new();
+            let state = CheckpointState { at, low, low_previous_checksum: chain, lanes, former, sinks };
             put(store, batch, META, CHECKPOINT_KEY, &state.encode());
         }),
         ("of `meta`: its checksum does not match", |store, batch| {

@@ -1,9 +1,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::journal::dead_letter::tests::letter;
-use crate::journal::testing::shared::{Replayed, numbers, push, read_all, record, session};
+use crate::journal::dead_letter::tests::{letter, letter_of};
+use crate::journal::testing::shared::{Replayed, numbers, push, read_all, record, session, sink, sinks};
 use crate::journal::{BlockBuilder, Journal as _};
+use crate::model::SinkId;
 
 fn open(disk: &MemoryDisk) -> (Opened<MemoryJournal>, Replayed) {
     let mut replayed = Replayed::default();
@@ -109,7 +110,9 @@ fn a_checkpoint_that_would_delete_what_is_needed_is_refused() {
     let above_a_watermark = Checkpoint { at: Offset(3), trim_below: Offset(3), lanes, ..Checkpoint::default() };
     let above_itself = Checkpoint { at: Offset(1), trim_below: Offset(2), ..Checkpoint::default() };
     let beyond_the_end = Checkpoint { at: Offset(4), ..Checkpoint::default() };
-    for wrong in [above_a_watermark, above_itself, beyond_the_end] {
+    let sinks = vec![SinkRecord { holds: true, ..sink(1, "events", 2) }];
+    let above_a_sink = Checkpoint { at: Offset(3), trim_below: Offset(3), sinks, ..Checkpoint::default() };
+    for wrong in [above_a_watermark, above_itself, beyond_the_end, above_a_sink] {
         let disk = MemoryDisk::default();
         let (Opened { mut journal, .. }, _) = open(&disk);
         journal.commit(&mut block(1..=3), &[]).unwrap();
@@ -133,6 +136,23 @@ fn dead_letters_are_kept_in_order_and_survive() {
     assert!(dead.delete(letter(7, 0).id).unwrap());
     assert!(!dead.delete(letter(7, 0).id).unwrap());
     assert_eq!((dead.get(letter(7, 0).id).unwrap(), dead.get(letter(3, 0).id).unwrap()), (None, Some(letter(3, 0))));
+}
+
+#[test]
+fn sinks_and_their_dead_letters_survive() {
+    let disk = MemoryDisk::default();
+    let (Opened { mut journal, dead, .. }, _) = open(&disk);
+    journal.commit(&mut block(1..=3), &[]).unwrap();
+    for sink in [9, 0, 1 << 100] {
+        dead.put(&letter_of(sink, 2, 0)).unwrap();
+    }
+    let retried = vec![letter_of(9, 2, 0).id];
+    journal.checkpoint(&Checkpoint { sinks: sinks(3), retried, ..Checkpoint::default() }).unwrap();
+    assert_eq!(disk.sinks(), sinks(3));
+    let (Opened { dead, sinks: opened, .. }, _) = open(&disk);
+    assert_eq!(opened, sinks(3));
+    assert_eq!(dead.list(DeadLetterId::FIRST, 9).unwrap(), [letter_of(0, 2, 0), letter_of(1 << 100, 2, 0)]);
+    assert_eq!((dead.delete_of(SinkId(1 << 100)).unwrap(), dead.count()), (1, 1));
 }
 
 #[test]

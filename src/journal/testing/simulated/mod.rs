@@ -393,3 +393,6 @@ pub fn encoded_client(client: &ClientRecord) -> (Vec<u8>, Vec<u8>) {
 pub fn encoded_counter_limit(limit: u64) -> (Vec<u8>, Vec<u8>) {
     (COUNTER_KEY.to_vec(), encode_counter_limit(limit))
 }
+
+#[cfg(test)]
+mod tests;
