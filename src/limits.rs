@@ -20,10 +20,6 @@ const TIB: u64 = 1 << 40;
 pub const LISTEN: RangeInclusive<u64> = 1..=16;
 /// Sinks in `sink`.
 pub const SINKS: RangeInclusive<u64> = 1..=16;
-/// Sinks whose places a journal remembers: those that are configured, and those that were and are not removed.
-pub const SINKS_REMEMBERED: usize = 64;
-/// Losses that are remembered of a sink; with one more the two oldest become one.
-pub const SINK_LOSSES: usize = 64;
 /// Entries in `channels` (numbers or ranges).
 pub const CHANNELS: RangeInclusive<u64> = 0..=1024;
 /// `datagram_bytes_max`, bytes of UDP payload: from an empty DATA to what IPv4 can carry.

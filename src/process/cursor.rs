@@ -296,15 +296,20 @@ impl Cursor {
 /// two oldest become one.
 fn remember(losses: &mut Vec<SinkLoss>, loss: SinkLoss) {
     match losses.last_mut() {
-        Some(last) if last.to == loss.from => {
-            *last = SinkLoss { from: last.from, entries: last.entries + loss.entries, ..loss };
-        }
+        Some(last) if last.to == loss.from => *last = as_one(*last, loss),
         _ => losses.push(loss),
     }
     if losses.len() > limits::SINK_LOSSES {
         let oldest = losses.remove(0);
-        losses[0] = SinkLoss { from: oldest.from, entries: oldest.entries + losses[0].entries, ..losses[0] };
+        losses[0] = as_one(oldest, losses[0]);
     }
+}
+
+/// Two losses, of which the second may lie before the first, or over it, where an operator has let the sink go back.
+fn as_one(first: SinkLoss, second: SinkLoss) -> SinkLoss {
+    let (from, to) = (first.from.min(second.from), first.to.max(second.to));
+    let entries = (first.entries + second.entries).min(to.since(from));
+    SinkLoss { from, to, entries, unix_us: first.unix_us.max(second.unix_us) }
 }
 
 #[cfg(test)]
@@ -331,5 +336,11 @@ mod tests {
         assert_eq!(losses.len(), limits::SINK_LOSSES);
         assert_eq!(losses[0], SinkLoss { entries: 8, ..loss(0, 14) });
         assert_eq!(losses[1], loss(20, 24));
+    }
+
+    #[test]
+    fn losses_that_lie_over_each_other_count_no_entry_twice() {
+        let both = as_one(loss(100, 200), loss(50, 120));
+        assert_eq!(both, SinkLoss { entries: 150, unix_us: 200, ..loss(50, 200) });
     }
 }

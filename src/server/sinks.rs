@@ -46,6 +46,13 @@ pub enum SinkRefusal {
     /// The name stands twice.
     #[error("two sinks are named \"{0}\": a name is one place in the journal, so give each its own")]
     Twice(String),
+    /// A short form is too long to be a name, or cannot be shown.
+    #[error(
+        "sink \"{0}\" cannot be named by its short form, since a name is 1 to {max} bytes of text without control characters: \
+         configure it as [[sink]] with a name",
+        max = limits::SINK_NAME_BYTES
+    )]
+    Unnamable(String),
     /// The journal would have to remember too many.
     #[error(
         "{configured} sinks are configured and {kept} others keep their place, and a journal remembers {max}: forget those that \
@@ -123,6 +130,11 @@ pub(super) struct Planned {
 pub(super) fn plan(configs: &[SinkConfig], known: Known<'_>) -> Result<(Vec<Planned>, Vec<SinkRecord>), SinkRefusal> {
     if let Some(n) = (1..configs.len()).find(|&n| configs[..n].iter().any(|other| other.name == configs[n].name)) {
         return Err(SinkRefusal::Twice(configs[n].name.clone()));
+    }
+    let is_name =
+        |name: &str| (1..=limits::SINK_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
+    if let Some(config) = configs.iter().find(|config| !is_name(&config.name)) {
+        return Err(SinkRefusal::Unnamable(config.name.escape_debug().collect()));
     }
     let is_configured = |record: &&SinkRecord| configs.iter().any(|config| config.name == record.name);
     let gone: Vec<SinkRecord> = known.sinks.iter().filter(|record| !is_configured(record)).cloned().collect();
