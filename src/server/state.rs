@@ -27,7 +27,8 @@ pub(super) struct ServerState {
     reader: Arc<dyn ReadJournal>,
     dead: Arc<dyn DeadLetters>,
     lanes: LaneControl,
-    sinks: SinkControl,
+    /// What operators ask of the configured sinks.
+    pub(super) sinks: SinkControl,
     keys: KeyRing,
     waiting: Arc<Waiting>,
 }
