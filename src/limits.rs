@@ -164,6 +164,10 @@ pub const STORAGE_RETRY_MS: u32 = 1_000;
 pub const SPACE_CHECK_US: u64 = 250_000;
 /// and after so many bytes of blocks: far less than the smallest reserve.
 pub const SPACE_CHECK_BYTES: u64 = 8 * MIB;
+/// What sinks hold is looked at this often, in microseconds, and after as many bytes of blocks as free space.
+pub const BOUNDS_CHECK_US: u64 = 1_000_000;
+/// Near the reserve of free space a sink that may lose entries keeps as many bytes of the newest: it is about to process them.
+pub const SINK_YIELDS_BYTES: u64 = 16 * MIB;
 /// Datagrams that one system call can carry by GSO: the kernel's UDP_MAX_SEGMENTS before Linux 6.9.
 pub const GSO_SEGMENTS_MAX: usize = 64;
 /// Replies that one `sendmmsg` call takes.

@@ -61,8 +61,17 @@ pub struct Outcome {
 /// The label of what is counted by lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LaneLabel {
-    /// The lane's number, from 0.
+    /// The configured sink whose lane it is; empty for an embedded handler, which to Prometheus is no label.
+    pub sink: String,
+    /// The lane's number among the sink's, from 0.
     pub lane: u16,
+}
+
+/// The label of what is counted by configured sink.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SinkLabel {
+    /// The sink's name.
+    pub sink: String,
 }
 
 /// The metrics, cheap to share and to clone: every clone counts into the same values.
@@ -118,6 +127,24 @@ pub struct Metrics {
     pub sink_failures: Counter,
     /// 1 while a lane waits for its sink, else 0.
     pub lane_down: Family<LaneLabel, Gauge>,
+    /// Entries that a sink has not processed.
+    pub sink_lag: Family<SinkLabel, Gauge>,
+    /// Bytes of the journal that a sink has not processed.
+    pub sink_held_bytes: Family<SinkLabel, Gauge>,
+    /// Seconds since the oldest record arrived that a sink has taken and not made durable; 0 for none.
+    pub sink_oldest_seconds: Family<SinkLabel, Gauge>,
+    /// 1 while a sink takes records, 0 while it is away.
+    pub sink_up: Family<SinkLabel, Gauge>,
+    /// Since when it has been up or down, in seconds since 1970.
+    pub sink_since: Family<SinkLabel, Gauge>,
+    /// 1 while an operator has stopped a sink.
+    pub sink_paused: Family<SinkLabel, Gauge>,
+    /// Records of a sink that became dead letters.
+    pub sink_dead_letters: Family<SinkLabel, Counter>,
+    /// Entries lost to a sink, because it held too much.
+    pub sink_lost_entries: Family<SinkLabel, Counter>,
+    /// 1 while new data is refused because of what a sink holds.
+    pub sink_blocks: Family<SinkLabel, Gauge>,
     /// Panics of handlers, contained.
     pub handler_panics: Counter,
     /// Times a lane read blocks back from the journal, because they were not in memory any more or the server had restarted.
@@ -191,6 +218,15 @@ impl Metrics {
             dead_letters: Counter::default(),
             sink_failures: Counter::default(),
             lane_down: Family::default(),
+            sink_lag: Family::default(),
+            sink_held_bytes: Family::default(),
+            sink_oldest_seconds: Family::default(),
+            sink_up: Family::default(),
+            sink_since: Family::default(),
+            sink_paused: Family::default(),
+            sink_dead_letters: Family::default(),
+            sink_lost_entries: Family::default(),
+            sink_blocks: Family::default(),
             handler_panics: Counter::default(),
             lane_journal_reads: Counter::default(),
             key_reloads: Family::default(),
@@ -247,6 +283,30 @@ impl Metrics {
         r.register("dead_letters", "Records that became dead letters", m.dead_letters.clone());
         r.register("sink_failures", "Times a sink could not be written", m.sink_failures.clone());
         r.register("lane_down", "1 while a lane waits for its sink", m.lane_down.clone());
+        r.register("sink_lag_entries", "Entries that a sink has not processed", m.sink_lag.clone());
+        r.register_with_unit(
+            "sink_held",
+            "Journal that a sink has not processed",
+            Unit::Bytes,
+            m.sink_held_bytes.clone(),
+        );
+        r.register_with_unit(
+            "sink_oldest",
+            "Age of the oldest record that a sink has not finished",
+            Unit::Seconds,
+            m.sink_oldest_seconds.clone(),
+        );
+        r.register("sink_up", "1 while a sink takes records", m.sink_up.clone());
+        r.register_with_unit(
+            "sink_since",
+            "Since when it has been so, since 1970",
+            Unit::Seconds,
+            m.sink_since.clone(),
+        );
+        r.register("sink_paused", "1 while an operator has stopped a sink", m.sink_paused.clone());
+        r.register("sink_blocks", "1 while a sink holds too much to take new data", m.sink_blocks.clone());
+        r.register("sink_dead_letters", "Records of a sink that became dead letters", m.sink_dead_letters.clone());
+        r.register("sink_lost_entries", "Entries lost to a sink that held too much", m.sink_lost_entries.clone());
         r.register("handler_panics", "Panics of handlers, contained", m.handler_panics.clone());
         r.register("lane_journal_reads", "Times a lane read back from the journal", m.lane_journal_reads.clone());
         r.register("key_reloads", "Times the key file was read again, by what came of it", m.key_reloads.clone());
@@ -258,9 +318,11 @@ impl Metrics {
         let mut registry = Registry::default();
         let metrics = Self::register(&mut registry);
         // Families without a member are not written.
-        drop(metrics.lane_lag.get_or_create(&LaneLabel { lane: 0 }));
-        drop(metrics.processed.get_or_create(&LaneLabel { lane: 0 }));
-        drop(metrics.lane_down.get_or_create(&LaneLabel { lane: 0 }));
+        let label = LaneLabel { sink: String::new(), lane: 0 };
+        drop(metrics.lane_lag.get_or_create(&label));
+        drop(metrics.processed.get_or_create(&label));
+        drop(metrics.lane_down.get_or_create(&label));
+        drop(metrics.of_sink("name"));
         metrics.free_bytes.set(Some(0));
         let mut text = String::new();
         // Writing to a string fails only when a metric's own encoding does; the list is then cut and its test fails.
@@ -282,6 +344,22 @@ impl Metrics {
             }
         }
         described
+    }
+
+    /// The metrics of one configured sink; each is there from the first call on.
+    pub fn of_sink(&self, name: &str) -> SinkMetrics {
+        let label = SinkLabel { sink: name.to_owned() };
+        SinkMetrics {
+            lag: self.sink_lag.get_or_create(&label).clone(),
+            held_bytes: self.sink_held_bytes.get_or_create(&label).clone(),
+            oldest_seconds: self.sink_oldest_seconds.get_or_create(&label).clone(),
+            up: self.sink_up.get_or_create(&label).clone(),
+            since: self.sink_since.get_or_create(&label).clone(),
+            paused: self.sink_paused.get_or_create(&label).clone(),
+            blocks: self.sink_blocks.get_or_create(&label).clone(),
+            dead_letters: self.sink_dead_letters.get_or_create(&label).clone(),
+            lost_entries: self.sink_lost_entries.get_or_create(&label).clone(),
+        }
     }
 
     /// Counts `n` datagrams with one outcome.
@@ -307,6 +385,38 @@ impl Metrics {
     pub fn replies_sent(&self, kind: &'static str, n: u64) {
         if n > 0 {
             self.replies.get_or_create(&Outcome { outcome: kind }).inc_by(n);
+        }
+    }
+}
+
+/// What is counted of one configured sink, as [`Metrics`] says of each.
+#[derive(Clone, Debug)]
+pub struct SinkMetrics {
+    /// Entries that it has not processed.
+    pub lag: Gauge,
+    /// Bytes of the journal that it has not processed.
+    pub held_bytes: Gauge,
+    /// Seconds since its oldest record arrived.
+    pub oldest_seconds: Gauge,
+    /// Whether it takes records,
+    pub up: Gauge,
+    /// and since when that is so, in seconds since 1970.
+    pub since: Gauge,
+    /// Whether an operator has stopped it.
+    pub paused: Gauge,
+    /// Whether new data is refused because of it.
+    pub blocks: Gauge,
+    /// Its records that became dead letters.
+    pub dead_letters: Counter,
+    /// Entries lost to it.
+    pub lost_entries: Counter,
+}
+
+impl SinkMetrics {
+    /// Notes whether it takes records, at this time in microseconds since 1970.
+    pub fn set_up(&self, up: bool, unix_us: u64) {
+        if self.up.set(i64::from(up)) != i64::from(up) || self.since.get() == 0 {
+            self.since.set(i64::try_from(unix_us / 1_000_000).unwrap_or(i64::MAX));
         }
     }
 }
@@ -358,115 +468,4 @@ fn resident_bytes() -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn every_metric_has_a_name_of_its_own_a_type_and_help() {
-        let catalogue = Metrics::catalogue();
-        let names: BTreeSet<&str> = catalogue.iter().map(|metric| metric.name.as_str()).collect();
-        assert_eq!(names.len(), catalogue.len());
-        for metric in &catalogue {
-            assert!(metric.name.starts_with("duragram_") || metric.name.starts_with("process_"), "{metric:?}");
-            assert!(!metric.kind.is_empty() && metric.help.len() > 6, "{metric:?}");
-        }
-        for name in ["duragram_commits_total", "duragram_build_info", "duragram_lane_lag_entries", "process_open_fds"] {
-            assert!(names.contains(name), "{name} is missing in {names:?}");
-        }
-    }
-
-    /// A field that is not registered would count in silence.
-    #[test]
-    fn every_field_is_registered() {
-        let source = include_str!("metrics.rs");
-        let fields = source.split("pub struct Metrics {").nth(1).unwrap().split("\n}").next().unwrap();
-        for field in fields.lines().filter_map(|line| line.trim().strip_prefix("pub ")) {
-            let name = field.split(':').next().unwrap();
-            assert!(source.contains(&format!("m.{name}.clone()")), "{name} is not registered");
-        }
-    }
-
-    /// The words in quotation marks.
-    fn words(text: &str) -> Vec<&str> {
-        text.split('"').skip(1).step_by(2).filter(|word| !word.is_empty()).collect()
-    }
-
-    #[test]
-    fn every_outcome_that_is_counted_is_there_from_the_start_with_0() {
-        let mut registry = Registry::default();
-        Metrics::register(&mut registry);
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
-        let mut counted = Vec::new();
-        let files = ["commit", "commit/committer", "dialect/duragram", "dialect/duragram/admission"]
-            .into_iter()
-            .flat_map(|dir| fs::read_dir(format!("{}/src/{dir}", env!("CARGO_MANIFEST_DIR"))).unwrap())
-            .map(|file| file.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|kind| kind == "rs"))
-            .filter(|path| !path.to_string_lossy().ends_with("tests.rs"));
-        for source in files.map(|path| fs::read_to_string(path).unwrap()) {
-            for line in source.lines() {
-                for (call, family) in [
-                    (".count(", "datagrams"),
-                    (".replies_sent(", "replies"),
-                    (".replies_withheld(", "replies_withheld"),
-                ] {
-                    let words = line.split_once(call).map(|(_, rest)| words(rest)).unwrap_or_default();
-                    counted.extend(words.into_iter().map(|word| (family, word.to_owned())));
-                }
-            }
-            // Of refusals by their codes.
-            let names = source.split_once("const NAMES").and_then(|(_, rest)| rest.split_once("];"));
-            let words = names.map(|(names, _)| words(names)).unwrap_or_default();
-            counted.extend(words.into_iter().map(|word| ("datagrams", word.to_owned())));
-        }
-        assert!(counted.len() >= DATAGRAMS.len() + REPLIES.len() + WITHHELD.len(), "{counted:?}");
-        counted.extend(RELOADS.map(|outcome| ("key_reloads", outcome.to_owned())));
-        for (family, outcome) in counted {
-            let line = format!("duragram_{family}_total{{outcome=\"{outcome}\"}} 0\n");
-            assert!(text.contains(&line), "{line} is not in\n{text}");
-        }
-        for counter in ["lost_seqs", "reply_errors", "kernel_drops", "sink_failures", "dead_letters", "handler_panics"]
-        {
-            assert!(text.contains(&format!("duragram_{counter}_total 0\n")), "{counter}");
-        }
-    }
-
-    #[test]
-    fn the_process_tells_its_memory_and_files() {
-        let mut registry = Registry::default();
-        Metrics::register(&mut registry);
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
-        let value = |name: &str| -> f64 {
-            let line =
-                text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{text}"));
-            line.rsplit(' ').next().unwrap().parse().unwrap()
-        };
-        assert!(value("process_resident_memory_bytes") > 1e5);
-        assert!(value("process_open_fds") >= 3.0);
-        assert!(value("process_start_time_seconds") > 1.7e9);
-        assert!(text.contains(concat!("duragram_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{text}");
-        assert!(text.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn free_space_is_told_of_only_while_it_is_known() {
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        let told = || {
-            let mut text = String::new();
-            encode(&mut text, &registry).unwrap();
-            let line = text.lines().find(|line| line.starts_with("duragram_free_bytes ")).map(str::to_owned);
-            assert_eq!(text.contains("duragram_free"), line.is_some(), "{text}");
-            line
-        };
-        assert_eq!(told(), None);
-        metrics.free_bytes.set(Some(7));
-        assert_eq!(told().as_deref(), Some("duragram_free_bytes 7"));
-        metrics.free_bytes.set(None);
-        assert_eq!(told(), None);
-    }
-}
+mod tests;

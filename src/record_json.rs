@@ -15,6 +15,25 @@ use crate::model::{Content, DeadLetter, Offset, Record, SessionId};
 /// The bytes with which every line starts.
 pub(crate) const LINE_START: &[u8] = b"{\"offset\":";
 
+/// The bytes with which a line starts that tells of a loss.
+pub(crate) const LOST_START: &[u8] = b"{\"lost\":{\"from\":";
+
+/// Appends the line that tells that the entries from `from` up to `to` are lost to the reader, with its newline.
+pub(crate) fn lost_line(from: Offset, to: Offset, out: &mut Vec<u8>) {
+    out.extend_from_slice(LOST_START);
+    write_json(from.0, out);
+    out.extend_from_slice(b",\"to\":");
+    write_json(to.0, out);
+    out.extend_from_slice(b"}}\n");
+}
+
+/// The entries of which a line tells that they are lost, if it is such a line.
+pub(crate) fn parse_lost(line: &[u8]) -> Option<(Offset, Offset)> {
+    let (from, rest) = number(line.strip_prefix(LOST_START)?)?;
+    let (to, rest) = number(rest.strip_prefix(b",\"to\":")?)?;
+    rest.starts_with(b"}}").then_some((Offset(from), Offset(to)))
+}
+
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Writes records as lines.
@@ -278,6 +297,16 @@ mod tests {
             prop_assert_eq!((value["seq"].as_u64(), value["channel"].as_u64()), (Some(seq), Some(channel.into())));
             prop_assert_eq!(parse_key(line.as_bytes()), Some(LineKey { offset: Offset(offset), index, session }));
         }
+    }
+
+    #[test]
+    fn a_line_that_tells_of_a_loss_is_read_as_one_and_as_no_record() {
+        let mut line = Vec::new();
+        lost_line(Offset(7), Offset(u64::MAX), &mut line);
+        assert_eq!(line, b"{\"lost\":{\"from\":7,\"to\":18446744073709551615}}\n");
+        assert_eq!(parse_lost(&line), Some((Offset(7), Offset(u64::MAX))));
+        assert_eq!(parse_key(&line), None);
+        (0..line.len() - 1).for_each(|end| assert_eq!(parse_lost(&line[..end]), None));
     }
 
     #[test]

@@ -3,28 +3,34 @@
 
 mod checkpoint;
 mod commit;
+mod holding;
 mod space;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::commit::{Backlog, Recovered};
+use crate::commit::{Backlog, Holding, Recovered, Verdict};
 use crate::dialect::{Arrivals, Dialect, Work};
 use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{Clock, FormerLanes, LaneMark, LaneMessage, Offset};
+use crate::model::{Clock, FormerLanes, LaneMark, LaneMessage, Now, Offset, SinkRecord};
 use crate::net::{ReplyQueue, Transmit};
 use checkpoint::Checkpointing;
 use commit::Flight;
+use holding::Bounds;
 use space::Space;
 
 /// What follows the committer: the lanes.
 pub trait Downstream: Send {
     /// A commit is durable: its block may be processed. Must not block.
     fn committed(&mut self, receipt: &Durable);
-    /// How far each lane has come, durably, in lane order.
+    /// How far each lane of an embedded handler has come, durably, in lane order; none with configured sinks.
     fn marks(&self) -> Vec<LaneMark>;
+    /// The configured sinks as they are now, and those that keep their place.
+    fn sinks(&self) -> Vec<SinkRecord> {
+        Vec::new()
+    }
     /// The next thing that processing has to say. Must not block. After `None` the committer may sleep until it is woken.
     fn next_message(&mut self) -> Option<LaneMessage> {
         None
@@ -39,8 +45,23 @@ pub trait Downstream: Send {
     fn retried(&self) -> Vec<DeadLetterId> {
         Vec::new()
     }
-    /// A checkpoint is durable, and has deleted these dead letters. Must not block.
-    fn checkpointed(&mut self, _retried: &[DeadLetterId]) {}
+    /// What each sink holds, in an order that does not change.
+    fn holdings(&self) -> Vec<Holding> {
+        Vec::new()
+    }
+    /// What follows for each, in the same order. Returns whether a checkpoint is to store something soon.
+    fn bound(&mut self, _verdicts: &[Verdict], _now: Now) -> bool {
+        false
+    }
+    /// What lies below is trimmed with the next checkpoint: to sinks that hold nothing and have not processed it, it is lost.
+    fn trimmed(&mut self, _below: Offset, _now: Now) {}
+    /// The number of the last request that a checkpoint answers which stores what is read after this call. They are numbered
+    /// from 1 on.
+    fn asked(&self) -> u64 {
+        0
+    }
+    /// A checkpoint is durable, has deleted these dead letters, and answers requests up to this number. Must not block.
+    fn checkpointed(&mut self, _retried: &[DeadLetterId], _asked: u64) {}
 }
 
 /// What of the configuration the committer needs.
@@ -103,6 +124,7 @@ pub struct Committer<D: Dialect, J, T, L> {
     pressure: u16,
     checkpointing: Checkpointing,
     space: Space,
+    bounds: Bounds,
 }
 
 impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
@@ -134,6 +156,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             pressure: 0,
             checkpointing: Checkpointing::new(recovered.checkpoint_at, recovered.low),
             space: Space::default(),
+            bounds: Bounds::default(),
         };
         committer.report();
         committer
@@ -166,6 +189,9 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         if !self.space.is_known() {
             self.check_space(clock.now());
         }
+        if !self.bounds.is_known() {
+            self.check_bounds(clock.now());
+        }
         let slab = &arrivals.slab;
         self.dialect.begin(slab.arrived);
         for request in arrivals.requests() {
@@ -177,7 +203,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
                 block: &mut self.block,
                 replies: &mut self.replies,
                 pressure: self.pressure,
-                storage_short: self.space.is_short(),
+                storage_short: self.space.is_short() || self.bounds.is_blocked(),
                 level: self.receipt.level(),
             };
             self.dialect.absorb(request, slab, &mut work);

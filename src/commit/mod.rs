@@ -38,6 +38,7 @@
 //! returns the same error, and nothing is confirmed any more. A write is never tried again.
 
 mod backlog;
+mod bounds;
 mod committer;
 mod liveness;
 mod recovery;
@@ -46,6 +47,7 @@ mod run;
 mod tests;
 
 pub use backlog::Backlog;
+pub use bounds::{Holding, Verdict};
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus};
 pub use liveness::{Liveness, LivenessProbe};
 pub use recovery::{Recovered, Recovery};

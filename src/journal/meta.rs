@@ -40,6 +40,8 @@
 //! | holds | bool | trimming stops at its watermark; else it has been detached |
 //! | paused | bool | an operator has stopped it for a while |
 //! | losses | list | what it will never see, the oldest first: offsets from and to, how many entries of these, when; u64 each |
+//! | untold | option | of these the entries, offsets from and to, of which its handler has not been told |
+//! | former | list | of the lanes that it goes on from, as in the checkpoint of format 3: their watermarks, a list for each run |
 //!
 //! A checkpoint of version 3 had a mark in place of a lane, with fields for shards, batches and filters. No version has written anything
 //! into these: where they are set, it is damage.

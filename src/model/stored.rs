@@ -139,6 +139,10 @@ pub struct SinkRecord {
     pub paused: bool,
     /// What it has lost, the oldest first. Neighbours are one.
     pub losses: Vec<SinkLoss>,
+    /// Of what it has lost the entries, from the first up to another, of which its handler has not been told yet.
+    pub untold: Option<(Offset, Offset)>,
+    /// Of an older journal, in which all sinks went on together: how far the lanes had come that it goes on from.
+    pub former: Vec<FormerLanes>,
 }
 
 /// Entries that a sink will never see, because it had fallen too far behind.

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::cursors::Cursors;
 use super::retried::RetryReply;
 use crate::journal::DeadLetterId;
 use crate::limits;
+use crate::model::Offset;
 
 /// What goes through the queue.
 #[derive(Debug)]
@@ -17,6 +19,16 @@ pub(super) enum LaneCommand {
     Look,
     /// Asks to present a dead letter once more, if it is still there; it is deleted when that is done, durably.
     RetryDead { id: DeadLetterId, reply: RetryReply },
+    /// Asks a configured sink to go on at another place.
+    Seek(Seek),
+}
+
+/// Where an operator wants a configured sink to go on, and who waits until that is durable.
+#[derive(Debug)]
+pub(super) struct Seek {
+    pub(super) to: Offset,
+    pub(super) cursors: Arc<Cursors>,
+    pub(super) reply: Sender<()>,
 }
 
 #[derive(Debug)]
@@ -65,7 +77,7 @@ impl Asker {
         self.commands.try_send(command)
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         // A queue that is full wakes the lane as well: it looks at the notes after what it takes out of there.
         drop(self.send(LaneCommand::Look));
     }

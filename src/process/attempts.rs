@@ -11,16 +11,17 @@ use super::config::LaneConfig;
 use super::dead_letters::{self, Burial, GivenUp};
 use super::handler::{Answer, Handler, HandlerError};
 use super::handler_calls::HandlerCalls;
+use super::lane_name::LaneName;
 use super::retried::RetryError;
 use super::retry::{Outage, RetryPolicy};
 use crate::journal::{DeadLetterId, DeadLetters, StorageError};
 use crate::limits;
-use crate::metrics::{LaneLabel, Metrics};
-use crate::model::{Lane, Now, Record};
+use crate::metrics::{Metrics, SinkMetrics};
+use crate::model::{Now, Offset, Record};
 
 /// A handler with all that decides about its records.
 pub(super) struct Attempts {
-    lane: Lane,
+    name: LaneName,
     calls: HandlerCalls,
     burial: Burial,
     policy: RetryPolicy,
@@ -28,6 +29,8 @@ pub(super) struct Attempts {
     metrics: Metrics,
     processed: Counter,
     down: Gauge,
+    /// Of a configured sink.
+    of_sink: Option<SinkMetrics>,
     /// The handler says that its sink is away.
     unavailable: Outage,
     /// The handler cannot flush.
@@ -73,18 +76,19 @@ impl OpenBatch {
 
 impl Attempts {
     pub(super) fn new(
-        lane: Lane,
+        name: LaneName,
         handler: Box<dyn Handler>,
         dead: Arc<dyn DeadLetters>,
         config: &LaneConfig,
         rng: SmallRng,
         metrics: &Metrics,
     ) -> Self {
-        let label = LaneLabel { lane: lane.0 };
+        let label = name.label();
         Self {
-            lane,
-            calls: HandlerCalls::new(lane, handler, metrics),
-            burial: Burial::new(lane, dead, config.dead_letter_room, metrics),
+            calls: HandlerCalls::new(name.clone(), handler, metrics),
+            burial: Burial::new(name.clone(), dead, config.dead_letter_room, metrics),
+            of_sink: name.sink().map(|sink| metrics.of_sink(sink)),
+            name,
             policy: config.retry,
             rng,
             processed: metrics.processed.get_or_create(&label).clone(),
@@ -118,7 +122,7 @@ impl Attempts {
         }
         if !open.given_up.is_empty() {
             self.burial.bury(now, records, &mut open.given_up, &self.policy, &mut self.rng)?;
-            self.show_down();
+            self.show_down(now);
         }
         Ok(())
     }
@@ -165,7 +169,7 @@ impl Attempts {
     pub(super) fn retry(&mut self, id: DeadLetterId) -> Result<(), RetryError> {
         let letter = self.burial.get(id).map_err(|error| RetryError::Failed(error.to_string()))?;
         let letter = letter.ok_or(RetryError::Gone)?;
-        if let Some(panic) = self.calls.process(&[dead_letters::record(&letter)]) {
+        if let Some(panic) = self.calls.retry(&dead_letters::record(&letter)) {
             return Err(RetryError::Failed(format!("the handler panicked: {panic}")));
         }
         let reason = match (self.calls.outcomes.answer(0), self.calls.outcomes.unavailable_reason()) {
@@ -185,17 +189,25 @@ impl Attempts {
         match &flushed {
             Ok(_) => {
                 if let Some(away) = self.flushing.over(now.mono_us) {
-                    tracing::info!(lane = self.lane.0, ?away, "the sink takes records again");
+                    tracing::info!(
+                        sink = self.name.sink(),
+                        lane = self.name.number(),
+                        ?away,
+                        "the sink takes records again"
+                    );
                 }
             }
             Err(error) => {
                 self.metrics.sink_failures.inc();
                 if self.flushing.failed(now.mono_us, error.is_soon(), &self.policy, &mut self.rng) {
-                    tracing::error!(lane = self.lane.0, %error, "the sink cannot be written; its records wait in the journal");
+                    tracing::error!(
+                        sink = self.name.sink(), lane = self.name.number(), %error,
+                        "the sink cannot be written; its records wait in the journal"
+                    );
                 }
             }
         }
-        self.show_down();
+        self.show_down(now);
         flushed
     }
 
@@ -215,8 +227,20 @@ impl Attempts {
             open.due_us = 0;
         }
         if let Err(error) = self.calls.reopen() {
-            tracing::error!(lane = self.lane.0, %error, "the sink could not be opened anew; it goes on as before");
+            tracing::error!(sink = self.name.sink(), lane = self.name.number(), %error, "the sink could not be opened anew; it goes on as before");
         }
+    }
+
+    /// Tells the handler what it will not be shown.
+    pub(super) fn lost(&mut self, from: Offset, to: Offset) {
+        self.calls.lost(from, to);
+    }
+
+    /// Another handler takes the place of the one that there was, and begins without an outage.
+    pub(super) fn replace_handler(&mut self, now: Now, handler: Box<dyn Handler>) {
+        self.calls.replace(handler);
+        (self.unavailable, self.flushing) = (Outage::default(), Outage::default());
+        self.show_down(now);
     }
 
     /// Turns what is no answer of one record into answers: a panic, silence, an outage.
@@ -225,12 +249,13 @@ impl Attempts {
             self.metrics.sink_failures.inc();
             if self.unavailable.failed(now.mono_us, error.is_soon(), &self.policy, &mut self.rng) {
                 tracing::error!(
-                    lane = self.lane.0,
+                    sink = self.name.sink(),
+                    lane = self.name.number(),
                     reason = %error,
                     "the sink is not available; its records wait in the journal"
                 );
             }
-            self.show_down();
+            self.show_down(now);
         } else {
             self.is_available(now);
         }
@@ -264,10 +289,11 @@ impl Attempts {
             Answer::GiveUp(reason) => (reason, false),
         };
         open.attempts = open.attempts.saturating_add(1);
-        let (lane, offset, index, attempts) = (self.lane.0, record.offset.0, record.index, open.attempts);
+        let (offset, index, attempts) = (record.offset.0, record.index, open.attempts);
         if again && attempts < self.policy.attempts_max {
             self.metrics.retries.inc();
-            tracing::debug!(lane, offset, index, attempts, reason, "a record is to be retried");
+            let (sink, lane) = (self.name.sink(), self.name.number());
+            tracing::debug!(sink, lane, offset, index, attempts, reason, "a record is to be retried");
             return false;
         }
         if reason.len() > limits::DEAD_ERROR_BYTES {
@@ -281,13 +307,16 @@ impl Attempts {
 
     fn is_available(&mut self, now: Now) {
         if let Some(away) = self.unavailable.over(now.mono_us) {
-            tracing::info!(lane = self.lane.0, ?away, "the sink is available again");
-            self.show_down();
+            tracing::info!(sink = self.name.sink(), lane = self.name.number(), ?away, "the sink is available again");
+            self.show_down(now);
         }
     }
 
-    fn show_down(&self) {
+    fn show_down(&self, now: Now) {
         let down = self.unavailable.is_on() || self.flushing.is_on() || self.burial.waits();
         self.down.set(i64::from(down));
+        if let Some(metrics) = &self.of_sink {
+            metrics.set_up(!down, now.unix_us);
+        }
     }
 }

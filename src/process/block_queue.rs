@@ -9,7 +9,7 @@ use crossbeam_channel::Receiver;
 use super::progress::Progress;
 use super::recent::RecentReader;
 use crate::journal::{Block, ReadJournal, StorageError};
-use crate::limits;
+use crate::limits::LANE_READ_BYTES;
 use crate::model::{Lane, Offset, Record, records_of};
 
 /// What an entry counts beside its payload towards the limits of batches and flushes, in bytes.
@@ -25,6 +25,10 @@ pub(super) struct BlockQueue {
     bytes: usize,
     /// The offset after the last block in the queue.
     next: Offset,
+    /// Bytes from which on it fetches no further block.
+    bytes_max: usize,
+    /// Up to here what it lacks may have been trimmed before it was to begin there.
+    trimmed_until: Offset,
 }
 
 /// What a walk over the queue takes.
@@ -49,9 +53,20 @@ impl BlockQueue {
         progress: Arc<Progress>,
         recent: RecentReader,
         journal: Arc<dyn ReadJournal>,
+        bytes_max: usize,
     ) -> Self {
         let next = progress.watermark(lane);
-        Self { lane, progress, recent, journal, blocks: VecDeque::new(), bytes: 0, next }
+        Self {
+            lane,
+            progress,
+            recent,
+            journal,
+            blocks: VecDeque::new(),
+            bytes: 0,
+            next,
+            bytes_max,
+            trimmed_until: Offset(0),
+        }
     }
 
     /// Fetches what there is, up to a bound. Returns how often it read from the journal.
@@ -60,7 +75,7 @@ impl BlockQueue {
     /// The journal cannot be read, or does not hold what it committed. The server must stop: to go on would skip entries.
     pub(super) fn fill(&mut self) -> Result<u64, StorageError> {
         let mut reads = 0;
-        while self.bytes < limits::LANE_QUEUE_BYTES {
+        while !self.is_full() && self.progress.floor() <= self.next {
             match self.recent.take(self.next) {
                 Ok(block) => self.push(block),
                 Err(durable_end) if durable_end <= self.next => break,
@@ -71,6 +86,23 @@ impl BlockQueue {
             }
         }
         Ok(reads)
+    }
+
+    /// Whether it fetches nothing more for now.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_max
+    }
+
+    /// Goes on at another place, with nothing fetched.
+    pub(super) fn jump(&mut self, to: Offset) {
+        self.blocks.clear();
+        (self.bytes, self.next) = (0, to);
+    }
+
+    /// The same where an operator wants it to go on; or at the lowest entry kept, if that is higher.
+    pub(super) fn seek(&mut self, to: Offset) {
+        self.jump(to);
+        self.trimmed_until = self.progress.durable_end();
     }
 
     /// Appends the lane's records from `from` on, whole entries only, until a limit is reached, or up to `until`.
@@ -94,7 +126,7 @@ impl BlockQueue {
                 taken.end = entry.offset.plus(1);
                 taken.bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
                 let session = entry.meta.session;
-                if Lane::of(session, lanes) == self.lane && !self.progress.is_passed(session, entry.offset) {
+                if Lane::of(session, lanes) == self.lane && !self.progress.passes_over(&entry.meta, entry.offset) {
                     records.extend(records_of(&entry));
                 }
             }
@@ -107,6 +139,11 @@ impl BlockQueue {
         while self.blocks.front().is_some_and(|block| block.end() <= below) {
             self.bytes -= self.blocks.pop_front().map_or(0, |block| block.size());
         }
+    }
+
+    /// The journal from which it reads what is not among the recent blocks any more.
+    pub(super) fn journal(&self) -> &dyn ReadJournal {
+        &*self.journal
     }
 
     /// Whether the lane may sleep on [`channel`](Self::channel) until the next block: no, when there is one already.
@@ -128,9 +165,12 @@ impl BlockQueue {
     fn read(&mut self, durable_end: Offset) -> Result<(), StorageError> {
         let from = self.next;
         self.next = self.journal.resume(self.next);
-        for block in self.journal.read(self.next, limits::LANE_READ_BYTES)? {
+        for block in self.journal.read(self.next, LANE_READ_BYTES)? {
             if block.first() > self.next {
                 self.next = self.journal.resume(self.next);
+            }
+            if block.first() > self.next && self.blocks.is_empty() && self.next < self.trimmed_until {
+                self.next = block.first();
             }
             if block.first() > self.next {
                 break;
@@ -139,7 +179,8 @@ impl BlockQueue {
                 self.push(block);
             }
         }
-        if self.next > from {
+        // What is lost to the sink may be trimmed while it is read.
+        if self.next > from || self.progress.floor() > from {
             return Ok(());
         }
         Err(StorageError::new(

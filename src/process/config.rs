@@ -15,6 +15,8 @@ pub struct LaneConfig {
     pub batch_records_max: usize,
     /// A call of a handler gets no further entry from this many bytes of entries on.
     pub batch_bytes_max: usize,
+    /// So long a record may wait for others to fill a call. Zero: a call takes what is there.
+    pub batch_delay: Duration,
     /// A handler is flushed from this many records on.
     pub flush_records_max: usize,
     /// A handler is flushed after this many bytes of entries, other lanes' included: the journal is trimmed behind the flush.
@@ -31,6 +33,7 @@ impl Default for LaneConfig {
             retry: RetryPolicy::default(),
             batch_records_max: limits::LANE_BATCH_RECORDS,
             batch_bytes_max: limits::LANE_BATCH_BYTES,
+            batch_delay: Duration::ZERO,
             flush_records_max: limits::LANE_FLUSH_RECORDS,
             flush_bytes_max: limits::LANE_FLUSH_BYTES,
             flush_interval: Duration::from_millis(50),

@@ -4,20 +4,23 @@ use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 
+use super::lane_name::LaneName;
 use super::retry::{Outage, RetryPolicy};
 use crate::journal::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom, StorageError};
 use crate::limits;
-use crate::metrics::Metrics;
-use crate::model::{Content, Lane, Now, Record, SinkId};
+use crate::metrics::{Metrics, SinkMetrics};
+use crate::model::{Content, Now, Record, SinkId};
 
 /// Where one lane's dead letters go. Without room for them it waits.
 pub(super) struct Burial {
-    lane: Lane,
+    name: LaneName,
     dead: Arc<dyn DeadLetters>,
     room: DeadLetterRoom,
     /// There is no room.
     outage: Outage,
     metrics: Metrics,
+    /// Of a configured sink.
+    of_sink: Option<SinkMetrics>,
 }
 
 /// A record that is to become a dead letter.
@@ -32,8 +35,9 @@ pub(super) struct GivenUp {
 }
 
 impl Burial {
-    pub(super) fn new(lane: Lane, dead: Arc<dyn DeadLetters>, room: DeadLetterRoom, metrics: &Metrics) -> Self {
-        Self { lane, dead, room, outage: Outage::default(), metrics: metrics.clone() }
+    pub(super) fn new(name: LaneName, dead: Arc<dyn DeadLetters>, room: DeadLetterRoom, metrics: &Metrics) -> Self {
+        let of_sink = name.sink().map(|sink| metrics.of_sink(sink));
+        Self { name, dead, room, outage: Outage::default(), metrics: metrics.clone(), of_sink }
     }
 
     /// Until when to leave it alone, in microseconds of the monotonic clock; `None` when it may be tried.
@@ -74,7 +78,8 @@ impl Burial {
             letters.clear();
             let mut bytes = 0;
             for left in &given_up[buried..] {
-                let letter = letter(&records[left.nth], left.reason.clone(), left.attempts, left.since_unix_us);
+                let (record, reason) = (&records[left.nth], left.reason.clone());
+                let letter = letter(self.name.id(), record, reason, left.attempts, left.since_unix_us);
                 bytes += letter.payload.len() + letter.error.len() + limits::DEAD_LETTER_BYTES;
                 letters.push(letter);
                 if bytes >= limits::DEAD_LETTERS_WRITE_BYTES {
@@ -92,10 +97,22 @@ impl Burial {
                 Ok(()) => {
                     buried += letters.len();
                     self.metrics.dead_letters.inc_by(letters.len() as u64);
-                    let (lane, first) = (self.lane.0, &letters[0]);
+                    if let Some(metrics) = &self.of_sink {
+                        metrics.dead_letters.inc_by(letters.len() as u64);
+                    }
+                    let (sink, lane, first) = (self.name.sink(), self.name.number(), &letters[0]);
                     let (offset, index, attempts) = (first.id.offset.0, first.id.index, first.attempts);
                     let (records, reason) = (letters.len(), &first.error);
-                    tracing::warn!(lane, offset, index, attempts, records, reason, "a record became a dead letter");
+                    tracing::warn!(
+                        sink,
+                        lane,
+                        offset,
+                        index,
+                        attempts,
+                        records,
+                        reason,
+                        "a record became a dead letter"
+                    );
                 }
                 Err(problem) => no_room = Some(problem),
             }
@@ -103,23 +120,34 @@ impl Burial {
         given_up.drain(..buried);
         if let Some(problem) = no_room {
             if self.outage.failed(now.mono_us, false, policy, rng) {
-                tracing::error!(lane = self.lane.0, %problem, "there is no room for dead letters; the lane waits");
+                tracing::error!(sink = self.name.sink(), lane = self.name.number(), %problem, "there is no room for dead letters; the lane waits");
             }
         } else if let Some(waited) = self.outage.over(now.mono_us) {
-            tracing::info!(lane = self.lane.0, ?waited, "there is room for dead letters again");
+            tracing::info!(
+                sink = self.name.sink(),
+                lane = self.name.number(),
+                ?waited,
+                "there is room for dead letters again"
+            );
         }
         Ok(())
     }
 }
 
-/// The letter for a record that was given up at `since_unix_us`.
-pub(super) fn letter(record: &Record<'_>, error: String, attempts: u16, since_unix_us: u64) -> DeadLetter {
+/// The letter for a record that the sink gave up at `since_unix_us`.
+pub(super) fn letter(
+    sink: SinkId,
+    record: &Record<'_>,
+    error: String,
+    attempts: u16,
+    since_unix_us: u64,
+) -> DeadLetter {
     let (payload, gap_from) = match record.content {
         Content::Payload(payload) => (payload.to_vec(), None),
         Content::Gap { from, .. } => (Vec::new(), Some(from)),
     };
     DeadLetter {
-        id: DeadLetterId { offset: record.offset, index: record.index, sink: SinkId::EMBEDDED },
+        id: DeadLetterId { offset: record.offset, index: record.index, sink },
         session: record.session,
         seq: record.seq,
         channel: record.channel,

@@ -5,12 +5,13 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::handler::{Handler, HandlerError, Outcomes};
+use super::lane_name::LaneName;
 use crate::metrics::Metrics;
-use crate::model::{Lane, Record};
+use crate::model::{Offset, Record};
 
 /// A lane's handler, called so that its panics are caught.
 pub(super) struct HandlerCalls {
-    lane: Lane,
+    name: LaneName,
     handler: Box<dyn Handler>,
     metrics: Metrics,
     /// The answers to the last call of [`process`](Self::process).
@@ -18,21 +19,53 @@ pub(super) struct HandlerCalls {
 }
 
 impl HandlerCalls {
-    pub(super) fn new(lane: Lane, handler: Box<dyn Handler>, metrics: &Metrics) -> Self {
-        Self { lane, handler, metrics: metrics.clone(), outcomes: Outcomes::default() }
+    pub(super) fn new(name: LaneName, handler: Box<dyn Handler>, metrics: &Metrics) -> Self {
+        Self { name, handler, metrics: metrics.clone(), outcomes: Outcomes::default() }
     }
 
     /// Presents records; returns what the handler said when it panicked. What it answered stands in `outcomes`.
     pub(super) fn process(&mut self, records: &[Record<'_>]) -> Option<String> {
+        self.present(records, |handler, outcomes| handler.process(records, outcomes))
+    }
+
+    /// The same with one dead letter.
+    pub(super) fn retry(&mut self, record: &Record<'_>) -> Option<String> {
+        self.present(std::slice::from_ref(record), |handler, outcomes| handler.retry(record, outcomes))
+    }
+
+    fn present(
+        &mut self,
+        records: &[Record<'_>],
+        call: impl FnOnce(&mut dyn Handler, &mut Outcomes),
+    ) -> Option<String> {
         self.outcomes.reset(records.len());
         // The handler is asked to stay valid when it panics; `outcomes` holds whole answers at any time.
-        let panic = catch_unwind(AssertUnwindSafe(|| self.handler.process(records, &mut self.outcomes))).err()?;
+        let panic = catch_unwind(AssertUnwindSafe(|| call(&mut *self.handler, &mut self.outcomes))).err()?;
         // "All done" may have been said before the work was.
         self.outcomes.withdraw_done_all();
         self.metrics.handler_panics.inc();
         let text = panic_text(&*panic);
-        tracing::error!(lane = self.lane.0, from = %records[0].offset, records = records.len(), "the handler panicked: {text}");
+        tracing::error!(
+            sink = self.name.sink(), lane = self.name.number(), from = %records[0].offset, records = records.len(),
+            "the handler panicked: {text}"
+        );
         Some(text)
+    }
+
+    /// Another handler takes its place.
+    pub(super) fn replace(&mut self, handler: Box<dyn Handler>) {
+        self.handler = handler;
+    }
+
+    /// Tells the handler what it will not be shown. A panic is logged by the flush that follows, if it lasts.
+    pub(super) fn lost(&mut self, from: Offset, to: Offset) {
+        let told = self.caught(|handler| {
+            handler.lost(from, to);
+            Ok(())
+        });
+        if let Err(error) = told {
+            tracing::error!(sink = self.name.sink(), %from, %to, "{error}, when it was told what is lost to it");
+        }
     }
 
     /// Lets the handler make durable what it has done.

@@ -6,19 +6,22 @@
 //!   the watermark is stored the sink state that covers exactly the entries below it.
 //! - What a lane holds in memory is bounded: fetched blocks (`block_queue`), one batch, and what its handler has not flushed.
 
+mod stopped;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
-use super::asked::{Asked, LaneCommand};
+use super::asked::{Asked, LaneCommand, Seek};
 use super::attempts::{Attempts, OpenBatch};
 use super::block_queue::{BlockQueue, Limits};
 use super::config::LaneConfig;
-use super::handler::{Handler, HandlerError};
+use super::handler::{Handler, HandlerError, HandlerFactory};
+use super::lane_name::LaneName;
 use super::progress::Progress;
 use super::recent::RecentReader;
 use super::retried::{RetryError, RetryReply};
@@ -49,7 +52,7 @@ pub enum LaneStep {
     Failed(StorageError),
 }
 
-/// What a lane needs beside its handler.
+/// What the lanes of a sink need beside their handlers.
 #[derive(Clone)]
 pub struct LaneParts {
     /// How far the lanes have come, shared with the committer.
@@ -69,6 +72,7 @@ pub struct LaneParts {
 /// One lane, without its thread: whoever has a clock can drive it by [`step`](Self::step).
 pub struct LaneWorker {
     lane: Lane,
+    name: LaneName,
     lanes: u16,
     config: LaneConfig,
     progress: Arc<Progress>,
@@ -76,11 +80,17 @@ pub struct LaneWorker {
     attempts: Attempts,
     asked: Asked,
     metrics: Metrics,
+    /// Makes the handler anew, where that can be asked for.
+    remake: Option<Arc<Mutex<HandlerFactory>>>,
+    /// Where an operator wants it to go on.
+    seek: Option<Seek>,
     /// Every entry of the lane below is finished.
     cursor: Offset,
     /// The end of the batch that is being presented; some of it is `open`.
     batch_end: Option<Offset>,
     open: OpenBatch,
+    /// Since when records wait for others to fill a call.
+    gathers_since_us: Option<u64>,
     unflushed: Unflushed,
     /// Dead letters to present when no batch is open.
     retries: VecDeque<(DeadLetterId, RetryReply)>,
@@ -90,6 +100,16 @@ pub struct LaneWorker {
     drain_by_us: Option<u64>,
     /// Memory for the next batch.
     spare: Vec<Record<'static>>,
+}
+
+/// What came of looking for a batch.
+enum Taking {
+    /// It was presented, or what there is was for others.
+    Took,
+    /// Nothing is there.
+    Nothing,
+    /// Records are there that wait for others until this time of the monotonic clock, in microseconds.
+    Gathers { until_us: u64 },
 }
 
 /// What was finished since the last flush.
@@ -138,23 +158,31 @@ impl LaneWorker {
     ) -> Result<Self, HandlerError> {
         let progress = &parts.progress;
         let rng = SmallRng::seed_from_u64(parts.seed.wrapping_add(lane.0.into()));
-        let mut attempts = Attempts::new(lane, handler, Arc::clone(&parts.dead), &parts.config, rng, &parts.metrics);
+        let name = progress.lane_name(lane);
+        let mut attempts =
+            Attempts::new(name.clone(), handler, Arc::clone(&parts.dead), &parts.config, rng, &parts.metrics);
         // The first checkpoint is to know each lane's sink, also of a lane to which nothing ever comes.
         let sink_state = attempts.flush(Now::default())?;
         let cursor = progress.watermark(lane);
         progress.set_mark(lane, cursor, Some(sink_state));
+        let queue_bytes_max = limits::LANE_QUEUE_BYTES.max(parts.config.batch_bytes_max);
+        let (reader, shared) = (Arc::clone(&parts.journal), Arc::clone(progress));
         Ok(Self {
             lane,
+            name,
             lanes: progress.lanes(),
             config: parts.config,
             progress: Arc::clone(progress),
-            blocks: BlockQueue::new(lane, Arc::clone(progress), blocks, Arc::clone(&parts.journal)),
+            blocks: BlockQueue::new(lane, shared, blocks, reader, queue_bytes_max),
             attempts,
             asked,
             metrics: parts.metrics.clone(),
+            remake: None,
+            seek: None,
             cursor,
             batch_end: None,
             open: OpenBatch::default(),
+            gathers_since_us: None,
             unflushed: Unflushed::default(),
             retries: VecDeque::new(),
             reopened: Reopened::default(),
@@ -162,6 +190,11 @@ impl LaneWorker {
             drain_by_us: None,
             spare: Vec::new(),
         })
+    }
+
+    /// What names it to people.
+    pub fn name(&self) -> &LaneName {
+        &self.name
     }
 
     /// The lane's number.
@@ -206,6 +239,9 @@ impl LaneWorker {
             }
             return Ok(LaneStep::Finished { drained: self.watermark_is_at_the_end() });
         }
+        if let Some(step) = self.stop_or_jump(now) {
+            return Ok(step);
+        }
         if let Some(end) = self.batch_end {
             let due_us = self.attempts.due_us(&self.open, now);
             if due_us > now.mono_us {
@@ -232,14 +268,14 @@ impl LaneWorker {
         }
         let reads = self.blocks.fill()?;
         self.metrics.lane_journal_reads.inc_by(reads);
-        if self.take_batch(now)? {
-            return Ok(LaneStep::Worked);
-        }
-        if self.unflushed.records > 0 && self.drain_by_us.is_none() {
-            return Ok(LaneStep::Idle { until_us: Some(self.flush_at_us()) });
-        }
+        let gathers_until_us = match self.take_batch(now)? {
+            Taking::Took => return Ok(LaneStep::Worked),
+            Taking::Nothing => None,
+            Taking::Gathers { until_us } => Some(until_us),
+        };
         if self.drain_by_us.is_none() {
-            return Ok(LaneStep::Idle { until_us: None });
+            let flush_at_us = (self.unflushed.records > 0).then(|| self.flush_at_us());
+            return Ok(LaneStep::Idle { until_us: flush_at_us.into_iter().chain(gathers_until_us).min() });
         }
         if self.unflushed.records > 0 {
             self.flush(now);
@@ -248,18 +284,31 @@ impl LaneWorker {
         Ok(LaneStep::Finished { drained: self.watermark_is_at_the_end() })
     }
 
-    /// Takes the next batch and presents it; returns whether there was an entry of any lane.
-    fn take_batch(&mut self, now: Now) -> Result<bool, StorageError> {
+    /// Takes the next batch and presents it, unless its records are to wait for others.
+    fn take_batch(&mut self, now: Now) -> Result<Taking, StorageError> {
         let mut records = recycle(std::mem::take(&mut self.spare));
         let limits = Limits { records: self.config.batch_records_max, bytes: self.config.batch_bytes_max };
         let taken = self.blocks.records(self.lanes, self.cursor, None, limits, &mut records);
         if taken.end == self.cursor {
             self.spare = recycle(records);
-            return Ok(false);
+            return Ok(Taking::Nothing);
         }
         if !records.is_empty() {
+            let mut gathers = None;
+            let is_full = records.len() >= limits.records || taken.bytes >= limits.bytes || self.blocks.is_full();
+            let delay_us = u64::try_from(self.config.batch_delay.as_micros()).unwrap_or(u64::MAX);
+            if delay_us > 0 && !is_full && self.drain_by_us.is_none() {
+                let until_us = self.gathers_since_us.get_or_insert(now.mono_us).saturating_add(delay_us);
+                gathers = (now.mono_us < until_us).then_some(until_us);
+            }
+            if let Some(until_us) = gathers {
+                self.spare = recycle(records);
+                return Ok(Taking::Gathers { until_us });
+            }
+            self.gathers_since_us = None;
             if self.unflushed.records == 0 {
                 self.unflushed.since_us = now.mono_us;
+                self.note_oldest(records.first());
             }
             self.unflushed.records += records.len();
             self.open.reset(records.len());
@@ -271,7 +320,14 @@ impl LaneWorker {
         if self.open.is_finished() {
             self.finish_batch(taken.end);
         }
-        Ok(true)
+        Ok(Taking::Took)
+    }
+
+    /// How long its oldest record waits is of interest for a configured sink.
+    fn note_oldest(&self, oldest: Option<&Record<'_>>) {
+        if let Some(cursor) = self.progress.cursor() {
+            cursor.set_oldest(oldest.map(|record| record.received_unix_us));
+        }
     }
 
     /// Presents what is left of the batch that ends at `end`.
@@ -315,6 +371,7 @@ impl LaneWorker {
         debug_assert!(self.batch_end.is_none(), "with an open batch the handler's state is of no single place");
         let Ok(sink_state) = self.attempts.flush(now) else { return };
         self.unflushed = Unflushed::default();
+        self.note_oldest(None);
         let retried = self.progress.set_mark(self.lane, self.cursor, Some(sink_state));
         self.wants_checkpoint |= retried | std::mem::take(&mut self.reopened.checkpoint);
         self.post();
@@ -328,6 +385,7 @@ impl LaneWorker {
         loop {
             match self.asked.commands.try_recv() {
                 Ok(LaneCommand::Look) => {}
+                Ok(LaneCommand::Seek(seek)) => self.seek = Some(seek),
                 Ok(LaneCommand::RetryDead { id, reply }) => {
                     if self.retries.len() + self.progress.retries_of(self.lane) < limits::LANE_RETRIES {
                         self.retries.push_back((id, reply));

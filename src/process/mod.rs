@@ -1,7 +1,8 @@
 //! Processing: what happens to an entry once it is durable.
 //!
-//! Each lane has one thread, one [`Handler`] and its share of the sessions. The committer keeps the newest blocks in memory, once
-//! for all lanes ([`Fanout`]); a lane that falls behind reads them back from the journal; so slow processing never slows
+//! Each sink goes on for itself: each that is configured has one lane, an embedded handler as many as are configured, which
+//! share the sessions ([`Cursors`]). Each lane has one thread and one [`Handler`]. The committer keeps the newest blocks in memory,
+//! once for all lanes ([`Fanout`]); a lane that falls behind reads them back from the journal; so slow processing never slows
 //! ingestion down, and memory stays bounded. A lane's watermark ([`Progress`]) tells how much of the journal is
 //! processed, durably, and so may be trimmed. What the lanes have to say to the committer goes through its [`Mailbox`].
 //! [`sink`](crate::sink) has the handlers that ship with the server; they know `handler` and nothing else of this module.
@@ -51,15 +52,20 @@ mod asked;
 mod attempts;
 mod block_queue;
 mod config;
+mod control;
+mod cursor;
+mod cursors;
 mod dead_letters;
 mod doorbell;
 mod hand_off;
 pub(crate) mod handler;
 mod handler_calls;
 mod lane;
+mod lane_name;
 mod mailbox;
 mod progress;
 mod recent;
+mod remade;
 mod retried;
 mod retry;
 #[cfg(test)]
@@ -70,12 +76,16 @@ mod thread;
 use std::sync::{RwLock, atomic};
 
 pub use config::LaneConfig;
+pub use control::{SinkAnswer, SinkControl, SinkControlError, SinkStatus};
+pub use cursor::Cursor;
+pub use cursors::Cursors;
 pub use handler::{Answer, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
 pub use lane::{LaneParts, LaneStep, LaneWorker};
+pub use lane_name::LaneName;
 pub use mailbox::{Mailbox, Wake};
-pub use progress::{Fanout, Progress};
+pub use progress::{Fanout, Progress, Renumbered};
 pub use retried::RetryError;
 pub use retry::RetryPolicy;
-pub use thread::{LaneBusy, LaneControl, LaneEnd, Lanes, spawn_lanes};
+pub use thread::{LaneControl, LaneEnd, Lanes, NotAsked, spawn_lanes};
 
 pub use crate::model::{Content, Record};

@@ -1,4 +1,4 @@
-//! How far the lanes have come, and how committed blocks reach them.
+//! How far the lanes of a sink have come, and how committed blocks reach the lanes of all sinks.
 //!
 //! [`Fanout`] never waits for a lane: the newest blocks are in memory, once for all lanes (`recent`), and what has left it a lane
 //! reads back from the journal when it gets there.
@@ -9,20 +9,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::cursor::Cursor;
+use super::cursors::Cursors;
+use super::lane_name::LaneName;
 use super::mailbox::Mailbox;
 use super::recent::{RecentBlocks, RecentReader};
 use super::retried::{RetriedLetters, RetryReply};
 use crate::journal::{Block, DeadLetterId};
 use crate::limits;
-use crate::metrics::{LaneLabel, Metrics};
-use crate::model::{FormerLanes, Lane, LaneMark, LaneMessage, Offset, SessionId};
+use crate::metrics::Metrics;
+use crate::model::{EntryMeta, FormerLanes, Lane, LaneMark, LaneMessage, Offset, SinkId, SinkLoss, SinkRecord};
 
-/// Shared by the committer, the lanes and the admin interface.
+/// How far the lanes of one sink have come: of a handler that a program embeds, whose lanes share the sessions, or of a
+/// configured sink, which has one lane. Shared by the committer, the lanes and the admin interface.
 #[derive(Debug)]
 pub struct Progress {
     durable_end: AtomicU64,
-    /// What the lanes have to say to the committer.
-    mailbox: Mailbox<LaneMessage>,
+    /// What the lanes have to say to the committer, those of all sinks.
+    mailbox: Arc<Mailbox<LaneMessage>>,
+    /// What a configured sink has beside its lane; `None` for an embedded handler.
+    cursor: Option<Cursor>,
     lanes: Box<[LaneState]>,
     /// How far the lanes of earlier runs had come, whose number was another.
     former: Vec<FormerLanes>,
@@ -42,50 +48,116 @@ struct LaneState {
 }
 
 impl Progress {
-    /// After recovery: the journal's end, and where `lanes` lanes go on after a run that left `recovered`, and before that
-    /// `former`.
+    /// Of an embedded handler, after recovery: the journal's end, and where `lanes` lanes go on after a run that left
+    /// `recovered`, and before that `former`.
     ///
     /// When the number has changed, each session may be in another lane: all start at the lowest watermark, without a sink
     /// state of their own, and pass over what the lane that had the session then has processed.
     pub fn resume(
         durable_end: Offset,
         recovered: &[LaneMark],
-        mut former: Vec<FormerLanes>,
+        former: Vec<FormerLanes>,
         lanes: u16,
         metrics: &Metrics,
     ) -> Arc<Self> {
-        let lowest = recovered.iter().map(|mark| mark.watermark).min().unwrap_or_default();
-        let (marks, left) = if recovered.len() == usize::from(lanes) {
-            (recovered.to_vec(), Vec::new())
-        } else {
-            former.push(FormerLanes(recovered.iter().map(|mark| mark.watermark).collect()));
-            let mark = LaneMark { watermark: lowest, sink_state: Vec::new() };
-            (vec![mark; usize::from(lanes)], recovered.to_vec())
-        };
-        former.retain(|lanes| lanes.end() > lowest);
-        if let Some(too_many) = former.len().checked_sub(limits::FORMER_LANES).filter(|&too_many| too_many > 0) {
-            tracing::warn!(
-                "the number of lanes has changed {} times in a row before all was processed: some records come again",
-                former.len()
-            );
-            former.drain(..too_many);
-        }
+        let renumbered = Renumbered::of(recovered, former, lanes);
+        Self::of(durable_end, renumbered, None, Arc::new(Mailbox::new(limits::LANE_MESSAGES)), metrics)
+    }
+
+    /// Of a configured sink: where its only lane goes on. All sinks of a server share a mailbox.
+    pub fn resume_sink(
+        durable_end: Offset,
+        renumbered: Renumbered,
+        cursor: Cursor,
+        mailbox: &Arc<Mailbox<LaneMessage>>,
+        metrics: &Metrics,
+    ) -> Arc<Self> {
+        debug_assert_eq!(renumbered.marks.len(), 1, "a configured sink has one lane");
+        Self::of(durable_end, renumbered, Some(cursor), Arc::clone(mailbox), metrics)
+    }
+
+    /// An empty mailbox for the sinks of a server.
+    pub fn new_mailbox() -> Arc<Mailbox<LaneMessage>> {
+        Arc::new(Mailbox::new(limits::LANE_MESSAGES))
+    }
+
+    fn of(
+        durable_end: Offset,
+        Renumbered { marks, left, former }: Renumbered,
+        cursor: Option<Cursor>,
+        mailbox: Arc<Mailbox<LaneMessage>>,
+        metrics: &Metrics,
+    ) -> Arc<Self> {
+        let name = |lane| LaneName::new(cursor.as_ref().map(|cursor| (cursor.id(), cursor.name())), lane);
         let state = |(lane, mark): (u16, LaneMark)| LaneState {
             watermark: AtomicU64::new(mark.watermark.0),
             mark: Mutex::new(mark),
-            lag: metrics.lane_lag.get_or_create(&LaneLabel { lane }).clone(),
+            lag: metrics.lane_lag.get_or_create(&name(Lane(lane)).label()).clone(),
         };
+        let lanes = (0..u16::MAX).zip(marks).map(state).collect();
         let progress = Self {
             durable_end: AtomicU64::new(durable_end.0),
-            mailbox: Mailbox::new(limits::LANE_MESSAGES),
-            lanes: (0..u16::MAX).zip(marks).map(state).collect(),
+            mailbox,
+            lanes,
             former_end: former.iter().map(FormerLanes::end).max().unwrap_or_default(),
             former,
             left,
+            cursor,
             retried: Mutex::default(),
         };
         progress.lanes.iter().for_each(|lane| lane.show_lag(durable_end));
         Arc::new(progress)
+    }
+
+    /// Whose lanes these are.
+    pub fn sink(&self) -> SinkId {
+        self.cursor.as_ref().map_or(SinkId::EMBEDDED, Cursor::id)
+    }
+
+    /// What names one of its lanes to people.
+    pub fn lane_name(&self, lane: Lane) -> LaneName {
+        LaneName::new(self.cursor().map(|cursor| (cursor.id(), cursor.name())), lane)
+    }
+
+    /// What lies below is not for these lanes any more: it is lost to the sink.
+    pub(super) fn floor(&self) -> Offset {
+        self.cursor.as_ref().map_or(Offset(0), Cursor::floor)
+    }
+
+    /// What is kept of a configured sink on disk, with its lane's mark; `None` for an embedded handler and a sink that was
+    /// removed.
+    pub fn record(&self) -> Option<SinkRecord> {
+        let cursor = self.cursor.as_ref().filter(|cursor| !cursor.is_removed())?;
+        Some(self.change_mark(|mark| cursor.record(mark, self.former(std::slice::from_ref(mark)))))
+    }
+
+    /// Entries below `to` that are not processed are lost to the configured sink. Returns what it has lost by that, if
+    /// anything. The next checkpoint stores it, and may trim them.
+    pub fn lose_below(&self, to: Offset, unix_us: u64) -> Option<SinkLoss> {
+        let cursor = self.cursor.as_ref()?;
+        self.change_mark(|mark| {
+            let from = mark.watermark;
+            if to <= from {
+                return None;
+            }
+            mark.watermark = to;
+            Some(cursor.lose(SinkLoss { from, to, entries: to.since(from), unix_us }))
+        })
+    }
+
+    /// Moves a configured sink to where an operator wants it, with no state of its own.
+    pub(super) fn seek(&self, to: Offset) {
+        if let Some(cursor) = &self.cursor {
+            self.change_mark(|mark| {
+                *mark = LaneMark { watermark: to, sink_state: Vec::new() };
+                cursor.sought(to);
+            });
+        }
+    }
+
+    /// What a configured sink has beside its lane; `None` for an embedded handler.
+    pub fn cursor(&self) -> Option<&Cursor> {
+        self.cursor.as_ref()
     }
 
     /// How many lanes there are.
@@ -118,6 +190,9 @@ impl Progress {
 
     /// Those lanes of earlier runs of which a start at these marks still has to know.
     pub fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {
+        if self.cursor.as_ref().is_some_and(Cursor::was_sought) {
+            return Vec::new();
+        }
         let lowest = marks.iter().map(|mark| mark.watermark).min().unwrap_or_default();
         self.former.iter().filter(|lanes| lanes.end() > lowest).cloned().collect()
     }
@@ -127,9 +202,12 @@ impl Progress {
         &self.left
     }
 
-    /// Whether a lane of an earlier run has processed the entry.
-    pub(super) fn is_passed(&self, session: SessionId, offset: Offset) -> bool {
-        offset < self.former_end && self.former.iter().any(|lanes| lanes.have_passed(session, offset))
+    /// Whether the entry is not for these lanes: one of an earlier run has processed it, or its channel is not taken.
+    pub(super) fn passes_over(&self, meta: &EntryMeta, offset: Offset) -> bool {
+        let is_passed = offset < self.former_end
+            && self.former.iter().any(|lanes| lanes.have_passed(meta.session, offset))
+            && !self.cursor.as_ref().is_some_and(Cursor::was_sought);
+        is_passed || self.cursor.as_ref().is_some_and(|cursor| !cursor.takes(meta.channel))
     }
 
     /// Dead letters that were processed at last, durably: the next checkpoint deletes them. Ask for them before the marks: a
@@ -165,25 +243,38 @@ impl Progress {
     }
 
     /// Where the lanes put what they have to say to the committer.
-    pub fn mailbox(&self) -> &Mailbox<LaneMessage> {
+    pub fn mailbox(&self) -> &Arc<Mailbox<LaneMessage>> {
         &self.mailbox
     }
 
     /// A lane has come further, or has a new sink state. Returns whether a dead letter waits for the checkpoint that stores it.
-    pub(super) fn set_mark(&self, lane: Lane, watermark: Offset, sink_state: Option<Vec<u8>>) -> bool {
+    pub(super) fn set_mark(&self, lane: Lane, mut watermark: Offset, sink_state: Option<Vec<u8>>) -> bool {
         let state = self.lane(lane);
         let flushed = sink_state.is_some();
         {
             let mut mark = state.mark.lock().unwrap_or_else(PoisonError::into_inner);
-            debug_assert!(mark.watermark <= watermark, "a watermark moved back");
+            debug_assert!(mark.watermark <= watermark || self.cursor.is_some(), "a watermark moved back");
+            // A sink that has lost entries is beyond them, whatever its lane is still at.
+            watermark = watermark.max(mark.watermark);
             mark.watermark = watermark;
             if let Some(sink_state) = sink_state {
                 mark.sink_state = sink_state;
+                self.cursor.iter().for_each(Cursor::told);
             }
         }
         state.watermark.store(watermark.0, Ordering::Release);
         state.show_lag(self.durable_end());
         flushed && self.lock_retried().flushed(lane)
+    }
+
+    /// Moves the mark of a configured sink to where the change puts it, in one step with what the change does beside it.
+    pub(super) fn change_mark<T>(&self, change: impl FnOnce(&mut LaneMark) -> T) -> T {
+        let state = self.lane(Lane(0));
+        let mut mark = state.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut mark);
+        state.watermark.store(mark.watermark.0, Ordering::Release);
+        state.show_lag(self.durable_end());
+        changed
     }
 
     fn lane(&self, lane: Lane) -> &LaneState {
@@ -198,9 +289,43 @@ impl LaneState {
     }
 }
 
-/// The committer's end of the lanes.
+/// Where lanes go on when their number may have changed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Renumbered {
+    /// Where each lane goes on, in lane order.
+    pub marks: Vec<LaneMark>,
+    /// What the lanes of the run before had left, if their number was another.
+    pub left: Vec<LaneMark>,
+    /// How far the lanes of earlier runs had come, whose number was another.
+    pub former: Vec<FormerLanes>,
+}
+
+impl Renumbered {
+    /// So many lanes after a run that left `recovered`, and before that `former`.
+    pub fn of(recovered: &[LaneMark], mut former: Vec<FormerLanes>, lanes: u16) -> Self {
+        let lowest = recovered.iter().map(|mark| mark.watermark).min().unwrap_or_default();
+        let (marks, left) = if recovered.len() == usize::from(lanes) {
+            (recovered.to_vec(), Vec::new())
+        } else {
+            former.push(FormerLanes(recovered.iter().map(|mark| mark.watermark).collect()));
+            let mark = LaneMark { watermark: lowest, sink_state: Vec::new() };
+            (vec![mark; usize::from(lanes)], recovered.to_vec())
+        };
+        former.retain(|lanes| lanes.end() > lowest);
+        if let Some(too_many) = former.len().checked_sub(limits::FORMER_LANES).filter(|&too_many| too_many > 0) {
+            tracing::warn!(
+                "the number of lanes has changed {} times in a row before all was processed: some records come again",
+                former.len()
+            );
+            former.drain(..too_many);
+        }
+        Self { marks, left, former }
+    }
+}
+
+/// The committer's end of the lanes of all sinks.
 pub struct Fanout {
-    progress: Arc<Progress>,
+    cursors: Arc<Cursors>,
     recent: RecentBlocks,
 }
 
@@ -211,23 +336,28 @@ impl fmt::Debug for Fanout {
 }
 
 impl Fanout {
-    /// One cache of the newest blocks, with each lane's end of its own, in lane order.
-    pub(super) fn new(progress: &Arc<Progress>) -> (Self, Vec<RecentReader>) {
-        let mut recent = RecentBlocks::new(progress.durable_end());
-        let readers = progress.lanes.iter().map(|_| recent.reader()).collect();
-        (Self { progress: Arc::clone(progress), recent }, readers)
+    /// One cache of the newest blocks, with each lane's end of its own, in lane order, sink by sink.
+    pub(super) fn new(cursors: Arc<Cursors>) -> (Self, Vec<Vec<RecentReader>>) {
+        let mut recent = RecentBlocks::new(cursors.durable_end());
+        let mut readers = |group: &Arc<Progress>| group.lanes.iter().map(|_| recent.reader()).collect();
+        let readers = cursors.groups().iter().map(&mut readers).collect();
+        (Self { cursors, recent }, readers)
     }
 
-    /// How far the lanes have come.
-    pub fn progress(&self) -> &Progress {
-        &self.progress
+    /// How far the lanes have come, sink by sink.
+    pub fn cursors(&self) -> &Cursors {
+        &self.cursors
     }
 
-    /// Lets every lane see a durable block. Never waits and never allocates; wakes each lane that sleeps, once.
+    /// Lets every lane of every sink see a durable block. Never waits and never allocates; wakes each lane that sleeps, once.
     pub fn publish(&mut self, block: &Arc<Block>) {
         let end = block.end();
-        self.progress.durable_end.store(end.0, Ordering::Release);
+        for group in self.cursors.groups() {
+            group.durable_end.store(end.0, Ordering::Release);
+        }
         self.recent.publish(block);
-        self.progress.lanes.iter().for_each(|lane| lane.show_lag(end));
+        for group in self.cursors.groups() {
+            group.lanes.iter().for_each(|lane| lane.show_lag(end));
+        }
     }
 }

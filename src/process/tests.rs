@@ -9,6 +9,7 @@ mod hand_off_model;
 mod mailbox;
 mod property;
 mod recent;
+mod sinks;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

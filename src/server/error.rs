@@ -11,6 +11,7 @@ use crate::journal::{JournalError, OpenError, StorageError};
 use crate::keys::KeyFileError;
 use crate::model::SinkSpecError;
 use crate::process::HandlerError;
+use crate::server::sinks::SinkRefusal;
 
 /// Why the server could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum Error {
     /// A sink's specification is not understood.
     #[error(transparent)]
     SinkSpec(#[from] SinkSpecError),
+    /// The configured sinks cannot go on in this journal.
+    #[error(transparent)]
+    Sinks(#[from] SinkRefusal),
     /// The key file was not taken.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
@@ -60,7 +64,7 @@ impl Error {
     /// The process's exit code for this error, as `duragram --help` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::SinkSpec(_) | Self::Keys(_) => 2,
+            Self::Config(_) | Self::SinkSpec(_) | Self::Sinks(_) | Self::Keys(_) => 2,
             Self::Open(OpenError::Damaged(_) | OpenError::Refused(JournalError::Lost { .. })) => 3,
             Self::Journal(JournalError::Lost { .. }) => 3,
             Self::Storage(error) if error.damage.is_some() => 3,

@@ -3,11 +3,14 @@
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
 //! [`run_with`], as `examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
 
+mod downstream;
 mod error;
 mod journal_source;
 mod parts;
+mod processing;
 mod requests;
 mod signals;
+mod sinks;
 mod sockets;
 mod start;
 mod starting;
@@ -35,18 +38,19 @@ pub use crate::host::resources::Shortage;
 use crate::journal::{Journal, RocksJournal};
 use crate::keys::KeyRing;
 use crate::metrics::Metrics;
-use crate::model::{SinkSpec, SystemClock};
+use crate::model::SystemClock;
 use crate::net::Sender;
-use crate::process::{Fanout, Handler, HandlerError, HandlerFactory, LaneControl, LaneEnd, LaneStart};
+use crate::process::{Fanout, Handler, HandlerError, LaneControl, LaneEnd, LaneStart};
 pub use crate::server::error::Error;
 pub use crate::server::journal_source::{DataDirectory, JournalSource};
 use crate::server::parts::log_keys;
+use crate::server::processing::Processing;
 use crate::server::requests::Requests;
 pub use crate::server::requests::ServerHandle;
+pub use crate::server::sinks::SinkRefusal;
 use crate::server::state::ServerState;
 use crate::server::stop::{drain, end_lanes};
-use crate::server::waiting::Waiting;
-use crate::sink::{self, Fifos};
+use crate::sink::Fifos;
 
 /// Where the server can be reached, with real ports.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,9 +75,8 @@ pub fn hold_signals() -> Result<(), Error> {
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
-    let fifos = Fifos::default();
-    let handlers = sink::factory_with(SinkSpec::parse_all(&config.sink)?, fifos.clone());
-    run_on(config, handlers, fifos, ready)
+    let sinks = sinks::configured(&config)?;
+    run_on(config, Processing::Sinks(sinks, Fifos::default()), ready)
 }
 
 /// The same with handlers of your own; `config.sink` is not looked at. For the main thread of a program that is the server
@@ -83,16 +86,16 @@ pub fn run_with(
     handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), Error> {
-    run_on(config, Box::new(handlers), Fifos::default(), ready)
+    run_on(config, Processing::Embedded(Box::new(handlers)), ready)
 }
 
-fn run_on(config: Config, handlers: HandlerFactory, fifos: Fifos, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
+fn run_on(config: Config, processing: Processing, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     file_modes::keep_ours_private();
     // The program has done so before it had threads; another one's main thread comes here first.
     crate::host::signal_mask::prepare(true);
     hold_signals()?;
     let bound = systemd::sockets()?;
-    let server = Server::start_on(DataDirectory, bound, config, handlers, Waiting::new(fifos), Owner::Process)?;
+    let server = Server::start_on(DataDirectory, bound, config, processing, Owner::Process)?;
     if let Err(error) = systemd::watch(server.ingest.liveness()) {
         server.handle.stop();
         server.wait()?;

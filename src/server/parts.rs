@@ -1,14 +1,14 @@
-//! What each part is given of the configuration, and what the lanes are to the committer.
+//! What each part is given of the configuration.
 
 use std::thread;
 
-use crate::commit::{CommitterConfig, Downstream, Threading};
+use crate::commit::{CommitterConfig, Threading};
 use crate::config::{self, Config};
 use crate::dialect::duragram::{AdmissionConfig, DuragramConfig};
-use crate::journal::{DeadLetterId, DeadLetterRoom, Durable};
+use crate::journal::DeadLetterRoom;
 use crate::keys::{KeyFileError, KeyRing};
-use crate::model::{ChannelSet, FormerLanes, LaneMark, LaneMessage};
-use crate::process::{Fanout, LaneConfig, RetryPolicy};
+use crate::model::ChannelSet;
+use crate::process::{LaneConfig, RetryPolicy};
 
 pub(super) fn load_keys(config: &Config) -> Result<KeyRing, KeyFileError> {
     let keys = config.keys.as_deref().map_or_else(|| Ok(KeyRing::none()), KeyRing::load)?;
@@ -69,37 +69,5 @@ pub(super) fn threading(config: &Config) -> Threading {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             if config.receivers > 1 || cores > 4 { Threading::Pipeline } else { Threading::Single }
         }
-    }
-}
-
-impl Downstream for Fanout {
-    fn committed(&mut self, receipt: &Durable) {
-        if let Some(block) = receipt.block() {
-            self.publish(block);
-        }
-    }
-
-    fn marks(&self) -> Vec<LaneMark> {
-        self.progress().marks()
-    }
-
-    fn next_message(&mut self) -> Option<LaneMessage> {
-        self.progress().mailbox().take()
-    }
-
-    fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {
-        self.progress().mailbox().wake_by(wake);
-    }
-
-    fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {
-        self.progress().former(marks)
-    }
-
-    fn retried(&self) -> Vec<DeadLetterId> {
-        self.progress().retried()
-    }
-
-    fn checkpointed(&mut self, retried: &[DeadLetterId]) {
-        self.progress().checkpointed(retried);
     }
 }

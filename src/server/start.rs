@@ -16,16 +16,16 @@ use crate::journal::{Journal, RocksJournal};
 use crate::metrics::Metrics;
 use crate::model::{Clock as _, LaneMessage, SystemClock};
 use crate::net::{Receiver, Sender};
-use crate::process::{Handler, HandlerError, HandlerFactory, LaneParts, LaneStart, Lanes, Progress, spawn_lanes};
+use crate::process::{Handler, HandlerError, LaneStart, Lanes, SinkControl, spawn_lanes};
 use crate::server::error::Error;
 use crate::server::journal_source::{DataDirectory, JournalSource};
-use crate::server::parts::{admission, committer_config, dialect_config, lane_config, load_keys, threading};
+use crate::server::parts::{admission, committer_config, dialect_config, load_keys, threading};
+use crate::server::processing::Processing;
 use crate::server::requests::requests;
 use crate::server::starting::StartProgress;
 use crate::server::state::ServerState;
 use crate::server::stop::end_lanes;
 use crate::server::waiting::Waiting;
-use crate::sink::Fifos;
 
 impl Server<RocksJournal> {
     /// Opens the journal in the data directory, recovers, and starts serving. On error nothing runs any more; the data
@@ -45,7 +45,8 @@ impl<J: Journal + 'static> Server<J> {
         config: Config,
         handlers: impl FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send + 'static,
     ) -> Result<Self, Error> {
-        Self::start_on(source, Vec::new(), config, Box::new(handlers), Waiting::new(Fifos::default()), Owner::Program)
+        let processing = Processing::Embedded(Box::new(handlers));
+        Self::start_on(source, Vec::new(), config, processing, Owner::Program)
     }
 
     /// On sockets that are bound already; if there are none, on those that the configuration names.
@@ -53,11 +54,9 @@ impl<J: Journal + 'static> Server<J> {
         source: impl JournalSource<Journal = J>,
         bound: Vec<UdpSocket>,
         config: Config,
-        handlers: HandlerFactory,
-        waiting: Arc<Waiting>,
+        processing: Processing,
         owner: Owner,
     ) -> Result<Self, Error> {
-        let mut handlers = Arc::clone(&waiting).watch(handlers);
         config.validate()?;
         resources::provide(&memory::needs(&config))?;
         let clock = SystemClock::start();
@@ -86,17 +85,11 @@ impl<J: Journal + 'static> Server<J> {
             known => known.flatten(),
         };
 
-        let progress = Progress::resume(end, &opened.lanes, opened.former, config.lanes, &metrics);
-        let parts = LaneParts {
-            progress: Arc::clone(&progress),
-            journal: Arc::clone(&opened.reader),
-            dead: Arc::clone(&opened.dead),
-            metrics: metrics.clone(),
-            config: lane_config(&config),
-            seed: rand::random(),
-        };
-        start.enter(format!("opening the sinks ({})", config.sink.join(", ")));
-        let Lanes { workers, fanout, control: lanes } = Lanes::build(&parts, &mut handlers)?;
+        start.enter(processing.step());
+        let waiting = Waiting::new(processing.fifos());
+        let lanes = processing.build(&config, &opened, &waiting, &metrics)?;
+        let sinks = SinkControl::new(&lanes);
+        let Lanes { workers, fanout, control: lanes, cursors } = lanes;
 
         start.enter("writing the first checkpoint");
         let sender = Sender::new(&sockets, metrics.clone())
@@ -106,7 +99,7 @@ impl<J: Journal + 'static> Server<J> {
         let mut committer = Committer::new(committing, recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
-        let _asked_for_already = progress.mailbox().post(LaneMessage::Checkpoint);
+        let _asked_for_already = cursors.mailbox().post(LaneMessage::Checkpoint);
         committer.commit_checkpoint(&clock)?;
         let admission = admission(&config, keys.clone());
         let receiver = |(index, socket)| {
@@ -134,10 +127,11 @@ impl<J: Journal + 'static> Server<J> {
             start.since(),
             registry,
             ingest.status(),
-            progress,
+            cursors,
             opened.reader,
             opened.dead,
             lanes.clone(),
+            sinks,
             keys.clone(),
             waiting,
         ));

@@ -12,7 +12,7 @@ use crate::commit::StatusReader;
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::KeyRing;
 use crate::model::{Lane, Offset};
-use crate::process::{LaneControl, Progress, RetryError};
+use crate::process::{Cursors, LaneControl, RetryError, SinkControl, SinkStatus};
 use crate::server::Error;
 use crate::server::waiting::Waiting;
 
@@ -23,10 +23,12 @@ pub(super) struct ServerState {
     udp: Vec<SocketAddr>,
     registry: Registry,
     ingest: StatusReader,
-    progress: Arc<Progress>,
+    cursors: Arc<Cursors>,
     reader: Arc<dyn ReadJournal>,
     dead: Arc<dyn DeadLetters>,
     lanes: LaneControl,
+    /// What operators ask of the configured sinks.
+    pub(super) sinks: SinkControl,
     keys: KeyRing,
     waiting: Arc<Waiting>,
 }
@@ -38,15 +40,16 @@ impl ServerState {
         started: Instant,
         registry: Registry,
         ingest: StatusReader,
-        progress: Arc<Progress>,
+        cursors: Arc<Cursors>,
         reader: Arc<dyn ReadJournal>,
         dead: Arc<dyn DeadLetters>,
         lanes: LaneControl,
+        sinks: SinkControl,
         keys: KeyRing,
         waiting: Arc<Waiting>,
     ) -> Self {
         let phase = Mutex::new((Phase::Running, None));
-        Self { phase, started, udp, registry, ingest, progress, reader, dead, lanes, keys, waiting }
+        Self { phase, started, udp, registry, ingest, cursors, reader, dead, lanes, sinks, keys, waiting }
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
@@ -78,27 +81,35 @@ impl AdminState for ServerState {
         if self.ingest.read().storage_short {
             reasons.push("free space is below reserve_bytes".to_owned());
         }
+        let blocking = self.sinks.list().into_iter().filter(|sink| sink.blocks);
+        reasons
+            .extend(blocking.map(|sink| format!("sink {} holds as much of the journal as it may", sink.record.name)));
         reasons
     }
 
     fn waiting(&self) -> Vec<String> {
-        self.waiting.reasons()
+        let mut reasons = self.waiting.reasons();
+        reasons.extend(self.sinks.list().iter().filter_map(at_rest));
+        reasons
     }
 
     fn status(&self) -> Status {
         let ingest = self.ingest.read();
-        let end = self.progress.durable_end();
-        let lane = |lane: u16| {
-            let watermark = self.progress.watermark(Lane(lane));
-            LaneStatus { lane, watermark: watermark.0, lag: end.since(watermark) }
-        };
+        let end = self.cursors.durable_end();
+        let of_all = self
+            .cursors
+            .groups()
+            .iter()
+            .flat_map(|group| (0..group.lanes()).map(move |lane| group.watermark(Lane(lane))));
+        let lane =
+            |(lane, watermark): (u16, Offset)| LaneStatus { lane, watermark: watermark.0, lag: end.since(watermark) };
         Status {
             phase: self.phase(),
             uptime_s: self.started.elapsed().as_secs(),
             udp: self.udp.clone(),
             sessions: ingest.sessions as u64,
-            offsets: Offsets { low: self.progress.lowest_watermark().0, checkpoint: ingest.checkpoint.0, end: end.0 },
-            lanes: (0..self.progress.lanes()).map(lane).collect(),
+            offsets: Offsets { low: self.cursors.lowest_watermark().0, checkpoint: ingest.checkpoint.0, end: end.0 },
+            lanes: (0..).zip(of_all).map(lane).collect(),
             backlog_bytes: ingest.backlog_bytes,
             free_bytes: ingest.free_bytes,
             dead_letters: self.dead.count(),
@@ -115,7 +126,7 @@ impl AdminState for ServerState {
     }
 
     fn end(&self) -> Offset {
-        self.progress.durable_end()
+        self.cursors.durable_end()
     }
 
     fn dead_letters(&self) -> &dyn DeadLetters {
@@ -136,5 +147,25 @@ impl AdminState for ServerState {
             }),
             Err(busy) => Box::new(move || Some(Retried::Unanswered(busy.to_string()))),
         }
+    }
+}
+
+/// Why a sink does nothing although its target may be there.
+fn at_rest(sink: &SinkStatus) -> Option<String> {
+    let SinkStatus { record, configured, is_near, .. } = sink;
+    let (name, at) = (&record.name, record.mark.watermark);
+    match (configured, record.paused) {
+        (false, _) => Some(format!(
+            "sink {name}: not configured any more; it holds entry {at} and all after it until it is configured again or \
+             `duragram sink remove {name}` forgets it"
+        )),
+        (true, true) => Some(format!("sink {name}: paused at entry {at} until `duragram sink resume {name}`")),
+        (true, false) if !record.holds => {
+            Some(format!("sink {name}: detached at entry {at}; what is trimmed before it comes back is lost to it"))
+        }
+        (true, false) if *is_near => {
+            Some(format!("sink {name}: it will soon hold as much of the journal as it may (backlog.bytes_max)"))
+        }
+        (true, false) => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of a whole server from within.
 
 mod in_memory;
+mod sinks;
 
 use std::time::Instant;
 

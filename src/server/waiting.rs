@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::model::{Lane, Record};
+use crate::model::{Offset, Record};
 use crate::process::{Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
 use crate::sink::Fifos;
 
@@ -11,8 +11,11 @@ use crate::sink::Fifos;
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     fifos: Fifos,
-    lanes: Mutex<BTreeMap<u16, Reasons>>,
+    lanes: Mutex<BTreeMap<Whose, Reasons>>,
 }
+
+/// The configured sink, if it is one's, and the number of the lane.
+type Whose = (Option<Arc<str>>, u16);
 
 /// Why a lane does not go on.
 #[derive(Debug, Default)]
@@ -30,19 +33,24 @@ impl Waiting {
     /// Gives each reason once, however many lanes wait for it. Touches no file system, and so cannot hang with one.
     pub(super) fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.fifos.unread();
-        for lane in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            reasons.extend([&lane.processing, &lane.flushing].into_iter().flatten().cloned());
+        for ((sink, _), lane) in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let told = |reason: &String| match sink {
+                Some(name) => format!("sink {name}: {reason}"),
+                None => reason.clone(),
+            };
+            reasons.extend([&lane.processing, &lane.flushing].into_iter().flatten().map(told));
         }
         reasons.sort();
         reasons.dedup();
         reasons
     }
 
-    /// Makes the same handlers, which report here when they have to wait.
-    pub(super) fn watch(self: Arc<Self>, mut factory: HandlerFactory) -> HandlerFactory {
+    /// Makes the same handlers, which report here when they have to wait, under the name of the configured sink.
+    pub(super) fn watch(self: Arc<Self>, sink: Option<String>, mut factory: HandlerFactory) -> HandlerFactory {
+        let sink: Option<Arc<str>> = sink.map(Into::into);
         Box::new(move |start: &LaneStart<'_>| {
-            let watched =
-                Watched { handler: factory(start)?, lane: start.lane, waiting: Arc::clone(&self), told: false };
+            let whose = (sink.clone(), start.lane.0);
+            let watched = Watched { handler: factory(start)?, whose, waiting: Arc::clone(&self), told: false };
             Ok(Box::new(watched))
         })
     }
@@ -51,7 +59,7 @@ impl Waiting {
 /// A handler that reports when it has to wait.
 struct Watched {
     handler: Box<dyn Handler>,
-    lane: Lane,
+    whose: Whose,
     waiting: Arc<Waiting>,
     /// It has waited once; until then the lock is not touched.
     told: bool,
@@ -62,7 +70,7 @@ impl Watched {
         if waits || self.told {
             self.told = true;
             let mut lanes = self.waiting.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-            set(lanes.entry(self.lane.0).or_default());
+            set(lanes.entry(self.whose.clone()).or_default());
         }
     }
 }
@@ -85,6 +93,14 @@ impl Handler for Watched {
 
     fn reopen(&mut self) -> Result<(), HandlerError> {
         self.handler.reopen()
+    }
+
+    fn retry(&mut self, record: &Record<'_>, outcomes: &mut Outcomes) {
+        self.handler.retry(record, outcomes);
+    }
+
+    fn lost(&mut self, from: Offset, to: Offset) {
+        self.handler.lost(from, to);
     }
 }
 
@@ -114,7 +130,7 @@ mod tests {
         let script = Arc::new(Mutex::new(None));
         let mut handlers = [0, 1].map(|lane| Watched {
             handler: Box::new(Scripted(Arc::clone(&script))),
-            lane: Lane(lane),
+            whose: (None, lane),
             waiting: Arc::clone(&waiting),
             told: false,
         });

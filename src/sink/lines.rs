@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::limits;
 use crate::model::{Offset, Record};
 use crate::process::handler::{Handler, HandlerError, Outcomes};
-use crate::record_json::Formatter;
+use crate::record_json::{Formatter, lost_line};
 
 /// A line is shorter: a payload of 65,507 bytes, six for each when all are escaped, and the keys.
 pub(super) const LINE_MAX: usize = 512 << 10;
@@ -87,7 +87,19 @@ impl Handler for LineHandler {
     fn reopen(&mut self) -> Result<(), HandlerError> {
         lock(&self.output).reopen()
     }
+
+    /// A line of its own tells of it, unless it is there since before a crash.
+    fn lost(&mut self, from: Offset, to: Offset) {
+        let start = self.lines.len();
+        lost_line(from, to, &mut self.lines);
+        if self.replay.as_ref().is_some_and(|replay| replay.has_lost(from, &self.lines[start..])) {
+            self.lines.truncate(start);
+        }
+    }
 }
+
+/// Where a line that tells of a loss stands among those of records: no entry has so many of these.
+const LOST: u16 = u16::MAX;
 
 /// Lines that a lane wrote before a crash and that its watermark does not cover: their records come again.
 ///
@@ -110,6 +122,16 @@ impl Replay {
     pub(super) fn insert(&mut self, offset: Offset, index: u16, line: &[u8]) {
         self.lines.insert((offset, index), self.lines.hasher().hash_one(line));
         self.last = self.last.max((offset, index));
+    }
+
+    /// Adds a line that tells of a loss from this entry on.
+    pub(super) fn insert_lost(&mut self, from: Offset, line: &[u8]) {
+        self.lines.insert((from, LOST), self.lines.hasher().hash_one(line));
+        self.last = self.last.max((from, LOST));
+    }
+
+    fn has_lost(&self, from: Offset, line: &[u8]) -> bool {
+        self.lines.get(&(from, LOST)).is_some_and(|&hash| hash == self.lines.hasher().hash_one(line))
     }
 
     pub(super) fn is_empty(&self) -> bool {

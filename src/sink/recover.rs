@@ -17,7 +17,7 @@ use super::lines::{LINE_MAX, Replay};
 use crate::host::file_modes;
 use crate::model::{Lane, Offset};
 use crate::process::handler::HandlerError;
-use crate::record_json::{LINE_START, parse_key};
+use crate::record_json::{LINE_START, LOST_START, parse_key, parse_lost};
 
 /// How much of a file that the journal does not know is read at start, from its end, in bytes. Far above what the lanes
 /// write between two checkpoints.
@@ -135,7 +135,7 @@ fn mend_end(file: &mut File, known_len: Option<u64>) -> io::Result<bool> {
         return Ok(false);
     }
     if serde_json::from_slice::<IgnoredAny>(line).is_ok() {
-        let ours = parse_key(line).is_some();
+        let ours = is_ours(line);
         if ours {
             // Torn just before its newline.
             file.write_all(b"\n")?;
@@ -145,15 +145,20 @@ fn mend_end(file: &mut File, known_len: Option<u64>) -> io::Result<bool> {
     let at = len - line.len() as u64;
     let after_known = known_len.is_some_and(|known| at >= known);
     let before = end[..start].strip_suffix(b"\n").and_then(|lines| lines.rsplit(|&byte| byte == b'\n').next());
-    let after_ours = after_known || before.is_some_and(|line| parse_key(line).is_some());
+    let after_ours = after_known || before.is_some_and(is_ours);
     // A line must show whose it is; or so must the one before it, when the line is too short for that.
-    let ours =
-        line.starts_with(LINE_START) || (after_ours && LINE_START.starts_with(line)) || (after_known && line[0] == 0);
+    let begins = |start: &[u8]| line.starts_with(start) || (after_ours && start.starts_with(line));
+    let ours = begins(LINE_START) || begins(LOST_START) || (after_known && line[0] == 0);
     if ours {
         file.set_len(at)?;
         tracing::info!(bytes = line.len(), "cut the torn last line of the sink's file; its record comes again");
     }
     Ok(!ours)
+}
+
+/// Whether a line is one that a sink of this kind has written.
+fn is_ours(line: &[u8]) -> bool {
+    parse_key(line).is_some() || parse_lost(line).is_some()
 }
 
 impl Recorded {
@@ -262,6 +267,11 @@ impl<'a> Scan<'a> {
     }
 
     fn insert(&mut self, line: &[u8]) {
+        if let (Some((from, to)), [replay]) = (parse_lost(line), &mut self.replays[..])
+            && (self.recorded.watermarks[0]..=self.recorded.durable_end).contains(&to)
+        {
+            return replay.insert_lost(from, line);
+        }
         let Some(key) = parse_key(line) else { return };
         let lanes = u16::try_from(self.replays.len()).unwrap_or(u16::MAX);
         let lane = usize::from(Lane::of(key.session, lanes).0);

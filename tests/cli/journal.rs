@@ -92,6 +92,8 @@ fn each_sink_is_summed_up_with_what_it_has_lost() {
         holds: true,
         paused: false,
         losses: Vec::new(),
+        untold: None,
+        former: Vec::new(),
     };
     let losses = vec![loss(0, 2, 2), loss(3, 6, 2)];
     let away = SinkRecord { holds: false, paused: true, losses, ..sink(0xab, "away", 6) };

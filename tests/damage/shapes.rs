@@ -174,6 +174,8 @@ impl Work {
             holds: id > 1,
             paused: id == 2,
             losses: vec![loss; usize::from(id == 2)],
+            untold: None,
+            former: Vec::new(),
         };
         let sinks = vec![sink(1, "detached"), sink(2, "paused"), sink(u128::MAX, "file:/srv/lines")];
         let sessions = vec![record(1, watermark)];

@@ -48,6 +48,8 @@ fn sinks(watermark: u64) -> Vec<SinkRecord> {
         holds,
         paused: false,
         losses,
+        untold: None,
+        former: Vec::new(),
     };
     let loss = SinkLoss { from: Offset(0), to: Offset(watermark), entries: watermark, unix_us: 1 };
     let losses = if watermark > 0 { vec![loss] } else { Vec::new() };

@@ -129,7 +129,7 @@ impl Life {
         };
         let for_sinks = core.clone();
         let mut sinks: HandlerFactory = Box::new(move |start| Ok(Box::new(Sink::open(&for_sinks, start))));
-        let Ok(Lanes { workers, fanout, control }) = Lanes::build(&parts, &mut sinks) else {
+        let Ok(Lanes { workers, fanout, control, .. }) = Lanes::build(&parts, &mut sinks) else {
             return Start::WithoutSink;
         };
         let now_us = core.lock().now_us;

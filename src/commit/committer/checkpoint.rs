@@ -6,7 +6,7 @@ use super::{Committer, Downstream};
 use crate::dialect::{Dialect, Touched};
 use crate::journal::{Checkpoint, DeadLetterId, Journal, Records};
 use crate::limits;
-use crate::model::{LaneMark, LaneMessage, Now, Offset};
+use crate::model::{LaneMark, LaneMessage, Now, Offset, SinkRecord};
 use crate::net::Transmit;
 
 /// Where checkpoints stand.
@@ -15,6 +15,9 @@ pub(super) struct Checkpointing {
     /// The offset of the last one that is durable, and the marks in it.
     at: Offset,
     marks: Vec<LaneMark>,
+    sinks: Vec<SinkRecord>,
+    /// Requests up to this number are answered by it.
+    asked: u64,
     /// When the last one began, in monotonic microseconds, and bytes journaled since then.
     begun_us: u64,
     bytes_since: u64,
@@ -41,18 +44,35 @@ struct Round {
 pub(super) struct Written {
     at: Offset,
     marks: Vec<LaneMark>,
+    sinks: Vec<SinkRecord>,
     retried: Vec<DeadLetterId>,
+    asked: u64,
 }
 
 impl Checkpointing {
     /// After a start: the last one is at `at`, and the journal begins at `low`.
     pub(super) fn new(at: Offset, low: Offset) -> Self {
-        Self { at, marks: Vec::new(), begun_us: 0, bytes_since: 0, trimmed_below: low, wanted: false, round: None }
+        Self {
+            at,
+            marks: Vec::new(),
+            sinks: Vec::new(),
+            asked: 0,
+            begun_us: 0,
+            bytes_since: 0,
+            trimmed_below: low,
+            wanted: false,
+            round: None,
+        }
     }
 
     /// The offset of the last durable one.
     pub(super) fn last(&self) -> Offset {
         self.at
+    }
+
+    /// One is wanted soon.
+    pub(super) fn ask(&mut self) {
+        self.wanted = true;
     }
 
     /// Whether one is being written that needs more commits.
@@ -67,16 +87,17 @@ impl Checkpointing {
 }
 
 impl Written {
-    pub(super) fn of(checkpoint: &Checkpoint) -> Self {
-        Self { at: checkpoint.at, marks: checkpoint.lanes.clone(), retried: checkpoint.retried.clone() }
+    pub(super) fn of((checkpoint, asked): &(Checkpoint, u64)) -> Self {
+        let Checkpoint { at, lanes, sinks, retried, .. } = checkpoint;
+        Self { at: *at, marks: lanes.clone(), sinks: sinks.clone(), retried: retried.clone(), asked: *asked }
     }
 }
 
 impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     /// The checkpoint that the commit ending at `end` completes, if it completes one. Else the next piece of one that is
     /// being written is added to `records`: records may be newer than the checkpoint that recovery starts from, since
-    /// applying an entry twice changes nothing.
-    pub(super) fn checkpoint(&mut self, now: Now, end: Offset, records: &mut Records) -> Option<Checkpoint> {
+    /// applying an entry twice changes nothing. With it comes the number of the last request that it answers.
+    pub(super) fn checkpoint(&mut self, now: Now, end: Offset, records: &mut Records) -> Option<(Checkpoint, u64)> {
         while let Some(message) = self.downstream.next_message() {
             match message {
                 LaneMessage::Checkpoint => self.checkpointing.wanted = true,
@@ -96,20 +117,26 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         let Round { at, begun, .. } = self.checkpointing.round.take()?;
         let expired = self.dialect.take_expired();
         // Before the marks, which then cover them.
-        let retried = self.downstream.retried();
-        let lanes = self.downstream.marks();
-        let same = lanes == self.checkpointing.marks;
-        if !begun && sessions.is_empty() && expired.is_empty() && retried.is_empty() && same {
+        let (retried, asked) = (self.downstream.retried(), self.downstream.asked());
+        let (lanes, sinks) = (self.downstream.marks(), self.downstream.sinks());
+        let is_same =
+            lanes == self.checkpointing.marks && sinks == self.checkpointing.sinks && asked == self.checkpointing.asked;
+        if !begun && sessions.is_empty() && expired.is_empty() && retried.is_empty() && is_same {
             return None;
         }
-        let watermark = lanes.iter().map(|mark| mark.watermark).min().unwrap_or_default();
+        let watermark = lowest_held(&lanes, &sinks).unwrap_or(at);
         if let Some(below) = self.backlog.trim(watermark.min(at), self.config.retain_bytes) {
             self.checkpointing.trimmed_below = below;
         }
         // Below, when a loss was accepted: the lanes have yet to pass what is gone.
         let trim_below = self.checkpointing.trimmed_below.min(watermark).min(at);
+        self.downstream.trimmed(trim_below, now);
+        let sinks = self.downstream.sinks();
+        // An operator may have let a sink go back since they were looked at.
+        let held = sinks.iter().filter(|sink| sink.holds).map(|sink| sink.mark.watermark).min();
+        let trim_below = held.map_or(trim_below, |held| trim_below.min(held));
         let former = self.downstream.former(&lanes);
-        Some(Checkpoint { at, sessions, expired, lanes, former, sinks: Vec::new(), retried, trim_below })
+        Some((Checkpoint { at, sessions, expired, lanes, former, sinks, retried, trim_below }, asked))
     }
 
     pub(super) fn begin_round(&mut self, now: Now, at: Offset) {
@@ -122,9 +149,10 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
 
     /// A checkpoint is durable.
     pub(super) fn checkpointed(&mut self, written: Written) {
-        let Written { at, marks, retried } = written;
-        self.downstream.checkpointed(&retried);
-        (self.checkpointing.at, self.checkpointing.marks) = (at, marks);
+        let Written { at, marks, sinks, retried, asked } = written;
+        self.downstream.checkpointed(&retried, asked);
+        (self.checkpointing.at, self.checkpointing.asked) = (at, asked);
+        (self.checkpointing.marks, self.checkpointing.sinks) = (marks, sinks);
         self.metrics.checkpoints.inc();
     }
 
@@ -133,4 +161,12 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             || now.mono_us.saturating_sub(self.checkpointing.begun_us) >= self.config.checkpoint_interval_us
             || self.checkpointing.wanted
     }
+}
+
+/// The lowest entry that a lane or a sink holds; `None` when there are sinks and none holds anything.
+fn lowest_held(lanes: &[LaneMark], sinks: &[SinkRecord]) -> Option<Offset> {
+    let held = sinks.iter().filter(|sink| sink.holds).map(|sink| sink.mark.watermark);
+    let lowest = lanes.iter().map(|mark| mark.watermark).chain(held).min();
+    // With nobody to hold anything, and nobody who does not: nothing is known of what follows.
+    if sinks.is_empty() { Some(lowest.unwrap_or_default()) } else { lowest }
 }

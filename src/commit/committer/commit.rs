@@ -116,6 +116,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     fn close(&mut self, clock: &impl Clock) -> Option<Commit> {
         let now = clock.now();
         self.check_space(now);
+        self.check_bounds(now);
         let mut flight = self.spares.pop().unwrap_or_default();
         let mut records = self.dialect.close(&self.receipt, &mut flight.owed, &mut self.replies, self.pressure, now);
         self.replies.flush();
@@ -141,7 +142,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         flight.checkpoint = checkpoint.as_ref().map(Written::of);
         self.flights.push_back(flight);
         let block = std::mem::replace(&mut self.block, self.spare_blocks.pop().unwrap_or_default());
-        Some(Commit { block, records, checkpoint })
+        Some(Commit { block, records, checkpoint: checkpoint.map(|(checkpoint, _)| checkpoint) })
     }
 
     /// Where the journal ends when all that was appended has landed.
@@ -169,6 +170,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             let bytes = block.size() as u64;
             self.backlog.push(block.first(), bytes);
             self.space.wrote(bytes);
+            self.bounds.wrote(bytes);
         }
         Ok((flight, Arc::clone(&self.receipt)))
     }

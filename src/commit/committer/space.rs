@@ -29,6 +29,11 @@ impl Space {
         self.short
     }
 
+    /// Whether there is no room, or less than twice the reserve is free.
+    pub(super) fn is_near(&self, reserve_bytes: u64) -> bool {
+        self.short || self.free_bytes.is_some_and(|free| free < reserve_bytes.saturating_mul(2))
+    }
+
     /// Bytes free, where that is known.
     pub(super) fn free_bytes(&self) -> Option<u64> {
         self.free_bytes

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::limits::{SINK_LOSSES, SINK_NAME_BYTES, SINKS_REMEMBERED};
-use crate::model::{LaneMark, Offset, SinkId, SinkLoss, SinkRecord};
+use crate::model::{FormerLanes, LaneMark, Offset, SinkId, SinkLoss, SinkRecord};
 
 /// A sink, in the order of the fields that the table in [`super`] explains.
 #[derive(Archive, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub(super) struct StoredSink {
     holds: bool,
     paused: bool,
     losses: Vec<StoredSinkLoss>,
+    untold: Option<(u64, u64)>,
+    former: Vec<Vec<u64>>,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -47,6 +49,8 @@ impl From<&SinkRecord> for StoredSink {
             holds: sink.holds,
             paused: sink.paused,
             losses: sink.losses.iter().map(loss).collect(),
+            untold: sink.untold.map(|(from, to)| (from.0, to.0)),
+            former: sink.former.iter().map(|lanes| lanes.0.iter().map(|offset| offset.0).collect()).collect(),
         }
     }
 }
@@ -68,6 +72,12 @@ impl From<StoredSink> for SinkRecord {
             holds: stored.holds,
             paused: stored.paused,
             losses: stored.losses.into_iter().map(loss).collect(),
+            untold: stored.untold.map(|(from, to)| (Offset(from), Offset(to))),
+            former: stored
+                .former
+                .into_iter()
+                .map(|lanes| FormerLanes(lanes.into_iter().map(Offset).collect()))
+                .collect(),
         }
     }
 }

@@ -4,7 +4,8 @@ use duragram_proto::{ClientId, Epoch, Seq};
 
 use crate::journal::{Block, BlockBuilder, JournalError, ReadJournal, Records, Replay, StorageError};
 use crate::model::{
-    ClientRecord, DialectId, EntryMeta, LaneMark, Offset, SessionId, SessionRecord, SinkId, SinkLoss, SinkRecord,
+    ClientRecord, DialectId, EntryMeta, FormerLanes, LaneMark, Offset, SessionId, SessionRecord, SinkId, SinkLoss,
+    SinkRecord,
 };
 
 pub(crate) fn session(client: u64) -> SessionId {
@@ -44,12 +45,20 @@ pub(crate) fn sink(id: u128, name: &str, watermark: u64) -> SinkRecord {
         holds: false,
         paused: true,
         losses: vec![loss(1, 3, 2), loss(4, 9, 3)],
+        untold: Some((Offset(4), Offset(9))),
+        former: vec![FormerLanes(vec![Offset(3), Offset(8)])],
     }
 }
 
 /// Two that hold what they have not processed, and one that does not.
 pub(crate) fn sinks(watermark: u64) -> Vec<SinkRecord> {
-    let holding = |id, name| SinkRecord { holds: true, losses: Vec::new(), ..sink(id, name, watermark) };
+    let holding = |id, name| SinkRecord {
+        holds: true,
+        losses: Vec::new(),
+        untold: None,
+        former: Vec::new(),
+        ..sink(id, name, watermark)
+    };
     vec![holding(1, "events"), holding(u128::MAX, "file:/var/log/e\u{e9}"), sink(1 << 100, "detached", 1)]
 }
 

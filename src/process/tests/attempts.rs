@@ -125,7 +125,7 @@ fn without_space_for_dead_letters_the_lane_waits_for_it_and_shows_nothing_again(
     rig.behave(|record| if record.offset.0 == 1 { Does::GiveUp } else { Does::Done });
     rig.disk.set_free_bytes(999);
     rig.publish(&[1; 3]);
-    let down = rig.metrics.lane_down.get_or_create(&crate::metrics::LaneLabel { lane: 0 }).clone();
+    let down = rig.metrics.lane_down.get_or_create(&crate::metrics::LaneLabel { sink: String::new(), lane: 0 }).clone();
     let mut now = 0;
     for _ in 0..20 {
         assert!(matches!(rig.step(now), LaneStep::Worked));
@@ -219,7 +219,8 @@ fn done_all_is_not_believed_when_a_panic_follows_and_a_panic_in_flush_is_a_faile
     let rig = Rig::new(1);
     let metrics = rig.metrics.clone();
     let rng = SmallRng::seed_from_u64(1);
-    let mut attempts = Attempts::new(Lane(0), Box::new(Boastful), rig.dead, &config(), rng, &metrics);
+    let name = rig.progress.lane_name(Lane(0));
+    let mut attempts = Attempts::new(name, Box::new(Boastful), rig.dead, &config(), rng, &metrics);
     let letter = crate::journal::DeadLetter {
         id: crate::journal::DeadLetterId::FIRST,
         session: session(1),
@@ -283,7 +284,7 @@ fn an_outage_of_the_sink_makes_no_dead_letters_however_long_it_lasts() {
         }
     }
     assert!(waits[10..].iter().all(|wait| (500_000..=1_000_000).contains(wait)), "{waits:?}");
-    let down = rig.metrics.lane_down.get_or_create(&crate::metrics::LaneLabel { lane: 0 }).clone();
+    let down = rig.metrics.lane_down.get_or_create(&crate::metrics::LaneLabel { sink: String::new(), lane: 0 }).clone();
     assert_eq!((down.get(), rig.metrics.sink_failures.get()), (1, 20));
     rig.behave(|_| Does::Done);
     rig.settle(now);

@@ -294,7 +294,7 @@ fn requests_that_nobody_takes_are_refused_rather_than_waited_for() {
     assert_eq!(answers.len(), crate::limits::LANE_COMMANDS);
     rig.lanes.workers.clear();
     assert!(answers[0].recv().is_err(), "a lane that ends closes the channel");
-    assert_eq!(rig.lanes.control.retry_dead(&letter).unwrap_err(), LaneBusy { lane: Lane(0) });
+    assert_eq!(rig.lanes.control.retry_dead(&letter).unwrap_err(), NotAsked::Busy(rig.progress.lane_name(Lane(0))));
 }
 
 /// Waits for a condition, with a deadline far above what it takes.
@@ -320,7 +320,7 @@ fn threads_process_what_is_published_and_end_when_drained() {
     wait_for("a sleeping lane obeys", || rig.log().reopened == 3);
     rig.publish(&[1, 2, 3]);
     rig.lanes.control.drain(clock.now().mono_us + 30_000_000);
-    let mut ended: Vec<_> = ends.iter().map(|end| (end.lane.0, end.drained.unwrap())).collect();
+    let mut ended: Vec<_> = ends.iter().map(|end| (end.lane.lane().0, end.drained.unwrap())).collect();
     ended.sort_unstable();
     assert_eq!(ended, [(0, true), (1, true), (2, true)]);
     let mut done = rig.done();

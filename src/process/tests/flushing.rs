@@ -63,7 +63,7 @@ fn the_watermark_of_a_lane_without_entries_moves_too_and_its_handler_is_left_alo
 #[test]
 fn the_lag_is_shown_while_a_lane_stands_still_and_when_it_catches_up() {
     let mut rig = Rig::new(1);
-    let lag = rig.metrics.lane_lag.get_or_create(&crate::metrics::LaneLabel { lane: 0 }).clone();
+    let lag = rig.metrics.lane_lag.get_or_create(&crate::metrics::LaneLabel { sink: String::new(), lane: 0 }).clone();
     rig.publish(&[1; 5]);
     assert_eq!(lag.get(), 5);
     rig.settle(0);

@@ -1,0 +1,144 @@
+//! The sinks of a server, side by side: the embedded handler or the configured ones, and those that were configured once and
+//! keep their place.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::mailbox::Mailbox;
+use super::progress::Progress;
+use crate::journal::DeadLetterId;
+use crate::model::{LaneMessage, Offset, SinkId, SinkRecord};
+
+/// How far all sinks have come. Shared by the committer, the lanes and whoever asks.
+#[derive(Debug)]
+pub struct Cursors {
+    groups: Vec<Arc<Progress>>,
+    /// Sinks that are not configured any more. They hold what they have not processed until an operator removes them.
+    gone: Mutex<Vec<SinkRecord>>,
+    mailbox: Arc<Mailbox<LaneMessage>>,
+    /// The number of the last request that waits for a checkpoint, or has waited.
+    asked: AtomicU64,
+    /// Who waits for the checkpoint that stores what was asked for.
+    waiting: Mutex<Vec<(u64, Sender<()>)>>,
+}
+
+impl Cursors {
+    /// The sinks that are at work, all with one mailbox, and those that keep their place.
+    pub(super) fn new(groups: Vec<Arc<Progress>>, gone: Vec<SinkRecord>) -> Self {
+        let mailbox = groups.first().map_or_else(Progress::new_mailbox, |group| Arc::clone(group.mailbox()));
+        debug_assert!(groups.iter().all(|group| Arc::ptr_eq(group.mailbox(), &mailbox)), "all sinks share a mailbox");
+        Self { groups, gone: Mutex::new(gone), mailbox, asked: AtomicU64::new(0), waiting: Mutex::default() }
+    }
+
+    /// The sinks that are at work, in the order of the configuration.
+    pub fn groups(&self) -> &[Arc<Progress>] {
+        &self.groups
+    }
+
+    /// The embedded handler, if there is one.
+    pub fn embedded(&self) -> Option<&Arc<Progress>> {
+        self.groups.iter().find(|group| group.cursor().is_none())
+    }
+
+    /// The configured sink of this name, unless it was removed.
+    pub fn named(&self, name: &str) -> Option<&Arc<Progress>> {
+        let is_named = |group: &&Arc<Progress>| {
+            group.cursor().is_some_and(|cursor| &**cursor.name() == name && !cursor.is_removed())
+        };
+        self.groups.iter().find(is_named)
+    }
+
+    /// The sink of this id, if it is at work.
+    pub fn of(&self, sink: SinkId) -> Option<&Arc<Progress>> {
+        self.groups.iter().find(|group| group.sink() == sink)
+    }
+
+    /// Where the lanes of all sinks put what they have to say to the committer.
+    pub fn mailbox(&self) -> &Mailbox<LaneMessage> {
+        &self.mailbox
+    }
+
+    /// Every entry below is durable.
+    pub fn durable_end(&self) -> Offset {
+        self.groups.iter().map(|group| group.durable_end()).max().unwrap_or_default()
+    }
+
+    /// Every entry below is processed by each sink that is at work, durably.
+    pub fn lowest_watermark(&self) -> Offset {
+        let at_work = self.groups.iter().filter(|group| !group.cursor().is_some_and(|cursor| cursor.is_removed()));
+        at_work.map(|group| group.lowest_watermark()).min().unwrap_or_default()
+    }
+
+    /// What a checkpoint stores of the configured sinks, and of those that were configured once.
+    pub fn records(&self) -> Vec<SinkRecord> {
+        let records = self.groups.iter().filter_map(|group| group.record());
+        records.chain(self.gone().iter().cloned()).collect()
+    }
+
+    /// The sinks that are not configured any more and keep their place.
+    pub fn not_configured(&self) -> Vec<SinkRecord> {
+        self.gone().clone()
+    }
+
+    /// Dead letters that were processed at last, durably, of all sinks.
+    pub fn retried(&self) -> Vec<DeadLetterId> {
+        self.groups.iter().flat_map(|group| group.retried()).collect()
+    }
+
+    /// The number of the last request that what is read after this call covers.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// A checkpoint is durable that has deleted these dead letters, and covers requests up to this number.
+    pub fn checkpointed(&self, retried: &[DeadLetterId], asked: u64) {
+        self.groups.iter().for_each(|group| group.checkpointed(retried));
+        self.waiting().retain(|(number, done)| {
+            // Who asked may have gone away meanwhile.
+            let is_done = *number <= asked;
+            if is_done {
+                let _whoever_asked_waits = done.try_send(());
+            }
+            !is_done
+        });
+    }
+
+    /// Asks for a checkpoint that stores what has been changed before this call; the answer comes when it is durable. When the
+    /// channel closes without an answer, the server has stopped.
+    pub(super) fn ask(&self) -> Receiver<()> {
+        let (done, answer) = bounded(1);
+        self.ask_for(done);
+        answer
+    }
+
+    /// The same, with an answer to somebody who waits already.
+    pub(super) fn ask_for(&self, done: Sender<()>) {
+        {
+            let mut waiting = self.waiting();
+            let number = self.asked.load(Ordering::SeqCst) + 1;
+            waiting.push((number, done));
+            // Under the lock, so that numbers are in the list before the committer can see them.
+            self.asked.store(number, Ordering::SeqCst);
+        }
+        // A mailbox that is full holds wishes for a checkpoint, and nothing else.
+        let _one_waits_already = self.mailbox.post(LaneMessage::Checkpoint);
+    }
+
+    /// Takes away the place of a sink that is not configured any more; whether there is one of this name.
+    pub(super) fn forget(&self, name: &str) -> bool {
+        let mut gone = self.gone();
+        let before = gone.len();
+        gone.retain(|record| record.name != name);
+        gone.len() < before
+    }
+
+    fn gone(&self) -> MutexGuard<'_, Vec<SinkRecord>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<(u64, Sender<()>)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,90 @@
+//! What keeps the lane of a configured sink from going on where it is: an operator has stopped it, or wants it to go on
+//! elsewhere, or what it is at is lost to it.
+
+use std::mem;
+use std::sync::{Arc, Mutex};
+
+use super::{LaneStep, LaneWorker, Unflushed};
+use crate::model::{LaneMark, Now, Offset};
+use crate::process::asked::Seek;
+use crate::process::handler::HandlerFactory;
+use crate::process::remade::Remade;
+
+impl LaneWorker {
+    /// Makes the handler by this whenever an operator lets the sink go on elsewhere.
+    pub(in crate::process) fn remake_by(&mut self, factory: HandlerFactory) {
+        self.remake = Some(Arc::new(Mutex::new(factory)));
+    }
+
+    /// Does what comes before all work: `None` when there is nothing of the kind. Costs an embedded handler nothing.
+    pub(super) fn stop_or_jump(&mut self, now: Now) -> Option<LaneStep> {
+        let progress = Arc::clone(&self.progress);
+        let cursor = progress.cursor()?;
+        if let Some(Seek { to, cursors, reply }) = self.seek.take() {
+            self.go_on_at(now, to);
+            cursors.ask_for(reply);
+            return Some(LaneStep::Worked);
+        }
+        if cursor.is_removed() || cursor.is_paused() {
+            return Some(self.rest(now, cursor.is_removed()));
+        }
+        if cursor.floor() > self.cursor {
+            self.pass_over(cursor.floor());
+        }
+        if self.batch_end.is_none()
+            && let Some((from, to)) = cursor.take_untold(self.cursor)
+        {
+            self.attempts.lost(from, to);
+            self.flush(now);
+            return Some(LaneStep::Worked);
+        }
+        None
+    }
+
+    /// Does nothing but flush what was presented before.
+    fn rest(&mut self, now: Now, for_good: bool) -> LaneStep {
+        if self.batch_end.is_none() && self.unflushed.records > 0 && !for_good {
+            match self.attempts.flush_due(now) {
+                Some(at) => return LaneStep::RetryAt(at),
+                None => self.flush(now),
+            }
+            return LaneStep::Worked;
+        }
+        if for_good {
+            // Whoever asked hears that the lane has ended.
+            self.retries.clear();
+        }
+        match self.drain_by_us {
+            Some(_) => LaneStep::Finished { drained: for_good || self.watermark_is_at_the_end() },
+            None => LaneStep::Idle { until_us: None },
+        }
+    }
+
+    /// What is not finished below this is lost: it is not presented any more. What was finished is flushed as ever.
+    fn pass_over(&mut self, floor: Offset) {
+        self.open.reset(0);
+        (self.batch_end, self.gathers_since_us) = (None, None);
+        self.cursor = floor;
+        self.blocks.jump(floor);
+    }
+
+    /// Goes on there with a handler that is made anew: what the one before had not flushed is forgotten, with its state.
+    fn go_on_at(&mut self, now: Now, to: Offset) {
+        let to = to.min(self.progress.durable_end());
+        self.open.reset(0);
+        (self.batch_end, self.gathers_since_us) = (None, None);
+        self.unflushed = Unflushed::default();
+        self.note_oldest(None);
+        self.blocks.seek(to);
+        let from = mem::replace(&mut self.cursor, to);
+        if let Some(factory) = &self.remake {
+            let mark = LaneMark { watermark: to, sink_state: Vec::new() };
+            let journal = self.blocks.journal();
+            let (journal, end) = ((journal.id(), journal.instance()), self.progress.durable_end());
+            let handler = Remade::new(Arc::clone(factory), journal, self.name.id(), mark, end);
+            self.attempts.replace_handler(now, Box::new(handler));
+        }
+        self.progress.seek(to);
+        tracing::warn!(sink = self.name.sink(), %from, %to, "an operator lets the sink go on elsewhere");
+    }
+}

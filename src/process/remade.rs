@@ -1,0 +1,85 @@
+//! A handler that is made when it is first needed, and again as long as that fails: a sink that an operator lets go on elsewhere
+//! must not end the server because its target cannot be opened just then.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::handler::{Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
+use crate::model::{Instance, JournalId, Lane, LaneMark, Offset, Record, SinkId};
+
+/// Stands for the handler of a sink's only lane.
+pub(super) struct Remade {
+    factory: Arc<Mutex<HandlerFactory>>,
+    journal: Option<JournalId>,
+    instance: Option<Instance>,
+    sink: SinkId,
+    mark: LaneMark,
+    durable_end: Offset,
+    handler: Option<Box<dyn Handler>>,
+    /// What it is to be told when it is there.
+    lost: Vec<(Offset, Offset)>,
+}
+
+impl Remade {
+    /// A handler to begin at this mark, made by the factory later. The one before must be gone by then.
+    pub(super) fn new(
+        factory: Arc<Mutex<HandlerFactory>>,
+        (journal, instance): (Option<JournalId>, Option<Instance>),
+        sink: SinkId,
+        mark: LaneMark,
+        durable_end: Offset,
+    ) -> Self {
+        Self { factory, journal, instance, sink, mark, durable_end, handler: None, lost: Vec::new() }
+    }
+
+    fn handler(&mut self) -> Result<&mut dyn Handler, HandlerError> {
+        if self.handler.is_none() {
+            let start = LaneStart {
+                journal: self.journal,
+                instance: self.instance,
+                sink: self.sink,
+                lane: Lane(0),
+                marks: std::slice::from_ref(&self.mark),
+                durable_end: self.durable_end,
+                left: &[],
+            };
+            let mut made = (self.factory.lock().unwrap_or_else(PoisonError::into_inner))(&start)?;
+            self.lost.drain(..).for_each(|(from, to)| made.lost(from, to));
+            self.handler = Some(made);
+        }
+        match &mut self.handler {
+            Some(handler) => Ok(&mut **handler),
+            None => Err(HandlerError::new("the handler is not made yet")),
+        }
+    }
+}
+
+impl Handler for Remade {
+    fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes) {
+        match self.handler() {
+            Ok(handler) => handler.process(records, outcomes),
+            Err(error) => outcomes.unavailable_for(error),
+        }
+    }
+
+    fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+        self.handler()?.flush()
+    }
+
+    fn reopen(&mut self) -> Result<(), HandlerError> {
+        self.handler()?.reopen()
+    }
+
+    fn retry(&mut self, record: &Record<'_>, outcomes: &mut Outcomes) {
+        match self.handler() {
+            Ok(handler) => handler.retry(record, outcomes),
+            Err(error) => outcomes.unavailable_for(error),
+        }
+    }
+
+    fn lost(&mut self, from: Offset, to: Offset) {
+        match &mut self.handler {
+            Some(handler) => handler.lost(from, to),
+            None => self.lost.push((from, to)),
+        }
+    }
+}

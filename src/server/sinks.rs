@@ -1,0 +1,270 @@
+//! The configured sinks of a server: which of them the journal knows, where each goes on, and which may not go on at all.
+//!
+//! A sink is known by its name, and goes on at its mark. What is known by a name must still write to the same place and take the
+//! same channels ([`identity`]); else what its mark says would be said of something else. A directory in which all sinks went on
+//! together, as lanes, is taken over: each sink goes on from the marks that they shared, with the state that was its own.
+
+mod identity;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::journal::{Journal, Opened};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::model::{
+    BacklogConfig, BatchConfig, ChannelSet, FormerLanes, LaneMark, Offset, SinkConfig, SinkId, SinkRecord, SinkSpec,
+    SinkSpecError, SinkStart, SinkTarget, WhenFull,
+};
+use crate::process::{Cursor, LaneConfig, LaneParts, Lanes, Progress, Renumbered};
+use crate::server::Error;
+use crate::server::parts::lane_config;
+use crate::server::waiting::Waiting;
+use crate::sink::{self, Composite, Fifos};
+pub(super) use identity::identity;
+
+/// The longest that one call of a sink in short form may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why the configured sinks cannot go on in this journal. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SinkRefusal {
+    /// The journal knows the name as that of a sink that writes to another place, or takes other channels.
+    #[error(
+        "sink \"{name}\" has come to entry {at} in what it wrote to before, and is configured to write to another place or to \
+         take other channels now: give it a new name, or configure it as before, or forget its place with \
+         `duragram sink remove {name}` while the server runs without it"
+    )]
+    Changed {
+        /// The sink's name.
+        name: String,
+        /// Where it would go on.
+        at: Offset,
+    },
+    /// The name stands twice.
+    #[error("two sinks are named \"{0}\": a name is one place in the journal, so give each its own")]
+    Twice(String),
+    /// A short form is too long to be a name, or cannot be shown.
+    #[error(
+        "sink \"{0}\" cannot be named by its short form, since a name is 1 to {max} bytes of text without control characters: \
+         configure it as [[sink]] with a name",
+        max = limits::SINK_NAME_BYTES
+    )]
+    Unnamable(String),
+    /// The journal would have to remember too many.
+    #[error(
+        "{configured} sinks are configured and {kept} others keep their place, and a journal remembers {max}: forget those that \
+         are not needed any more with `duragram sink remove NAME`",
+        max = limits::SINKS_REMEMBERED
+    )]
+    TooMany {
+        /// How many are configured.
+        configured: usize,
+        /// How many others the journal knows.
+        kept: usize,
+    },
+}
+
+/// The sinks of a configuration.
+///
+/// # Errors
+/// A short form names no sink, or the same one stands twice.
+pub(super) fn configured(config: &Config) -> Result<Vec<SinkConfig>, SinkSpecError> {
+    Ok(SinkSpec::parse_all(&config.sink)?.into_iter().map(of_short_form).collect())
+}
+
+/// A sink that is given as a short form alone, which is its name.
+fn of_short_form(spec: SinkSpec) -> SinkConfig {
+    SinkConfig {
+        name: spec.to_string(),
+        target: match spec {
+            SinkSpec::Null => SinkTarget::Null,
+            SinkSpec::Stdout => SinkTarget::Stdout,
+            SinkSpec::File(path) => SinkTarget::File(path),
+        },
+        channels: Vec::new(),
+        start: SinkStart::Oldest,
+        timeout: TIMEOUT,
+        batch: BatchConfig {
+            records_max: limits::LANE_BATCH_RECORDS,
+            bytes_max: limits::LANE_BATCH_BYTES,
+            delay_max: Duration::ZERO,
+        },
+        attempts_max: 0,
+        backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
+    }
+}
+
+/// What a journal knows of processing when it is opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    /// The sinks that were configured.
+    pub(super) sinks: &'a [SinkRecord],
+    /// The lanes of an embedded handler, or of an older journal, in which all sinks went on together.
+    pub(super) lanes: &'a [LaneMark],
+    /// The lanes of runs before.
+    pub(super) former: &'a [FormerLanes],
+    /// The lowest entry kept.
+    pub(super) low: Offset,
+    /// The journal's end.
+    pub(super) end: Offset,
+    /// The number of this start.
+    pub(super) instance: u64,
+}
+
+/// Where a configured sink goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Planned {
+    /// What is kept of it.
+    pub(super) record: SinkRecord,
+    /// Its only lane.
+    pub(super) renumbered: Renumbered,
+}
+
+/// Where each configured sink goes on, in their order, and the sinks that are not configured any more.
+///
+/// # Errors
+/// One of them may not go on. Nothing has changed.
+pub(super) fn plan(configs: &[SinkConfig], known: Known<'_>) -> Result<(Vec<Planned>, Vec<SinkRecord>), SinkRefusal> {
+    if let Some(n) = (1..configs.len()).find(|&n| configs[..n].iter().any(|other| other.name == configs[n].name)) {
+        return Err(SinkRefusal::Twice(configs[n].name.clone()));
+    }
+    let is_name =
+        |name: &str| (1..=limits::SINK_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
+    if let Some(config) = configs.iter().find(|config| !is_name(&config.name)) {
+        return Err(SinkRefusal::Unnamable(config.name.escape_debug().collect()));
+    }
+    let is_configured = |record: &&SinkRecord| configs.iter().any(|config| config.name == record.name);
+    let gone: Vec<SinkRecord> = known.sinks.iter().filter(|record| !is_configured(record)).cloned().collect();
+    if configs.len() + gone.len() > limits::SINKS_REMEMBERED {
+        return Err(SinkRefusal::TooMany { configured: configs.len(), kept: gone.len() });
+    }
+    let planned = configs.iter().map(|config| go_on(config, known)).collect::<Result<_, _>>()?;
+    Ok((planned, gone))
+}
+
+fn go_on(config: &SinkConfig, known: Known<'_>) -> Result<Planned, SinkRefusal> {
+    let identity = identity(config);
+    if let Some(record) = known.sinks.iter().find(|record| record.name == config.name) {
+        if record.identity != identity {
+            return Err(SinkRefusal::Changed { name: record.name.clone(), at: record.mark.watermark });
+        }
+        let (marks, former) = (vec![record.mark.clone()], record.former.clone());
+        let renumbered = Renumbered { marks, left: Vec::new(), former };
+        return Ok(Planned { record: record.clone(), renumbered });
+    }
+    let renumbered = match shared_marks(config, known) {
+        Some(marks) => Renumbered::of(&marks, known.former.to_vec(), 1),
+        None => {
+            let watermark = begin(config.start, known);
+            let marks = vec![LaneMark { watermark, sink_state: Vec::new() }];
+            Renumbered { marks, ..Renumbered::default() }
+        }
+    };
+    let record = SinkRecord {
+        id: SinkId(rand::random()),
+        name: config.name.clone(),
+        identity,
+        mark: renumbered.marks[0].clone(),
+        instance: known.instance,
+        holds: true,
+        paused: false,
+        losses: Vec::new(),
+        untold: None,
+        former: renumbered.former.clone(),
+    };
+    Ok(Planned { record, renumbered })
+}
+
+/// Of a journal in which all sinks went on together: the marks of the lanes, with this sink's own state in each; `None` when
+/// it was none of them.
+fn shared_marks(config: &SinkConfig, known: Known<'_>) -> Option<Vec<LaneMark>> {
+    if !known.sinks.is_empty() {
+        return None;
+    }
+    let short_form = match &config.target {
+        SinkTarget::Null => Some(SinkSpec::Null.to_string()),
+        SinkTarget::Stdout => Some(SinkSpec::Stdout.to_string()),
+        SinkTarget::File(path) => Some(SinkSpec::File(path.clone()).to_string()),
+        _ => None,
+    };
+    let names = [Some(config.name.clone()), short_form];
+    let state = |mark: &LaneMark| names.iter().flatten().find_map(|name| Composite::state_of(name, &mark.sink_state));
+    known.lanes.iter().any(|mark| state(mark).is_some()).then(|| {
+        let mark = |mark: &LaneMark| LaneMark { sink_state: state(mark).unwrap_or_default(), ..*mark };
+        known.lanes.iter().map(mark).collect()
+    })
+}
+
+/// Where a new sink begins. In a journal in which all sinks went on together it takes all that is there: what none of those has
+/// processed must not be lost with them.
+fn begin(start: SinkStart, known: Known<'_>) -> Offset {
+    match start {
+        SinkStart::Now if known.sinks.is_empty() && !known.lanes.is_empty() => known.low,
+        SinkStart::Oldest => known.low,
+        SinkStart::Now => known.end,
+        SinkStart::At(offset) => offset.clamp(known.low, known.end.max(known.low)),
+    }
+}
+
+/// How the lane of a sink batches and retries.
+fn lane_config_of(config: &Config, sink: &SinkConfig) -> LaneConfig {
+    let mut lane = lane_config(config);
+    let BatchConfig { records_max, bytes_max, delay_max } = sink.batch;
+    (lane.batch_records_max, lane.batch_bytes_max, lane.batch_delay) = (records_max, bytes_max, delay_max);
+    if sink.attempts_max > 0 {
+        lane.retry.attempts_max = sink.attempts_max;
+    }
+    lane
+}
+
+/// Makes the lanes of the configured sinks, each of which reports to `waiting` why it does not go on.
+///
+/// # Errors
+/// One may not go on in this journal, or cannot be opened. Nothing has changed.
+pub(super) fn build<J: Journal>(
+    config: &Config,
+    sinks: Vec<SinkConfig>,
+    fifos: &Fifos,
+    opened: &Opened<J>,
+    waiting: &std::sync::Arc<Waiting>,
+    metrics: &Metrics,
+) -> Result<Lanes, Error> {
+    let instance = opened.reader.instance().map_or(0, |instance| instance.number);
+    let known = Known {
+        sinks: &opened.sinks,
+        lanes: &opened.lanes,
+        former: &opened.former,
+        low: opened.low,
+        end: opened.end,
+        instance,
+    };
+    let (planned, gone) = plan(&sinks, known)?;
+    for record in &gone {
+        let (sink, at) = (&record.name, record.mark.watermark);
+        tracing::warn!(sink, %at, "the sink is not configured any more, and keeps its place until it is removed");
+    }
+    if opened.sinks.is_empty() && !opened.lanes.is_empty() {
+        tracing::info!(lanes = opened.lanes.len(), "each sink goes on for itself from where all have come together");
+    }
+    let mailbox = Progress::new_mailbox();
+    let seed: u64 = rand::random();
+    let part = |(n, (sink, Planned { record, renumbered })): (u64, (SinkConfig, Planned))| {
+        let channels = (!sink.channels.is_empty()).then(|| ChannelSet::of(sink.channels.iter().cloned().flatten()));
+        let cursor = Cursor::new(&record, channels, sink.backlog, instance, metrics);
+        let parts = LaneParts {
+            progress: Progress::resume_sink(opened.end, renumbered, cursor, &mailbox, metrics),
+            journal: opened.reader.clone(),
+            dead: opened.dead.clone(),
+            metrics: metrics.clone(),
+            config: lane_config_of(config, &sink),
+            seed: seed.wrapping_add(n),
+        };
+        let (name, fifos) = (sink.name.clone(), fifos.clone());
+        let make: crate::process::HandlerFactory = Box::new(move |start| sink::handler_with(&sink, start, &fifos));
+        (parts, waiting.clone().watch(Some(name), make))
+    };
+    Ok(Lanes::build_sinks((0..).zip(sinks.into_iter().zip(planned)).map(part).collect(), gone)?)
+}
