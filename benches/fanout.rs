@@ -1,5 +1,5 @@
 //! Committed blocks through the lanes to the `null` sink. The lanes are driven by hand, one after the other: waking their
-//! threads is not in it, and each further lane adds its own walk over every block.
+//! threads is not in it, and each further lane adds its own walk over every block. And what publishing alone takes the committer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +35,15 @@ pub(crate) fn benches(c: &mut Criterion) {
         });
     }
     group.finish();
+
+    let mut group = c.benchmark_group("publish");
+    for lanes in [1, 8, 64] {
+        let mut rig = Rig::new(lanes);
+        group.bench_function(format!("to {lanes} lanes that stand still"), |b| {
+            b.iter_custom(|rounds| (0..rounds).map(|_| rig.publish(1, &Payload::hundred_bytes()).1).sum());
+        });
+    }
+    group.finish();
 }
 
 struct Rig {
@@ -65,6 +74,15 @@ impl Rig {
 
     /// The time from a committed block to its entries being processed by all lanes.
     fn round(&mut self, entries: u64, payload: &Payload) -> Duration {
+        let (start, _) = self.publish(entries, payload);
+        for worker in &mut self.lanes.workers {
+            while matches!(worker.step(self.clock.now()), LaneStep::Worked) {}
+        }
+        start.elapsed()
+    }
+
+    /// Commits a block and publishes it: when that began, and what it took the committer.
+    fn publish(&mut self, entries: u64, payload: &Payload) -> (Instant, Duration) {
         for _ in 0..entries {
             self.seq += 1;
             self.block.push(&meta(session(self.seq % SESSIONS), self.seq, payload), &payload.bytes);
@@ -72,9 +90,6 @@ impl Rig {
         let block = commit_and_trim(&mut self.journal, &mut self.block);
         let start = Instant::now();
         self.lanes.fanout.publish(&block);
-        for worker in &mut self.lanes.workers {
-            while matches!(worker.step(self.clock.now()), LaneStep::Worked) {}
-        }
-        start.elapsed()
+        (start, start.elapsed())
     }
 }

@@ -68,14 +68,14 @@ pub const RECEIVE_MESSAGE_BYTES: usize = 65_535;
 pub const RECEIVE_STRIDE_BYTES: usize = RECEIVE_MESSAGE_BYTES + 1 + 192;
 /// Slabs of that many messages that a receiver owns; with none free it stops reading.
 pub const SLABS_PER_RECEIVER: usize = 4;
-/// Blocks that wait in a lane's channel. When it is full the lane reads the journal instead.
-pub const LANE_CHANNEL_BLOCKS: usize = 256;
+/// The newest blocks that are kept in memory for all lanes together. What has left it a lane reads back from the journal.
+pub const RECENT_BLOCKS: usize = 256;
+/// Bytes of these blocks (or one block, if that is longer).
+pub const RECENT_BYTES: usize = 16 * 1024 * 1024;
 /// A lane that has worked sleeps for so many microseconds before it asks to be woken; that much
 /// later it may process a record or obey a command.
-/// In that time at most [`LANE_CHANNEL_BYTES`] come even at 16 GB/s.
+/// In that time at most [`RECENT_BYTES`] come even at 16 GB/s.
 pub const LANE_NAP_US: u64 = 1_000;
-/// Bytes of the blocks that wait in a lane's channel (or one block, if that is longer).
-pub const LANE_CHANNEL_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of blocks that a lane fetches before it presents them; one more fetch may begin below this.
 pub const LANE_QUEUE_BYTES: usize = 1024 * 1024;
 /// Bytes that a lane reads back from the journal at once (and the block that exceeds them).
@@ -103,6 +103,8 @@ pub const PIPE_BYTES: usize = 1024 * 1024;
 pub const LANE_MESSAGES: usize = 1024;
 /// tries again after so many microseconds, at the latest.
 pub const LANE_POST_AGAIN_US: u64 = 5_000;
+/// A lane that an operator has stopped looks about after so many microseconds, and at once when it is asked for something.
+pub const LANE_REST_US: u64 = 60_000_000;
 /// Requests that wait for a lane, such as to retry a dead letter.
 pub const LANE_COMMANDS: usize = 16;
 /// Dead letters that a lane is asked to retry, from the request up to the checkpoint that deletes them; and how many may ask for

@@ -147,7 +147,7 @@ pub struct Metrics {
     pub sink_blocks: Family<SinkLabel, Gauge>,
     /// Panics of handlers, contained.
     pub handler_panics: Counter,
-    /// Times a lane read blocks back from the journal, because its channel was full or the server had restarted.
+    /// Times a lane read blocks back from the journal, because they were not in memory any more or the server had restarted.
     pub lane_journal_reads: Counter,
     /// Times the key file was read again (SIGHUP), by what came of it: done, failed.
     pub key_reloads: Family<Outcome, Counter>,

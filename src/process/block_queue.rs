@@ -1,12 +1,13 @@
-//! The queue of a lane's blocks: each once, in offset order, without a hole, whether it came through the channel or had to be
+//! The queue of a lane's blocks: each once, in offset order, without a hole, whether it was among the recent ones or had to be
 //! read back from the journal.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, TryRecvError};
+use crossbeam_channel::Receiver;
 
 use super::progress::Progress;
+use super::recent::RecentReader;
 use crate::journal::{Block, ReadJournal, StorageError};
 use crate::limits::LANE_READ_BYTES;
 use crate::model::{Lane, Offset, Record, records_of};
@@ -17,21 +18,15 @@ const ENTRY_OVERHEAD_BYTES: usize = 48;
 pub(super) struct BlockQueue {
     lane: Lane,
     progress: Arc<Progress>,
-    receiver: Receiver<Arc<Block>>,
+    recent: RecentReader,
     journal: Arc<dyn ReadJournal>,
     /// The blocks from the cursor on, without a hole.
     blocks: VecDeque<Arc<Block>>,
     bytes: usize,
     /// The offset after the last block in the queue.
     next: Offset,
-    /// A block that came through the channel while blocks before it did not.
-    ahead: Option<Arc<Block>>,
-    /// The committer is gone: nothing comes through the channel any more.
-    closed: bool,
     /// Bytes from which on it fetches no further block.
     bytes_max: usize,
-    /// Up to here it reads the journal, whatever came through the channel: it has jumped.
-    reread_until: Offset,
     /// Up to here what it lacks may have been trimmed before it was to begin there.
     trimmed_until: Offset,
 }
@@ -56,25 +51,13 @@ impl BlockQueue {
     pub(super) fn new(
         lane: Lane,
         progress: Arc<Progress>,
-        receiver: Receiver<Arc<Block>>,
+        recent: RecentReader,
         journal: Arc<dyn ReadJournal>,
         bytes_max: usize,
     ) -> Self {
         let next = progress.watermark(lane);
-        Self {
-            lane,
-            progress,
-            receiver,
-            journal,
-            blocks: VecDeque::new(),
-            bytes: 0,
-            next,
-            ahead: None,
-            closed: false,
-            bytes_max,
-            reread_until: Offset(0),
-            trimmed_until: Offset(0),
-        }
+        let blocks = VecDeque::new();
+        Self { lane, progress, recent, journal, blocks, bytes: 0, next, bytes_max, trimmed_until: Offset(0) }
     }
 
     /// Fetches what there is, up to a bound. Returns how often it read from the journal.
@@ -84,24 +67,14 @@ impl BlockQueue {
     pub(super) fn fill(&mut self) -> Result<u64, StorageError> {
         let mut reads = 0;
         while !self.is_full() && self.progress.floor() <= self.next {
-            let missing_until = match self.ahead.take().map_or_else(|| self.take(), Ok) {
-                Ok(block) if block.end() <= self.next => continue,
-                Ok(block) if block.first() <= self.next => {
-                    self.push(block);
-                    continue;
+            match self.recent.take(self.next) {
+                Ok(block) => self.push(block),
+                Err(durable_end) if durable_end <= self.next => break,
+                Err(durable_end) => {
+                    self.read(durable_end)?;
+                    reads += 1;
                 }
-                Ok(block) => {
-                    let first = block.first();
-                    self.ahead = Some(block);
-                    first
-                }
-                Err(unsent_end) => unsent_end.max(self.reread_until),
-            };
-            if missing_until <= self.next {
-                break;
             }
-            self.read(missing_until)?;
-            reads += 1;
         }
         Ok(reads)
     }
@@ -114,14 +87,13 @@ impl BlockQueue {
     /// Goes on at another place, with nothing fetched.
     pub(super) fn jump(&mut self, to: Offset) {
         self.blocks.clear();
-        (self.bytes, self.ahead, self.next) = (0, None, to);
-        self.reread_until = self.progress.durable_end();
+        (self.bytes, self.next) = (0, to);
     }
 
     /// The same where an operator wants it to go on; or at the lowest entry kept, if that is higher.
     pub(super) fn seek(&mut self, to: Offset) {
         self.jump(to);
-        self.trimmed_until = self.reread_until;
+        self.trimmed_until = self.progress.durable_end();
     }
 
     /// Appends the lane's records from `from` on, whole entries only, until a limit is reached, or up to `until`.
@@ -160,23 +132,19 @@ impl BlockQueue {
         }
     }
 
-    /// The journal from which it reads what does not come through the channel.
+    /// The journal from which it reads what is not in memory any more.
     pub(super) fn journal(&self) -> &dyn ReadJournal {
         &*self.journal
     }
 
-    /// The channel to wait on, `None` when nothing comes through it any more.
-    pub(super) fn channel(&self) -> Option<&Receiver<Arc<Block>>> {
-        (!self.closed).then_some(&self.receiver)
+    /// Whether the lane may sleep on [`channel`](Self::channel) until the next block: no, when there is one already.
+    pub(super) fn lie_down(&mut self) -> bool {
+        self.recent.lie_down(self.next)
     }
 
-    fn take(&mut self) -> Result<Arc<Block>, Offset> {
-        let receive = || {
-            let received = self.receiver.try_recv();
-            self.closed |= received == Err(TryRecvError::Disconnected);
-            received.ok()
-        };
-        self.progress.take(self.lane, receive)
+    /// The channel that wakes the lane, `None` when no more blocks come.
+    pub(super) fn channel(&self) -> Option<&Receiver<()>> {
+        self.recent.channel()
     }
 
     fn push(&mut self, block: Arc<Block>) {
@@ -185,7 +153,7 @@ impl BlockQueue {
         self.blocks.push_back(block);
     }
 
-    fn read(&mut self, missing_until: Offset) -> Result<(), StorageError> {
+    fn read(&mut self, durable_end: Offset) -> Result<(), StorageError> {
         let from = self.next;
         self.next = self.journal.resume(self.next);
         for block in self.journal.read(self.next, LANE_READ_BYTES)? {
@@ -208,7 +176,7 @@ impl BlockQueue {
         }
         Err(StorageError::new(
             format!("reading entry {from} for lane {}", self.lane),
-            format_args!("the journal does not hold it, though every entry below {missing_until} was committed"),
+            format_args!("the journal does not hold it, though every entry below {durable_end} was committed"),
         ))
     }
 }

@@ -23,8 +23,9 @@ use super::config::LaneConfig;
 use super::handler::{Handler, HandlerError, HandlerFactory};
 use super::lane_name::LaneName;
 use super::progress::Progress;
+use super::recent::RecentReader;
 use super::retried::{RetryError, RetryReply};
-use crate::journal::{Block, DeadLetterId, DeadLetters, ReadJournal, StorageError};
+use crate::journal::{DeadLetterId, DeadLetters, ReadJournal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::{Lane, LaneMessage, Now, Offset, Record};
@@ -56,7 +57,7 @@ pub enum LaneStep {
 pub struct LaneParts {
     /// How far the lanes have come, shared with the committer.
     pub progress: Arc<Progress>,
-    /// The journal, from which a lane reads what does not come through its channel.
+    /// The journal, from which a lane reads what is not in memory any more.
     pub journal: Arc<dyn ReadJournal>,
     /// The store of records that are given up.
     pub dead: Arc<dyn DeadLetters>,
@@ -151,7 +152,7 @@ impl LaneWorker {
     pub(super) fn new(
         lane: Lane,
         parts: &LaneParts,
-        blocks: Receiver<Arc<Block>>,
+        blocks: RecentReader,
         asked: Asked,
         handler: Box<dyn Handler>,
     ) -> Result<Self, HandlerError> {
@@ -431,8 +432,13 @@ impl LaneWorker {
         }
     }
 
-    /// The channels to wait on after a step that returned [`LaneStep::Idle`]: blocks, unless none can come, and commands.
-    pub(super) fn channels(&self) -> (Option<&Receiver<Arc<Block>>>, &Receiver<LaneCommand>) {
+    /// Whether to wait on the [`channels`](Self::channels) for a block; no, when one has come since the last step.
+    pub(super) fn may_sleep(&mut self) -> bool {
+        self.blocks.lie_down()
+    }
+
+    /// The channels to wait on after a step that returned [`LaneStep::Idle`]: of blocks, unless none can come, and of commands.
+    pub(super) fn channels(&self) -> (Option<&Receiver<()>>, &Receiver<LaneCommand>) {
         (self.blocks.channel(), &self.asked.commands)
     }
 }

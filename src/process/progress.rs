@@ -1,22 +1,15 @@
-//! How far the lanes of a sink have come, and how committed blocks reach the lanes of all sinks.
-//!
-//! A lane's channel is a cache over the journal: [`Fanout`] never waits for a lane. Where the channel is full the block is
-//! not sent, and the lane reads it back from the journal when it gets there.
+//! How far the lanes of a sink have come, and what is known of the journal's end.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::cursor::Cursor;
-use super::cursors::Cursors;
-use super::hand_off::HandOff;
 use super::lane_name::LaneName;
 use super::mailbox::Mailbox;
 use super::retried::{RetriedLetters, RetryReply};
-use crate::journal::{Block, DeadLetterId};
+use crate::journal::DeadLetterId;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::{EntryMeta, FormerLanes, Lane, LaneMark, LaneMessage, Offset, SinkId, SinkLoss, SinkRecord};
@@ -45,7 +38,6 @@ struct LaneState {
     /// The watermark of `mark`, readable without the lock.
     watermark: AtomicU64,
     mark: Mutex<LaneMark>,
-    hand_off: HandOff,
     lag: Gauge,
 }
 
@@ -94,7 +86,6 @@ impl Progress {
         let state = |(lane, mark): (u16, LaneMark)| LaneState {
             watermark: AtomicU64::new(mark.watermark.0),
             mark: Mutex::new(mark),
-            hand_off: HandOff::new(durable_end.0, limits::LANE_CHANNEL_BYTES as u64),
             lag: metrics.lane_lag.get_or_create(&name(Lane(lane)).label()).clone(),
         };
         let lanes = (0..u16::MAX).zip(marks).map(state).collect();
@@ -270,12 +261,6 @@ impl Progress {
         flushed && self.lock_retried().flushed(lane)
     }
 
-    /// The next block of the lane's channel; or, when that is empty, the offset below which the lane reads from the journal
-    /// what it has not seen.
-    pub(super) fn take(&self, lane: Lane, receive: impl FnOnce() -> Option<Arc<Block>>) -> Result<Arc<Block>, Offset> {
-        self.lane(lane).hand_off.take(receive, |block| block.size() as u64).map_err(Offset)
-    }
-
     /// Moves the mark of a configured sink to where the change puts it, in one step with what the change does beside it.
     pub(super) fn change_mark<T>(&self, change: impl FnOnce(&mut LaneMark) -> T) -> T {
         let state = self.lane(Lane(0));
@@ -284,6 +269,16 @@ impl Progress {
         state.watermark.store(mark.watermark.0, Ordering::Release);
         state.show_lag(self.durable_end());
         changed
+    }
+
+    /// Every entry below is durable from now on. Never waits.
+    pub(super) fn set_durable_end(&self, end: Offset) {
+        self.durable_end.store(end.0, Ordering::Release);
+    }
+
+    /// Shows how far its lanes are behind.
+    pub(super) fn show_lag(&self) {
+        self.lanes.iter().for_each(|lane| lane.show_lag(self.durable_end()));
     }
 
     fn lane(&self, lane: Lane) -> &LaneState {
@@ -329,47 +324,5 @@ impl Renumbered {
             former.drain(..too_many);
         }
         Self { marks, left, former }
-    }
-}
-
-/// The committer's end of the lanes' channels.
-pub struct Fanout {
-    cursors: Arc<Cursors>,
-    senders: Vec<Vec<Sender<Arc<Block>>>>,
-}
-
-impl fmt::Debug for Fanout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fanout").field("sinks", &self.senders.len()).finish_non_exhaustive()
-    }
-}
-
-impl Fanout {
-    /// The channels, with each lane's end of its own, in lane order, sink by sink.
-    pub(super) fn new(cursors: Arc<Cursors>) -> (Self, Vec<Vec<Receiver<Arc<Block>>>>) {
-        let channels = |group: &Arc<Progress>| group.lanes.iter().map(|_| bounded(limits::LANE_CHANNEL_BLOCKS)).unzip();
-        let (senders, receivers) = cursors.groups().iter().map(channels).unzip();
-        (Self { cursors, senders }, receivers)
-    }
-
-    /// How far the lanes have come, sink by sink.
-    pub fn cursors(&self) -> &Cursors {
-        &self.cursors
-    }
-
-    /// Hands a durable block to every lane of every sink that has room for it. Never waits and never allocates; wakes each
-    /// lane at most once.
-    pub fn publish(&self, block: &Arc<Block>) {
-        let end = block.end();
-        for (group, senders) in self.cursors.groups().iter().zip(&self.senders) {
-            group.durable_end.store(end.0, Ordering::Release);
-            for (lane, sender) in group.lanes.iter().zip(senders) {
-                lane.hand_off.publish(block.size() as u64, end.0, || {
-                    // A lane that is gone misses nothing.
-                    !sender.try_send(Arc::clone(block)).is_err_and(|error| error.is_full())
-                });
-                lane.show_lag(end);
-            }
-        }
     }
 }

@@ -8,6 +8,7 @@ mod flushing;
 mod hand_off_model;
 mod mailbox;
 mod property;
+mod recent;
 mod sinks;
 
 use std::sync::{Arc, Mutex, MutexGuard};

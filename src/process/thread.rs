@@ -10,12 +10,14 @@ use crossbeam_channel::{Receiver, Select, bounded};
 
 use super::asked::{Asker, LaneCommand, asked};
 use super::cursors::Cursors;
+use super::fanout::Fanout;
 use super::handler::{HandlerError, HandlerFactory, LaneStart};
 use super::lane::{LaneParts, LaneStep, LaneWorker};
 use super::lane_name::LaneName;
-use super::progress::Fanout;
+use super::progress::Progress;
+use super::recent::RecentReader;
 use super::retried::RetryError;
-use crate::journal::{Block, DeadLetter, StorageError};
+use crate::journal::{DeadLetter, StorageError};
 use crate::limits;
 use crate::model::{Clock, Lane, SinkId, SinkRecord};
 
@@ -24,7 +26,7 @@ use crate::model::{Clock, Lane, SinkId, SinkRecord};
 pub struct Lanes {
     /// The lanes, sink by sink, in lane order.
     pub workers: Vec<LaneWorker>,
-    /// The end of the lanes' channels that the committer holds.
+    /// The end of the lanes that the committer holds.
     pub fanout: Fanout,
     /// The handle by which signals and the admin interface ask things of the lanes.
     pub control: LaneControl,
@@ -96,7 +98,7 @@ impl Lanes {
 /// The lanes of one sink.
 fn build(
     parts: &LaneParts,
-    blocks: Vec<Receiver<Arc<Block>>>,
+    blocks: Vec<RecentReader>,
     factory: &mut HandlerFactory,
 ) -> Result<(Vec<LaneWorker>, Vec<Asker>), HandlerError> {
     let progress = &parts.progress;
@@ -161,6 +163,9 @@ fn run(mut worker: LaneWorker, clock: &impl Clock) -> Result<bool, StorageError>
             LaneStep::Finished { drained } => return Ok(drained),
             LaneStep::Failed(error) => return Err(error),
         };
+        if blocks_too && !worker.may_sleep() {
+            continue;
+        }
         let (blocks, commands) = worker.channels();
         let mut select = Select::new();
         select.recv(commands);
@@ -213,7 +218,7 @@ pub enum NotAsked {
 
 impl LaneControl {
     fn new(cursors: &Cursors, askers: Vec<Vec<Asker>>) -> Self {
-        let group = |(progress, askers): (&Arc<super::Progress>, Vec<Asker>)| Group {
+        let group = |(progress, askers): (&Arc<Progress>, Vec<Asker>)| Group {
             names: (0..progress.lanes()).map(|lane| progress.lane_name(Lane(lane))).collect(),
             askers,
         };

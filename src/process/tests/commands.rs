@@ -340,7 +340,7 @@ fn a_handler_that_blocks_holds_up_its_lane_and_nobody_else() {
         Does::Done
     });
     let ends = spawn_lanes(std::mem::take(&mut rig.lanes.workers), SystemClock::start()).unwrap();
-    let blocks = crate::limits::LANE_CHANNEL_BLOCKS as u64 * 3;
+    let blocks = crate::limits::RECENT_BLOCKS as u64 * 3;
     for _ in 0..blocks {
         rig.publish(&[1]);
     }

@@ -1,4 +1,4 @@
-//! Tests of how entries reach their lanes: each once, in order, from the channel or the journal, whatever the number of lanes.
+//! Tests of how entries reach their lanes: each once, in order, from memory or the journal, whatever the number of lanes.
 
 use std::sync::Arc;
 
@@ -57,21 +57,21 @@ fn a_batch_gives_its_records_by_index_and_a_gap_is_a_record() {
 }
 
 #[test]
-fn what_a_full_channel_did_not_take_is_read_from_the_journal() {
+fn what_has_left_memory_is_read_from_the_journal() {
     let mut rig = Rig::new(1);
-    let blocks = limits::LANE_CHANNEL_BLOCKS as u64 + 100;
+    let blocks = limits::RECENT_BLOCKS as u64 + 100;
     (0..blocks).for_each(|_| rig.publish(&[1, 2]));
     rig.settle(0);
     assert_eq!(rig.done(), keys(0..blocks * 2));
-    assert_eq!(rig.metrics.lane_journal_reads.get(), 1, "one reading brings all that the channel did not take");
+    assert_eq!(rig.metrics.lane_journal_reads.get(), 1, "one reading brings all that has left");
     rig.publish(&[1]);
     rig.settle(0);
     assert_eq!(rig.done().len() as u64, blocks * 2 + 1);
-    assert_eq!(rig.metrics.lane_journal_reads.get(), 1, "a lane that has caught up reads from its channel");
+    assert_eq!(rig.metrics.lane_journal_reads.get(), 1, "a lane that has caught up reads from memory");
 }
 
 #[test]
-fn a_hole_between_two_blocks_of_the_channel_is_filled_from_the_journal() {
+fn a_hole_between_two_blocks_in_memory_is_filled_from_the_journal() {
     let mut rig = Rig::new(1);
     rig.publish(&[1]);
     rig.commit_unpublished(&[1, 1]);
@@ -82,28 +82,28 @@ fn a_hole_between_two_blocks_of_the_channel_is_filled_from_the_journal() {
 }
 
 #[test]
-fn large_blocks_do_not_pile_up_in_a_channel() {
+fn large_blocks_do_not_pile_up_in_memory() {
     let mut rig = Rig::new(1);
-    let block = limits::LANE_CHANNEL_BYTES / 4 + 1;
+    let block = limits::RECENT_BYTES / 4 + 1;
     for seq in 1..=10 {
         let mut builder = BlockBuilder::default();
         (0..block.div_ceil(60_000)).for_each(|_| builder.push(&meta(1, seq), &[b'x'; 60_000]));
         rig.publish_block(builder);
     }
-    assert_eq!(rig.lanes.workers[0].channels().0.unwrap().len(), 3);
     rig.settle(0);
+    assert_eq!(rig.metrics.lane_journal_reads.get(), 7, "of ten blocks three were still in memory");
     let entries = 10 * block.div_ceil(60_000) as u64;
     assert_eq!(rig.done(), keys(0..entries));
 }
 
 #[test]
-fn a_block_larger_than_a_channel_passes_alone() {
+fn a_block_larger_than_the_room_for_blocks_is_in_memory_alone() {
     let mut rig = Rig::new(1);
     let mut builder = BlockBuilder::default();
-    (0..=limits::LANE_CHANNEL_BYTES / 60_000).for_each(|_| builder.push(&meta(1, 1), &[b'x'; 60_000]));
+    (0..=limits::RECENT_BYTES / 60_000).for_each(|_| builder.push(&meta(1, 1), &[b'x'; 60_000]));
     rig.publish_block(builder);
     rig.settle(0);
-    assert_eq!(rig.done().len(), limits::LANE_CHANNEL_BYTES / 60_000 + 1);
+    assert_eq!(rig.done().len(), limits::RECENT_BYTES / 60_000 + 1);
     assert_eq!(rig.metrics.lane_journal_reads.get(), 0);
 }
 

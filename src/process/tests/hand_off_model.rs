@@ -1,13 +1,12 @@
-//! The hand-off under every interleaving of committer and lane: [`hand_off`] is the product's file, compiled a second time on
-//! the atomics of shuttle, which runs one thread at a time and tries all orders of their steps. All of the file's atomics are
-//! SeqCst, so these orders are all there are.
+//! The hand-off under every interleaving of committer and lanes: [`hand_off`] is the product's file, compiled a second time on
+//! the atomics and locks of shuttle, which runs one thread at a time and tries all orders of their steps. All of the file's
+//! atomics are SeqCst, so these orders are all there are.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler};
-use shuttle::sync::atomic;
 use shuttle::sync::mpsc::{self, Receiver, Sender};
+use shuttle::sync::{RwLock, atomic};
 use shuttle::{Config, Runner};
 
 #[path = "../hand_off.rs"]
@@ -15,156 +14,192 @@ use shuttle::{Config, Runner};
 mod hand_off;
 
 use atomic::{AtomicU64, Ordering::SeqCst};
-use hand_off::HandOff;
+use hand_off::{Filler, Reader};
 
 const SCHEDULES_MAX: usize = 100_000;
 
-/// A block of one entry.
-#[derive(Clone, Copy)]
+/// A block of one entry. Its bytes count as memory until it is dropped; those of a lane's clone are the lane's own.
 struct Block {
     first: u64,
     size: u64,
+    memory: Option<Arc<std::sync::atomic::AtomicU64>>,
 }
 
-/// A bounded channel. Each call is one step of a thread: what std's lock guards is not interrupted.
-struct Channel {
-    blocks: std::sync::Mutex<VecDeque<Block>>,
-    blocks_max: usize,
+impl Clone for Block {
+    fn clone(&self) -> Self {
+        Self { first: self.first, size: self.size, memory: None }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.memory.take().map(|memory| memory.fetch_sub(self.size, SeqCst));
+    }
+}
+
+/// A channel with one place on which a lane sleeps, until there is something in it, which stays. Each call is one step of a
+/// thread: what std's lock guards is not interrupted.
+struct Bell {
+    rung: std::sync::Mutex<bool>,
     /// Stands before each call, so that shuttle may switch threads there.
     step: AtomicU64,
+    wake: Sender<()>,
+    rings: std::sync::atomic::AtomicU64,
 }
 
-impl Channel {
-    /// Wakes the lane if there is room.
-    fn try_send(&self, block: Block, wake: &Sender<()>) -> bool {
+impl Bell {
+    fn new() -> (Arc<Self>, Receiver<()>) {
+        let (wake, woken) = mpsc::channel();
+        (Arc::new(Self { rung: false.into(), step: AtomicU64::new(0), wake, rings: 0.into() }), woken)
+    }
+
+    fn ring(&self) {
         self.step.load(SeqCst);
-        let mut blocks = self.blocks.lock().unwrap();
-        let room = blocks.len() < self.blocks_max;
-        if room {
-            blocks.push_back(block);
-        }
-        drop(blocks);
-        if room {
+        self.rings.fetch_add(1, SeqCst);
+        if !std::mem::replace(&mut *self.rung.lock().unwrap(), true) {
             // A lane that has seen all is gone.
-            wake.send(()).ok();
+            self.wake.send(()).ok();
         }
-        room
     }
 
-    fn try_receive(&self) -> Option<Block> {
+    fn clear(&self) {
         self.step.load(SeqCst);
-        self.blocks.lock().unwrap().pop_front()
+        *self.rung.lock().unwrap() = false;
     }
 
-    /// As the lane's thread sleeps: until there is something in the channel, where it stays.
     fn sleep(&self, woken: &Receiver<()>) {
-        while self.blocks.lock().unwrap().is_empty() {
+        while !*self.rung.lock().unwrap() {
             woken.recv().unwrap();
         }
     }
 }
 
-/// What the two threads share.
-struct World {
-    hand_off: HandOff,
-    channel: Channel,
-    /// What can be read from the journal. It is there before a block is published, which is all that counts: no step of its own.
-    durable_end: std::sync::atomic::AtomicU64,
-}
+/// What can be read from the journal. It is there before a block is published, which is all that counts: no step of its own.
+type Journal = std::sync::atomic::AtomicU64;
 
-impl World {
-    fn publish(&self, block: Block, wake: &Sender<()>) {
-        self.durable_end.store(block.first + 1, SeqCst);
-        self.hand_off.publish(block.size, block.first + 1, || self.channel.try_send(block, wake));
-    }
-
-    /// As `BlockQueue::fill` and the lane's thread do it, until all blocks below `end` are seen. The lane's own sums are checked
-    /// on the way.
-    fn lane(&self, end: u64, woken: &Receiver<()>) {
-        let mut next = 0;
-        let mut ahead: Option<Block> = None;
-        while next < end {
-            let take = || self.hand_off.take(|| self.channel.try_receive(), |block| block.size);
-            let missing_until = match ahead.take().map_or_else(take, Ok) {
-                Ok(block) if block.first < next => continue,
-                Ok(block) if block.first == next => {
-                    next += 1;
-                    continue;
-                }
-                Ok(block) => {
-                    ahead = Some(block);
-                    block.first
-                }
-                Err(unsent_end) => unsent_end,
-            };
-            if missing_until <= next {
-                self.channel.sleep(woken);
-                continue;
-            }
-            let durable_end = self.durable_end.load(SeqCst);
-            assert!(durable_end >= missing_until, "the lane looks for what was never written");
-            next = durable_end;
+/// As `BlockQueue::fill` and the lane's thread do it, until all blocks below `end` are seen. Returns how often it read the
+/// journal.
+fn lane(mut reader: Reader<Block>, end: u64, journal: &Journal, bell: &Bell, woken: &Receiver<()>) -> u64 {
+    let (mut next, mut reads, mut sleeps) = (0, 0, 0);
+    while next < end {
+        if reader.get_up() {
+            bell.clear();
         }
+        match reader.take(next) {
+            Ok(block) => {
+                assert_eq!(block.first, next, "each block once, in its order");
+                next += 1;
+            }
+            Err(published) if published > next => {
+                assert!(journal.load(SeqCst) >= published, "the lane looks for what was never written");
+                next = published;
+                reads += 1;
+            }
+            Err(_) => {
+                sleeps += 1;
+                if reader.lie_down(next) {
+                    bell.sleep(woken);
+                }
+            }
+        }
+        assert!(bell.rings.load(SeqCst) <= sleeps, "a lane is woken once for each sleep, and never while it works");
+    }
+    reads
+}
+
+/// A ring, and what is published through it.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// The blocks' bytes.
+    sizes: &'static [u64],
+    /// So many of them are published before there are lanes.
+    before: usize,
+    lanes: usize,
+    slots: usize,
+    bytes_max: u64,
+}
+
+impl Plan {
+    /// A lane that sleeps forever is a deadlock, which shuttle reports: the committer is still there, as in a server to which
+    /// nothing more is sent.
+    fn run(self) {
+        let mut filler = Filler::new(self.slots, self.bytes_max, 0);
+        let (journal, memory) = (Arc::new(Journal::new(0)), Arc::new(std::sync::atomic::AtomicU64::new(0)));
+        let (readers, bells): (Vec<_>, Vec<_>) = (0..self.lanes).map(|_| (filler.reader(), Bell::new())).unzip();
+        let (bells, woken): (Vec<_>, Vec<_>) = bells.into_iter().unzip();
+        let mut publish = |(first, &size): (u64, &u64)| {
+            journal.store(first + 1, SeqCst);
+            memory.fetch_add(size, SeqCst);
+            let block = Block { first, size, memory: Some(Arc::clone(&memory)) };
+            filler.publish(first..first + 1, size, block, |lane| bells[lane].ring());
+            let held = memory.load(SeqCst);
+            assert!(held <= self.bytes_max.max(size), "{held} bytes are in the ring");
+        };
+        let mut blocks = (0..).zip(self.sizes);
+        blocks.by_ref().take(self.before).for_each(&mut publish);
+        let end = self.sizes.len() as u64;
+        let lanes: Vec<_> = readers
+            .into_iter()
+            .zip(&bells)
+            .zip(woken)
+            .map(|((reader, bell), woken)| {
+                let (journal, bell) = (Arc::clone(&journal), Arc::clone(bell));
+                shuttle::thread::spawn(move || lane(reader, end, &journal, &bell, &woken))
+            })
+            .collect();
+        blocks.for_each(&mut publish);
+        let reads: u64 = lanes.into_iter().map(|lane| lane.join().unwrap()).sum();
+        let has_room = self.slots >= self.sizes.len() && self.bytes_max >= self.sizes.iter().sum();
+        assert!(!has_room || reads == 0, "what the ring holds was read from the journal");
+        // With nobody inside there is room again: a block that was left out has not made the ring narrower forever.
+        publish_last(filler, &memory, self.bytes_max);
+    }
+
+    /// All interleavings, if they are fewer than `SCHEDULES_MAX`. Their number is returned.
+    fn all(self) -> usize {
+        Runner::new(DfsScheduler::new(Some(SCHEDULES_MAX), false), Config::default()).run(move || self.run())
     }
 }
 
-/// Publishes blocks of these sizes, the first `before` of them before there is a lane. A lane that sleeps forever is a
-/// deadlock, which shuttle reports: the committer is still there, as in a server to which nothing more is sent.
-fn run(sizes: &[u64], before: usize, blocks_max: usize, bytes_max: u64) {
-    let blocks = std::sync::Mutex::default();
-    let channel = Channel { blocks, blocks_max, step: AtomicU64::new(0) };
-    let hand_off = HandOff::new(0, bytes_max);
-    let world = Arc::new(World { hand_off, channel, durable_end: 0.into() });
-    let end = sizes.len() as u64;
-    let blocks: Vec<_> = (0..).zip(sizes).map(|(first, &size)| Block { first, size }).collect();
-    let (wake, woken) = mpsc::channel();
-    blocks[..before].iter().for_each(|block| world.publish(*block, &wake));
-    let lane = {
-        let world = Arc::clone(&world);
-        shuttle::thread::spawn(move || world.lane(end, &woken))
-    };
-    blocks[before..].iter().for_each(|block| world.publish(*block, &wake));
-    lane.join().unwrap();
-    // What is left are blocks that it has met in the journal. With them gone no byte is left in the account, or the channel
-    // would be narrower forever.
-    while world.hand_off.take(|| world.channel.try_receive(), |block| block.size).is_ok() {}
-    assert!(world.has_room_for(bytes_max));
-}
-
-impl World {
-    fn has_room_for(&self, size: u64) -> bool {
-        let sent = std::cell::Cell::new(0);
-        self.hand_off.publish(size, u64::MAX, || {
-            sent.set(sent.get() + 1);
-            true
-        });
-        self.hand_off.take(|| Some(()), |_| size).unwrap();
-        sent.get() == 1
-    }
-}
-
-/// Interleavings of a lane with the publishing of the last block, one after the other: all, if they are fewer than `SCHEDULES_MAX`.
-/// Their number is returned.
-fn all(sizes: &'static [u64], blocks_max: usize, bytes_max: u64) -> usize {
-    let scheduler = DfsScheduler::new(Some(SCHEDULES_MAX), false);
-    Runner::new(scheduler, Config::default()).run(move || run(sizes, sizes.len() - 1, blocks_max, bytes_max))
+/// A block that fills the ring alone is in it, and can be found.
+fn publish_last(mut filler: Filler<Block>, memory: &Arc<std::sync::atomic::AtomicU64>, size: u64) {
+    let mut reader = filler.reader();
+    memory.fetch_add(size, SeqCst);
+    let block = Block { first: 1000, size, memory: Some(Arc::clone(memory)) };
+    filler.publish(1000..1001, size, block, |_| ());
+    assert_eq!(reader.take(1000).map(|block| block.first), Ok(1000));
+    assert_eq!(memory.load(SeqCst), size, "and nothing else is");
 }
 
 #[test]
-fn a_lane_never_sleeps_beside_a_block_that_had_no_room_in_its_channel() {
-    let schedules = all(&[1, 1], 1, 100);
+fn a_lane_never_sleeps_beside_a_block_and_takes_it_from_the_ring() {
+    let schedules = Plan { sizes: &[1], before: 0, lanes: 1, slots: 2, bytes_max: 100 }.all();
+    assert!((100..SCHEDULES_MAX).contains(&schedules), "{schedules}");
+}
+
+#[test]
+fn a_lane_never_sleeps_beside_a_block_that_pushes_another_out_of_its_slot() {
+    let schedules = Plan { sizes: &[1, 1], before: 1, lanes: 1, slots: 1, bytes_max: 100 }.all();
     assert!(schedules > 100, "{schedules}");
 }
 
 #[test]
-fn a_lane_never_sleeps_beside_a_block_that_was_above_its_channels_bytes() {
-    let schedules = all(&[1, 1], 9, 1);
+fn a_lane_never_sleeps_beside_a_block_for_whose_bytes_another_leaves() {
+    let schedules = Plan { sizes: &[1, 1], before: 1, lanes: 1, slots: 3, bytes_max: 1 }.all();
+    assert!(schedules > 100, "{schedules}");
+}
+
+#[test]
+fn of_two_lanes_none_sleeps_beside_a_block() {
+    let schedules = Plan { sizes: &[1], before: 0, lanes: 2, slots: 2, bytes_max: 100 }.all();
     assert!(schedules > 100, "{schedules}");
 }
 
 #[test]
 fn longer_runs_in_random_orders_come_to_an_end_too() {
-    let one = || run(&[1, 2, 1, 5, 1, 1], 0, 2, 3);
-    Runner::new(RandomScheduler::new_from_seed(0x5eed, 20_000), Config::default()).run(one);
-    Runner::new(PctScheduler::new_from_seed(0x5eed, 4, 20_000), Config::default()).run(one);
+    for (slots, bytes_max) in [(2, 3), (3, 100), (6, 11)] {
+        let one = move || Plan { sizes: &[1, 2, 1, 5, 1, 1], before: 0, lanes: 2, slots, bytes_max }.run();
+        Runner::new(RandomScheduler::new_from_seed(0x5eed, 10_000), Config::default()).run(one);
+        Runner::new(PctScheduler::new_from_seed(0x5eed, 4, 10_000), Config::default()).run(one);
+    }
 }

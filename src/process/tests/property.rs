@@ -15,7 +15,7 @@ const CLIENTS: u64 = 12;
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Commit a block of so many entries and publish it, or not (a full channel).
+    /// Commit a block of so many entries and publish it, or not (the lanes hear of it by the next).
     Commit { entries: usize, published: bool },
     /// Let one lane do so many steps.
     Step { lane: usize, steps: usize },

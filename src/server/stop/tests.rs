@@ -61,7 +61,7 @@ fn a_second_request_to_stop_waits_until_the_lanes_have_left_the_database() {
     let processed = Arc::new(AtomicU64::new(0));
     let processed_ = Arc::clone(&processed);
     let mut factory: HandlerFactory = Box::new(move |_| Ok(Box::new(Slow(Arc::clone(&processed_)))));
-    let Lanes { workers, fanout, control, .. } = Lanes::build(&parts, &mut factory).unwrap();
+    let Lanes { workers, mut fanout, control, .. } = Lanes::build(&parts, &mut factory).unwrap();
     let clock = SystemClock::start();
     let ends = spawn_lanes(workers, clock).unwrap();
     fanout.publish(durable.block().unwrap());
