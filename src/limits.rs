@@ -103,6 +103,8 @@ pub const PIPE_BYTES: usize = 1024 * 1024;
 pub const LANE_MESSAGES: usize = 1024;
 /// tries again after so many microseconds, at the latest.
 pub const LANE_POST_AGAIN_US: u64 = 5_000;
+/// A lane that an operator has stopped looks about after so many microseconds, and at once when it is asked for something.
+pub const LANE_REST_US: u64 = 60_000_000;
 /// Requests that wait for a lane, such as to retry a dead letter.
 pub const LANE_COMMANDS: usize = 16;
 /// Dead letters that a lane is asked to retry, from the request up to the checkpoint that deletes them; and how many may ask for

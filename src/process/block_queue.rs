@@ -56,17 +56,8 @@ impl BlockQueue {
         bytes_max: usize,
     ) -> Self {
         let next = progress.watermark(lane);
-        Self {
-            lane,
-            progress,
-            recent,
-            journal,
-            blocks: VecDeque::new(),
-            bytes: 0,
-            next,
-            bytes_max,
-            trimmed_until: Offset(0),
-        }
+        let blocks = VecDeque::new();
+        Self { lane, progress, recent, journal, blocks, bytes: 0, next, bytes_max, trimmed_until: Offset(0) }
     }
 
     /// Fetches what there is, up to a bound. Returns how often it read from the journal.
@@ -141,7 +132,7 @@ impl BlockQueue {
         }
     }
 
-    /// The journal from which it reads what is not among the recent blocks any more.
+    /// The journal from which it reads what is not in memory any more.
     pub(super) fn journal(&self) -> &dyn ReadJournal {
         &*self.journal
     }

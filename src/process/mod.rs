@@ -1,8 +1,8 @@
 //! Processing: what happens to an entry once it is durable.
 //!
 //! Each sink goes on for itself: each that is configured has one lane, an embedded handler as many as are configured, which
-//! share the sessions ([`Cursors`]). Each lane has one thread and one [`Handler`]. The committer keeps the newest blocks in memory,
-//! once for all lanes ([`Fanout`]); a lane that falls behind reads them back from the journal; so slow processing never slows
+//! share the sessions ([`Cursors`]). Each lane has one thread and one [`Handler`]. The committer keeps the newest blocks in
+//! memory, once for all lanes ([`Fanout`]); a lane that falls behind reads them back from the journal; so slow processing never slows
 //! ingestion down, and memory stays bounded. A lane's watermark ([`Progress`]) tells how much of the journal is
 //! processed, durably, and so may be trimmed. What the lanes have to say to the committer goes through its [`Mailbox`].
 //! [`sink`](crate::sink) has the handlers that ship with the server; they know `handler` and nothing else of this module.
@@ -57,6 +57,7 @@ mod cursor;
 mod cursors;
 mod dead_letters;
 mod doorbell;
+mod fanout;
 mod hand_off;
 pub(crate) mod handler;
 mod handler_calls;
@@ -79,11 +80,12 @@ pub use config::LaneConfig;
 pub use control::{SinkAnswer, SinkControl, SinkControlError, SinkStatus};
 pub use cursor::Cursor;
 pub use cursors::Cursors;
+pub use fanout::Fanout;
 pub use handler::{Answer, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
 pub use lane::{LaneParts, LaneStep, LaneWorker};
 pub use lane_name::LaneName;
 pub use mailbox::{Mailbox, Wake};
-pub use progress::{Fanout, Progress, Renumbered};
+pub use progress::{Progress, Renumbered};
 pub use retried::RetryError;
 pub use retry::RetryPolicy;
 pub use thread::{LaneControl, LaneEnd, Lanes, NotAsked, spawn_lanes};

@@ -1,21 +1,15 @@
-//! How far the lanes of a sink have come, and how committed blocks reach the lanes of all sinks.
-//!
-//! [`Fanout`] never waits for a lane: the newest blocks are in memory, once for all lanes (`recent`), and what has left it a lane
-//! reads back from the journal when it gets there.
+//! How far the lanes of a sink have come, and what is known of the journal's end.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::cursor::Cursor;
-use super::cursors::Cursors;
 use super::lane_name::LaneName;
 use super::mailbox::Mailbox;
-use super::recent::{RecentBlocks, RecentReader};
 use super::retried::{RetriedLetters, RetryReply};
-use crate::journal::{Block, DeadLetterId};
+use crate::journal::DeadLetterId;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::{EntryMeta, FormerLanes, Lane, LaneMark, LaneMessage, Offset, SinkId, SinkLoss, SinkRecord};
@@ -277,6 +271,16 @@ impl Progress {
         changed
     }
 
+    /// Every entry below is durable from now on. Never waits.
+    pub(super) fn set_durable_end(&self, end: Offset) {
+        self.durable_end.store(end.0, Ordering::Release);
+    }
+
+    /// Shows how far its lanes are behind.
+    pub(super) fn show_lag(&self) {
+        self.lanes.iter().for_each(|lane| lane.show_lag(self.durable_end()));
+    }
+
     fn lane(&self, lane: Lane) -> &LaneState {
         &self.lanes[usize::from(lane.0)]
     }
@@ -320,44 +324,5 @@ impl Renumbered {
             former.drain(..too_many);
         }
         Self { marks, left, former }
-    }
-}
-
-/// The committer's end of the lanes of all sinks.
-pub struct Fanout {
-    cursors: Arc<Cursors>,
-    recent: RecentBlocks,
-}
-
-impl fmt::Debug for Fanout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fanout").field("lanes", &self.recent.readers()).finish_non_exhaustive()
-    }
-}
-
-impl Fanout {
-    /// One cache of the newest blocks, with each lane's end of its own, in lane order, sink by sink.
-    pub(super) fn new(cursors: Arc<Cursors>) -> (Self, Vec<Vec<RecentReader>>) {
-        let mut recent = RecentBlocks::new(cursors.durable_end());
-        let mut readers = |group: &Arc<Progress>| group.lanes.iter().map(|_| recent.reader()).collect();
-        let readers = cursors.groups().iter().map(&mut readers).collect();
-        (Self { cursors, recent }, readers)
-    }
-
-    /// How far the lanes have come, sink by sink.
-    pub fn cursors(&self) -> &Cursors {
-        &self.cursors
-    }
-
-    /// Lets every lane of every sink see a durable block. Never waits and never allocates; wakes each lane that sleeps, once.
-    pub fn publish(&mut self, block: &Arc<Block>) {
-        let end = block.end();
-        for group in self.cursors.groups() {
-            group.durable_end.store(end.0, Ordering::Release);
-        }
-        self.recent.publish(block);
-        for group in self.cursors.groups() {
-            group.lanes.iter().for_each(|lane| lane.show_lag(end));
-        }
     }
 }

@@ -10,10 +10,11 @@ use crossbeam_channel::{Receiver, Select, bounded};
 
 use super::asked::{Asker, LaneCommand, asked};
 use super::cursors::Cursors;
+use super::fanout::Fanout;
 use super::handler::{HandlerError, HandlerFactory, LaneStart};
 use super::lane::{LaneParts, LaneStep, LaneWorker};
 use super::lane_name::LaneName;
-use super::progress::Fanout;
+use super::progress::Progress;
 use super::recent::RecentReader;
 use super::retried::RetryError;
 use crate::journal::{DeadLetter, StorageError};
@@ -217,7 +218,7 @@ pub enum NotAsked {
 
 impl LaneControl {
     fn new(cursors: &Cursors, askers: Vec<Vec<Asker>>) -> Self {
-        let group = |(progress, askers): (&Arc<super::Progress>, Vec<Asker>)| Group {
+        let group = |(progress, askers): (&Arc<Progress>, Vec<Asker>)| Group {
             names: (0..progress.lanes()).map(|lane| progress.lane_name(Lane(lane))).collect(),
             askers,
         };

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::journal::{Journal, Opened};
 use crate::metrics::Metrics;
-use crate::model::{LaneMark, SinkConfig};
-use crate::process::{HandlerFactory, LaneParts, Lanes, Progress};
+use crate::model::{ChannelSet, LaneMark, SinkConfig};
+use crate::process::{Cursor, HandlerFactory, LaneParts, Lanes, Progress};
+use crate::server::error::Error;
 use crate::server::parts::lane_config;
+use crate::server::sinks::{Known, Planned, lane_config_of, plan};
 use crate::server::waiting::Waiting;
-use crate::server::{Error, sinks};
-use crate::sink::Fifos;
+use crate::sink::{self, Fifos};
 
 /// Who processes records.
 pub(super) enum Processing {
@@ -53,7 +54,7 @@ impl Processing {
     ) -> Result<Lanes, Error> {
         match self {
             Self::Embedded(handlers) => embedded(config, handlers, opened, waiting, metrics),
-            Self::Sinks(configured, fifos) => sinks::build(config, configured, &fifos, opened, waiting, metrics),
+            Self::Sinks(configured, fifos) => self::configured(config, configured, &fifos, opened, waiting, metrics),
         }
     }
 }
@@ -85,4 +86,53 @@ fn embedded<J: Journal>(
     };
     let mut handlers = Arc::clone(waiting).watch(None, handlers);
     Ok(Lanes::build_beside(&parts, &mut handlers, opened.sinks.clone())?)
+}
+
+/// Makes the lanes of the configured sinks, each of which reports to `waiting` why it does not go on.
+///
+/// # Errors
+/// One may not go on in this journal, or cannot be opened. Nothing has changed.
+fn configured<J: Journal>(
+    config: &Config,
+    sinks: Vec<SinkConfig>,
+    fifos: &Fifos,
+    opened: &Opened<J>,
+    waiting: &Arc<Waiting>,
+    metrics: &Metrics,
+) -> Result<Lanes, Error> {
+    let instance = opened.reader.instance().map_or(0, |instance| instance.number);
+    let known = Known {
+        sinks: &opened.sinks,
+        lanes: &opened.lanes,
+        former: &opened.former,
+        low: opened.low,
+        end: opened.end,
+        instance,
+    };
+    let (planned, gone) = plan(&sinks, known)?;
+    for record in &gone {
+        let (sink, at) = (&record.name, record.mark.watermark);
+        tracing::warn!(sink, %at, "the sink is not configured any more, and keeps its place until it is removed");
+    }
+    if opened.sinks.is_empty() && !opened.lanes.is_empty() {
+        tracing::info!(lanes = opened.lanes.len(), "each sink goes on for itself from where all have come together");
+    }
+    let mailbox = Progress::new_mailbox();
+    let seed: u64 = rand::random();
+    let part = |(n, (sink, Planned { record, renumbered })): (u64, (SinkConfig, Planned))| {
+        let channels = (!sink.channels.is_empty()).then(|| ChannelSet::of(sink.channels.iter().cloned().flatten()));
+        let cursor = Cursor::new(&record, channels, sink.backlog, instance, metrics);
+        let parts = LaneParts {
+            progress: Progress::resume_sink(opened.end, renumbered, cursor, &mailbox, metrics),
+            journal: opened.reader.clone(),
+            dead: opened.dead.clone(),
+            metrics: metrics.clone(),
+            config: lane_config_of(config, &sink),
+            seed: seed.wrapping_add(n),
+        };
+        let (name, fifos) = (sink.name.clone(), fifos.clone());
+        let make: HandlerFactory = Box::new(move |start| sink::handler_with(&sink, start, &fifos));
+        (parts, Arc::clone(waiting).watch(Some(name), make))
+    };
+    Ok(Lanes::build_sinks((0..).zip(sinks.into_iter().zip(planned)).map(part).collect(), gone)?)
 }

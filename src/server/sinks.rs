@@ -11,18 +11,14 @@ mod tests;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::journal::{Journal, Opened};
 use crate::limits;
-use crate::metrics::Metrics;
 use crate::model::{
-    BacklogConfig, BatchConfig, ChannelSet, FormerLanes, LaneMark, Offset, SinkConfig, SinkId, SinkRecord, SinkSpec,
-    SinkSpecError, SinkStart, SinkTarget, WhenFull,
+    BacklogConfig, BatchConfig, FormerLanes, LaneMark, Offset, SinkConfig, SinkId, SinkRecord, SinkSpec, SinkSpecError,
+    SinkStart, SinkTarget, WhenFull,
 };
-use crate::process::{Cursor, LaneConfig, LaneParts, Lanes, Progress, Renumbered};
-use crate::server::Error;
+use crate::process::{LaneConfig, Renumbered};
 use crate::server::parts::lane_config;
-use crate::server::waiting::Waiting;
-use crate::sink::{self, Composite, Fifos};
+use crate::sink::Composite;
 pub(super) use identity::identity;
 
 /// The longest that one call of a sink in short form may take.
@@ -210,7 +206,7 @@ fn begin(start: SinkStart, known: Known<'_>) -> Offset {
 }
 
 /// How the lane of a sink batches and retries.
-fn lane_config_of(config: &Config, sink: &SinkConfig) -> LaneConfig {
+pub(super) fn lane_config_of(config: &Config, sink: &SinkConfig) -> LaneConfig {
     let mut lane = lane_config(config);
     let BatchConfig { records_max, bytes_max, delay_max } = sink.batch;
     (lane.batch_records_max, lane.batch_bytes_max, lane.batch_delay) = (records_max, bytes_max, delay_max);
@@ -218,53 +214,4 @@ fn lane_config_of(config: &Config, sink: &SinkConfig) -> LaneConfig {
         lane.retry.attempts_max = sink.attempts_max;
     }
     lane
-}
-
-/// Makes the lanes of the configured sinks, each of which reports to `waiting` why it does not go on.
-///
-/// # Errors
-/// One may not go on in this journal, or cannot be opened. Nothing has changed.
-pub(super) fn build<J: Journal>(
-    config: &Config,
-    sinks: Vec<SinkConfig>,
-    fifos: &Fifos,
-    opened: &Opened<J>,
-    waiting: &std::sync::Arc<Waiting>,
-    metrics: &Metrics,
-) -> Result<Lanes, Error> {
-    let instance = opened.reader.instance().map_or(0, |instance| instance.number);
-    let known = Known {
-        sinks: &opened.sinks,
-        lanes: &opened.lanes,
-        former: &opened.former,
-        low: opened.low,
-        end: opened.end,
-        instance,
-    };
-    let (planned, gone) = plan(&sinks, known)?;
-    for record in &gone {
-        let (sink, at) = (&record.name, record.mark.watermark);
-        tracing::warn!(sink, %at, "the sink is not configured any more, and keeps its place until it is removed");
-    }
-    if opened.sinks.is_empty() && !opened.lanes.is_empty() {
-        tracing::info!(lanes = opened.lanes.len(), "each sink goes on for itself from where all have come together");
-    }
-    let mailbox = Progress::new_mailbox();
-    let seed: u64 = rand::random();
-    let part = |(n, (sink, Planned { record, renumbered })): (u64, (SinkConfig, Planned))| {
-        let channels = (!sink.channels.is_empty()).then(|| ChannelSet::of(sink.channels.iter().cloned().flatten()));
-        let cursor = Cursor::new(&record, channels, sink.backlog, instance, metrics);
-        let parts = LaneParts {
-            progress: Progress::resume_sink(opened.end, renumbered, cursor, &mailbox, metrics),
-            journal: opened.reader.clone(),
-            dead: opened.dead.clone(),
-            metrics: metrics.clone(),
-            config: lane_config_of(config, &sink),
-            seed: seed.wrapping_add(n),
-        };
-        let (name, fifos) = (sink.name.clone(), fifos.clone());
-        let make: crate::process::HandlerFactory = Box::new(move |start| sink::handler_with(&sink, start, &fifos));
-        (parts, waiting.clone().watch(Some(name), make))
-    };
-    Ok(Lanes::build_sinks((0..).zip(sinks.into_iter().zip(planned)).map(part).collect(), gone)?)
 }

@@ -5,6 +5,7 @@ use std::mem;
 use std::sync::{Arc, Mutex};
 
 use super::{LaneStep, LaneWorker, Unflushed};
+use crate::limits;
 use crate::model::{LaneMark, Now, Offset};
 use crate::process::asked::Seek;
 use crate::process::handler::HandlerFactory;
@@ -56,7 +57,8 @@ impl LaneWorker {
         }
         match self.drain_by_us {
             Some(_) => LaneStep::Finished { drained: for_good || self.watermark_is_at_the_end() },
-            None => LaneStep::Idle { until_us: None },
+            // Not idle: what comes meanwhile must not wake it.
+            None => LaneStep::RetryAt(now.mono_us.saturating_add(limits::LANE_REST_US)),
         }
     }
 
