@@ -9,7 +9,6 @@ use crate::config;
 use crate::host::resources::Shortage;
 use crate::journal::{JournalError, OpenError, StorageError};
 use crate::keys::KeyFileError;
-use crate::model::SinkSpecError;
 use crate::process::HandlerError;
 
 /// Why the server could not start, or stopped by itself.
@@ -18,9 +17,6 @@ pub enum Error {
     /// The configuration contradicts itself.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
-    /// A sink's specification is not understood.
-    #[error(transparent)]
-    SinkSpec(#[from] SinkSpecError),
     /// The key file was not taken.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
@@ -60,7 +56,7 @@ impl Error {
     /// The process's exit code for this error, as `duragram --help` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::SinkSpec(_) | Self::Keys(_) => 2,
+            Self::Config(_) | Self::Keys(_) => 2,
             Self::Open(OpenError::Damaged(_) | OpenError::Refused(JournalError::Lost { .. })) => 3,
             Self::Journal(JournalError::Lost { .. }) => 3,
             Self::Storage(error) if error.damage.is_some() => 3,

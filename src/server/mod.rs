@@ -35,7 +35,7 @@ pub use crate::host::resources::Shortage;
 use crate::journal::{Journal, RocksJournal};
 use crate::keys::KeyRing;
 use crate::metrics::Metrics;
-use crate::model::{SinkSpec, SystemClock};
+use crate::model::SystemClock;
 use crate::net::Sender;
 use crate::process::{Fanout, Handler, HandlerError, HandlerFactory, LaneControl, LaneEnd, LaneStart};
 pub use crate::server::error::Error;
@@ -72,7 +72,7 @@ pub fn hold_signals() -> Result<(), Error> {
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
     let fifos = Fifos::default();
-    let handlers = sink::factory_with(SinkSpec::parse_all(&config.sink)?, fifos.clone());
+    let handlers = sink::factory_with(config.sink.clone(), fifos.clone());
     run_on(config, handlers, fifos, ready)
 }
 

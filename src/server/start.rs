@@ -95,7 +95,8 @@ impl<J: Journal + 'static> Server<J> {
             config: lane_config(&config),
             seed: rand::random(),
         };
-        start.enter(format!("opening the sinks ({})", config.sink.join(", ")));
+        let names: Vec<&str> = config.sink.iter().map(|sink| sink.name.as_str()).collect();
+        start.enter(format!("opening the sinks ({})", names.join(", ")));
         let Lanes { workers, fanout, control: lanes } = Lanes::build(&parts, &mut handlers)?;
 
         start.enter("writing the first checkpoint");
