@@ -10,6 +10,7 @@ mod configuration;
 mod guarantees;
 mod links;
 mod operations;
+mod sinks;
 
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
