@@ -112,9 +112,9 @@ pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of lines from which on a sink writes them (and the line that exceeds them).
 pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a sink's name in a table of the configuration,
-pub const SINK_NAME_BYTES: usize = 64;
-/// and of a short form, which is a name, too: it is kept in every checkpoint.
-pub const SINK_SPEC_BYTES: usize = 4096;
+pub const SINK_TABLE_NAME_BYTES: usize = 64;
+/// and of a short form, which is a name, too: what the journal keeps of one.
+pub const SINK_SPEC_BYTES: usize = 255;
 /// Bytes of each part of a table's name: what PostgreSQL keeps of it.
 pub const SINK_TABLE_BYTES: usize = 63;
 /// Bytes of the subject of a NATS sink.

@@ -19,14 +19,15 @@ pub(in super::super) fn check(config: &Config, check: &mut Check) {
                 format!(
                     "{:?} is no name: write 1 to {} letters, digits, -, _ and .",
                     sink.name,
-                    limits::SINK_NAME_BYTES
+                    limits::SINK_TABLE_NAME_BYTES
                 ),
             );
         }
-        if sink.name.len() > limits::SINK_SPEC_BYTES {
+        if sink.is_short() && (sink.name.len() > limits::SINK_SPEC_BYTES || sink.name.contains(char::is_control)) {
             let message = format!(
-                "is {} bytes long, and {} are the most: write a table [[sink]], whose name is short",
-                sink.name.len(),
+                "sink {:?} cannot be named by its short form, since a name is one line of at most {} bytes: write a table \
+                 [[sink]] with a name",
+                sink.name,
                 limits::SINK_SPEC_BYTES
             );
             check.add("sink", message);
@@ -46,7 +47,7 @@ pub(in super::super) fn check(config: &Config, check: &mut Check) {
 
 /// Whether a sink may be called so.
 pub(super) fn is_name(name: &str) -> bool {
-    (1..=limits::SINK_NAME_BYTES).contains(&name.len())
+    (1..=limits::SINK_TABLE_NAME_BYTES).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 

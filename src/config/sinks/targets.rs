@@ -229,8 +229,10 @@ fn check_postgres(postgres: &PostgresTarget, add: &mut Add<'_>) {
 
 fn check_nats(nats: &NatsTarget, add: &mut Add<'_>) {
     let rules = Rules { schemes: &["nats", "tls"], such: "nats://127.0.0.1:4222", several: true, user: false };
-    // Whether plain or not, the server may ask for TLS.
-    url(&nats.url, &rules, add);
+    // People write the scheme before each host, or once. Whether plain or not, the server may ask for TLS.
+    let schemes = rules.schemes.iter().find(|scheme| nats.url.starts_with(**scheme));
+    let written_once = schemes.map(|scheme| nats.url.replace(&format!(",{scheme}://"), ","));
+    url(written_once.as_deref().unwrap_or(&nats.url), &rules, add);
     check_tls(&nats.tls, true, "tls", add);
     let subject = &nats.subject;
     let tokens = subject.split('.').all(|token| !token.is_empty() && !token.contains(['*', '>']));

@@ -39,6 +39,14 @@ fn a_whole_table_of_each_type_is_taken() {
 }
 
 #[test]
+fn several_servers_of_nats_are_named_with_their_schemes_or_without() {
+    for url in ["nats://h1:4222,nats://h2", "tls://h1,h2:4223"] {
+        Case::new().file(&table("nats", &format!("url = \"{url}\""))).config();
+    }
+    wrong("nats", "url = \"nats://h1,nats://u:p@h2\"", "a password must not stand in a URL");
+}
+
+#[test]
 fn every_problem_of_every_sink_is_told_at_once_with_its_line() {
     let problems = Case::new()
         .file(
@@ -185,6 +193,7 @@ fn values_out_of_bounds_and_of_the_wrong_kind_are_refused() {
         ),
         ("postgres", "url = \"postgres://u@h/d?table=x\"", "table is a key of its own here"),
         ("nats", "subject = \"a.*\"", "\"a.*\" is no subject to write to"),
+        ("nats", "url = \"nats://h1,tls://h2\"", "is no URL with a host"),
         ("nats", "stream = \"a.b\"", "\"a.b\" is no name of a stream"),
         ("redis", "url = \"redis://h/x\"", "ends with the number of a database"),
         ("redis", "url = \"redis://h1,h2\"", "has several hosts"),
@@ -316,8 +325,10 @@ fn what_is_wrong_with_a_short_form_is_told_of_where_it_was_given() {
     assert!(problems.starts_with("DURAGRAM_SINK: sink[#1].topic: must be"), "{problems}");
     let problems = Case::new().file("lanes = 1\nsink = [\"null\", \"nul\"]").problems();
     assert!(problems.starts_with("d.toml:2: sink: unknown sink \"nul\""), "{problems}");
-    let long = format!("exec:{}", "x".repeat(4096));
-    assert!(Case::new().flag("sink", &[&long]).problems().contains("is 4101 bytes long, and 4096 are the most"));
+    for text in [format!("exec:{}", "x".repeat(251)), "exec:cat\n".to_owned()] {
+        let problems = Case::new().flag("sink", &[&text]).problems();
+        assert!(problems.contains("cannot be named by its short form"), "{problems}");
+    }
 }
 
 #[test]
