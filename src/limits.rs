@@ -111,22 +111,6 @@ pub const LANE_FLUSH_RECORDS: usize = 64 * 1024;
 pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of lines from which on a sink writes them (and the line that exceeds them).
 pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes of a sink's name in a table of the configuration,
-pub const SINK_TABLE_NAME_BYTES: usize = 64;
-/// and of a short form, which is a name, too: what the journal keeps of one.
-pub const SINK_SPEC_BYTES: usize = 255;
-/// Bytes of each part of a table's name: what PostgreSQL keeps of it.
-pub const SINK_TABLE_BYTES: usize = 63;
-/// Bytes of the subject of a NATS sink.
-pub const SINK_SUBJECT_BYTES: usize = 1024;
-/// Bytes of the name of a NATS stream: the server makes a directory of it.
-pub const SINK_STREAM_BYTES: usize = 255;
-/// Bytes of the key of a Redis sink.
-pub const SINK_KEY_BYTES: usize = 1024;
-/// Bytes of the topic of an MQTT sink: far below what the protocol takes, with room for what is put in its places.
-pub const SINK_TOPIC_BYTES: usize = 4096;
-/// Bytes of the client id of an MQTT sink.
-pub const SINK_CLIENT_ID_BYTES: usize = 256;
 /// Bytes of a file that holds a secret or a private key.
 pub const SECRET_BYTES: usize = 64 * 1024;
 /// Bytes that a pipe may hold unread, of which a sink can take back what a reader has left: the most that others than root may
@@ -198,6 +182,25 @@ pub const SESSIONS_PER_CHUNK: usize = 1024;
 /// Bytes of a session in the table without its bitmap: itself, its places in two hash tables, which are at times half empty,
 /// and in the lists of free and of changed sessions. A test fills a table and holds it against this.
 pub const SESSION_BYTES: usize = 152;
+
+// ---- Constants of sinks' configuration --------------------------------------------------------------------------
+
+/// Bytes of a sink's name in a table of the configuration,
+pub const SINK_TABLE_NAME_BYTES: usize = 64;
+/// and of a short form, which is a name, too: what the journal keeps of one.
+pub const SINK_SPEC_BYTES: usize = 255;
+/// Bytes of each part of a table's name: what PostgreSQL keeps of it.
+pub const SINK_TABLE_BYTES: usize = 63;
+/// Bytes of the subject of a NATS sink.
+pub const SINK_SUBJECT_BYTES: usize = 1024;
+/// Bytes of the name of a NATS stream: the server makes a directory of it.
+pub const SINK_STREAM_BYTES: usize = 255;
+/// Bytes of the key of a Redis sink.
+pub const SINK_KEY_BYTES: usize = 1024;
+/// Bytes of the topic of an MQTT sink: far below what the protocol takes, with room for what is put in its places.
+pub const SINK_TOPIC_BYTES: usize = 4096;
+/// Bytes of the client id of an MQTT sink.
+pub const SINK_CLIENT_ID_BYTES: usize = 256;
 
 // ---- Constants of keys -------------------------------------------------------------------------------------------
 
