@@ -6,8 +6,8 @@ use std::fs;
 use duragram::config::{Config, SINK_KEYS, Sources};
 use duragram::model::SinkConfig;
 
-use super::CONFIGURATION;
 use super::configuration::bound;
+use super::{CONFIGURATION, SINKS};
 
 fn section() -> &'static str {
     CONFIGURATION.split("\n## Sinks\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap()
@@ -72,10 +72,33 @@ fn every_range_of_a_sink_in_the_documents_is_the_one_that_the_program_keeps() {
     }
 }
 
+fn examples(text: &str) -> impl Iterator<Item = &str> {
+    text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next())
+}
+
+#[test]
+fn the_examples_of_each_sinks_own_page_are_configurations() {
+    for example in examples(SINKS) {
+        load(example).unwrap_or_else(|error| panic!("{example}\n{error}"));
+    }
+    // The table of all sinks gives each a short form that is one.
+    let rows = SINKS.lines().skip_while(|line| !line.starts_with("| sink | short form |"));
+    let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+    let mut kinds = 0;
+    for line in rows {
+        let mut words = super::quoted(line);
+        let (kind, form) = (words.next().unwrap(), words.next().unwrap());
+        let sink: SinkConfig = form.parse().unwrap_or_else(|error| panic!("{form}: {error}"));
+        assert_eq!(sink.target.kind(), kind, "{form}");
+        kinds += 1;
+    }
+    assert_eq!(kinds, 9);
+}
+
 #[test]
 fn the_examples_are_configurations_and_there_is_one_of_each_type() {
     let mut kinds = BTreeSet::new();
-    for example in section().split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+    for example in examples(section()) {
         let config = load(example).unwrap_or_else(|error| panic!("{example}\n{error}"));
         kinds.extend(config.sink.iter().map(|sink| sink.target.kind()));
     }

@@ -46,6 +46,7 @@ const FOREIGN: &[Foreign] = &[
     is("uri", VECTOR, "url"),
     is("auth.user", VECTOR, "user"),
     is("auth.password", VECTOR, "password"),
+    is("auth.bearer", OTHERS, "bearer"),
     is("auth.token", VECTOR, "bearer (http) or token (nats)"),
     note("auth", VECTOR, SECRET),
     is("batch.max_events", VECTOR, "batch.records_max"),
