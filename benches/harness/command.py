@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import burst, compare, filled, growth, lasting, machine, overload, process, programs, report, sealed, systems
+from . import burst, compare, filled, growth, lasting, machine, overload, process, programs, report, sealed, sinks, systems
 
 HELP = """\
 Measures Duragram on this machine. Without a mode: against its floor and its peers, in less than ten minutes.
@@ -26,6 +26,8 @@ Measures Duragram on this machine. Without a mode: against its floor and its pee
   sealed           sealed against plain: throughput and latency (two minutes)   -> sealed.json
   burst            seconds for 40,000 lines of 100 bytes, window 4,096, through a path that loses a share of some datagrams
                    in a row: length and share against seconds, for `duragram send` and any --client -> burst.json
+  sinks            records a second that each sink works off, beside its target's own bulk tool; ingestion beside a dead and a
+                   slow sink (ten minutes)                                      -> sinks.json
   redis-benchmark  this project's load client for Redis beside Redis's own      -> redis-benchmark.json
   report           bench.md and the plots again, from the JSON that is there
 
@@ -57,6 +59,7 @@ MODES = {
     "overload": ("overload.json", overload.overload),
     "sealed": ("sealed.json", sealed.sealed),
     "burst": ("burst.json", burst.burst),
+    "sinks": ("sinks.json", sinks.sinks),
     "redis-benchmark": ("redis-benchmark.json", lasting.redis_check),
 }
 ROUNDS = {"growth": 3, "burst": 3, "sessions": 3, "redis-benchmark": 3}

@@ -26,7 +26,8 @@ def write(results):
     if rows:
         parts.append("## Goals\n\n" + GOALS_HEAD + "".join(rows))
     for key, part in (("growth", growth), ("soak", soak), ("sessions", sessions), ("recovery", recovery),
-                      ("idle", idle), ("overload", overload), ("sealed", sealed), ("burst", burst), ("redis-benchmark", redis)):
+                      ("idle", idle), ("overload", overload), ("sealed", sealed), ("burst", burst), ("sinks", sinks),
+                      ("redis-benchmark", redis)):
         if key in found:
             parts.append(part(found[key]))
     (results / "bench.md").write_text("\n".join(parts))
@@ -290,6 +291,19 @@ def burst(found):
         what = f"{case['share']} % of {count(case['length'])} {kind}" if case["share"] else "nothing"
         cells = " | ".join("not done" if each["median_s"] is None else f"{each['median_s']:.2f}" for each in row)
         text += f"| {what} | {cells} |\n"
+    return text
+
+
+def sinks(found):
+    text = f"## Sinks\n\n{head(found)}\nRecords of {found['bytes']} bytes in calls of {count(found['batch'])}, worked off from a backlog while nothing else is to be done; "
+    text += f"medians of {found['rounds']}.\n\n| sink | records/s | its target's own tool | records/s | |\n|---|---|---|---|---|\n"
+    for name, row in found["sinks"].items():
+        tool = f"{row['tool']} | {count(row['tool_per_s'])} | {row['share']:.2f} ×" if "share" in row else "| |"
+        text += f"| {name} | {count(row['sink_per_s'])} | {tool} |\n"
+    if found["ingestion"]:
+        alone, beside = found["ingestion"]["medians"].values()
+        text += f"\nIngestion in bulk beside a sink that is away and one that takes nothing: {count(beside)}/s acked, {found['ingestion']['share']:.2f} of "
+        text += f"the {count(alone)}/s with `null` alone.\n"
     return text
 
 
