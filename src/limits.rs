@@ -105,7 +105,7 @@ pub const EXEC_LINE_BYTES: usize = 512 * 1024;
 pub const EXEC_LOG_LINE_BYTES: usize = 1024;
 /// Such lines that are logged in each window of time.
 pub const EXEC_LOG_LINES: u32 = 100;
-/// That window.
+/// How long the window is in which those lines are counted.
 pub const EXEC_LOG_WINDOW: Duration = Duration::from_secs(10);
 /// Bytes of its standard error that are read after it has ended.
 pub const EXEC_LAST_WORDS_BYTES: usize = 64 * 1024;

@@ -43,7 +43,7 @@ impl LastWords {
             let mut after_end = 0;
             while after_end < limits::EXEC_LAST_WORDS_BYTES {
                 if !is_over {
-                    let fds = [(&stderr).as_fd(), (&ended).as_fd()];
+                    let fds = [stderr.as_fd(), ended.as_fd()];
                     let mut watched = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
                     // Only a signal that somebody handles interrupts it.
                     let _interrupted = poll(&mut watched, PollTimeout::NONE);
