@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -332,6 +333,36 @@ fn a_wrong_password_is_named_and_not_shown_and_the_right_one_is_taken_without_a_
     assert!(!reason.contains("s3cret"), "{reason}");
     write("right-s3cret\n");
     assert_eq!(drive_all(&mut *sink, &messages), []);
+}
+
+#[test]
+fn an_encrypted_connection_is_made_to_a_broker_that_is_known_and_to_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let [known, key, other] = ["known.pem", "key.pem", "other.pem"].map(|name| directory.path().join(name));
+    for certificate in [&other, &known] {
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=broker", "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(certificate)
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.expect("openssl, of the package of that name").success());
+    }
+    let broker = Broker::start(&format!("{ANONYMOUS}certfile {}\nkeyfile {}\n", known.display(), key.display()));
+    let encrypted = |ca_file: &PathBuf| MqttTarget {
+        url: format!("mqtts://{}", broker.address),
+        tls: TlsConfig { ca_file: Some(ca_file.clone()), ..TlsConfig::default() },
+        ..target(broker.address)
+    };
+    let messages = messages(0, 300);
+    assert_eq!(drive_all(&mut *open(encrypted(&known), PATIENCE), &messages), []);
+    let outcomes = process(&mut *open(encrypted(&other), PATIENCE), &messages);
+    let reason = outcomes.unavailable_reason().expect("a reason");
+    assert!(reason.contains("certificate"), "{reason}");
 }
 
 #[test]

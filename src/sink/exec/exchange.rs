@@ -58,6 +58,8 @@ pub(super) struct Exchange<'a, 'r> {
     written: usize,
     /// Of a line of the child's whose end is still to come.
     heard: Vec<u8>,
+    /// Room for what is read.
+    piece: Vec<u8>,
 }
 
 impl<'a, 'r> Exchange<'a, 'r> {
@@ -79,6 +81,7 @@ impl<'a, 'r> Exchange<'a, 'r> {
             lines: Vec::new(),
             written: 0,
             heard: Vec::new(),
+            piece: vec![0; PIECE_BYTES],
         }
     }
 
@@ -147,26 +150,34 @@ impl<'a, 'r> Exchange<'a, 'r> {
 
     /// Takes what the child has said, up to a piece.
     fn listen(&mut self, child: &mut Child) -> Result<(), Failure> {
-        let start = self.heard.len();
-        self.heard.resize(start + PIECE_BYTES, 0);
-        let read = child.stdout.read(&mut self.heard[start..]);
-        self.heard.truncate(start + *read.as_ref().unwrap_or(&0));
-        match read {
+        let read = match child.stdout.read(&mut self.piece) {
             Ok(0) => return Err(Failure::Ended),
-            Ok(_) => {}
+            Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
             Err(error) => return Err(Failure::Io(error)),
-        }
-        let heard = std::mem::take(&mut self.heard);
-        let end = heard[start..].iter().rposition(|&byte| byte == b'\n').map_or(0, |last| start + last + 1);
-        for line in heard[..end].split_inclusive(|&byte| byte == b'\n') {
-            self.take(line)?;
-        }
-        self.heard = heard;
-        self.heard.drain(..end);
-        if self.heard.len() > limits::EXEC_LINE_BYTES {
-            let what = format!("a line of more than {} bytes", limits::EXEC_LINE_BYTES);
-            return Err(self.babble(&self.heard, &what));
+        };
+        let piece = std::mem::take(&mut self.piece);
+        let taken = self.take_lines(&piece[..read]);
+        self.piece = piece;
+        taken
+    }
+
+    /// Takes the lines that end in this piece, and keeps the beginning of one that does not.
+    fn take_lines(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        for part in piece.split_inclusive(|&byte| byte == b'\n') {
+            if part.ends_with(b"\n") && self.heard.is_empty() {
+                self.take(part)?;
+                continue;
+            }
+            self.heard.extend_from_slice(part);
+            if self.heard.len() > limits::EXEC_LINE_BYTES {
+                let what = format!("a line of more than {} bytes", limits::EXEC_LINE_BYTES);
+                return Err(self.babble(&self.heard, &what));
+            }
+            if part.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.heard);
+                self.take(&line)?;
+            }
         }
         Ok(())
     }

@@ -95,7 +95,11 @@ impl Connection {
         let socket = dial(address, deadline)?;
         let failed = |error: io::Error| format!("connecting to the broker at {address}: {error}");
         socket.set_nodelay(true).map_err(failed)?;
-        socket.set_write_timeout(Some(timeout)).map_err(failed)?;
+        // What TLS has to say first is waited for while we write.
+        socket
+            .set_write_timeout(Some(timeout))
+            .and_then(|()| socket.set_read_timeout(Some(timeout)))
+            .map_err(failed)?;
         let stream = if address.is_encrypted {
             let config = tls::client_config(&target.tls).map_err(|error| error.to_string())?;
             let name = ServerName::try_from(address.host.clone())
