@@ -323,7 +323,7 @@ fn a_child_that_does_nothing_costs_the_timeout_and_is_gone_then() {
         // Never reads.
         "echo $$ >> pids; exec sleep 1000",
         // Reads, and never answers.
-        "echo $$ >> pids; exec cat >/dev/null",
+        "echo $$ >> pids; cat >/dev/null; exit",
         // Does not let itself be told to end, and has started another that does not either.
         "trap '' TERM; echo $$ >> pids; (echo $$ >/dev/null; sleep 1000) & echo $! >> pids; wait; sleep 1000",
     ] {
@@ -333,8 +333,8 @@ fn a_child_that_does_nothing_costs_the_timeout_and_is_gone_then() {
         let messages = messages(0, 5000);
         let started = Instant::now();
         let outcomes = process(&mut *child, &messages);
-        assert!(started.elapsed() >= timeout && started.elapsed() < PATIENCE);
         let reason = outcomes.unavailable_reason().expect("a reason");
+        assert!(started.elapsed() >= timeout && started.elapsed() < PATIENCE, "{:?}: {reason}", started.elapsed());
         assert!(
             reason.starts_with("the sink's child gave no answer for 300ms, and was told to end: it was ended by"),
             "{reason}"
@@ -414,7 +414,9 @@ fn a_child_starts_with_no_signal_blocked_or_ignored_and_knows_whose_it_is() {
     let status = place.read("status");
     for mask in ["SigBlk:", "SigIgn:"] {
         let line = status.lines().find(|line| line.starts_with(mask)).unwrap();
-        assert_eq!(line.trim_start_matches(mask).trim(), "0000000000000000", "{mask}");
+        let signals = u64::from_str_radix(line.trim_start_matches(mask).trim(), 16).unwrap();
+        // The C library ignores two signals of its own (32 and 33) in what it starts.
+        assert_eq!(signals & !(0b11 << 31), 0, "{line}");
     }
     let environment = place.read("environment");
     for variable in
@@ -422,4 +424,19 @@ fn a_child_starts_with_no_signal_blocked_or_ignored_and_knows_whose_it_is() {
     {
         assert!(environment.lines().any(|line| line == variable), "{environment}");
     }
+}
+
+#[test]
+#[ignore = "a measurement, for a machine that does nothing else"]
+fn how_many_records_a_second_a_trivial_child_takes() {
+    let place = Place::new();
+    let mut child = exec(place.python("for record in records():\n    say(record, done=True)\n"));
+    let mut messages = messages(0, 1000);
+    messages.iter_mut().for_each(|message| message.payload = vec![b'x'; 100]);
+    let records = records(&messages);
+    let started = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(drive(&mut *child, &records, 1000, PATIENCE), []);
+    }
+    eprintln!("{:.0} records a second", 100_000.0 / started.elapsed().as_secs_f64());
 }

@@ -43,7 +43,7 @@ impl Broker {
         // Started by root it would become another user, who cannot write there.
         let user = if nix::unistd::geteuid().is_root() { "user root\n" } else { "" };
         let general = format!(
-            "listener {} 127.0.0.1\npersistence true\npersistence_location {place}/\n{user}log_dest file {place}/log\nlog_type all\n",
+            "listener {} 127.0.0.1\npersistence true\npersistence_location {place}/\n{user}log_dest file {place}/log\nlog_type error\nlog_type notice\n",
             address.port()
         );
         fs::write(directory.path().join("conf"), general + settings).unwrap();
@@ -424,5 +424,23 @@ fn a_topic_or_url_that_cannot_be_meant_is_refused_at_the_start() {
         let error =
             sink::handler(&config(target, PATIENCE), &start(journal(1), 1, &mark)).map(drop).unwrap_err().to_string();
         assert!(error.starts_with(wrong) && !error.contains("s3cret"), "{error}");
+    }
+}
+
+#[test]
+#[ignore = "a measurement, for a machine that does nothing else"]
+fn how_many_records_a_second_a_broker_takes() {
+    // By default mosquitto takes 20 before it has acknowledged the first of them.
+    for setting in ["", "max_inflight_messages 1000\n"] {
+        let broker = Broker::start(&format!("{ANONYMOUS}{setting}"));
+        let mut sink = mqtt(broker.address);
+        let mut messages = messages(0, 1000);
+        messages.iter_mut().for_each(|message| message.payload = vec![b'x'; 100]);
+        let records = records(&messages);
+        let started = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(drive(&mut *sink, &records, 1000, PATIENCE), []);
+        }
+        eprintln!("{setting:?}: {:.0} records a second", 100_000.0 / started.elapsed().as_secs_f64());
     }
 }
