@@ -123,7 +123,7 @@ pub const MQTT_PACKET_BYTES: u32 = 16 * 1024;
 /// Bytes of messages that an `mqtt` sink hands over at a time (and the message that exceeds them).
 pub const MQTT_WRITE_BYTES: usize = 64 * 1024;
 /// Bytes of an `mqtt` sink's topic as it is configured: with a record's numbers in it, it stays within MQTT's 65,535.
-pub const MQTT_TOPIC_BYTES: usize = 1024;
+pub const MQTT_TOPIC_BYTES: usize = 4096;
 /// Bytes of an `mqtt` sink's client id.
 pub const MQTT_CLIENT_ID_BYTES: usize = 256;
 /// How long the connection of an `mqtt` sink may have been idle to be used again. Shorter than its keep-alive, since nobody sends
