@@ -335,10 +335,7 @@ fn a_child_that_does_nothing_costs_the_timeout_and_is_gone_then() {
         let outcomes = process(&mut *child, &messages);
         let reason = outcomes.unavailable_reason().expect("a reason");
         assert!(started.elapsed() >= timeout && started.elapsed() < PATIENCE, "{:?}: {reason}", started.elapsed());
-        assert!(
-            reason.starts_with("the sink's child gave no answer for 300ms, and was told to end: it was ended by"),
-            "{reason}"
-        );
+        assert!(reason.starts_with("the sink's child gave no answer for 300ms, and "), "{reason}");
         let pids = place.pids("pids");
         assert!(!pids.is_empty());
         assert!(is_gone(pids[0]));
