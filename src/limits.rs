@@ -6,6 +6,7 @@
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use duragram_proto::codec::{DATAGRAM_LEN_MAX, MIN_LEN};
 
@@ -113,6 +114,40 @@ pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
 pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a file that holds a secret or a private key.
 pub const SECRET_BYTES: usize = 64 * 1024;
+/// Bytes of the answer that the child of an `exec` sink gives beside *done*: what fits into a datagram, with room for its head.
+pub const EXEC_ANSWER_BYTES: usize = 60 * 1024;
+/// Bytes of a line on that child's standard output: an answer that is all escapes.
+pub const EXEC_LINE_BYTES: usize = 512 * 1024;
+/// Bytes of a line on its standard error that are logged.
+pub const EXEC_LOG_LINE_BYTES: usize = 1024;
+/// Such lines that are logged in each window of time.
+pub const EXEC_LOG_LINES: u32 = 100;
+/// How long the window is in which those lines are counted.
+pub const EXEC_LOG_WINDOW: Duration = Duration::from_secs(10);
+/// Bytes of its standard error that are read after it has ended.
+pub const EXEC_LAST_WORDS_BYTES: usize = 64 * 1024;
+/// How long a child that has closed a pipe may take to end by itself.
+pub const EXEC_LAST_MOMENT: Duration = Duration::from_secs(1);
+/// How long a child may take to end that is told that nothing more comes.
+pub const EXEC_END_WAIT: Duration = Duration::from_secs(5);
+/// How long it may take after SIGTERM, and again after SIGKILL.
+pub const EXEC_TERM_WAIT: Duration = Duration::from_secs(2);
+/// Messages that an `mqtt` sink has under way at a time, where the broker takes so many: their acknowledgements must fit into what
+/// a connection holds unread.
+pub const MQTT_IN_FLIGHT: u16 = 1000;
+/// Bytes of a packet that a broker may send to an `mqtt` sink, which expects acknowledgements alone.
+pub const MQTT_PACKET_BYTES: u32 = 16 * 1024;
+/// Bytes of messages that an `mqtt` sink hands over at a time (and the message that exceeds them).
+pub const MQTT_WRITE_BYTES: usize = 64 * 1024;
+/// Bytes of an `mqtt` sink's topic as it is configured: with a record's numbers in it, it stays within MQTT's 65,535.
+pub const MQTT_TOPIC_BYTES: usize = 4096;
+/// Bytes of an `mqtt` sink's client id.
+pub const MQTT_CLIENT_ID_BYTES: usize = 256;
+/// How long the connection of an `mqtt` sink may have been idle to be used again. Shorter than its keep-alive, since nobody sends
+/// pings while there are no records.
+pub const MQTT_IDLE: Duration = Duration::from_secs(30);
+/// How long it is used at all: names are resolved and certificates read anew from time to time.
+pub const MQTT_AGE: Duration = Duration::from_secs(300);
 /// Bytes that a pipe may hold unread, of which a sink can take back what a reader has left: the most that others than root may
 /// give a pipe. Usually a pipe holds 64 KiB.
 pub const PIPE_BYTES: usize = 1024 * 1024;

@@ -5,6 +5,8 @@
 //! | `null` | nowhere | |
 //! | `stdout` | as a line of JSON | at least once |
 //! | `file:PATH` | as a line of JSON, synced before the watermark moves | exactly once |
+//! | `exec:COMMAND` | as a line of JSON to a child process, which answers | at least once |
+//! | `mqtt` | as a message of QoS 1 to a broker | at least once |
 //!
 //! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; what is for a FIFO that nobody reads waits
 //! in the journal.
@@ -12,10 +14,12 @@
 //! renamed file stays in its directory until the next checkpoint. A file that is deleted or replaced begins anew.
 
 mod composite;
+mod exec;
 mod fifos;
 mod file;
 mod file_state;
 mod lines;
+mod mqtt;
 mod name;
 mod null;
 mod opening;
@@ -99,6 +103,8 @@ pub(crate) fn handler_with(
             let output = stream::shared(name, out, Some(path.clone()), (fifos, config.name.clone()))?;
             Ok(Box::new(LineHandler::new(output, None)))
         }
+        SinkTarget::Exec(target) => Ok(Box::new(exec::Exec::new(config, target, start))),
+        SinkTarget::Mqtt(target) => Ok(Box::new(mqtt::Mqtt::new(config, target, start)?)),
         other => Err(HandlerError::new(format_args!("there is no sink of this kind yet: {other:?}"))),
     }
 }
