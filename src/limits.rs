@@ -94,6 +94,10 @@ pub const LANE_FLUSH_RECORDS: usize = 64 * 1024;
 pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of lines from which on a sink writes them (and the line that exceeds them).
 pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
+/// Seconds after which a sink connects anew: then names are resolved, secrets and certificates read anew.
+pub const SINK_CONNECTION_AGE_S: u64 = 300;
+/// Entries that the `redis` sink writes in one transaction.
+pub const SINK_REDIS_RECORDS: usize = 1024;
 /// Bytes of a file that holds a secret or a private key.
 pub const SECRET_BYTES: usize = 64 * 1024;
 /// Bytes that a pipe may hold unread, of which a sink can take back what a reader has left: the most that others than root may

@@ -5,6 +5,7 @@
 //! | `null` | nowhere | |
 //! | `stdout` | as a line of JSON | at least once |
 //! | `file:PATH` | as a line of JSON, synced before the watermark moves | exactly once |
+//! | `redis` | as an entry of a stream of Redis or Valkey, its id the record's name | exactly once while the key lives |
 //!
 //! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; what is for a FIFO that nobody reads waits
 //! in the journal.
@@ -21,6 +22,7 @@ mod null;
 mod opening;
 mod pipe;
 mod recover;
+mod redis;
 mod secret;
 mod stream;
 #[cfg(test)]
@@ -99,6 +101,7 @@ pub(crate) fn handler_with(
             let output = stream::shared(name, out, Some(path.clone()), (fifos, config.name.clone()))?;
             Ok(Box::new(LineHandler::new(output, None)))
         }
+        SinkTarget::Redis(target) => Ok(Box::new(redis::RedisSink::new(config, target, start)?)),
         other => Err(HandlerError::new(format_args!("there is no sink of this kind yet: {other:?}"))),
     }
 }

@@ -1,0 +1,152 @@
+//! How far the stream has come, compared with what is known here: whether to go on, from where, or to stop.
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::EntryId;
+use crate::model::Offset;
+
+/// What the journal keeps with the watermark.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    key: String,
+    last: String,
+}
+
+/// What is known here of the stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// The last entry that the server has confirmed.
+    written: Option<EntryId>,
+    /// The same when it was flushed last.
+    pub(super) flushed: Option<EntryId>,
+    /// The highest id that was ever sent, or found.
+    highest: Option<EntryId>,
+    /// Where the journal ended when it was opened. Until the stream was found once, it may hold what an earlier run has
+    /// written: anything below.
+    durable_end: Option<Offset>,
+}
+
+/// Why nothing more is written to a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    /// What was written is not there any more: the key is gone, or its last id is a lower one.
+    Lost {
+        /// The last entry that was written.
+        written: EntryId,
+        /// What a restart finds already: what is missing then comes again.
+        restart_helps: bool,
+    },
+    /// There is more than this journal has written.
+    Ahead,
+}
+
+impl Known {
+    /// What the state that the journal kept tells of this key.
+    pub(super) fn restore(state: &[u8], key: &str, durable_end: Offset) -> Self {
+        let stored = serde_json::from_slice::<Stored>(state).ok().filter(|stored| stored.key == key);
+        let written = stored.and_then(|stored| EntryId::parse(&stored.last));
+        Self { written, flushed: written, highest: written, durable_end: Some(durable_end) }
+    }
+
+    /// What the journal is to keep. From here on that counts as flushed.
+    pub(super) fn store(&mut self, key: &str) -> Vec<u8> {
+        self.flushed = self.written;
+        let Some(written) = self.written else { return Vec::new() };
+        serde_json::to_vec(&Stored { key: key.to_owned(), last: written.to_string() }).unwrap_or_default()
+    }
+
+    /// Whether something was confirmed since the last flush.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.written > self.flushed
+    }
+
+    /// Entries up to this one are about to be sent.
+    pub(super) fn sends(&mut self, id: EntryId) {
+        self.highest = self.highest.max(Some(id));
+    }
+
+    /// Entries up to this one are in the stream.
+    pub(super) fn has_written(&mut self, id: EntryId) {
+        self.written = self.written.max(Some(id));
+    }
+
+    /// Compares with the stream's last id, `None` for no stream.
+    pub(super) fn compare(&mut self, last: Option<EntryId>) -> Result<(), Refusal> {
+        if let Some(written) = self.written
+            && last < self.written
+        {
+            return Err(Refusal::Lost { written, restart_helps: last >= self.flushed });
+        }
+        if let Some(id) = last
+            && last > self.highest
+            && self.durable_end.is_none_or(|end| Offset(id.offset) >= end)
+        {
+            return Err(Refusal::Ahead);
+        }
+        self.durable_end = None;
+        self.highest = self.highest.max(last);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Option<EntryId> {
+        Some(EntryId::parse(text).unwrap())
+    }
+
+    fn restored(last: Option<&str>, durable_end: u64) -> Known {
+        let state = last.map_or(String::new(), |last| format!(r#"{{"key":"k","last":"{last}"}}"#));
+        Known::restore(state.as_bytes(), "k", Offset(durable_end))
+    }
+
+    fn lost(written: &str, restart_helps: bool) -> Result<(), Refusal> {
+        Err(Refusal::Lost { written: EntryId::parse(written).unwrap(), restart_helps })
+    }
+
+    #[test]
+    fn a_stream_is_gone_on_with_only_where_it_can_be_ours() {
+        for (state, durable_end, last, expected) in [
+            (None, 0, None, Ok(())),
+            (None, 10, None, Ok(())),
+            (None, 10, id("0-0"), Ok(())),
+            (None, 10, id("9-4"), Ok(())),
+            (None, 10, id("10-1"), Err(Refusal::Ahead)),
+            (Some("5-1"), 10, id("5-1"), Ok(())),
+            (Some("5-1"), 10, id("9-1"), Ok(())),
+            (Some("5-1"), 10, id("1767323045678-0"), Err(Refusal::Ahead)),
+            (Some("5-1"), 10, None, lost("5-1", false)),
+            (Some("5-1"), 10, id("0-0"), lost("5-1", false)),
+            (Some("5-2"), 10, id("5-1"), lost("5-2", false)),
+        ] {
+            let mut known = restored(state, durable_end);
+            assert_eq!(known.compare(last), expected, "{state:?} {durable_end} {last:?}");
+        }
+    }
+
+    #[test]
+    fn after_the_first_look_nothing_but_what_was_sent_can_be_there() {
+        let mut known = restored(Some("5-1"), 100);
+        assert_eq!(known.compare(id("7-1")), Ok(()));
+        assert_eq!(known.compare(id("8-1")), Err(Refusal::Ahead), "below the journal's end, but not sent by this run");
+        known.sends(EntryId::parse("9-1").unwrap());
+        assert_eq!(known.compare(id("8-1")), Ok(()), "in doubt: a part of it may have arrived");
+    }
+
+    #[test]
+    fn what_was_lost_since_the_last_flush_comes_again_after_a_restart() {
+        let mut known = restored(Some("5-1"), 100);
+        assert_eq!(known.compare(id("5-1")), Ok(()));
+        known.sends(EntryId::parse("9-1").unwrap());
+        known.has_written(EntryId::parse("9-1").unwrap());
+        assert!(known.is_dirty());
+        assert_eq!(known.compare(id("6-1")), lost("9-1", true));
+        assert_eq!(known.compare(id("4-1")), lost("9-1", false));
+        let state = known.store("k");
+        assert!(!known.is_dirty());
+        assert_eq!(Known::restore(&state, "k", Offset(100)).flushed, id("9-1"));
+        assert_eq!(Known::restore(&state, "another", Offset(100)).flushed, None, "it tells of one key alone");
+    }
+}
