@@ -5,6 +5,7 @@
 //! | `null` | nowhere | |
 //! | `stdout` | as a line of JSON | at least once |
 //! | `file:PATH` | as a line of JSON, synced before the watermark moves | exactly once |
+//! | `nats` | as a message of a JetStream stream | exactly once on a stream of its own; else once within the stream's window |
 //! | `redis` | as an entry of a stream of Redis or Valkey, its id the record's name | exactly once while the key lives |
 //!
 //! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; what is for a FIFO that nobody reads waits
@@ -12,15 +13,18 @@
 //! Exactly once holds while the server alone writes to the file; rotation by renaming and SIGHUP keeps it, as long as the
 //! renamed file stays in its directory until the next checkpoint. A file that is deleted or replaced begins anew.
 
+mod claim;
 mod composite;
 mod fifos;
 mod file;
 mod file_state;
 mod lines;
 mod name;
+mod nats;
 mod null;
 mod opening;
 mod pipe;
+mod position;
 mod recover;
 mod redis;
 mod secret;
@@ -101,6 +105,7 @@ pub(crate) fn handler_with(
             let output = stream::shared(name, out, Some(path.clone()), (fifos, config.name.clone()))?;
             Ok(Box::new(LineHandler::new(output, None)))
         }
+        SinkTarget::Nats(target) => Ok(Box::new(nats::NatsSink::new(config, target, start)?)),
         SinkTarget::Redis(target) => Ok(Box::new(redis::RedisSink::new(config, target, start)?)),
         other => Err(HandlerError::new(format_args!("there is no sink of this kind yet: {other:?}"))),
     }

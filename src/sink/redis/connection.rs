@@ -11,12 +11,12 @@ use ::redis::{
 };
 use ::redis::{ConnectionAddr, from_redis_value, from_redis_value_ref};
 
-use super::entry::EntryId;
 use super::trouble;
 use crate::host::secret_file;
 use crate::limits;
 use crate::model::RedisTarget;
 use crate::process::handler::HandlerError;
+use crate::sink::position::EntryId;
 use crate::sink::{secret, tls};
 
 /// An open connection. After any error it is of no use any more: what it reads next may answer an earlier question.

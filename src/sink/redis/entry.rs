@@ -6,30 +6,7 @@ use ::redis::Cmd;
 
 use crate::model::{Content, Record};
 use crate::record_json::Formatter;
-
-/// The id of a stream's entry: `OFFSET-(INDEX+1)`, since Redis has no entry `0-0`. Ids grow as records do.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct EntryId {
-    pub(super) offset: u64,
-    number: u64,
-}
-
-impl EntryId {
-    pub(super) fn of(record: &Record<'_>) -> Self {
-        Self { offset: record.offset.0, number: u64::from(record.index) + 1 }
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (offset, number) = text.split_once('-')?;
-        Some(Self { offset: offset.parse().ok()?, number: number.parse().ok()? })
-    }
-}
-
-impl fmt::Display for EntryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.offset, self.number)
-    }
-}
+use crate::sink::position::EntryId;
 
 /// Where a record goes.
 #[derive(Clone, Copy, Debug)]
@@ -114,21 +91,6 @@ mod tests {
             channel: 7,
             received_unix_us: 1_767_323_045_678_901,
             content: Content::Payload(b"\x00\r\n\xff"),
-        }
-    }
-
-    #[test]
-    fn the_first_record_of_a_journal_has_a_legal_id_and_ids_grow_as_records_do() {
-        let ids =
-            [(0, 0), (0, 1), (1, 0), (9, 65_535), (10, 0), (u64::MAX, 0)].map(|(o, i)| EntryId::of(&record(o, i)));
-        assert_eq!(ids[0].to_string(), "0-1");
-        assert_eq!(ids[3].to_string(), "9-65536");
-        assert!(ids.is_sorted_by(|a, b| a < b));
-        for id in ids {
-            assert_eq!(EntryId::parse(&id.to_string()), Some(id));
-        }
-        for text in ["", "5", "5-", "-5", "a-1", "1-a"] {
-            assert_eq!(EntryId::parse(text), None, "{text}");
         }
     }
 

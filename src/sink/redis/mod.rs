@@ -3,34 +3,32 @@
 //! Three keys, on one node of a cluster since they share a hash tag:
 //! - `KEY:{JOURNAL}`, the stream. A record's id is its name in the journal, and Redis refuses an id that is not higher than all
 //!   before it, also after XDEL and XTRIM: what is there already cannot be written again.
-//! - `KEY:{JOURNAL}:writer` names the start of the server that writes ([`claim`]). A transaction depends on it.
+//! - `KEY:{JOURNAL}:writer` names the start of the server that writes ([`Claim`]). A transaction depends on it.
 //! - `KEY:{JOURNAL}:retried`, dead letters that were retried after later records had been written.
 //!
 //! A batch is one MULTI … EXEC in one round trip: Redis takes all of it or nothing, so no record is ever missing below one that
 //! is there, and EXEC fails when somebody else has claimed the stream. Behind it the next WATCH and GET travel along.
 //!
 //! When an answer is missing, the next connection reads how far the stream has come, which tells what arrived. That number is also
-//! compared with all that is known here ([`position`]): a key that was deleted, a server that came back without its latest data, or
+//! compared with all that is known here ([`Known`]): a key that was deleted, a server that came back without its latest data, or
 //! a stranger's entry stops the sink with a reason; nothing is doubled or left out in silence.
 
-mod claim;
 mod connection;
 mod entry;
-mod position;
 mod trouble;
 
 use std::time::Duration;
 
 use ::redis::{Cmd, RedisError, ServerError, Value, cmd};
 
-use claim::Claim;
 use connection::{Connection, Found};
-use entry::{Commands, EntryId, Place};
-use position::{Known, Refusal};
+use entry::{Commands, Place};
 
 use crate::limits;
 use crate::model::{JournalId, Record, RedisTarget, SinkConfig};
 use crate::process::handler::{Handler, HandlerError, LaneStart, Outcomes};
+use crate::sink::claim::Claim;
+use crate::sink::position::{EntryId, Known, Refusal};
 
 /// Writes the records of one journal to its stream.
 pub(super) struct RedisSink {

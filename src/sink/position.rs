@@ -1,24 +1,71 @@
-//! How far the stream has come, compared with what is known here: whether to go on, from where, or to stop.
+//! How far a stream of a broker has come, compared with what is known here: whether to go on, from where, or to stop.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::EntryId;
-use crate::model::Offset;
+use crate::model::{JournalId, Offset, Record};
+
+/// A record's place in a stream: `OFFSET-(INDEX+1)`, since Redis has no entry `0-0`. Places grow as records do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct EntryId {
+    offset: u64,
+    number: u64,
+}
+
+impl EntryId {
+    pub(super) fn of(record: &Record<'_>) -> Self {
+        Self::at(record.offset.0, record.index)
+    }
+
+    /// Of a record that is named by its offset and index.
+    pub(super) fn at(offset: u64, index: u16) -> Self {
+        Self { offset, number: u64::from(index) + 1 }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (offset, number) = text.split_once('-')?;
+        Some(Self { offset: offset.parse().ok()?, number: number.parse().ok()? })
+    }
+}
+
+impl EntryId {
+    /// The permanent name of the record at this place.
+    pub(super) fn name(self, journal: JournalId) -> String {
+        format!("{journal}-{}-{}", self.offset, self.number.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.offset, self.number)
+    }
+}
 
 /// What the journal keeps with the watermark.
 #[derive(Serialize, Deserialize)]
 struct Stored {
+    /// Which stream it is.
     key: String,
     last: String,
+    /// What the broker numbered the last message with; 0 where it has no numbers of its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    sequence: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What is known here of the stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     /// The last entry that the server has confirmed.
-    written: Option<EntryId>,
+    pub(super) written: Option<EntryId>,
+    /// The number that the broker gave to its last message when that was confirmed; 0 where it has none.
+    pub(super) sequence: u64,
     /// The same when it was flushed last.
-    pub(super) flushed: Option<EntryId>,
+    flushed: Option<EntryId>,
     /// The highest id that was ever sent, or found.
     highest: Option<EntryId>,
     /// Where the journal ended when it was opened. Until the stream was found once, it may hold what an earlier run has
@@ -44,15 +91,17 @@ impl Known {
     /// What the state that the journal kept tells of this key.
     pub(super) fn restore(state: &[u8], key: &str, durable_end: Offset) -> Self {
         let stored = serde_json::from_slice::<Stored>(state).ok().filter(|stored| stored.key == key);
+        let sequence = stored.as_ref().map_or(0, |stored| stored.sequence);
         let written = stored.and_then(|stored| EntryId::parse(&stored.last));
-        Self { written, flushed: written, highest: written, durable_end: Some(durable_end) }
+        Self { written, sequence, flushed: written, highest: written, durable_end: Some(durable_end) }
     }
 
     /// What the journal is to keep. From here on that counts as flushed.
     pub(super) fn store(&mut self, key: &str) -> Vec<u8> {
         self.flushed = self.written;
         let Some(written) = self.written else { return Vec::new() };
-        serde_json::to_vec(&Stored { key: key.to_owned(), last: written.to_string() }).unwrap_or_default()
+        let stored = Stored { key: key.to_owned(), last: written.to_string(), sequence: self.sequence };
+        serde_json::to_vec(&stored).unwrap_or_default()
     }
 
     /// Whether something was confirmed since the last flush.
@@ -148,5 +197,20 @@ mod tests {
         assert!(!known.is_dirty());
         assert_eq!(Known::restore(&state, "k", Offset(100)).flushed, id("9-1"));
         assert_eq!(Known::restore(&state, "another", Offset(100)).flushed, None, "it tells of one key alone");
+    }
+
+    #[test]
+    fn the_first_record_of_a_journal_has_a_legal_id_and_ids_grow_as_records_do() {
+        let ids = [(0, 0), (0, 1), (1, 0), (9, 65_535), (10, 0), (u64::MAX, 0)]
+            .map(|(offset, index)| EntryId::at(offset, index));
+        assert_eq!(ids[0].to_string(), "0-1");
+        assert_eq!(ids[3].to_string(), "9-65536");
+        assert!(ids.is_sorted_by(|a, b| a < b));
+        for id in ids {
+            assert_eq!(EntryId::parse(&id.to_string()), Some(id));
+        }
+        for text in ["", "5", "5-", "-5", "a-1", "1-a"] {
+            assert_eq!(EntryId::parse(text), None, "{text}");
+        }
     }
 }

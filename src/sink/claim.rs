@@ -1,5 +1,5 @@
-//! Which start of the journal writes to a stream. A key beside the stream names it, and every write depends on that key: a server
-//! that was replaced, or runs on a copy of the data directory, writes nothing any more.
+//! Which start of the journal writes to a stream. What is written names it, so that a server that was replaced, or runs on a copy of
+//! the data directory, can be told from the one whose turn it is.
 
 use std::fmt;
 
