@@ -1,4 +1,5 @@
 //! Sinks against the real systems that they write to, each started by its test on a free port.
 
+mod nats;
 mod redis;
 mod support;

@@ -35,11 +35,6 @@ impl Server {
         self.address
     }
 
-    /// Its data, its configuration and its log.
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     /// Ends it as a power cut ends a process.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
