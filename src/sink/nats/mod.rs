@@ -26,13 +26,15 @@ use stream::Found;
 use trouble::Refused;
 
 use crate::limits;
-use crate::model::{JournalId, NatsTarget, Record, SinkConfig};
+use crate::model::{Content, JournalId, NatsTarget, Record, SinkConfig};
 use crate::process::handler::{Handler, HandlerError, LaneStart, Outcomes};
 use crate::sink::claim::Claim;
 use crate::sink::position::{EntryId, Known, Refusal};
 
 /// Bytes of headers that a batch adds to a message, at most.
 const BATCH_HEADERS: usize = 256;
+/// Bytes of all headers of a message, at most: what is shorter by so much than the server allows need not be measured.
+const HEADERS_MAX: usize = 1024;
 
 /// Writes the records of one journal to a stream.
 pub(super) struct NatsSink {
@@ -97,10 +99,9 @@ impl NatsSink {
             }
             *done += there;
             let rest = &some[there..];
-            let made: Vec<_> = rest.iter().map(|record| (self.messages.own(record), payload(record))).collect();
-            let too_long = made.iter().enumerate().find_map(|(i, message)| Some((i, self.too_long(message)?)));
+            let too_long = self.first_too_long(rest);
             let fit = too_long.as_ref().map_or(rest.len(), |(i, _)| *i);
-            self.send_all(&rest[..fit], made, done)?;
+            self.send_all(&rest[..fit], done)?;
             if let Some((_, reason)) = too_long {
                 return Err(Stop::At(*done, reason));
             }
@@ -109,21 +110,15 @@ impl NatsSink {
     }
 
     /// Sends records in batches, smaller ones where the stream has no room for all.
-    fn send_all(
-        &mut self,
-        mut records: &[Record<'_>],
-        messages: Vec<(HeaderMap, Vec<u8>)>,
-        done: &mut usize,
-    ) -> Result<(), Stop> {
+    fn send_all(&mut self, mut records: &[Record<'_>], done: &mut usize) -> Result<(), Stop> {
         let mut size = records.len();
-        let mut messages = &messages[..];
         while let Some((some, rest)) =
             records.split_at_checked(size.min(records.len())).filter(|(some, _)| !some.is_empty())
         {
-            match self.send(some, &messages[..some.len()]) {
+            match self.send(some) {
                 Ok(()) => {
                     *done += some.len();
-                    (records, messages) = (rest, &messages[some.len()..]);
+                    records = rest;
                 }
                 Err(Refused::Full(_)) if some.len() > 1 => size = some.len() / 2,
                 Err(Refused::Never(_)) if some.len() > 1 => size = 1,
@@ -137,18 +132,22 @@ impl NatsSink {
         Ok(())
     }
 
-    fn send(&mut self, records: &[Record<'_>], messages: &[(HeaderMap, Vec<u8>)]) -> Result<(), Refused> {
+    fn send(&mut self, records: &[Record<'_>]) -> Result<(), Refused> {
         let Some(last) = records.last().map(EntryId::of) else { return Ok(()) };
         self.known.sends(last);
-        self.found.sequence = self.publish(messages)?;
+        self.found.sequence = self.publish(records, Messages::own)?;
         (self.found.last, self.found.said, self.found.retried) = (Some(last), None, None);
         self.known.has_written(last);
         self.known.sequence = self.found.sequence;
         Ok(())
     }
 
-    /// Publishes messages behind the last one.
-    fn publish(&mut self, messages: &[(HeaderMap, Vec<u8>)]) -> Result<u64, Refused> {
+    /// Publishes records behind the last message.
+    fn publish(
+        &mut self,
+        records: &[Record<'_>],
+        headers: impl Fn(&mut Messages, &Record<'_>) -> HeaderMap,
+    ) -> Result<u64, Refused> {
         self.batches += 1;
         let behind = Behind {
             subject: self.subject.clone(),
@@ -159,7 +158,8 @@ impl NatsSink {
             return Err(Refused::Other("there is no connection".into()));
         };
         let client = connection.client.clone();
-        connection.run(publish::batch(&client, &behind, messages.iter().cloned()))
+        let messages = records.iter().map(|record| (headers(&mut self.messages, record), payload(record)));
+        connection.run(publish::batch(&client, &behind, messages))
     }
 
     /// The last message must be the record of its name: on a copy of the journal other records have the same names.
@@ -178,16 +178,27 @@ impl NatsSink {
         }
     }
 
-    /// Why the server cannot take this message, if it is too long.
-    fn too_long(&self, (headers, payload): &(HeaderMap, Vec<u8>)) -> Option<String> {
+    /// The first record that the server cannot take since it is too long, and why.
+    fn first_too_long(&mut self, records: &[Record<'_>]) -> Option<(usize, String)> {
         let server_max = self.connection.as_ref().map_or(usize::MAX, |connection| connection.client.max_payload());
-        let bytes = headers_len(headers) + BATCH_HEADERS + payload.len();
         let bytes_max = server_max.min(self.found.message_max.unwrap_or(usize::MAX));
-        (bytes > bytes_max).then(|| {
-            format!(
-                "with its headers the message has {bytes} bytes, and the server takes {bytes_max} (max_payload, or max_msg_size of \
-                 the stream)"
-            )
+        records.iter().enumerate().find_map(|(i, record)| {
+            let Content::Payload(payload) = record.content else { return None };
+            if payload.len() + HEADERS_MAX <= bytes_max {
+                return None;
+            }
+            let headers = match self.target.exclusive {
+                true => headers_len(&self.messages.own(record)) + BATCH_HEADERS,
+                false => headers_len(&self.messages.shared(record)),
+            };
+            let bytes = headers + payload.len();
+            let reason = || {
+                format!(
+                    "with its headers the message has {bytes} bytes, and the server takes {bytes_max} (max_payload, or \
+                     max_msg_size of the stream)"
+                )
+            };
+            (bytes > bytes_max).then(|| (i, reason()))
         })
     }
 
@@ -195,10 +206,7 @@ impl NatsSink {
     fn write_shared(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes) -> Result<(), Stop> {
         self.connect()?;
         for (from, some) in (0..).step_by(limits::SINK_NATS_RECORDS).zip(records.chunks(limits::SINK_NATS_RECORDS)) {
-            let too_long = some.iter().enumerate().find_map(|(i, record)| {
-                let message = (self.messages.shared(record), payload(record));
-                Some((i, self.too_long(&message)?))
-            });
+            let too_long = self.first_too_long(some);
             let fit = too_long.as_ref().map_or(some.len(), |(i, _)| *i);
             let Some(connection) = &mut self.connection else { return Err(self.fail("there is no connection").into()) };
             let (context, messages) = (connection.context.clone(), &mut self.messages);
@@ -308,14 +316,14 @@ impl NatsSink {
             // It is the last message: an earlier try has arrived.
             return Ok(());
         }
-        let message = (self.messages.retried(record), payload(record));
-        if let Some(reason) = self.too_long(&message) {
+        let record = std::slice::from_ref(record);
+        if let Some((_, reason)) = self.first_too_long(record) {
             return Err(Stop::At(0, reason));
         }
-        match self.publish(std::slice::from_ref(&message)) {
+        match self.publish(record, Messages::retried) {
             Ok(sequence) => {
                 self.found.sequence = sequence;
-                self.found.retried = Some(EntryId::of(record));
+                self.found.retried = record.first().map(EntryId::of);
                 self.known.sequence = sequence;
                 Ok(())
             }
