@@ -1,5 +1,6 @@
 //! Sinks against the real systems that they write to, each started by its test on a free port.
 
+mod figures;
 mod nats;
 mod redis;
 mod support;

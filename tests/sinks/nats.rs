@@ -24,16 +24,25 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const JOURNAL: &str = "0000000000000000000000000000000a";
 
 fn server(extra: &str) -> Server {
+    start("always", extra)
+}
+
+/// A server that syncs its disk so often.
+pub(super) fn server_that_syncs(interval: &str) -> Server {
+    start(interval, "")
+}
+
+fn start(sync_interval: &str, extra: &str) -> Server {
     Server::start(tool("NATS_SERVER", "nats-server", "nats-server-2.15.1"), |directory, port| {
         let path = directory.join("nats.conf");
         let store = directory.join("store");
-        let jetstream = format!("jetstream {{ store_dir: \"{}\", sync_interval: always }}", store.display());
+        let jetstream = format!("jetstream {{ store_dir: \"{}\", sync_interval: {sync_interval} }}", store.display());
         fs::write(&path, format!("listen: \"127.0.0.1:{port}\"\n{jetstream}\n{extra}\n")).expect("a configuration");
         vec!["-c".to_owned(), path.display().to_string()]
     })
 }
 
-fn config(address: SocketAddr) -> SinkConfig {
+pub(super) fn config(address: SocketAddr) -> SinkConfig {
     SinkConfig {
         name: "test".into(),
         target: SinkTarget::Nats(NatsTarget {
@@ -62,7 +71,7 @@ fn with(config: &SinkConfig, change: impl FnOnce(&mut NatsTarget)) -> SinkConfig
 }
 
 /// The handler of a start of journal 0xa, which goes on from a state and whose journal ends at `end`.
-fn handler(config: &SinkConfig, instance: u64, state: &[u8], end: u64) -> Box<dyn Handler> {
+pub(super) fn handler(config: &SinkConfig, instance: u64, state: &[u8], end: u64) -> Box<dyn Handler> {
     let mark = LaneMark { watermark: Offset(0), sink_state: state.to_vec() };
     let mut start = lane::start(journal(0xa), instance, &mark);
     start.durable_end = Offset(end);
@@ -204,18 +213,19 @@ fn what_is_in_doubt_after_lost_answers_or_a_cut_connection_is_there_once() {
 fn a_server_that_is_killed_and_comes_back_goes_on_where_it_was() {
     let mut server = server("");
     let mut handler = handler(&config(server.address()), 1, b"", 0);
-    let messages = messages(0, 1500);
+    let messages = messages(0, 1501);
     let records = records(&messages);
-    for batch in records.chunks(500) {
+    for next in [500, 1000, 1500] {
+        let batch = &records[next - 500..next];
         drive(&mut *handler, batch, 300, PATIENCE);
         server.kill();
         let before = Instant::now();
-        assert!(reason(&mut *handler, batch).contains("writing to nats://127.0.0.1"));
+        assert!(reason(&mut *handler, &records[next..=next]).contains("writing to nats://127.0.0.1"));
         assert!(before.elapsed() < Duration::from_secs(5));
         server.restart();
     }
-    drive(&mut *handler, &records[1499..], 1, PATIENCE);
-    assert_eq!(names(&server), expected(0, 1500));
+    drive(&mut *handler, &records[1500..], 1, PATIENCE);
+    assert_eq!(names(&server), expected(0, 1501));
 }
 
 #[test]

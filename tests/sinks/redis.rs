@@ -23,7 +23,7 @@ use super::support::server::{Server, tool};
 const PATIENCE: Duration = Duration::from_secs(20);
 const STREAM: &str = "test:{0000000000000000000000000000000a}";
 
-fn server(extra: &[&str]) -> Server {
+pub(super) fn server(extra: &[&str]) -> Server {
     start("redis-server".into(), extra)
 }
 
@@ -42,7 +42,7 @@ fn start(program: std::path::PathBuf, extra: &[&str]) -> Server {
     })
 }
 
-fn config(address: std::net::SocketAddr) -> SinkConfig {
+pub(super) fn config(address: std::net::SocketAddr) -> SinkConfig {
     SinkConfig {
         name: "test".into(),
         target: SinkTarget::Redis(RedisTarget {
@@ -71,7 +71,7 @@ fn with(config: &SinkConfig, change: impl FnOnce(&mut RedisTarget)) -> SinkConfi
 }
 
 /// The handler of a start of journal 0xa, which goes on from a state and whose journal ends at `end`.
-fn handler(config: &SinkConfig, instance: u64, state: &[u8], end: u64) -> Box<dyn Handler> {
+pub(super) fn handler(config: &SinkConfig, instance: u64, state: &[u8], end: u64) -> Box<dyn Handler> {
     let mark = LaneMark { watermark: Offset(0), sink_state: state.to_vec() };
     let mut start = lane::start(journal(0xa), instance, &mark);
     start.durable_end = Offset(end);
@@ -212,16 +212,17 @@ fn what_is_in_doubt_after_lost_answers_or_a_cut_connection_is_there_once() {
 fn a_server_that_is_killed_and_comes_back_goes_on_where_it_was() {
     let mut server = server(&["--appendonly", "yes", "--appendfsync", "always"]);
     let mut handler = handler(&config(server.address()), 1, b"", 0);
-    let messages = messages(0, 3000);
+    let messages = messages(0, 3001);
     let records = records(&messages);
-    for batch in records.chunks(1000) {
+    for next in [1000, 2000, 3000] {
+        let batch = &records[next - 1000..next];
         drive(&mut *handler, batch, 300, PATIENCE);
         server.kill();
-        assert!(reason(&mut *handler, batch).contains("writing to redis://127.0.0.1"));
+        assert!(reason(&mut *handler, &records[next..=next]).contains("writing to redis://127.0.0.1"));
         server.restart();
     }
-    drive(&mut *handler, &records[2999..], 1, PATIENCE);
-    assert_eq!(ids(&server), expected(0, 3000));
+    drive(&mut *handler, &records[3000..], 1, PATIENCE);
+    assert_eq!(ids(&server), expected(0, 3001));
 }
 
 #[test]

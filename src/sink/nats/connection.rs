@@ -85,8 +85,11 @@ impl Connection {
                 return Err(HandlerError::new(reason));
             }
         };
+        // It starts a task of its own.
+        let entered = runtime.enter();
         let mut context = jetstream::new(client.clone());
         context.set_timeout(timeout);
+        drop(entered);
         let now = Instant::now();
         Ok(Self { runtime: Some(runtime), client, context, timeout, since: now, used: now, events })
     }

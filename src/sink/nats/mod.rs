@@ -95,7 +95,7 @@ impl NatsSink {
             self.compare_last(&some[..there])?;
             if let Some(record) = some[..there].last() {
                 self.known.has_written(EntryId::of(record));
-                self.known.sequence = self.found.sequence;
+                self.note_sequence();
             }
             *done += there;
             let rest = &some[there..];
@@ -138,8 +138,13 @@ impl NatsSink {
         self.found.sequence = self.publish(records, Messages::own)?;
         (self.found.last, self.found.said, self.found.retried) = (Some(last), None, None);
         self.known.has_written(last);
-        self.known.sequence = self.found.sequence;
+        self.note_sequence();
         Ok(())
+    }
+
+    /// The number of the last message tells how far the stream has come only while nothing in it is still to be presented.
+    fn note_sequence(&mut self) {
+        self.known.sequence = if self.known.written == self.found.last { self.found.sequence } else { 0 };
     }
 
     /// Publishes records behind the last message.
@@ -324,7 +329,7 @@ impl NatsSink {
             Ok(sequence) => {
                 self.found.sequence = sequence;
                 self.found.retried = record.first().map(EntryId::of);
-                self.known.sequence = sequence;
+                self.note_sequence();
                 Ok(())
             }
             Err(Refused::Never(reason)) => Err(Stop::At(0, reason)),

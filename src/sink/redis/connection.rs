@@ -87,7 +87,9 @@ fn client(target: &RedisTarget, timeout: Duration) -> Result<Client, HandlerErro
     if let Some(password) = &target.password {
         login = login.set_password(secret::read(password)?.as_str());
     }
-    let keepalive = TcpKeepalive::new().with_time(timeout).with_interval(timeout);
+    // Linux counts them in seconds, and refuses 0.
+    let pause = timeout.max(Duration::from_secs(1));
+    let keepalive = TcpKeepalive::new().with_time(pause).with_interval(pause);
     let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(timeout).set_keepalive(keepalive);
     let encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     let info = info.set_redis_settings(login).set_tcp_settings(tcp);

@@ -3,7 +3,8 @@
 //! Three keys, on one node of a cluster since they share a hash tag:
 //! - `KEY:{JOURNAL}`, the stream. A record's id is its name in the journal, and Redis refuses an id that is not higher than all
 //!   before it, also after XDEL and XTRIM: what is there already cannot be written again.
-//! - `KEY:{JOURNAL}:writer` names the start of the server that writes ([`Claim`]). A transaction depends on it.
+//! - `KEY:{JOURNAL}:writer` names the start of the server that writes ([`Claim`]). A transaction depends on it, and each connection
+//!   sets it anew.
 //! - `KEY:{JOURNAL}:retried`, dead letters that were retried after later records had been written.
 //!
 //! A batch is one MULTI … EXEC in one round trip: Redis takes all of it or nothing, so no record is ever missing below one that
@@ -214,17 +215,16 @@ impl RedisSink {
         watched.extract_error()?;
         let current = current.extract_error()?;
         let ours = self.claim.to_string();
-        if text(&current) != Some(&ours) {
-            if let Some(other) = text(&current) {
-                self.may_replace(other)?;
-            }
-            let mut set = cmd("SET");
-            set.arg(&self.writer).arg(&ours);
-            let [_, queued, exec] = connection.ask_all([&cmd("MULTI"), &set, &cmd("EXEC")])?;
-            queued.extract_error()?;
-            if exec.extract_error()? == Value::Nil {
-                return Err(Trouble::Race);
-            }
+        if let Some(other) = text(&current).filter(|other| *other != ours) {
+            self.may_replace(other)?;
+        }
+        // Also where it is ours already: what is still on its way through an earlier connection of ours comes to nothing by it.
+        let mut set = cmd("SET");
+        set.arg(&self.writer).arg(&ours);
+        let [_, queued, exec] = connection.ask_all([&cmd("MULTI"), &set, &cmd("EXEC")])?;
+        queued.extract_error()?;
+        if exec.extract_error()? == Value::Nil {
+            return Err(Trouble::Race);
         }
         let mut info = cmd("XINFO");
         info.arg("STREAM").arg(&self.stream);
