@@ -112,6 +112,18 @@ pub const LANE_FLUSH_RECORDS: usize = 64 * 1024;
 pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of lines from which on a sink writes them (and the line that exceeds them).
 pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
+/// Seconds after which a sink connects anew: then names are resolved, secrets and certificates read anew.
+pub const SINK_CONNECTION_AGE_S: u64 = 300;
+/// Entries that the `redis` sink writes in one transaction.
+pub const SINK_REDIS_RECORDS: usize = 1024;
+/// Messages that the `nats` sink stores in one batch: as many as NATS takes.
+pub const SINK_NATS_RECORDS: usize = 1000;
+/// Messages of the `nats` sink whose answers are under way, on a stream that others write to as well.
+pub const SINK_NATS_IN_FLIGHT: usize = 256;
+/// Messages that the `nats` sink reads back to find out how far a stream has come: retried dead letters may stand at its end.
+pub const SINK_NATS_READ_BACK: usize = 1000;
+/// Seconds without use after which the `nats` sink connects anew: it answers no pings while it has nothing to do.
+pub const SINK_NATS_IDLE_S: u64 = 60;
 /// Bytes of a file that holds a secret or a private key.
 pub const SECRET_BYTES: usize = 64 * 1024;
 /// Bytes of the answer that the child of an `exec` sink gives beside *done*: what fits into a datagram, with room for its head.

@@ -89,7 +89,7 @@ impl Formatter {
     }
 
     /// RFC 3339 in UTC with six digits after the point.
-    fn time(&mut self, unix_us: u64, out: &mut Vec<u8>) {
+    pub(crate) fn time(&mut self, unix_us: u64, out: &mut Vec<u8>) {
         let second = unix_us / 1_000_000;
         if self.second != Some(second) {
             self.second = Some(second);

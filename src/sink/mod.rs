@@ -7,12 +7,15 @@
 //! | `file:PATH` | as a line of JSON, synced before the watermark moves | exactly once |
 //! | `exec:COMMAND` | as a line of JSON to a child process, which answers | at least once |
 //! | `mqtt` | as a message of QoS 1 to a broker | at least once |
+//! | `nats` | as a message of a JetStream stream | exactly once on a stream of its own; else once within the stream's window |
+//! | `redis` | as an entry of a stream of Redis or Valkey, its id the record's name | exactly once while the key lives |
 //!
 //! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; what is for a FIFO that nobody reads waits
 //! in the journal.
 //! Exactly once holds while the server alone writes to the file; rotation by renaming and SIGHUP keeps it, as long as the
 //! renamed file stays in its directory until the next checkpoint. A file that is deleted or replaced begins anew.
 
+mod claim;
 mod composite;
 mod exec;
 mod fifos;
@@ -21,10 +24,13 @@ mod file_state;
 mod lines;
 mod mqtt;
 mod name;
+mod nats;
 mod null;
 mod opening;
 mod pipe;
+mod position;
 mod recover;
+mod redis;
 mod secret;
 mod stream;
 #[cfg(test)]
@@ -105,6 +111,8 @@ pub(crate) fn handler_with(
         }
         SinkTarget::Exec(target) => Ok(Box::new(exec::Exec::new(config, target, start))),
         SinkTarget::Mqtt(target) => Ok(Box::new(mqtt::Mqtt::new(config, target, start)?)),
+        SinkTarget::Nats(target) => Ok(Box::new(nats::NatsSink::new(config, target, start)?)),
+        SinkTarget::Redis(target) => Ok(Box::new(redis::RedisSink::new(config, target, start)?)),
         other => Err(HandlerError::new(format_args!("there is no sink of this kind yet: {other:?}"))),
     }
 }

@@ -2,4 +2,7 @@
 
 mod exec;
 mod mqtt;
+mod figures;
+mod nats;
+mod redis;
 mod support;

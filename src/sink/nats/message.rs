@@ -1,0 +1,179 @@
+//! A record as a message: its headers, and what a message of the stream says of its record.
+
+use async_nats::header::{HeaderMap, HeaderName, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
+
+use crate::model::{Content, JournalId, Record};
+use crate::record_json::Formatter;
+use crate::sink::claim::Claim;
+use crate::sink::name::RecordName;
+use crate::sink::position::EntryId;
+
+const RECORD: HeaderName = HeaderName::from_static("Duragram-Record");
+const CLIENT: HeaderName = HeaderName::from_static("Duragram-Client");
+const EPOCH: HeaderName = HeaderName::from_static("Duragram-Epoch");
+const SEQ: HeaderName = HeaderName::from_static("Duragram-Seq");
+const CHANNEL: HeaderName = HeaderName::from_static("Duragram-Channel");
+const RECEIVED_AT: HeaderName = HeaderName::from_static("Duragram-Received-At");
+const GAP: HeaderName = HeaderName::from_static("Duragram-Gap");
+/// The start of the server that has written the message.
+const WRITER: HeaderName = HeaderName::from_static("Duragram-Writer");
+/// The message is a dead letter that was retried: it stands behind later ones.
+const RETRIED: HeaderName = HeaderName::from_static("Duragram-Retried");
+
+/// Makes messages of records.
+pub(super) struct Messages {
+    journal: JournalId,
+    stream: String,
+    writer: String,
+    formatter: Formatter,
+    time: Vec<u8>,
+}
+
+impl Messages {
+    pub(super) fn new(journal: JournalId, stream: &str, claim: Claim) -> Self {
+        let (formatter, time) = (Formatter::default(), Vec::new());
+        Self { journal, stream: stream.to_owned(), writer: claim.to_string(), formatter, time }
+    }
+
+    /// The headers of a message to a stream of our own.
+    pub(super) fn own(&mut self, record: &Record<'_>) -> HeaderMap {
+        let mut headers = self.common(record);
+        headers.insert(WRITER, self.writer.as_str());
+        headers
+    }
+
+    /// The headers of a dead letter that comes behind later records.
+    pub(super) fn retried(&mut self, record: &Record<'_>) -> HeaderMap {
+        let mut headers = self.own(record);
+        headers.insert(RETRIED, "1");
+        headers
+    }
+
+    /// The headers of a message to a stream that others write to as well: its id is the record's name.
+    pub(super) fn shared(&mut self, record: &Record<'_>) -> HeaderMap {
+        let mut headers = self.common(record);
+        headers.insert(NATS_MESSAGE_ID, RecordName::of(self.journal, record).to_string());
+        headers.insert(NATS_EXPECTED_STREAM, self.stream.as_str());
+        headers
+    }
+
+    fn common(&mut self, record: &Record<'_>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(RECORD, RecordName::of(self.journal, record).to_string());
+        headers.insert(CLIENT, record.session.client.to_string());
+        headers.insert(EPOCH, record.session.epoch.value().to_string());
+        headers.insert(SEQ, record.seq.0.to_string());
+        headers.insert(CHANNEL, record.channel.to_string());
+        self.time.clear();
+        self.formatter.time(record.received_unix_us, &mut self.time);
+        headers.insert(RECEIVED_AT, String::from_utf8_lossy(&self.time).as_ref());
+        if let Content::Gap { from, to } = record.content {
+            headers.insert(GAP, format!("{}-{}", from.0, to.0));
+        }
+        headers
+    }
+}
+
+/// What a message carries beside its headers.
+pub(super) fn payload(record: &Record<'_>) -> Vec<u8> {
+    match record.content {
+        Content::Payload(payload) => payload.to_vec(),
+        Content::Gap { .. } => Vec::new(),
+    }
+}
+
+/// How long headers are as they are sent.
+pub(super) fn headers_len(headers: &HeaderMap) -> usize {
+    let pairs = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+    let line = |(name, value): (&HeaderName, &async_nats::HeaderValue)| {
+        AsRef::<[u8]>::as_ref(name).len() + AsRef::<[u8]>::as_ref(value).len() + ": \r\n".len()
+    };
+    "NATS/1.0\r\n\r\n".len() + pairs.map(line).sum::<usize>()
+}
+
+/// What a message of a stream says of its record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Said {
+    journal: JournalId,
+    pub(super) id: EntryId,
+    session: [String; 3],
+    pub(super) claim: Option<Claim>,
+    pub(super) retried: bool,
+}
+
+impl Said {
+    /// Reads the headers; `None`: nobody like us has written the message.
+    pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
+        let text = |name| headers.get(name).map(|value| value.as_str().to_owned());
+        let name = text(RECORD)?;
+        let mut parts = name.split('-');
+        let (journal, offset, index) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self {
+            journal: JournalId::parse(journal)?,
+            id: EntryId::at(offset.parse().ok()?, index.parse().ok()?),
+            session: [CLIENT, EPOCH, SEQ].map(|name| text(name).unwrap_or_default()),
+            claim: text(WRITER).and_then(|text| Claim::parse(&text)),
+            retried: headers.get(RETRIED).is_some(),
+        })
+    }
+
+    pub(super) fn is_of(&self, journal: JournalId) -> bool {
+        self.journal == journal
+    }
+
+    /// Whether the record of this name is the one that was written. A message without a session is an operator's mark.
+    pub(super) fn is(&self, record: &Record<'_>) -> bool {
+        let session = record.session;
+        let expected = [session.client.to_string(), session.epoch.value().to_string(), record.seq.0.to_string()];
+        self.session == expected || self.session.iter().all(String::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duragram_proto::{ClientId, Epoch, Seq};
+
+    use super::*;
+    use crate::model::{Instance, Offset, SessionId};
+
+    fn record(content: Content<'_>) -> Record<'_> {
+        Record {
+            offset: Offset(7),
+            index: 2,
+            session: SessionId { client: ClientId(0xa1), epoch: Epoch::new(3).unwrap() },
+            seq: Seq(9),
+            channel: 4,
+            received_unix_us: 1_767_323_045_678_901,
+            content,
+        }
+    }
+
+    #[test]
+    fn a_message_tells_which_record_it_is_and_who_has_written_it() {
+        let journal = JournalId::parse("0000000000000000000000000000000a").unwrap();
+        let claim = Claim::of(Some(Instance { number: 5, nonce: 6 }));
+        let mut messages = Messages::new(journal, "S", claim);
+        let record = record(Content::Payload(b"x"));
+        let said = Said::read(&messages.own(&record)).unwrap();
+        assert_eq!((said.id, said.claim, said.retried), (EntryId::of(&record), Some(claim), false));
+        assert!(said.is_of(journal) && said.is(&record));
+        assert!(!said.is(&Record { seq: Seq(10), ..record }));
+        assert!(Said::read(&messages.retried(&record)).unwrap().retried);
+        assert_eq!(Said::read(&HeaderMap::new()), None);
+        let mut other = HeaderMap::new();
+        other.insert(RECORD, "not a name");
+        assert_eq!(Said::read(&other), None);
+        let shared = messages.shared(&record);
+        let id = shared.get(NATS_MESSAGE_ID).unwrap().as_str();
+        assert_eq!(id, "0000000000000000000000000000000a-7-2");
+    }
+
+    #[test]
+    fn a_gap_is_a_message_without_a_payload_that_names_what_is_missing() {
+        let journal = JournalId::parse("0000000000000000000000000000000a").unwrap();
+        let gap = record(Content::Gap { from: Seq(5), to: Seq(9) });
+        let headers = Messages::new(journal, "S", Claim::of(None)).own(&gap);
+        assert_eq!(headers.get(GAP).unwrap().as_str(), "5-9");
+        assert_eq!(payload(&gap), b"");
+    }
+}

@@ -1,0 +1,216 @@
+//! How far a stream of a broker has come, compared with what is known here: whether to go on, from where, or to stop.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{JournalId, Offset, Record};
+
+/// A record's place in a stream: `OFFSET-(INDEX+1)`, since Redis has no entry `0-0`. Places grow as records do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct EntryId {
+    offset: u64,
+    number: u64,
+}
+
+impl EntryId {
+    pub(super) fn of(record: &Record<'_>) -> Self {
+        Self::at(record.offset.0, record.index)
+    }
+
+    /// Of a record that is named by its offset and index.
+    pub(super) fn at(offset: u64, index: u16) -> Self {
+        Self { offset, number: u64::from(index) + 1 }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (offset, number) = text.split_once('-')?;
+        Some(Self { offset: offset.parse().ok()?, number: number.parse().ok()? })
+    }
+}
+
+impl EntryId {
+    /// The permanent name of the record at this place.
+    pub(super) fn name(self, journal: JournalId) -> String {
+        format!("{journal}-{}-{}", self.offset, self.number.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.offset, self.number)
+    }
+}
+
+/// What the journal keeps with the watermark.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    /// Which stream it is.
+    key: String,
+    last: String,
+    /// What the broker numbered the last message with; 0 where it has no numbers of its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    sequence: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What is known here of the stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// The last entry that the server has confirmed.
+    pub(super) written: Option<EntryId>,
+    /// The number that the broker gave to its last message when that was confirmed; 0 where it has none.
+    pub(super) sequence: u64,
+    /// The same when it was flushed last.
+    flushed: Option<EntryId>,
+    /// The highest id that was ever sent, or found.
+    highest: Option<EntryId>,
+    /// Where the journal ended when it was opened. Until the stream was found once, it may hold what an earlier run has
+    /// written: anything below.
+    durable_end: Option<Offset>,
+}
+
+/// Why nothing more is written to a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    /// What was written is not there any more: the key is gone, or its last id is a lower one.
+    Lost {
+        /// The last entry that was written.
+        written: EntryId,
+        /// What a restart finds already: what is missing then comes again.
+        restart_helps: bool,
+    },
+    /// There is more than this journal has written.
+    Ahead,
+}
+
+impl Known {
+    /// What the state that the journal kept tells of this key.
+    pub(super) fn restore(state: &[u8], key: &str, durable_end: Offset) -> Self {
+        let stored = serde_json::from_slice::<Stored>(state).ok().filter(|stored| stored.key == key);
+        let sequence = stored.as_ref().map_or(0, |stored| stored.sequence);
+        let written = stored.and_then(|stored| EntryId::parse(&stored.last));
+        Self { written, sequence, flushed: written, highest: written, durable_end: Some(durable_end) }
+    }
+
+    /// What the journal is to keep. From here on that counts as flushed.
+    pub(super) fn store(&mut self, key: &str) -> Vec<u8> {
+        self.flushed = self.written;
+        let Some(written) = self.written else { return Vec::new() };
+        let stored = Stored { key: key.to_owned(), last: written.to_string(), sequence: self.sequence };
+        serde_json::to_vec(&stored).unwrap_or_default()
+    }
+
+    /// Whether something was confirmed since the last flush.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.written > self.flushed
+    }
+
+    /// Entries up to this one are about to be sent.
+    pub(super) fn sends(&mut self, id: EntryId) {
+        self.highest = self.highest.max(Some(id));
+    }
+
+    /// Entries up to this one are in the stream.
+    pub(super) fn has_written(&mut self, id: EntryId) {
+        self.written = self.written.max(Some(id));
+    }
+
+    /// Compares with the stream's last id, `None` for no stream.
+    pub(super) fn compare(&mut self, last: Option<EntryId>) -> Result<(), Refusal> {
+        if let Some(written) = self.written
+            && last < self.written
+        {
+            return Err(Refusal::Lost { written, restart_helps: last >= self.flushed });
+        }
+        if let Some(id) = last
+            && last > self.highest
+            && self.durable_end.is_none_or(|end| Offset(id.offset) >= end)
+        {
+            return Err(Refusal::Ahead);
+        }
+        self.durable_end = None;
+        self.highest = self.highest.max(last);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Option<EntryId> {
+        Some(EntryId::parse(text).unwrap())
+    }
+
+    fn restored(last: Option<&str>, durable_end: u64) -> Known {
+        let state = last.map_or(String::new(), |last| format!(r#"{{"key":"k","last":"{last}"}}"#));
+        Known::restore(state.as_bytes(), "k", Offset(durable_end))
+    }
+
+    fn lost(written: &str, restart_helps: bool) -> Result<(), Refusal> {
+        Err(Refusal::Lost { written: EntryId::parse(written).unwrap(), restart_helps })
+    }
+
+    #[test]
+    fn a_stream_is_gone_on_with_only_where_it_can_be_ours() {
+        for (state, durable_end, last, expected) in [
+            (None, 0, None, Ok(())),
+            (None, 10, None, Ok(())),
+            (None, 10, id("0-0"), Ok(())),
+            (None, 10, id("9-4"), Ok(())),
+            (None, 10, id("10-1"), Err(Refusal::Ahead)),
+            (Some("5-1"), 10, id("5-1"), Ok(())),
+            (Some("5-1"), 10, id("9-1"), Ok(())),
+            (Some("5-1"), 10, id("1767323045678-0"), Err(Refusal::Ahead)),
+            (Some("5-1"), 10, None, lost("5-1", false)),
+            (Some("5-1"), 10, id("0-0"), lost("5-1", false)),
+            (Some("5-2"), 10, id("5-1"), lost("5-2", false)),
+        ] {
+            let mut known = restored(state, durable_end);
+            assert_eq!(known.compare(last), expected, "{state:?} {durable_end} {last:?}");
+        }
+    }
+
+    #[test]
+    fn after_the_first_look_nothing_but_what_was_sent_can_be_there() {
+        let mut known = restored(Some("5-1"), 100);
+        assert_eq!(known.compare(id("7-1")), Ok(()));
+        assert_eq!(known.compare(id("8-1")), Err(Refusal::Ahead), "below the journal's end, but not sent by this run");
+        known.sends(EntryId::parse("9-1").unwrap());
+        assert_eq!(known.compare(id("8-1")), Ok(()), "in doubt: a part of it may have arrived");
+    }
+
+    #[test]
+    fn what_was_lost_since_the_last_flush_comes_again_after_a_restart() {
+        let mut known = restored(Some("5-1"), 100);
+        assert_eq!(known.compare(id("5-1")), Ok(()));
+        known.sends(EntryId::parse("9-1").unwrap());
+        known.has_written(EntryId::parse("9-1").unwrap());
+        assert!(known.is_dirty());
+        assert_eq!(known.compare(id("6-1")), lost("9-1", true));
+        assert_eq!(known.compare(id("4-1")), lost("9-1", false));
+        let state = known.store("k");
+        assert!(!known.is_dirty());
+        assert_eq!(Known::restore(&state, "k", Offset(100)).flushed, id("9-1"));
+        assert_eq!(Known::restore(&state, "another", Offset(100)).flushed, None, "it tells of one key alone");
+    }
+
+    #[test]
+    fn the_first_record_of_a_journal_has_a_legal_id_and_ids_grow_as_records_do() {
+        let ids = [(0, 0), (0, 1), (1, 0), (9, 65_535), (10, 0), (u64::MAX, 0)]
+            .map(|(offset, index)| EntryId::at(offset, index));
+        assert_eq!(ids[0].to_string(), "0-1");
+        assert_eq!(ids[3].to_string(), "9-65536");
+        assert!(ids.is_sorted_by(|a, b| a < b));
+        for id in ids {
+            assert_eq!(EntryId::parse(&id.to_string()), Some(id));
+        }
+        for text in ["", "5", "5-", "-5", "a-1", "1-a"] {
+            assert_eq!(EntryId::parse(text), None, "{text}");
+        }
+    }
+}
