@@ -96,6 +96,10 @@ pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
 pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a file that holds a secret or a private key.
 pub const SECRET_BYTES: usize = 64 * 1024;
+/// Seconds that a connection to PostgreSQL lives: then its name is resolved anew, and a server that was demoted is left.
+pub const POSTGRES_CONNECTION_S: u64 = 5 * 60;
+/// Starts of a data directory that its sink to PostgreSQL remembers while it cannot connect.
+pub const POSTGRES_STARTS: usize = 64;
 /// Bytes that a pipe may hold unread, of which a sink can take back what a reader has left: the most that others than root may
 /// give a pipe. Usually a pipe holds 64 KiB.
 pub const PIPE_BYTES: usize = 1024 * 1024;

@@ -5,6 +5,7 @@
 //! | `null` | nowhere | |
 //! | `stdout` | as a line of JSON | at least once |
 //! | `file:PATH` | as a line of JSON, synced before the watermark moves | exactly once |
+//! | `postgres` | as a row of a table | exactly once, by a position in the rows' transaction |
 //!
 //! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; what is for a FIFO that nobody reads waits
 //! in the journal.
@@ -20,6 +21,7 @@ mod name;
 mod null;
 mod opening;
 mod pipe;
+mod postgres;
 mod recover;
 mod secret;
 mod stream;
@@ -99,6 +101,7 @@ pub(crate) fn handler_with(
             let output = stream::shared(name, out, Some(path.clone()), (fifos, config.name.clone()))?;
             Ok(Box::new(LineHandler::new(output, None)))
         }
+        SinkTarget::Postgres(target) => Ok(Box::new(postgres::Postgres::new(target, config.timeout, start)?)),
         other => Err(HandlerError::new(format_args!("there is no sink of this kind yet: {other:?}"))),
     }
 }
