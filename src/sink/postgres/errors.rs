@@ -98,7 +98,7 @@ pub(super) fn describe(error: &Error) -> String {
     }
     text.push(')');
     if let Some(hint) = hint(db) {
-        drop(write!(text, "; {hint}"));
+        text.push_str(&format!("; {hint}"));
     }
     text
 }
