@@ -27,7 +27,7 @@ pub(super) enum Write {
     Again,
 }
 
-/// See the module.
+/// Writes while it lasts; it is dropped at the first trouble that is no record's.
 pub(super) struct Session {
     link: Link,
     claimed: Claimed,

@@ -35,7 +35,7 @@ pub(super) struct Known<'a> {
 struct Relation {
     oid: u32,
     names: Names,
-    /// For messages.
+    /// As it stands in messages, without quotes.
     shown: String,
 }
 

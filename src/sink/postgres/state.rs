@@ -10,7 +10,7 @@ use crate::limits;
 use crate::model::Instance;
 use crate::process::handler::HandlerError;
 
-/// See the module.
+/// What is stored with the watermark, as JSON.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
     /// The starts that may own the position, as (number, nonce): the last that is known to have claimed it, and those since.
@@ -42,7 +42,7 @@ impl State {
         Ok(state)
     }
 
-    /// This start.
+    /// The start that is running now, as (number, nonce).
     pub(super) fn own(&self) -> (u64, u64) {
         self.starts.last().copied().unwrap_or_default()
     }
@@ -72,7 +72,7 @@ impl State {
         self.next = self.next.max(Some(next));
     }
 
-    /// For the journal.
+    /// As the journal keeps it.
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, HandlerError> {
         serde_json::to_vec(self).map_err(HandlerError::new)
     }

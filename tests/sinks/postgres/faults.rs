@@ -51,8 +51,7 @@ fn a_connection_that_is_frozen_is_given_up_in_time_and_what_it_still_sends_write
     let database = cluster.database();
     let (frozen, mut handler) = behind_a_proxy(cluster, &database);
     cluster.sql(&database, "ALTER TABLE events DROP CONSTRAINT events_pkey");
-    let mut mark = LaneMark::default();
-    mark.sink_state = handler.flush().unwrap();
+    let mark = LaneMark { watermark: Offset(5), sink_state: handler.flush().unwrap() };
     frozen.freeze(true);
     let shown = messages(5, 5);
     let began = Instant::now();
