@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use duragram::model::{
     BacklogConfig, BatchConfig, LaneMark, PostgresPayload, PostgresTarget, Secret, SinkConfig, SinkStart, SinkTarget,
-    WhenFull,
+    TlsConfig, WhenFull,
 };
 use duragram::process::{Answer, Content, Handler, LaneStart, Outcomes, Record};
 use duragram::proto::Seq;
@@ -320,6 +320,27 @@ fn what_is_wrong_with_the_configuration_is_said_and_recovery_needs_no_restart() 
     cluster.sql(&database, "GRANT SELECT, INSERT ON events TO locked; GRANT CREATE ON SCHEMA public TO locked");
     assert_eq!(drive(&mut *handler, &shown, 3, PATIENCE), []);
     assert_eq!(offsets(cluster, &database), range(0, 3));
+}
+
+#[test]
+fn with_tls_the_connection_is_encrypted_and_the_server_must_be_the_one_that_is_meant() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let sent = messages(0, 3);
+    let mut encrypted = target(url(cluster, &database));
+    encrypted.tls = Some(TlsConfig::default());
+    let told = reason(&mut *first(encrypted.clone()), &records(&sent));
+    assert!(told.contains("certificate"), "nobody vouches for it: {told}");
+    encrypted.tls = Some(TlsConfig { ca_file: Some(cluster.certificate()), ..TlsConfig::default() });
+    let mut elsewhere = encrypted.clone();
+    elsewhere.url = elsewhere.url.replace("127.0.0.1", "localhost");
+    let told = reason(&mut *first(elsewhere), &records(&sent));
+    assert!(told.contains("not valid for name"), "{told}");
+    let mut handler = first(encrypted);
+    drive(&mut *handler, &records(&sent), 3, PATIENCE);
+    let sessions = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'duragram' \
+                    AND datname = current_database()";
+    assert_eq!(cluster.sql(&database, sessions), ["t"]);
 }
 
 #[test]

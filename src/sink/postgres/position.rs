@@ -83,17 +83,26 @@ pub(super) fn judge(found: Option<&Found>, state: &State, end: Offset) -> Result
 
 impl Refusal {
     /// What the operator is told: what was found, what it means, what to do.
-    pub(super) fn trouble(self, table: &str, owner: &Owner, own: (u64, u64)) -> Trouble {
+    pub(super) fn trouble(self, table: &str, owner: &Owner, state: &State) -> Trouble {
+        let (own, next) = (state.own(), state.next());
         let row = format!("journal = '{}' AND sink = '{}' AND shard = {}", owner.journal, owner.sink, owner.lane.0);
         Trouble::Away(match self {
-            Self::Copy { number } => format!(
-                "another server (start {number} of a copy of this data directory) has taken over the position in {table}, or this \
-                 directory is an older one that was put back; this one writes nothing more. Stop the other one for good; then, to \
-                 let this one write, give the sink a new name, or: DELETE FROM {table} WHERE {row}"
-            ),
+            Self::Copy { number } => {
+                let (own_number, own_nonce) = own;
+                let Position { offset, index } = next;
+                format!(
+                    "another server (start {number} of a copy of this data directory) has taken over the position in {table}, or this \
+                     directory is an older one that was put back; this one writes nothing more. Stop one of the two for good. If both \
+                     have taken in data since, records of both have the same names: then this one needs a new sink name and a table of \
+                     its own. Else this one goes on by: UPDATE {table} SET start_number = {own_number}, start_nonce = {}, \
+                     next_offset = {offset}, next_index = {index} WHERE {row}",
+                    own_nonce.cast_signed()
+                )
+            }
             Self::Ahead(next) => format!(
                 "the position in {table} is at offset {}, which this journal has not reached: the data directory is an older one \
-                 that was put back. Give the sink a new name, or: DELETE FROM {table} WHERE {row}",
+                 that was put back, and rows of other records have the names that it will give next. Give the sink a new name and \
+                 another table",
                 next.offset
             ),
             Self::Behind { found, confirmed } => format!(

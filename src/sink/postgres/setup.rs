@@ -156,7 +156,7 @@ async fn claim(client: &mut Client, position: &PositionSql, known: &Known<'_>) -
     let found = row.as_ref().map(found).transpose().map_err(failed)?;
     let own = known.state.own();
     let next = judge(found.as_ref(), known.state, known.end)
-        .map_err(|refusal| refusal.trouble(&position.table, &known.owner, own))?;
+        .map_err(|refusal| refusal.trouble(&position.table, &known.owner, known.state))?;
     let claim = if found.is_some() { position.takeover(own) } else { position.insertion(own) };
     let epoch = transaction.query_one(&claim, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
     transaction.commit().await.map_err(failed)?;

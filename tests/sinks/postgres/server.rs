@@ -37,8 +37,23 @@ impl Cluster {
     /// One for a test that ends it. The user `locked` needs a password, the superuser `postgres` does not.
     pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut openssl = Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-nodes",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-days",
+            "2",
+        ]);
+        openssl.args(["-subj", "/CN=db", "-addext", "subjectAltName=IP:127.0.0.1"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key", "-out", "certificate"]);
+        succeed(openssl.current_dir(directory.path()));
         if geteuid().is_root() {
-            succeed(Command::new("chown").arg("postgres").arg(directory.path()));
+            succeed(Command::new("chown").args(["-R", "postgres"]).arg(directory.path()));
         }
         let data = directory.path().join("data");
         let mut initdb = as_server_user("initdb");
@@ -58,6 +73,11 @@ impl Cluster {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// The certificate that it shows, for 127.0.0.1 alone.
+    pub(super) fn certificate(&self) -> PathBuf {
+        self.directory.path().join("certificate")
+    }
+
     /// Starts it, and waits until it answers.
     pub(super) fn start(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.path().join("log"));
@@ -65,6 +85,10 @@ impl Cluster {
         let mut server = as_server_user("postgres");
         server.arg("-D").arg(self.data()).args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
         server.args(["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=200"]);
+        for (setting, file) in [("ssl_cert_file", "certificate"), ("ssl_key_file", "key")] {
+            server.args(["-c", &format!("{setting}={}", self.directory.path().join(file).display())]);
+        }
+        server.args(["-c", "ssl=on"]);
         let mut shell = Command::new("sh");
         shell.args(["-c", SHELL, "sh"]).arg(self.directory.path());
         shell.arg(server.get_program()).args(server.get_args());
