@@ -157,7 +157,11 @@ impl Link {
 
     /// Whether the server has closed it meanwhile.
     pub(super) fn has_ended(&self, runtime: &Runtime) -> bool {
-        runtime.block_on(tokio::task::yield_now());
+        runtime.block_on(async {
+            // Once to see what has come, once more for the carrier to read it.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        });
         self.client.is_closed()
     }
 
@@ -179,7 +183,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // It would wait for ever for a peer that is frozen.
+        // It would wait for ever for a peer that is frozen. It goes when the runtime is used next.
         self.carrier.abort();
     }
 }

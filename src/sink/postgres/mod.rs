@@ -96,13 +96,30 @@ impl Postgres {
         if self.session.as_ref().is_some_and(|session| session.is_good(runtime, life)) {
             return Ok(());
         }
-        self.session = None;
+        self.disconnect();
+        let opened = self.connect();
+        if opened.is_err() {
+            self.disconnect();
+        }
+        opened
+    }
+
+    fn connect(&mut self) -> Result<(), Trouble> {
+        let Some(runtime) = &self.runtime else { return Ok(()) };
         let link = self.server.connect(runtime)?;
         let known = Known { owner: self.owner, state: &self.state, end: self.end };
         let session = Session::open(runtime, link, &self.names, self.payload, &known, self.timeout)?;
         self.state.claimed(session.next());
         self.session = Some(session);
         Ok(())
+    }
+
+    /// Closes the connection, now: until the server notices, it holds the locks that the connection has left.
+    fn disconnect(&mut self) {
+        self.session = None;
+        if let Some(runtime) = &self.runtime {
+            runtime.block_on(tokio::task::yield_now());
+        }
     }
 
     /// Writes the records and answers for them, up to the first that the table does not take.
@@ -161,7 +178,7 @@ impl Postgres {
             }
             Err(trouble @ Trouble::Record(_)) => Err(trouble),
             Err(trouble) => {
-                self.session = None;
+                self.disconnect();
                 Err(trouble)
             }
         }
@@ -197,7 +214,7 @@ impl Handler for Postgres {
 
     /// The next call connects anew, with the password and the certificates that are there then.
     fn reopen(&mut self) -> Result<(), HandlerError> {
-        self.session = None;
+        self.disconnect();
         Ok(())
     }
 
