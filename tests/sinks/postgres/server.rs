@@ -61,6 +61,7 @@ impl Cluster {
         succeed(initdb.arg(&data));
         let rules = "host all locked 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n";
         fs::write(data.join("pg_hba.conf"), rules).expect("the rules are written");
+        fs::write(data.join("postgresql.auto.conf"), "fsync = off\n").expect("the settings are written");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         drop(listener);
@@ -84,7 +85,7 @@ impl Cluster {
         let log = log.expect("its log");
         let mut server = as_server_user("postgres");
         server.arg("-D").arg(self.data()).args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
-        server.args(["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=200"]);
+        server.args(["-c", "unix_socket_directories=", "-c", "max_connections=200"]);
         for (setting, file) in [("ssl_cert_file", "certificate"), ("ssl_key_file", "key")] {
             server.args(["-c", &format!("{setting}={}", self.directory.path().join(file).display())]);
         }

@@ -16,7 +16,11 @@ const ROUNDS: usize = 3;
 #[ignore = "takes a minute, and the machine for itself"]
 fn batches_of_1000_records_of_100_bytes_reach_seven_tenths_of_copy() {
     let cluster = Cluster::new();
+    // Every commit waits for the disk, as in earnest.
+    cluster.sql("postgres", "ALTER SYSTEM SET fsync = on");
+    cluster.sql("postgres", "SELECT pg_reload_conf()");
     let database = cluster.database();
+    while cluster.sql(&database, "SHOW fsync") != ["on"] {}
     let message = |offset: u64| {
         let payload = (0..100).map(|i: u64| (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (i % 56)).to_le_bytes()[0]);
         Message { offset, index: 0, channel: 7, payload: payload.collect() }
