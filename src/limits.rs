@@ -160,6 +160,10 @@ pub const MQTT_CLIENT_ID_BYTES: usize = 256;
 pub const MQTT_IDLE: Duration = Duration::from_secs(30);
 /// How long it is used at all: names are resolved and certificates read anew from time to time.
 pub const MQTT_AGE: Duration = Duration::from_secs(300);
+/// Seconds that a connection to PostgreSQL lives: then its name is resolved anew, and a server that was demoted is left.
+pub const POSTGRES_CONNECTION_S: u64 = 5 * 60;
+/// Starts of a data directory that its sink to PostgreSQL remembers while it cannot connect.
+pub const POSTGRES_STARTS: usize = 64;
 /// Bytes that a pipe may hold unread, of which a sink can take back what a reader has left: the most that others than root may
 /// give a pipe. Usually a pipe holds 64 KiB.
 pub const PIPE_BYTES: usize = 1024 * 1024;

@@ -9,6 +9,7 @@
 //! | `mqtt` | as a message of QoS 1 to a broker | at least once |
 //! | `nats` | as a message of a JetStream stream | exactly once on a stream of its own; else once within the stream's window |
 //! | `redis` | as an entry of a stream of Redis or Valkey, its id the record's name | exactly once while the key lives |
+//! | `postgres` | as a row of a table | exactly once, by a position in the rows' transaction |
 //!
 //! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; what is for a FIFO that nobody reads waits
 //! in the journal.
@@ -29,6 +30,7 @@ mod null;
 mod opening;
 mod pipe;
 mod position;
+mod postgres;
 mod recover;
 mod redis;
 mod secret;
@@ -113,6 +115,7 @@ pub(crate) fn handler_with(
         SinkTarget::Mqtt(target) => Ok(Box::new(mqtt::Mqtt::new(config, target, start)?)),
         SinkTarget::Nats(target) => Ok(Box::new(nats::NatsSink::new(config, target, start)?)),
         SinkTarget::Redis(target) => Ok(Box::new(redis::RedisSink::new(config, target, start)?)),
+        SinkTarget::Postgres(target) => Ok(Box::new(postgres::Postgres::new(target, config.timeout, start)?)),
         other => Err(HandlerError::new(format_args!("there is no sink of this kind yet: {other:?}"))),
     }
 }

@@ -1,8 +1,9 @@
 //! Sinks against the real systems that they write to, each started by its test on a free port.
 
 mod exec;
-mod mqtt;
 mod figures;
+mod mqtt;
 mod nats;
+mod postgres;
 mod redis;
 mod support;
