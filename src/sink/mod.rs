@@ -5,6 +5,7 @@
 //! | `null` | nowhere | |
 //! | `stdout` | as a line of JSON | at least once |
 //! | `file:PATH` | as a line of JSON, synced before the watermark moves | exactly once |
+//! | `http://HOST/PATH` | as a request, or as a line of one | at least once, under the same name |
 //!
 //! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; what is for a FIFO that nobody reads waits
 //! in the journal.
@@ -15,6 +16,7 @@ mod composite;
 mod fifos;
 mod file;
 mod file_state;
+mod http;
 mod lines;
 mod name;
 mod null;
@@ -34,6 +36,7 @@ use std::sync::{Arc, Mutex};
 pub use composite::{COMPOSITE_MAX, Composite};
 pub(crate) use fifos::Fifos;
 use file::FileSink;
+use http::HttpSink;
 use lines::{LineHandler, Output, Replay};
 use null::Null;
 use opening::open_without_waiting;
@@ -99,6 +102,7 @@ pub(crate) fn handler_with(
             let output = stream::shared(name, out, Some(path.clone()), (fifos, config.name.clone()))?;
             Ok(Box::new(LineHandler::new(output, None)))
         }
+        SinkTarget::Http(target) => Ok(Box::new(HttpSink::new(target, config.timeout, start.journal)?)),
         other => Err(HandlerError::new(format_args!("there is no sink of this kind yet: {other:?}"))),
     }
 }
