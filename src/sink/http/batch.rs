@@ -55,7 +55,8 @@ impl Batches {
         if self.learned.is_some_and(|at| at.elapsed() >= Duration::from_secs(limits::HTTP_CONNECTION_S)) {
             (self.bytes_max, self.learned) = (limits::SINK_LINES_BYTES, None);
         }
-        let mut open = vec![0..records.len()];
+        let whole = 0..records.len();
+        let mut open = vec![whole];
         // In doubt, and sent as it was, however many bytes it has.
         let mut again = self.in_doubt(requests, records);
         if let Some(again) = &again {

@@ -75,7 +75,7 @@ fn at_a_time(
     };
     let sent = thread::scope(|scope| {
         // Where the system gives no further thread, fewer do it.
-        let start = |_| Builder::new().name("http-sink".to_owned()).spawn_scoped(scope, &work).ok();
+        let start = |_| Builder::new().name("http-sink".to_owned()).spawn_scoped(scope, work).ok();
         let others: Vec<_> = (1..threads).map_while(start).collect();
         let mut sent = work();
         for other in others {

@@ -54,7 +54,7 @@ pub(super) fn judge(origin: &str, reply: Reply, hidden: &Hidden) -> Verdict {
         return Verdict::Refused { reason: format!("{origin} answered {status}{said}"), too_large: status == 413 };
     }
     let advice = match status {
-        300..400 => match &reply.location {
+        300..=399 => match &reply.location {
             Some(location) => {
                 // What follows the question mark may be a token.
                 let place = location.split(['?', '#']).next().unwrap_or_default();
@@ -68,7 +68,7 @@ pub(super) fn judge(origin: &str, reply: Reply, hidden: &Hidden) -> Verdict {
         407 => "a proxy wants to know who asks, which is not supported: check `url`".to_owned(),
         408 | 409 | 423 | 424 | 425 | 429 => "it is asked again later".to_owned(),
         501 | 505 => "it does not know such requests: check `url`".to_owned(),
-        500..600 => "it is asked again later".to_owned(),
+        500..=599 => "it is asked again later".to_owned(),
         _ => "it takes no such requests: check `url`, `mode`, `content_type` and `headers`".to_owned(),
     };
     let waits = reply.retry_after.as_deref();
