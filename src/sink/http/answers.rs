@@ -40,7 +40,7 @@ enum Kind {
     Lines,
     /// Answers, or something else.
     Json,
-    /// No answers.
+    /// What holds no answers in any case.
     Other,
 }
 

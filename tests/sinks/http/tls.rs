@@ -99,7 +99,9 @@ fn a_server_that_wants_a_certificate_gets_the_one_that_is_named() {
     let server = Server::start_tls(server_config(true), |_| Response::status(200));
     let message = messages(0, 1);
     let (outcomes, _) = present(&mut *open(over_tls(&server, "localhost", trusting("ca.pem"))), &[message[0].record()]);
-    assert!(fault(&outcomes).contains("TLS"), "{outcomes:?}");
+    // Whether the server's reason arrives depends on who closes first.
+    assert!(!fault(&outcomes).is_empty());
+    assert_eq!(server.requests().len(), 0);
     let mut tls = trusting("ca.pem");
     tls.cert_file = Some(testdata("client.pem"));
     tls.key_file = Some(private(directory.path(), "client.key"));
