@@ -124,6 +124,28 @@ pub const SINK_NATS_IN_FLIGHT: usize = 256;
 pub const SINK_NATS_READ_BACK: usize = 1000;
 /// Seconds without use after which the `nats` sink connects anew: it answers no pings while it has nothing to do.
 pub const SINK_NATS_IDLE_S: u64 = 60;
+/// Requests that an HTTP sink has under way at a time, whatever is configured: each takes a thread and a connection.
+pub const HTTP_IN_FLIGHT: usize = 64;
+/// Milliseconds after which a call of an HTTP sink begins no further request: its lane may have something else to do.
+pub const HTTP_CALL_MS: u64 = 1_000;
+/// Seconds after which an HTTP sink makes its connections anew, so that it follows DNS, certificates and secrets,
+pub const HTTP_CONNECTION_S: u64 = 300;
+/// and after which it uses an idle one no more: servers and firewalls give them up after a minute or so.
+pub const HTTP_IDLE_S: u64 = 30;
+/// Bytes of each of the two buffers of a connection.
+pub const HTTP_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of the head of a response. A longer one is an error.
+pub const HTTP_HEAD_BYTES: usize = 32 * 1024;
+/// Bytes of a response's body that are read where nobody needs it: with a longer one the connection is closed.
+pub const HTTP_REPLY_BYTES: usize = 64 * 1024;
+/// Bytes of a response that answers for each record of a batch. A longer one is an error.
+pub const HTTP_ANSWERS_BYTES: usize = 1024 * 1024;
+/// Characters of a response that an error shows.
+pub const HTTP_SAID_CHARS: usize = 200;
+/// The longest that a server can ask to be left alone (`Retry-After`), in seconds.
+pub const HTTP_RETRY_AFTER_S: u64 = 600;
+/// A server that finds batches too large gets them smaller, but never below so many bytes of lines (or one record).
+pub const HTTP_BATCH_BYTES_LEAST: usize = 1024;
 /// Bytes of a file that holds a secret or a private key.
 pub const SECRET_BYTES: usize = 64 * 1024;
 /// Bytes of the answer that the child of an `exec` sink gives beside *done*: what fits into a datagram, with room for its head.

@@ -10,6 +10,7 @@
 //! | `nats` | as a message of a JetStream stream | exactly once on a stream of its own; else once within the stream's window |
 //! | `redis` | as an entry of a stream of Redis or Valkey, its id the record's name | exactly once while the key lives |
 //! | `postgres` | as a row of a table | exactly once, by a position in the rows' transaction |
+//! | `http://HOST/PATH` | as a request, or as a line of one | at least once, under the same name |
 //!
 //! A PATH that is no regular file (a FIFO, a device) is written like `stdout`; what is for a FIFO that nobody reads waits
 //! in the journal.
@@ -22,6 +23,7 @@ mod exec;
 mod fifos;
 mod file;
 mod file_state;
+mod http;
 mod lines;
 mod mqtt;
 mod name;
@@ -46,6 +48,7 @@ use std::sync::{Arc, Mutex};
 pub use composite::{COMPOSITE_MAX, Composite};
 pub(crate) use fifos::Fifos;
 use file::FileSink;
+use http::HttpSink;
 use lines::{LineHandler, Output, Replay};
 use null::Null;
 use opening::open_without_waiting;
@@ -116,7 +119,7 @@ pub(crate) fn handler_with(
         SinkTarget::Nats(target) => Ok(Box::new(nats::NatsSink::new(config, target, start)?)),
         SinkTarget::Redis(target) => Ok(Box::new(redis::RedisSink::new(config, target, start)?)),
         SinkTarget::Postgres(target) => Ok(Box::new(postgres::Postgres::new(target, config.timeout, start)?)),
-        other => Err(HandlerError::new(format_args!("there is no sink of this kind yet: {other:?}"))),
+        SinkTarget::Http(target) => Ok(Box::new(HttpSink::new(target, config.timeout, start.journal)?)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod exec;
 mod figures;
+mod http;
 mod mqtt;
 mod nats;
 mod postgres;

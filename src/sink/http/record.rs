@@ -1,0 +1,111 @@
+//! `mode = "record"`: each record is a request. One after the other, or several at a time where order does not matter.
+
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, Builder};
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::request::Requests;
+use super::verdict::{Fault, Verdict};
+use crate::limits;
+use crate::model::Record;
+use crate::process::handler::Outcomes;
+
+/// What became of a record.
+enum Sent {
+    Taken,
+    Refused(String),
+    Fault(Fault),
+}
+
+/// Sends records for a while, up to `in_flight` at a time. Returns the fault for which it has stopped.
+pub(super) fn present(
+    client: &Client,
+    requests: &Requests,
+    in_flight: usize,
+    records: &[Record<'_>],
+    outcomes: &mut Outcomes,
+) -> Option<Fault> {
+    let until = Instant::now() + Duration::from_millis(limits::HTTP_CALL_MS);
+    if in_flight > 1 {
+        return at_a_time(client, requests, in_flight.min(records.len()), (records, until), outcomes);
+    }
+    for (i, record) in records.iter().enumerate() {
+        if i > 0 && Instant::now() >= until {
+            break;
+        }
+        match send(client, requests, record) {
+            Sent::Taken => outcomes.done(i),
+            // A dead letter is durable before anything that came after it is sent.
+            Sent::Refused(reason) => {
+                outcomes.give_up(i, reason);
+                break;
+            }
+            Sent::Fault(fault) => return Some(fault),
+        }
+    }
+    None
+}
+
+/// The same by so many threads, this one included, which end before it returns. After a fault none begins another record.
+fn at_a_time(
+    client: &Client,
+    requests: &Requests,
+    threads: usize,
+    (records, until): (&[Record<'_>], Instant),
+    outcomes: &mut Outcomes,
+) -> Option<Fault> {
+    let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = || {
+        let mut sent = Vec::new();
+        while !stopped.load(Ordering::Relaxed) {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(record) = records.get(i) else { break };
+            if i > 0 && Instant::now() >= until {
+                break;
+            }
+            let this = send(client, requests, record);
+            if matches!(this, Sent::Fault(_)) {
+                stopped.store(true, Ordering::Relaxed);
+            }
+            sent.push((i, this));
+        }
+        sent
+    };
+    let sent = thread::scope(|scope| {
+        // Where the system gives no further thread, fewer do it.
+        let start = |_| Builder::new().name("http-sink".to_owned()).spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).map_while(start).collect();
+        let mut sent = work();
+        for other in others {
+            sent.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        sent
+    });
+    let mut first = None;
+    for (i, this) in sent {
+        match this {
+            Sent::Taken => outcomes.done(i),
+            Sent::Refused(reason) => outcomes.give_up(i, reason),
+            // The one that asks for the longest pause is obeyed.
+            Sent::Fault(fault) => match &first {
+                Some(Fault { pause, .. }) if *pause >= fault.pause => {}
+                _ => first = Some(fault),
+            },
+        }
+    }
+    first
+}
+
+fn send(client: &Client, requests: &Requests, record: &Record<'_>) -> Sent {
+    let (request, body) = match requests.record(record) {
+        Ok(made) => made,
+        Err(error) => return Sent::Fault(Fault::new(format!("compressing a record failed: {error}"))),
+    };
+    match client.send(request, &body, limits::HTTP_REPLY_BYTES) {
+        Verdict::Taken(_) => Sent::Taken,
+        Verdict::Refused { reason, .. } => Sent::Refused(reason),
+        Verdict::Fault(fault) => Sent::Fault(fault),
+    }
+}
