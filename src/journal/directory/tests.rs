@@ -65,7 +65,8 @@ fn a_missing_parent_a_newer_format_and_a_damaged_marker_have_their_own_errors() 
         fs::write(path.join(MARKER), text).unwrap();
         DataDir::claim(&path, is_of_a_journal).unwrap().format()
     };
-    assert_eq!(format(&marker_of(4)), Format::Newer(4));
+    assert_eq!(format(&marker_of(5)), Format::Newer(5));
+    assert_eq!(format(&marker_of(4)), Format::Known);
     assert_eq!(format(&marker_of(3)), Format::Known);
     assert_eq!(format(&marker_of(2)), Format::Known);
     // Format 1 had no checksum.

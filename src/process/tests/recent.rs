@@ -105,7 +105,8 @@ impl Clone for Slow {
 fn a_lane_that_is_held_up_in_a_slot_holds_up_neither_the_committer_nor_other_lanes() {
     let happens = Rc::new(Happens::default());
     let filler = Rc::new(RefCell::new(Filler::new(1, 100, 0)));
-    let (mut slow, mut other) = (filler.borrow_mut().reader(), filler.borrow_mut().reader());
+    let mut slow = filler.borrow_mut().reader();
+    let mut other = filler.borrow_mut().reader();
     let block = || Slow(Rc::clone(&happens));
     filler.borrow_mut().publish(0..1, 1, block(), |_| ());
     let seen = Rc::new(Cell::new(false));

@@ -62,9 +62,10 @@ fn every_kind_of_damage_to_sinks_and_their_letters_is_found_and_named() {
     for (expected, change) in table {
         let place = place_with_sinks();
         tamper(&place, change);
-        let found = damage(&place);
-        assert!(found.replace("entry 602", "entries 602 to 602").contains(expected), "{found:?} is not {expected:?}");
-        assert_ne!(inspect::verify(&place.path()).unwrap().damage, []);
+        damage(&place);
+        let found = inspect::verify(&place.path()).unwrap().damage;
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert!(found.iter().any(|damage| damage.contains(expected)), "{found:?} has no {expected:?}");
     }
 }
 
