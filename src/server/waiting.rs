@@ -126,6 +126,7 @@ impl Handler for Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Lane, LaneMark, SinkId};
 
     /// Fails as it is told to.
     struct Scripted(Arc<Mutex<Option<&'static str>>>);
@@ -173,6 +174,41 @@ mod tests {
         second.flush().unwrap();
         assert_eq!(waiting.reasons(|_| true), ["the sink is away"], "the second lane could not process yet");
         second.process(&[], &mut outcomes);
+        assert_eq!(waiting.reasons(|_| true), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_handler_waited_for_is_over_when_another_takes_its_place_or_its_sink_is_gone() {
+        let waiting = Waiting::new(Fifos::default());
+        let script = Arc::new(Mutex::new(Some("the disk is full")));
+        let scripted = Arc::clone(&script);
+        let made = Arc::new(Mutex::new(true));
+        let may_make = Arc::clone(&made);
+        let make: HandlerFactory = Box::new(move |_| match *may_make.lock().unwrap() {
+            true => Ok(Box::new(Scripted(Arc::clone(&scripted)))),
+            false => Err(HandlerError::new("no directory")),
+        });
+        let mut watched = Arc::clone(&waiting).watch(Some("a".to_owned()), make);
+        let mark = LaneMark::default();
+        let start = LaneStart {
+            journal: None,
+            instance: None,
+            sink: SinkId(1),
+            lane: Lane(0),
+            marks: std::slice::from_ref(&mark),
+            durable_end: Offset(0),
+            left: &[],
+        };
+        let mut handler = watched(&start).unwrap();
+        handler.flush().unwrap_err();
+        assert_eq!(waiting.reasons(|_| true), ["sink a: the disk is full"]);
+        assert_eq!((waiting.of_sink("a").as_deref(), waiting.of_sink("b")), (Some("the disk is full"), None));
+        assert_eq!(waiting.reasons(|name| name != "a"), Vec::<String>::new());
+        *made.lock().unwrap() = false;
+        assert!(watched(&start).is_err());
+        assert_eq!(waiting.reasons(|_| true), ["sink a: no directory"]);
+        *made.lock().unwrap() = true;
+        let _handler = watched(&start).unwrap();
         assert_eq!(waiting.reasons(|_| true), Vec::<String>::new());
     }
 }
