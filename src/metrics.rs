@@ -1,5 +1,7 @@
 //! Every metric of the server: counted by the stages, shown by the admin interface. `docs/operations.md` says what they mean.
 
+mod sinks;
+
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fmt, fs};
@@ -14,6 +16,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+pub use sinks::SinkMetrics;
 
 /// What can become of a datagram. Each is counted from 0: a rate of failures that begins with the first failure, and an alert
 /// on a counter that is not there, would miss it.
@@ -136,7 +139,9 @@ pub struct Metrics {
     /// 1 while a sink takes records, 0 while it is away.
     pub sink_up: Family<SinkLabel, Gauge>,
     /// Since when it has been up or down, in seconds since 1970.
-    pub sink_since: Family<SinkLabel, Gauge>,
+    pub sink_changed: Family<SinkLabel, Gauge>,
+    /// Bytes of the journal that a sink may hold; of those alone that have such a bound.
+    pub sink_backlog_max_bytes: Family<SinkLabel, Gauge>,
     /// 1 while an operator has stopped a sink.
     pub sink_paused: Family<SinkLabel, Gauge>,
     /// Records of a sink that became dead letters.
@@ -222,7 +227,8 @@ impl Metrics {
             sink_held_bytes: Family::default(),
             sink_oldest_seconds: Family::default(),
             sink_up: Family::default(),
-            sink_since: Family::default(),
+            sink_changed: Family::default(),
+            sink_backlog_max_bytes: Family::default(),
             sink_paused: Family::default(),
             sink_dead_letters: Family::default(),
             sink_lost_entries: Family::default(),
@@ -291,6 +297,12 @@ impl Metrics {
             m.sink_held_bytes.clone(),
         );
         r.register_with_unit(
+            "sink_backlog_max",
+            "Journal that a sink may hold unprocessed",
+            Unit::Bytes,
+            m.sink_backlog_max_bytes.clone(),
+        );
+        r.register_with_unit(
             "sink_oldest",
             "Age of the oldest record that a sink has not finished",
             Unit::Seconds,
@@ -298,10 +310,10 @@ impl Metrics {
         );
         r.register("sink_up", "1 while a sink takes records", m.sink_up.clone());
         r.register_with_unit(
-            "sink_since",
-            "Since when it has been so, since 1970",
+            "sink_changed_timestamp",
+            "When a sink has gone up or down, since 1970",
             Unit::Seconds,
-            m.sink_since.clone(),
+            m.sink_changed.clone(),
         );
         r.register("sink_paused", "1 while an operator has stopped a sink", m.sink_paused.clone());
         r.register("sink_blocks", "1 while a sink holds too much to take new data", m.sink_blocks.clone());
@@ -323,6 +335,7 @@ impl Metrics {
         drop(metrics.processed.get_or_create(&label));
         drop(metrics.lane_down.get_or_create(&label));
         drop(metrics.of_sink("name"));
+        metrics.bound_sink("name", 0);
         metrics.free_bytes.set(Some(0));
         let mut text = String::new();
         // Writing to a string fails only when a metric's own encoding does; the list is then cut and its test fails.
@@ -344,22 +357,6 @@ impl Metrics {
             }
         }
         described
-    }
-
-    /// The metrics of one configured sink; each is there from the first call on.
-    pub fn of_sink(&self, name: &str) -> SinkMetrics {
-        let label = SinkLabel { sink: name.to_owned() };
-        SinkMetrics {
-            lag: self.sink_lag.get_or_create(&label).clone(),
-            held_bytes: self.sink_held_bytes.get_or_create(&label).clone(),
-            oldest_seconds: self.sink_oldest_seconds.get_or_create(&label).clone(),
-            up: self.sink_up.get_or_create(&label).clone(),
-            since: self.sink_since.get_or_create(&label).clone(),
-            paused: self.sink_paused.get_or_create(&label).clone(),
-            blocks: self.sink_blocks.get_or_create(&label).clone(),
-            dead_letters: self.sink_dead_letters.get_or_create(&label).clone(),
-            lost_entries: self.sink_lost_entries.get_or_create(&label).clone(),
-        }
     }
 
     /// Counts `n` datagrams with one outcome.
@@ -385,38 +382,6 @@ impl Metrics {
     pub fn replies_sent(&self, kind: &'static str, n: u64) {
         if n > 0 {
             self.replies.get_or_create(&Outcome { outcome: kind }).inc_by(n);
-        }
-    }
-}
-
-/// What is counted of one configured sink, as [`Metrics`] says of each.
-#[derive(Clone, Debug)]
-pub struct SinkMetrics {
-    /// Entries that it has not processed.
-    pub lag: Gauge,
-    /// Bytes of the journal that it has not processed.
-    pub held_bytes: Gauge,
-    /// Seconds since its oldest record arrived.
-    pub oldest_seconds: Gauge,
-    /// Whether it takes records,
-    pub up: Gauge,
-    /// and since when that is so, in seconds since 1970.
-    pub since: Gauge,
-    /// Whether an operator has stopped it.
-    pub paused: Gauge,
-    /// Whether new data is refused because of it.
-    pub blocks: Gauge,
-    /// Its records that became dead letters.
-    pub dead_letters: Counter,
-    /// Entries lost to it.
-    pub lost_entries: Counter,
-}
-
-impl SinkMetrics {
-    /// Notes whether it takes records, at this time in microseconds since 1970.
-    pub fn set_up(&self, up: bool, unix_us: u64) {
-        if self.up.set(i64::from(up)) != i64::from(up) || self.since.get() == 0 {
-            self.since.set(i64::try_from(unix_us / 1_000_000).unwrap_or(i64::MAX));
         }
     }
 }

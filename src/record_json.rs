@@ -111,8 +111,8 @@ impl Formatter {
 }
 
 /// A dead letter: its record, by the names and values of a line, and why it is one. Without the payload it still tells how
-/// long that is.
-pub(crate) fn dead_letter(letter: &DeadLetter, with_payload: bool) -> Value {
+/// long that is. `sink` is what the sink is called whose letter it is; `None` for a handler of a program, which has no name.
+pub(crate) fn dead_letter(letter: &DeadLetter, sink: Option<&str>, with_payload: bool) -> Value {
     let mut value = json!({
         "offset": letter.id.offset.0,
         "index": letter.id.index,
@@ -126,6 +126,10 @@ pub(crate) fn dead_letter(letter: &DeadLetter, with_payload: bool) -> Value {
         "error": letter.error,
         "payload_bytes": letter.payload.len(),
     });
+    if let Some(name) = sink {
+        value["sink"] = name.into();
+        value["sink_id"] = letter.id.sink.to_string().into();
+    }
     match (letter.gap_from, str::from_utf8(&letter.payload)) {
         (Some(from), _) => value["gap"] = json!({ "from": from.0, "to": letter.seq.0 }),
         (None, _) if !with_payload => {}
@@ -335,7 +339,9 @@ mod tests {
                 attempts: 10,
                 since_unix_us: 1_767_323_046_000_000,
             };
-            let shown = dead_letter(&letter, true);
+            let shown = dead_letter(&letter, None, true);
+            assert!(shown.get("sink").is_none(), "a handler of a program has no name");
+            assert_eq!(dead_letter(&letter, Some("events"), false)["sink"], "events");
             let line: serde_json::Map<String, Value> = serde_json::from_str(&line(&record)).unwrap();
             for (name, value) in &line {
                 assert_eq!(&shown[name], value, "{name}");
@@ -343,7 +349,7 @@ mod tests {
             assert_eq!(shown["payload_bytes"], letter.payload.len());
             assert_eq!((&shown["attempts"], &shown["error"]), (&json!(10), &json!("the printer is on fire")));
             assert_eq!(shown["dead_since"], "2026-01-02T03:04:06.000000Z");
-            let brief = dead_letter(&letter, false);
+            let brief = dead_letter(&letter, None, false);
             assert!(brief.get("payload").is_none() && brief.get("payload_base64").is_none());
             assert_eq!(brief.get("gap"), line.get("gap"), "without a payload the news is the gap");
         }

@@ -11,8 +11,15 @@ use tokio::sync::{Semaphore, watch};
 use super::error::ApiError;
 use super::state::AdminState;
 use crate::config::memory::memory_bound;
-use crate::config::{Config, KEYS};
+use crate::config::{Config, KEYS, promise_of};
 use crate::limits;
+
+/// What is configured of a sink, as far as it is shown.
+pub(super) struct KnownSink {
+    pub(super) name: String,
+    pub(super) kind: &'static str,
+    pub(super) promise: &'static str,
+}
 
 /// What every answer is made from.
 pub(super) struct Interface {
@@ -22,6 +29,8 @@ pub(super) struct Interface {
     pub(super) stopping: watch::Receiver<bool>,
     /// What of `/api/status` never changes.
     pub(super) fixed: Map<String, Value>,
+    /// The configured sinks.
+    pub(super) sinks: Arc<[KnownSink]>,
 }
 
 impl Interface {
@@ -40,7 +49,13 @@ impl Interface {
             ("memory", json!(memory_bound(config))),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { state, streams: Arc::new(Semaphore::new(limits::ADMIN_TAILS)), stopping, fixed }
+        let known = config.sink.iter().map(|sink| KnownSink {
+            name: sink.name.clone(),
+            kind: sink.target.kind(),
+            promise: promise_of(sink),
+        });
+        let streams = Arc::new(Semaphore::new(limits::ADMIN_TAILS));
+        Self { state, streams, stopping, fixed, sinks: known.collect() }
     }
 
     /// Runs what may wait for the disk beside the requests that wait for nothing.

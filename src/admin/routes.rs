@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::exposition::Exposition;
 use super::guard::{self, Guard, MayKnow};
 use super::interface::Interface;
-use super::{dead, entries};
+use super::{dead, entries, sinks};
 use crate::limits;
 
 /// The whole interface.
@@ -30,6 +30,11 @@ pub(super) fn router(interface: Interface, guard: Guard) -> Router {
         .route("/api/dead", get(dead::list))
         .route("/api/dead/{offset}/{index}", get(dead::show).delete(dead::discard))
         .route("/api/dead/{offset}/{index}/retry", post(dead::retry))
+        .route("/api/sinks", get(sinks::list))
+        .route("/api/sinks/pause", post(sinks::pause))
+        .route("/api/sinks/resume", post(sinks::resume))
+        .route("/api/sinks/seek", post(sinks::seek))
+        .route("/api/sinks/remove", post(sinks::remove))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES))

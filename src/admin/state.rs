@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
+use super::sink_view::{SinkAnswer, SinkChange, SinkRefused, SinkView};
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::{KeyRing, Summary, show_fingerprint};
-use crate::model::Offset;
+use crate::model::{Offset, SinkId};
 use crate::record_json::timestamp;
 
 /// What the admin interface sees of the server.
@@ -30,6 +31,25 @@ pub trait AdminState: Send + Sync + 'static {
     fn end(&self) -> Offset;
     /// What could not be processed.
     fn dead_letters(&self) -> &dyn DeadLetters;
+    /// The configured sinks in the order of the configuration, then those that only keep their place. None for a handler of a
+    /// program.
+    fn sinks(&self) -> Vec<SinkView> {
+        Vec::new()
+    }
+    /// Asks for a change of the sink with this name. Waits for nothing: whoever wants to know when it is durable asks the answer
+    /// again and again.
+    ///
+    /// # Errors
+    /// Nothing was asked, and nothing has changed.
+    fn change_sink(&self, name: &str, change: SinkChange) -> Result<SinkAnswer, SinkRefused> {
+        let _there_are_none = change;
+        Err(SinkRefused::Unknown(format!("there is no sink \"{name}\": there are none")))
+    }
+    /// Whether nothing is done any more for a sink that was removed, so that it makes no more dead letters.
+    fn sink_has_stopped(&self, sink: SinkId) -> bool {
+        let _there_are_none = sink;
+        true
+    }
     /// Has a dead letter given to its handler once more, if it is still there when its turn comes; it is deleted when that
     /// succeeds. Waits for nothing: whoever wants to know what became of it asks the answer again and again.
     fn retry_dead(&self, letter: &DeadLetter) -> RetryAnswer;

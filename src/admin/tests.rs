@@ -4,6 +4,7 @@ mod bounds;
 mod dead;
 mod entries;
 mod guard;
+mod sinks;
 mod starting;
 
 use std::collections::VecDeque;
@@ -41,6 +42,15 @@ struct Fake {
     /// How many retries were asked for.
     asked: AtomicUsize,
     disk_fails: AtomicBool,
+    sinks: Mutex<Vec<SinkView>>,
+    /// What was asked of sinks, in its order.
+    changes: Mutex<Vec<(String, SinkChange)>>,
+    /// What comes of the next change; `None`: it is durable at once.
+    refusal: Mutex<Option<SinkRefused>>,
+    /// The lanes of sinks that are removed have a call under way.
+    lanes_run: AtomicBool,
+    /// How often it was looked whether they have stopped.
+    looks: AtomicUsize,
 }
 
 impl Fake {
@@ -60,6 +70,11 @@ impl Fake {
             retries: Mutex::default(),
             asked: AtomicUsize::default(),
             disk_fails: AtomicBool::default(),
+            sinks: Mutex::default(),
+            changes: Mutex::default(),
+            refusal: Mutex::default(),
+            lanes_run: AtomicBool::default(),
+            looks: AtomicUsize::default(),
         })
     }
 
@@ -139,6 +154,24 @@ impl AdminState for Fake {
     }
     fn dead_letters(&self) -> &dyn DeadLetters {
         &*self.dead
+    }
+    fn sinks(&self) -> Vec<SinkView> {
+        self.sinks.lock().unwrap().clone()
+    }
+    fn change_sink(&self, name: &str, change: SinkChange) -> Result<SinkAnswer, SinkRefused> {
+        if let Some(refused) = self.refusal.lock().unwrap().take() {
+            return Err(refused);
+        }
+        self.changes.lock().unwrap().push((name.to_owned(), change));
+        let mut looks = 0;
+        Ok(Box::new(move || {
+            looks += 1;
+            (looks > 1).then_some(Ok(()))
+        }))
+    }
+    fn sink_has_stopped(&self, _: SinkId) -> bool {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        !self.lanes_run.load(Ordering::SeqCst)
     }
     fn retry_dead(&self, letter: &DeadLetter) -> RetryAnswer {
         self.asked.fetch_add(1, Ordering::Relaxed);

@@ -178,14 +178,28 @@ impl Api {
         self.json(self.reading(self.agent.get(self.url(path))).call())
     }
 
+    /// The same with a query, whose values may hold anything.
+    pub(super) fn get_by(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ApiFailure> {
+        let request = self.agent.get(self.url(path)).query_pairs(query.iter().copied());
+        self.json(self.reading(request).call())
+    }
+
     /// Asks for a change.
-    pub(super) fn post(&self, path: &str) -> Result<Value, ApiFailure> {
-        self.json(self.authorized(self.agent.post(self.url(path))).send_empty())
+    pub(super) fn post(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ApiFailure> {
+        let request = self.agent.post(self.url(path)).query_pairs(query.iter().copied());
+        self.json(self.authorized(request).send_empty())
+    }
+
+    /// Asks for a change that needs more words than a query has.
+    pub(super) fn post_json(&self, path: &str, query: &[(&str, &str)], body: &Value) -> Result<Value, ApiFailure> {
+        let request = self.agent.post(self.url(path)).query_pairs(query.iter().copied());
+        self.json(self.authorized(request).content_type("application/json").send(body.to_string()))
     }
 
     /// Asks for a deletion.
-    pub(super) fn delete(&self, path: &str) -> Result<Value, ApiFailure> {
-        self.json(self.authorized(self.agent.delete(self.url(path))).call())
+    pub(super) fn delete(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ApiFailure> {
+        let request = self.agent.delete(self.url(path)).query_pairs(query.iter().copied());
+        self.json(self.authorized(request).call())
     }
 
     /// The lines at a path, as they come.

@@ -1,7 +1,6 @@
 //! `duragram check-config`: what a configuration comes to, and the memory that it allows.
 
 use std::fmt::Write as _;
-use std::fs;
 
 use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
@@ -10,9 +9,8 @@ use super::config_args::ConfigArgs;
 use super::{Failure, complain, print, print_json};
 use crate::admin::{KeysStatus, Token};
 use crate::config::memory::memory_bound;
-use crate::config::{KEYS, Loaded};
+use crate::config::{KEYS, Loaded, promise_of};
 use crate::keys::KeyRing;
-use crate::model::{SinkConfig, SinkTarget};
 use crate::server;
 
 /// Check a configuration without running it; show every value, where it comes from, and the memory that it allows.
@@ -55,7 +53,7 @@ fn as_json(loaded: &Loaded, keys: &KeyRing) -> Value {
         .config
         .sink
         .iter()
-        .map(|sink| json!({ "name": sink.name, "type": sink.target.kind(), "promise": promise(sink) }))
+        .map(|sink| json!({ "name": sink.name, "type": sink.target.kind(), "promise": promise_of(sink) }))
         .collect();
     json!({ "config": config, "places": loaded.places, "memory": memory_bound(&loaded.config), "sinks": sinks,
         "keys": KeysStatus::of(keys) })
@@ -72,7 +70,7 @@ fn as_toml(loaded: &Loaded, keys: &KeyRing) -> String {
     for sink in &loaded.config.sink {
         // A command may have several lines, a comment has one.
         let name = sink.name.replace(char::is_control, " ");
-        let _infallible = writeln!(text, "# {name}: {}", promise(sink));
+        let _infallible = writeln!(text, "# {name}: {}", promise_of(sink));
     }
     if let Some((summary, _)) = keys.summary() {
         let _infallible = writeln!(text, "\n# Keys: {summary}");
@@ -84,16 +82,6 @@ fn as_toml(loaded: &Loaded, keys: &KeyRing) -> String {
         let _infallible = writeln!(text, "# {:>12}  {}: {}", mib(item.bytes), item.what, item.formula);
     }
     text
-}
-
-/// What a sink promises, where it writes to on this machine: exactly once can be had of a regular file alone.
-fn promise(sink: &SinkConfig) -> &'static str {
-    match &sink.target {
-        SinkTarget::File(path) if fs::metadata(path).is_ok_and(|file| !file.is_file()) => {
-            "at least once (it is no regular file)"
-        }
-        target => target.promise(),
-    }
 }
 
 fn mib(bytes: u64) -> String {

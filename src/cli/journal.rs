@@ -281,7 +281,7 @@ fn sink_as_text(sink: &SinkRecord, end: Offset) -> String {
     text
 }
 
-fn lost_entries(sink: &SinkRecord) -> u64 {
+pub(super) fn lost_entries(sink: &SinkRecord) -> u64 {
     sink.losses.iter().fold(0, |sum, loss| sum.saturating_add(loss.entries))
 }
 

@@ -27,6 +27,7 @@ pub mod load;
 mod logs;
 mod send;
 mod serve;
+mod sink;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,7 @@ enum Command {
     Load(load::LoadArgs),
     Tail(tail::TailArgs),
     Journal(journal::JournalArgs),
+    Sink(sink::SinkArgs),
     Dead(dead::DeadArgs),
     Keys(keys::KeysArgs),
     CheckConfig(check_config::CheckConfigArgs),
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Journal(args) => journal::run(&args),
+        Command::Sink(args) => sink::run(&args),
         Command::Dead(args) => dead::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
@@ -182,6 +185,11 @@ impl Report {
 /// Writes a JSON value to stdout: indented for people, on one line for programs.
 fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     if io::stdout().is_terminal() { print(format_args!("{value:#}\n")) } else { print(format_args!("{value}\n")) }
+}
+
+/// A text that may hold anything, as a terminal may be shown it: it must not obey.
+fn on_a_terminal(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What a failed write to stdout means.

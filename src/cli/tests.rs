@@ -38,6 +38,11 @@ fn every_command_of_the_contract_is_there() {
         "journal verify",
         "journal stats",
         "journal dump",
+        "sink list",
+        "sink pause",
+        "sink resume",
+        "sink seek",
+        "sink remove",
         "dead list",
         "dead show",
         "dead retry",
@@ -67,7 +72,7 @@ fn every_command_and_every_argument_explains_itself() {
 fn commands_that_can_fail_in_several_ways_list_their_exit_codes() {
     for (name, mut command) in commands() {
         let documented =
-            ["serve", "send", "tail", "journal", "dead", "check-config"].map(|name| format!("duragram {name}"));
+            ["serve", "send", "tail", "journal", "sink", "dead", "check-config"].map(|name| format!("duragram {name}"));
         if documented.contains(&name) {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Exit codes:\n  0  "), "{name}: {help}");

@@ -31,7 +31,7 @@ mod wrong;
 use check::Check;
 pub use keys::{KEYS, Key};
 pub use load::{Loaded, Sources};
-pub use sinks::{SINK_KEYS, SinkKey};
+pub use sinks::{SINK_KEYS, SinkKey, promise_of};
 
 /// The default UDP port.
 pub const UDP_PORT: u16 = 7117;

@@ -7,6 +7,9 @@
 //! | offset u64, index u16 | the embedded handler's |
 //! | offset u64, index u16, id u128 | the sink's with this id, which is not 0 (since format 4 of the data directory) |
 
+mod counts;
+
+pub use counts::LetterCounts;
 use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -106,8 +109,13 @@ pub trait DeadLetters: Send + Sync {
         Ok(deleted)
     }
 
+    /// How many are kept of each sink. Costs no reading.
+    fn counts(&self) -> LetterCounts;
+
     /// How many are kept.
-    fn count(&self) -> u64;
+    fn count(&self) -> u64 {
+        self.counts().total()
+    }
 }
 
 impl DeadLetterId {

@@ -35,7 +35,7 @@ pub mod testing;
 
 pub use crate::model::{DeadLetter, DeadLetterId};
 pub use block::{Block, BlockBuilder, BlockError};
-pub use dead_letter::{DeadLetterRoom, DeadLetters, NoRoom};
+pub use dead_letter::{DeadLetterRoom, DeadLetters, LetterCounts, NoRoom};
 pub use error::{Damage, DamageKind, DamagePlace, JournalError, OpenError, StorageError};
 pub use meta::Loss;
 pub use rocksdb::RocksJournal;

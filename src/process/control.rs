@@ -8,10 +8,11 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::asked::{LaneCommand, Seek};
+use super::cursor::Cursor;
 use super::cursors::Cursors;
 use super::progress::Progress;
 use super::thread::{LaneControl, Lanes, NotAsked};
-use crate::model::{BacklogConfig, Offset, SinkRecord};
+use crate::model::{BacklogConfig, Offset, SinkId, SinkRecord};
 
 /// Looks at the sinks of a running server, and asks things of them. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -43,6 +44,10 @@ pub struct SinkStatus {
     pub blocks: bool,
     /// When the oldest record arrived that it has taken and not made durable, in microseconds since 1970.
     pub oldest_unix_us: Option<u64>,
+    /// It takes records; else it, or the room for its dead letters, is waited for.
+    pub is_up: bool,
+    /// Since when that is so, in seconds since 1970; `None` for one that is not configured, and before its first change.
+    pub since_unix_s: Option<u64>,
 }
 
 /// Why a request was not taken. Nothing has changed.
@@ -84,6 +89,8 @@ impl SinkControl {
                 is_near: cursor.is_near(),
                 blocks: cursor.blocks(),
                 oldest_unix_us: cursor.oldest_unix_us(),
+                is_up: cursor.metrics().up.get() != 0,
+                since_unix_s: u64::try_from(cursor.metrics().changed.get()).ok().filter(|&since| since > 0),
             })
         });
         let gone = self.cursors.not_configured().into_iter().map(|record| SinkStatus {
@@ -95,6 +102,8 @@ impl SinkControl {
             is_near: false,
             blocks: false,
             oldest_unix_us: None,
+            is_up: false,
+            since_unix_s: None,
         });
         configured.chain(gone).collect()
     }
@@ -138,6 +147,12 @@ impl SinkControl {
         let seek = Seek { to, cursors: Arc::clone(&self.cursors), reply };
         self.lanes.send(sink.sink(), LaneCommand::Seek(seek))?;
         Ok(answer)
+    }
+
+    /// Whether nothing is done any more for the sink with this id: its place is taken away, and its lane has stopped. Until then
+    /// it may make another dead letter.
+    pub fn has_stopped(&self, sink: SinkId) -> bool {
+        self.cursors.of(sink).is_none_or(|group| group.cursor().is_some_and(Cursor::has_stopped))
     }
 
     /// Takes a sink's place away, for good: it holds nothing any more, and the same name is another sink from then on. One that

@@ -27,10 +27,14 @@ pub struct Cursor {
     floor: AtomicU64,
     paused: AtomicBool,
     removed: AtomicBool,
+    /// Its lane does nothing any more, since it was removed.
+    stopped: AtomicBool,
     sought: AtomicBool,
     kept: Mutex<Kept>,
     seen: Seen,
     metrics: SinkMetrics,
+    /// Of all sinks: to be shown no more when it is gone.
+    of_all: Metrics,
 }
 
 /// What is kept on disk and changes.
@@ -66,8 +70,12 @@ impl Cursor {
         instance: u64,
         metrics: &Metrics,
     ) -> Self {
-        let metrics = metrics.of_sink(&record.name);
+        let of_all = metrics.clone();
+        let metrics = of_all.of_sink(&record.name);
         metrics.paused.set(i64::from(record.paused));
+        if let Some(bytes_max) = backlog.bytes_max {
+            of_all.bound_sink(&record.name, bytes_max);
+        }
         Self {
             id: record.id,
             name: record.name.as_str().into(),
@@ -79,6 +87,7 @@ impl Cursor {
             floor: AtomicU64::new(0),
             paused: AtomicBool::new(record.paused),
             removed: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             sought: AtomicBool::new(false),
             kept: Mutex::new(Kept {
                 holds: record.holds,
@@ -88,6 +97,7 @@ impl Cursor {
             }),
             seen: Seen::default(),
             metrics,
+            of_all,
         }
     }
 
@@ -141,6 +151,19 @@ impl Cursor {
     pub(super) fn remove(&self) {
         self.set_bound(false, false);
         self.removed.store(true, Ordering::Release);
+    }
+
+    /// Whether its lane does nothing any more, after it was removed: no call of its handler is under way, and it makes no dead
+    /// letter.
+    pub fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Its lane does nothing any more.
+    pub(super) fn set_stopped(&self) {
+        if !self.stopped.swap(true, Ordering::AcqRel) {
+            self.of_all.forget_sink(&self.name);
+        }
     }
 
     /// Whether trimming stops at what it has not processed.

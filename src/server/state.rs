@@ -7,12 +7,15 @@ use std::time::Instant;
 use crossbeam_channel::TryRecvError;
 use prometheus_client::registry::Registry;
 
-use crate::admin::{AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, RetryAnswer, Status};
+use crate::admin::{
+    AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, RetryAnswer, SinkAnswer, SinkChange, SinkRefused,
+    SinkState, SinkView, Status,
+};
 use crate::commit::StatusReader;
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::KeyRing;
-use crate::model::{Lane, Offset};
-use crate::process::{Cursors, LaneControl, RetryError, SinkControl, SinkStatus};
+use crate::model::{Lane, Offset, SinkId};
+use crate::process::{Cursors, LaneControl, RetryError, SinkControl, SinkControlError, SinkStatus};
 use crate::server::Error;
 use crate::server::waiting::Waiting;
 
@@ -60,6 +63,24 @@ impl ServerState {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = (Phase::Failed, Some(error.to_string()));
     }
 
+    /// A sink as operators see it.
+    fn view(&self, sink: SinkStatus) -> SinkView {
+        let SinkStatus { record, configured, held_bytes, backlog, blocks, is_up, since_unix_s, .. } = sink;
+        let state = match (configured, record.paused, record.holds, is_up) {
+            (false, ..) => SinkState::NotConfigured,
+            (true, true, ..) => SinkState::Paused,
+            (true, false, false, _) => SinkState::Detached,
+            (true, false, true, false) => SinkState::Down,
+            (true, false, true, true) => SinkState::Up,
+        };
+        let waits_for = || {
+            let told = self.waiting.of_sink(&record.name);
+            told.unwrap_or_else(|| "there is no room for its dead letters (dead_letters_max, reserve_bytes)".to_owned())
+        };
+        let reason = (configured && !is_up).then(waits_for);
+        SinkView { state, since_unix_s, reason, held_bytes, backlog, blocks, record }
+    }
+
     fn phase(&self) -> Phase {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner).0
     }
@@ -88,7 +109,7 @@ impl AdminState for ServerState {
     }
 
     fn waiting(&self) -> Vec<String> {
-        let mut reasons = self.waiting.reasons();
+        let mut reasons = self.waiting.reasons(|name| self.cursors.named(name).is_some());
         reasons.extend(self.sinks.list().iter().filter_map(at_rest));
         reasons
     }
@@ -131,6 +152,35 @@ impl AdminState for ServerState {
 
     fn dead_letters(&self) -> &dyn DeadLetters {
         &*self.dead
+    }
+
+    fn sinks(&self) -> Vec<SinkView> {
+        self.sinks.list().into_iter().map(|sink| self.view(sink)).collect()
+    }
+
+    fn change_sink(&self, name: &str, change: SinkChange) -> Result<SinkAnswer, SinkRefused> {
+        let asked = match change {
+            SinkChange::Pause => self.sinks.pause(name),
+            SinkChange::Resume => self.sinks.resume(name),
+            SinkChange::Seek(to) => self.sinks.seek(name, to),
+            SinkChange::Remove => self.sinks.remove(name),
+        };
+        let answer = asked.map_err(|error| match error {
+            SinkControlError::Unknown { .. } => SinkRefused::Unknown(error.to_string()),
+            SinkControlError::NotConfigured(_) => SinkRefused::NotConfigured(error.to_string()),
+            SinkControlError::NotAsked(_) => SinkRefused::Busy(error.to_string()),
+        })?;
+        Ok(Box::new(move || match answer.try_recv() {
+            Ok(()) => Some(Ok(())),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                Some(Err("the server stops: `duragram sink list` shows after the next start what was done".to_owned()))
+            }
+        }))
+    }
+
+    fn sink_has_stopped(&self, sink: SinkId) -> bool {
+        self.sinks.has_stopped(sink)
     }
 
     fn retry_dead(&self, letter: &DeadLetter) -> RetryAnswer {

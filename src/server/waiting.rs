@@ -30,10 +30,14 @@ impl Waiting {
         Arc::new(Self { fifos, lanes: Mutex::default() })
     }
 
-    /// Gives each reason once, however many lanes wait for it. Touches no file system, and so cannot hang with one.
-    pub(super) fn reasons(&self) -> Vec<String> {
+    /// Gives each reason once, however many lanes wait for it; those of sinks only that are `at_work`. Touches no file system, and
+    /// so cannot hang with one.
+    pub(super) fn reasons(&self, at_work: impl Fn(&str) -> bool) -> Vec<String> {
         let mut reasons: Vec<String> = self.fifos.unread();
         for ((sink, _), lane) in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if sink.as_deref().is_some_and(|name| !at_work(name)) {
+                continue;
+            }
             let told = |reason: &String| match sink {
                 Some(name) => format!("sink {name}: {reason}"),
                 None => reason.clone(),
@@ -45,12 +49,27 @@ impl Waiting {
         reasons
     }
 
+    /// What the configured sink of this name waits for.
+    pub(super) fn of_sink(&self, name: &str) -> Option<String> {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, reasons) = lanes.iter().find(|((sink, _), _)| sink.as_deref() == Some(name))?;
+        reasons.processing.clone().or_else(|| reasons.flushing.clone())
+    }
+
     /// Makes the same handlers, which report here when they have to wait, under the name of the configured sink.
     pub(super) fn watch(self: Arc<Self>, sink: Option<String>, mut factory: HandlerFactory) -> HandlerFactory {
         let sink: Option<Arc<str>> = sink.map(Into::into);
         Box::new(move |start: &LaneStart<'_>| {
             let whose = (sink.clone(), start.lane.0);
-            let watched = Watched { handler: factory(start)?, whose, waiting: Arc::clone(&self), told: false };
+            let made = factory(start);
+            let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            // What the handler before it waited for is over.
+            lanes.remove(&whose);
+            if let Err(error) = &made {
+                lanes.entry(whose.clone()).or_default().processing = Some(error.to_string());
+            }
+            drop(lanes);
+            let watched = Watched { handler: made?, whose, waiting: Arc::clone(&self), told: false };
             Ok(Box::new(watched))
         })
     }
@@ -107,6 +126,7 @@ impl Handler for Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Lane, LaneMark, SinkId};
 
     /// Fails as it is told to.
     struct Scripted(Arc<Mutex<Option<&'static str>>>);
@@ -139,21 +159,56 @@ mod tests {
             handler.process(&[], &mut outcomes);
             handler.flush().unwrap();
         }
-        assert_eq!(waiting.reasons(), Vec::<String>::new());
+        assert_eq!(waiting.reasons(|_| true), Vec::<String>::new());
         *script.lock().unwrap() = Some("the sink is away");
         for handler in &mut handlers {
             handler.process(&[], &mut outcomes);
             handler.flush().unwrap_err();
         }
-        assert_eq!(waiting.reasons(), ["the sink is away"]);
+        assert_eq!(waiting.reasons(|_| true), ["the sink is away"]);
         *script.lock().unwrap() = None;
         let mut outcomes = Outcomes::new(0);
         let [first, second] = &mut handlers;
         first.process(&[], &mut outcomes);
         first.flush().unwrap();
         second.flush().unwrap();
-        assert_eq!(waiting.reasons(), ["the sink is away"], "the second lane could not process yet");
+        assert_eq!(waiting.reasons(|_| true), ["the sink is away"], "the second lane could not process yet");
         second.process(&[], &mut outcomes);
-        assert_eq!(waiting.reasons(), Vec::<String>::new());
+        assert_eq!(waiting.reasons(|_| true), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_handler_waited_for_is_over_when_another_takes_its_place_or_its_sink_is_gone() {
+        let waiting = Waiting::new(Fifos::default());
+        let script = Arc::new(Mutex::new(Some("the disk is full")));
+        let scripted = Arc::clone(&script);
+        let made = Arc::new(Mutex::new(true));
+        let may_make = Arc::clone(&made);
+        let make: HandlerFactory = Box::new(move |_| match *may_make.lock().unwrap() {
+            true => Ok(Box::new(Scripted(Arc::clone(&scripted)))),
+            false => Err(HandlerError::new("no directory")),
+        });
+        let mut watched = Arc::clone(&waiting).watch(Some("a".to_owned()), make);
+        let mark = LaneMark::default();
+        let start = LaneStart {
+            journal: None,
+            instance: None,
+            sink: SinkId(1),
+            lane: Lane(0),
+            marks: std::slice::from_ref(&mark),
+            durable_end: Offset(0),
+            left: &[],
+        };
+        let mut handler = watched(&start).unwrap();
+        handler.flush().unwrap_err();
+        assert_eq!(waiting.reasons(|_| true), ["sink a: the disk is full"]);
+        assert_eq!((waiting.of_sink("a").as_deref(), waiting.of_sink("b")), (Some("the disk is full"), None));
+        assert_eq!(waiting.reasons(|name| name != "a"), Vec::<String>::new());
+        *made.lock().unwrap() = false;
+        assert!(watched(&start).is_err());
+        assert_eq!(waiting.reasons(|_| true), ["sink a: no directory"]);
+        *made.lock().unwrap() = true;
+        let _handler = watched(&start).unwrap();
+        assert_eq!(waiting.reasons(|_| true), Vec::<String>::new());
     }
 }

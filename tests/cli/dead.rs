@@ -14,7 +14,7 @@ fn server() -> (Arc<FakeServer>, Admin, String) {
 }
 
 /// As `outcome`, with the token in a file.
-fn outcome_with_token(args: &[&str]) -> (i32, String, String) {
+pub(super) fn outcome_with_token(args: &[&str]) -> (i32, String, String) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), format!("{TOKEN}\n")).unwrap();
     let output = duragram(args).env("DURAGRAM_ADMIN_TOKEN_FILE", dir.path().join("token")).output().unwrap();
@@ -123,4 +123,41 @@ fn what_is_not_an_id_and_nothing_at_all_are_usage_errors() {
     ] {
         assert_eq!(outcome(args).0, 2, "{args:?}");
     }
+}
+
+#[test]
+fn a_letter_is_that_of_the_sink_that_is_named() {
+    let (server, _admin, address) = server();
+    server.add_sink("events", 7, 0, None);
+    server.add_sink("file:/var/a&b", 8, 0, None);
+    [(7, 2), (8, 2), (8, 4), (9, 6)].into_iter().for_each(|(sink, offset)| server.put_dead_of(sink, offset));
+    let listed = |args: &[&str]| {
+        let (code, stdout, stderr) = outcome(&[&["dead", "list", "--admin", &address], args].concat());
+        assert_eq!(code, 0, "{stderr}");
+        stdout
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+    };
+    let gone = "00000000000000000000000000000009";
+    let of_gone = format!("6/0 {gone}");
+    assert_eq!(listed(&[]), ["2/0 events", "2/0 file:/var/a&b", "4/0 file:/var/a&b", &of_gone]);
+    assert_eq!(listed(&["--sink", "file:/var/a&b"]), ["2/0 file:/var/a&b", "4/0 file:/var/a&b"]);
+    assert_eq!(listed(&["--sink", gone]), [of_gone]);
+
+    let (code, _, stderr) = outcome_with_token(&["dead", "discard", "2", "--admin", &address]);
+    assert_eq!((code, server.dead_count()), (1, 4));
+    assert!(stderr.contains("--sink NAME") && stderr.contains("events, file:/var/a&b"), "{stderr}");
+    let (code, stdout, _) = outcome(&["dead", "show", "2", "--sink", "events", "--admin", &address]);
+    assert_eq!((code, serde_json::from_str::<Value>(&stdout).unwrap()["sink"].as_str()), (0, Some("events")));
+    let (code, stdout, _) = outcome_with_token(&["dead", "retry", "2", "--sink", "events", "--admin", &address]);
+    assert_eq!((code, stdout.as_str()), (0, "2/0 retried\n"));
+    let (code, stdout, _) =
+        outcome_with_token(&["dead", "discard", "--all", "--sink", "file:/var/a&b", "--admin", &address]);
+    assert_eq!((code, stdout.as_str()), (0, "2/0 of file:/var/a&b discarded\n4/0 of file:/var/a&b discarded\n"));
+    let (code, _, stderr) = outcome(&["dead", "list", "--sink", "even", "--admin", &address]);
+    assert_eq!((code, stderr.contains("there are: events, file:/var/a&b")), (1, true), "{stderr}");
+    let (code, stdout, _) = outcome_with_token(&["dead", "discard", "--all", "--admin", &address]);
+    assert_eq!((code, stdout, server.dead_count()), (0, format!("6/0 of {gone} discarded\n"), 0));
 }

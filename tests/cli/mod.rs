@@ -9,5 +9,6 @@ mod load;
 mod load_memory;
 mod output;
 mod serve;
+mod sink;
 pub(crate) mod support;
 mod tail;

@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use duragram::admin::{Admin, AdminState, Offsets, Phase, Retried, RetryAnswer, Status, Token};
+use duragram::admin::{
+    Admin, AdminState, Offsets, Phase, Retried, RetryAnswer, SinkAnswer, SinkChange, SinkRefused, SinkState, SinkView,
+    Status, Token,
+};
 use duragram::config::Config;
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use duragram::metrics::Metrics;
-use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId};
+use duragram::model::{BacklogConfig, DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId, SinkRecord, WhenFull};
 use duragram::proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
@@ -28,6 +31,7 @@ pub(crate) struct FakeServer {
     journal: Mutex<MemoryJournal>,
     dead: Arc<dyn DeadLetters>,
     registry: Registry,
+    sinks: Mutex<Vec<SinkView>>,
 }
 
 impl FakeServer {
@@ -36,7 +40,13 @@ impl FakeServer {
         let opened = disk.open(&mut |_| {});
         let mut registry = Registry::default();
         Metrics::register(&mut registry);
-        Arc::new(Self { journal: Mutex::new(opened.journal), dead: opened.dead, disk, registry })
+        Arc::new(Self {
+            journal: Mutex::new(opened.journal),
+            dead: opened.dead,
+            disk,
+            registry,
+            sinks: Mutex::default(),
+        })
     }
 
     /// Serves the admin interface; on the same address as an earlier one if that is given.
@@ -78,6 +88,36 @@ impl FakeServer {
         self.dead.put(&letter(offset, index, payload, error)).unwrap();
     }
 
+    pub(crate) fn put_dead_of(&self, sink: u128, offset: u64) {
+        let letter = letter(offset, 0, b"x", "no paper");
+        self.dead.put(&DeadLetter { id: DeadLetterId { sink: SinkId(sink), ..letter.id }, ..letter }).unwrap();
+    }
+
+    /// A configured sink; with a reason, it is away.
+    pub(crate) fn add_sink(&self, name: &str, id: u128, watermark: u64, reason: Option<&str>) {
+        let record = SinkRecord {
+            id: SinkId(id),
+            name: name.to_owned(),
+            identity: 0,
+            mark: LaneMark { watermark: Offset(watermark), sink_state: Vec::new() },
+            instance: 1,
+            holds: true,
+            paused: false,
+            losses: Vec::new(),
+            untold: None,
+            former: Vec::new(),
+        };
+        self.sinks.lock().unwrap().push(SinkView {
+            record,
+            state: if reason.is_some() { SinkState::Down } else { SinkState::Up },
+            since_unix_s: Some(1_767_323_045),
+            reason: reason.map(str::to_owned),
+            held_bytes: Some(3 << 20),
+            backlog: Some(BacklogConfig { bytes_max: None, when_full: WhenFull::Block }),
+            blocks: reason.is_some(),
+        });
+    }
+
     pub(crate) fn dead_count(&self) -> u64 {
         self.dead.count()
     }
@@ -115,6 +155,23 @@ impl AdminState for FakeServer {
     }
     fn dead_letters(&self) -> &dyn DeadLetters {
         &*self.dead
+    }
+    fn sinks(&self) -> Vec<SinkView> {
+        self.sinks.lock().unwrap().clone()
+    }
+    /// Is done at once.
+    fn change_sink(&self, name: &str, change: SinkChange) -> Result<SinkAnswer, SinkRefused> {
+        let mut sinks = self.sinks.lock().unwrap();
+        let Some(at) = sinks.iter().position(|sink| sink.record.name == name) else {
+            return Err(SinkRefused::Unknown(format!("there is no sink {name}")));
+        };
+        match change {
+            SinkChange::Pause => sinks[at].state = SinkState::Paused,
+            SinkChange::Resume => sinks[at].state = SinkState::Up,
+            SinkChange::Seek(to) => sinks[at].record.mark.watermark = to,
+            SinkChange::Remove => drop(sinks.remove(at)),
+        }
+        Ok(Box::new(|| Some(Ok(()))))
     }
     /// Succeeds for letters with an even offset.
     fn retry_dead(&self, letter: &DeadLetter) -> RetryAnswer {

@@ -55,3 +55,41 @@ fn the_format_in_the_documents_is_that_of_a_new_directory() {
     };
     assert_eq!(number(OPERATIONS, "This version writes format "), number(&marker, "format "));
 }
+
+/// What stands of commands in code: indented lines, and words between backticks.
+fn commands(document: &str) -> Vec<String> {
+    let indented = document.lines().filter_map(|line| line.strip_prefix("    "));
+    let mut commands: Vec<String> = Vec::new();
+    for text in indented.chain(quoted(document)) {
+        let text = text.split(" #").next().unwrap_or_default();
+        if let Some(rest) =
+            text.trim().strip_prefix("duragram sink ").or_else(|| text.trim().strip_prefix("duragram dead "))
+        {
+            let group = if text.contains("duragram sink") { "sink" } else { "dead" };
+            commands.push(format!("{group} {rest}"));
+        }
+    }
+    commands
+}
+
+/// Run against an address where nothing answers: what the command line does not know would be exit code 2.
+#[test]
+fn the_commands_for_sinks_and_dead_letters_in_the_documents_are_commands() {
+    let mut seen = BTreeSet::new();
+    for command in [OPERATIONS, super::SINKS].into_iter().flat_map(commands) {
+        let mut args: Vec<&str> = command.split_whitespace().filter(|word| !["or", "…"].contains(word)).collect();
+        if args[1] == "seek" && args.len() == 4 && args[3] == "OFFSET" {
+            args[3] = "7";
+        }
+        // Named as such, not as something to type.
+        if args.len() == 2 && !["list"].contains(&args[1]) {
+            continue;
+        }
+        seen.insert(args[1].to_owned());
+        let output =
+            crate::common::server::duragram().args(&args).env("DURAGRAM_ADMIN", "127.0.0.1:1").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let expected = ["discard", "list", "pause", "remove", "resume", "retry", "seek", "show"];
+    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}

@@ -13,6 +13,8 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
+use std::fs;
+
 use figment::value::Value;
 
 pub(super) use check::check;
@@ -20,7 +22,17 @@ pub use known::{SINK_KEYS, SinkKey};
 pub(super) use show::show;
 
 use super::wrong::{Wrong, Wrongs};
-use crate::model::SinkConfig;
+use crate::model::{SinkConfig, SinkTarget};
+
+/// What a sink promises, where it writes to on this machine: exactly once can be had of a regular file alone.
+pub fn promise_of(sink: &SinkConfig) -> &'static str {
+    match &sink.target {
+        SinkTarget::File(path) if fs::metadata(path).is_ok_and(|file| !file.is_file()) => {
+            "at least once (it is no regular file)"
+        }
+        target => target.promise(),
+    }
+}
 
 /// Reads the value of the key `sink`: short forms, tables, or both. Beside what is wrong stand the sinks as far as they could
 /// be read, so that their bounds can be told at once.

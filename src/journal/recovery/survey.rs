@@ -13,7 +13,7 @@ use crate::journal::database::{Cursor as _, DEAD, Database, JOURNAL, META, Witne
 use crate::journal::error::{Damage, DamageKind, DamagePlace};
 use crate::journal::mask::unmask;
 use crate::journal::meta::{self, AskRecord, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord, RecentRecord};
-use crate::journal::{Block, Extent};
+use crate::journal::{Block, Extent, LetterCounts};
 use crate::model::{ClientRecord, DeadLetter, DeadLetterId, FormerLanes, LaneMark, Offset, SessionRecord, SinkRecord};
 
 /// What lies behind the last write that a storage has delivered.
@@ -142,8 +142,8 @@ pub struct Scan {
     pub entries: u64,
     /// How many bytes the blocks take.
     pub block_bytes: u64,
-    /// How many dead letters there are.
-    pub dead: u64,
+    /// How many dead letters each sink has.
+    pub dead: LetterCounts,
 }
 
 impl Scan {
@@ -448,7 +448,7 @@ impl Survey {
             Item::Record(key, value) => match DeadLetter::decode(key, &value) {
                 Err(error) => self.found(bad_record(database, DEAD, key, error)),
                 Ok(letter) => {
-                    self.scan.dead += 1;
+                    self.scan.dead.add(letter.id);
                     visit(Visit::Dead(letter));
                 }
             },

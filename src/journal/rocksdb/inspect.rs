@@ -123,11 +123,22 @@ pub fn dump(path: &Path, from: Offset) -> Result<Dump, OpenError> {
     Ok(Dump { store, holes: holes(&scan.losses), low, end, next: from, ready: Vec::new().into_iter(), _dir: dir })
 }
 
-/// All dead letters, in order.
+/// What the sinks of a journal have left: their places, and what they could not process.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Left {
+    /// All dead letters, in order.
+    pub letters: Vec<DeadLetter>,
+    /// The sinks of the last checkpoint, those that are not configured any more included.
+    pub sinks: Vec<SinkRecord>,
+    /// The offset that the next entry gets.
+    pub end: Offset,
+}
+
+/// The sinks' places and all dead letters.
 ///
 /// # Errors
 /// As for `open` of [`RocksJournal`](crate::journal::RocksJournal).
-pub fn dead_letters(path: &Path) -> Result<Vec<DeadLetter>, OpenError> {
+pub fn left(path: &Path) -> Result<Left, OpenError> {
     let dir = DataDir::inspect(path, is_of_a_journal)?;
     let mut letters = Vec::new();
     let mut visit = |visit: Visit<'_>| {
@@ -135,8 +146,8 @@ pub fn dead_letters(path: &Path) -> Result<Vec<DeadLetter>, OpenError> {
             letters.push(letter);
         }
     };
-    sound(&dir, examine(&dir, Reading::ALL, &mut visit))?;
-    Ok(letters)
+    let scan = sound(&dir, examine(&dir, Reading::ALL, &mut visit))?.unwrap_or_default().scan;
+    Ok(Left { letters, sinks: scan.sinks, end: scan.end })
 }
 
 /// Blocks of a journal that no server has open.
@@ -186,7 +197,7 @@ fn stats_of(dir: &DataDir, scan: Scan) -> Result<Stats, OpenError> {
         blocks: scan.blocks,
         block_bytes: scan.block_bytes,
         sessions: scan.sessions,
-        dead_letters: scan.dead,
+        dead_letters: scan.dead.total(),
         losses: scan.losses,
         disk,
     })

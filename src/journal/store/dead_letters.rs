@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::journal::StorageError;
 use crate::journal::database::{Cursor as _, DEAD, Database, Sidecar as _};
-use crate::journal::dead_letter::{DeadLetterRoom, DeadLetters, NoRoom, deleting};
+use crate::journal::dead_letter::{DeadLetterRoom, DeadLetters, LetterCounts, NoRoom, deleting};
 use crate::journal::mask::unmask;
 use crate::journal::store::Shared;
 use crate::model::{DeadLetter, DeadLetterId};
@@ -16,13 +16,15 @@ pub(in crate::journal) struct StoredDeadLetters<D: Database>(pub(in crate::journ
 impl<D: Database> DeadLetters for StoredDeadLetters<D> {
     fn put_all(&self, letters: &[DeadLetter], room: DeadLetterRoom) -> Result<Result<(), NoRoom>, StorageError> {
         let Some(first) = letters.first() else { return Ok(Ok(())) };
-        let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut new = 0;
+        let mut counts = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = BTreeSet::new();
         for letter in letters {
-            new += u64::from(!self.0.has_letter(letter.id)?);
+            if !self.0.has_letter(letter.id)? {
+                new.insert(letter.id);
+            }
         }
         // Looked at for each write, and by one lane at a time: what is written before the next look is bounded.
-        if let Err(no_room) = room.for_more(*count, new, self.0.dir.free_bytes()?) {
+        if let Err(no_room) = room.for_more(counts.total(), new.len() as u64, self.0.dir.free_bytes()?) {
             return Ok(Err(no_room));
         }
         let (mut batch, mut scratch) = (self.0.store.batch(0), Vec::new());
@@ -31,7 +33,7 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
         }
         let action = || format!("putting {} dead letters from entry {} on", letters.len(), first.id.offset);
         self.0.write(batch, action)?;
-        *count += new;
+        new.into_iter().for_each(|id| counts.add(id));
         Ok(Ok(()))
     }
 
@@ -56,7 +58,7 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
     }
 
     fn delete_all(&self, ids: &[DeadLetterId]) -> Result<u64, StorageError> {
-        let mut count = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.dead.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = BTreeSet::new();
         for id in ids {
             if self.get(*id)?.is_some() {
@@ -68,11 +70,11 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
         kept.iter().for_each(|id| self.0.store.delete(&mut batch, DEAD, &id.key()));
         self.0.write(batch, || deleting(kept.len(), first))?;
         let deleted = kept.len() as u64;
-        *count -= deleted;
+        kept.into_iter().for_each(|id| counts.remove(id));
         Ok(deleted)
     }
 
-    fn count(&self) -> u64 {
-        *self.0.dead.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> LetterCounts {
+        self.0.dead.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -37,7 +37,7 @@ pub(in crate::journal) use crate::journal::store::housekeeping::LOOK_INTERVAL;
 use crate::journal::store::reader::Reader;
 use crate::journal::store::write_thread::WriteThread;
 pub(in crate::journal) use crate::journal::store::writer::StoredWriter;
-use crate::journal::{Commit, Durable, Journal, JournalError, Landed, Opened, Room, StorageError};
+use crate::journal::{Commit, Durable, Journal, JournalError, Landed, LetterCounts, Opened, Room, StorageError};
 use crate::limits::LAUNCH_BYTES;
 use crate::model::{DeadLetterId, DurabilityLevel, Offset};
 
@@ -70,7 +70,7 @@ pub(in crate::journal) struct Shared<D: Database> {
     /// The first failure of a write. Set once, never cleared.
     failed: OnceLock<StorageError>,
     /// Dead letters; held while one is put or deleted, so that they are counted right.
-    dead: Mutex<u64>,
+    dead: Mutex<LetterCounts>,
     /// After the store: the directory is free only when the database is closed.
     pub(in crate::journal) dir: D::Sidecar,
 }
@@ -96,7 +96,7 @@ impl<D: Database> Shared<D> {
             unread_below: scan.unread_below,
             read_ends: Mutex::default(),
             failed: OnceLock::new(),
-            dead: Mutex::new(scan.dead),
+            dead: Mutex::new(scan.dead.clone()),
             dir,
         }
     }
@@ -131,13 +131,15 @@ impl<D: Database> Shared<D> {
         }
         // Held up by no more than a write of letters, behind which the database would put this one anyway; and only when an
         // operator has asked for it.
-        let mut count = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = 0;
+        let mut counts = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = Vec::with_capacity(retried.len());
         for id in retried {
-            kept += u64::from(self.has_letter(*id).map_err(|error| self.fail_with(error))?);
+            if self.has_letter(*id).map_err(|error| self.fail_with(error))? {
+                kept.push(*id);
+            }
         }
         self.write(batch, action)?;
-        *count -= kept;
+        kept.into_iter().for_each(|id| counts.remove(id));
         Ok(())
     }
 

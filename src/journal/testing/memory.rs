@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use duragram_proto::ClientId;
 
 use crate::journal::block::Place;
-use crate::journal::dead_letter::deleting;
+use crate::journal::dead_letter::{LetterCounts, deleting};
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
 use crate::journal::{
     Block, Checkpoint, Commit, DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, Durable, Extent, JournalError,
@@ -412,8 +412,10 @@ impl DeadLetters for Handle {
         Ok(deleted)
     }
 
-    fn count(&self) -> u64 {
-        lock(&self.disk.synced).dead.len() as u64
+    fn counts(&self) -> LetterCounts {
+        let mut counts = LetterCounts::default();
+        lock(&self.disk.synced).dead.keys().for_each(|id| counts.add(*id));
+        counts
     }
 }
 

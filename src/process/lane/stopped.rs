@@ -54,6 +54,7 @@ impl LaneWorker {
         if for_good {
             // Whoever asked hears that the lane has ended.
             self.retries.clear();
+            self.progress.cursor().iter().for_each(|cursor| cursor.set_stopped());
         }
         match self.drain_by_us {
             Some(_) => LaneStep::Finished { drained: for_good || self.watermark_is_at_the_end() },

@@ -28,7 +28,7 @@ fn tools_change_nothing_and_tell_what_is_there() {
 
     let Verified { damage, stats: verified, torn } = verify(&place.path()).unwrap();
     assert_eq!((damage, verified, torn), (vec![], stats, None));
-    assert_eq!(dead_letters(&place.path()).unwrap(), [letter(3, 0)]);
+    assert_eq!(left(&place.path()).unwrap().letters, [letter(3, 0)]);
     let dumped = |from| -> Vec<u64> {
         dump(&place.path(), Offset(from)).unwrap().flat_map(|block| numbers(&block.unwrap())).collect()
     };
@@ -65,7 +65,7 @@ fn verify_lists_every_damage_and_the_others_refuse() {
     assert!(damage.len() >= 2, "{damage:?}");
     assert!(matches!(stats(&place.path()), Err(OpenError::Damaged(_))));
     assert!(matches!(dump(&place.path(), Offset(0)).err(), Some(OpenError::Damaged(_))));
-    assert!(matches!(dead_letters(&place.path()), Err(OpenError::Damaged(_))));
+    assert!(matches!(left(&place.path()), Err(OpenError::Damaged(_))));
     assert!(files(&place.path()) == before);
 
     let accepting = RocksOptions { accept_loss: true, ..options() };

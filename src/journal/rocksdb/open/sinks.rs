@@ -108,5 +108,5 @@ fn tools_tell_what_sinks_there_are() {
     let place = place_with_sinks();
     let stats = inspect::stats(&place.path()).unwrap();
     assert_eq!((stats.sinks, stats.dead_letters), (sinks(600), 4));
-    assert_eq!(inspect::dead_letters(&place.path()).unwrap(), state(place.open()).dead);
+    assert_eq!(inspect::left(&place.path()).unwrap().letters, state(place.open()).dead);
 }

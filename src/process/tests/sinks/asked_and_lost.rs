@@ -1,0 +1,161 @@
+//! Tests of what operators ask of sinks, and of what is lost to these.
+
+use super::*;
+use crate::model::SinkLoss;
+
+#[test]
+fn a_sink_stays_paused_over_a_restart_and_goes_on_where_it_was() {
+    let mut sinks = Sinks::new(&["a", "b"]);
+    sinks.publish(5);
+    sinks.settle(0);
+    let paused = sinks.control.pause("a").unwrap();
+    assert!(paused.try_recv().is_err());
+    sinks.settle(0);
+    sinks.checkpoint().unwrap();
+    assert_eq!(paused.try_recv(), Ok(()));
+    assert_eq!(sinks.mark("a"), 5, "what it was given is flushed");
+    sinks.publish(5);
+    let mut sinks = sinks.restart(&["a", "b"]);
+    sinks.settle(0);
+    assert_eq!(sinks.target("a").records, keys(0..5));
+    assert_eq!(sinks.target("b").records, keys(0..10));
+    let resumed = sinks.control.resume("a").unwrap();
+    sinks.checkpoint().unwrap();
+    assert_eq!(resumed.try_recv(), Ok(()));
+    sinks.settle(0);
+    assert_eq!(sinks.target("a").records, keys(0..10));
+    assert!(!sinks.stored("a").unwrap().paused);
+}
+
+#[test]
+fn an_operator_lets_a_sink_go_on_elsewhere_with_a_new_handler() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.publish(10);
+    sinks.settle(0);
+    sinks.settle(1_000_000);
+    for (to, expected) in [(4, 4), (8, 8), (99, 10)] {
+        sinks.target("a").records.clear();
+        let answer = sinks.control.seek("a", Offset(to)).unwrap();
+        assert!(matches!(sinks.lanes.workers[0].step(at(1_000_000)), LaneStep::Worked));
+        assert_eq!(sinks.mark("a"), expected);
+        assert!(answer.try_recv().is_err(), "it is not durable yet");
+        // Nothing below is wanted any more, and a checkpoint may trim it: no entry that is asked for is.
+        let sink = sinks.lanes.cursors.records().remove(0);
+        assert_eq!(
+            (sink.mark.watermark.0, sink.losses),
+            (expected, Vec::new()),
+            "that is the operator's choice, no loss"
+        );
+        sinks.settle(1_000_000);
+        sinks.settle(2_000_000);
+        assert_eq!(sinks.target("a").records, keys(expected..10));
+    }
+    sinks.checkpoint().unwrap();
+    assert_eq!(sinks.target("a").made, 4);
+    assert!(sinks.control.seek("b", Offset(0)).is_err());
+}
+
+#[test]
+fn a_sink_that_is_to_go_back_to_what_was_trimmed_begins_at_the_lowest_entry_kept() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.publish(5);
+    sinks.publish(5);
+    sinks.publish(5);
+    sinks.settle(0);
+    sinks.settle(1_000_000);
+    sinks.target("a").away = true;
+    sinks.publish(5);
+    sinks.checkpoint().unwrap();
+    assert_eq!(sinks.disk.low(), Offset(15));
+    sinks.target("a").away = false;
+    sinks.target("a").records.clear();
+    let _answer = sinks.control.seek("a", Offset(2)).unwrap();
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.target("a").records, keys(15..20));
+}
+
+#[test]
+fn a_configured_sink_that_is_removed_stops_for_good_and_holds_nothing() {
+    let mut sinks = Sinks::new(&["a", "b"]);
+    sinks.target("a").away = true;
+    sinks.publish(5);
+    sinks.settle(0);
+    sinks.settle(1_000_000);
+    let answer = sinks.control.remove("a").unwrap();
+    sinks.checkpoint().unwrap();
+    assert_eq!(answer.try_recv(), Ok(()));
+    assert_eq!((sinks.stored("a"), sinks.disk.low()), (None, Offset(5)));
+    sinks.target("a").away = false;
+    sinks.publish(5);
+    sinks.settle(2_000_000);
+    assert_eq!(sinks.target("a").records, keys(0..0));
+    assert_eq!(sinks.target("b").records, keys(0..10));
+    sinks.lanes.control.drain(u64::MAX - 1);
+    let end = |worker: &mut LaneWorker| loop {
+        if let LaneStep::Finished { drained } = worker.step(at(2_000_000)) {
+            break drained;
+        }
+    };
+    let ends: Vec<_> = sinks.lanes.workers.iter_mut().map(end).collect();
+    assert_eq!(ends, [true, true], "a sink that was removed holds up no stop");
+}
+
+#[test]
+fn a_sink_that_has_lost_entries_goes_on_after_them_and_its_handler_hears_of_it_once() {
+    let mut sinks = Sinks::new(&["a"]);
+    // It has taken three records of its call, and the rest of the call is open.
+    sinks.target("a").takes = Some(3);
+    sinks.publish(10);
+    sinks.publish(10);
+    assert!(matches!(sinks.lanes.workers[0].step(at(0)), LaneStep::Worked));
+    sinks.lose_below("a", 14);
+    assert_eq!(sinks.mark("a"), 14);
+    sinks.target("a").takes = None;
+    sinks.settle(0);
+    sinks.settle(20_000_000);
+    assert_eq!(sinks.target("a").records, [keys(0..3), keys(14..20)].concat());
+    assert_eq!(sinks.target("a").lost, [(0, 14)]);
+    sinks.checkpoint().unwrap();
+    let stored = sinks.stored("a").unwrap();
+    let loss = SinkLoss { from: Offset(0), to: Offset(14), entries: 14, unix_us: 9 };
+    assert_eq!((stored.mark.watermark, stored.losses, stored.untold), (Offset(20), vec![loss], None));
+    let mut sinks = sinks.restart(&["a"]);
+    sinks.settle(0);
+    assert_eq!(sinks.target("a").lost, [(0, 14)]);
+}
+
+#[test]
+fn a_loss_that_a_handler_was_not_told_of_before_a_crash_it_is_told_after_it() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.publish(10);
+    sinks.lose_below("a", 4);
+    sinks.lose_below("a", 6);
+    sinks.checkpoint().unwrap();
+    assert_eq!(sinks.stored("a").unwrap().untold, Some((Offset(0), Offset(6))));
+    assert_eq!(sinks.disk.low(), Offset(0), "the block that holds the next entry stays");
+    let mut sinks = sinks.restart(&["a"]);
+    sinks.settle(0);
+    assert_eq!(sinks.target("a").lost, [(0, 6)], "at once");
+    assert_eq!(sinks.target("a").records, keys(6..10));
+    let losses = sinks.control.list().remove(0).record.losses;
+    assert_eq!(losses.iter().map(|loss| (loss.from.0, loss.to.0, loss.entries)).collect::<Vec<_>>(), [(0, 6, 6)]);
+}
+
+#[test]
+fn a_sink_that_cannot_flush_loses_what_it_must_and_nothing_that_is_trimmed_stops_the_server() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.publish(10);
+    sinks.settle(0);
+    sinks.target("a").flush_fails = true;
+    sinks.settle(1_000_000);
+    (0..4).for_each(|_| sinks.publish(10));
+    sinks.lose_below("a", 40);
+    sinks.checkpoint().unwrap();
+    assert_eq!(sinks.disk.low(), Offset(40));
+    sinks.settle(1_500_000);
+    sinks.target("a").flush_fails = false;
+    sinks.settle(30_000_000);
+    sinks.settle(31_000_000);
+    assert_eq!(sinks.target("a").records, [keys(0..10), keys(40..50)].concat());
+    assert_eq!((sinks.mark("a"), &sinks.target("a").lost[..]), (50, &[(0, 40)][..]));
+}
