@@ -20,6 +20,23 @@ const TIB: u64 = 1 << 40;
 pub const LISTEN: RangeInclusive<u64> = 1..=16;
 /// Sinks in `sink`.
 pub const SINKS: RangeInclusive<u64> = 1..=16;
+/// `timeout` of a sink, milliseconds: a call to its target takes no longer.
+pub const SINK_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
+/// `batch.records_max` of a sink, records.
+pub const SINK_BATCH_RECORDS: RangeInclusive<u64> = 1..=100_000;
+/// `batch.bytes_max` of a sink, bytes of entries.
+pub const SINK_BATCH_BYTES: RangeInclusive<u64> = KIB..=16 * MIB;
+/// `batch.delay_max` of a sink, milliseconds.
+pub const SINK_BATCH_DELAY_MS: RangeInclusive<u64> = 0..=60_000;
+/// `backlog.bytes_max` of a sink, bytes of the journal: at least several of the largest batches, since a batch that is under way
+/// is held too, and a second of a busy server.
+pub const SINK_BACKLOG_BYTES: RangeInclusive<u64> = 64 * MIB..=1024 * TIB;
+/// `in_flight_max` of a sink, requests under way at a time.
+pub const SINK_IN_FLIGHT: RangeInclusive<u64> = 1..=64;
+/// `headers` of a sink, headers of each request.
+pub const SINK_HEADERS: RangeInclusive<u64> = 0..=32;
+/// `entries_max` of a sink, entries that a stream keeps at least.
+pub const SINK_STREAM_ENTRIES: RangeInclusive<u64> = 1..=1_000_000_000_000;
 /// Entries in `channels` (numbers or ranges).
 pub const CHANNELS: RangeInclusive<u64> = 0..=1024;
 /// `datagram_bytes_max`, bytes of UDP payload: from an empty DATA to what IPv4 can carry.
@@ -179,6 +196,25 @@ pub const SESSIONS_PER_CHUNK: usize = 1024;
 /// Bytes of a session in the table without its bitmap: itself, its places in two hash tables, which are at times half empty,
 /// and in the lists of free and of changed sessions. A test fills a table and holds it against this.
 pub const SESSION_BYTES: usize = 152;
+
+// ---- Constants of sinks' configuration --------------------------------------------------------------------------
+
+/// Bytes of a sink's name in a table of the configuration,
+pub const SINK_TABLE_NAME_BYTES: usize = 64;
+/// and of a short form, which is a name, too: what the journal keeps of one.
+pub const SINK_SPEC_BYTES: usize = 255;
+/// Bytes of each part of a table's name: what PostgreSQL keeps of it.
+pub const SINK_TABLE_BYTES: usize = 63;
+/// Bytes of the subject of a NATS sink.
+pub const SINK_SUBJECT_BYTES: usize = 1024;
+/// Bytes of the name of a NATS stream: the server makes a directory of it.
+pub const SINK_STREAM_BYTES: usize = 255;
+/// Bytes of the key of a Redis sink.
+pub const SINK_KEY_BYTES: usize = 1024;
+/// Bytes of the topic of an MQTT sink: far below what the protocol takes, with room for what is put in its places.
+pub const SINK_TOPIC_BYTES: usize = 4096;
+/// Bytes of the client id of an MQTT sink.
+pub const SINK_CLIENT_ID_BYTES: usize = 256;
 
 // ---- Constants of keys -------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ impl Interface {
         let fixed = [
             ("version", json!(env!("CARGO_PKG_VERSION"))),
             ("admin", json!(address)),
-            ("sinks", json!(config.sink)),
+            ("sinks", config.sink.iter().map(|sink| sink.name.as_str()).collect()),
             ("config", Value::Object(values)),
             ("memory", json!(memory_bound(config))),
         ];

@@ -1,6 +1,7 @@
 //! `duragram check-config`: what a configuration comes to, and the memory that it allows.
 
 use std::fmt::Write as _;
+use std::fs;
 
 use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
@@ -11,12 +12,13 @@ use crate::admin::{KeysStatus, Token};
 use crate::config::memory::memory_bound;
 use crate::config::{KEYS, Loaded};
 use crate::keys::KeyRing;
+use crate::model::{SinkConfig, SinkTarget};
 use crate::server;
 
 /// Check a configuration without running it; show every value, where it comes from, and the memory that it allows.
 ///
 /// Takes the file, variables and flags of `serve`, and reads the key file and a named file of the admin token. The output is itself a valid configuration file,
-/// and tells of keys no more than how many there are and the fleet key's fingerprint.
+/// says of each sink what it promises, and tells of keys no more than how many there are and the fleet key's fingerprint.
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "Exit codes:\n  0  valid\n  1  a file that it names cannot be read\n  2  not valid: each problem with its key and place on stderr"
@@ -25,7 +27,7 @@ pub(super) struct CheckConfigArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// For programs: one JSON object with `config`, `places`, `memory` and `keys`
+    /// For programs: one JSON object with `config`, `places`, `memory`, `sinks` and `keys`
     #[arg(long)]
     json: bool,
 }
@@ -49,7 +51,13 @@ pub(super) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
 
 fn as_json(loaded: &Loaded, keys: &KeyRing) -> Value {
     let config: Map<String, Value> = KEYS.iter().map(|key| (key.name.to_owned(), key.show(&loaded.config))).collect();
-    json!({ "config": config, "places": loaded.places, "memory": memory_bound(&loaded.config),
+    let sinks: Vec<Value> = loaded
+        .config
+        .sink
+        .iter()
+        .map(|sink| json!({ "name": sink.name, "type": sink.target.kind(), "promise": promise(sink) }))
+        .collect();
+    json!({ "config": config, "places": loaded.places, "memory": memory_bound(&loaded.config), "sinks": sinks,
         "keys": KeysStatus::of(keys) })
 }
 
@@ -57,8 +65,14 @@ fn as_toml(loaded: &Loaded, keys: &KeyRing) -> String {
     let mut text = String::new();
     for key in KEYS {
         let place = loaded.places.get(key.name).map_or("default", String::as_str);
-        let setting = format!("{} = {}", key.name, key.show(&loaded.config));
+        let setting = format!("{} = {}", key.name, key.show_toml(&loaded.config));
         let _infallible = writeln!(text, "{setting:<44} # {place}");
+    }
+    let _infallible = writeln!(text, "\n# What each sink promises of a record, whatever crashes (docs/guarantees.md):");
+    for sink in &loaded.config.sink {
+        // A command may have several lines, a comment has one.
+        let name = sink.name.replace(char::is_control, " ");
+        let _infallible = writeln!(text, "# {name}: {}", promise(sink));
     }
     if let Some((summary, _)) = keys.summary() {
         let _infallible = writeln!(text, "\n# Keys: {summary}");
@@ -70,6 +84,16 @@ fn as_toml(loaded: &Loaded, keys: &KeyRing) -> String {
         let _infallible = writeln!(text, "# {:>12}  {}: {}", mib(item.bytes), item.what, item.formula);
     }
     text
+}
+
+/// What a sink promises, where it writes to on this machine: exactly once can be had of a regular file alone.
+fn promise(sink: &SinkConfig) -> &'static str {
+    match &sink.target {
+        SinkTarget::File(path) if fs::metadata(path).is_ok_and(|file| !file.is_file()) => {
+            "at least once (it is no regular file)"
+        }
+        target => target.promise(),
+    }
 }
 
 fn mib(bytes: u64) -> String {

@@ -9,8 +9,7 @@ use std::sync::LazyLock;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
 use super::{Failure, complain};
-use crate::config::{Config, ConfigError, KEYS, Key, Loaded, Problem, Sources};
-use crate::model::SinkSpec;
+use crate::config::{Config, KEYS, Key, Loaded, Sources};
 
 /// From this key on the flags are for tuning; the short help (`-h`) leaves them out.
 const FIRST_TUNING_KEY: &str = "lanes";
@@ -29,8 +28,7 @@ impl ConfigArgs {
         let sources =
             Sources { file: self.file.clone(), environment: env::vars_os().collect(), flags: self.flags.clone() };
         let strangers = sources.strangers();
-        let loaded = sources.load().and_then(|loaded| check_sinks(&loaded).map(|()| loaded));
-        match loaded {
+        match sources.load() {
             Ok(loaded) => Ok((loaded, strangers)),
             Err(error) => {
                 if let Some(strangers) = strangers {
@@ -40,23 +38,6 @@ impl ConfigArgs {
             }
         }
     }
-}
-
-/// The configuration takes sinks as text; here it is known what they may say.
-fn check_sinks(loaded: &Loaded) -> Result<(), ConfigError> {
-    let mut messages: Vec<String> = loaded
-        .config
-        .sink
-        .iter()
-        .filter_map(|sink| sink.parse::<SinkSpec>().err().map(|error| error.to_string()))
-        .collect();
-    if messages.is_empty() {
-        // What is wrong with all of them together; nothing is opened.
-        messages.extend(SinkSpec::parse_all(&loaded.config.sink).err().map(|error| error.to_string()));
-    }
-    let problem = |message| Problem { key: "sink".to_owned(), place: loaded.places.get("sink").cloned(), message };
-    let problems: Vec<Problem> = messages.into_iter().map(problem).collect();
-    if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
 }
 
 impl FromArgMatches for ConfigArgs {

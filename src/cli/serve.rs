@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::config_args::ConfigArgs;
 use super::{Failure, logs, print};
-use crate::model::SinkSpec;
+use crate::model::SinkTarget;
 use crate::server;
 
 /// Run the server: journal datagrams, ack them once they are on disk, process them.
@@ -38,6 +38,9 @@ no setting of this program is ignored with a warning. \
 SIZE is a number of bytes, or one with a unit (4MiB, 512kB); TIME has a unit (100ms, 30s, 7d). \
 In the file, --retry-first-delay is first_delay in the table [retry], and --log-level is level in [log]. \
 Lists are arrays in the file, separated by commas in a variable, repeated flags on the command line. \
+Each sink may be a table [[sink]] in the file, with a name, a type (stdout, file, null, http, exec, postgres, nats, redis, mqtt) \
+and more keys than its short form has, such as channels, batch.records_max, backlog.bytes_max and tls.ca_file; passwords come \
+from files, variables or credentials. docs/configuration.md has them all, with an example of each type. \
 `duragram check-config` takes the same and shows what it comes to.
 
 Examples:
@@ -46,6 +49,7 @@ Examples:
   duragram serve --listen 0.0.0.0:7117 --keys /etc/duragram/keys
   DURAGRAM_LISTEN=0.0.0.0:7117 DURAGRAM_ALLOW_PLAIN=true duragram serve
   duragram serve | jq -c .payload                    records alone are on stdout
+  duragram serve --sink 'postgres://ingest@127.0.0.1/app?table=records&password_file=/etc/duragram/pg'
 
 Exit codes:
   0  stopped in good order
@@ -63,7 +67,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     if let Some(strangers) = strangers {
         tracing::warn!("{strangers}");
     }
-    let records_on_stdout = config.sink.iter().any(|sink| writes_to_stdout(sink));
+    let records_on_stdout = config.sink.iter().any(|sink| writes_to_stdout(&sink.target));
     let ready = move |ready: &server::Ready| {
         let udp: Vec<String> = ready.udp.iter().map(ToString::to_string).collect();
         let admin = ready.admin.map_or_else(|| "off".to_owned(), |address| address.to_string());
@@ -80,14 +84,14 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
 
 /// Whether what a sink writes is read from this process's stdout: under that name, or under a file's that leads there, such
 /// as `file:/dev/stdout`.
-fn writes_to_stdout(sink: &str) -> bool {
+fn writes_to_stdout(target: &SinkTarget) -> bool {
     let place = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
-    match sink.parse() {
-        Ok(SinkSpec::Stdout) => true,
-        Ok(SinkSpec::File(path)) => {
+    match target {
+        SinkTarget::Stdout => true,
+        SinkTarget::File(path) => {
             let stdout = place(Path::new("/dev/stdout"));
-            stdout.is_some() && stdout == place(&path)
+            stdout.is_some() && stdout == place(path)
         }
-        Ok(SinkSpec::Null) | Err(_) => false,
+        _ => false,
     }
 }

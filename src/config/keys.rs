@@ -2,20 +2,20 @@
 //!
 //! File, environment, flags and `--help` share this one table, so that none of them knows a key that the others do not.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use bytesize::ByteSize;
 use figment::value::Value;
-use humantime_serde::re::humantime;
 use serde_json::Value as Json;
 
+use super::sinks;
+use super::toml;
+use super::values::{
+    boolean, channels, duration, number, show_channels, show_number, show_size, show_time, shown, size, text, texts,
+};
+use super::wrong::Wrongs;
 use super::{Channels, Config, LogFormat, Threading, log_level};
 use crate::client::address;
-use crate::model::parse_channels;
 
 /// What the names of the keys' variables begin with.
 pub(super) const PREFIX: &str = "DURAGRAM_";
@@ -31,7 +31,7 @@ pub struct Key {
     pub help: &'static str,
     /// Several values: an array in TOML, separated by commas in the environment, a repeated flag.
     pub list: bool,
-    pub(super) set: fn(&mut Config, &Value) -> Result<(), String>,
+    pub(super) set: fn(&mut Config, &Value) -> Result<(), Wrongs>,
     show: fn(&Config) -> Json,
 }
 
@@ -49,6 +49,17 @@ impl Key {
     /// The value in a configuration. Its text is TOML too: a string, a number, a truth or an array of them.
     pub fn show(&self, config: &Config) -> Json {
         (self.show)(config)
+    }
+
+    /// The value as TOML. What is a table stands in a line of its own.
+    pub fn show_toml(&self, config: &Config) -> String {
+        match self.show(config) {
+            Json::Array(values) if values.iter().any(Json::is_object) => {
+                let lines: String = values.iter().map(|value| format!("  {},\n", toml::of(value))).collect();
+                format!("[\n{lines}]")
+            }
+            value => value.to_string(),
+        }
     }
 
     /// The value as one writes it in a variable or after the flag.
@@ -129,14 +140,20 @@ pub const KEYS: &[Key] = &[
         "DIR",
         "The journal's directory; made when it is missing, held by one server at a time"
     ),
-    many!(
-        "sink",
-        sink,
-        |text: &String| Ok(text.clone()),
-        |all: &Vec<String>| all.iter().map(shown).collect(),
-        "SPEC",
-        "Where processed records go: stdout, file:PATH or null"
-    ),
+    Key {
+        name: "sink",
+        value: "SPEC",
+        help: "Where processed records go: stdout, file:PATH, null, http://HOST/PATH, exec:COMMAND, \
+               postgres://USER@HOST/DATABASE?table=NAME, nats://HOST/STREAM?subject=NAME, redis://HOST?key=NAME or \
+               mqtt://HOST/TOPIC; in the file, tables [[sink]] say more",
+        list: true,
+        set: |config, value| {
+            let (sinks, wrongs) = sinks::read(value)?;
+            config.sink = sinks;
+            wrongs.into_result()
+        },
+        show: |config| config.sink.iter().map(sinks::show).collect(),
+    },
     one!(
         "keys",
         keys,
@@ -157,7 +174,7 @@ pub const KEYS: &[Key] = &[
         "channels",
         channels,
         channels,
-        show_channels,
+        |all: &Channels| show_channels(all.ranges()),
         "N|N-M",
         "Channels that clients may use, others are refused; none given: all"
     ),
@@ -274,34 +291,6 @@ pub const KEYS: &[Key] = &[
     one!("checkpoint_interval", checkpoint_interval, duration, show_time, "TIME", "A checkpoint is due after so long"),
 ];
 
-/// The text of a scalar, whatever its type in the file: `4096` and `"4096"` mean the same.
-fn text(value: &Value) -> Result<String, String> {
-    if let Some(text) = value.as_str() {
-        return Ok(text.to_owned());
-    }
-    if let Some(truth) = value.to_bool() {
-        return Ok(truth.to_string());
-    }
-    if let Some(whole) = value.to_i128() {
-        return Ok(whole.to_string());
-    }
-    if let Some(whole) = value.to_u128() {
-        return Ok(whole.to_string());
-    }
-    if let Some(fraction) = value.to_f64() {
-        return Ok(fraction.to_string());
-    }
-    Err("takes a single value, not a list, a table or a date".to_owned())
-}
-
-/// The texts of a list; a scalar is a list of one.
-fn texts(value: &Value) -> Result<Vec<String>, String> {
-    match value.as_array() {
-        Some(values) => values.iter().map(text).collect(),
-        None => text(value).map(|text| vec![text]).map_err(|_| "takes a list of values, not a table".to_owned()),
-    }
-}
-
 fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
     match text {
         "off" => Ok(None),
@@ -316,28 +305,6 @@ fn file_or(text: &str, none: &str) -> Result<Option<PathBuf>, String> {
         word if word == none => Ok(None),
         path => Ok(Some(PathBuf::from(path))),
     }
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
-}
-
-fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
-    let value: u64 = text.replace('_', "").parse().map_err(|_| format!("{text:?} is no whole number"))?;
-    T::try_from(value).map_err(|_| format!("{text} is too large"))
-}
-
-fn size<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
-    let size: ByteSize = text.parse().map_err(|_| {
-        format!("{text:?} is no size; write bytes, or a number with a unit, such as 4194304, \"4 MiB\" or \"4 MB\"")
-    })?;
-    T::try_from(size.as_u64()).map_err(|_| format!("{text} is too large"))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| {
-        format!("{text:?} is no duration; write a number with a unit, such as \"100ms\", \"30s\" or \"7d\"")
-    })
 }
 
 fn threading(text: &str) -> Result<Threading, String> {
@@ -357,52 +324,12 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
-fn channels(text: &str) -> Result<RangeInclusive<u16>, String> {
-    parse_channels(text)
-        .ok_or_else(|| format!("{text:?} is no channel; write a number from 0 to 65535 or a range such as \"10-19\""))
-}
-
-fn shown(value: impl Display) -> Json {
-    value.to_string().into()
-}
-
 fn show_admin(admin: &Option<SocketAddr>) -> Json {
     admin.map_or_else(|| "off".into(), shown)
 }
 
 fn show_file(file: &Option<PathBuf>, none: &str) -> Json {
     file.as_ref().map_or_else(|| none.into(), |path| shown(path.display()))
-}
-
-fn show_channels(channels: &Channels) -> Json {
-    let range = |range: &RangeInclusive<u16>| match (*range.start(), *range.end()) {
-        (from, to) if from == to => from.into(),
-        (from, to) => shown(format!("{from}-{to}")),
-    };
-    channels.ranges().iter().map(range).collect()
-}
-
-fn show_number<T: Copy + TryInto<u64>>(number: &T) -> Json {
-    (*number).try_into().unwrap_or(u64::MAX).into()
-}
-
-/// A size: with a unit where that loses nothing.
-fn show_size<T: Copy + TryInto<u64>>(bytes: &T) -> Json {
-    let bytes: u64 = (*bytes).try_into().unwrap_or(u64::MAX);
-    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.iter().find(|(unit, _)| bytes != 0 && bytes.is_multiple_of(*unit)) {
-        Some((unit, name)) => shown(format!("{} {name}", bytes / unit)),
-        None => bytes.into(),
-    }
-}
-
-fn show_time(duration: &Duration) -> Json {
-    shown(show_duration(*duration))
-}
-
-/// A duration as people write it, such as `7days` or `100ms`.
-pub(super) fn show_duration(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
 }
 
 fn show_threading(threading: &Threading) -> Json {

@@ -12,7 +12,9 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::environment;
 use super::keys::PREFIX;
+use super::lines::line_of;
 use super::nearest::nearest;
+use super::sinks;
 use super::{Config, ConfigError, KEYS, Problem};
 
 /// Else it would stay where it was set, and hide the next damage.
@@ -56,14 +58,19 @@ impl Sources {
         let mut places = BTreeMap::new();
         for key in KEYS {
             let Ok(value) = figment.find_value(key.name) else { continue };
-            let place = figment.get_metadata(value.tag()).map(|source| {
-                let path: Vec<&str> = key.name.split('.').collect();
-                source.interpolate(&Profile::Default, &path)
-            });
-            if let Err(message) = (key.set)(&mut config, &value) {
-                problems.push(Problem { key: key.name.to_owned(), place: place.clone(), message });
+            let source = figment.get_metadata(value.tag());
+            let place_of = |below: &[String]| {
+                let path: Vec<&str> = key.name.split('.').chain(below.iter().map(String::as_str)).collect();
+                source.map(|source| source.interpolate(&Profile::Default, &path))
+            };
+            if let Err(wrongs) = (key.set)(&mut config, &value) {
+                problems.extend(wrongs.0.into_iter().map(|wrong| Problem {
+                    key: format!("{}{}", key.name, wrong.below),
+                    place: place_of(&wrong.path),
+                    message: wrong.message,
+                }));
             }
-            if let Some(place) = place {
+            if let Some(place) = place_of(&[]) {
                 places.insert(key.name, place);
             }
         }
@@ -71,8 +78,11 @@ impl Sources {
         if let Err(invalid) = config.validate() {
             let unread: BTreeSet<String> = problems.iter().map(|problem| problem.key.clone()).collect();
             let read = invalid.problems.into_iter().filter(|problem| !unread.contains(&problem.key));
-            problems
-                .extend(read.map(|problem| Problem { place: places.get(problem.key.as_str()).cloned(), ..problem }));
+            let place_of = |key: &str| match sinks::path_of(key, &config.sink) {
+                Some(path) => figment.find_metadata("sink").map(|source| source.interpolate(&Profile::Default, &path)),
+                None => places.get(key).cloned(),
+            };
+            problems.extend(read.map(|problem| Problem { place: place_of(&problem.key), ..problem }));
         }
         if problems.is_empty() { Ok(Loaded { config, places }) } else { Err(ConfigError { problems }) }
     }
@@ -106,7 +116,7 @@ impl Sources {
                     place: Arc::new(place),
                 })
             }
-            Err(error) => fail(error.to_string().trim_end().to_owned()),
+            Err(error) => fail(without_the_line(&error.to_string())),
         }
     }
 
@@ -127,7 +137,8 @@ impl Sources {
             let Some(key) = environment::key_of(name) else { continue };
             match value.to_str() {
                 Some(value) if key.list => {
-                    let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+                    let parts = if key.name == "sink" { sinks::split(value) } else { value.split(',').collect() };
+                    let parts = parts.into_iter().map(str::trim).filter(|part| !part.is_empty());
                     match parts.map(Value::from).collect::<Vec<_>>() {
                         // Of channels none would mean all.
                         none if none.is_empty() => fail(key.name, "names no value between its commas"),
@@ -138,7 +149,8 @@ impl Sources {
                 None => fail(key.name, "is not UTF-8"),
             }
         }
-        Layer { name: "environment", data, place: Arc::new(|key| format!("{PREFIX}{}", key.join("_").to_uppercase())) }
+        let place = |key: &[&str]| format!("{PREFIX}{}", whole(key).join("_").to_uppercase());
+        Layer { name: "environment", data, place: Arc::new(place) }
     }
 
     fn flag_layer(&self) -> Layer {
@@ -151,7 +163,8 @@ impl Sources {
                 None => {}
             }
         }
-        Layer { name: "flags", data, place: Arc::new(|key| format!("--{}", key.join("-").replace('_', "-"))) }
+        let place = |key: &[&str]| format!("--{}", whole(key).join("-").replace('_', "-"));
+        Layer { name: "flags", data, place: Arc::new(place) }
     }
 }
 
@@ -197,7 +210,8 @@ fn unknown_keys(layer: &Layer, problems: &mut Vec<Problem>) {
         problems.push(Problem { key: path.join("."), place: Some((layer.place)(path)), message });
     };
     for (name, value) in &layer.data {
-        if known.contains(name) {
+        // A dot within quotes makes another key of it, which nothing reads.
+        if known.contains(name) && !name.contains('.') {
             continue;
         }
         let is_table = known.iter().any(|key| key.split_once('.').is_some_and(|(table, _)| table == name));
@@ -214,9 +228,22 @@ fn unknown_keys(layer: &Layer, problems: &mut Vec<Problem>) {
             _ if name == "accept_loss" => {
                 report(&[name], ACCEPT_LOSS_IS_A_FLAG.to_owned());
             }
-            _ => report(&[name], unknown(name, &known)),
+            _ => report(&name.split('.').collect::<Vec<_>>(), unknown(name, &known)),
         }
     }
+}
+
+/// The key alone, of the way to something below it: a variable or flag has no lines.
+fn whole<'a, 'b>(key: &'b [&'a str]) -> &'b [&'a str] {
+    let end = key.iter().position(|part| part.bytes().all(|byte| byte.is_ascii_digit())).unwrap_or(key.len());
+    &key[..end]
+}
+
+/// What a parser says, without the line that it quotes: a secret may stand in it.
+fn without_the_line(message: &str) -> String {
+    let quoted = |line: &str| line.split_once('|').is_some_and(|(number, _)| number.trim().parse::<u64>().is_ok());
+    let told = message.lines().filter(|line| !quoted(line) && !line.trim_start().starts_with('|'));
+    told.collect::<Vec<_>>().join(": ")
 }
 
 /// Says that a key is unknown and which known one is nearest.
@@ -225,38 +252,4 @@ fn unknown(name: &str, known: &[String]) -> String {
         Some(known) => format!("unknown key; did you mean {known}?"),
         None => "unknown key".to_owned(),
     }
-}
-
-/// The line, from 1, on which a key stands in a TOML text; for a key that the text writes in a way that this simple
-/// search does not see, its table's line or nothing.
-fn line_of(text: &str, key: &[&str]) -> Option<usize> {
-    let mut table = String::new();
-    let mut table_line = None;
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim_start();
-        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-            table = unspaced(header);
-            if key.split_last().is_some_and(|(_, parents)| !parents.is_empty() && table == parents.join(".")) {
-                table_line = Some(number);
-            }
-            if table == key.join(".") {
-                return Some(number);
-            }
-        } else if let Some((name, _)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
-            let name = unspaced(name);
-            let full = if table.is_empty() { name } else { format!("{table}.{name}") };
-            if full == key.join(".") {
-                return Some(number);
-            }
-            if key.len() > 1 && full == key[0] {
-                table_line = Some(number);
-            }
-        }
-    }
-    table_line
-}
-
-/// A key's text without blanks and quotes.
-fn unspaced(name: &str) -> String {
-    name.chars().filter(|c| !c.is_whitespace() && !matches!(c, '"' | '\'')).collect()
 }

@@ -16,6 +16,7 @@ use crate::limits::{
     SEALED_CLIENTS_PER_SESSION, SEALED_SESSION_BYTES, SESSION_BYTES, SINK_LINES_BYTES, SLABS_PER_RECEIVER,
     SOURCE_BUCKET_BYTES, TRIM_PLACES, UNUSED_SESSION_BYTES, UNUSED_SESSIONS,
 };
+use crate::model::{SinkConfig, SinkTarget};
 
 /// What the system must grant a server with this configuration.
 pub(crate) fn needs(config: &Config) -> Needs {
@@ -35,6 +36,23 @@ pub(crate) fn needs(config: &Config) -> Needs {
         threads: own_threads + DATABASE_THREADS,
         writable_bytes: buffers as u64 + own_threads as u64 * RUST_STACK_BYTES,
     }
+}
+
+/// What the batch of a sink may take that puts one together for another system; `None` for a sink of lines.
+fn batch_bytes(sink: &SinkConfig) -> Option<u64> {
+    let in_flight = match &sink.target {
+        SinkTarget::Null | SinkTarget::Stdout | SinkTarget::File(_) => return None,
+        SinkTarget::Http(http) => http.in_flight_max as u64,
+        SinkTarget::Exec(_)
+        | SinkTarget::Postgres(_)
+        | SinkTarget::Nats(_)
+        | SinkTarget::Redis(_)
+        | SinkTarget::Mqtt(_) => 1,
+    };
+    let twice = (sink.batch.bytes_max as u64).saturating_add(DATAGRAM_LEN_MAX as u64).saturating_mul(2);
+    let records = (sink.batch.records_max as u64).saturating_add(ENTRY_RECORDS as u64);
+    let presented = records.saturating_mul(PRESENTED_RECORD_BYTES as u64);
+    Some(twice.saturating_add(presented).saturating_add(in_flight.saturating_mul(DATAGRAM_LEN_MAX as u64)))
 }
 
 /// One part of the sum.
@@ -150,6 +168,14 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         format!("{sinks} sinks x 4 x ({PIPE_BYTES} B and a line)"),
         &[sinks, 4, (PIPE_BYTES + 6 * DATAGRAM_LEN_MAX) as u64],
     );
+    let batches = config.sink.iter().filter_map(batch_bytes).fold(0u64, u64::saturating_add);
+    if batches > 0 {
+        let formula = format!(
+            "each sink that sends: 2 (read, and written for its target) x (batch.bytes_max + {DATAGRAM_LEN_MAX} B) + \
+             (batch.records_max + {ENTRY_RECORDS}) x {PRESENTED_RECORD_BYTES} B + in_flight_max x {DATAGRAM_LEN_MAX} B"
+        );
+        add("sink batches", formula, &[batches]);
+    }
     add(
         "checkpoint in hand",
         format!("4 copies x ({CHECKPOINT_RECORD_BYTES} B of records and one more record)"),
@@ -244,10 +270,28 @@ mod tests {
             Config { window: base.window * 2, ..base.clone() },
             Config { commit_bytes_max: base.commit_bytes_max + 1, ..base.clone() },
             Config { receive_buffer_bytes: base.receive_buffer_bytes + 1, ..base.clone() },
+            Config { sink: vec!["redis://h?key=k".parse().unwrap()], ..base.clone() },
         ];
         for config in larger {
             assert!(memory_bound(&config).total_bytes > memory_bound(&base).total_bytes, "{config:?}");
         }
+    }
+
+    #[test]
+    fn what_a_sink_may_put_together_and_have_under_way_moves_the_memory_bound() {
+        let total = |change: &dyn Fn(&mut SinkConfig)| {
+            let mut sink: SinkConfig = "http://127.0.0.1/x".parse().unwrap();
+            change(&mut sink);
+            memory_bound(&Config { sink: vec![sink], ..Config::default() }).total_bytes
+        };
+        let base = total(&|_| {});
+        assert_eq!(total(&|sink| sink.batch.bytes_max += 1000), base + 2000);
+        assert!(total(&|sink| sink.batch.records_max += 1) > base);
+        let several = total(&|sink| {
+            let SinkTarget::Http(http) = &mut sink.target else { panic!("it is http") };
+            http.in_flight_max = 2;
+        });
+        assert!(several > base);
     }
 
     #[test]

@@ -11,18 +11,27 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits;
+use crate::model::{SinkConfig, SinkTarget};
 
+mod check;
 pub(crate) mod environment;
 mod keys;
+mod lines;
 pub mod load;
 pub(crate) mod log_level;
 pub mod memory;
 mod nearest;
+mod sinks;
 #[cfg(test)]
 mod tests;
+mod toml;
+mod values;
+mod wrong;
 
+use check::Check;
 pub use keys::{KEYS, Key};
 pub use load::{Loaded, Sources};
+pub use sinks::{SINK_KEYS, SinkKey};
 
 /// The default UDP port.
 pub const UDP_PORT: u16 = 7117;
@@ -42,8 +51,8 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// The journal's directory, made when it is missing. Default `./duragram-data`.
     pub data: PathBuf,
-    /// What processes records, as `sink` reads it. Default `stdout`.
-    pub sink: Vec<String>,
+    /// Where records go. A short form is read by `"stdout".parse()`. Default `stdout`.
+    pub sink: Vec<SinkConfig>,
     /// The file with the clients' keys (`crate::keys`): the server then takes sealed traffic alone, unless `allow_plain`.
     /// Default none.
     pub keys: Option<PathBuf>,
@@ -213,7 +222,7 @@ impl Default for Config {
             admin: Some(loopback(ADMIN_PORT)),
             admin_token_file: None,
             data: PathBuf::from("./duragram-data"),
-            sink: vec!["stdout".to_owned()],
+            sink: vec![SinkConfig::new("stdout", SinkTarget::Stdout)],
             keys: None,
             allow_plain: false,
             datagram_bytes_max: 1472,
@@ -251,6 +260,7 @@ impl Config {
         self.check_bounds(&mut check);
         self.check_addresses(&mut check);
         self.check_together(&mut check);
+        sinks::check(self, &mut check);
         if check.problems.is_empty() { Ok(()) } else { Err(ConfigError { problems: check.problems }) }
     }
 
@@ -345,31 +355,6 @@ impl Config {
         }
         for range in self.channels.ranges().iter().filter(|range| range.is_empty()) {
             check.add("channels", format!("{}-{} is empty: it ends before it starts", range.start(), range.end()));
-        }
-    }
-}
-
-/// Collects the problems of a configuration, so that all are reported at once.
-struct Check {
-    problems: Vec<Problem>,
-}
-
-impl Check {
-    fn add(&mut self, key: &str, message: String) {
-        self.problems.push(Problem { key: key.to_owned(), place: None, message });
-    }
-
-    fn within(&mut self, key: &str, value: u64, range: RangeInclusive<u64>, unit: &str) {
-        if !range.contains(&value) {
-            self.add(key, format!("{value} is out of range: {} to {} {unit}", range.start(), range.end()));
-        }
-    }
-
-    fn lasts(&mut self, key: &str, value: Duration, range_ms: RangeInclusive<u64>) {
-        let (shortest, longest) = (Duration::from_millis(*range_ms.start()), Duration::from_millis(*range_ms.end()));
-        if value < shortest || value > longest {
-            let show = keys::show_duration;
-            self.add(key, format!("{} is out of range: {} to {}", show(value), show(shortest), show(longest)));
         }
     }
 }

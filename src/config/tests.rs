@@ -7,39 +7,47 @@ use tempfile::TempDir;
 use super::*;
 
 /// A file's text, variables and flags, put together as the command line does it.
-struct Case {
+pub(super) struct Case {
     dir: TempDir,
     sources: Sources,
 }
 
 impl Case {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), sources: Sources::default() }
     }
 
-    fn file(mut self, text: &str) -> Self {
+    pub(super) fn file(mut self, text: &str) -> Self {
         let path = self.dir.path().join("d.toml");
         fs::write(&path, text).unwrap();
         self.sources.file = Some(path);
         self
     }
 
-    fn variable(mut self, name: &str, value: &str) -> Self {
+    pub(super) fn variable(mut self, name: &str, value: &str) -> Self {
         self.sources.environment.push((name.into(), value.into()));
         self
     }
 
-    fn flag(mut self, key: &'static str, values: &[&str]) -> Self {
+    pub(super) fn flag(mut self, key: &'static str, values: &[&str]) -> Self {
         self.sources.flags.push((key, values.iter().map(|v| (*v).to_owned()).collect()));
         self
     }
 
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         self.sources.load().unwrap_or_else(|error| panic!("{error}")).config
     }
 
+    pub(super) fn places(&self) -> std::collections::BTreeMap<&'static str, String> {
+        self.sources.load().unwrap().places
+    }
+
+    pub(super) fn error(&self) -> ConfigError {
+        self.sources.load().expect_err("this configuration is wrong")
+    }
+
     /// The problems, one a line, with the file called `d.toml`.
-    fn problems(&self) -> String {
+    pub(super) fn problems(&self) -> String {
         let error = self.sources.load().expect_err("this configuration is wrong");
         error.to_string().replace(&format!("{}/", self.dir.path().display()), "")
     }
@@ -91,7 +99,10 @@ fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
         admin: None,
         admin_token_file: Some(PathBuf::from("/etc/duragram/token")),
         data: PathBuf::from("/var/lib/dura \"gram\""),
-        sink: vec!["null".into(), "file:/tmp/x".into()],
+        sink: ["null", "file:/tmp/x", "postgres://u@h1,h2/d?table=t"]
+            .iter()
+            .map(|sink| sink.parse().unwrap())
+            .collect(),
         keys: Some(PathBuf::from("./off")),
         allow_plain: true,
         datagram_bytes_max: 1201,
@@ -114,7 +125,7 @@ fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
         log: Log { format: LogFormat::Json, level: "warn,duragram=debug".into() },
         accept_loss: false,
     };
-    let toml: String = KEYS.iter().map(|key| format!("{} = {}\n", key.name, key.show(&config))).collect();
+    let toml: String = KEYS.iter().map(|key| format!("{} = {}\n", key.name, key.show_toml(&config))).collect();
     let from_file = Case::new().file(&toml);
     assert_eq!(from_file.config(), config, "{toml}");
     assert_eq!(from_file.sources.load().unwrap().places.len(), KEYS.len());
@@ -125,7 +136,11 @@ fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
 
     let from_flags = KEYS.iter().fold(Case::new(), |case, key| {
         let text = key.show_plain(&config);
-        let values = if key.list { text.split(',').collect() } else { vec![text.as_str()] };
+        let values = match key.name {
+            "sink" => sinks::split(&text),
+            _ if key.list => text.split(',').collect(),
+            _ => vec![text.as_str()],
+        };
         case.flag(key.name, &values)
     });
     assert_eq!(from_flags.config(), config);
@@ -156,6 +171,17 @@ fn everything_that_is_wrong_is_told_at_once_with_its_place() {
 }
 
 #[test]
+fn what_is_said_of_a_text_that_is_no_toml_does_not_repeat_it() {
+    let problems = Case::new().file("window = 1\n[[sink]]\npassword = \"hunter2\n").problems();
+    assert!(problems.contains("line 3") && !problems.contains("hunter2"), "{problems}");
+}
+
+#[test]
+fn a_key_whose_dot_stands_within_quotes_is_not_ignored() {
+    wrong("\"retry.attempts_max\" = 3", "d.toml:1: retry.attempts_max: unknown key");
+}
+
+#[test]
 fn a_file_that_is_missing_or_no_toml_is_named() {
     let mut case = Case::new();
     case.sources.file = Some(case.dir.path().join("none.toml"));
@@ -176,7 +202,7 @@ fn values_of_the_wrong_kind_are_refused() {
     wrong("window = -1", "window: \"-1\" is no whole number");
     wrong("window = 1.5", "window: \"1.5\" is no whole number");
     wrong("window = [1]", "window: takes a single value");
-    wrong("sink = { a = 1 }", "sink: takes a list of values, not a table");
+    wrong("sink = { a = 1 }", "sink: is a list: write [[sink]], with two brackets, and its keys below");
     wrong("retry = 3", "d.toml:1: retry: is a table; write [retry] and its keys below");
     wrong("commit_bytes_max = \"4 Mega\"", "commit_bytes_max: \"4 Mega\" is no size");
     wrong("session_ttl = 7", "session_ttl: \"7\" is no duration");

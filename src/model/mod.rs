@@ -13,6 +13,7 @@ mod peer;
 mod record;
 mod sink;
 mod sink_spec;
+mod sink_url;
 mod stored;
 mod time;
 
@@ -31,6 +32,8 @@ pub use sink::{
     PostgresPayload, PostgresTarget, RedisTarget, Secret, SinkConfig, SinkId, SinkStart, SinkTarget, TlsConfig,
     WhenFull,
 };
-pub use sink_spec::{SinkSpec, SinkSpecError};
+pub(crate) use sink_spec::POSTGRES_PARAMETERS;
+pub use sink_spec::SinkSpecError;
+pub(crate) use sink_url::SinkUrl;
 pub use stored::{ClientRecord, FormerLanes, Instance, JournalId, LaneMark, SessionRecord, SinkLoss, SinkRecord};
 pub use time::{Clock, Now, SystemClock};

@@ -238,7 +238,7 @@ pub struct NatsTarget {
 /// How a NATS server knows us.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NatsAuth {
-    /// A token.
+    /// A token that its operator has given us.
     Token(Secret),
     /// A user and a password.
     User {

@@ -9,7 +9,6 @@ use crate::config;
 use crate::host::resources::Shortage;
 use crate::journal::{JournalError, OpenError, StorageError};
 use crate::keys::KeyFileError;
-use crate::model::SinkSpecError;
 use crate::process::HandlerError;
 use crate::server::sinks::SinkRefusal;
 
@@ -19,9 +18,6 @@ pub enum Error {
     /// The configuration contradicts itself.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
-    /// A sink's specification is not understood.
-    #[error(transparent)]
-    SinkSpec(#[from] SinkSpecError),
     /// The configured sinks cannot go on in this journal.
     #[error(transparent)]
     Sinks(#[from] SinkRefusal),
@@ -64,7 +60,7 @@ impl Error {
     /// The process's exit code for this error, as `duragram --help` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::SinkSpec(_) | Self::Sinks(_) | Self::Keys(_) => 2,
+            Self::Config(_) | Self::Sinks(_) | Self::Keys(_) => 2,
             Self::Open(OpenError::Damaged(_) | OpenError::Refused(JournalError::Lost { .. })) => 3,
             Self::Journal(JournalError::Lost { .. }) => 3,
             Self::Storage(error) if error.damage.is_some() => 3,

@@ -75,7 +75,7 @@ pub fn hold_signals() -> Result<(), Error> {
 ///
 /// After `Ok` everything acked is on disk, and so is how far processing has come.
 pub fn run(config: Config, ready: impl FnOnce(&Ready)) -> Result<(), Error> {
-    let sinks = sinks::configured(&config)?;
+    let sinks = config.sink.clone();
     run_on(config, Processing::Sinks(sinks, Fifos::default()), ready)
 }
 

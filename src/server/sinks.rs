@@ -8,21 +8,13 @@ mod identity;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use crate::config::Config;
 use crate::limits;
-use crate::model::{
-    BacklogConfig, BatchConfig, FormerLanes, LaneMark, Offset, SinkConfig, SinkId, SinkRecord, SinkSpec, SinkSpecError,
-    SinkStart, SinkTarget, WhenFull,
-};
+use crate::model::{BatchConfig, FormerLanes, LaneMark, Offset, SinkConfig, SinkId, SinkRecord, SinkStart, SinkTarget};
 use crate::process::{LaneConfig, Renumbered};
 use crate::server::parts::lane_config;
 use crate::sink::Composite;
 pub(super) use identity::identity;
-
-/// The longest that one call of a sink in short form may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the configured sinks cannot go on in this journal. Nothing has changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -61,36 +53,6 @@ pub enum SinkRefusal {
         /// How many others the journal knows.
         kept: usize,
     },
-}
-
-/// The sinks of a configuration.
-///
-/// # Errors
-/// A short form names no sink, or the same one stands twice.
-pub(super) fn configured(config: &Config) -> Result<Vec<SinkConfig>, SinkSpecError> {
-    Ok(SinkSpec::parse_all(&config.sink)?.into_iter().map(of_short_form).collect())
-}
-
-/// A sink that is given as a short form alone, which is its name.
-fn of_short_form(spec: SinkSpec) -> SinkConfig {
-    SinkConfig {
-        name: spec.to_string(),
-        target: match spec {
-            SinkSpec::Null => SinkTarget::Null,
-            SinkSpec::Stdout => SinkTarget::Stdout,
-            SinkSpec::File(path) => SinkTarget::File(path),
-        },
-        channels: Vec::new(),
-        start: SinkStart::Oldest,
-        timeout: TIMEOUT,
-        batch: BatchConfig {
-            records_max: limits::LANE_BATCH_RECORDS,
-            bytes_max: limits::LANE_BATCH_BYTES,
-            delay_max: Duration::ZERO,
-        },
-        attempts_max: 0,
-        backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
-    }
 }
 
 /// What a journal knows of processing when it is opened.
@@ -183,9 +145,9 @@ fn shared_marks(config: &SinkConfig, known: Known<'_>) -> Option<Vec<LaneMark>> 
         return None;
     }
     let short_form = match &config.target {
-        SinkTarget::Null => Some(SinkSpec::Null.to_string()),
-        SinkTarget::Stdout => Some(SinkSpec::Stdout.to_string()),
-        SinkTarget::File(path) => Some(SinkSpec::File(path.clone()).to_string()),
+        SinkTarget::Null => Some("null".to_owned()),
+        SinkTarget::Stdout => Some("stdout".to_owned()),
+        SinkTarget::File(path) => Some(format!("file:{}", path.display())),
         _ => None,
     };
     let names = [Some(config.name.clone()), short_form];

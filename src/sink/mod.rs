@@ -39,17 +39,17 @@ use null::Null;
 use opening::open_without_waiting;
 use recover::Recorded;
 
-use crate::model::{Lane, SinkConfig, SinkSpec, SinkTarget};
+use crate::model::{Lane, SinkConfig, SinkTarget};
 use crate::process::handler::{Handler, HandlerError, HandlerFactory, LaneStart};
 
 /// Makes lanes that write every record to each of these sinks, none of which may stand in the list twice. They are opened
 /// when the first lane is made.
-pub fn factory(specs: Vec<SinkSpec>) -> HandlerFactory {
+pub fn factory(specs: Vec<SinkConfig>) -> HandlerFactory {
     factory_with(specs, Fifos::default())
 }
 
 /// Like [`factory`], with the list into which the sinks put the FIFOs that they write to.
-pub(crate) fn factory_with(specs: Vec<SinkSpec>, fifos: Fifos) -> HandlerFactory {
+pub(crate) fn factory_with(specs: Vec<SinkConfig>, fifos: Fifos) -> HandlerFactory {
     let mut sinks = None;
     Box::new(move |start| {
         let sinks = match &mut sinks {
@@ -58,7 +58,7 @@ pub(crate) fn factory_with(specs: Vec<SinkSpec>, fifos: Fifos) -> HandlerFactory
                 sinks.insert(specs.iter().map(|spec| Sink::open(spec, start, &fifos)).collect::<Result<Vec<_>, _>>()?)
             }
         };
-        let handlers = specs.iter().zip(sinks).map(|(spec, sink)| (spec.to_string(), sink.handler(start.lane)));
+        let handlers = specs.iter().zip(sinks).map(|(spec, sink)| (spec.name.clone(), sink.handler(start.lane)));
         Ok(Box::new(Composite::new(handlers.collect())?))
     })
 }
@@ -110,14 +110,13 @@ enum Sink {
 }
 
 impl Sink {
-    fn open(spec: &SinkSpec, start: &LaneStart<'_>, fifos: &Fifos) -> Result<Self, HandlerError> {
+    fn open(spec: &SinkConfig, start: &LaneStart<'_>, fifos: &Fifos) -> Result<Self, HandlerError> {
         let without_replay = |output| Self::Lines { output, replays: start.marks.iter().map(|_| None).collect() };
-        match spec {
-            SinkSpec::Null => Ok(Self::Null),
-            SinkSpec::Stdout => Ok(without_replay(stream::stdout((fifos, spec.to_string()))?)),
-            SinkSpec::File(path) if is_regular_or_new(path) => {
-                let state =
-                    |bytes: &Vec<u8>| serde_json::from_slice(&Composite::state_of(&spec.to_string(), bytes)?).ok();
+        match &spec.target {
+            SinkTarget::Null => Ok(Self::Null),
+            SinkTarget::Stdout => Ok(without_replay(stream::stdout((fifos, spec.name.clone()))?)),
+            SinkTarget::File(path) if is_regular_or_new(path) => {
+                let state = |bytes: &Vec<u8>| serde_json::from_slice(&Composite::state_of(&spec.name, bytes)?).ok();
                 let known = if start.left.is_empty() { start.marks } else { start.left };
                 let recorded = Recorded {
                     watermarks: start.marks.iter().map(|mark| mark.watermark).collect(),
@@ -127,12 +126,13 @@ impl Sink {
                 let (opened, replays) = recover::recover(path, &recorded)?;
                 Ok(Self::Lines { output: Arc::new(Mutex::new(FileSink::new(path, opened))), replays })
             }
-            SinkSpec::File(path) => {
+            SinkTarget::File(path) => {
                 let out = open_without_waiting(path);
                 let out = out.map_err(|error| HandlerError::new(format_args!("{}: {error}", path.display())))?;
                 let name = path.display().to_string();
-                Ok(without_replay(stream::shared(name, out, Some(path.clone()), (fifos, spec.to_string()))?))
+                Ok(without_replay(stream::shared(name, out, Some(path.clone()), (fifos, spec.name.clone()))?))
             }
+            other => Err(HandlerError::new(format_args!("a sink of type {} needs a lane of its own", other.kind()))),
         }
     }
 

@@ -26,7 +26,7 @@ fn record(offset: u64, payload: &[u8]) -> Record<'_> {
 
 /// The lanes' handlers, and the marks that the journal holds.
 struct Sinks {
-    specs: Vec<SinkSpec>,
+    specs: Vec<SinkConfig>,
     marks: Vec<LaneMark>,
     durable_end: Offset,
     /// What the lanes of a run with another number of lanes had left.
@@ -118,7 +118,7 @@ fn sorted(mut offsets: Vec<u64>) -> Vec<u64> {
 fn a_file_that_cannot_be_opened_is_an_error_at_start_that_names_it() {
     let dir = directory();
     for path in [dir.path().to_owned(), dir.path().join("missing/file")] {
-        let mut factory = factory(vec![SinkSpec::File(path.clone())]);
+        let mut factory = factory(vec![file_spec(&path).parse().unwrap()]);
         let marks = [LaneMark::default()];
         let start = LaneStart {
             journal: None,

@@ -80,6 +80,35 @@ fn an_admin_token_that_serve_does_not_find_check_config_does_not_find_either() {
 }
 
 #[test]
+fn check_config_says_what_each_sink_promises_and_shows_where_secrets_come_from_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("d.toml");
+    let table = "[[sink]]\nname = \"events\"\ntype = \"postgres\"\nurl = \"postgres://u@h/d\"\ntable = \"t\"\n\
+                 password = { env = \"PG_SECRET\" }\n[[sink]]\nname = \"device\"\ntype = \"file\"\npath = \"/dev/null\"\n";
+    fs::write(&file, table).unwrap();
+    let mut command = duragram(&["check-config", "--config", file.to_str().unwrap()]);
+    let output = command.env("PG_SECRET", "hunter2hunter2").output().unwrap();
+    let shown = crate::cli::support::text(&output.stdout);
+    assert!(output.status.success(), "{}", crate::cli::support::text(&output.stderr));
+    assert!(shown.contains("# events: exact\n"), "{shown}");
+    assert!(shown.contains("# device: at least once (it is no regular file)\n"), "{shown}");
+    assert!(shown.contains("password = { env = \"PG_SECRET\" }") && !shown.contains("hunter2"), "{shown}");
+
+    fs::write(&file, &shown).unwrap();
+    let (code, again, stderr) = outcome(&["check-config", "--config", file.to_str().unwrap(), "--json"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let json: Value = serde_json::from_str(&again).unwrap();
+    assert_eq!(json["sinks"][0], serde_json::json!({ "name": "events", "type": "postgres", "promise": "exact" }));
+    assert_eq!(json["config"]["sink"][0]["password"], serde_json::json!({ "env": "PG_SECRET" }));
+
+    let (code, shown, _) = outcome(&["check-config", "--sink", "nats://h/S?subject=a", "--sink", "stdout"]);
+    assert_eq!(code, 0);
+    assert!(shown.contains("# nats://h/S?subject=a: window\n# stdout: at least once\n"), "{shown}");
+    let (code, _, stderr) = outcome(&["serve", "--sink", "postgres://u:hunter2@h/d?table=t"]);
+    assert!(code == 2 && stderr.starts_with("duragram: --sink: sink: ") && !stderr.contains("hunter2"), "{stderr}");
+}
+
+#[test]
 fn check_config_shows_values_places_and_memory_and_its_output_is_a_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = duragram(&[

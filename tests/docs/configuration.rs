@@ -66,7 +66,7 @@ fn refusal(key: &'static Key, values: Vec<String>) -> Option<String> {
 }
 
 /// A bound as the table or a message writes it: a number, a size, or a time in milliseconds.
-fn bound(text: &str) -> u64 {
+pub(super) fn bound(text: &str) -> u64 {
     let text = text.trim();
     let number = || text.parse::<u64>().ok();
     let size = || text.parse::<ByteSize>().ok().map(|size| size.as_u64());
@@ -84,7 +84,11 @@ fn the_ranges_in_the_documents_are_those_that_the_program_keeps() {
             time if parse_duration(&time).is_ok() => vec!["500years".to_owned()],
             _ => vec![u64::from(u32::MAX).pow(2).to_string()],
         };
-        let absurd = if key.name == "listen" { vec!["127.0.0.1:0".to_owned(); 2_000] } else { absurd };
+        let absurd = match key.name {
+            "listen" => vec!["127.0.0.1:0".to_owned(); 2_000],
+            "sink" => (0..2_000).map(|n| format!("file:{n}")).collect(),
+            _ => absurd,
+        };
         let messages = [refusal(key, absurd), refusal(key, vec!["0".to_owned()])];
         let mut ranges = messages.iter().flatten().filter_map(|message| message.split_once(" is out of range: "));
         let Some((_, range)) = ranges.next() else { continue };

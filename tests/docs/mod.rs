@@ -10,10 +10,12 @@ mod configuration;
 mod guarantees;
 mod links;
 mod operations;
+mod sinks;
 
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const SINKS: &str = include_str!("../../docs/sinks.md");
 const README: &str = include_str!("../../README.md");
 
 fn root() -> &'static Path {

@@ -11,7 +11,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use duragram::config::Config;
-use duragram::model::SinkSpec;
 use duragram::server as embedded;
 use duragram::sink::factory;
 use nix::fcntl::OFlag;
@@ -284,7 +283,7 @@ fn an_embedded_server_hears_a_stop_however_often_files_were_to_be_opened_anew_be
         sessions_max: 100,
         ..Config::default()
     };
-    let server = embedded::Server::start(config, factory(vec![SinkSpec::Null])).unwrap();
+    let server = embedded::Server::start(config, factory(vec!["null".parse().unwrap()])).unwrap();
     let handle = server.handle();
     (0..1_000).for_each(|_| handle.reopen());
     handle.stop();

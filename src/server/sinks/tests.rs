@@ -1,10 +1,12 @@
 //! Tests of where configured sinks go on in a journal.
 
+use std::time::Duration;
+
 use super::*;
 use crate::model::{HttpMode, HttpTarget, TlsConfig};
 
 fn spec(text: &str) -> SinkConfig {
-    of_short_form(text.parse().unwrap())
+    text.parse().unwrap()
 }
 
 fn http(url: &str) -> SinkConfig {

@@ -15,7 +15,6 @@ use super::super::*;
 use crate::journal::testing::memory::MemoryDisk;
 use crate::model::{BacklogConfig, Offset, SinkConfig, SinkRecord, WhenFull};
 use crate::server::processing::Processing;
-use crate::server::sinks;
 use crate::sink;
 
 const AWAY: &str = "file:/dev/full";
@@ -40,7 +39,7 @@ fn config(sinks: &[&str], lanes: u16) -> Config {
         admin: None,
         lanes,
         sessions_max: 100,
-        sink: sinks.iter().map(|&sink| sink.to_owned()).collect(),
+        sink: sinks.iter().map(|sink| sink.parse().unwrap()).collect(),
         checkpoint_interval: Duration::from_millis(20),
         retain_bytes: 0,
         drain_timeout: Duration::from_millis(200),
@@ -50,7 +49,7 @@ fn config(sinks: &[&str], lanes: u16) -> Config {
 
 /// The sinks, of which those that are away may hold so many bytes.
 fn bounded(sinks: &[&str], bytes_max: u64, when_full: WhenFull) -> Vec<SinkConfig> {
-    let mut configured = sinks::configured(&config(sinks, 1)).unwrap();
+    let mut configured = config(sinks, 1).sink;
     for sink in configured.iter_mut().filter(|sink| sink.name == AWAY) {
         sink.backlog = BacklogConfig { bytes_max: Some(bytes_max), when_full };
     }
@@ -140,7 +139,7 @@ fn one_sink_that_is_away_holds_nobody_up_and_keeps_its_records() {
     let dir = directory();
     let out = dir.path().join("out");
     let file = format!("file:{}", out.display());
-    let sinks = || sinks::configured(&config(&[&file, AWAY], 1)).unwrap();
+    let sinks = || config(&[&file, AWAY], 1).sink;
     let mut rig = Rig::with(sinks());
     rig.send(40);
     rig.wait_stored("the file's place", &file, |sink| sink.mark.watermark == Offset(40));
@@ -214,7 +213,7 @@ fn sinks_that_went_on_together_as_lanes_go_on_each_for_itself_and_nothing_is_los
         let disk = rig.disk.clone();
         rig.handle.stop();
         drop(rig.serving.join());
-        let sinks = sinks::configured(&config(&[&file, "null"], 1)).unwrap();
+        let sinks = config(&[&file, "null"], 1).sink;
         let mut rig = Rig::again(disk, sinks, seq).unwrap();
         rig.send(30);
         let disk = rig.stop();
@@ -228,7 +227,7 @@ fn sinks_that_went_on_together_as_lanes_go_on_each_for_itself_and_nothing_is_los
 
 #[test]
 fn a_program_with_a_handler_begins_at_the_lowest_entry_and_leaves_the_sinks_their_places() {
-    let mut rig = Rig::with(sinks::configured(&config(&["null", AWAY], 1)).unwrap());
+    let mut rig = Rig::with(config(&["null", AWAY], 1).sink);
     rig.send(10);
     let seq = rig.seq;
     let disk = rig.stop();
@@ -247,14 +246,14 @@ fn a_program_with_a_handler_begins_at_the_lowest_entry_and_leaves_the_sinks_thei
 
 #[test]
 fn a_sink_under_its_old_name_with_other_channels_is_refused_at_the_start() {
-    let mut rig = Rig::with(sinks::configured(&config(&["null"], 1)).unwrap());
+    let mut rig = Rig::with(config(&["null"], 1).sink);
     rig.send(1);
     let seq = rig.seq;
     let disk = rig.stop();
-    let mut sinks = sinks::configured(&config(&["null"], 1)).unwrap();
+    let mut sinks = config(&["null"], 1).sink;
     sinks[0].channels = vec![1..=2];
     let error = Rig::again(disk.clone(), sinks, seq).err().unwrap();
     assert!(matches!(error, Error::Sinks(SinkRefusal::Changed { .. })), "{error}");
     assert_eq!(error.exit_code(), 2);
-    Rig::again(disk, sinks::configured(&config(&["null"], 1)).unwrap(), seq).unwrap().stop();
+    Rig::again(disk, config(&["null"], 1).sink, seq).unwrap().stop();
 }
