@@ -27,8 +27,9 @@ pub(crate) fn needs(config: &Config) -> Needs {
         + ADMIN_CONNECTIONS as u64
         + config.sink.len() as u64
         + OTHER_FILES;
-    // A sink may have a thread that watches what it writes to.
-    let own_threads = receivers + usize::from(config.lanes) + config.sink.len() + ADMIN_READERS + OTHER_THREADS;
+    // Each sink has a lane, and may have a thread that watches what it writes to.
+    let lanes = usize::from(config.lanes).max(config.sink.len());
+    let own_threads = receivers + lanes + config.sink.len() + ADMIN_READERS + OTHER_THREADS;
     let slabs = receivers * SLABS_PER_RECEIVER * RECEIVE_MESSAGES * RECEIVE_STRIDE_BYTES;
     let buffers = BASE_BYTES + slabs + MEMTABLES * MEMTABLE_BYTES + BLOCK_CACHE_BYTES + 8 * config.commit_bytes_max;
     Needs {
@@ -86,7 +87,9 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         items.push(MemoryItem { what, formula, bytes });
     };
     let sockets = (config.listen.len() * config.receivers) as u64;
-    let lanes = u64::from(config.lanes);
+    let sinks = config.sink.len() as u64;
+    // Either the lanes of a handler that a program embeds, or one for each sink.
+    let lanes = u64::from(config.lanes).max(sinks);
     let block = (config.commit_bytes_max + config.datagram_bytes_max) as u64;
 
     add(
@@ -157,11 +160,10 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         ),
         &[lanes, ((LANE_BATCH_RECORDS + ENTRY_RECORDS) * DEAD_ERROR_BYTES + 4 * DEAD_LETTERS_WRITE_BYTES) as u64],
     );
-    let sinks = config.sink.len() as u64;
     add(
         "sink lines",
-        format!("{lanes} lanes x {sinks} sinks x 2 (a buffer that grows) x {SINK_LINES_BYTES} B"),
-        &[lanes, sinks, 2, SINK_LINES_BYTES as u64],
+        format!("{sinks} sinks x 2 (a buffer that grows) x {SINK_LINES_BYTES} B"),
+        &[sinks, 2, SINK_LINES_BYTES as u64],
     );
     add(
         "pipes' last bytes",

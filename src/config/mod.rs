@@ -69,7 +69,7 @@ pub struct Config {
     pub session_ttl: Duration,
     /// The channels that clients may use; others get REJECT 8. Default all.
     pub channels: Channels,
-    /// Processing threads. Default half of the cores, at least 1 and at most 4.
+    /// Processing threads of an embedded handler; each configured sink has one. Default half of the cores, at least 1 and at most 4.
     pub lanes: u16,
     /// Sockets (and receiver threads) for each address in `listen`, sharing it by SO_REUSEPORT. Default 1.
     pub receivers: usize,

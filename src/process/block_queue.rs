@@ -90,10 +90,17 @@ impl BlockQueue {
         (self.bytes, self.next) = (0, to);
     }
 
-    /// The same where an operator wants it to go on; or at the lowest entry kept, if that is higher.
-    pub(super) fn seek(&mut self, to: Offset) {
+    /// The same where an operator wants it to go on; or at the lowest entry kept, if that is higher. Returns where that is.
+    ///
+    /// # Errors
+    /// The journal cannot be read; nothing has changed.
+    pub(super) fn seek(&mut self, to: Offset) -> Result<Offset, StorageError> {
+        let kept = self.journal.read(to, 1)?;
+        let to = kept.first().map_or(to, |block| block.first().max(to));
         self.jump(to);
+        // It may be trimmed until the next checkpoint stores where it goes on.
         self.trimmed_until = self.progress.durable_end();
+        Ok(to)
     }
 
     /// Appends the lane's records from `from` on, whole entries only, until a limit is reached, or up to `until`.

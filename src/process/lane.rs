@@ -239,7 +239,7 @@ impl LaneWorker {
             }
             return Ok(LaneStep::Finished { drained: self.watermark_is_at_the_end() });
         }
-        if let Some(step) = self.stop_or_jump(now) {
+        if let Some(step) = self.stop_or_jump(now)? {
             return Ok(step);
         }
         if let Some(end) = self.batch_end {

@@ -109,7 +109,9 @@ fn go_on(config: &SinkConfig, known: Known<'_>) -> Result<Planned, SinkRefusal> 
         if record.identity != identity {
             return Err(SinkRefusal::Changed { name: record.name.clone(), at: record.mark.watermark });
         }
-        let (marks, former) = (vec![record.mark.clone()], record.former.clone());
+        // A crash may have cut an operator's seek short, to what was being trimmed.
+        let mark = LaneMark { watermark: record.mark.watermark.max(known.low), ..record.mark.clone() };
+        let (marks, former) = (vec![mark], record.former.clone());
         let renumbered = Renumbered { marks, left: Vec::new(), former };
         return Ok(Planned { record: record.clone(), renumbered });
     }

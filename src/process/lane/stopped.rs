@@ -5,6 +5,7 @@ use std::mem;
 use std::sync::{Arc, Mutex};
 
 use super::{LaneStep, LaneWorker, Unflushed};
+use crate::journal::StorageError;
 use crate::limits;
 use crate::model::{LaneMark, Now, Offset};
 use crate::process::asked::Seek;
@@ -18,16 +19,19 @@ impl LaneWorker {
     }
 
     /// Does what comes before all work: `None` when there is nothing of the kind. Costs an embedded handler nothing.
-    pub(super) fn stop_or_jump(&mut self, now: Now) -> Option<LaneStep> {
+    ///
+    /// # Errors
+    /// The journal cannot be read. The server must stop.
+    pub(super) fn stop_or_jump(&mut self, now: Now) -> Result<Option<LaneStep>, StorageError> {
         let progress = Arc::clone(&self.progress);
-        let cursor = progress.cursor()?;
+        let Some(cursor) = progress.cursor() else { return Ok(None) };
         if let Some(Seek { to, cursors, reply }) = self.seek.take() {
-            self.go_on_at(now, to);
+            self.go_on_at(now, to)?;
             cursors.ask_for(reply);
-            return Some(LaneStep::Worked);
+            return Ok(Some(LaneStep::Worked));
         }
         if cursor.is_removed() || cursor.is_paused() {
-            return Some(self.rest(now, cursor.is_removed()));
+            return Ok(Some(self.rest(now, cursor.is_removed())));
         }
         if cursor.floor() > self.cursor {
             self.pass_over(cursor.floor());
@@ -37,9 +41,9 @@ impl LaneWorker {
         {
             self.attempts.lost(from, to);
             self.flush(now);
-            return Some(LaneStep::Worked);
+            return Ok(Some(LaneStep::Worked));
         }
-        None
+        Ok(None)
     }
 
     /// Does nothing but flush what was presented before.
@@ -72,13 +76,12 @@ impl LaneWorker {
     }
 
     /// Goes on there with a handler that is made anew: what the one before had not flushed is forgotten, with its state.
-    fn go_on_at(&mut self, now: Now, to: Offset) {
-        let to = to.min(self.progress.durable_end());
+    fn go_on_at(&mut self, now: Now, to: Offset) -> Result<(), StorageError> {
+        let to = self.blocks.seek(to.min(self.progress.durable_end()))?;
         self.open.reset(0);
         (self.batch_end, self.gathers_since_us) = (None, None);
         self.unflushed = Unflushed::default();
         self.note_oldest(None);
-        self.blocks.seek(to);
         let from = mem::replace(&mut self.cursor, to);
         if let Some(factory) = &self.remake {
             let mark = LaneMark { watermark: to, sink_state: Vec::new() };
@@ -89,5 +92,6 @@ impl LaneWorker {
         }
         self.progress.seek(to);
         tracing::warn!(sink = self.name.sink(), %from, %to, "an operator lets the sink go on elsewhere");
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ fn a_sink_stays_paused_over_a_restart_and_goes_on_where_it_was() {
     sinks.settle(0);
     let paused = sinks.control.pause("a").unwrap();
     assert!(paused.try_recv().is_err());
-    sinks.settle(0);
+    sinks.settle(1_000_000);
     sinks.checkpoint().unwrap();
     assert_eq!(paused.try_recv(), Ok(()));
     assert_eq!(sinks.mark("a"), 5, "what it was given is flushed");
@@ -51,7 +51,7 @@ fn an_operator_lets_a_sink_go_on_elsewhere_with_a_new_handler() {
         assert_eq!(sinks.target("a").records, keys(expected..10));
     }
     sinks.checkpoint().unwrap();
-    assert_eq!(sinks.target("a").made, 4);
+    assert_eq!(sinks.target("a").made, 3, "where nothing comes it is not made");
     assert!(sinks.control.seek("b", Offset(0)).is_err());
 }
 
