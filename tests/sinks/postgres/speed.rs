@@ -14,7 +14,7 @@ const ROUNDS: usize = 3;
 
 #[test]
 #[ignore = "takes a minute, and the machine for itself"]
-fn batches_of_1000_records_of_100_bytes_reach_seven_tenths_of_copy() {
+fn batches_of_1000_records_of_100_bytes_reach_seven_tenths_of_psqls_copy_of_the_same_batches() {
     let cluster = Cluster::new();
     // Every commit waits for the disk, as in earnest.
     cluster.sql("postgres", "ALTER SYSTEM SET fsync = on");
@@ -72,5 +72,6 @@ fn batches_of_1000_records_of_100_bytes_reach_seven_tenths_of_copy() {
         ours / once,
         ours / batched
     );
-    assert!(ours >= 0.7 * once, "{ours:.0} of {once:.0}");
+    // In one piece psql waits once for the disk, and each batch does.
+    assert!(ours >= 0.7 * batched, "{ours:.0} of {batched:.0}");
 }
