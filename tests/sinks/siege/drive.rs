@@ -25,7 +25,7 @@ pub(super) const NAME: &str = "besieged";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Small steps, so that a short run has many checkpoints and trims. Nothing waits for long.
-const CONFIG: &str = "checkpoint_bytes = 65536\ncheckpoint_interval = \"20ms\"\nretain_bytes = 0\ndrain_timeout = \"2s\"\n\
+const CONFIG: &str = "datagram_bytes_max = 16384\ncheckpoint_bytes = 65536\ncheckpoint_interval = \"20ms\"\nretain_bytes = 0\ndrain_timeout = \"2s\"\n\
                       [retry]\nfirst_delay = \"20ms\"\nlongest_delay = \"200ms\"\n";
 
 /// A network that takes its time, which bounds how fast clients are.
