@@ -5,6 +5,7 @@ use duragram::dialect::duragram::DuragramConfig;
 
 use crate::rng::Rng;
 use crate::sealed::Mode;
+use crate::sinks::SinksPlan;
 
 /// One way of the path between clients and server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,7 +45,7 @@ pub(crate) struct DiskFaults {
 }
 
 /// What the handlers do, of a million records.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct HandlerFaults {
     pub(crate) retry: u64,
     pub(crate) give_up: u64,
@@ -105,6 +106,8 @@ pub(crate) struct Plan {
     pub(crate) dialect: DuragramConfig,
     pub(crate) mode: Mode,
     pub(crate) lanes: u16,
+    /// The configured sinks, in the place of lanes.
+    pub(crate) sinks: Option<SinksPlan>,
     pub(crate) lanes_change: bool,
     pub(crate) datagram_max: usize,
     pub(crate) refuse_channels: bool,
@@ -155,6 +158,9 @@ impl Plan {
             }
             _ => {}
         }
+        if SinksPlan::has(seed) {
+            plan.sinks = Some(SinksPlan::of(seed, &mut plan));
+        }
         plan
     }
 
@@ -183,6 +189,7 @@ impl Plan {
                 sessions_max: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             },
             mode,
+            sinks: None,
             lanes: u16::try_from(rng.within(1, 4)).expect("small"),
             lanes_change: rng.one_in(4),
             datagram_max: usize::try_from(rng.within(300, 1472)).expect("small"),

@@ -10,7 +10,7 @@ use crate::world::run;
 fn nothing_acked_is_lost_over_many_seeds() {
     let until = Instant::now() + Duration::from_secs(20);
     let sum = Sum::of(0..1_000_000, Some(until), |_| {});
-    println!("{}", sum.describe());
+    println!("{}; of sinks: {}", sum.describe(), sum.describe_sinks());
     assert!(sum.failures.is_empty(), "{:?}", sum.failures);
 }
 
@@ -60,6 +60,9 @@ fn a_defect_in_any_part_is_found() {
         OneATimeout,
         ForgottenEpochs,
         ForgottenLimit,
+        TargetForgets,
+        LossesHidden,
+        HolderIgnored,
     ];
     for sabotage in all {
         let found = (0..200).find_map(|seed| sabotaged(seed, Some(sabotage)).violation.map(|what| (seed, what)));
