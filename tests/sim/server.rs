@@ -223,6 +223,9 @@ impl Life {
     fn fail(&mut self, error: &JournalError) {
         let mut core = self.core.lock();
         core.oracle.failed = true;
+        if !core.write_failed && !core.dead {
+            core.oracle.fail(|| format!("the server fails, and its disk does not: {error}"));
+        }
         core.trace.say(core.now_us, || format!("the server fails: {error}"));
         self.failing.get_or_insert(self.rng.below(4));
     }

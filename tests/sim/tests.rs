@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::core::Sabotage;
 use crate::runs::{Sum, sabotaged};
+use crate::sinks::{Seen, SinksPlan};
 use crate::world::run;
+
+/// Of these a quarter has sinks.
+const SINK_SEEDS: u64 = 800;
 
 #[test]
 fn nothing_acked_is_lost_over_many_seeds() {
@@ -30,6 +34,16 @@ fn what_once_failed_does_not_fail_again() {
     ] {
         assert_eq!(run(seed, None, false).violation, None, "seed {seed}: {what}");
     }
+}
+
+/// A share of the runs has several sinks: over these few everything that may happen to them does.
+#[test]
+fn whatever_may_happen_to_sinks_happens_and_no_oracle_minds() {
+    let sum = Sum::of((0..SINK_SEEDS).filter(|&seed| SinksPlan::has(seed)), None, |_| {});
+    println!("{}; of sinks: {}", sum.describe(), sum.describe_sinks());
+    assert!(sum.failures.is_empty(), "{:?}", sum.failures);
+    let never: Vec<_> = Seen::ALL.into_iter().filter(|&seen| sum.seen[seen as usize] == 0).collect();
+    assert!(never.is_empty(), "these happened in no run: {never:?}");
 }
 
 #[test]

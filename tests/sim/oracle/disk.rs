@@ -126,7 +126,13 @@ impl Oracle {
         self.lanes = (0..lanes).map(|_| LaneView::default()).collect();
         self.given.values_mut().for_each(|given| given.heard.clear());
         let unsure = self.unsure.take();
+        self.settle_unsure(found, unsure);
+        // The last write may hold what an operator has asked for.
         self.sinks_begin();
+    }
+
+    /// What was written and not known to be synced is there as a whole, or not at all.
+    fn settle_unsure(&mut self, found: &Found, unsure: Option<(u64, Vec<Change>)>) {
         let Err(without) = self.compare(found) else { return };
         let Some((written_us, unsure)) = unsure else { return self.fail(|| format!("after a start {without}")) };
         let now_us = std::mem::replace(&mut self.now_us, written_us);

@@ -40,9 +40,10 @@ pub(crate) struct SinkPlan {
 }
 
 impl SinkPlan {
-    /// Nothing is ever wrong with it.
+    /// Nothing is ever wrong with it, and it waits for nothing.
     pub(crate) fn is_sound(&self) -> bool {
-        self.trouble == Trouble::Never && self.faults == HandlerFaults::default()
+        let waits = self.config.batch.delay_max > Duration::ZERO;
+        self.trouble == Trouble::Never && self.faults == HandlerFaults::default() && !waits
     }
 
     /// Its target never comes back, also not when all faults end: one for which new data may be refused does.

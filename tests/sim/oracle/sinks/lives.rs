@@ -193,8 +193,8 @@ impl Oracle {
         if known.plan.is_sound() && !stopped {
             let name = known.plan.config.name.clone();
             let acts = (known.view.acts, mark);
-            known.empty_steps =
-                if std::mem::replace(&mut known.acts_before, acts) == acts { known.empty_steps + 1 } else { 0 };
+            let is_empty = std::mem::replace(&mut known.acts_before, acts) == acts && matches!(step, LaneStep::Worked);
+            known.empty_steps = if is_empty { known.empty_steps + 1 } else { 0 };
             match step {
                 LaneStep::Worked if known.empty_steps > EMPTY_STEPS_MAX => {
                     self.fail(|| {
