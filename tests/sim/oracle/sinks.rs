@@ -207,6 +207,9 @@ impl Oracle {
             known.place = known.place.min(mark);
         }
         while known.verified < mark {
+            if !known.takes(self.entries[index(known.verified)].channel) {
+                self.saw(Seen::Filtered);
+            }
             if !self.has(known, known.verified) {
                 return self.fail(|| format!("sink {name} is stored at {mark} and lacks entry {}", known.verified));
             }

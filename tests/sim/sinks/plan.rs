@@ -77,11 +77,11 @@ impl SinksPlan {
         matches!(seed % 8, 2 | 3)
     }
 
-    /// Draws from a source of its own, and fits the rest of the plan: every other such seed has a journal that is large enough
+    /// Draws from a source of its own, and fits the rest of the plan: one such seed of four has a journal that is large enough
     /// to be trimmed.
     pub(crate) fn of(seed: u64, plan: &mut Plan) -> Self {
         let mut rng = Rng::new(crate::rng::mix(seed ^ 0x51_4b53));
-        let is_large = seed % 8 == 2;
+        let is_large = seed % 16 == 2;
         if is_large {
             large(&mut rng, plan);
         }
@@ -98,21 +98,24 @@ impl SinksPlan {
 fn large(rng: &mut Rng, plan: &mut Plan) {
     plan.datagram_max = 1_472;
     plan.refuse_channels = false;
-    plan.dialect.window = plan.dialect.window.max(128);
+    plan.dialect.window = plan.dialect.window.max(512);
     plan.dialect.sessions_max = plan.dialect.sessions_max.max(32);
     plan.committer.retain_bytes = if rng.one_in(2) { 0 } else { rng.below(256 << 10) };
     plan.committer.checkpoint_interval_us = plan.committer.checkpoint_interval_us.min(2 * S);
     plan.committer.commit_bytes_max = plan.committer.commit_bytes_max.max(6_000);
-    plan.socket_datagrams = plan.socket_datagrams.max(128);
+    plan.socket_datagrams = plan.socket_datagrams.max(256);
     plan.receive_max = plan.receive_max.max(32);
     plan.sync_us = plan.sync_us.min(4 * MS);
-    plan.to_server.loss = plan.to_server.loss.min(50_000);
-    plan.to_client.loss = plan.to_client.loss.min(50_000);
-    let messages = rng.within(2_500, 4_000) / plan.clients.len() as u64;
+    for path in [&mut plan.to_server, &mut plan.to_client] {
+        (path.delay_us, path.jitter_us) = (path.delay_us.min(20 * MS), path.jitter_us.min(20 * MS));
+        (path.loss, path.straggle) = (path.loss.min(50_000), path.straggle.min(2_000));
+    }
+    let messages = rng.within(1_900, 2_600) / plan.clients.len() as u64;
     for client in &mut plan.clients {
-        (client.slots, client.buffer, client.payload_max) = (96, 96 * 1_400, 1_400);
-        (client.messages, client.burst, client.gap_us, client.abandon) = (messages, 200, 300, 0);
-        client.pause_us = client.pause_us.clamp(200 * MS, 4 * S);
+        (client.slots, client.buffer, client.batches) = (512, 512 * 1_400, false);
+        (client.payload_min, client.payload_max, client.datagram_max) = (900, 1_380, 1_460);
+        (client.messages, client.burst, client.gap_us, client.abandon) = (messages, 200, 2 * MS, 0);
+        client.pause_us = client.pause_us.clamp(100 * MS, 2 * S);
     }
 }
 
