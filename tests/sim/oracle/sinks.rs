@@ -175,7 +175,8 @@ impl Oracle {
         let end = self.entries.len() as u64;
         let backlog = known.plan.config.backlog;
         for (from, to) in known.lose(record) {
-            let held = self.truth.bytes_from(from);
+            // What an operator has let it go back to it held, too.
+            let held = self.truth.bytes_from(known.back_to.map_or(from, |to| to.min(from)));
             let seen = match backlog.when_full {
                 WhenFull::Block => {
                     self.fail(|| format!("sink {name} may lose nothing, and has lost {from}..{to}"));
