@@ -15,5 +15,6 @@ mod rude;
 mod runs;
 mod sealed;
 mod server;
+mod sinks;
 mod tests;
 mod world;
