@@ -308,6 +308,8 @@ impl Siege {
     }
 
     fn kill_server(&mut self) {
+        // Its port may soon be somebody else's.
+        self.path.set_server((Ipv4Addr::LOCALHOST, 9).into());
         self.server.take().expect("it runs").kill();
     }
 
