@@ -55,7 +55,7 @@ impl Handler for Fake {
         if target.flush_fails {
             Err(HandlerError::new("no paper"))
         } else {
-            Ok(vec![u8::try_from(target.records.len()).unwrap()])
+            Ok(vec![target.records.len().to_le_bytes()[0]])
         }
     }
 
