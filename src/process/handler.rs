@@ -79,11 +79,6 @@ impl HandlerError {
         Self { soon: true, ..self }
     }
 
-    /// The same error with the name of the handler whose it is.
-    pub(crate) fn of(&self, name: &str) -> Self {
-        Self { message: format!("{name}: {self}"), soon: self.soon }
-    }
-
     pub(crate) fn is_soon(&self) -> bool {
         self.soon
     }
