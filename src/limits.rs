@@ -116,9 +116,9 @@ pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
 pub const SINK_CONNECTION_AGE_S: u64 = 300;
 /// Entries that the `redis` sink writes in one transaction.
 pub const SINK_REDIS_RECORDS: usize = 1024;
-/// Messages that the `nats` sink stores in one batch: as many as NATS takes.
+/// Messages that the `nats` sink publishes before it looks at the rest of what it was given.
 pub const SINK_NATS_RECORDS: usize = 1000;
-/// Messages of the `nats` sink whose answers are under way, on a stream that others write to as well.
+/// Messages of the `nats` sink whose answers are under way.
 pub const SINK_NATS_IN_FLIGHT: usize = 256;
 /// Messages that the `nats` sink reads back to find out how far a stream has come: retried dead letters may stand at its end.
 pub const SINK_NATS_READ_BACK: usize = 1000;

@@ -1,8 +1,8 @@
 //! `nats`: messages of a JetStream stream.
 //!
-//! On a stream of our own (`exclusive`) each record is there exactly once. A batch is stored whole or not at all (atomic publishing,
-//! NATS 2.12), and only behind the message that is expected to be the last: one that was sent twice, or by a server that was
-//! replaced, is refused. Each message names its record and the start of the server that wrote it, so the last one tells how far the
+//! On a stream of our own (`exclusive`) each record is there exactly once. A message is stored only directly behind the one that it
+//! expects to be the last: one that was sent twice, or by a server that was replaced, is refused, and with one that is refused all
+//! that were sent after it. Each message names its record and the start of the server that wrote it, so the last one tells how far the
 //! stream has come, and whose turn it is. That is compared with all that is known here ([`Known`]); where it does not fit the sink
 //! stops with a reason.
 //!
@@ -17,11 +17,11 @@ mod trouble;
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Subject};
+use async_nats::Subject;
+use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SEQUENCE};
 
 use connection::Connection;
-use message::{Messages, headers_len, payload};
-use publish::Behind;
+use message::{Messages, headers_len};
 use stream::Found;
 use trouble::Refused;
 
@@ -31,8 +31,8 @@ use crate::process::handler::{Handler, HandlerError, LaneStart, Outcomes};
 use crate::sink::claim::Claim;
 use crate::sink::position::{EntryId, Known, Refusal};
 
-/// Bytes of headers that a batch adds to a message, at most.
-const BATCH_HEADERS: usize = 256;
+/// Bytes of the header that names the message before, at most.
+const BEHIND_HEADER: usize = 64;
 /// Bytes of all headers of a message, at most: what is shorter by so much than the server allows need not be measured.
 const HEADERS_MAX: usize = 1024;
 
@@ -48,7 +48,6 @@ pub(super) struct NatsSink {
     found: Found,
     known: Known,
     messages: Messages,
-    batches: u64,
 }
 
 /// Why records could not be written.
@@ -83,7 +82,6 @@ impl NatsSink {
             found: Found::default(),
             known: Known::restore(&start.mark().sink_state, &target.stream, start.durable_end),
             messages: Messages::new(journal, &target.stream, claim),
-            batches: 0,
         })
     }
 
@@ -109,62 +107,58 @@ impl NatsSink {
         Ok(())
     }
 
-    /// Sends records in batches, smaller ones where the stream has no room for all.
-    fn send_all(&mut self, mut records: &[Record<'_>], done: &mut usize) -> Result<(), Stop> {
-        let mut size = records.len();
-        while let Some((some, rest)) =
-            records.split_at_checked(size.min(records.len())).filter(|(some, _)| !some.is_empty())
-        {
-            match self.send(some) {
-                Ok(()) => {
-                    *done += some.len();
-                    records = rest;
-                }
-                Err(Refused::Full(_)) if some.len() > 1 => size = some.len() / 2,
-                Err(Refused::Never(_)) if some.len() > 1 => size = 1,
-                Err(Refused::Never(reason)) => return Err(Stop::At(*done, reason)),
-                Err(Refused::Full(reason) | Refused::Other(reason)) => return Err(self.fail(&reason).into()),
-                Err(Refused::Moved) => {
-                    return Err(self.fail("the stream has moved on: looking at it again").soon().into());
-                }
-            }
+    /// Sends records behind the last message, and counts in `done` how many of them are stored.
+    fn send_all(&mut self, records: &[Record<'_>], done: &mut usize) -> Result<(), Stop> {
+        let Some(last) = records.last() else { return Ok(()) };
+        self.known.sends(EntryId::of(last));
+        let (stored, published) = self.publish(records, Messages::own);
+        if let Some(last) = records[..stored].last().map(EntryId::of) {
+            (self.found.last, self.found.said, self.found.retried) = (Some(last), None, None);
+            self.known.has_written(last);
+            self.note_sequence();
+            *done += stored;
         }
-        Ok(())
+        published.map_err(|refused| self.stop(*done, refused))
     }
 
-    fn send(&mut self, records: &[Record<'_>]) -> Result<(), Refused> {
-        let Some(last) = records.last().map(EntryId::of) else { return Ok(()) };
-        self.known.sends(last);
-        self.found.sequence = self.publish(records, Messages::own)?;
-        (self.found.last, self.found.said, self.found.retried) = (Some(last), None, None);
-        self.known.has_written(last);
-        self.note_sequence();
-        Ok(())
+    /// What becomes of records behind one that was refused, which is at this index.
+    fn stop(&mut self, index: usize, refused: Refused) -> Stop {
+        match refused {
+            Refused::Never(reason) => Stop::At(index, reason),
+            Refused::Full(reason) | Refused::Other(reason) => self.fail(&reason).into(),
+            Refused::Moved => self.fail("the stream has moved on: looking at it again").soon().into(),
+        }
+    }
+
+    /// Publishes records, each directly behind the one before, or not at all. Returns how many are stored for certain.
+    fn publish(
+        &mut self,
+        records: &[Record<'_>],
+        headers: impl Fn(&mut Messages, &Record<'_>) -> HeaderMap,
+    ) -> (usize, Result<(), Refused>) {
+        let Some(connection) = &mut self.connection else {
+            return (0, Err(Refused::Other("there is no connection".into())));
+        };
+        let (context, messages, first) = (connection.context.clone(), &mut self.messages, self.found.sequence);
+        let mut stored = 0;
+        let published = connection.run(async {
+            let headers = |i: usize, record: &Record<'_>| {
+                let mut headers = headers(messages, record);
+                headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (first + i as u64).to_string());
+                headers
+            };
+            // That one is stored says the same of all before it.
+            let done = |i: usize| stored = stored.max(i + 1);
+            let published = publish::one_by_one(&context, &self.subject, records, headers, done).await;
+            published.map_err(|(_, refused)| refused)
+        });
+        self.found.sequence = first + stored as u64;
+        (stored, published)
     }
 
     /// The number of the last message tells how far the stream has come only while nothing in it is still to be presented.
     fn note_sequence(&mut self) {
         self.known.sequence = if self.known.written == self.found.last { self.found.sequence } else { 0 };
-    }
-
-    /// Publishes records behind the last message.
-    fn publish(
-        &mut self,
-        records: &[Record<'_>],
-        headers: impl Fn(&mut Messages, &Record<'_>) -> HeaderMap,
-    ) -> Result<u64, Refused> {
-        self.batches += 1;
-        let behind = Behind {
-            subject: self.subject.clone(),
-            sequence: self.found.sequence,
-            batch: format!("duragram-{}-{:x}-{}", self.claim, std::process::id(), self.batches),
-        };
-        let Some(connection) = &mut self.connection else {
-            return Err(Refused::Other("there is no connection".into()));
-        };
-        let client = connection.client.clone();
-        let messages = records.iter().map(|record| (headers(&mut self.messages, record), payload(record)));
-        connection.run(publish::batch(&client, &behind, messages))
     }
 
     /// The last message must be the record of its name: on a copy of the journal other records have the same names.
@@ -193,7 +187,7 @@ impl NatsSink {
                 return None;
             }
             let headers = match self.target.exclusive {
-                true => headers_len(&self.messages.own(record)) + BATCH_HEADERS,
+                true => headers_len(&self.messages.own(record)) + BEHIND_HEADER,
                 false => headers_len(&self.messages.shared(record)),
             };
             let bytes = headers + payload.len();
@@ -216,7 +210,7 @@ impl NatsSink {
             let Some(connection) = &mut self.connection else { return Err(self.fail("there is no connection").into()) };
             let (context, messages) = (connection.context.clone(), &mut self.messages);
             let published = connection.run(async {
-                let headers = |record: &Record<'_>| messages.shared(record);
+                let headers = |_, record: &Record<'_>| messages.shared(record);
                 let done = |i| outcomes.done(from + i);
                 let published = publish::one_by_one(&context, &self.subject, &some[..fit], headers, done).await;
                 published.map_err(|(i, refused)| Failed(Some(i), refused))
@@ -325,17 +319,12 @@ impl NatsSink {
         if let Some((_, reason)) = self.first_too_long(record) {
             return Err(Stop::At(0, reason));
         }
-        match self.publish(record, Messages::retried) {
-            Ok(sequence) => {
-                self.found.sequence = sequence;
-                self.found.retried = record.first().map(EntryId::of);
-                self.note_sequence();
-                Ok(())
-            }
-            Err(Refused::Never(reason)) => Err(Stop::At(0, reason)),
-            Err(Refused::Full(reason) | Refused::Other(reason)) => Err(self.fail(&reason).into()),
-            Err(Refused::Moved) => Err(self.fail("the stream has moved on: looking at it again").soon().into()),
+        let (stored, published) = self.publish(record, Messages::retried);
+        if stored > 0 {
+            self.found.retried = record.first().map(EntryId::of);
+            self.note_sequence();
         }
+        published.map_err(|refused| self.stop(0, refused))
     }
 
     fn named(&self, reason: &str) -> HandlerError {

@@ -1,67 +1,14 @@
-//! Publishing: a batch of which all is stored or nothing, or messages one by one with several answers under way.
+//! Publishing: messages in order, with many answers under way.
 
 use std::collections::VecDeque;
 
-use async_nats::header::{
-    HeaderMap, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
-    NATS_EXPECTED_LAST_SEQUENCE,
-};
-use async_nats::jetstream::{Context, publish::PublishAck, response::Response};
-use async_nats::{Client, Message, Subject};
+use async_nats::jetstream::{Context, publish::PublishAck};
+use async_nats::{HeaderMap, Subject};
 
 use super::message::payload;
 use super::trouble::{self, Refused};
 use crate::limits;
 use crate::model::Record;
-
-/// Where a batch goes, and behind which message.
-#[derive(Clone, Debug)]
-pub(super) struct Behind {
-    pub(super) subject: Subject,
-    /// The number of the stream's last message.
-    pub(super) sequence: u64,
-    /// Names the batch at the server, while it is not complete.
-    pub(super) batch: String,
-}
-
-/// Stores all of these messages directly behind the one that is expected to be the last, or none of them. Returns the number of
-/// the last one.
-pub(super) async fn batch(
-    client: &Client,
-    behind: &Behind,
-    messages: impl ExactSizeIterator<Item = (HeaderMap, Vec<u8>)>,
-) -> Result<u64, Refused> {
-    let count = messages.len();
-    for (number, (mut headers, payload)) in (1..).zip(messages) {
-        if number == 1 {
-            headers.insert(NATS_EXPECTED_LAST_SEQUENCE, behind.sequence.to_string());
-        }
-        // A message of its own needs no batch, and servers older than 2.12 take it.
-        if count > 1 {
-            headers.insert(NATS_BATCH_ID, behind.batch.as_str());
-            headers.insert(NATS_BATCH_SEQUENCE, number.to_string());
-        }
-        if number < count {
-            let sent = client.publish_with_headers(behind.subject.clone(), headers, payload.into()).await;
-            sent.map_err(|error| Refused::Other(error.to_string()))?;
-            continue;
-        }
-        if count > 1 {
-            headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
-        }
-        let answer = client.request_with_headers(behind.subject.clone(), headers, payload.into()).await;
-        return stored(&answer.map_err(|error| trouble::of_request(&error))?);
-    }
-    Ok(behind.sequence)
-}
-
-fn stored(answer: &Message) -> Result<u64, Refused> {
-    match serde_json::from_slice::<Response<PublishAck>>(&answer.payload) {
-        Ok(Response::Ok(ack)) => Ok(ack.sequence),
-        Ok(Response::Err { error }) => Err(trouble::refused(&error)),
-        Err(error) => Err(Refused::Other(format!("a strange answer to a message: {error}"))),
-    }
-}
 
 /// Publishes messages in order, a bounded number of answers under way, and stops at the first that is refused. Calls `done` with
 /// the index of each that is stored.
@@ -69,7 +16,7 @@ pub(super) async fn one_by_one(
     context: &Context,
     subject: &Subject,
     records: &[Record<'_>],
-    mut headers: impl FnMut(&Record<'_>) -> HeaderMap,
+    mut headers: impl FnMut(usize, &Record<'_>) -> HeaderMap,
     mut done: impl FnMut(usize),
 ) -> Result<(), (usize, Refused)> {
     let mut answers = VecDeque::new();
@@ -83,7 +30,7 @@ pub(super) async fn one_by_one(
         if failed.is_some() {
             break;
         }
-        match context.publish_with_headers(subject.clone(), headers(record), payload(record).into()).await {
+        match context.publish_with_headers(subject.clone(), headers(i, record), payload(record).into()).await {
             Ok(answer) => answers.push_back((i, answer.into_future())),
             Err(error) => {
                 failed = Some((i, trouble::of_publishing(&error)));
