@@ -325,6 +325,7 @@ fn a_full_stream_takes_what_it_has_room_for_and_the_rest_waits() {
     let mut handler = handler(&config(server.address()), 1, b"", 0);
     let messages = messages(0, 1000);
     let records = records(&messages);
+    assert!(once(&mut *handler, &records).1.is_some_and(|said| said.contains("has moved on")), "the chain broke");
     let (done, said) = once(&mut *handler, &records);
     assert_eq!(done, 150);
     assert!(said.as_deref().is_some_and(|said| said.contains("the stream is full")), "{said:?}");

@@ -1,10 +1,11 @@
 //! `nats`: messages of a JetStream stream.
 //!
-//! On a stream of our own (`exclusive`) each record is there exactly once. A message is stored only directly behind the one that it
-//! expects to be the last: one that was sent twice, or by a server that was replaced, is refused, and with one that is refused all
-//! that were sent after it. Each message names its record and the start of the server that wrote it, so the last one tells how far the
-//! stream has come, and whose turn it is. That is compared with all that is known here ([`Known`]); where it does not fit the sink
-//! stops with a reason.
+//! On a stream of our own (`exclusive`) each record is there exactly once. The messages of a batch are a chain: the first is stored
+//! only behind the message that is expected to be the last of the stream, and each other only directly behind the one before it,
+//! by that one's id. So what is stored of a batch is its beginning, however late and through which connection a message comes, and
+//! one answer, to the last of them, speaks for all. Each message names its record and the start of the server that wrote it, so the
+//! last one tells how far the stream has come, and whose turn it is. That is compared with all that is known here ([`Known`]);
+//! where it does not fit the sink stops with a reason.
 //!
 //! On a stream that others write to as well a record's name is the message's id, by which JetStream recognises a repetition for a
 //! while (two minutes, if the stream says nothing else).
@@ -17,11 +18,11 @@ mod trouble;
 
 use std::time::Duration;
 
-use async_nats::Subject;
-use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SEQUENCE};
+use async_nats::{HeaderMap, Subject};
 
 use connection::Connection;
-use message::{Messages, headers_len};
+use message::{Messages, headers_len, payload};
+use publish::Behind;
 use stream::Found;
 use trouble::Refused;
 
@@ -31,8 +32,8 @@ use crate::process::handler::{Handler, HandlerError, LaneStart, Outcomes};
 use crate::sink::claim::Claim;
 use crate::sink::position::{EntryId, Known, Refusal};
 
-/// Bytes of the header that names the message before, at most.
-const BEHIND_HEADER: usize = 64;
+/// Bytes of headers that a chain adds to a message, at most.
+const CHAIN_HEADERS: usize = 256;
 /// Bytes of all headers of a message, at most: what is shorter by so much than the server allows need not be measured.
 const HEADERS_MAX: usize = 1024;
 
@@ -48,6 +49,9 @@ pub(super) struct NatsSink {
     found: Found,
     known: Known,
     messages: Messages,
+    /// Records for one chain: fewer after one broke, since only its last message is answered, and the next one's answer is to tell
+    /// why.
+    stride: usize,
 }
 
 /// Why records could not be written.
@@ -82,6 +86,7 @@ impl NatsSink {
             found: Found::default(),
             known: Known::restore(&start.mark().sink_state, &target.stream, start.durable_end),
             messages: Messages::new(journal, &target.stream, claim),
+            stride: usize::MAX,
         })
     }
 
@@ -107,58 +112,63 @@ impl NatsSink {
         Ok(())
     }
 
-    /// Sends records behind the last message, and counts in `done` how many of them are stored.
-    fn send_all(&mut self, records: &[Record<'_>], done: &mut usize) -> Result<(), Stop> {
-        let Some(last) = records.last() else { return Ok(()) };
-        self.known.sends(EntryId::of(last));
-        let (stored, published) = self.publish(records, Messages::own);
-        if let Some(last) = records[..stored].last().map(EntryId::of) {
-            (self.found.last, self.found.said, self.found.retried) = (Some(last), None, None);
-            self.known.has_written(last);
-            self.note_sequence();
-            *done += stored;
+    /// Sends records in chains, shorter ones after one that broke.
+    fn send_all(&mut self, mut records: &[Record<'_>], done: &mut usize) -> Result<(), Stop> {
+        while let Some((some, rest)) =
+            records.split_at_checked(self.stride.min(records.len())).filter(|(some, _)| !some.is_empty())
+        {
+            match self.send(some) {
+                Ok(()) => {
+                    *done += some.len();
+                    self.stride = self.stride.saturating_mul(2);
+                    records = rest;
+                }
+                Err(refused) => {
+                    let is_alone = some.len() == 1;
+                    self.stride = 1;
+                    return Err(match refused {
+                        Refused::Never(reason) if is_alone => Stop::At(*done, reason),
+                        // How many of them are stored the stream itself tells.
+                        Refused::Moved | Refused::Never(_) | Refused::Full(_) if !is_alone => self.moved(),
+                        Refused::Moved => self.moved(),
+                        Refused::Never(reason) | Refused::Full(reason) | Refused::Other(reason) => {
+                            self.fail(&reason).into()
+                        }
+                    });
+                }
+            }
         }
-        published.map_err(|refused| self.stop(*done, refused))
+        Ok(())
     }
 
-    /// What becomes of records behind one that was refused, which is at this index.
-    fn stop(&mut self, index: usize, refused: Refused) -> Stop {
-        match refused {
-            Refused::Never(reason) => Stop::At(index, reason),
-            Refused::Full(reason) | Refused::Other(reason) => self.fail(&reason).into(),
-            Refused::Moved => self.fail("the stream has moved on: looking at it again").soon().into(),
-        }
-    }
-
-    /// Publishes records, each directly behind the one before, or not at all. Returns how many are stored for certain.
-    fn publish(
-        &mut self,
-        records: &[Record<'_>],
-        headers: impl Fn(&mut Messages, &Record<'_>) -> HeaderMap,
-    ) -> (usize, Result<(), Refused>) {
-        let Some(connection) = &mut self.connection else {
-            return (0, Err(Refused::Other("there is no connection".into())));
-        };
-        let (context, messages, first) = (connection.context.clone(), &mut self.messages, self.found.sequence);
-        let mut stored = 0;
-        let published = connection.run(async {
-            let headers = |i: usize, record: &Record<'_>| {
-                let mut headers = headers(messages, record);
-                headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (first + i as u64).to_string());
-                headers
-            };
-            // That one is stored says the same of all before it.
-            let done = |i: usize| stored = stored.max(i + 1);
-            let published = publish::one_by_one(&context, &self.subject, records, headers, done).await;
-            published.map_err(|(_, refused)| refused)
-        });
-        self.found.sequence = first + stored as u64;
-        (stored, published)
+    fn send(&mut self, records: &[Record<'_>]) -> Result<(), Refused> {
+        let Some(last) = records.last().map(EntryId::of) else { return Ok(()) };
+        self.known.sends(last);
+        self.found.sequence = self.publish(records, Messages::own)?;
+        (self.found.last, self.found.said, self.found.retried) = (Some(last), None, None);
+        self.known.has_written(last);
+        self.note_sequence();
+        Ok(())
     }
 
     /// The number of the last message tells how far the stream has come only while nothing in it is still to be presented.
     fn note_sequence(&mut self) {
         self.known.sequence = if self.known.written == self.found.last { self.found.sequence } else { 0 };
+    }
+
+    /// Publishes records behind the last message.
+    fn publish(
+        &mut self,
+        records: &[Record<'_>],
+        headers: impl Fn(&mut Messages, &Record<'_>) -> HeaderMap,
+    ) -> Result<u64, Refused> {
+        let behind = Behind { subject: self.subject.clone(), sequence: self.found.sequence };
+        let Some(connection) = &mut self.connection else {
+            return Err(Refused::Other("there is no connection".into()));
+        };
+        let client = connection.client.clone();
+        let messages = records.iter().map(|record| (headers(&mut self.messages, record), payload(record)));
+        connection.run(publish::chain(&client, &behind, messages))
     }
 
     /// The last message must be the record of its name: on a copy of the journal other records have the same names.
@@ -187,7 +197,7 @@ impl NatsSink {
                 return None;
             }
             let headers = match self.target.exclusive {
-                true => headers_len(&self.messages.own(record)) + BEHIND_HEADER,
+                true => headers_len(&self.messages.own(record)) + CHAIN_HEADERS,
                 false => headers_len(&self.messages.shared(record)),
             };
             let bytes = headers + payload.len();
@@ -210,7 +220,7 @@ impl NatsSink {
             let Some(connection) = &mut self.connection else { return Err(self.fail("there is no connection").into()) };
             let (context, messages) = (connection.context.clone(), &mut self.messages);
             let published = connection.run(async {
-                let headers = |_, record: &Record<'_>| messages.shared(record);
+                let headers = |record: &Record<'_>| messages.shared(record);
                 let done = |i| outcomes.done(from + i);
                 let published = publish::one_by_one(&context, &self.subject, &some[..fit], headers, done).await;
                 published.map_err(|(i, refused)| Failed(Some(i), refused))
@@ -319,12 +329,21 @@ impl NatsSink {
         if let Some((_, reason)) = self.first_too_long(record) {
             return Err(Stop::At(0, reason));
         }
-        let (stored, published) = self.publish(record, Messages::retried);
-        if stored > 0 {
-            self.found.retried = record.first().map(EntryId::of);
-            self.note_sequence();
+        match self.publish(record, Messages::retried) {
+            Ok(sequence) => {
+                self.found.sequence = sequence;
+                self.found.retried = record.first().map(EntryId::of);
+                self.note_sequence();
+                Ok(())
+            }
+            Err(Refused::Never(reason)) => Err(Stop::At(0, reason)),
+            Err(Refused::Full(reason) | Refused::Other(reason)) => Err(self.fail(&reason).into()),
+            Err(Refused::Moved) => Err(self.moved()),
         }
-        published.map_err(|refused| self.stop(0, refused))
+    }
+
+    fn moved(&mut self) -> Stop {
+        self.fail("the stream has moved on: looking at it again").soon().into()
     }
 
     fn named(&self, reason: &str) -> HandlerError {

@@ -1,14 +1,66 @@
-//! Publishing: messages in order, with many answers under way.
+//! Publishing: a chain of which a beginning is stored, or messages one by one with several answers under way.
 
 use std::collections::VecDeque;
 
-use async_nats::jetstream::{Context, publish::PublishAck};
-use async_nats::{HeaderMap, Subject};
+use async_nats::header::{
+    HeaderMap, HeaderValue, NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID,
+};
+use async_nats::jetstream::{Context, publish::PublishAck, response::Response};
+use async_nats::{Client, Message, Subject};
 
 use super::message::payload;
 use super::trouble::{self, Refused};
 use crate::limits;
 use crate::model::Record;
+
+/// Where a chain goes, and behind which message.
+#[derive(Clone, Debug)]
+pub(super) struct Behind {
+    pub(super) subject: Subject,
+    /// The number of the stream's last message.
+    pub(super) sequence: u64,
+}
+
+/// Stores these messages directly behind the one that is expected to be the last, each directly behind the one before it, or a
+/// beginning of them. Returns the number of the last one, whose answer is the only one: where it is there, so are all.
+///
+/// Each but the last needs an id. What comes behind another message than the one that was before it here is refused, whatever has
+/// become of that one: so it does no harm when a part of a chain arrives long after its connection was given up.
+pub(super) async fn chain(
+    client: &Client,
+    behind: &Behind,
+    messages: impl ExactSizeIterator<Item = (HeaderMap, Vec<u8>)>,
+) -> Result<u64, Refused> {
+    let count = messages.len();
+    let mut before: Option<HeaderValue> = None;
+    for (number, (mut headers, payload)) in (1..).zip(messages) {
+        match before.take() {
+            Some(id) => headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, id),
+            None => headers.insert(NATS_EXPECTED_LAST_SEQUENCE, behind.sequence.to_string()),
+        }
+        if number < count {
+            before = headers.get(NATS_MESSAGE_ID).cloned();
+            let sent = client.publish_with_headers(behind.subject.clone(), headers, payload.into()).await;
+            sent.map_err(|error| Refused::Other(error.to_string()))?;
+            if number % limits::SINK_NATS_WRITTEN_AT_ONCE == 0 {
+                // The connection writes them while the next are made.
+                tokio::task::yield_now().await;
+            }
+            continue;
+        }
+        let answer = client.request_with_headers(behind.subject.clone(), headers, payload.into()).await;
+        return stored(&answer.map_err(|error| trouble::of_request(&error))?);
+    }
+    Ok(behind.sequence)
+}
+
+fn stored(answer: &Message) -> Result<u64, Refused> {
+    match serde_json::from_slice::<Response<PublishAck>>(&answer.payload) {
+        Ok(Response::Ok(ack)) => Ok(ack.sequence),
+        Ok(Response::Err { error }) => Err(trouble::refused(&error)),
+        Err(error) => Err(Refused::Other(format!("a strange answer to a message: {error}"))),
+    }
+}
 
 /// Publishes messages in order, a bounded number of answers under way, and stops at the first that is refused. Calls `done` with
 /// the index of each that is stored.
@@ -16,7 +68,7 @@ pub(super) async fn one_by_one(
     context: &Context,
     subject: &Subject,
     records: &[Record<'_>],
-    mut headers: impl FnMut(usize, &Record<'_>) -> HeaderMap,
+    mut headers: impl FnMut(&Record<'_>) -> HeaderMap,
     mut done: impl FnMut(usize),
 ) -> Result<(), (usize, Refused)> {
     let mut answers = VecDeque::new();
@@ -30,7 +82,7 @@ pub(super) async fn one_by_one(
         if failed.is_some() {
             break;
         }
-        match context.publish_with_headers(subject.clone(), headers(i, record), payload(record).into()).await {
+        match context.publish_with_headers(subject.clone(), headers(record), payload(record).into()).await {
             Ok(answer) => answers.push_back((i, answer.into_future())),
             Err(error) => {
                 failed = Some((i, trouble::of_publishing(&error)));

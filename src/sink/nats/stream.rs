@@ -1,5 +1,7 @@
 //! The stream: that it is there and fit, and how far it has come.
 
+use std::time::Duration;
+
 use async_nats::jetstream::stream::{Config, RawMessageErrorKind, RetentionPolicy, StorageType, Stream};
 use async_nats::jetstream::{Context, ErrorCode, context::GetStreamErrorKind};
 
@@ -42,6 +44,7 @@ pub(super) async fn find_own(
                     name: target.stream.clone(),
                     subjects: vec![target.subject.clone()],
                     storage: StorageType::File,
+                    duplicate_window: Duration::from_secs(limits::SINK_NATS_OWN_WINDOW_S),
                     ..Config::default()
                 };
                 context.create_stream(config).await.map_err(|error| trouble::of_making(&error))?

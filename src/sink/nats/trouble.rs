@@ -6,9 +6,9 @@ use async_nats::jetstream::context::{
     CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind, PublishError, PublishErrorKind,
 };
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{ConnectError, ConnectErrorKind};
+use async_nats::{ConnectError, ConnectErrorKind, RequestError, RequestErrorKind};
 
-/// Why a message was not stored.
+/// Why a batch or a message was not stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Refused {
     /// The stream has not the last message that was expected: this was written already, or somebody else writes.
@@ -52,6 +52,14 @@ pub(super) fn of_making(error: &CreateStreamError) -> String {
     }
 }
 
+pub(super) fn of_request(error: &RequestError) -> Refused {
+    Refused::Other(match error.kind() {
+        RequestErrorKind::NoResponders => NOBODY.to_owned(),
+        RequestErrorKind::TimedOut => "it did not answer in time (timeout)".to_owned(),
+        _ => error.to_string(),
+    })
+}
+
 pub(super) fn of_publishing(error: &PublishError) -> Refused {
     if let Some(error) = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>()) {
         return refused(error);
@@ -65,9 +73,9 @@ pub(super) fn of_publishing(error: &PublishError) -> Refused {
 }
 
 /// What JetStream answered in place of storing something.
-fn refused(error: &jetstream::Error) -> Refused {
+pub(super) fn refused(error: &jetstream::Error) -> Refused {
     match error.error_code() {
-        ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => Refused::Moved,
+        ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_MESSAGE_ID => Refused::Moved,
         ErrorCode::STREAM_STORE_FAILED => Refused::Full(of_jetstream(error)),
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Refused::Never(of_jetstream(error)),
         _ => Refused::Other(of_jetstream(error)),
