@@ -23,7 +23,7 @@ use super::support::server::{Server, tool};
 const PATIENCE: Duration = Duration::from_secs(20);
 const JOURNAL: &str = "0000000000000000000000000000000a";
 
-fn server(extra: &str) -> Server {
+pub(super) fn server(extra: &str) -> Server {
     start("always", extra)
 }
 
