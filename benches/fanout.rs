@@ -9,7 +9,7 @@ use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Opened};
 use duragram::metrics::Metrics;
 use duragram::model::{Clock, SystemClock};
-use duragram::process::{LaneConfig, LaneParts, LaneStep, Lanes, Progress};
+use duragram::process::{HandlerFactory, LaneConfig, LaneParts, LaneStep, Lanes, Progress};
 use duragram::sink;
 use prometheus_client::registry::Registry;
 
@@ -67,7 +67,8 @@ impl Rig {
             config: LaneConfig::default(),
             seed: 1,
         };
-        let mut factory = sink::factory(vec!["null".parse().unwrap()]);
+        let null = "null".parse().unwrap();
+        let mut factory: HandlerFactory = Box::new(move |start| sink::handler(&null, start));
         let lanes = Lanes::build(&parts, &mut factory).expect("nothing is opened");
         Self { journal, block: BlockBuilder::default(), lanes, clock: SystemClock::start(), seq: 0 }
     }

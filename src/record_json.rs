@@ -5,12 +5,12 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use duragram_proto::{ClientId, Epoch};
+use duragram_proto::Epoch;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::model::{Content, DeadLetter, Offset, Record, SessionId};
+use crate::model::{Content, DeadLetter, Offset, Record};
 
 /// The bytes with which every line starts.
 pub(crate) const LINE_START: &[u8] = b"{\"offset\":";
@@ -146,24 +146,15 @@ pub(crate) fn timestamp(unix_us: u64) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// What a line says of its record, as far as it identifies it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct LineKey {
-    pub(crate) offset: Offset,
-    pub(crate) index: u16,
-    pub(crate) session: SessionId,
-}
-
-/// Reads the start of a line that [`Formatter::line`] has written; `None` for any other.
-pub(crate) fn parse_key(line: &[u8]) -> Option<LineKey> {
+/// Offset and index of the record, from the start of a line that [`Formatter::line`] has written; `None` for any other.
+pub(crate) fn parse_key(line: &[u8]) -> Option<(Offset, u16)> {
     let (offset, rest) = number(line.strip_prefix(LINE_START)?)?;
     let (index, rest) = number(rest.strip_prefix(b",\"index\":")?)?;
     let (client, rest) = rest.strip_prefix(b",\"client\":\"")?.split_at_checked(16)?;
-    let client = u64::from_str_radix(str::from_utf8(client).ok()?, 16).ok()?;
+    u64::from_str_radix(str::from_utf8(client).ok()?, 16).ok()?;
     let (epoch, _) = number(rest.strip_prefix(b"\",\"epoch\":")?)?;
-    let epoch = Epoch::new(u32::try_from(epoch).ok()?)?;
-    let session = SessionId { client: ClientId(client), epoch };
-    Some(LineKey { offset: Offset(offset), index: u16::try_from(index).ok()?, session })
+    Epoch::new(u32::try_from(epoch).ok()?)?;
+    Some((Offset(offset), u16::try_from(index).ok()?))
 }
 
 fn number(text: &[u8]) -> Option<(u64, &[u8])> {
@@ -184,11 +175,11 @@ fn hex(value: u64, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use duragram_proto::Seq;
+    use duragram_proto::{ClientId, Seq};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{DeadLetterId, SinkId};
+    use crate::model::{DeadLetterId, SessionId, SinkId};
 
     fn record(content: Content<'_>) -> Record<'_> {
         Record {
@@ -299,7 +290,7 @@ mod tests {
             let time: Timestamp = value["received_at"].as_str().unwrap().parse().unwrap();
             prop_assert_eq!(u64::try_from(time.as_microsecond()).unwrap(), received_unix_us);
             prop_assert_eq!((value["seq"].as_u64(), value["channel"].as_u64()), (Some(seq), Some(channel.into())));
-            prop_assert_eq!(parse_key(line.as_bytes()), Some(LineKey { offset: Offset(offset), index, session }));
+            prop_assert_eq!(parse_key(line.as_bytes()), Some((Offset(offset), index)));
         }
     }
 

@@ -22,7 +22,7 @@ use crate::journal::StorageError;
 use crate::model::{BacklogConfig, Offset, SinkId, SinkLoss, WhenFull};
 use crate::record_json::timestamp;
 
-/// Which sink.
+/// The sink that a request is about.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WhichQuery {
@@ -31,7 +31,7 @@ pub(super) struct WhichQuery {
 
 type Which = Result<Query<WhichQuery>, QueryRejection>;
 
-/// All sinks.
+/// Answers with all sinks that the journal knows, and the dead letters that are no sink's.
 pub(super) async fn list(State(interface): State<Arc<Interface>>) -> Result<Json<Value>, ApiError> {
     let known = Arc::clone(&interface.sinks);
     interface

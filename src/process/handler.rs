@@ -54,8 +54,9 @@ pub trait Handler: Send {
         self.process(std::slice::from_ref(record), outcomes);
     }
 
-    /// The entries from `from` up to `to` will not be presented any more, since the sink had fallen too far behind. That is
-    /// recorded durably already. None of them is half done: what was answered is flushed before.
+    /// The entries from `from` up to `to` will not be presented any more, since the sink had fallen too far behind. The
+    /// next checkpoint records it; after a crash before that they may come all the same. None of them is half done: what was
+    /// answered is flushed before.
     fn lost(&mut self, _from: Offset, _to: Offset) {}
 }
 
@@ -77,11 +78,6 @@ impl HandlerError {
     /// [`RetryPolicy`](crate::process::RetryPolicy), which does not grow.
     pub fn soon(self) -> Self {
         Self { soon: true, ..self }
-    }
-
-    /// The same error with the name of the handler whose it is.
-    pub(crate) fn of(&self, name: &str) -> Self {
-        Self { message: format!("{name}: {self}"), soon: self.soon }
     }
 
     pub(crate) fn is_soon(&self) -> bool {

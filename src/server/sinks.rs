@@ -5,6 +5,7 @@
 //! together, as lanes, is taken over: each sink goes on from the marks that they shared, with the state that was its own.
 
 mod identity;
+mod shared_state;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +14,8 @@ use crate::limits;
 use crate::model::{BatchConfig, FormerLanes, LaneMark, Offset, SinkConfig, SinkId, SinkRecord, SinkStart, SinkTarget};
 use crate::process::{LaneConfig, Renumbered};
 use crate::server::parts::lane_config;
-use crate::sink::Composite;
 pub(super) use identity::identity;
+use shared_state::state_of;
 
 /// Why the configured sinks cannot go on in this journal. Nothing has changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -152,7 +153,7 @@ fn shared_marks(config: &SinkConfig, known: Known<'_>) -> Option<Vec<LaneMark>> 
         _ => None,
     };
     let names = [Some(config.name.clone()), short_form];
-    let state = |mark: &LaneMark| names.iter().flatten().find_map(|name| Composite::state_of(name, &mark.sink_state));
+    let state = |mark: &LaneMark| names.iter().flatten().find_map(|name| state_of(name, &mark.sink_state));
     known.lanes.iter().any(|mark| state(mark).is_some()).then(|| {
         let mark = |mark: &LaneMark| LaneMark { sink_state: state(mark).unwrap_or_default(), ..*mark };
         known.lanes.iter().map(mark).collect()

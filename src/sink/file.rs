@@ -20,7 +20,7 @@ use super::lines::Output;
 use super::recover;
 use crate::process::handler::HandlerError;
 
-/// The file that the lanes share.
+/// The file that a lane writes its lines to.
 pub(super) struct FileSink {
     path: PathBuf,
     id: FileId,
@@ -103,8 +103,7 @@ impl Output for FileSink {
         Ok(())
     }
 
-    /// Every lane asks for it; the first one that finds another file at the path changes over. Nothing unsynced is left in
-    /// the old one.
+    /// Where another file is at the path, it changes over. Nothing unsynced is left in the old one.
     fn reopen(&mut self) -> Result<(), HandlerError> {
         match fs::metadata(&self.path) {
             // One that was deleted may have left its number to the one that is there now.

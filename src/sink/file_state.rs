@@ -34,7 +34,7 @@ pub(super) struct FilePosition {
 pub(super) struct FileState {
     #[serde(flatten)]
     pub(super) first: FilePosition,
-    /// Or they lie behind these positions. After the number of lanes has changed, a session's lines are where the lane was that had it.
+    /// Or they lie behind these positions: where each of several lanes was that have written to the file together before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) also: Vec<FilePosition>,
 }

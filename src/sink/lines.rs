@@ -1,4 +1,4 @@
-//! What the sinks that write lines have in common: each lane gathers lines, and hands them on whole when it flushes.
+//! What the sinks that write lines have in common: a lane gathers lines, and hands them on whole when it flushes.
 //!
 //! Until then the lines are in memory alone, up to a bound. So a write that failed leaves nothing to find out: the lines are
 //! still here, and the next flush writes them again.
@@ -16,7 +16,7 @@ use crate::record_json::{Formatter, lost_line};
 /// A line is shorter: a payload of 65,507 bytes, six for each when all are escaped, and the keys.
 pub(super) const LINE_MAX: usize = 512 << 10;
 
-/// Where lines go. All lanes share it; each writes whole lines.
+/// Where lines go. Its lane writes whole lines; a FIFO is watched beside it.
 pub(super) trait Output: Send {
     /// Writes the lines and makes them durable as far as the output can. Leaves in `lines` what is to be written again by
     /// the next call: after a success nothing.

@@ -1,4 +1,4 @@
-//! The handlers that ship with the server, named on the command line by `--sink`.
+//! The handlers that ship with the server, one for each configured sink.
 //!
 //! | sink | a record is written | after a crash |
 //! |---|---|---|
@@ -18,7 +18,6 @@
 //! renamed file stays in its directory until the next checkpoint. A file that is deleted or replaced begins anew.
 
 mod claim;
-mod composite;
 mod exec;
 mod fifos;
 mod file;
@@ -45,44 +44,22 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-pub use composite::{COMPOSITE_MAX, Composite};
 pub(crate) use fifos::Fifos;
 use file::FileSink;
 use http::HttpSink;
-use lines::{LineHandler, Output, Replay};
+use lines::LineHandler;
 use null::Null;
 use opening::open_without_waiting;
 use recover::Recorded;
 
-use crate::model::{Lane, SinkConfig, SinkTarget};
-use crate::process::handler::{Handler, HandlerError, HandlerFactory, LaneStart};
+use crate::model::{SinkConfig, SinkTarget};
+use crate::process::handler::{Handler, HandlerError, LaneStart};
 
-/// Makes lanes that write every record to each of these sinks, none of which may stand in the list twice. They are opened
-/// when the first lane is made.
-pub fn factory(specs: Vec<SinkConfig>) -> HandlerFactory {
-    factory_with(specs, Fifos::default())
-}
-
-/// Like [`factory`], with the list into which the sinks put the FIFOs that they write to.
-pub(crate) fn factory_with(specs: Vec<SinkConfig>, fifos: Fifos) -> HandlerFactory {
-    let mut sinks = None;
-    Box::new(move |start| {
-        let sinks = match &mut sinks {
-            Some(sinks) => sinks,
-            None => {
-                sinks.insert(specs.iter().map(|spec| Sink::open(spec, start, &fifos)).collect::<Result<Vec<_>, _>>()?)
-            }
-        };
-        let handlers = specs.iter().zip(sinks).map(|(spec, sink)| (spec.name.clone(), sink.handler(start.lane)));
-        Ok(Box::new(Composite::new(handlers.collect())?))
-    })
-}
-
-/// Makes the handler of one configured sink. One that writes to another system connects to nothing yet: that it is away must not
-/// fail a start.
+/// Makes the handler of one configured sink for one lane; in the server a sink has one lane. A handler that writes to another
+/// system connects to nothing yet: that it is away must not fail a start.
 ///
 /// # Errors
-/// A file cannot be opened, or holds something else than its state says.
+/// A file cannot be opened, or holds something else than its state says, or is to be written by several lanes.
 pub fn handler(config: &SinkConfig, start: &LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> {
     handler_with(config, start, &Fifos::default())
 }
@@ -97,14 +74,17 @@ pub(crate) fn handler_with(
         SinkTarget::Null => Ok(Box::new(Null)),
         SinkTarget::Stdout => Ok(Box::new(LineHandler::new(stream::stdout((fifos, config.name.clone()))?, None))),
         SinkTarget::File(path) if is_regular_or_new(path) => {
+            let [mark] = start.marks else {
+                let problem = format_args!("{}: a file is written by one lane, not {}", path.display(), start.lanes());
+                return Err(HandlerError::new(problem));
+            };
             let known = if start.left.is_empty() { start.marks } else { start.left };
             let recorded = Recorded {
-                watermarks: start.marks.iter().map(|mark| mark.watermark).collect(),
+                watermark: mark.watermark,
                 states: known.iter().map(|mark| serde_json::from_slice(&mark.sink_state).ok()).collect(),
                 durable_end: start.durable_end,
             };
-            let (opened, replays) = recover::recover(path, &recorded)?;
-            let replay = replays.into_iter().next().flatten();
+            let (opened, replay) = recover::recover(path, &recorded)?;
             Ok(Box::new(LineHandler::new(Arc::new(Mutex::new(FileSink::new(path, opened))), replay)))
         }
         SinkTarget::File(path) => {
@@ -120,50 +100,6 @@ pub(crate) fn handler_with(
         SinkTarget::Redis(target) => Ok(Box::new(redis::RedisSink::new(config, target, start)?)),
         SinkTarget::Postgres(target) => Ok(Box::new(postgres::Postgres::new(target, config.timeout, start)?)),
         SinkTarget::Http(target) => Ok(Box::new(HttpSink::new(target, config.timeout, start.journal)?)),
-    }
-}
-
-/// An open sink, which its lanes share.
-enum Sink {
-    Null,
-    Lines { output: Arc<Mutex<dyn Output>>, replays: Vec<Option<Replay>> },
-}
-
-impl Sink {
-    fn open(spec: &SinkConfig, start: &LaneStart<'_>, fifos: &Fifos) -> Result<Self, HandlerError> {
-        let without_replay = |output| Self::Lines { output, replays: start.marks.iter().map(|_| None).collect() };
-        match &spec.target {
-            SinkTarget::Null => Ok(Self::Null),
-            SinkTarget::Stdout => Ok(without_replay(stream::stdout((fifos, spec.name.clone()))?)),
-            SinkTarget::File(path) if is_regular_or_new(path) => {
-                let state = |bytes: &Vec<u8>| serde_json::from_slice(&Composite::state_of(&spec.name, bytes)?).ok();
-                let known = if start.left.is_empty() { start.marks } else { start.left };
-                let recorded = Recorded {
-                    watermarks: start.marks.iter().map(|mark| mark.watermark).collect(),
-                    states: known.iter().map(|mark| state(&mark.sink_state)).collect(),
-                    durable_end: start.durable_end,
-                };
-                let (opened, replays) = recover::recover(path, &recorded)?;
-                Ok(Self::Lines { output: Arc::new(Mutex::new(FileSink::new(path, opened))), replays })
-            }
-            SinkTarget::File(path) => {
-                let out = open_without_waiting(path);
-                let out = out.map_err(|error| HandlerError::new(format_args!("{}: {error}", path.display())))?;
-                let name = path.display().to_string();
-                Ok(without_replay(stream::shared(name, out, Some(path.clone()), (fifos, spec.name.clone()))?))
-            }
-            other => Err(HandlerError::new(format_args!("a sink of type {} needs a lane of its own", other.kind()))),
-        }
-    }
-
-    fn handler(&mut self, lane: Lane) -> Box<dyn Handler> {
-        match self {
-            Self::Null => Box::new(Null),
-            Self::Lines { output, replays } => {
-                let replay = replays.get_mut(usize::from(lane.0)).and_then(Option::take);
-                Box::new(LineHandler::new(Arc::clone(output), replay))
-            }
-        }
     }
 }
 

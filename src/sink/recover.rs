@@ -1,6 +1,6 @@
 //! Opening a sink's file so that after a crash no line is in it twice, none is torn, and nothing of others is touched.
 //!
-//! The journal knows each lane's watermark, and the file and length that went with it. What a lane wrote later is
+//! The journal knows the lane's watermark, and the file and length that went with it. What the lane wrote later is
 //! found by reading on from there, and left out when its records come again ([`Replay`]). A file that the journal does not
 //! know (the first start, a crash just after rotation, a copy) is read from its end backwards as far as such
 //! lines can reach. When the file was renamed since (rotation), it is looked for beside its old name.
@@ -15,12 +15,12 @@ use serde::de::IgnoredAny;
 use super::file_state::{FileId, FilePosition, FileState};
 use super::lines::{LINE_MAX, Replay};
 use crate::host::file_modes;
-use crate::model::{Lane, Offset};
+use crate::model::Offset;
 use crate::process::handler::HandlerError;
 use crate::record_json::{LINE_START, LOST_START, parse_key, parse_lost};
 
-/// How much of a file that the journal does not know is read at start, from its end, in bytes. Far above what the lanes
-/// write between two checkpoints.
+/// How much of a file that the journal does not know is read at start, from its end, in bytes. Far above what a lane
+/// writes between two checkpoints.
 const UNKNOWN_SCAN_MAX: u64 = 1 << 30;
 
 /// A file that is ready for whole lines.
@@ -34,22 +34,22 @@ pub(super) struct Opened {
     pub(super) newline_first: bool,
 }
 
-/// What the journal knows of the lanes' lines.
+/// What the journal knows of the lane's lines.
 #[derive(Debug)]
 pub(super) struct Recorded {
-    /// Each lane's watermark, in lane order.
-    pub(super) watermarks: Vec<Offset>,
-    /// What was stored with it, in lane order; or, when the number of lanes has changed, what those of the run before left.
+    /// The lane's watermark.
+    pub(super) watermark: Offset,
+    /// What was stored with it; or, of a journal in which several lanes went on together, what each of them left.
     pub(super) states: Vec<Option<FileState>>,
     /// No record above was ever presented.
     pub(super) durable_end: Offset,
 }
 
-/// Opens or creates the file at the start of the server; returns with it, for each lane, the lines that it has already.
+/// Opens or creates the file at the start of the server; returns with it the lines that it has already.
 ///
 /// # Errors
 /// The file cannot be opened, read, synced, or another process writes to it.
-pub(super) fn recover(path: &Path, recorded: &Recorded) -> Result<(Opened, Vec<Option<Replay>>), HandlerError> {
+pub(super) fn recover(path: &Path, recorded: &Recorded) -> Result<(Opened, Option<Replay>), HandlerError> {
     let open = || {
         let mut file = open_locked(path)?;
         let metadata = file.metadata()?;
@@ -67,7 +67,7 @@ pub(super) fn recover(path: &Path, recorded: &Recorded) -> Result<(Opened, Vec<O
         // The lines that were found may be in the page cache alone, and the watermark is to move over them.
         file.sync_all()?;
         let len = file.metadata()?.len();
-        Ok((Opened { file, id, len, newline_first }, scan.into_replays()))
+        Ok((Opened { file, id, len, newline_first }, scan.into_replay()))
     };
     open().map_err(|error: io::Error| HandlerError::new(format_args!("{}: {error}", path.display())))
 }
@@ -163,7 +163,7 @@ fn is_ours(line: &[u8]) -> bool {
 
 impl Recorded {
     fn may_replay(&self) -> bool {
-        self.watermarks.iter().any(|&watermark| watermark < self.durable_end)
+        self.watermark < self.durable_end
     }
 
     fn positions(&self) -> impl Iterator<Item = FilePosition> {
@@ -188,15 +188,15 @@ impl Recorded {
         ids
     }
 
-    /// Gives for each lane of today the state that leads to its lines, in a file that is read from this length on.
-    fn leading(&self, id: FileId, from: u64) -> Vec<FileState> {
+    /// Gives the state that leads to the lane's lines, in a file that is read from this length on.
+    fn leading(&self, id: FileId, from: u64) -> FileState {
         let here = FileState::at(id, from);
-        if self.states.len() == self.watermarks.len() {
-            return self.states.iter().map(|state| state.clone().unwrap_or_else(|| here.clone())).collect();
+        if let [state] = &self.states[..] {
+            return state.clone().unwrap_or(here);
         }
         let others = self.ids().into_iter().filter(|&other| other != id);
         let also = others.map(|id| FilePosition { id, len: self.first_len(id).unwrap_or(0) }).collect();
-        vec![FileState { also, ..here }; self.watermarks.len()]
+        FileState { also, ..here }
     }
 }
 
@@ -205,7 +205,7 @@ struct Scan<'a> {
     recorded: &'a Recorded,
     /// The position from which the file itself is read.
     from: u64,
-    replays: Vec<Replay>,
+    replay: Replay,
 }
 
 impl<'a> Scan<'a> {
@@ -214,9 +214,8 @@ impl<'a> Scan<'a> {
         let all_know = recorded.states.iter().all(|state| state.as_ref().is_some_and(knows));
         let unknown_from = len.saturating_sub(UNKNOWN_SCAN_MAX);
         let from = recorded.first_len(id).filter(|_| all_know).unwrap_or(unknown_from);
-        let replay = |state: FileState| state.to_bytes().map(Replay::new).map_err(io::Error::other);
-        let replays = recorded.leading(id, from).into_iter().map(replay).collect::<io::Result<_>>()?;
-        Ok(Self { recorded, from, replays })
+        let state = recorded.leading(id, from).to_bytes().map_err(io::Error::other)?;
+        Ok(Self { recorded, from, replay: Replay::new(state) })
     }
 
     /// Reads lines from `from` to the end, or up to a hole that a power cut has left beyond `known_len`: returns where the
@@ -267,21 +266,20 @@ impl<'a> Scan<'a> {
     }
 
     fn insert(&mut self, line: &[u8]) {
-        if let (Some((from, to)), [replay]) = (parse_lost(line), &mut self.replays[..])
-            && (self.recorded.watermarks[0]..=self.recorded.durable_end).contains(&to)
+        let Recorded { watermark, durable_end, .. } = *self.recorded;
+        if let Some((from, to)) = parse_lost(line) {
+            if (watermark..=durable_end).contains(&to) {
+                self.replay.insert_lost(from, line);
+            }
+        } else if let Some((offset, index)) = parse_key(line)
+            && (watermark..durable_end).contains(&offset)
         {
-            return replay.insert_lost(from, line);
-        }
-        let Some(key) = parse_key(line) else { return };
-        let lanes = u16::try_from(self.replays.len()).unwrap_or(u16::MAX);
-        let lane = usize::from(Lane::of(key.session, lanes).0);
-        if (self.recorded.watermarks[lane]..self.recorded.durable_end).contains(&key.offset) {
-            self.replays[lane].insert(key.offset, key.index, line);
+            self.replay.insert(offset, index, line);
         }
     }
 
-    fn into_replays(self) -> Vec<Option<Replay>> {
-        self.replays.into_iter().map(|replay| (!replay.is_empty()).then_some(replay)).collect()
+    fn into_replay(self) -> Option<Replay> {
+        (!self.replay.is_empty()).then_some(self.replay)
     }
 }
 

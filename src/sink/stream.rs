@@ -27,7 +27,7 @@ const WAITING_MS: u16 = 50;
 pub(super) struct Stream<T> {
     name: String,
     target: T,
-    /// What comes before any other lane's line: the rest of a line of which the system has taken a part, and what was taken
+    /// What comes before any other line: the rest of a line of which the system has taken a part, and what was taken
     /// back.
     rest: Vec<u8>,
     /// The last bytes that a pipe has taken: those that nobody may have read and the whole line that they begin with.
@@ -38,7 +38,7 @@ pub(super) struct Stream<T> {
     followed: u64,
 }
 
-/// A stream that the lanes share, to what was opened, perhaps under a path. A FIFO stands in the list under the name of its
+/// A stream that a lane and the thread that watches a FIFO share, to what was opened, perhaps under a path. A FIFO stands in the list under the name of its
 /// sink.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use duragram::config::Config;
 use duragram::server as embedded;
-use duragram::sink::factory;
+use duragram::sink;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -283,7 +283,8 @@ fn an_embedded_server_hears_a_stop_however_often_files_were_to_be_opened_anew_be
         sessions_max: 100,
         ..Config::default()
     };
-    let server = embedded::Server::start(config, factory(vec!["null".parse().unwrap()])).unwrap();
+    let null = "null".parse().unwrap();
+    let server = embedded::Server::start(config, move |start| sink::handler(&null, start)).unwrap();
     let handle = server.handle();
     (0..1_000).for_each(|_| handle.reopen());
     handle.stop();

@@ -52,7 +52,11 @@ impl Handler for Fake {
 
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
         let target = lock(&self.0);
-        if target.flush_fails { Err(HandlerError::new("no paper")) } else { Ok(vec![target.records.len() as u8]) }
+        if target.flush_fails {
+            Err(HandlerError::new("no paper"))
+        } else {
+            Ok(vec![target.records.len().to_le_bytes()[0]])
+        }
     }
 
     fn retry(&mut self, record: &Record<'_>, outcomes: &mut Outcomes) {

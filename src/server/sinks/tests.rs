@@ -101,8 +101,8 @@ fn names_that_cannot_be_kept_apart_or_kept_at_all_are_refused() {
     assert_eq!(refusal, SinkRefusal::TooMany { configured: 2, kept: limits::SINKS_REMEMBERED - 1 });
 }
 
-/// What a composite of `null` and a file has left in a lane.
-fn composite(file_state: &str) -> Vec<u8> {
+/// What `null` and a file that went on together have left in a lane.
+fn together(file_state: &str) -> Vec<u8> {
     use base64::Engine as _;
     let state = base64::engine::general_purpose::STANDARD.encode(file_state);
     format!("{{\"file:/srv/a\":\"{state}\",\"null\":\"\"}}").into_bytes()
@@ -110,7 +110,7 @@ fn composite(file_state: &str) -> Vec<u8> {
 
 #[test]
 fn sinks_that_went_on_together_go_on_each_with_its_own_state() {
-    let lanes = [mark(40, &composite("first")), mark(60, &composite("second"))];
+    let lanes = [mark(40, &together("first")), mark(60, &together("second"))];
     let shared = Known { lanes: &lanes, ..empty() };
     let named = SinkConfig { name: "lines".into(), ..spec("file:/srv/a") };
     let (planned, gone) = plan(&[named, spec("null"), spec("stdout")], shared).unwrap();
@@ -127,7 +127,7 @@ fn sinks_that_went_on_together_go_on_each_with_its_own_state() {
 
 #[test]
 fn the_only_lane_of_sinks_that_went_on_together_is_gone_on_from_as_it_was() {
-    let lanes = [mark(40, &composite("state"))];
+    let lanes = [mark(40, &together("state"))];
     let (planned, _) = plan(&[spec("file:/srv/a")], Known { lanes: &lanes, ..empty() }).unwrap();
     assert_eq!(planned[0].renumbered, Renumbered { marks: vec![mark(40, b"state")], ..Renumbered::default() });
 }

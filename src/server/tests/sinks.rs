@@ -1,19 +1,23 @@
 //! Whole servers with configured sinks, on a journal in memory, over UDP. `/dev/full` stands for a sink that is away for good.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use duragram_proto::codec::{self, Data, Datagram, RejectCode};
 use duragram_proto::{ClientId, Epoch, Seq};
 use tempfile::TempDir;
 
 use super::super::*;
 use crate::journal::testing::memory::MemoryDisk;
-use crate::model::{BacklogConfig, Offset, SinkConfig, SinkRecord, WhenFull};
+use crate::model::{BacklogConfig, Offset, Record, SinkConfig, SinkRecord, WhenFull};
+use crate::process::{HandlerFactory, Outcomes};
 use crate::server::processing::Processing;
 use crate::sink;
 
@@ -75,10 +79,9 @@ impl Rig {
         Self::on(disk, config(&["null"], 1), Processing::Sinks(sinks, Fifos::default()), seq)
     }
 
-    /// On handlers of a program, which share the sessions as the sinks once did.
-    fn embedded(disk: MemoryDisk, sinks: &[&str], lanes: u16, seq: u64) -> Self {
-        let specs = sinks.iter().map(|text| text.parse().unwrap()).collect();
-        Self::on(disk, config(sinks, lanes), Processing::Embedded(sink::factory(specs)), seq).unwrap()
+    /// On lanes that share a sink, as all sinks were shared up to format 3: so they are a program's own handlers.
+    fn together(disk: MemoryDisk, sink: &str, lanes: u16, seq: u64) -> Self {
+        Self::on(disk, config(&[sink], lanes), Processing::Embedded(together(sink)), seq).unwrap()
     }
 
     /// Sends the next record, of a client for each of four in turn; returns whether it was taken.
@@ -123,6 +126,40 @@ impl Rig {
         self.handle.stop();
         self.serving.join().unwrap().unwrap();
         self.disk
+    }
+}
+
+/// A lane's handler, to a sink that all lanes share.
+struct Together {
+    name: String,
+    sink: Arc<Mutex<Box<dyn Handler>>>,
+}
+
+fn together(sink: &str) -> HandlerFactory {
+    let config: SinkConfig = sink.parse().unwrap();
+    let mut shared = None;
+    Box::new(move |start| {
+        let sink = match &shared {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                let alone = LaneStart { marks: &start.marks[..1], ..*start };
+                Arc::clone(shared.insert(Arc::new(Mutex::new(sink::handler(&config, &alone)?))))
+            }
+        };
+        Ok(Box::new(Together { name: config.name.clone(), sink }))
+    })
+}
+
+impl Handler for Together {
+    fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes) {
+        self.sink.lock().unwrap().process(records, outcomes);
+    }
+
+    /// Each sink's state under its name, in base64.
+    fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+        let state = STANDARD.encode(self.sink.lock().unwrap().flush()?);
+        serde_json::to_vec(&BTreeMap::from([(self.name.as_str(), state.as_str()), ("null", "")]))
+            .map_err(HandlerError::new)
     }
 }
 
@@ -204,7 +241,7 @@ fn sinks_that_went_on_together_as_lanes_go_on_each_for_itself_and_nothing_is_los
     let file = format!("file:{}", out.display());
     for lanes in [1, 3] {
         drop(fs::remove_file(&out));
-        let mut rig = Rig::embedded(MemoryDisk::default(), &["null", &file], lanes, 0);
+        let mut rig = Rig::together(MemoryDisk::default(), &file, lanes, 0);
         rig.send(30);
         let (state, seq) = (Arc::clone(&rig.state), rig.seq);
         // Killed: what was written since the last checkpoint is in the file, and the marks do not say so.
@@ -234,7 +271,7 @@ fn a_program_with_a_handler_begins_at_the_lowest_entry_and_leaves_the_sinks_thei
     let before = disk.sinks();
     let dir = directory();
     let out = dir.path().join("out");
-    let mut rig = Rig::embedded(disk, &[&format!("file:{}", out.display())], 2, seq);
+    let mut rig = Rig::together(disk, &format!("file:{}", out.display()), 2, seq);
     rig.send(5);
     assert!(rig.state.waiting().iter().any(|reason| reason.starts_with("sink null: not configured")));
     let disk = rig.stop();

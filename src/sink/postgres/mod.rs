@@ -7,7 +7,7 @@
 //! - A **claim** waits until no statement of an earlier connection is under way, and raises the position's epoch. A statement
 //!   moves the position of its own epoch only: what an earlier connection still sends writes nothing.
 //! - The position says which **start** of which directory has claimed it. A start that this directory does not know is that of
-//!   a copy, or the directory is an older one put back: then nothing is written ([`judge`](position::judge)).
+//!   a copy, or the directory is an older one put back: then nothing is written ([`judge`](judge::judge)).
 //! - A record that the table refuses is found by halving the batch, and given up; what is before it is written, what is after
 //!   it waits until the lane has dealt with it.
 //!
@@ -15,6 +15,7 @@
 
 mod connect;
 mod errors;
+mod judge;
 mod position;
 mod rows;
 mod session;

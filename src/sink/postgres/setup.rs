@@ -7,7 +7,8 @@ use tokio_postgres::{Client, Error};
 
 use super::Owner;
 use super::errors::{Trouble, of_setup};
-use super::position::{Found, Position, PositionSql, judge};
+use super::judge::{Found, judge};
+use super::position::{Position, PositionSql};
 use super::state::State;
 use super::table::{self, Column, Names};
 use crate::model::{Offset, PostgresPayload};

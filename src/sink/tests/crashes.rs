@@ -9,54 +9,53 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{Sinks, directory, offsets, record};
+use super::{Sink, directory, file_spec, offsets, record};
 use crate::model::{FormerLanes, LaneMark, Offset};
 use crate::record_json::{Formatter, LINE_START};
-use crate::sink::Composite;
 use crate::sink::file_state::{FileId, FileState};
 
 #[derive(Clone, Debug)]
 enum Op {
     /// The journal gets so many records.
     Commit(u64),
-    /// A lane is presented so many of its records.
-    Present { lane: usize, records: usize },
-    /// A lane flushes.
-    Flush { lane: usize },
-    /// The marks are stored.
+    /// The lane is presented so many of them.
+    Present(usize),
+    /// The lane flushes.
+    Flush,
+    /// Its mark is stored.
     Checkpoint,
     /// logrotate renames the file.
     Rename,
     /// The operator asks the sink to open its files anew.
     Reopen,
-    /// SIGKILL in the middle of a lane's write, of which so many bytes arrive, and a new start with so many lanes.
-    Crash { lane: usize, bytes: usize, lanes: Option<usize> },
+    /// SIGKILL in the middle of a write, of which so many bytes arrive, and a new start; `together`: in a journal that holds
+    /// the marks of two lanes which wrote to the file together.
+    Crash { bytes: usize, together: bool },
 }
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => (1..30u64).prop_map(Op::Commit),
-        6 => (0..3usize, 1..20usize).prop_map(|(lane, records)| Op::Present { lane, records }),
-        4 => (0..3usize).prop_map(|lane| Op::Flush { lane }),
+        6 => (1..20usize).prop_map(Op::Present),
+        4 => Just(Op::Flush),
         2 => Just(Op::Checkpoint),
         1 => Just(Op::Rename),
         1 => Just(Op::Reopen),
-        2 => (0..3usize, 0..2000usize, proptest::option::of(1..4usize))
-            .prop_map(|(lane, bytes, lanes)| Op::Crash { lane, bytes, lanes }),
+        2 => (0..2000usize, any::<bool>()).prop_map(|(bytes, together)| Op::Crash { bytes, together }),
     ]
 }
 
 struct Model {
     dir: TempDir,
-    sinks: Sinks,
-    lanes: usize,
-    stored: Vec<LaneMark>,
-    /// Of runs with other numbers of lanes: as it is stored, and as it is known.
+    sink: Sink,
+    /// The mark that was stored last, and the one before it: as lanes that wrote together leave them, one ahead of the other.
+    stored: [LaneMark; 2],
+    /// Of lanes that wrote together: as it is stored, and as it is known.
     stored_former: Vec<FormerLanes>,
     former: Vec<FormerLanes>,
-    /// Every lane's next record, and the lines that it holds in memory.
-    next: Vec<u64>,
-    unflushed: Vec<Vec<u64>>,
+    /// The lane's next record, and the lines that it holds in memory.
+    next: u64,
+    unflushed: Vec<u64>,
     end: u64,
     in_files: BTreeSet<u64>,
     renamed: usize,
@@ -77,46 +76,41 @@ impl Model {
         self.dir.path().join(format!("out.{}", self.renamed))
     }
 
-    /// Whether the journal knows that the lanes write to this file: only then may the next rotation come.
+    /// Whether the journal knows that the lane writes to this file: only then may the next rotation come.
     fn is_known(&self) -> bool {
         let id = FileId::of(&fs::metadata(self.path()).unwrap());
-        let name = format!("file:{}", self.path().display());
-        let state = |mark: &LaneMark| Composite::state_of(&name, &mark.sink_state);
-        let knows = |mark| state(mark).is_some_and(|s| serde_json::from_slice::<FileState>(&s).unwrap().first.id == id);
-        self.stored.iter().all(knows)
+        let state = |mark: &LaneMark| serde_json::from_slice::<FileState>(&mark.sink_state).ok();
+        self.stored.iter().all(|mark| state(mark).is_some_and(|state| state.first.id == id))
     }
 
     /// The lane's next record at or above an offset.
-    fn own(&self, lane: usize, from: u64) -> Option<u64> {
+    fn own(&self, from: u64) -> Option<u64> {
         let passed = |offset| {
             let session = record(offset, b"").session;
             self.former.iter().any(|lanes| lanes.have_passed(session, Offset(offset)))
         };
-        (from..self.end).find(|&offset| self.sinks.lane(&record(offset, b"")) == lane && !passed(offset))
+        (from..self.end).find(|&offset| !passed(offset))
     }
 
     fn apply(&mut self, op: &Op) {
         match *op {
             Op::Commit(records) => self.end += records,
-            Op::Present { lane, records } => {
-                let lane = lane % self.lanes;
+            Op::Present(records) => {
                 for _ in 0..records {
-                    let Some(offset) = self.own(lane, self.next[lane]) else { break };
-                    self.sinks.present(&[record(offset, &payload(offset))]);
+                    let Some(offset) = self.own(self.next) else { break };
+                    self.sink.present(&[record(offset, &payload(offset))]);
                     if !self.in_files.contains(&offset) {
-                        self.unflushed[lane].push(offset);
+                        self.unflushed.push(offset);
                     }
-                    self.next[lane] = offset + 1;
+                    self.next = offset + 1;
                 }
             }
-            Op::Flush { lane } => {
-                let lane = lane % self.lanes;
-                let sink_state = self.sinks.handlers[lane].flush().unwrap();
-                self.in_files.extend(self.unflushed[lane].drain(..));
-                self.sinks.marks[lane] = LaneMark { watermark: Offset(self.next[lane]), sink_state };
+            Op::Flush => {
+                self.sink.flush(self.next);
+                self.in_files.extend(self.unflushed.drain(..));
             }
             Op::Checkpoint => {
-                self.stored = self.sinks.marks.clone();
+                self.stored = [self.sink.mark.clone(), self.stored[0].clone()];
                 self.stored_former = self.former.clone();
             }
             Op::Rename => {
@@ -127,52 +121,46 @@ impl Model {
                 }
             }
             Op::Reopen => {
-                self.sinks.handlers.iter_mut().for_each(|handler| handler.reopen().unwrap());
+                self.sink.handler.reopen().unwrap();
                 self.is_open = true;
             }
-            Op::Crash { lane, bytes, lanes } => self.crash(lane % self.lanes, bytes, lanes.unwrap_or(self.lanes)),
+            Op::Crash { bytes, together } => self.crash(bytes, together),
         }
     }
 
-    fn crash(&mut self, lane: usize, bytes: usize, lanes: usize) {
+    fn crash(&mut self, bytes: usize, together: bool) {
         let (mut formatter, mut lines) = (Formatter::default(), Vec::new());
-        for &offset in &self.unflushed[lane] {
+        for &offset in &self.unflushed {
             formatter.line(&record(offset, &payload(offset)), &mut lines);
         }
         let open = if self.is_open { self.path() } else { self.renamed_path() };
-        self.sinks.handlers.clear();
+        self.sink.kill();
         let mut file = OpenOptions::new().append(true).open(open).unwrap();
         // The few first bytes of a file show nobody whose they are: such a start stays.
         let bytes = if file.metadata().unwrap().len() == 0 { bytes.max(LINE_START.len()) } else { bytes };
         file.write_all(&lines[..bytes.min(lines.len())]).unwrap();
-        self.sinks.marks = self.stored.clone();
         self.former = self.stored_former.clone();
-        self.sinks.left.clear();
-        if self.stored.len() != lanes {
+        (self.sink.mark, self.sink.left) = (self.stored[0].clone(), Vec::new());
+        if together {
             let watermarks: Vec<Offset> = self.stored.iter().map(|mark| mark.watermark).collect();
             let watermark = watermarks.iter().copied().min().unwrap();
-            self.sinks.left = self.stored.clone();
-            self.sinks.marks = vec![LaneMark { watermark, sink_state: Vec::new() }; lanes];
+            self.sink.mark = LaneMark { watermark, sink_state: Vec::new() };
+            self.sink.left = self.stored.to_vec();
             self.former.push(FormerLanes(watermarks));
         }
-        self.lanes = lanes;
-        self.sinks.durable_end = Offset(self.end);
-        self.sinks.start().unwrap();
+        self.sink.durable_end = Offset(self.end);
+        self.sink.start().unwrap();
         // As a lane does first of all.
-        for (handler, mark) in self.sinks.handlers.iter_mut().zip(&mut self.sinks.marks) {
-            mark.sink_state = handler.flush().unwrap();
-        }
+        self.sink.flush(self.sink.mark.watermark.0);
         self.in_files = self.written().into_iter().collect();
         self.is_open = true;
-        self.next = self.sinks.marks.iter().map(|mark| mark.watermark.0).collect();
-        self.unflushed = vec![Vec::new(); self.lanes];
+        self.next = self.sink.mark.watermark.0;
+        self.unflushed.clear();
     }
 
     fn finish(&mut self) {
-        for lane in 0..self.lanes {
-            self.apply(&Op::Present { lane, records: usize::MAX });
-            self.apply(&Op::Flush { lane });
-        }
+        self.apply(&Op::Present(usize::MAX));
+        self.apply(&Op::Flush);
     }
 
     fn written(&self) -> Vec<u64> {
@@ -185,14 +173,12 @@ impl Model {
 
 proptest! {
     #[test]
-    fn each_record_is_in_the_files_exactly_once(ops in proptest::collection::vec(op(), 1..60), lanes in 1..4usize) {
+    fn each_record_is_in_the_files_exactly_once(ops in proptest::collection::vec(op(), 1..60)) {
         let dir = directory();
-        let sinks = Sinks::open(&[&format!("file:{}", dir.path().join("out").display())], lanes);
-        let stored = vec![LaneMark::default(); lanes];
-        let (next, unflushed) = (vec![0; lanes], vec![Vec::new(); lanes]);
+        let sink = Sink::open(&file_spec(&dir.path().join("out")));
         let mut model = Model {
-            dir, sinks, lanes, stored, stored_former: Vec::new(), former: Vec::new(), next, unflushed, end: 0,
-            in_files: BTreeSet::new(), renamed: 0, is_open: true,
+            dir, sink, stored: Default::default(), stored_former: Vec::new(), former: Vec::new(), next: 0, unflushed: Vec::new(),
+            end: 0, in_files: BTreeSet::new(), renamed: 0, is_open: true,
         };
         for op in &ops {
             model.apply(op);

@@ -2,45 +2,43 @@
 
 use std::fs;
 
-use super::{Sinks, directory, file_spec, offsets, record, sorted, write_some};
+use super::{Sink, directory, file_spec, offsets, record, write_some};
 use crate::model::{LaneMark, Offset};
 use crate::record_json::Formatter;
 
 #[test]
 fn what_was_written_after_the_last_checkpoint_is_not_written_again() {
-    for lanes in [1, 3] {
-        let dir = directory();
-        let path = dir.path().join("out");
-        let mut sinks = write_some(&path, lanes);
-        let stored = sinks.marks.clone();
-        let more: Vec<_> = (40..60).map(|offset| record(offset, b"y")).collect();
-        sinks.present(&more);
-        sinks.flush(60);
-        sinks.present(&[record(60, b"never flushed")]);
-        sinks.marks = stored;
-        sinks.start().unwrap();
-        sinks.present(&more);
-        sinks.present(&[record(60, b"never flushed"), record(61, b"new")]);
-        sinks.flush(62);
-        assert_eq!(sorted(offsets(&path)), (0..62).collect::<Vec<_>>());
-    }
+    let dir = directory();
+    let path = dir.path().join("out");
+    let mut sink = write_some(&path);
+    let stored = sink.mark.clone();
+    let more: Vec<_> = (40..60).map(|offset| record(offset, b"y")).collect();
+    sink.present(&more);
+    sink.flush(60);
+    sink.present(&[record(60, b"never flushed")]);
+    sink.mark = stored;
+    sink.start().unwrap();
+    sink.present(&more);
+    sink.present(&[record(60, b"never flushed"), record(61, b"new")]);
+    sink.flush(62);
+    assert_eq!(offsets(&path), (0..62).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_crash_while_lines_come_again_finds_them_once_more() {
     let dir = directory();
     let path = dir.path().join("out");
-    let mut sinks = write_some(&path, 1);
-    let stored = sinks.marks.clone();
+    let mut sink = write_some(&path);
+    let stored = sink.mark.clone();
     let more: Vec<_> = (40..60).map(|offset| record(offset, b"y")).collect();
-    sinks.present(&more);
-    sinks.flush(60);
-    sinks.marks = stored;
+    sink.present(&more);
+    sink.flush(60);
+    sink.mark = stored;
     for (from, to) in [(0, 5), (5, 10), (10, 15), (15, 20)] {
-        sinks.start().unwrap();
-        sinks.flush(40 + from as u64);
-        sinks.present(&more[from..to]);
-        sinks.flush(40 + to as u64);
+        sink.start().unwrap();
+        sink.flush(40 + from as u64);
+        sink.present(&more[from..to]);
+        sink.flush(40 + to as u64);
     }
     assert_eq!(offsets(&path), (0..60).collect::<Vec<_>>());
 }
@@ -50,11 +48,11 @@ fn a_crash_before_the_first_checkpoint_is_no_exception() {
     let dir = directory();
     let path = dir.path().join("out");
     fs::write(&path, "a note of the operator's\n").unwrap();
-    let mut sinks = write_some(&path, 2);
-    sinks.marks = vec![LaneMark::default(); 2];
-    sinks.start().unwrap();
-    sinks.present(&(0..50).map(|offset| record(offset, b"x")).collect::<Vec<_>>());
-    sinks.flush(50);
+    let mut sink = write_some(&path);
+    sink.mark = LaneMark::default();
+    sink.start().unwrap();
+    sink.present(&(0..50).map(|offset| record(offset, b"x")).collect::<Vec<_>>());
+    sink.flush(50);
     let text = fs::read_to_string(&path).unwrap();
     let (note, lines) = text.split_once('\n').unwrap();
     assert_eq!((note, lines.lines().count()), ("a note of the operator's", 50));
@@ -64,13 +62,13 @@ fn a_crash_before_the_first_checkpoint_is_no_exception() {
 fn lines_of_another_journal_with_the_same_offsets_keep_nothing_out() {
     let dir = directory();
     let path = dir.path().join("out");
-    drop(write_some(&path, 1));
+    drop(write_some(&path));
     // The data directory was emptied; the new journal's first forty records were never processed before a crash.
-    let mut sinks = Sinks::open(&[&file_spec(&path)], 1);
-    sinks.durable_end = Offset(40);
-    sinks.start().unwrap();
-    sinks.present(&(0..40).map(|offset| record(offset, b"other")).collect::<Vec<_>>());
-    sinks.flush(40);
+    let mut sink = Sink::open(&file_spec(&path));
+    sink.durable_end = Offset(40);
+    sink.start().unwrap();
+    sink.present(&(0..40).map(|offset| record(offset, b"other")).collect::<Vec<_>>());
+    sink.flush(40);
     assert_eq!(offsets(&path).len(), 80);
 }
 
@@ -86,18 +84,18 @@ fn a_torn_last_line_is_cut_and_its_record_written_again() {
     for known in [true, false] {
         for end in 1..line.len() {
             fs::remove_file(&path).ok();
-            let mut sinks = write_some(&path, 1);
+            let mut sink = write_some(&path);
             let mut bytes = fs::read(&path).unwrap();
             bytes.extend_from_slice(&line[..end]);
-            sinks.handlers.clear();
+            sink.kill();
             fs::write(&path, &bytes).unwrap();
-            sinks.durable_end = Offset(41);
+            sink.durable_end = Offset(41);
             if !known {
-                sinks.marks[0].sink_state.clear();
+                sink.mark.sink_state.clear();
             }
-            sinks.start().unwrap();
-            sinks.present(&[record(40, "torn \u{1f980}".as_bytes())]);
-            sinks.flush(41);
+            sink.start().unwrap();
+            sink.present(&[record(40, "torn \u{1f980}".as_bytes())]);
+            sink.flush(41);
             assert_eq!(offsets(&path), (0..41).collect::<Vec<_>>(), "torn after {end} bytes");
         }
     }
@@ -107,21 +105,21 @@ fn a_torn_last_line_is_cut_and_its_record_written_again() {
 fn holes_that_a_power_cut_left_behind_what_was_synced_are_cut() {
     let dir = directory();
     let path = dir.path().join("out");
-    let mut sinks = write_some(&path, 1);
-    let stored = sinks.marks.clone();
+    let mut sink = write_some(&path);
+    let stored = sink.mark.clone();
     let more: Vec<_> = (40..50).map(|offset| record(offset, b"y")).collect();
-    sinks.present(&more);
-    sinks.flush(50);
-    sinks.handlers.clear();
+    sink.present(&more);
+    sink.flush(50);
+    sink.kill();
     let mut bytes = fs::read(&path).unwrap();
     let hole = bytes.len() - 700;
     bytes[hole..hole + 100].fill(0);
     bytes.extend_from_slice(&[0; 5000]);
     fs::write(&path, &bytes).unwrap();
-    sinks.marks = stored;
-    sinks.start().unwrap();
-    sinks.present(&more);
-    sinks.flush(50);
+    sink.mark = stored;
+    sink.start().unwrap();
+    sink.present(&more);
+    sink.flush(50);
     assert_eq!(offsets(&path), (0..50).collect::<Vec<_>>());
 }
 
@@ -131,12 +129,12 @@ fn nothing_of_somebody_elses_is_cut_or_overwritten() {
     for foreign in ["text without an end", "{\"offset\":1}", "[\n{", "\0\0\0", "text\n", "{\"offset\":1}\n{\"off"] {
         let path = dir.path().join("foreign");
         fs::write(&path, foreign).unwrap();
-        let mut sinks = write_some(&path, 2);
+        let mut sink = write_some(&path);
         let text = fs::read_to_string(&path).unwrap();
         let rest = text.strip_prefix(foreign).unwrap_or_else(|| panic!("{foreign:?} is gone"));
         assert_eq!(rest.trim_start_matches('\n').lines().count(), 40, "{foreign:?}");
         assert!(foreign.ends_with('\n') || rest.starts_with('\n'));
-        sinks.start().unwrap();
+        sink.start().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 }

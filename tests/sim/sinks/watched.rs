@@ -18,7 +18,7 @@ pub(crate) struct Watched {
     lanes: usize,
     /// The blocks that have left the ring for sure, since as many as it has room for have come after them, and their sizes.
     old: VecDeque<(Weak<Block>, usize)>,
-    /// The others.
+    /// The blocks that may still be in the ring, with their sizes.
     recent: VecDeque<(Weak<Block>, usize)>,
 }
 

@@ -16,7 +16,7 @@ const EPOCH: u32 = 1;
 /// What was counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Counts {
-    /// Faults.
+    /// How often something was struck.
     pub(super) strikes: u64,
     /// Records that clients have in acks.
     pub(super) acked: u64,

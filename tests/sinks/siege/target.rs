@@ -59,7 +59,7 @@ pub(super) trait Target: Send {
     fn found(&mut self, expected: usize) -> Vec<Found>;
 }
 
-/// The targets.
+/// The kinds of targets that a siege can have.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Kind {
     File,
