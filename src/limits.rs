@@ -115,6 +115,12 @@ pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
 /// How long a sink's connection lives: then names are resolved, secrets and certificates read anew, and a server that was demoted is
 /// left. What a sink has learned of its server's limits is forgotten as often.
 pub const SINK_CONNECTION_AGE: Duration = Duration::from_secs(300);
+/// Bytes that a connection of such a sink takes beside what it sends: buffers of both directions, and those of TLS.
+pub const SINK_CONNECTION_BYTES: usize = 256 * 1024;
+/// Copies of what a sink writes at a time: it is put together and handed to the connection, each in a buffer that may have doubled.
+pub const SINK_WRITTEN_COPIES: usize = 4;
+/// Bytes that stand beside a record's payload where it is written: names, session, time.
+pub const SINK_RECORD_HEAD_BYTES: usize = 512;
 /// Entries that the `redis` sink writes in one transaction.
 pub const SINK_REDIS_RECORDS: usize = 1024;
 /// Messages that the `nats` sink stores in one batch: as many as NATS takes.
@@ -149,6 +155,8 @@ pub const HTTP_BATCH_BYTES_LEAST: usize = 1024;
 pub const SECRET_BYTES: usize = 64 * 1024;
 /// Bytes of the answer that the child of an `exec` sink gives beside *done*: what fits into a datagram, with room for its head.
 pub const EXEC_ANSWER_BYTES: usize = 60 * 1024;
+/// Bytes of lines that are made for that child at a time (and the line that exceeds them), and that are read of it at a time.
+pub const EXEC_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a line on that child's standard output: an answer that is all escapes.
 pub const EXEC_LINE_BYTES: usize = 512 * 1024;
 /// Bytes of a line on its standard error that are logged.
