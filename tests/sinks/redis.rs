@@ -6,17 +6,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use duragram::model::{
-    BacklogConfig, BatchConfig, Content, LaneMark, Offset, RedisTarget, Secret, SinkConfig, SinkStart, SinkTarget,
-    TlsConfig, WhenFull,
-};
+use duragram::model::{Content, Offset, RedisTarget, Secret, SinkConfig, SinkTarget, TlsConfig};
 use duragram::process::{Answer, Handler, Outcomes, Record};
 use duragram::proto::Seq;
-use duragram::sink;
 use redis::Value;
 use redis::streams::StreamRangeReply;
 
-use super::support::lane::{self, Message, drive, journal, messages};
+use super::support::lane::{self, Message, drive, handler, messages};
 use super::support::proxy::Proxy;
 use super::support::server::{Server, tool};
 
@@ -43,23 +39,15 @@ fn start(program: std::path::PathBuf, extra: &[&str]) -> Server {
 }
 
 pub(super) fn config(address: std::net::SocketAddr) -> SinkConfig {
-    SinkConfig {
-        name: "test".into(),
-        target: SinkTarget::Redis(RedisTarget {
-            url: format!("redis://{address}"),
-            user: None,
-            password: None,
-            key: "test".into(),
-            entries_max: None,
-            tls: TlsConfig::default(),
-        }),
-        channels: Vec::new(),
-        start: SinkStart::Oldest,
-        timeout: Duration::from_millis(500),
-        batch: BatchConfig { records_max: 1000, bytes_max: 1 << 20, delay_max: Duration::ZERO },
-        attempts_max: 0,
-        backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
-    }
+    let target = RedisTarget {
+        url: format!("redis://{address}"),
+        user: None,
+        password: None,
+        key: "test".into(),
+        entries_max: None,
+        tls: TlsConfig::default(),
+    };
+    lane::config("test", SinkTarget::Redis(target), Duration::from_millis(500))
 }
 
 fn with(config: &SinkConfig, change: impl FnOnce(&mut RedisTarget)) -> SinkConfig {
@@ -68,14 +56,6 @@ fn with(config: &SinkConfig, change: impl FnOnce(&mut RedisTarget)) -> SinkConfi
         change(target);
     }
     config
-}
-
-/// The handler of a start of journal 0xa, which goes on from a state and whose journal ends at `end`.
-pub(super) fn handler(config: &SinkConfig, instance: u64, state: &[u8], end: u64) -> Box<dyn Handler> {
-    let mark = LaneMark { watermark: Offset(0), sink_state: state.to_vec() };
-    let mut start = lane::start(journal(0xa), instance, &mark);
-    start.durable_end = Offset(end);
-    sink::handler(config, &start).expect("it connects to nothing yet")
 }
 
 fn ask<T: redis::FromRedisValue>(server: &Server, command: &[&str]) -> T {
