@@ -123,8 +123,13 @@ pub const SINK_WRITTEN_COPIES: usize = 4;
 pub const SINK_RECORD_HEAD_BYTES: usize = 512;
 /// Entries that the `redis` sink writes in one transaction.
 pub const SINK_REDIS_RECORDS: usize = 1024;
-/// Messages that the `nats` sink stores in one batch: as many as NATS takes.
+/// Messages that the `nats` sink publishes in one piece: fewer than the server keeps waiting for a stream (10,000).
 pub const SINK_NATS_RECORDS: usize = 1000;
+/// Messages after which the `nats` sink lets its connection write what was made.
+pub const SINK_NATS_WRITTEN_AT_ONCE: usize = 64;
+/// Seconds for which a stream that the `nats` sink has made remembers messages' ids: it needs them for no longer than the next
+/// message takes to come, and the server keeps them all in memory.
+pub const SINK_NATS_OWN_WINDOW_S: u64 = 1;
 /// Messages of the `nats` sink whose answers are under way, on a stream that others write to as well.
 pub const SINK_NATS_IN_FLIGHT: usize = 256;
 /// Messages that the `nats` sink reads back to find out how far a stream has come: retried dead letters may stand at its end.

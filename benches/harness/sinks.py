@@ -25,6 +25,8 @@ BATCH, BYTES = 1_000, 100
 ROWS = 1_000_000
 FILL = {"clients": 8, "window": 512, "size": BYTES}
 FILL_SECONDS = 4.0
+# Before its backlog is made each sink connects, and makes what it needs there.
+WARM_SECONDS = 0.3
 # A sink is measured while it has something to do, for no longer than this.
 SECONDS = 6.0
 SHARE_MIN = 0.7
@@ -79,20 +81,41 @@ def sinks(options, programs, space, save):
 
 
 def drained(programs, space, **table):
-    """Records a second that a sink works off when nothing else is to be done."""
+    """Records a second that a sink works off when nothing else is to be done: it is paused while its backlog comes in."""
     table = {"name": '"bench"', **table}
     with measure.serving(Sink(programs, [table]), space) as (server, directory):
+        warm = {**FILL, "clients": 1}
+        systems.load(Sink(programs, []), server, warm, WARM_SECONDS, directory, check=False)
+        deadline = time.monotonic() + SECONDS
+        while processed(server) < BATCH and time.monotonic() < deadline:
+            time.sleep(0.05)
+        tell(programs, server, directory, "pause")
         systems.load(Sink(programs, []), server, FILL, FILL_SECONDS, directory, check=False)
+        time.sleep(measure.REST_SECONDS)
+        tell(programs, server, directory, "resume")
         return rate(server)
 
 
+def tell(programs, server, directory, change):
+    """Pauses the sink, or lets it go on."""
+    argv = [programs.duragram, "sink", change, "bench", "--admin", server.admin, "--admin-token-file", directory / "data/admin-token"]
+    told = subprocess.run([str(word) for word in argv], capture_output=True, text=True)
+    if told.returncode:
+        raise Failed(f"sink {change}: {told.stderr.strip()}")
+
+
 def rate(server):
-    begin, first = time.monotonic(), processed(server)
+    # From the first records on: it connects again, or its target wakes up.
+    first, begin = processed(server), time.monotonic()
+    deadline = begin + SECONDS
+    while processed(server) == first and time.monotonic() < deadline:
+        time.sleep(0.01)
+    first, begin = processed(server), time.monotonic()
     while True:
-        time.sleep(0.1)
+        time.sleep(0.05)
         values, now = process.metrics(server.admin), time.monotonic()
         lag = process.total(values, "duragram_sink_lag_entries")
-        done = process.total(values, "duragram_processed_total") - first
+        done = process.total(values, "duragram_processed_records_total") - first
         if lag == 0 or now - begin > SECONDS:
             break
     if done < 10 * BATCH:
@@ -101,7 +124,7 @@ def rate(server):
 
 
 def processed(server):
-    return process.total(process.metrics(server.admin), "duragram_processed_total")
+    return process.total(process.metrics(server.admin), "duragram_processed_records_total")
 
 
 class Target:

@@ -315,6 +315,24 @@ impl Cursor {
     }
 }
 
+/// A sink that is not configured any more and holds nothing loses what lies below `to` and is not processed: as one at work
+/// does, so that it hears of that when it comes back.
+pub(super) fn lose_unconfigured(record: &mut SinkRecord, to: Offset, unix_us: u64) {
+    let from = record.mark.watermark;
+    if record.holds || to <= from {
+        return;
+    }
+    let entries = to.since(from);
+    record.mark.watermark = to;
+    remember(&mut record.losses, SinkLoss { from, to, entries, unix_us });
+    record.untold = Some((record.untold.map_or(from, |(from, _)| from), to));
+    let sink = &record.name;
+    tracing::error!(
+        sink, %from, %to, entries,
+        "the sink was detached, and is not configured any more: its oldest entries are trimmed and lost to it"
+    );
+}
+
 /// Adds a loss to those that are remembered. One that begins where the last one ends continues it; when there are too many, the
 /// two oldest become one.
 fn remember(losses: &mut Vec<SinkLoss>, loss: SinkLoss) {

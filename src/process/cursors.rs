@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::cursor::lose_unconfigured;
 use super::mailbox::Mailbox;
 use super::progress::Progress;
 use crate::journal::DeadLetterId;
@@ -82,6 +83,12 @@ impl Cursors {
         self.gone().clone()
     }
 
+    /// What lies below is trimmed with the next checkpoint: to the sinks that are not configured any more, and hold nothing, it is
+    /// lost.
+    pub fn trimmed_of_unconfigured(&self, below: Offset, unix_us: u64) {
+        self.gone().iter_mut().for_each(|record| lose_unconfigured(record, below, unix_us));
+    }
+
     /// Dead letters that were processed at last, durably, of all sinks.
     pub fn retried(&self) -> Vec<DeadLetterId> {
         self.groups.iter().flat_map(|group| group.retried()).collect()
@@ -140,5 +147,36 @@ impl Cursors {
 
     fn waiting(&self) -> MutexGuard<'_, Vec<(u64, Sender<()>)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{LaneMark, SinkLoss};
+
+    #[test]
+    fn what_is_trimmed_is_a_loss_to_a_detached_sink_that_is_not_configured_and_to_no_other() {
+        let record = |name: &str, watermark, holds| SinkRecord {
+            id: SinkId(u128::from(name.as_bytes()[0])),
+            name: name.into(),
+            identity: 7,
+            mark: LaneMark { watermark: Offset(watermark), sink_state: vec![1] },
+            instance: 1,
+            holds,
+            paused: false,
+            losses: Vec::new(),
+            untold: None,
+            former: Vec::new(),
+        };
+        let gone = vec![record("detached", 10, false), record("holds", 10, true), record("ahead", 90, false)];
+        let cursors = Cursors::new(Vec::new(), gone.clone());
+        cursors.trimmed_of_unconfigured(Offset(30), 5);
+        cursors.trimmed_of_unconfigured(Offset(40), 6);
+        let loss = SinkLoss { from: Offset(10), to: Offset(40), entries: 30, unix_us: 6 };
+        let mark = LaneMark { watermark: Offset(40), sink_state: vec![1] };
+        let untold = Some((Offset(10), Offset(40)));
+        let detached = SinkRecord { mark, losses: vec![loss], untold, ..gone[0].clone() };
+        assert_eq!(cursors.records(), [detached, gone[1].clone(), gone[2].clone()]);
     }
 }

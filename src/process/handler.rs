@@ -54,8 +54,9 @@ pub trait Handler: Send {
         self.process(std::slice::from_ref(record), outcomes);
     }
 
-    /// The entries from `from` up to `to` will not be presented any more, since the sink had fallen too far behind. That is
-    /// recorded durably already. None of them is half done: what was answered is flushed before.
+    /// The entries from `from` up to `to` will not be presented any more, since the sink had fallen too far behind. The
+    /// next checkpoint records it; after a crash before that they may come all the same. None of them is half done: what was
+    /// answered is flushed before.
     fn lost(&mut self, _from: Offset, _to: Offset) {}
 }
 

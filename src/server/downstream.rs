@@ -65,6 +65,7 @@ impl Downstream for Fanout {
                 group.lose_below(below, now.unix_us);
             }
         }
+        self.cursors().trimmed_of_unconfigured(below, now.unix_us);
     }
 
     fn next_message(&mut self) -> Option<LaneMessage> {

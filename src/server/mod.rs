@@ -47,7 +47,7 @@ use crate::server::parts::log_keys;
 use crate::server::processing::Processing;
 use crate::server::requests::Requests;
 pub use crate::server::requests::ServerHandle;
-pub use crate::server::sinks::SinkRefusal;
+pub use crate::server::sinks::{Known as KnownSinks, Planned as PlannedSink, SinkRefusal, plan as plan_sinks};
 use crate::server::state::ServerState;
 use crate::server::stop::{drain, end_lanes};
 use crate::sink::Fifos;

@@ -58,35 +58,36 @@ pub enum SinkRefusal {
 
 /// What a journal knows of processing when it is opened.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known<'a> {
+pub struct Known<'a> {
     /// The sinks that were configured.
-    pub(super) sinks: &'a [SinkRecord],
+    pub sinks: &'a [SinkRecord],
     /// The lanes of an embedded handler, or of an older journal, in which all sinks went on together.
-    pub(super) lanes: &'a [LaneMark],
+    pub lanes: &'a [LaneMark],
     /// The lanes of runs before.
-    pub(super) former: &'a [FormerLanes],
+    pub former: &'a [FormerLanes],
     /// The lowest entry kept.
-    pub(super) low: Offset,
+    pub low: Offset,
     /// The journal's end.
-    pub(super) end: Offset,
+    pub end: Offset,
     /// The number of this start.
-    pub(super) instance: u64,
+    pub instance: u64,
 }
 
 /// Where a configured sink goes on.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Planned {
+pub struct Planned {
     /// What is kept of it.
-    pub(super) record: SinkRecord,
+    pub record: SinkRecord,
     /// Its only lane.
-    pub(super) renumbered: Renumbered,
+    pub renumbered: Renumbered,
 }
 
-/// Where each configured sink goes on, in their order, and the sinks that are not configured any more.
+/// Where each configured sink goes on, in their order, and the sinks that are not configured any more. Public for the
+/// simulator, whose server starts as the real one does; a new sink has a random id.
 ///
 /// # Errors
 /// One of them may not go on. Nothing has changed.
-pub(super) fn plan(configs: &[SinkConfig], known: Known<'_>) -> Result<(Vec<Planned>, Vec<SinkRecord>), SinkRefusal> {
+pub fn plan(configs: &[SinkConfig], known: Known<'_>) -> Result<(Vec<Planned>, Vec<SinkRecord>), SinkRefusal> {
     if let Some(n) = (1..configs.len()).find(|&n| configs[..n].iter().any(|other| other.name == configs[n].name)) {
         return Err(SinkRefusal::Twice(configs[n].name.clone()));
     }

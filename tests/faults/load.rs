@@ -71,7 +71,7 @@ pub(crate) struct Crowd {
 }
 
 impl Heard {
-    fn acked(&self) -> u64 {
+    pub(crate) fn acked(&self) -> u64 {
         self.floor + self.above.len() as u64
     }
 

@@ -19,7 +19,7 @@ mod full;
 mod kills;
 pub(crate) mod layer;
 mod limits;
-mod load;
+pub(crate) mod load;
 mod power;
 mod sinks;
 mod surroundings;
@@ -48,9 +48,9 @@ fn setting(name: &str) -> Option<u64> {
 
 /// A long test: how many rounds it takes (`FAULTS_ROUNDS`), for how long at most (`FAULTS_SECONDS`), with which seed
 /// (`FAULTS_SEED`, else a random one), and how far it is.
-struct Long {
+pub(crate) struct Long {
     what: &'static str,
-    random: SmallRng,
+    pub(crate) random: SmallRng,
     rounds: u64,
     seconds: u64,
     done: u64,
@@ -59,7 +59,7 @@ struct Long {
 }
 
 impl Long {
-    fn start(what: &'static str, rounds: u64) -> Self {
+    pub(crate) fn start(what: &'static str, rounds: u64) -> Self {
         let seed = setting("FAULTS_SEED").unwrap_or_else(rand::random);
         let rounds = setting("FAULTS_ROUNDS").unwrap_or(rounds);
         let seconds = setting("FAULTS_SECONDS").unwrap_or(u64::MAX);
@@ -69,26 +69,26 @@ impl Long {
     }
 
     /// Whether there is a further round to go.
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.done < self.rounds && self.started.elapsed().as_secs() < self.seconds
     }
 
     /// Another round is over; says so about once in five seconds.
-    fn round(&mut self) {
+    pub(crate) fn round(&mut self) {
         self.done += 1;
         if self.told.elapsed() > Duration::from_secs(5) {
             self.tell("so far");
         }
     }
 
-    fn tell(&mut self, what: &str) {
+    pub(crate) fn tell(&mut self, what: &str) {
         eprintln!("{}: {} of {} in {:.0?}, {what}", self.what, self.done, self.rounds, self.started.elapsed());
         self.told = Instant::now();
     }
 }
 
 /// Where a file system in memory is large enough, there; else among temporary files. For what is not about the disk's time.
-fn fast_dir() -> PathBuf {
+pub(crate) fn fast_dir() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     let free = nix::sys::statvfs::statvfs(&memory).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
     if free > 4 << 30 { memory } else { std::env::temp_dir() }

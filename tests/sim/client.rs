@@ -211,7 +211,7 @@ impl SimClient {
         let config = ClientConfig {
             unix_us_at_zero: (self.plan.epochs == EpochKind::Unix).then(|| core.true_unix_us() - core.now_us),
             rto_max_us: self.plan.rto_max_us,
-            datagram_len_max: 600,
+            datagram_len_max: self.plan.datagram_max,
             ..ClientConfig::new(ClientId(self.id), epoch)
         };
         let (slots, buffer) = (vec![Slot::EMPTY; self.plan.slots], vec![0; self.plan.buffer]);
@@ -240,7 +240,7 @@ impl SimClient {
         }
         let mut payload: Vec<u8> = Vec::new();
         let batch = self.plan.batches && self.rng.one_in(2);
-        let len = self.rng.below(self.plan.payload_max + 1);
+        let len = self.rng.below(self.plan.payload_max + 1).max(self.plan.payload_min);
         let number = (self.id << 32 | self.made).to_le_bytes();
         if batch {
             let record_len = self.rng.within(0, 40);
@@ -262,7 +262,7 @@ impl SimClient {
     }
 
     fn drain(&mut self, core: &mut Core, out: &mut Vec<Vec<u8>>) {
-        let mut buffer = [0; 600];
+        let mut buffer = vec![0; self.plan.datagram_max];
         loop {
             self.take_events(core);
             let Some(machine) = &mut self.machine else { return };

@@ -48,6 +48,12 @@ pub(crate) enum Sabotage {
     ForgottenEpochs,
     /// A start forgets the limit of the server's counter.
     ForgottenLimit,
+    /// The targets of sinks say that they have kept what they drop.
+    TargetForgets,
+    /// Losses of sinks are not stored.
+    LossesHidden,
+    /// What the first sink holds is trimmed.
+    HolderIgnored,
 }
 
 pub(crate) struct Core {
@@ -59,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) oracle: Oracle,
     pub(crate) disk: DiskFaults,
     pub(crate) handlers: HandlerFaults,
+    /// Nothing goes wrong any more with what processes records.
+    pub(crate) calm: bool,
     pub(crate) sync_us: u64,
     pub(crate) slow_sync_us: u64,
     /// The fate of the next batch, if it is decided already.

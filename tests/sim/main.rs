@@ -1,6 +1,7 @@
 //! The simulator: the real committer, session table, journal, recovery, lanes and client machine; the network, the disk, the
 //! clock and the life of the process simulated, in one thread, from one seed. `oracle` judges. Of eight seeds two have
-//! clients in sealed mode alone, and one has both kinds (`sealed`).
+//! clients in sealed mode alone, and one has both kinds (`sealed`); two have several configured sinks in the place of an embedded
+//! handler's lanes (`sinks`).
 //!
 //! `scripts/sim` runs many seeds, or one again; the tests here are a short run and the proof that the oracles can fail.
 
@@ -15,5 +16,6 @@ mod rude;
 mod runs;
 mod sealed;
 mod server;
+mod sinks;
 mod tests;
 mod world;

@@ -10,13 +10,16 @@ use std::sync::Arc;
 use duragram::journal::Block;
 use duragram::journal::testing::simulated::Change;
 use duragram::limits;
+use duragram::model::SinkRecord;
 
 use crate::plan::Plan;
 use crate::rng::mix;
 use crate::sealed::Mode;
+pub(crate) use sinks::Truth;
 
 mod disk;
 mod processing;
+mod sinks;
 mod wires;
 
 /// Hashes alike in every run.
@@ -32,6 +35,7 @@ pub(crate) const RUDE: u64 = 1 << 32;
 /// One durable entry.
 struct Journaled {
     session: Sid,
+    channel: u16,
     /// First and last seq; the same but for gaps.
     seqs: (u64, u64),
     hash: u64,
@@ -123,6 +127,9 @@ pub(crate) struct Oracle {
     /// Written and not synced when the process died, and when: there as a whole, or not at all.
     unsure: Option<(u64, Vec<Change>)>,
     lanes: Vec<LaneView>,
+    /// Configured sinks have the place of the lanes.
+    has_sinks: bool,
+    pub(crate) truth: Truth,
     pub(crate) acks: u64,
 }
 
@@ -134,6 +141,7 @@ pub(crate) struct Found {
     /// Keys and values of sessions, of sealed clients, of the counter's limit.
     pub(crate) records: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) dead: Vec<Vec<u8>>,
+    pub(crate) sinks: Vec<SinkRecord>,
 }
 
 fn content(channel: u16, batch: bool, payload: &[u8]) -> u64 {
@@ -146,6 +154,7 @@ impl Oracle {
         let config = &plan.dialect;
         Self {
             clock_wild: plan.clock_wild,
+            has_sinks: plan.sinks.is_some(),
             mode: Some(plan.mode),
             ttl_us: match plan.mode {
                 // A plain session may have to give way before.

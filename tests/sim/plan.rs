@@ -5,6 +5,7 @@ use duragram::dialect::duragram::DuragramConfig;
 
 use crate::rng::Rng;
 use crate::sealed::Mode;
+use crate::sinks::SinksPlan;
 
 /// One way of the path between clients and server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,7 +45,7 @@ pub(crate) struct DiskFaults {
 }
 
 /// What the handlers do, of a million records.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct HandlerFaults {
     pub(crate) retry: u64,
     pub(crate) give_up: u64,
@@ -72,7 +73,9 @@ pub(crate) struct ClientPlan {
     pub(crate) slots: usize,
     pub(crate) buffer: usize,
     pub(crate) messages: u64,
+    pub(crate) payload_min: u64,
     pub(crate) payload_max: u64,
+    pub(crate) datagram_max: usize,
     pub(crate) batches: bool,
     /// Microseconds between messages, and between bursts of them.
     pub(crate) gap_us: u64,
@@ -105,6 +108,8 @@ pub(crate) struct Plan {
     pub(crate) dialect: DuragramConfig,
     pub(crate) mode: Mode,
     pub(crate) lanes: u16,
+    /// The configured sinks, in the place of lanes.
+    pub(crate) sinks: Option<SinksPlan>,
     pub(crate) lanes_change: bool,
     pub(crate) datagram_max: usize,
     pub(crate) refuse_channels: bool,
@@ -155,6 +160,9 @@ impl Plan {
             }
             _ => {}
         }
+        if SinksPlan::has(seed) {
+            plan.sinks = Some(SinksPlan::of(seed, &mut plan));
+        }
         plan
     }
 
@@ -183,6 +191,7 @@ impl Plan {
                 sessions_max: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             },
             mode,
+            sinks: None,
             lanes: u16::try_from(rng.within(1, 4)).expect("small"),
             lanes_change: rng.one_in(4),
             datagram_max: usize::try_from(rng.within(300, 1472)).expect("small"),
@@ -261,7 +270,9 @@ impl ClientPlan {
             slots,
             buffer: slots * usize::try_from(payload_max).expect("small"),
             messages: if busy { rng.magnitude(50, 400) } else { rng.magnitude(1, 100) },
+            payload_min: 0,
             payload_max,
+            datagram_max: 600,
             batches: rng.one_in(3),
             gap_us: rng.magnitude(100, 500 * MS),
             burst: rng.magnitude(1, 64),

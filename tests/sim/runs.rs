@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::core::{Counts, Sabotage};
+use crate::sinks::Seen;
 use crate::world::{Outcome, run};
 
 /// The sum of many runs.
@@ -13,6 +14,7 @@ pub(crate) struct Sum {
     pub(crate) took: Duration,
     pub(crate) hash: u64,
     pub(crate) counts: Counts,
+    pub(crate) seen: [u64; Seen::COUNT],
     pub(crate) failures: Vec<(u64, String)>,
 }
 
@@ -37,6 +39,7 @@ impl Sum {
         self.runs += 1;
         self.simulated_us += outcome.simulated_us;
         self.hash = self.hash.rotate_left(1) ^ outcome.hash;
+        self.seen.iter_mut().zip(outcome.seen).for_each(|(sum, one)| *sum += one);
         let (sum, one) = (&mut self.counts, &outcome.counts);
         sum.datagrams += one.datagrams;
         sum.writes += one.writes;
@@ -59,6 +62,11 @@ impl Sum {
     /// Simulated seconds in a real one.
     pub(crate) fn speed(&self) -> f64 {
         self.simulated_us as f64 / 1e6 / self.took.as_secs_f64().max(1e-9)
+    }
+
+    /// How often what happened to sinks.
+    pub(crate) fn describe_sinks(&self) -> String {
+        Seen::ALL.map(|seen| format!("{seen:?} {}", self.seen[seen as usize])).join(", ")
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -89,5 +97,6 @@ pub(crate) fn sabotaged(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
         simulated_us: 0,
         hash: 0,
         counts: Counts::default(),
+        seen: Default::default(),
     })
 }

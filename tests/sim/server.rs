@@ -10,10 +10,11 @@ use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram};
 use duragram::journal::testing::simulated::{self, Housekeeping, SimulatedDisk, SimulatedHand, SimulatedJournal};
 use duragram::journal::{JournalError, OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
-use duragram::model::{ChannelSet, Clock as _, Lane, Peer};
+use duragram::model::{ChannelSet, Clock as _, Lane, Peer, SinkId};
 use duragram::net::Slab;
 use duragram::process::{
-    Fanout, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress, RetryPolicy,
+    Cursor, Cursors, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress,
+    RetryPolicy, SinkControl,
 };
 use prometheus_client::registry::Registry;
 
@@ -23,6 +24,7 @@ use crate::oracle::Found;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::sealed;
+use crate::sinks::{self, Commands, Watched};
 
 const NEVER: u64 = u64::MAX;
 
@@ -30,9 +32,12 @@ pub(crate) struct Life {
     core: Shared,
     clock: ProcessClock,
     rng: Rng,
-    committer: Committer<Duragram, SimulatedJournal, Wire, Fanout>,
+    committer: Committer<Duragram, SimulatedJournal, Wire, Watched>,
     hand: SimulatedHand,
-    progress: Arc<Progress>,
+    cursors: Arc<Cursors>,
+    /// Of the plan's sinks the number of that of each lane; empty when there are none.
+    sinks: Vec<usize>,
+    commands: Option<Commands>,
     /// Each until it fails, and when it has something to do next.
     lanes: Vec<(Option<LaneWorker>, u64)>,
     control: LaneControl,
@@ -108,35 +113,29 @@ impl Life {
                 return Start::Broken;
             }
         };
-        let progress = Progress::resume(opened.end, &opened.lanes, opened.former, lanes, &metrics);
         let retry = RetryPolicy {
             attempts_max: 4,
             first_delay: std::time::Duration::from_millis(20),
             longest_delay: std::time::Duration::from_secs(2),
         };
-        let parts = LaneParts {
-            progress: Arc::clone(&progress),
-            journal: Arc::clone(&opened.reader),
-            dead: Arc::clone(&opened.dead),
-            metrics: metrics.clone(),
-            config: LaneConfig {
-                retry,
-                batch_records_max: usize::try_from(rng.within(1, 64)).expect("few"),
-                flush_records_max: usize::try_from(rng.within(1, 256)).expect("few"),
-                ..LaneConfig::default()
-            },
-            seed: rng.next(),
+        let made = match &plan.sinks {
+            Some(sinks) => sinks::lanes(core, sinks, &opened, retry, &metrics, &mut rng),
+            None => embedded(core, &opened, lanes, retry, &metrics, &mut rng).map(|lanes| (lanes, Vec::new())),
         };
-        let for_sinks = core.clone();
-        let mut sinks: HandlerFactory = Box::new(move |start| Ok(Box::new(Sink::open(&for_sinks, start))));
-        let Ok(Lanes { workers, fanout, control, .. }) = Lanes::build(&parts, &mut sinks) else {
-            return Start::WithoutSink;
+        let Some((lanes, sinks)) = made else {
+            return match core.lock().oracle.violation {
+                Some(_) => Start::Broken,
+                None => Start::WithoutSink,
+            };
         };
+        let commands = plan.sinks.is_some().then(|| Commands::new(SinkControl::new(&lanes)));
+        let Lanes { workers, fanout, control, cursors } = lanes;
         let now_us = core.lock().now_us;
         let hand = opened.journal.hand();
         if plan.under_way_max > 0 {
             hand.hold(plan.under_way_max);
         }
+        let fanout = Watched::new(fanout, core, workers.len());
         let mut committer =
             Committer::new(plan.committer.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics);
         let channels = plan.refuse_channels.then(|| ChannelSet::of(CHANNELS));
@@ -150,7 +149,9 @@ impl Life {
             rng,
             committer,
             hand,
-            progress,
+            cursors,
+            sinks,
+            commands,
             lanes: workers.into_iter().map(|worker| (Some(worker), now_us)).collect(),
             control,
             housekeeping,
@@ -206,6 +207,7 @@ impl Life {
             let core = self.core.lock();
             self.landing_us = core.now_us + self.rng.below(2 * core.sync_us);
         }
+        self.look_after_sinks();
         if let Some(left) = &mut self.failing {
             if *left == 0 {
                 return false;
@@ -221,6 +223,9 @@ impl Life {
     fn fail(&mut self, error: &JournalError) {
         let mut core = self.core.lock();
         core.oracle.failed = true;
+        if !core.write_failed && !core.dead {
+            core.oracle.fail(|| format!("the server fails, and its disk does not: {error}"));
+        }
         core.trace.say(core.now_us, || format!("the server fails: {error}"));
         self.failing.get_or_insert(self.rng.below(4));
     }
@@ -278,14 +283,24 @@ impl Life {
 
     fn process(&mut self, plan: &Plan, now_us: u64) {
         let mono_us = now_us - self.clock.started_us;
-        let Some((slot, at)) = self.lanes.iter_mut().find(|(_, at)| *at <= now_us) else { return };
+        let Some(nth) = self.lanes.iter().position(|(_, at)| *at <= now_us) else { return };
+        let (slot, at) = &mut self.lanes[nth];
         let Some(worker) = slot else {
             *at = NEVER;
             return;
         };
         let wake = |mono_us: u64| (self.clock.started_us + mono_us).max(now_us + 1);
-        match worker.step(self.clock.now()) {
-            LaneStep::Worked => *at = now_us + 1 + self.rng.below(plan.lane_us),
+        let group = &self.cursors.groups()[if self.sinks.is_empty() { 0 } else { nth }];
+        let stopped = |cursor: &Cursor| cursor.is_paused() || cursor.is_removed();
+        let step = worker.step(self.clock.now());
+        let mut lane_us = plan.lane_us;
+        if let (Some(cursor), Some(sinks)) = (group.cursor(), &plan.sinks) {
+            let mut core = self.core.lock();
+            lane_us = sinks.sinks[self.sinks[nth]].lane_us.min(if core.calm { plan.lane_us } else { u64::MAX });
+            core.oracle.sink_stepped(cursor.id().0, &step, stopped(cursor), group.lowest_watermark().0);
+        }
+        match step {
+            LaneStep::Worked => *at = now_us + 1 + self.rng.below(lane_us),
             LaneStep::Idle { until_us } => *at = until_us.map_or(NEVER, wake),
             LaneStep::RetryAt(until_us) => *at = wake(until_us.max(mono_us)),
             LaneStep::Finished { .. } => *at = NEVER,
@@ -331,25 +346,78 @@ impl Life {
         self.hand.has_work()
     }
 
-    /// Nothing waits, and everything durable is processed.
+    /// Nothing waits, and everything durable is processed, but by sinks whose targets never come back.
     pub(crate) fn is_idle(&self) -> bool {
-        let end = self.progress.durable_end();
-        let lanes = u16::try_from(self.lanes.len()).expect("few");
+        let end = self.cursors.durable_end();
+        let is_done = |group: &Arc<Progress>| {
+            let is_out = group
+                .cursor()
+                .is_some_and(|cursor| cursor.is_removed() || self.core.lock().oracle.sink_stays_away(cursor.id().0));
+            is_out || (0..group.lanes()).all(|lane| group.watermark(Lane(lane)) == end)
+        };
         self.failing.is_none()
             && self.socket.is_empty()
             && !self.committer.is_in_flight()
-            && (0..lanes).all(|lane| self.progress.watermark(Lane(lane)) == end)
+            && self.cursors.groups().iter().all(is_done)
+    }
+
+    /// An operator asks something of some sink.
+    pub(crate) fn command(&mut self, rng: &mut Rng) {
+        if let Some(commands) = &mut self.commands {
+            commands.ask(&mut self.core.lock(), rng);
+            self.wake_lanes();
+        }
+    }
+
+    fn wake_lanes(&mut self) {
+        let now_us = self.core.lock().now_us;
+        self.lanes.iter_mut().for_each(|(_, at)| *at = (*at).min(now_us + 1));
+    }
+
+    /// What operators wait for; and when all faults have ended, they let all sinks go on.
+    fn look_after_sinks(&mut self) {
+        let Some(commands) = &mut self.commands else { return };
+        let mut core = self.core.lock();
+        commands.look(&mut core);
+        let resumed = core.calm && commands.resume_all(&mut core);
+        drop(core);
+        if resumed {
+            self.wake_lanes();
+        }
     }
 
     pub(crate) fn describe(&self) -> String {
-        let end = self.progress.durable_end();
-        format!(
-            "{} datagrams wait; {:?}; lanes at {} of {end}",
-            self.socket.len(),
-            self.committer.status(),
-            self.progress.lowest_watermark()
-        )
+        let end = self.cursors.durable_end();
+        let marks: Vec<_> = self.cursors.groups().iter().map(|group| group.lowest_watermark().0).collect();
+        format!("{} datagrams wait; {:?}; lanes at {marks:?} of {end}", self.socket.len(), self.committer.status())
     }
+}
+
+/// The lanes of an embedded handler.
+fn embedded(
+    core: &Shared,
+    opened: &Opened<SimulatedJournal>,
+    lanes: u16,
+    retry: RetryPolicy,
+    metrics: &Metrics,
+    rng: &mut Rng,
+) -> Option<Lanes> {
+    let parts = LaneParts {
+        progress: Progress::resume(opened.end, &opened.lanes, opened.former.clone(), lanes, metrics),
+        journal: Arc::clone(&opened.reader),
+        dead: Arc::clone(&opened.dead),
+        metrics: metrics.clone(),
+        config: LaneConfig {
+            retry,
+            batch_records_max: usize::try_from(rng.within(1, 64)).expect("few"),
+            flush_records_max: usize::try_from(rng.within(1, 256)).expect("few"),
+            ..LaneConfig::default()
+        },
+        seed: rng.next(),
+    };
+    let for_sinks = core.clone();
+    let mut sinks: HandlerFactory = Box::new(move |start| Ok(Box::new(Sink::open(&for_sinks, start))));
+    Lanes::build(&parts, &mut sinks).ok()
 }
 
 /// Everything that the journal holds, for the oracle.
@@ -364,7 +432,10 @@ fn find(opened: &Opened<SimulatedJournal>, mut records: Vec<(Vec<u8>, Vec<u8>)>)
     }
     records.sort_unstable();
     let letters = opened.dead.list(duragram::journal::DeadLetterId::FIRST, usize::MAX)?;
-    let key = |id: duragram::journal::DeadLetterId| [&id.offset.0.to_be_bytes()[..], &id.index.to_be_bytes()].concat();
+    let key = |id: duragram::journal::DeadLetterId| {
+        let sink = (id.sink != SinkId::EMBEDDED).then(|| id.sink.0.to_be_bytes());
+        [&id.offset.0.to_be_bytes()[..], &id.index.to_be_bytes(), sink.as_ref().map_or(&[], |sink| sink)].concat()
+    };
     let dead = letters.iter().map(|letter| key(letter.id)).collect();
-    Ok(Found { low: opened.low.0, end: opened.end.0, blocks, records, dead })
+    Ok(Found { low: opened.low.0, end: opened.end.0, blocks, records, dead, sinks: opened.sinks.clone() })
 }

@@ -1,16 +1,21 @@
 //! The short run, and the proof that the oracles can fail.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::core::Sabotage;
 use crate::runs::{Sum, sabotaged};
+use crate::sinks::{Seen, SinksPlan};
 use crate::world::run;
+
+/// Of these at most, a quarter has sinks.
+const SINK_SEEDS: u64 = 1_200;
 
 #[test]
 fn nothing_acked_is_lost_over_many_seeds() {
     let until = Instant::now() + Duration::from_secs(20);
     let sum = Sum::of(0..1_000_000, Some(until), |_| {});
-    println!("{}", sum.describe());
+    println!("{}; of sinks: {}", sum.describe(), sum.describe_sinks());
     assert!(sum.failures.is_empty(), "{:?}", sum.failures);
 }
 
@@ -26,10 +31,24 @@ fn what_once_failed_does_not_fail_again() {
         (2_046_209, "a repeated HELLO was answered before one that came earlier and was given a lower epoch"),
         (2_072_209, "the same"),
         (8_765, "after a wait with others in flight nothing was sent, and an outage was taken for a round trip"),
+        (82, "a detached sink that was not configured any more lost what was trimmed, and no loss was stored"),
         (770_776, "a message waited for a timeout that a datagram on its way for seconds had made long"),
     ] {
         assert_eq!(run(seed, None, false).violation, None, "seed {seed}: {what}");
     }
+}
+
+/// A share of the runs has several sinks: before long everything that may happen to them does.
+#[test]
+fn whatever_may_happen_to_sinks_happens_and_no_oracle_minds() {
+    let never = |sum: &Sum| Seen::ALL.into_iter().filter(|&seen| sum.seen[seen as usize] == 0).collect::<Vec<_>>();
+    let all_seen = Cell::new(false);
+    let seeds = (0..SINK_SEEDS).filter(|&seed| SinksPlan::has(seed)).take_while(|_| !all_seen.get());
+    let sum = Sum::of(seeds, None, |sum| all_seen.set(sum.runs >= 50 && never(sum).is_empty()));
+    println!("{}; of sinks: {}", sum.describe(), sum.describe_sinks());
+    assert!(sum.failures.is_empty(), "{:?}", sum.failures);
+    let never = never(&sum);
+    assert!(never.is_empty(), "these happened in no run: {never:?}");
 }
 
 #[test]
@@ -60,6 +79,9 @@ fn a_defect_in_any_part_is_found() {
         OneATimeout,
         ForgottenEpochs,
         ForgottenLimit,
+        TargetForgets,
+        LossesHidden,
+        HolderIgnored,
     ];
     for sabotage in all {
         let found = (0..200).find_map(|seed| sabotaged(seed, Some(sabotage)).violation.map(|what| (seed, what)));

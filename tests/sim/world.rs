@@ -17,6 +17,7 @@ use crate::plan::{DiskFaults, HandlerFaults, Means, Path, Plan};
 use crate::rng::Rng;
 use crate::rude::Rude;
 use crate::server::Life;
+use crate::sinks::Seen;
 use happenings::Happening;
 
 const NEVER: u64 = u64::MAX;
@@ -30,6 +31,8 @@ pub(crate) struct Outcome {
     pub(crate) simulated_us: u64,
     pub(crate) hash: u64,
     pub(crate) counts: Counts,
+    /// What has happened to sinks.
+    pub(crate) seen: [u64; Seen::COUNT],
 }
 
 /// Time, number (so that what is simultaneous keeps its order), whether to the server, the address at the far end, what.
@@ -81,6 +84,7 @@ impl World {
             oracle,
             disk: plan.disk,
             handlers: plan.handlers,
+            calm: false,
             sync_us: plan.sync_us,
             slow_sync_us: plan.slow_sync_us,
             forced: None,
@@ -135,6 +139,8 @@ impl World {
         ] {
             world.again(mean, happening);
         }
+        let command_us = world.plan.sinks.as_ref().map_or(0, |sinks| sinks.command_us);
+        world.again(command_us, Happening::SinkCommand);
         world
     }
 
@@ -164,6 +170,7 @@ impl World {
             simulated_us: core.now_us,
             hash: core.trace.hash,
             counts: core.counts,
+            seen: core.oracle.truth.seen,
         }
     }
 
@@ -320,6 +327,7 @@ impl World {
             core.disk = DiskFaults::default();
             core.broken = false;
             core.handlers = HandlerFaults::default();
+            core.calm = true;
             core.sync_us = core.sync_us.min(2_000);
             core.dies_after_replies = None;
         }
@@ -363,6 +371,7 @@ impl World {
                     core.oracle.fail(|| format!("the last stop fails: {error}"));
                 }
             }
+            self.core.lock().oracle.sinks_at_rest(self.plan.committer.retain_bytes);
             self.end_life();
             self.start();
         }

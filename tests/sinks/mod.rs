@@ -7,4 +7,5 @@ mod mqtt;
 mod nats;
 mod postgres;
 mod redis;
+mod siege;
 mod support;

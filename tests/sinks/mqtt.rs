@@ -26,15 +26,15 @@ use super::support::proxy::Proxy;
 use crate::common::{PATIENCE, wait_for};
 
 /// A mosquitto of the test's own.
-struct Broker {
+pub(super) struct Broker {
     directory: TempDir,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     process: Child,
 }
 
 impl Broker {
     /// Starts one on a free port, with these lines in its configuration.
-    fn start(settings: &str) -> Self {
+    pub(super) fn start(settings: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let place = directory.path().display();
@@ -69,13 +69,13 @@ impl Broker {
     }
 
     /// Ends it, so that it writes down what it knows.
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         self.process.wait().unwrap();
     }
 
-    fn start_again(&mut self) {
+    pub(super) fn start_again(&mut self) {
         self.process = Self::run(&self.directory);
         self.wait_until_it_listens();
     }
@@ -89,15 +89,15 @@ impl Drop for Broker {
 }
 
 /// Keeps what arrives, also across restarts of the broker.
-struct Subscriber {
-    seen: Arc<Mutex<Vec<Publish>>>,
+pub(super) struct Subscriber {
+    pub(super) seen: Arc<Mutex<Vec<Publish>>>,
     is_over: Arc<AtomicBool>,
     client: Client,
     listener: Option<JoinHandle<()>>,
 }
 
 impl Subscriber {
-    fn new(broker: &Broker) -> Self {
+    pub(super) fn new(broker: &Broker) -> Self {
         let mut options = MqttOptions::new("subscriber", "127.0.0.1", broker.address.port());
         let properties = ConnectProperties { session_expiry_interval: Some(3600), ..ConnectProperties::new() };
         options.set_clean_start(false).set_connect_properties(properties);
@@ -146,7 +146,7 @@ fn property(message: &Publish, key: &str) -> Option<String> {
     properties.user_properties.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
 }
 
-fn name(message: &Publish) -> String {
+pub(super) fn name(message: &Publish) -> String {
     property(message, "duragram-record").expect("a name")
 }
 

@@ -19,7 +19,7 @@ use super::support::server::{Server, tool};
 const PATIENCE: Duration = Duration::from_secs(20);
 const JOURNAL: &str = "0000000000000000000000000000000a";
 
-fn server(extra: &str) -> Server {
+pub(super) fn server(extra: &str) -> Server {
     start("always", extra)
 }
 
@@ -260,12 +260,8 @@ fn a_stream_that_was_deleted_stops_the_sink_until_the_loss_is_accepted() {
     assert!(said.contains("has lost messages: record 9-1 was written, and nothing is in it"), "{said}");
     assert!(said.contains(&format!("Duragram-Record: {JOURNAL}-9-0")), "{said}");
     at(&server, async |context| {
-        let stream = stream::Config {
-            name: "TEST".into(),
-            subjects: vec!["test.>".into()],
-            allow_atomic_publish: true,
-            ..stream::Config::default()
-        };
+        let stream =
+            stream::Config { name: "TEST".into(), subjects: vec!["test.>".into()], ..stream::Config::default() };
         context.create_stream(stream).await.unwrap();
         let mut headers = HeaderMap::new();
         headers.insert("Duragram-Record", format!("{JOURNAL}-9-0"));
@@ -303,13 +299,13 @@ fn a_full_stream_takes_what_it_has_room_for_and_the_rest_waits() {
         subjects: vec!["test.records".into()],
         discard: stream::DiscardPolicy::New,
         max_messages,
-        allow_atomic_publish: true,
         ..stream::Config::default()
     };
     at(&server, async |context| context.create_stream(full(150)).await.unwrap());
     let mut handler = handler(&config(server.address()), 1, b"", 0);
     let messages = messages(0, 1000);
     let records = records(&messages);
+    assert!(once(&mut *handler, &records).1.is_some_and(|said| said.contains("has moved on")), "the chain broke");
     let (done, said) = once(&mut *handler, &records);
     assert_eq!(done, 150);
     assert!(said.as_deref().is_some_and(|said| said.contains("the stream is full")), "{said:?}");
@@ -353,11 +349,7 @@ fn what_is_wrong_with_a_stream_is_named_with_the_way_out() {
     let mut own = handler(&config(server.address()), 1, b"", 0);
     assert!(reason(&mut *own, &records).contains("does not take the subject test.records"));
     let fit = stream::Config { subjects: vec!["test.*".into()], ..plain };
-    at(&server, async |context| context.update_stream(fit.clone()).await.unwrap());
-    assert!(reason(&mut *own, &records).contains("does not allow atomic publishing"));
-    at(&server, async |context| {
-        context.update_stream(stream::Config { allow_atomic_publish: true, ..fit }).await.unwrap();
-    });
+    at(&server, async |context| context.update_stream(fit).await.unwrap());
     drive(&mut *own, &records, 10, PATIENCE);
 }
 

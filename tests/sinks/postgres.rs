@@ -1,7 +1,7 @@
 //! `postgres`, against a server of the tests' own: rows are there exactly once, whatever fails.
 
 mod faults;
-mod server;
+pub(super) mod server;
 mod speed;
 
 use std::time::Duration;

@@ -23,11 +23,15 @@ pub(super) fn server(extra: &[&str]) -> Server {
     start("redis-server".into(), extra)
 }
 
-fn valkey() -> Server {
-    start(tool("VALKEY_SERVER", "valkey-server", "valkey-9.1.2.post2"), &[])
+pub(super) fn valkey_program() -> std::path::PathBuf {
+    tool("VALKEY_SERVER", "valkey-server", "valkey-9.1.2.post2")
 }
 
-fn start(program: std::path::PathBuf, extra: &[&str]) -> Server {
+fn valkey() -> Server {
+    start(valkey_program(), &[])
+}
+
+pub(super) fn start(program: std::path::PathBuf, extra: &[&str]) -> Server {
     Server::start(program, |directory, port| {
         let mut arguments =
             vec!["--bind".into(), "127.0.0.1".into(), "--port".into(), port.to_string(), "--dir".into()];

@@ -35,16 +35,23 @@ impl Messages {
         Self { journal, stream: stream.to_owned(), writer: claim.to_string(), formatter, time }
     }
 
-    /// The headers of a message to a stream of our own.
+    /// The headers of a message to a stream of our own. Its id names the start as well: what another start has written in the
+    /// record's place, on a copy of the journal, is another message.
     pub(super) fn own(&mut self, record: &Record<'_>) -> HeaderMap {
+        let mut headers = self.written(record);
+        headers.insert(NATS_MESSAGE_ID, format!("{}-{}-{}", self.writer, record.offset.0, record.index));
+        headers
+    }
+
+    fn written(&mut self, record: &Record<'_>) -> HeaderMap {
         let mut headers = self.common(record);
         headers.insert(WRITER, self.writer.as_str());
         headers
     }
 
-    /// The headers of a dead letter that comes behind later records.
+    /// The headers of a dead letter that comes behind later records. It has no id: the server may still know the record's.
     pub(super) fn retried(&mut self, record: &Record<'_>) -> HeaderMap {
-        let mut headers = self.own(record);
+        let mut headers = self.written(record);
         headers.insert(RETRIED, "1");
         headers
     }

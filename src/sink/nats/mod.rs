@@ -1,10 +1,11 @@
 //! `nats`: messages of a JetStream stream.
 //!
-//! On a stream of our own (`exclusive`) each record is there exactly once. A batch is stored whole or not at all (atomic publishing,
-//! NATS 2.12), and only behind the message that is expected to be the last: one that was sent twice, or by a server that was
-//! replaced, is refused. Each message names its record and the start of the server that wrote it, so the last one tells how far the
-//! stream has come, and whose turn it is. That is compared with all that is known here ([`Known`]); where it does not fit the sink
-//! stops with a reason.
+//! On a stream of our own (`exclusive`) each record is there exactly once. The messages of a batch are a chain: the first is stored
+//! only behind the message that is expected to be the last of the stream, and each other only directly behind the one before it,
+//! by that one's id. So what is stored of a batch is its beginning, however late and through which connection a message comes, and
+//! one answer, to the last of them, speaks for all. Each message names its record and the start of the server that wrote it, so the
+//! last one tells how far the stream has come, and whose turn it is. That is compared with all that is known here ([`Known`]);
+//! where it does not fit the sink stops with a reason.
 //!
 //! On a stream that others write to as well a record's name is the message's id, by which JetStream recognises a repetition for a
 //! while (two minutes, if the stream says nothing else).
@@ -31,8 +32,8 @@ use crate::process::handler::{Handler, HandlerError, LaneStart, Outcomes};
 use crate::sink::claim::Claim;
 use crate::sink::position::{EntryId, Known, Refusal};
 
-/// Bytes of headers that a batch adds to a message, at most.
-const BATCH_HEADERS: usize = 256;
+/// Bytes of headers that a chain adds to a message, at most.
+const CHAIN_HEADERS: usize = 256;
 /// Bytes of all headers of a message, at most: what is shorter by so much than the server allows need not be measured.
 const HEADERS_MAX: usize = 1024;
 
@@ -48,7 +49,9 @@ pub(super) struct NatsSink {
     found: Found,
     known: Known,
     messages: Messages,
-    batches: u64,
+    /// Records for one chain: fewer after one broke, since only its last message is answered, and the next one's answer is to tell
+    /// why.
+    stride: usize,
 }
 
 /// Why records could not be written.
@@ -83,7 +86,7 @@ impl NatsSink {
             found: Found::default(),
             known: Known::restore(&start.mark().sink_state, &target.stream, start.durable_end),
             messages: Messages::new(journal, &target.stream, claim),
-            batches: 0,
+            stride: usize::MAX,
         })
     }
 
@@ -109,23 +112,29 @@ impl NatsSink {
         Ok(())
     }
 
-    /// Sends records in batches, smaller ones where the stream has no room for all.
+    /// Sends records in chains, shorter ones after one that broke.
     fn send_all(&mut self, mut records: &[Record<'_>], done: &mut usize) -> Result<(), Stop> {
-        let mut size = records.len();
         while let Some((some, rest)) =
-            records.split_at_checked(size.min(records.len())).filter(|(some, _)| !some.is_empty())
+            records.split_at_checked(self.stride.min(records.len())).filter(|(some, _)| !some.is_empty())
         {
             match self.send(some) {
                 Ok(()) => {
                     *done += some.len();
+                    self.stride = self.stride.saturating_mul(2);
                     records = rest;
                 }
-                Err(Refused::Full(_)) if some.len() > 1 => size = some.len() / 2,
-                Err(Refused::Never(_)) if some.len() > 1 => size = 1,
-                Err(Refused::Never(reason)) => return Err(Stop::At(*done, reason)),
-                Err(Refused::Full(reason) | Refused::Other(reason)) => return Err(self.fail(&reason).into()),
-                Err(Refused::Moved) => {
-                    return Err(self.fail("the stream has moved on: looking at it again").soon().into());
+                Err(refused) => {
+                    let is_alone = some.len() == 1;
+                    self.stride = 1;
+                    return Err(match refused {
+                        Refused::Never(reason) if is_alone => Stop::At(*done, reason),
+                        // How many of them are stored the stream itself tells.
+                        Refused::Moved | Refused::Never(_) | Refused::Full(_) if !is_alone => self.moved(),
+                        Refused::Moved => self.moved(),
+                        Refused::Never(reason) | Refused::Full(reason) | Refused::Other(reason) => {
+                            self.fail(&reason).into()
+                        }
+                    });
                 }
             }
         }
@@ -153,18 +162,13 @@ impl NatsSink {
         records: &[Record<'_>],
         headers: impl Fn(&mut Messages, &Record<'_>) -> HeaderMap,
     ) -> Result<u64, Refused> {
-        self.batches += 1;
-        let behind = Behind {
-            subject: self.subject.clone(),
-            sequence: self.found.sequence,
-            batch: format!("duragram-{}-{:x}-{}", self.claim, std::process::id(), self.batches),
-        };
+        let behind = Behind { subject: self.subject.clone(), sequence: self.found.sequence };
         let Some(connection) = &mut self.connection else {
             return Err(Refused::Other("there is no connection".into()));
         };
         let client = connection.client.clone();
         let messages = records.iter().map(|record| (headers(&mut self.messages, record), payload(record)));
-        connection.run(publish::batch(&client, &behind, messages))
+        connection.run(publish::chain(&client, &behind, messages))
     }
 
     /// The last message must be the record of its name: on a copy of the journal other records have the same names.
@@ -193,7 +197,7 @@ impl NatsSink {
                 return None;
             }
             let headers = match self.target.exclusive {
-                true => headers_len(&self.messages.own(record)) + BATCH_HEADERS,
+                true => headers_len(&self.messages.own(record)) + CHAIN_HEADERS,
                 false => headers_len(&self.messages.shared(record)),
             };
             let bytes = headers + payload.len();
@@ -334,8 +338,12 @@ impl NatsSink {
             }
             Err(Refused::Never(reason)) => Err(Stop::At(0, reason)),
             Err(Refused::Full(reason) | Refused::Other(reason)) => Err(self.fail(&reason).into()),
-            Err(Refused::Moved) => Err(self.fail("the stream has moved on: looking at it again").soon().into()),
+            Err(Refused::Moved) => Err(self.moved()),
         }
+    }
+
+    fn moved(&mut self) -> Stop {
+        self.fail("the stream has moved on: looking at it again").soon().into()
     }
 
     fn named(&self, reason: &str) -> HandlerError {

@@ -1,10 +1,9 @@
-//! Publishing: a batch of which all is stored or nothing, or messages one by one with several answers under way.
+//! Publishing: a chain of which a beginning is stored, or messages one by one with several answers under way.
 
 use std::collections::VecDeque;
 
 use async_nats::header::{
-    HeaderMap, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
-    NATS_EXPECTED_LAST_SEQUENCE,
+    HeaderMap, HeaderValue, NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID,
 };
 use async_nats::jetstream::{Context, publish::PublishAck, response::Response};
 use async_nats::{Client, Message, Subject};
@@ -14,40 +13,40 @@ use super::trouble::{self, Refused};
 use crate::limits;
 use crate::model::Record;
 
-/// Where a batch goes, and behind which message.
+/// Where a chain goes, and behind which message.
 #[derive(Clone, Debug)]
 pub(super) struct Behind {
     pub(super) subject: Subject,
     /// The number of the stream's last message.
     pub(super) sequence: u64,
-    /// Names the batch at the server, while it is not complete.
-    pub(super) batch: String,
 }
 
-/// Stores all of these messages directly behind the one that is expected to be the last, or none of them. Returns the number of
-/// the last one.
-pub(super) async fn batch(
+/// Stores these messages directly behind the one that is expected to be the last, each directly behind the one before it, or a
+/// beginning of them. Returns the number of the last one, whose answer is the only one: where it is there, so are all.
+///
+/// Each but the last needs an id. What comes behind another message than the one that was before it here is refused, whatever has
+/// become of that one: so it does no harm when a part of a chain arrives long after its connection was given up.
+pub(super) async fn chain(
     client: &Client,
     behind: &Behind,
     messages: impl ExactSizeIterator<Item = (HeaderMap, Vec<u8>)>,
 ) -> Result<u64, Refused> {
     let count = messages.len();
+    let mut before: Option<HeaderValue> = None;
     for (number, (mut headers, payload)) in (1..).zip(messages) {
-        if number == 1 {
-            headers.insert(NATS_EXPECTED_LAST_SEQUENCE, behind.sequence.to_string());
-        }
-        // A message of its own needs no batch, and servers older than 2.12 take it.
-        if count > 1 {
-            headers.insert(NATS_BATCH_ID, behind.batch.as_str());
-            headers.insert(NATS_BATCH_SEQUENCE, number.to_string());
+        match before.take() {
+            Some(id) => headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, id),
+            None => headers.insert(NATS_EXPECTED_LAST_SEQUENCE, behind.sequence.to_string()),
         }
         if number < count {
+            before = headers.get(NATS_MESSAGE_ID).cloned();
             let sent = client.publish_with_headers(behind.subject.clone(), headers, payload.into()).await;
             sent.map_err(|error| Refused::Other(error.to_string()))?;
+            if number % limits::SINK_NATS_WRITTEN_AT_ONCE == 0 {
+                // The connection writes them while the next are made.
+                tokio::task::yield_now().await;
+            }
             continue;
-        }
-        if count > 1 {
-            headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
         }
         let answer = client.request_with_headers(behind.subject.clone(), headers, payload.into()).await;
         return stored(&answer.map_err(|error| trouble::of_request(&error))?);

@@ -1,5 +1,7 @@
 //! The stream: that it is there and fit, and how far it has come.
 
+use std::time::Duration;
+
 use async_nats::jetstream::stream::{Config, RawMessageErrorKind, RetentionPolicy, StorageType, Stream};
 use async_nats::jetstream::{Context, ErrorCode, context::GetStreamErrorKind};
 
@@ -42,7 +44,7 @@ pub(super) async fn find_own(
                     name: target.stream.clone(),
                     subjects: vec![target.subject.clone()],
                     storage: StorageType::File,
-                    allow_atomic_publish: true,
+                    duplicate_window: Duration::from_secs(limits::SINK_NATS_OWN_WINDOW_S),
                     ..Config::default()
                 };
                 context.create_stream(config).await.map_err(|error| trouble::of_making(&error))?
@@ -52,13 +54,6 @@ pub(super) async fn find_own(
     };
     let config = &stream.cached_info().config;
     is_fit(config, target)?;
-    if !config.allow_atomic_publish {
-        return Err(format!(
-            "the stream {} does not allow atomic publishing: switch it on (allow_atomic; NATS 2.12 or later), or set exclusive = \
-             false",
-            target.stream
-        ));
-    }
     if config.retention != RetentionPolicy::Limits {
         return Err(format!(
             "the stream {} drops what was consumed, and with it how far it has come: give it the retention \"limits\", or set \

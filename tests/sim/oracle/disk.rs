@@ -1,7 +1,7 @@
 //! What becomes durable: every entry was sent, and stands once; nothing is trimmed that is not processed; a start finds all of it.
 
 use duragram::journal::Block;
-use duragram::journal::testing::simulated::{Change, Family};
+use duragram::journal::testing::simulated::{self, Change, Family};
 use duragram::model::{Entry, EntryKind};
 
 use super::{Found, Journaled, LaneView, Oracle, RUDE, RecordState, be, content, index};
@@ -9,20 +9,22 @@ use super::{Found, Journaled, LaneView, Oracle, RUDE, RecordState, be, content, 
 impl Oracle {
     /// A batch is durable.
     pub(crate) fn synced(&mut self, changes: &[Change]) {
+        // What the sinks say and what is trimmed is one write, whatever stands in it first.
+        let (mut sinks, mut trimmed) = (None, None);
         for change in changes {
             match change {
                 Change::Put { family, key, value, .. } => {
                     match family {
                         Family::Journal => self.block(key, value),
                         Family::Dead => self.dead_letter(key),
-                        Family::Meta => {}
+                        Family::Meta => sinks = simulated::stored_sinks(key, value).or(sinks),
                     }
                     self.values[*family as usize].insert(key.clone(), value.clone());
                 }
                 Change::Delete { family, key } => drop(self.values[*family as usize].remove(key)),
                 Change::DeleteRange { family, from, to } => {
                     if *family == Family::Journal {
-                        self.trimmed(be(to));
+                        trimmed = Some(be(to));
                     }
                     let values = &mut self.values[*family as usize];
                     let keys: Vec<_> = values.range(from.clone()..to.clone()).map(|(key, _)| key.clone()).collect();
@@ -30,6 +32,8 @@ impl Oracle {
                 }
             }
         }
+        sinks.into_iter().for_each(|sinks| self.sinks_stored(sinks));
+        trimmed.into_iter().for_each(|to| self.trimmed(to));
     }
 
     /// A batch was written, and whether it is there will be seen at the next start.
@@ -52,6 +56,7 @@ impl Oracle {
         for entry in block.entries() {
             self.entry(&entry);
         }
+        self.sinks_hold(end, block.size() as u64);
     }
 
     fn entry(&mut self, entry: &Entry<'_>) {
@@ -89,11 +94,14 @@ impl Oracle {
             }
         };
         let records = vec![RecordState::default(); records];
-        self.entries.push(Journaled { session: sid, seqs: (from, to), hash, records });
+        self.entries.push(Journaled { session: sid, channel: entry.meta.channel, seqs: (from, to), hash, records });
     }
 
     fn dead_letter(&mut self, key: &[u8]) {
         let (offset, nth) = (be(&key[..8]), usize::from(u16::from_be_bytes([key[8], key[9]])));
+        if let Some(sink) = key[10..].first_chunk() {
+            return self.sink_dead_letter(u128::from_be_bytes(*sink), (offset, u16::from_be_bytes([key[8], key[9]])));
+        }
         match self.entries.get_mut(index(offset)).and_then(|entry| entry.records.get_mut(nth)) {
             Some(record) => record.dead = true,
             None => self.fail(|| format!("a dead letter of record {nth} of entry {offset}, which is not durable")),
@@ -101,6 +109,9 @@ impl Oracle {
     }
 
     fn trimmed(&mut self, to: u64) {
+        if self.has_sinks {
+            return self.sinks_trimmed(to);
+        }
         for offset in self.low..to.min(self.entries.len() as u64) {
             if !self.entries[index(offset)].records.iter().all(|record| record.finished()) {
                 self.fail(|| format!("entry {offset} is trimmed and not processed"));
@@ -115,6 +126,13 @@ impl Oracle {
         self.lanes = (0..lanes).map(|_| LaneView::default()).collect();
         self.given.values_mut().for_each(|given| given.heard.clear());
         let unsure = self.unsure.take();
+        self.settle_unsure(found, unsure);
+        // The last write may hold what an operator has asked for.
+        self.sinks_begin();
+    }
+
+    /// What was written and not known to be synced is there as a whole, or not at all.
+    fn settle_unsure(&mut self, found: &Found, unsure: Option<(u64, Vec<Change>)>) {
         let Err(without) = self.compare(found) else { return };
         let Some((written_us, unsure)) = unsure else { return self.fail(|| format!("after a start {without}")) };
         let now_us = std::mem::replace(&mut self.now_us, written_us);
@@ -139,6 +157,10 @@ impl Oracle {
         let records = meta.iter().filter(|(key, _)| kept(key)).map(|(key, value)| (key.clone(), value.clone()));
         if !records.eq(found.records.iter().cloned()) {
             return Err("the records are not those that were written".into());
+        }
+        let checkpoint = meta.iter().find_map(|(key, value)| simulated::stored_sinks(key, value));
+        if checkpoint.unwrap_or_default() != found.sinks {
+            return Err("the sinks are not those that were written".into());
         }
         if !dead.keys().eq(&found.dead) {
             return Err("the dead letters are not those that were written".into());

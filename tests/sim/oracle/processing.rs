@@ -32,23 +32,8 @@ impl Oracle {
         for record in records {
             let key = (record.offset.0, record.index);
             let sid = (record.session.client.0, record.session.epoch.value());
-            let Some(entry) = self.entries.get(index(key.0)) else {
-                return self.fail(|| format!("lane {lane} is shown record {key:?}, which is not durable"));
-            };
-            let same = match record.content {
-                Content::Payload(payload) if entry.records.len() == 1 => {
-                    let batched = || {
-                        let len = u16::try_from(payload.len()).unwrap_or(u16::MAX).to_le_bytes();
-                        content(record.channel, true, &[&len, payload].concat())
-                    };
-                    entry.seqs.0 == record.seq.0
-                        && (entry.hash == content(record.channel, false, payload) || entry.hash == batched())
-                }
-                Content::Payload(_) => entry.seqs.0 == record.seq.0,
-                Content::Gap { from, to } => entry.seqs == (from.0, to.0),
-            };
             let open = self.lanes[lane].open.contains(&key);
-            if !same || entry.session != sid || entry.records.len() <= usize::from(key.1) {
+            if !self.is_as_journaled(record) {
                 return self.fail(|| format!("record {key:?} is shown otherwise than it is journaled"));
             }
             if lane_of(sid) != lane {
@@ -61,6 +46,25 @@ impl Oracle {
             view.highest = view.highest.max(Some(key));
             view.open.insert(key);
         }
+    }
+
+    /// The record is durable, and says what it says in the journal.
+    pub(super) fn is_as_journaled(&self, record: &Record<'_>) -> bool {
+        let sid = (record.session.client.0, record.session.epoch.value());
+        let Some(entry) = self.entries.get(index(record.offset.0)) else { return false };
+        let same = match record.content {
+            Content::Payload(payload) if entry.records.len() == 1 => {
+                let batched = || {
+                    let len = u16::try_from(payload.len()).unwrap_or(u16::MAX).to_le_bytes();
+                    content(record.channel, true, &[&len, payload].concat())
+                };
+                entry.seqs.0 == record.seq.0
+                    && (entry.hash == content(record.channel, false, payload) || entry.hash == batched())
+            }
+            Content::Payload(_) => entry.seqs.0 == record.seq.0,
+            Content::Gap { from, to } => entry.seqs == (from.0, to.0),
+        };
+        same && entry.session == sid && usize::from(record.index) < entry.records.len()
     }
 
     /// A handler answers *done*, or that it gives up and the lane must make a dead letter.
@@ -80,6 +84,9 @@ impl Oracle {
 
     /// Nothing more is under way.
     pub(crate) fn at_the_end(&mut self) {
+        if self.has_sinks {
+            return self.sinks_have_all();
+        }
         let left = self.entries.iter().position(|entry| !entry.records.iter().all(|record| record.finished()));
         if let Some(offset) = left {
             self.fail(|| format!("entry {offset} was never processed"));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use duragram::journal::testing::simulated::Family;
-use duragram::proto::codec::{self, Ack, Datagram, Welcome};
+use duragram::proto::codec::{self, Ack, Datagram, RejectCode, Welcome};
 
 use super::{Oracle, RUDE, Sid, content, index};
 use crate::sealed;
@@ -95,6 +95,7 @@ impl Oracle {
                     self.fail(|| format!("epoch {sid:?} is given out a second time"));
                 }
             }
+            Ok(Datagram::Reject(reject)) if reject.code == RejectCode::Storage => self.refused_for_room(),
             Ok(Datagram::Reject(_)) => {}
             other => self.fail(|| format!("the server has sent {other:?}")),
         }

@@ -21,6 +21,7 @@ pub(super) enum Happening {
     SpaceIsBack,
     Rude,
     Overload,
+    SinkCommand,
     Start,
     FaultsEnd,
     Deadline,
@@ -107,6 +108,13 @@ impl World {
                 let datagrams = self.rng.magnitude(50, 500);
                 self.be_rude(datagrams);
                 self.again(means.overload, happening);
+            }
+            Happening::SinkCommand => {
+                if let Some(life) = &mut self.life {
+                    life.command(&mut self.rng);
+                }
+                let mean_us = self.plan.sinks.as_ref().map_or(0, |sinks| sinks.command_us);
+                self.again(mean_us, happening);
             }
             Happening::FaultsEnd => self.end_faults(),
             Happening::Deadline => self.stuck(),

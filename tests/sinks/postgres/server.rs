@@ -21,7 +21,7 @@ const SHELL: &str = r#"directory=$1; shift; "$@" </dev/null & server=$!; read -r
 [ "$word" = stop ] || rm -rf "$directory""#;
 
 /// The server's directories, settings and process.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     directory: TempDir,
     port: u16,
     running: Option<(Child, ChildStdin)>,
@@ -29,13 +29,13 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// The one that the tests share which do it no harm.
-    pub(super) fn shared() -> &'static Self {
+    pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED.get_or_init(Self::new)
     }
 
     /// One for a test that ends it. The user `locked` needs a password, the superuser `postgres` does not.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut openssl = Command::new("openssl");
         openssl.args([
@@ -70,17 +70,17 @@ impl Cluster {
         cluster
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// The certificate that it shows, for 127.0.0.1 alone.
-    pub(super) fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.directory.path().join("certificate")
     }
 
     /// Starts it, and waits until it answers.
-    pub(super) fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.path().join("log"));
         let log = log.expect("its log");
         let mut server = as_server_user("postgres");
@@ -104,7 +104,7 @@ impl Cluster {
     }
 
     /// Ends it as a crash would: without a checkpoint, every connection cut.
-    pub(super) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         let pid = fs::read_to_string(self.data().join("postmaster.pid")).expect("its process id");
         let pid: i32 = pid.lines().next().and_then(|line| line.trim().parse().ok()).expect("a number");
         kill(Pid::from_raw(pid), Signal::SIGQUIT).expect("it is there");
@@ -125,7 +125,7 @@ impl Cluster {
     }
 
     /// A new database.
-    pub(super) fn database(&self) -> String {
+    pub(crate) fn database(&self) -> String {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", MADE.fetch_add(1, Ordering::SeqCst));
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     /// Runs statements; returns the rows, their columns separated by `|`.
-    pub(super) fn sql(&self, database: &str, text: &str) -> Vec<String> {
+    pub(crate) fn sql(&self, database: &str, text: &str) -> Vec<String> {
         self.try_sql(database, text).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
@@ -158,7 +158,7 @@ impl Cluster {
     }
 
     /// Runs psql with these commands in its input.
-    pub(super) fn psql(&self, database: &str, commands: &str) {
+    pub(crate) fn psql(&self, database: &str, commands: &str) {
         let mut psql = Command::new("psql");
         psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-d", database, "-p"]);
         let mut child = psql

@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::journal::database::{DEAD, JOURNAL, META};
 use crate::journal::error::OpenError;
 use crate::journal::mask::mask_into;
-use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit};
+use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, MetaRecord, decode, encode_counter_limit};
 use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, survey};
 use crate::journal::store::{self, Shared, StoredWriter};
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
 use crate::journal::{Commit, Durable, JournalError, Landed, Opened, Replay, Room, StorageError};
-use crate::model::{ClientRecord, Offset, SessionRecord};
+use crate::model::{ClientRecord, Offset, SessionRecord, SinkRecord};
 pub use database::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
 use disk::{Disk, State, StoredWitness};
 
@@ -392,6 +392,14 @@ pub fn encoded_client(client: &ClientRecord) -> (Vec<u8>, Vec<u8>) {
 /// The same of the limit of the server's counter.
 pub fn encoded_counter_limit(limit: u64) -> (Vec<u8>, Vec<u8>) {
     (COUNTER_KEY.to_vec(), encode_counter_limit(limit))
+}
+
+/// What is kept of the configured sinks, when key and value are those of a checkpoint.
+pub fn stored_sinks(key: &[u8], value: &[u8]) -> Option<Vec<SinkRecord>> {
+    match decode(key, value) {
+        Ok(MetaRecord::Checkpoint(state)) if key == CHECKPOINT_KEY => Some(state.sinks),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
