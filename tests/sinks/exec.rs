@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use duragram::model::{ExecTarget, LaneMark, SinkConfig, SinkTarget};
-use duragram::process::{Answer, Handler, Outcomes, Record};
+use duragram::process::{Answer, Handler, Outcomes};
 use duragram::sink;
 use nix::sys::signal::{SigSet, Signal};
 use tempfile::TempDir;
 
-use super::support::lane::{self, DeadLetters, Message, drive, journal, messages, start};
+use super::support::lane::{self, DeadLetters, Message, drive, journal, messages, records, start};
 use crate::common::{PATIENCE, wait_for};
 
 /// What the Python children begin with.
@@ -72,10 +72,6 @@ fn exec(command: String) -> Box<dyn Handler> {
 
 fn exec_within(command: String, timeout: Duration) -> Box<dyn Handler> {
     open(SinkTarget::Exec(ExecTarget { command }), timeout)
-}
-
-fn records(messages: &[Message]) -> Vec<Record<'_>> {
-    messages.iter().map(Message::record).collect()
 }
 
 /// Presents all in one call.

@@ -21,7 +21,7 @@ use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Packet, Publish};
 use rumqttc::v5::{Client, Event, MqttOptions};
 use tempfile::TempDir;
 
-use super::support::lane::{self, DeadLetters, Message, drive, journal, messages, start};
+use super::support::lane::{self, DeadLetters, Message, drive, journal, messages, records, start};
 use super::support::proxy::Proxy;
 use crate::common::{PATIENCE, wait_for};
 
@@ -176,10 +176,6 @@ fn open(target: MqttTarget, timeout: Duration) -> Box<dyn Handler> {
 
 fn mqtt(address: SocketAddr) -> Box<dyn Handler> {
     open(target(address), PATIENCE)
-}
-
-fn records(messages: &[Message]) -> Vec<Record<'_>> {
-    messages.iter().map(Message::record).collect()
 }
 
 fn process(handler: &mut dyn Handler, messages: &[Message]) -> Outcomes {

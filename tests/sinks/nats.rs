@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
 use duragram::model::{Content, NatsAuth, NatsTarget, Offset, Secret, SinkConfig, SinkTarget, TlsConfig};
-use duragram::process::{Answer, Handler, Outcomes, Record};
+use duragram::process::{Answer, Outcomes, Record};
 use duragram::proto::Seq;
 
-use super::support::lane::{self, Message, drive, handler, messages};
+use super::support::lane::{self, Message, drive, handler, messages, once, reason, records};
 use super::support::proxy::Proxy;
 use super::support::server::{Server, tool};
 
@@ -96,23 +96,6 @@ fn names(server: &Server) -> Vec<String> {
 
 fn expected(from: u64, to: u64) -> Vec<String> {
     (from..to).map(|offset| format!("{offset}-0")).collect()
-}
-
-fn records(messages: &[Message]) -> Vec<Record<'_>> {
-    messages.iter().map(Message::record).collect()
-}
-
-fn once(handler: &mut dyn Handler, records: &[Record<'_>]) -> (usize, Option<String>) {
-    let mut outcomes = Outcomes::new(records.len());
-    handler.process(records, &mut outcomes);
-    let done = (0..records.len()).filter(|&i| *outcomes.answer(i) == Answer::Done).count();
-    (done, outcomes.unavailable_reason().map(str::to_owned))
-}
-
-fn reason(handler: &mut dyn Handler, records: &[Record<'_>]) -> String {
-    let (done, reason) = once(handler, records);
-    assert_eq!(done, 0, "{reason:?}");
-    reason.expect("it is not available")
 }
 
 #[test]

@@ -7,12 +7,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use duragram::model::{Content, Offset, RedisTarget, Secret, SinkConfig, SinkTarget, TlsConfig};
-use duragram::process::{Answer, Handler, Outcomes, Record};
+use duragram::process::{Answer, Outcomes, Record};
 use duragram::proto::Seq;
 use redis::Value;
 use redis::streams::StreamRangeReply;
 
-use super::support::lane::{self, Message, drive, handler, messages};
+use super::support::lane::{self, Message, drive, handler, messages, once, reason, records};
 use super::support::proxy::Proxy;
 use super::support::server::{Server, tool};
 
@@ -92,24 +92,6 @@ fn ids(server: &Server) -> Vec<String> {
 
 fn expected(from: u64, to: u64) -> Vec<String> {
     (from..to).map(|offset| format!("{offset}-1")).collect()
-}
-
-fn records(messages: &[Message]) -> Vec<Record<'_>> {
-    messages.iter().map(Message::record).collect()
-}
-
-/// What one call says: how many records are done, and why it went no further.
-fn once(handler: &mut dyn Handler, records: &[Record<'_>]) -> (usize, Option<String>) {
-    let mut outcomes = Outcomes::new(records.len());
-    handler.process(records, &mut outcomes);
-    let done = (0..records.len()).filter(|&i| *outcomes.answer(i) == Answer::Done).count();
-    (done, outcomes.unavailable_reason().map(str::to_owned))
-}
-
-fn reason(handler: &mut dyn Handler, records: &[Record<'_>]) -> String {
-    let (done, reason) = once(handler, records);
-    assert_eq!(done, 0, "{reason:?}");
-    reason.expect("it is not available")
 }
 
 fn field(entry: &HashMap<String, Value>, name: &str) -> Vec<u8> {

@@ -40,6 +40,11 @@ pub(crate) fn messages(from: u64, count: u64) -> Vec<Message> {
     (from..from + count).map(message).collect()
 }
 
+/// Their records, in order.
+pub(crate) fn records(messages: &[Message]) -> Vec<Record<'_>> {
+    messages.iter().map(Message::record).collect()
+}
+
 /// A journal's name that is the same in every test that names it by the same number.
 pub(crate) fn journal(number: u128) -> JournalId {
     JournalId::parse(&format!("{number:032x}")).expect("32 digits")
@@ -78,6 +83,24 @@ pub(crate) fn handler(config: &SinkConfig, instance: u64, state: &[u8], end: u64
     let mut start = start(journal(0xa), instance, &mark);
     start.durable_end = Offset(end);
     sink::handler(config, &start).expect("it connects to nothing yet")
+}
+
+/// What one call says: how many records are done, and why it went no further.
+pub(crate) fn once(handler: &mut dyn Handler, records: &[Record<'_>]) -> (usize, Option<String>) {
+    let mut outcomes = Outcomes::new(records.len());
+    handler.process(records, &mut outcomes);
+    let done = (0..records.len()).filter(|&i| *outcomes.answer(i) == Answer::Done).count();
+    (done, outcomes.unavailable_reason().map(str::to_owned))
+}
+
+/// Why the handler takes none of these records.
+///
+/// # Panics
+/// It takes one.
+pub(crate) fn reason(handler: &mut dyn Handler, records: &[Record<'_>]) -> String {
+    let (done, reason) = once(handler, records);
+    assert_eq!(done, 0, "{reason:?}");
+    reason.expect("it is not available")
 }
 
 /// What became of records: which were given up and why.
