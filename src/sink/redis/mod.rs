@@ -133,7 +133,9 @@ impl RedisSink {
                 self.commands.add(record, (key, self.target.entries_max, place), &mut self.packed);
             }
             // Redis queues them while the next are made. Until EXEC it carries out none.
-            let Some(connection) = &mut self.connection else { return Err(HandlerError::new("there is no connection")) };
+            let Some(connection) = &mut self.connection else {
+                return Err(HandlerError::new("there is no connection"));
+            };
             if let Err(error) = connection.send(&self.packed) {
                 return Err(self.fail_by(&error));
             }
