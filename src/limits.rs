@@ -123,6 +123,9 @@ pub const SINK_WRITTEN_COPIES: usize = 4;
 pub const SINK_RECORD_HEAD_BYTES: usize = 512;
 /// Entries that the `redis` sink writes in one transaction.
 pub const SINK_REDIS_RECORDS: usize = 1024;
+/// Entries after which the `redis` sink sends what it has made of a transaction. It reads no reply before it has sent all: the
+/// replies to [`SINK_REDIS_RECORDS`] fit into what the system keeps for a connection.
+pub const SINK_REDIS_SENT_AT_ONCE: usize = 128;
 /// Messages that the `nats` sink publishes in one piece: fewer than the server keeps waiting for a stream (10,000).
 pub const SINK_NATS_RECORDS: usize = 1000;
 /// Messages after which the `nats` sink lets its connection write what was made.

@@ -51,6 +51,11 @@ impl Connection {
         self.since.elapsed() >= limits::SINK_CONNECTION_AGE
     }
 
+    /// Sends packed commands whose replies are read with those to the next ones.
+    pub(super) fn send(&mut self, commands: &[u8]) -> Result<(), RedisError> {
+        self.inner.send_packed_command(commands)
+    }
+
     /// Sends packed commands and reads so many replies, those that are errors included.
     ///
     /// The library's own way goes on reading after a timeout, once for each reply that is still to come.
