@@ -50,7 +50,7 @@ fn two_copies(kind: Kind) {
     for home in &homes {
         let password = home.path().join("password");
         write_secret(&password, PASSWORD);
-        home.configure(&config(&[("besieged", target.sink(&password) + "timeout = \"500ms\"\n")]));
+        home.configure(&config(&[("besieged", target.sink(&password) + kind.timeout())]));
     }
     let server = serve(&homes[0]);
     send(&Wire::new(&server, BEFORE), BEFORE, 1..=RECORDS);

@@ -101,7 +101,7 @@ impl Siege {
         let target = kind.start(home.path());
         write_secret(&password(&home), known);
         let beside = format!("type = \"file\"\npath = \"{}\"\n", home.out().display());
-        let besieged = target.sink(&password(&home)) + "timeout = \"500ms\"\n";
+        let besieged = target.sink(&password(&home)) + kind.timeout();
         home.configure(&config(&[(NAME, besieged), ("beside", beside)]));
         let server = serve(&home);
         let path = LossyPath::open((Ipv4Addr::LOCALHOST, 0).into(), server.udp, WEATHER, seed, None).expect("a path");
@@ -208,7 +208,7 @@ impl Siege {
             }
             Fault::Frozen => {
                 self.target.freeze(true);
-                self.pause(1500);
+                self.pause(if self.kind == Kind::Exec { 4000 } else { 1500 });
                 acks_go_on(crowd)?;
                 self.target.freeze(false);
             }
@@ -308,6 +308,8 @@ impl Siege {
     }
 
     fn kill_server(&mut self) {
+        // Its port may soon be somebody else's.
+        self.path.set_server((Ipv4Addr::LOCALHOST, 9).into());
         self.server.take().expect("it runs").kill();
     }
 

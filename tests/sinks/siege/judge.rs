@@ -1,5 +1,8 @@
 //! The oracle: what clients have in acks against what is in the target, by the names of the records.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::AddAssign;

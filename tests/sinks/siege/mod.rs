@@ -96,13 +96,16 @@ fn sinks_for_long() {
     let only = std::env::var("SIEGE_SINK").unwrap_or_default();
     let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.name().starts_with(&only)).collect();
     let table: Mutex<BTreeMap<(Kind, Fault), Counts>> = Mutex::default();
+    let mut failed = Vec::new();
     // Three at a time: most of the time each waits.
     for some in kinds.chunks(3) {
         thread::scope(|scope| {
-            for &kind in some {
-                let table = &table;
-                scope.spawn(move || besiege(kind, table));
-            }
+            let table = &table;
+            let threads: Vec<_> = some.iter().map(|&kind| (kind, scope.spawn(move || besiege(kind, table)))).collect();
+            failed.extend(threads.into_iter().filter_map(|(kind, thread)| match thread.join() {
+                Ok(outcome) => outcome.err(),
+                Err(_) => Some(format!("{kind}: it panicked")),
+            }));
         });
     }
     println!(
@@ -111,19 +114,21 @@ fn sinks_for_long() {
     for ((kind, fault), counts) in &*table.lock().expect("nobody panicked with it") {
         println!("| {kind} | {} | {counts} |", fault.name());
     }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
 /// Siege after siege of one kind, each of six phases of three strikes.
-fn besiege(kind: Kind, table: &Mutex<BTreeMap<(Kind, Fault), Counts>>) {
+fn besiege(kind: Kind, table: &Mutex<BTreeMap<(Kind, Fault), Counts>>) -> Result<(), String> {
     let mut long = Long::start(kind.name(), 60);
     while long.goes_on() {
         let mut siege = Siege::begin(kind, long.random.random());
         for _ in 0..6 {
             let fault = Fault::draw(kind, &mut long.random);
-            let counts = siege.phase(&[fault; 3]).unwrap_or_else(|error| panic!("{error}"));
+            let counts = siege.phase(&[fault; 3])?;
             *table.lock().expect("nobody panicked with it").entry((kind, fault)).or_default() += counts;
             (0..counts.strikes).for_each(|_| long.round());
         }
     }
     long.tell("all is in its target");
+    Ok(())
 }

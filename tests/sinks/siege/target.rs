@@ -135,6 +135,11 @@ impl Kind {
         self.has_password()
     }
 
+    /// A line of the sink's table: short, so that what is frozen is given up. A child that is started takes a while on a busy machine.
+    pub(super) fn timeout(self) -> &'static str {
+        if self == Self::Exec { "timeout = \"3s\"\n" } else { "timeout = \"500ms\"\n" }
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::File => "file",
