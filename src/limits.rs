@@ -33,7 +33,7 @@ pub const SINK_BATCH_DELAY_MS: RangeInclusive<u64> = 0..=60_000;
 /// is held too, and a second of a busy server.
 pub const SINK_BACKLOG_BYTES: RangeInclusive<u64> = 64 * MIB..=1024 * TIB;
 /// `in_flight_max` of a sink, requests under way at a time.
-pub const SINK_IN_FLIGHT: RangeInclusive<u64> = 1..=64;
+pub const SINK_IN_FLIGHT: RangeInclusive<u64> = 1..=HTTP_IN_FLIGHT as u64;
 /// `headers` of a sink, headers of each request.
 pub const SINK_HEADERS: RangeInclusive<u64> = 0..=32;
 /// `entries_max` of a sink, entries that a stream keeps at least.
@@ -112,10 +112,20 @@ pub const LANE_FLUSH_RECORDS: usize = 64 * 1024;
 pub const LANE_FLUSH_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of lines from which on a sink writes them (and the line that exceeds them).
 pub const SINK_LINES_BYTES: usize = 4 * 1024 * 1024;
-/// Seconds after which a sink connects anew: then names are resolved, secrets and certificates read anew.
-pub const SINK_CONNECTION_AGE_S: u64 = 300;
+/// How long a sink's connection lives: then names are resolved, secrets and certificates read anew, and a server that was demoted is
+/// left. What a sink has learned of its server's limits is forgotten as often.
+pub const SINK_CONNECTION_AGE: Duration = Duration::from_secs(300);
+/// Bytes that a connection of such a sink takes beside what it sends: buffers of both directions, and those of TLS.
+pub const SINK_CONNECTION_BYTES: usize = 256 * 1024;
+/// Copies of what a sink writes at a time: it is put together and handed to the connection, each in a buffer that may have doubled.
+pub const SINK_WRITTEN_COPIES: usize = 4;
+/// Bytes that stand beside a record's payload where it is written: names, session, time.
+pub const SINK_RECORD_HEAD_BYTES: usize = 512;
 /// Entries that the `redis` sink writes in one transaction.
 pub const SINK_REDIS_RECORDS: usize = 1024;
+/// Entries after which the `redis` sink sends what it has made of a transaction. It reads no reply before it has sent all: the
+/// replies to [`SINK_REDIS_RECORDS`] fit into what the system keeps for a connection.
+pub const SINK_REDIS_SENT_AT_ONCE: usize = 128;
 /// Messages that the `nats` sink publishes in one piece: fewer than the server keeps waiting for a stream (10,000).
 pub const SINK_NATS_RECORDS: usize = 1000;
 /// Messages after which the `nats` sink lets its connection write what was made.
@@ -133,9 +143,7 @@ pub const SINK_NATS_IDLE_S: u64 = 60;
 pub const HTTP_IN_FLIGHT: usize = 64;
 /// Milliseconds after which a call of an HTTP sink begins no further request: its lane may have something else to do.
 pub const HTTP_CALL_MS: u64 = 1_000;
-/// Seconds after which an HTTP sink makes its connections anew, so that it follows DNS, certificates and secrets,
-pub const HTTP_CONNECTION_S: u64 = 300;
-/// and after which it uses an idle one no more: servers and firewalls give them up after a minute or so.
+/// Seconds after which an HTTP sink uses an idle connection no more: servers and firewalls give them up after a minute or so.
 pub const HTTP_IDLE_S: u64 = 30;
 /// Bytes of each of the two buffers of a connection.
 pub const HTTP_BUFFER_BYTES: usize = 64 * 1024;
@@ -155,6 +163,8 @@ pub const HTTP_BATCH_BYTES_LEAST: usize = 1024;
 pub const SECRET_BYTES: usize = 64 * 1024;
 /// Bytes of the answer that the child of an `exec` sink gives beside *done*: what fits into a datagram, with room for its head.
 pub const EXEC_ANSWER_BYTES: usize = 60 * 1024;
+/// Bytes of lines that are made for that child at a time (and the line that exceeds them), and that are read of it at a time.
+pub const EXEC_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a line on that child's standard output: an answer that is all escapes.
 pub const EXEC_LINE_BYTES: usize = 512 * 1024;
 /// Bytes of a line on its standard error that are logged.
@@ -178,17 +188,9 @@ pub const MQTT_IN_FLIGHT: u16 = 1000;
 pub const MQTT_PACKET_BYTES: u32 = 16 * 1024;
 /// Bytes of messages that an `mqtt` sink hands over at a time (and the message that exceeds them).
 pub const MQTT_WRITE_BYTES: usize = 64 * 1024;
-/// Bytes of an `mqtt` sink's topic as it is configured: with a record's numbers in it, it stays within MQTT's 65,535.
-pub const MQTT_TOPIC_BYTES: usize = 4096;
-/// Bytes of an `mqtt` sink's client id.
-pub const MQTT_CLIENT_ID_BYTES: usize = 256;
 /// How long the connection of an `mqtt` sink may have been idle to be used again. Shorter than its keep-alive, since nobody sends
 /// pings while there are no records.
 pub const MQTT_IDLE: Duration = Duration::from_secs(30);
-/// How long it is used at all: names are resolved and certificates read anew from time to time.
-pub const MQTT_AGE: Duration = Duration::from_secs(300);
-/// Seconds that a connection to PostgreSQL lives: then its name is resolved anew, and a server that was demoted is left.
-pub const POSTGRES_CONNECTION_S: u64 = 5 * 60;
 /// Starts of a data directory that its sink to PostgreSQL remembers while it cannot connect.
 pub const POSTGRES_STARTS: usize = 64;
 /// Bytes that a pipe may hold unread, of which a sink can take back what a reader has left: the most that others than root may
@@ -277,10 +279,8 @@ pub const SESSION_BYTES: usize = 152;
 
 // ---- Constants of sinks' configuration --------------------------------------------------------------------------
 
-/// Bytes of a sink's name in a table of the configuration,
+/// Bytes of a sink's name in a table of the configuration. A short form is a name, too, of up to [`SINK_NAME_BYTES`].
 pub const SINK_TABLE_NAME_BYTES: usize = 64;
-/// and of a short form, which is a name, too: what the journal keeps of one.
-pub const SINK_SPEC_BYTES: usize = 255;
 /// Bytes of each part of a table's name: what PostgreSQL keeps of it.
 pub const SINK_TABLE_BYTES: usize = 63;
 /// Bytes of the subject of a NATS sink.
@@ -289,7 +289,7 @@ pub const SINK_SUBJECT_BYTES: usize = 1024;
 pub const SINK_STREAM_BYTES: usize = 255;
 /// Bytes of the key of a Redis sink.
 pub const SINK_KEY_BYTES: usize = 1024;
-/// Bytes of the topic of an MQTT sink: far below what the protocol takes, with room for what is put in its places.
+/// Bytes of the topic of an MQTT sink: far below the 65,535 that the protocol takes, with room for what is put in its places.
 pub const SINK_TOPIC_BYTES: usize = 4096;
 /// Bytes of the client id of an MQTT sink.
 pub const SINK_CLIENT_ID_BYTES: usize = 256;

@@ -1,6 +1,8 @@
 //! What a configuration may take of the machine: the sum of the memory that the limits bound, and what the system must
 //! grant for it.
 
+mod sinks;
+
 use duragram_proto::codec::{BITMAP_LEN_MAX, DATAGRAM_LEN_MAX, SEALED_ACK_LEN_MAX};
 
 use super::Config;
@@ -9,14 +11,13 @@ use crate::limits::{
     ADMIN_CHUNK_BYTES, ADMIN_CONNECTIONS, ADMIN_DEAD_LETTERS, ADMIN_HEAD_BYTES, ADMIN_READ_BYTES, ADMIN_READERS,
     ADMIN_TAILS, BASE_BYTES, BLOCK_CACHE_BYTES, CHECKPOINT_RECORD_BYTES, DATABASE_THREADS, DATAGRAMS_PER_COMMIT,
     DEAD_ERROR_BYTES, DEAD_LETTERS_WRITE_BYTES, ENTRY_RECORDS, HELLO_BUCKETS, HELLO_CLIENT_BYTES, HELLO_CLIENTS,
-    JOURNAL_FILES, KEY_CACHE, KEY_CACHE_BYTES, KEY_CHANNEL_LISTS, KEY_CLIENT_BYTES, KEY_CLIENTS, KEY_FILE_BYTES,
-    LANE_BATCH_RECORDS, LANE_QUEUE_BYTES, LANE_READ_BYTES, MEMTABLE_BYTES, MEMTABLES, OTHER_FILES, OTHER_THREADS,
-    OWED_ACK_BYTES, PENDING_ACK_BYTES, PIPE_BYTES, PRESENTED_RECORD_BYTES, RECEIVE_MESSAGES, RECEIVE_STRIDE_BYTES,
-    RECENT_BYTES, RENEWED_SESSION_BYTES, REPLY_MESSAGES, RUST_STACK_BYTES, SEALED_CLIENT_BYTES,
-    SEALED_CLIENTS_PER_SESSION, SEALED_SESSION_BYTES, SESSION_BYTES, SINK_LINES_BYTES, SLABS_PER_RECEIVER,
-    SOURCE_BUCKET_BYTES, TRIM_PLACES, UNUSED_SESSION_BYTES, UNUSED_SESSIONS,
+    HTTP_BUFFER_BYTES, JOURNAL_FILES, KEY_CACHE, KEY_CACHE_BYTES, KEY_CHANNEL_LISTS, KEY_CLIENT_BYTES, KEY_CLIENTS,
+    KEY_FILE_BYTES, LANE_BATCH_RECORDS, LANE_QUEUE_BYTES, LANE_READ_BYTES, MEMTABLE_BYTES, MEMTABLES, OTHER_FILES,
+    OTHER_THREADS, OWED_ACK_BYTES, PENDING_ACK_BYTES, PIPE_BYTES, PRESENTED_RECORD_BYTES, RECEIVE_MESSAGES,
+    RECEIVE_STRIDE_BYTES, RECENT_BYTES, RENEWED_SESSION_BYTES, REPLY_MESSAGES, RUST_STACK_BYTES, SEALED_CLIENT_BYTES,
+    SEALED_CLIENTS_PER_SESSION, SEALED_SESSION_BYTES, SESSION_BYTES, SINK_CONNECTION_BYTES, SINK_LINES_BYTES,
+    SINK_WRITTEN_COPIES, SLABS_PER_RECEIVER, SOURCE_BUCKET_BYTES, TRIM_PLACES, UNUSED_SESSION_BYTES, UNUSED_SESSIONS,
 };
-use crate::model::{SinkConfig, SinkTarget};
 
 /// What the system must grant a server with this configuration.
 pub(crate) fn needs(config: &Config) -> Needs {
@@ -25,11 +26,11 @@ pub(crate) fn needs(config: &Config) -> Needs {
     let files = u64::from(JOURNAL_FILES.unsigned_abs())
         + 2 * receivers as u64
         + ADMIN_CONNECTIONS as u64
-        + config.sink.len() as u64
+        + config.sink.iter().map(sinks::files).sum::<u64>()
         + OTHER_FILES;
-    // Each sink has a lane, and may have a thread that watches what it writes to.
     let lanes = usize::from(config.lanes).max(config.sink.len());
-    let own_threads = receivers + lanes + config.sink.len() + ADMIN_READERS + OTHER_THREADS;
+    let helpers: usize = config.sink.iter().map(sinks::threads).sum();
+    let own_threads = receivers + lanes + helpers + ADMIN_READERS + OTHER_THREADS;
     let slabs = receivers * SLABS_PER_RECEIVER * RECEIVE_MESSAGES * RECEIVE_STRIDE_BYTES;
     let buffers = BASE_BYTES + slabs + MEMTABLES * MEMTABLE_BYTES + BLOCK_CACHE_BYTES + 8 * config.commit_bytes_max;
     Needs {
@@ -37,23 +38,6 @@ pub(crate) fn needs(config: &Config) -> Needs {
         threads: own_threads + DATABASE_THREADS,
         writable_bytes: buffers as u64 + own_threads as u64 * RUST_STACK_BYTES,
     }
-}
-
-/// What the batch of a sink may take that puts one together for another system; `None` for a sink of lines.
-fn batch_bytes(sink: &SinkConfig) -> Option<u64> {
-    let in_flight = match &sink.target {
-        SinkTarget::Null | SinkTarget::Stdout | SinkTarget::File(_) => return None,
-        SinkTarget::Http(http) => http.in_flight_max as u64,
-        SinkTarget::Exec(_)
-        | SinkTarget::Postgres(_)
-        | SinkTarget::Nats(_)
-        | SinkTarget::Redis(_)
-        | SinkTarget::Mqtt(_) => 1,
-    };
-    let twice = (sink.batch.bytes_max as u64).saturating_add(DATAGRAM_LEN_MAX as u64).saturating_mul(2);
-    let records = (sink.batch.records_max as u64).saturating_add(ENTRY_RECORDS as u64);
-    let presented = records.saturating_mul(PRESENTED_RECORD_BYTES as u64);
-    Some(twice.saturating_add(presented).saturating_add(in_flight.saturating_mul(DATAGRAM_LEN_MAX as u64)))
 }
 
 /// One part of the sum.
@@ -170,13 +154,19 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         format!("{sinks} sinks x 4 x ({PIPE_BYTES} B and a line)"),
         &[sinks, 4, (PIPE_BYTES + 6 * DATAGRAM_LEN_MAX) as u64],
     );
-    let batches = config.sink.iter().filter_map(batch_bytes).fold(0u64, u64::saturating_add);
+    let batches = config.sink.iter().map(sinks::batch_bytes).fold(0, u64::saturating_add);
     if batches > 0 {
         let formula = format!(
-            "each sink that sends: 2 (read, and written for its target) x (batch.bytes_max + {DATAGRAM_LEN_MAX} B) + \
-             (batch.records_max + {ENTRY_RECORDS}) x {PRESENTED_RECORD_BYTES} B + in_flight_max x {DATAGRAM_LEN_MAX} B"
+            "each sink that sends: batch.bytes_max + {DATAGRAM_LEN_MAX} B + (batch.records_max + {ENTRY_RECORDS}) x \
+             {PRESENTED_RECORD_BYTES} B, and what is written of it at a time: up to {SINK_WRITTEN_COPIES} copies with heads"
         );
         add("sink batches", formula, &[batches]);
+        let connections = config.sink.iter().map(sinks::connection_bytes).fold(0, u64::saturating_add);
+        let formula = format!(
+            "each sink that sends: {SINK_CONNECTION_BYTES} B, or the pipes of its child; http: in_flight_max x (2 x \
+             {HTTP_BUFFER_BYTES} B, twice over TLS, and the answer)"
+        );
+        add("sink connections", formula, &[connections]);
     }
     add(
         "checkpoint in hand",
@@ -280,20 +270,19 @@ mod tests {
     }
 
     #[test]
-    fn what_a_sink_may_put_together_and_have_under_way_moves_the_memory_bound() {
-        let total = |change: &dyn Fn(&mut SinkConfig)| {
-            let mut sink: SinkConfig = "http://127.0.0.1/x".parse().unwrap();
-            change(&mut sink);
-            memory_bound(&Config { sink: vec![sink], ..Config::default() }).total_bytes
+    fn every_configured_sink_counts_also_the_second_of_a_kind() {
+        let with = |sinks: &[&str]| {
+            let sink = sinks.iter().map(|sink| sink.parse().unwrap()).collect();
+            let config = Config { sink, ..Config::default() };
+            let Needs { files, threads, .. } = needs(&config);
+            (memory_bound(&config).total_bytes, files, threads)
         };
-        let base = total(&|_| {});
-        assert_eq!(total(&|sink| sink.batch.bytes_max += 1000), base + 2000);
-        assert!(total(&|sink| sink.batch.records_max += 1) > base);
-        let several = total(&|sink| {
-            let SinkTarget::Http(http) = &mut sink.target else { panic!("it is http") };
-            http.in_flight_max = 2;
-        });
-        assert!(several > base);
+        let all =
+            ["null", "http://127.0.0.1/x", "http://127.0.0.1/y", "exec:cat", "redis://h?key=k", "redis://h?key=l"];
+        for n in 1..all.len() {
+            let ((bytes, files, threads), (more_bytes, more_files, more_threads)) = (with(&all[..n]), with(&all[..=n]));
+            assert!(more_bytes > bytes && more_files > files && more_threads > threads, "{}", all[n]);
+        }
     }
 
     #[test]

@@ -10,12 +10,17 @@ use crate::model::{JournalId, Record};
 pub(super) struct RecordName {
     journal: JournalId,
     offset: u64,
-    index: u16,
+    index: u64,
 }
 
 impl RecordName {
     pub(super) fn of(journal: JournalId, record: &Record<'_>) -> Self {
-        Self { journal, offset: record.offset.0, index: record.index }
+        Self::at(journal, record.offset.0, record.index.into())
+    }
+
+    /// Of a record that is known by its place alone.
+    pub(super) fn at(journal: JournalId, offset: u64, index: u64) -> Self {
+        Self { journal, offset, index }
     }
 }
 

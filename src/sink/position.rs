@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::RecordName;
 use crate::model::{JournalId, Offset, Record};
 
 /// A record's place in a stream: `OFFSET-(INDEX+1)`, since Redis has no entry `0-0`. Places grow as records do.
@@ -27,12 +28,10 @@ impl EntryId {
         let (offset, number) = text.split_once('-')?;
         Some(Self { offset: offset.parse().ok()?, number: number.parse().ok()? })
     }
-}
 
-impl EntryId {
     /// The permanent name of the record at this place.
-    pub(super) fn name(self, journal: JournalId) -> String {
-        format!("{journal}-{}-{}", self.offset, self.number.saturating_sub(1))
+    pub(super) fn name(self, journal: JournalId) -> RecordName {
+        RecordName::at(journal, self.offset, self.number.saturating_sub(1))
     }
 }
 

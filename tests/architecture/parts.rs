@@ -55,7 +55,7 @@ pub(crate) const PARTS: &[Part] = &[
     part(
         "sink",
         &["host", "limits", "model", "process", "record_json"],
-        "The handlers that ship: of process the handler's trait alone, and no journal.",
+        "The handlers that ship: of process the handler's trait alone; no journal, no cursors.",
     ),
     part(
         "admin",

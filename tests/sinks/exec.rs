@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use duragram::model::{BacklogConfig, BatchConfig, ExecTarget, LaneMark, SinkConfig, SinkStart, SinkTarget, WhenFull};
-use duragram::process::{Answer, Handler, Outcomes, Record};
+use duragram::model::{ExecTarget, LaneMark, SinkConfig, SinkTarget};
+use duragram::process::{Answer, Handler, Outcomes};
 use duragram::sink;
 use nix::sys::signal::{SigSet, Signal};
 use tempfile::TempDir;
 
-use super::support::lane::{DeadLetters, Message, drive, journal, messages, start};
+use super::support::lane::{self, DeadLetters, Message, drive, journal, messages, records, start};
 use crate::common::{PATIENCE, wait_for};
 
 /// What the Python children begin with.
@@ -58,16 +58,7 @@ impl Place {
 }
 
 fn config(target: SinkTarget, timeout: Duration) -> SinkConfig {
-    SinkConfig {
-        name: "the-sink".into(),
-        target,
-        channels: Vec::new(),
-        start: SinkStart::Oldest,
-        timeout,
-        batch: BatchConfig { records_max: 1000, bytes_max: 1 << 20, delay_max: Duration::ZERO },
-        attempts_max: 0,
-        backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
-    }
+    lane::config("the-sink", target, timeout)
 }
 
 fn open(target: SinkTarget, timeout: Duration) -> Box<dyn Handler> {
@@ -81,10 +72,6 @@ fn exec(command: String) -> Box<dyn Handler> {
 
 fn exec_within(command: String, timeout: Duration) -> Box<dyn Handler> {
     open(SinkTarget::Exec(ExecTarget { command }), timeout)
-}
-
-fn records(messages: &[Message]) -> Vec<Record<'_>> {
-    messages.iter().map(Message::record).collect()
 }
 
 /// Presents all in one call.

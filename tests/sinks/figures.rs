@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use duragram::process::{Answer, Handler, Outcomes, Record};
 
-use super::support::lane::Message;
+use super::support::lane::{self, Message};
 use super::{nats, redis};
 
 /// Presents so many records, each of them once, and prints what a second brings.
@@ -33,7 +33,7 @@ fn measure(name: &str, handler: &mut dyn Handler, count: u64) {
 fn redis_writes_so_many_records_a_second() {
     let server = redis::server(&[]);
     eprintln!("redis listens at {}", server.address());
-    measure("redis", &mut *redis::handler(&redis::config(server.address()), 1, b"", 0), 1_000_000);
+    measure("redis", &mut *lane::handler(&redis::config(server.address()), 1, b"", 0), 1_000_000);
 }
 
 #[test]
@@ -41,5 +41,5 @@ fn redis_writes_so_many_records_a_second() {
 fn nats_writes_so_many_records_a_second() {
     let server = nats::server_that_syncs("2m");
     eprintln!("nats listens at {}", server.address());
-    measure("nats", &mut *nats::handler(&nats::config(server.address()), 1, b"", 0), 500_000);
+    measure("nats", &mut *lane::handler(&nats::config(server.address()), 1, b"", 0), 500_000);
 }

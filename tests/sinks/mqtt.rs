@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use duragram::model::{
-    BacklogConfig, BatchConfig, LaneMark, MqttTarget, Secret, SinkConfig, SinkStart, SinkTarget, TlsConfig, WhenFull,
-};
+use duragram::model::{LaneMark, MqttTarget, Secret, SinkConfig, SinkTarget, TlsConfig};
 use duragram::process::{Answer, Content, Handler, Outcomes, Record};
 use duragram::proto::Seq;
 use duragram::sink;
@@ -23,7 +21,7 @@ use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Packet, Publish};
 use rumqttc::v5::{Client, Event, MqttOptions};
 use tempfile::TempDir;
 
-use super::support::lane::{DeadLetters, Message, drive, journal, messages, start};
+use super::support::lane::{self, DeadLetters, Message, drive, journal, messages, records, start};
 use super::support::proxy::Proxy;
 use crate::common::{PATIENCE, wait_for};
 
@@ -168,16 +166,7 @@ fn target(address: SocketAddr) -> MqttTarget {
 }
 
 fn config(target: MqttTarget, timeout: Duration) -> SinkConfig {
-    SinkConfig {
-        name: "the-sink".into(),
-        target: SinkTarget::Mqtt(target),
-        channels: Vec::new(),
-        start: SinkStart::Oldest,
-        timeout,
-        batch: BatchConfig { records_max: 1000, bytes_max: 1 << 20, delay_max: Duration::ZERO },
-        attempts_max: 0,
-        backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
-    }
+    lane::config("the-sink", SinkTarget::Mqtt(target), timeout)
 }
 
 fn open(target: MqttTarget, timeout: Duration) -> Box<dyn Handler> {
@@ -187,10 +176,6 @@ fn open(target: MqttTarget, timeout: Duration) -> Box<dyn Handler> {
 
 fn mqtt(address: SocketAddr) -> Box<dyn Handler> {
     open(target(address), PATIENCE)
-}
-
-fn records(messages: &[Message]) -> Vec<Record<'_>> {
-    messages.iter().map(Message::record).collect()
 }
 
 fn process(handler: &mut dyn Handler, messages: &[Message]) -> Outcomes {

@@ -8,15 +8,11 @@ use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
-use duragram::model::{
-    BacklogConfig, BatchConfig, Content, LaneMark, NatsAuth, NatsTarget, Offset, Secret, SinkConfig, SinkStart,
-    SinkTarget, TlsConfig, WhenFull,
-};
-use duragram::process::{Answer, Handler, Outcomes, Record};
+use duragram::model::{Content, NatsAuth, NatsTarget, Offset, Secret, SinkConfig, SinkTarget, TlsConfig};
+use duragram::process::{Answer, Outcomes, Record};
 use duragram::proto::Seq;
-use duragram::sink;
 
-use super::support::lane::{self, Message, drive, journal, messages};
+use super::support::lane::{self, Message, drive, handler, messages, once, reason, records};
 use super::support::proxy::Proxy;
 use super::support::server::{Server, tool};
 
@@ -43,23 +39,15 @@ fn start(sync_interval: &str, extra: &str) -> Server {
 }
 
 pub(super) fn config(address: SocketAddr) -> SinkConfig {
-    SinkConfig {
-        name: "test".into(),
-        target: SinkTarget::Nats(NatsTarget {
-            url: format!("nats://{address}"),
-            auth: None,
-            subject: "test.records".into(),
-            stream: "TEST".into(),
-            exclusive: true,
-            tls: TlsConfig::default(),
-        }),
-        channels: Vec::new(),
-        start: SinkStart::Oldest,
-        timeout: Duration::from_secs(1),
-        batch: BatchConfig { records_max: 1000, bytes_max: 1 << 20, delay_max: Duration::ZERO },
-        attempts_max: 0,
-        backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
-    }
+    let target = NatsTarget {
+        url: format!("nats://{address}"),
+        auth: None,
+        subject: "test.records".into(),
+        stream: "TEST".into(),
+        exclusive: true,
+        tls: TlsConfig::default(),
+    };
+    lane::config("test", SinkTarget::Nats(target), Duration::from_secs(1))
 }
 
 fn with(config: &SinkConfig, change: impl FnOnce(&mut NatsTarget)) -> SinkConfig {
@@ -68,14 +56,6 @@ fn with(config: &SinkConfig, change: impl FnOnce(&mut NatsTarget)) -> SinkConfig
         change(target);
     }
     config
-}
-
-/// The handler of a start of journal 0xa, which goes on from a state and whose journal ends at `end`.
-pub(super) fn handler(config: &SinkConfig, instance: u64, state: &[u8], end: u64) -> Box<dyn Handler> {
-    let mark = LaneMark { watermark: Offset(0), sink_state: state.to_vec() };
-    let mut start = lane::start(journal(0xa), instance, &mark);
-    start.durable_end = Offset(end);
-    sink::handler(config, &start).expect("it connects to nothing yet")
 }
 
 /// Does something at the server as an operator or a consumer does.
@@ -116,23 +96,6 @@ fn names(server: &Server) -> Vec<String> {
 
 fn expected(from: u64, to: u64) -> Vec<String> {
     (from..to).map(|offset| format!("{offset}-0")).collect()
-}
-
-fn records(messages: &[Message]) -> Vec<Record<'_>> {
-    messages.iter().map(Message::record).collect()
-}
-
-fn once(handler: &mut dyn Handler, records: &[Record<'_>]) -> (usize, Option<String>) {
-    let mut outcomes = Outcomes::new(records.len());
-    handler.process(records, &mut outcomes);
-    let done = (0..records.len()).filter(|&i| *outcomes.answer(i) == Answer::Done).count();
-    (done, outcomes.unavailable_reason().map(str::to_owned))
-}
-
-fn reason(handler: &mut dyn Handler, records: &[Record<'_>]) -> String {
-    let (done, reason) = once(handler, records);
-    assert_eq!(done, 0, "{reason:?}");
-    reason.expect("it is not available")
 }
 
 #[test]

@@ -15,7 +15,7 @@ use duragram::proto::Seq;
 use duragram::sink;
 
 use self::server::Cluster;
-use super::support::lane::{Message, drive, journal, messages, start};
+use super::support::lane::{Message, drive, journal, messages, records, start};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -46,10 +46,6 @@ fn open(target: PostgresTarget, start: &LaneStart<'_>) -> Box<dyn Handler> {
 /// The first start of journal 1.
 fn first(target: PostgresTarget) -> Box<dyn Handler> {
     open(target, &start(journal(1), 1, &LaneMark::default()))
-}
-
-fn records(messages: &[Message]) -> Vec<Record<'_>> {
-    messages.iter().map(Message::record).collect()
 }
 
 /// Presents records once; returns the outcomes.

@@ -6,17 +6,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use duragram::model::{
-    BacklogConfig, BatchConfig, Content, LaneMark, Offset, RedisTarget, Secret, SinkConfig, SinkStart, SinkTarget,
-    TlsConfig, WhenFull,
-};
-use duragram::process::{Answer, Handler, Outcomes, Record};
+use duragram::model::{Content, Offset, RedisTarget, Secret, SinkConfig, SinkTarget, TlsConfig};
+use duragram::process::{Answer, Outcomes, Record};
 use duragram::proto::Seq;
-use duragram::sink;
 use redis::Value;
 use redis::streams::StreamRangeReply;
 
-use super::support::lane::{self, Message, drive, journal, messages};
+use super::support::lane::{self, Message, drive, handler, messages, once, reason, records};
 use super::support::proxy::Proxy;
 use super::support::server::{Server, tool};
 
@@ -47,23 +43,15 @@ pub(super) fn start(program: std::path::PathBuf, extra: &[&str]) -> Server {
 }
 
 pub(super) fn config(address: std::net::SocketAddr) -> SinkConfig {
-    SinkConfig {
-        name: "test".into(),
-        target: SinkTarget::Redis(RedisTarget {
-            url: format!("redis://{address}"),
-            user: None,
-            password: None,
-            key: "test".into(),
-            entries_max: None,
-            tls: TlsConfig::default(),
-        }),
-        channels: Vec::new(),
-        start: SinkStart::Oldest,
-        timeout: Duration::from_millis(500),
-        batch: BatchConfig { records_max: 1000, bytes_max: 1 << 20, delay_max: Duration::ZERO },
-        attempts_max: 0,
-        backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
-    }
+    let target = RedisTarget {
+        url: format!("redis://{address}"),
+        user: None,
+        password: None,
+        key: "test".into(),
+        entries_max: None,
+        tls: TlsConfig::default(),
+    };
+    lane::config("test", SinkTarget::Redis(target), Duration::from_millis(500))
 }
 
 fn with(config: &SinkConfig, change: impl FnOnce(&mut RedisTarget)) -> SinkConfig {
@@ -72,14 +60,6 @@ fn with(config: &SinkConfig, change: impl FnOnce(&mut RedisTarget)) -> SinkConfi
         change(target);
     }
     config
-}
-
-/// The handler of a start of journal 0xa, which goes on from a state and whose journal ends at `end`.
-pub(super) fn handler(config: &SinkConfig, instance: u64, state: &[u8], end: u64) -> Box<dyn Handler> {
-    let mark = LaneMark { watermark: Offset(0), sink_state: state.to_vec() };
-    let mut start = lane::start(journal(0xa), instance, &mark);
-    start.durable_end = Offset(end);
-    sink::handler(config, &start).expect("it connects to nothing yet")
 }
 
 fn ask<T: redis::FromRedisValue>(server: &Server, command: &[&str]) -> T {
@@ -112,24 +92,6 @@ fn ids(server: &Server) -> Vec<String> {
 
 fn expected(from: u64, to: u64) -> Vec<String> {
     (from..to).map(|offset| format!("{offset}-1")).collect()
-}
-
-fn records(messages: &[Message]) -> Vec<Record<'_>> {
-    messages.iter().map(Message::record).collect()
-}
-
-/// What one call says: how many records are done, and why it went no further.
-fn once(handler: &mut dyn Handler, records: &[Record<'_>]) -> (usize, Option<String>) {
-    let mut outcomes = Outcomes::new(records.len());
-    handler.process(records, &mut outcomes);
-    let done = (0..records.len()).filter(|&i| *outcomes.answer(i) == Answer::Done).count();
-    (done, outcomes.unavailable_reason().map(str::to_owned))
-}
-
-fn reason(handler: &mut dyn Handler, records: &[Record<'_>]) -> String {
-    let (done, reason) = once(handler, records);
-    assert_eq!(done, 0, "{reason:?}");
-    reason.expect("it is not available")
 }
 
 fn field(entry: &HashMap<String, Value>, name: &str) -> Vec<u8> {

@@ -23,12 +23,12 @@ pub(in super::super) fn check(config: &Config, check: &mut Check) {
                 ),
             );
         }
-        if sink.is_short() && (sink.name.len() > limits::SINK_SPEC_BYTES || sink.name.contains(char::is_control)) {
+        if sink.is_short() && (sink.name.len() > limits::SINK_NAME_BYTES || sink.name.contains(char::is_control)) {
             let message = format!(
                 "sink {:?} cannot be named by its short form, since a name is one line of at most {} bytes: write a table \
                  [[sink]] with a name",
                 sink.name,
-                limits::SINK_SPEC_BYTES
+                limits::SINK_NAME_BYTES
             );
             check.add("sink", message);
         }

@@ -14,8 +14,6 @@ use crate::model::Record;
 use crate::process::handler::Outcomes;
 use crate::record_json::Formatter;
 
-/// Bytes of lines that are made at a time, and bytes that are read at a time.
-const PIECE_BYTES: usize = 64 * 1024;
 /// After so long without anything it is looked whether the child is there at all: another process may hold its pipes open.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -81,7 +79,7 @@ impl<'a, 'r> Exchange<'a, 'r> {
             lines: Vec::new(),
             written: 0,
             heard: Vec::new(),
-            piece: vec![0; PIECE_BYTES],
+            piece: vec![0; limits::EXEC_PIECE_BYTES],
         }
     }
 
@@ -125,7 +123,7 @@ impl<'a, 'r> Exchange<'a, 'r> {
         }
         self.lines.clear();
         self.written = 0;
-        while self.lines.len() < PIECE_BYTES && self.given < self.indexes.len() {
+        while self.lines.len() < limits::EXEC_PIECE_BYTES && self.given < self.indexes.len() {
             let i = self.indexes[self.given];
             self.formatter.line(&self.records[i], &mut self.lines);
             self.states[i] = State::Outstanding;

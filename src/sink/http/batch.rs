@@ -52,7 +52,7 @@ impl Batches {
         outcomes: &mut Outcomes,
     ) -> Option<Fault> {
         let until = Instant::now() + Duration::from_millis(limits::HTTP_CALL_MS);
-        if self.learned.is_some_and(|at| at.elapsed() >= Duration::from_secs(limits::HTTP_CONNECTION_S)) {
+        if self.learned.is_some_and(|at| at.elapsed() >= limits::SINK_CONNECTION_AGE) {
             (self.bytes_max, self.learned) = (limits::SINK_LINES_BYTES, None);
         }
         let whole = 0..records.len();

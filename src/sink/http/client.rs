@@ -108,9 +108,7 @@ impl Client {
     fn session(&self) -> Result<Arc<Session>, HandlerError> {
         let mut current = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         match &*current {
-            Some(session) if session.since.elapsed() < Duration::from_secs(limits::HTTP_CONNECTION_S) => {
-                Ok(Arc::clone(session))
-            }
+            Some(session) if session.since.elapsed() < limits::SINK_CONNECTION_AGE => Ok(Arc::clone(session)),
             _ => Ok(Arc::clone(current.insert(Arc::new(self.open()?)))),
         }
     }

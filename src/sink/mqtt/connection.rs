@@ -199,7 +199,7 @@ impl Connection {
     /// # Errors
     /// It is not; the text says why the broker has ended it.
     pub(super) fn look(&mut self) -> Result<(), String> {
-        if self.made.elapsed() > limits::MQTT_AGE || self.used.elapsed() > self.idle_max {
+        if self.made.elapsed() > limits::SINK_CONNECTION_AGE || self.used.elapsed() > self.idle_max {
             return Err("it is old".to_owned());
         }
         let failed = |error: &io::Error| in_words(error);

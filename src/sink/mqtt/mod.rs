@@ -53,10 +53,10 @@ impl Mqtt {
             start.journal.ok_or_else(|| failed("the journal has no name, which every message holds".to_owned()))?;
         let client_id = target.client_id.clone().unwrap_or_else(|| client_id(journal, start.sink));
         if client_id.is_empty()
-            || client_id.len() > limits::MQTT_CLIENT_ID_BYTES
+            || client_id.len() > limits::SINK_CLIENT_ID_BYTES
             || client_id.contains(char::is_control)
         {
-            let expected = limits::MQTT_CLIENT_ID_BYTES;
+            let expected = limits::SINK_CLIENT_ID_BYTES;
             return Err(failed(format!("client_id: 1 to {expected} bytes without control characters are expected")));
         }
         Ok(Self {

@@ -45,11 +45,11 @@ impl Topic {
     /// # Errors
     /// It cannot become a topic; the text says why.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() || text.len() > limits::MQTT_TOPIC_BYTES {
+        if text.is_empty() || text.len() > limits::SINK_TOPIC_BYTES {
             return Err(format!(
                 "topic: has {} bytes; between 1 and {} are possible",
                 text.len(),
-                limits::MQTT_TOPIC_BYTES
+                limits::SINK_TOPIC_BYTES
             ));
         }
         if let Some(wrong) = text.chars().find(|c| matches!(c, '+' | '#') || c.is_control()) {
@@ -126,7 +126,7 @@ mod tests {
         }
         for (name, _) in NUMBERS {
             let gap = format!("{{{name}}}");
-            let longest = Topic::parse(&gap.repeat(limits::MQTT_TOPIC_BYTES / gap.len())).unwrap();
+            let longest = Topic::parse(&gap.repeat(limits::SINK_TOPIC_BYTES / gap.len())).unwrap();
             assert!(longest.of(journal, &record).len() <= usize::from(u16::MAX));
         }
     }
@@ -135,7 +135,7 @@ mod tests {
     fn what_cannot_be_a_topic_is_refused_with_what_is_wrong() {
         for (text, wrong) in [
             ("", "has 0 bytes"),
-            (&*"x".repeat(limits::MQTT_TOPIC_BYTES + 1), "has 4097 bytes"),
+            (&*"x".repeat(limits::SINK_TOPIC_BYTES + 1), "has 4097 bytes"),
             ("a/+/b", "'+'"),
             ("a/#", "'#'"),
             ("a\0b", "'\\0'"),

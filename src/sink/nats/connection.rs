@@ -97,8 +97,7 @@ impl Connection {
     /// Whether to connect anew at the next opportunity: so that a changed name or certificate is noticed, or since the server
     /// has heard nothing for so long that it may have given us up.
     pub(super) fn is_old(&self) -> bool {
-        self.since.elapsed().as_secs() >= limits::SINK_CONNECTION_AGE_S
-            || self.used.elapsed().as_secs() >= limits::SINK_NATS_IDLE_S
+        self.since.elapsed() >= limits::SINK_CONNECTION_AGE || self.used.elapsed().as_secs() >= limits::SINK_NATS_IDLE_S
     }
 
     /// Waits for what is to be done, for so long as the target may take, and no longer than the connection lives.

@@ -15,7 +15,7 @@ const SEQ: HeaderName = HeaderName::from_static("Duragram-Seq");
 const CHANNEL: HeaderName = HeaderName::from_static("Duragram-Channel");
 const RECEIVED_AT: HeaderName = HeaderName::from_static("Duragram-Received-At");
 const GAP: HeaderName = HeaderName::from_static("Duragram-Gap");
-/// The start of the server that has written the message.
+/// The start of the server that has written the message, where no id says it.
 const WRITER: HeaderName = HeaderName::from_static("Duragram-Writer");
 /// The message is a dead letter that was retried: it stands behind later ones.
 const RETRIED: HeaderName = HeaderName::from_static("Duragram-Retried");
@@ -35,23 +35,18 @@ impl Messages {
         Self { journal, stream: stream.to_owned(), writer: claim.to_string(), formatter, time }
     }
 
-    /// The headers of a message to a stream of our own. Its id names the start as well: what another start has written in the
-    /// record's place, on a copy of the journal, is another message.
+    /// The headers of a message to a stream of our own. Its id names the start that writes it: what another start has written in
+    /// the record's place, on a copy of the journal, is another message.
     pub(super) fn own(&mut self, record: &Record<'_>) -> HeaderMap {
-        let mut headers = self.written(record);
-        headers.insert(NATS_MESSAGE_ID, format!("{}-{}-{}", self.writer, record.offset.0, record.index));
-        headers
-    }
-
-    fn written(&mut self, record: &Record<'_>) -> HeaderMap {
         let mut headers = self.common(record);
-        headers.insert(WRITER, self.writer.as_str());
+        headers.insert(NATS_MESSAGE_ID, format!("{}-{}-{}", self.writer, record.offset.0, record.index));
         headers
     }
 
     /// The headers of a dead letter that comes behind later records. It has no id: the server may still know the record's.
     pub(super) fn retried(&mut self, record: &Record<'_>) -> HeaderMap {
-        let mut headers = self.written(record);
+        let mut headers = self.common(record);
+        headers.insert(WRITER, self.writer.as_str());
         headers.insert(RETRIED, "1");
         headers
     }
@@ -119,7 +114,7 @@ impl Said {
             journal: JournalId::parse(journal)?,
             id: EntryId::at(offset.parse().ok()?, index.parse().ok()?),
             session: [CLIENT, EPOCH, SEQ].map(|name| text(name).unwrap_or_default()),
-            claim: text(WRITER).and_then(|text| Claim::parse(&text)),
+            claim: text(WRITER).or_else(|| writer_in(&text(NATS_MESSAGE_ID)?)).and_then(|text| Claim::parse(&text)),
             retried: headers.get(RETRIED).is_some(),
         })
     }
@@ -134,6 +129,11 @@ impl Said {
         let expected = [session.client.to_string(), session.epoch.value().to_string(), record.seq.0.to_string()];
         self.session == expected || self.session.iter().all(String::is_empty)
     }
+}
+
+/// The start that an id names, before offset and index.
+fn writer_in(id: &str) -> Option<String> {
+    id.rsplitn(3, '-').nth(2).map(str::to_owned)
 }
 
 #[cfg(test)]

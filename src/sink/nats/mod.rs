@@ -3,7 +3,8 @@
 //! On a stream of our own (`exclusive`) each record is there exactly once. The messages of a batch are a chain: the first is stored
 //! only behind the message that is expected to be the last of the stream, and each other only directly behind the one before it,
 //! by that one's id. So what is stored of a batch is its beginning, however late and through which connection a message comes, and
-//! one answer, to the last of them, speaks for all. Each message names its record and the start of the server that wrote it, so the
+//! one answer, to the last of them, speaks for all. (Of a stream with replicas one that catches up does not learn which id was the
+//! last, so there a batch is an atomic one: slower, and stored whole or not at all.) Each message names its record and the start of the server that wrote it, so the
 //! last one tells how far the stream has come, and whose turn it is. That is compared with all that is known here ([`Known`]);
 //! where it does not fit the sink stops with a reason.
 //!
@@ -52,6 +53,7 @@ pub(super) struct NatsSink {
     /// Records for one chain: fewer after one broke, since only its last message is answered, and the next one's answer is to tell
     /// why.
     stride: usize,
+    batches: u64,
 }
 
 /// Why records could not be written.
@@ -87,6 +89,7 @@ impl NatsSink {
             known: Known::restore(&start.mark().sink_state, &target.stream, start.durable_end),
             messages: Messages::new(journal, &target.stream, claim),
             stride: usize::MAX,
+            batches: 0,
         })
     }
 
@@ -162,7 +165,10 @@ impl NatsSink {
         records: &[Record<'_>],
         headers: impl Fn(&mut Messages, &Record<'_>) -> HeaderMap,
     ) -> Result<u64, Refused> {
-        let behind = Behind { subject: self.subject.clone(), sequence: self.found.sequence };
+        self.batches += 1;
+        let batch = || format!("duragram-{}-{:x}-{}", self.claim, std::process::id(), self.batches);
+        let batch = self.found.is_replicated.then(batch);
+        let behind = Behind { subject: self.subject.clone(), sequence: self.found.sequence, batch };
         let Some(connection) = &mut self.connection else {
             return Err(Refused::Other("there is no connection".into()));
         };

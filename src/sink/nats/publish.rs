@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use async_nats::header::{
-    HeaderMap, HeaderValue, NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID,
+    HeaderMap, HeaderValue, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
+    NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID,
 };
 use async_nats::jetstream::{Context, publish::PublishAck, response::Response};
 use async_nats::{Client, Message, Subject};
@@ -19,6 +20,9 @@ pub(super) struct Behind {
     pub(super) subject: Subject,
     /// The number of the stream's last message.
     pub(super) sequence: u64,
+    /// The name of an atomic batch that takes the place of the chain: all of it is stored, or nothing. The server stores it several
+    /// times slower.
+    pub(super) batch: Option<String>,
 }
 
 /// Stores these messages directly behind the one that is expected to be the last, each directly behind the one before it, or a
@@ -34,12 +38,19 @@ pub(super) async fn chain(
     let count = messages.len();
     let mut before: Option<HeaderValue> = None;
     for (number, (mut headers, payload)) in (1..).zip(messages) {
-        match before.take() {
-            Some(id) => headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, id),
-            None => headers.insert(NATS_EXPECTED_LAST_SEQUENCE, behind.sequence.to_string()),
+        if number == 1 {
+            headers.insert(NATS_EXPECTED_LAST_SEQUENCE, behind.sequence.to_string());
+        }
+        if let Some(id) = before.take() {
+            headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, id);
+        }
+        let batch = behind.batch.as_ref().filter(|_| count > 1);
+        if let Some(batch) = batch {
+            headers.insert(NATS_BATCH_ID, batch.as_str());
+            headers.insert(NATS_BATCH_SEQUENCE, number.to_string());
         }
         if number < count {
-            before = headers.get(NATS_MESSAGE_ID).cloned();
+            before = headers.get(NATS_MESSAGE_ID).filter(|_| batch.is_none()).cloned();
             let sent = client.publish_with_headers(behind.subject.clone(), headers, payload.into()).await;
             sent.map_err(|error| Refused::Other(error.to_string()))?;
             if number % limits::SINK_NATS_WRITTEN_AT_ONCE == 0 {
@@ -47,6 +58,9 @@ pub(super) async fn chain(
                 tokio::task::yield_now().await;
             }
             continue;
+        }
+        if batch.is_some() {
+            headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
         }
         let answer = client.request_with_headers(behind.subject.clone(), headers, payload.into()).await;
         return stored(&answer.map_err(|error| trouble::of_request(&error))?);

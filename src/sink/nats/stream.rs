@@ -24,6 +24,8 @@ pub(super) struct Found {
     pub(super) retried: Option<EntryId>,
     /// Bytes of a message, headers included, that it takes at most.
     pub(super) message_max: Option<usize>,
+    /// Whether several servers keep it.
+    pub(super) is_replicated: bool,
 }
 
 /// Finds the stream that is ours alone, or makes it, and reads how far it has come.
@@ -61,9 +63,16 @@ pub(super) async fn find_own(
             target.stream
         ));
     }
-    let message_max = message_max(config);
+    let (message_max, is_replicated) = (message_max(config), config.num_replicas > 1);
+    if is_replicated && !config.allow_atomic_publish {
+        return Err(format!(
+            "the stream {} has replicas and does not allow atomic publishing: switch it on (allow_atomic; NATS 2.12 or later), or \
+             set exclusive = false",
+            target.stream
+        ));
+    }
     let found = read_back(&stream, stream.cached_info().state.last_sequence, (journal, known)).await?;
-    Ok(Found { message_max, ..found })
+    Ok(Found { message_max, is_replicated, ..found })
 }
 
 /// Sees that the stream that others write to as well is there, and returns how long its messages may be.

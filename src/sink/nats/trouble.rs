@@ -75,7 +75,9 @@ pub(super) fn of_publishing(error: &PublishError) -> Refused {
 /// What JetStream answered in place of storing something.
 pub(super) fn refused(error: &jetstream::Error) -> Refused {
     match error.error_code() {
-        ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_MESSAGE_ID => Refused::Moved,
+        ErrorCode::STREAM_WRONG_LAST_SEQUENCE
+        | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT
+        | ErrorCode::STREAM_WRONG_LAST_MESSAGE_ID => Refused::Moved,
         ErrorCode::STREAM_STORE_FAILED => Refused::Full(of_jetstream(error)),
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Refused::Never(of_jetstream(error)),
         _ => Refused::Other(of_jetstream(error)),
@@ -98,6 +100,7 @@ fn of_jetstream(error: &jetstream::Error) -> String {
             "switch JetStream on, for this account too"
         }
         ErrorCode::CLUSTER_NOT_AVAILABLE => "the cluster has no majority: look at its servers",
+        ErrorCode::ATOMIC_PUBLISH_DISABLED => "allow atomic publishing in the stream's configuration (allow_atomic)",
         ErrorCode::STREAM_SEALED => "the stream is sealed: configure another one",
         _ => return error.to_string(),
     };

@@ -93,8 +93,7 @@ impl Postgres {
     /// Sees to it that there is a connection that may write from the position on.
     fn ready(&mut self) -> Result<(), Trouble> {
         let Some(runtime) = &self.runtime else { return Err(Trouble::Away("it is being stopped".into())) };
-        let life = Duration::from_secs(limits::POSTGRES_CONNECTION_S);
-        if self.session.as_ref().is_some_and(|session| session.is_good(runtime, life)) {
+        if self.session.as_ref().is_some_and(|session| session.is_good(runtime, limits::SINK_CONNECTION_AGE)) {
             return Ok(());
         }
         self.disconnect();

@@ -14,7 +14,7 @@ const LATEST_US: u64 = 253_402_300_799_999_999;
 pub(super) struct Rows<'a> {
     offsets: Vec<i64>,
     indexes: Vec<i32>,
-    clients: Vec<i64>,
+    clients: Vec<String>,
     epochs: Vec<i64>,
     /// The same 64 bits: the statement makes numbers above zero of them.
     seqs: Vec<i64>,
@@ -67,7 +67,7 @@ impl<'a> Rows<'a> {
             };
             rows.offsets.push(i64::try_from(record.offset.0).unwrap_or(i64::MAX));
             rows.indexes.push(record.index.into());
-            rows.clients.push(record.session.client.0.cast_signed());
+            rows.clients.push(record.session.client.to_string());
             rows.epochs.push(record.session.epoch.value().into());
             rows.seqs.push(record.seq.0.cast_signed());
             rows.channels.push(record.channel.into());
@@ -91,16 +91,17 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// What makes rows of the parameters from `$first` on: `r`, with the columns as they were given.
+/// What makes rows of the parameters from `$first` on: `r`, with the columns as they were given. Unnested where they are selected
+/// the arrays are read in step; in FROM the server would first lay each out as a table of its own.
 pub(super) fn source(first: usize, payload: PostgresPayload) -> String {
     let payload = match payload {
         PostgresPayload::Bytea => "bytea",
         PostgresPayload::Jsonb => "text",
     };
-    let types = ["bigint", "integer", "bigint", "bigint", "bigint", "integer", "timestamptz", payload];
-    let arrays: Vec<_> = (first..).zip(types).map(|(n, of_type)| format!("${n}::{of_type}[]")).collect();
+    let types = ["bigint", "integer", "text", "bigint", "bigint", "integer", "timestamptz", payload];
+    let arrays: Vec<_> = (first..).zip(types).map(|(n, of_type)| format!("unnest(${n}::{of_type}[])")).collect();
     format!(
-        "unnest({}) AS r(entry_offset, record_index, client, epoch, seq, channel, received_at, payload)",
+        "(SELECT {}) AS r(entry_offset, record_index, client, epoch, seq, channel, received_at, payload)",
         arrays.join(", ")
     )
 }
@@ -116,7 +117,7 @@ pub(super) fn values(payload: PostgresPayload) -> String {
         PostgresPayload::Jsonb => "::jsonb",
     };
     format!(
-        "r.entry_offset, r.record_index, lpad(to_hex(r.client), 16, '0'), r.epoch, \
+        "r.entry_offset, r.record_index, r.client, r.epoch, \
          CASE WHEN r.seq < 0 THEN r.seq::numeric + 18446744073709551616 ELSE r.seq::numeric END, \
          r.channel, r.received_at, r.payload{cast}"
     )

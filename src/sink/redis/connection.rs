@@ -48,7 +48,12 @@ impl Connection {
 
     /// Whether to connect anew at the next opportunity, so that a changed name or certificate is noticed.
     pub(super) fn is_old(&self) -> bool {
-        self.since.elapsed().as_secs() >= limits::SINK_CONNECTION_AGE_S
+        self.since.elapsed() >= limits::SINK_CONNECTION_AGE
+    }
+
+    /// Sends packed commands whose replies are read with those to the next ones.
+    pub(super) fn send(&mut self, commands: &[u8]) -> Result<(), RedisError> {
+        self.inner.send_packed_command(commands)
     }
 
     /// Sends packed commands and reads so many replies, those that are errors included.

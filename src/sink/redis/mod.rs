@@ -128,8 +128,18 @@ impl RedisSink {
         };
         self.packed.clear();
         cmd("MULTI").write_packed_command(&mut self.packed);
-        for record in records {
-            self.commands.add(record, (key, self.target.entries_max, place), &mut self.packed);
+        for some in records.chunks(limits::SINK_REDIS_SENT_AT_ONCE) {
+            for record in some {
+                self.commands.add(record, (key, self.target.entries_max, place), &mut self.packed);
+            }
+            // Redis queues them while the next are made. Until EXEC it carries out none.
+            let Some(connection) = &mut self.connection else {
+                return Err(HandlerError::new("there is no connection"));
+            };
+            if let Err(error) = connection.send(&self.packed) {
+                return Err(self.fail_by(&error));
+            }
+            self.packed.clear();
         }
         for command in [&cmd("EXEC"), &watch(&self.writer), &get(&self.writer)] {
             command.write_packed_command(&mut self.packed);

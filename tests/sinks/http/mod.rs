@@ -10,9 +10,7 @@ mod tls;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use duragram::model::{
-    BacklogConfig, BatchConfig, HttpMode, HttpTarget, LaneMark, SinkConfig, SinkStart, SinkTarget, TlsConfig,
-};
+use duragram::model::{HttpMode, HttpTarget, LaneMark, SinkTarget, TlsConfig};
 use duragram::process::{Handler, HandlerError, Outcomes, Record};
 
 use super::support::lane;
@@ -42,16 +40,7 @@ fn at(address: SocketAddr, mode: HttpMode) -> HttpTarget {
 }
 
 fn try_open(target: HttpTarget, timeout: Duration) -> Result<Box<dyn Handler>, HandlerError> {
-    let config = SinkConfig {
-        name: "out".into(),
-        target: SinkTarget::Http(target),
-        channels: Vec::new(),
-        start: SinkStart::Oldest,
-        timeout,
-        batch: BatchConfig { records_max: 1_000, bytes_max: 1 << 20, delay_max: Duration::ZERO },
-        attempts_max: 0,
-        backlog: BacklogConfig { bytes_max: None, when_full: Default::default() },
-    };
+    let config = lane::config("out", SinkTarget::Http(target), timeout);
     let mark = LaneMark::default();
     duragram::sink::handler(&config, &lane::start(lane::journal(0xd09a), 1, &mark))
 }

@@ -3,9 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use duragram::model::{Instance, JournalId, Lane, LaneMark, Offset, SessionId, SinkId};
+use duragram::model::{
+    BacklogConfig, BatchConfig, Instance, JournalId, Lane, LaneMark, Offset, SessionId, SinkConfig, SinkId, SinkStart,
+    SinkTarget, WhenFull,
+};
 use duragram::process::{Answer, Content, Handler, LaneStart, Outcomes, Record};
 use duragram::proto::{ClientId, Epoch, Seq};
+use duragram::sink;
 
 /// A message, from which a record is made.
 pub(crate) struct Message {
@@ -36,6 +40,11 @@ pub(crate) fn messages(from: u64, count: u64) -> Vec<Message> {
     (from..from + count).map(message).collect()
 }
 
+/// Their records, in order.
+pub(crate) fn records(messages: &[Message]) -> Vec<Record<'_>> {
+    messages.iter().map(Message::record).collect()
+}
+
 /// A journal's name that is the same in every test that names it by the same number.
 pub(crate) fn journal(number: u128) -> JournalId {
     JournalId::parse(&format!("{number:032x}")).expect("32 digits")
@@ -52,6 +61,46 @@ pub(crate) fn start(journal: JournalId, instance: u64, mark: &LaneMark) -> LaneS
         durable_end: Offset(u64::MAX),
         left: &[],
     }
+}
+
+/// A sink with batches of a thousand records, and no bound of what it holds.
+pub(crate) fn config(name: &str, target: SinkTarget, timeout: Duration) -> SinkConfig {
+    SinkConfig {
+        name: name.into(),
+        target,
+        channels: Vec::new(),
+        start: SinkStart::Oldest,
+        timeout,
+        batch: BatchConfig { records_max: 1000, bytes_max: 1 << 20, delay_max: Duration::ZERO },
+        attempts_max: 0,
+        backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
+    }
+}
+
+/// The handler of a start of journal 0xa, which goes on from a state and whose journal ends at `end`.
+pub(crate) fn handler(config: &SinkConfig, instance: u64, state: &[u8], end: u64) -> Box<dyn Handler> {
+    let mark = LaneMark { watermark: Offset(0), sink_state: state.to_vec() };
+    let mut start = start(journal(0xa), instance, &mark);
+    start.durable_end = Offset(end);
+    sink::handler(config, &start).expect("it connects to nothing yet")
+}
+
+/// What one call says: how many records are done, and why it went no further.
+pub(crate) fn once(handler: &mut dyn Handler, records: &[Record<'_>]) -> (usize, Option<String>) {
+    let mut outcomes = Outcomes::new(records.len());
+    handler.process(records, &mut outcomes);
+    let done = (0..records.len()).filter(|&i| *outcomes.answer(i) == Answer::Done).count();
+    (done, outcomes.unavailable_reason().map(str::to_owned))
+}
+
+/// Why the handler takes none of these records.
+///
+/// # Panics
+/// It takes one.
+pub(crate) fn reason(handler: &mut dyn Handler, records: &[Record<'_>]) -> String {
+    let (done, reason) = once(handler, records);
+    assert_eq!(done, 0, "{reason:?}");
+    reason.expect("it is not available")
 }
 
 /// What became of records: which were given up and why.
