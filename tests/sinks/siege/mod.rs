@@ -108,11 +108,11 @@ fn sinks_for_long() {
             }));
         });
     }
-    println!(
+    eprintln!(
         "| sink | fault | rounds | acked | in the target | missing | doubled | dead letters |\n|---|---|---|---|---|---|---|---|"
     );
     for ((kind, fault), counts) in &*table.lock().expect("nobody panicked with it") {
-        println!("| {kind} | {} | {counts} |", fault.name());
+        eprintln!("| {kind} | {} | {counts} |", fault.name());
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }

@@ -21,7 +21,8 @@ fn after(kind: Kind, dead: u64, change: impl FnOnce(&mut Vec<Found>)) -> Result<
 #[test]
 fn a_target_with_a_record_less_more_or_changed_is_found_out() {
     assert_eq!(after(Kind::Nats, 0, |_| {}), Ok(Counts { acked: 2, found: 2, ..Counts::default() }));
-    let cases: [(fn(&mut Vec<Found>), &str); 7] = [
+    type Change = fn(&mut Vec<Found>);
+    let cases: [(Change, &str); 7] = [
         (|found| drop(found.pop()), "1 records are missing"),
         (|found| found.push(found[0].clone()), "1 records are there again"),
         (|found| found.push(Found { seq: 3, ..found[0].clone() }), "nobody sent this"),
