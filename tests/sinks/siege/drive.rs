@@ -61,16 +61,20 @@ pub(super) fn view(server: &Server, sink: &str) -> Value {
     views.iter().find(|view| view["name"] == sink).unwrap_or_else(|| panic!("{sink} in {views:?}")).clone()
 }
 
-/// Whether a sink has processed all there is, within `patience`.
+/// Whether a sink has processed all there is; it may not stand still for longer than `patience`.
 pub(super) fn drains(server: &Server, sink: &str, patience: Duration) -> Result<(), String> {
-    let deadline = Instant::now() + patience;
+    let (mut deadline, mut least) = (Instant::now() + patience, u64::MAX);
     loop {
         let view = view(server, sink);
-        if view["lag"] == 0 {
+        let lag = view["lag"].as_u64().expect("a number");
+        if lag == 0 {
             return Ok(());
         }
+        if lag < least {
+            (deadline, least) = (Instant::now() + patience, lag);
+        }
         if Instant::now() > deadline {
-            return Err(format!("sink {sink} has not come to the end in {patience:?}: {view}"));
+            return Err(format!("sink {sink} has stood still for {patience:?}: {view}"));
         }
         thread::sleep(Duration::from_millis(10));
     }

@@ -21,7 +21,12 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:
+            # The connection was cut within the request, which was none then.
+            self.close_connection = True
+            return
         self.answer(self.judge(body))
 
     def judge(self, body):
