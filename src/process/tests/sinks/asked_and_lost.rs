@@ -111,6 +111,7 @@ fn a_sink_that_has_lost_entries_goes_on_after_them_and_its_handler_hears_of_it_o
     sinks.lose_below("a", 14);
     assert_eq!(sinks.mark("a"), 14);
     sinks.target("a").takes = None;
+    sinks.checkpoint().unwrap();
     sinks.settle(0);
     sinks.settle(20_000_000);
     assert_eq!(sinks.target("a").records, [keys(0..3), keys(14..20)].concat());
@@ -122,6 +123,26 @@ fn a_sink_that_has_lost_entries_goes_on_after_them_and_its_handler_hears_of_it_o
     let mut sinks = sinks.restart(&["a"]);
     sinks.settle(0);
     assert_eq!(sinks.target("a").lost, [(0, 14)]);
+}
+
+#[test]
+fn a_loss_is_durable_before_its_handler_hears_of_it_or_gets_what_lies_behind() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.publish(10);
+    sinks.publish(10);
+    sinks.lose_below("a", 14);
+    sinks.settle(0);
+    assert_eq!((&sinks.target("a").records[..], &sinks.target("a").lost[..]), (&[][..], &[][..]));
+    let mut sinks = sinks.restart(&["a"]);
+    sinks.settle(0);
+    assert_eq!(sinks.target("a").records, keys(0..20), "a crash has undone the loss, and no target has a hole");
+    sinks.settle(1_000_000);
+    sinks.publish(10);
+    sinks.lose_below("a", 24);
+    sinks.checkpoint().unwrap();
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.target("a").lost, [(20, 24)]);
+    assert_eq!(sinks.target("a").records[20..], keys(24..30));
 }
 
 #[test]
