@@ -56,6 +56,29 @@ fn an_operator_lets_a_sink_go_on_elsewhere_with_a_new_handler() {
 }
 
 #[test]
+fn a_dead_letter_that_was_retried_and_not_flushed_outlives_a_seek() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.target("a").gives_up = Some(1);
+    sinks.publish(3);
+    sinks.settle(0);
+    sinks.settle(1_000_000);
+    let letter = sinks.dead.list(DeadLetterId::FIRST, 1).unwrap().remove(0);
+    sinks.target("a").flush_fails = true;
+    let answer = sinks.lanes.control.retry_dead(&letter).unwrap();
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.target("a").retried, [(1, 0)]);
+    let _sought = sinks.control.seek("a", Offset(3)).unwrap();
+    sinks.target("a").flush_fails = false;
+    sinks.publish(3);
+    sinks.settle(1_000_000);
+    sinks.settle(2_000_000);
+    assert_eq!(sinks.mark("a"), 6);
+    sinks.checkpoint().unwrap();
+    assert_eq!(sinks.dead.count(), 1, "the handler that had it is gone, and never flushed");
+    assert!(matches!(answer.try_recv(), Ok(Err(RetryError::Failed(_)))));
+}
+
+#[test]
 fn a_sink_that_is_to_go_back_to_what_was_trimmed_begins_at_the_lowest_entry_kept() {
     let mut sinks = Sinks::new(&["a"]);
     sinks.publish(5);
