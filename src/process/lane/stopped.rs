@@ -38,7 +38,8 @@ impl LaneWorker {
         if cursor.loss_waits() {
             return Ok(Some(self.rest(now, limits::LANE_POST_AGAIN_US)));
         }
-        if floor > self.cursor {
+        // A batch that reaches behind it is finished first: what was answered of it must not come twice.
+        if floor > self.batch_end.unwrap_or(self.cursor) {
             self.pass_over(floor);
         }
         if self.batch_end.is_none()

@@ -129,8 +129,8 @@ fn a_sink_that_has_lost_entries_goes_on_after_them_and_its_handler_hears_of_it_o
     // It has taken three records of its call, and the rest of the call is open.
     sinks.target("a").takes = Some(3);
     sinks.publish(10);
-    sinks.publish(10);
     assert!(matches!(sinks.lanes.workers[0].step(at(0)), LaneStep::Worked));
+    sinks.publish(10);
     sinks.lose_below("a", 14);
     assert_eq!(sinks.mark("a"), 14);
     sinks.target("a").takes = None;
@@ -146,6 +146,21 @@ fn a_sink_that_has_lost_entries_goes_on_after_them_and_its_handler_hears_of_it_o
     let mut sinks = sinks.restart(&["a"]);
     sinks.settle(0);
     assert_eq!(sinks.target("a").lost, [(0, 14)]);
+}
+
+#[test]
+fn of_a_call_that_reaches_behind_a_loss_no_record_that_was_taken_comes_again() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.target("a").takes = Some(8);
+    sinks.publish(10);
+    assert!(matches!(sinks.lanes.workers[0].step(at(0)), LaneStep::Worked));
+    sinks.lose_below("a", 5);
+    sinks.target("a").takes = None;
+    sinks.checkpoint().unwrap();
+    sinks.settle(20_000_000);
+    sinks.settle(30_000_000);
+    assert_eq!(sinks.target("a").records, keys(0..10));
+    assert_eq!((sinks.mark("a"), &sinks.target("a").lost[..]), (10, &[(0, 5)][..]));
 }
 
 #[test]
