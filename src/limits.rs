@@ -198,7 +198,7 @@ pub const POSTGRES_STARTS: usize = 64;
 pub const PIPE_BYTES: usize = 1024 * 1024;
 /// Messages of lanes that wait for the committer. A lane whose message finds no room
 pub const LANE_MESSAGES: usize = 1024;
-/// tries again after so many microseconds, at the latest.
+/// tries again after so many microseconds, at the latest; and one whose loss is not durable yet looks again.
 pub const LANE_POST_AGAIN_US: u64 = 5_000;
 /// A lane that an operator has stopped looks about after so many microseconds, and at once when it is asked for something.
 pub const LANE_REST_US: u64 = 60_000_000;

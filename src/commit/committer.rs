@@ -60,8 +60,9 @@ pub trait Downstream: Send {
     fn asked(&self) -> u64 {
         0
     }
-    /// A checkpoint is durable, has deleted these dead letters, and answers requests up to this number. Must not block.
-    fn checkpointed(&mut self, _retried: &[DeadLetterId], _asked: u64) {}
+    /// A checkpoint is durable, has deleted these dead letters, keeps the sinks like this, and answers requests up to this number.
+    /// Must not block.
+    fn checkpointed(&mut self, _retried: &[DeadLetterId], _sinks: &[SinkRecord], _asked: u64) {}
 }
 
 /// What of the configuration the committer needs.

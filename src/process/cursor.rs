@@ -25,6 +25,8 @@ pub struct Cursor {
     backlog: BacklogConfig,
     /// What lies below is lost to it.
     floor: AtomicU64,
+    /// A loss is not durable yet: nothing that lies behind it may be presented.
+    loss_waits: AtomicBool,
     paused: AtomicBool,
     removed: AtomicBool,
     /// Its lane does nothing any more, since it was removed.
@@ -85,6 +87,7 @@ impl Cursor {
             channels,
             backlog,
             floor: AtomicU64::new(0),
+            loss_waits: AtomicBool::new(false),
             paused: AtomicBool::new(record.paused),
             removed: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -129,6 +132,19 @@ impl Cursor {
     /// What lies below is lost to it.
     pub(super) fn floor(&self) -> Offset {
         Offset(self.floor.load(Ordering::Acquire))
+    }
+
+    /// Whether a loss is not durable yet. Look at the [`floor`](Self::floor) before.
+    pub(super) fn loss_waits(&self) -> bool {
+        self.loss_waits.load(Ordering::Acquire)
+    }
+
+    /// A checkpoint is durable that keeps this of it: with the newest loss, nothing has to wait any more.
+    pub(super) fn stored(&self, record: &SinkRecord) {
+        let kept = self.lock();
+        if record.losses.last() == kept.losses.last() {
+            self.loss_waits.store(false, Ordering::Release);
+        }
     }
 
     /// Whether an operator has stopped it for a while.
@@ -264,12 +280,14 @@ impl Cursor {
         }
     }
 
-    /// Notes a loss; the caller has moved the mark behind it, and holds its lock.
+    /// Notes a loss; the caller has moved the mark behind it, and holds its lock. Until a checkpoint has stored it nothing behind it is
+    /// presented: a target that has that takes what lies before for a repetition, if a crash undoes the loss.
     pub(super) fn lose(&self, loss: SinkLoss) -> SinkLoss {
         let mut kept = self.lock();
         remember(&mut kept.losses, loss);
         let from = kept.untold.map_or(loss.from, |(from, _)| from);
         kept.untold = Some((from, loss.to));
+        self.loss_waits.store(true, Ordering::Release);
         self.floor.store(loss.to.0, Ordering::Release);
         self.metrics.lost_entries.inc_by(loss.entries);
         let SinkLoss { from, to, entries, .. } = loss;
@@ -302,6 +320,7 @@ impl Cursor {
         let mut kept = self.lock();
         (kept.untold, kept.telling) = (None, None);
         self.floor.fetch_min(to.0, Ordering::AcqRel);
+        self.loss_waits.store(false, Ordering::Release);
         self.sought.store(true, Ordering::Release);
     }
 

@@ -99,9 +99,12 @@ impl Cursors {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// A checkpoint is durable that has deleted these dead letters, and covers requests up to this number.
-    pub fn checkpointed(&self, retried: &[DeadLetterId], asked: u64) {
+    /// A checkpoint is durable that has deleted these dead letters, keeps the sinks like this, and covers requests up to this number.
+    pub fn checkpointed(&self, retried: &[DeadLetterId], sinks: &[SinkRecord], asked: u64) {
         self.groups.iter().for_each(|group| group.checkpointed(retried));
+        for cursor in self.groups.iter().filter_map(|group| group.cursor()) {
+            sinks.iter().filter(|record| record.id == cursor.id()).for_each(|record| cursor.stored(record));
+        }
         self.waiting().retain(|(number, done)| {
             // Who asked may have gone away meanwhile.
             let is_done = *number <= asked;

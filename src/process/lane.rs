@@ -268,6 +268,10 @@ impl LaneWorker {
         }
         let reads = self.blocks.fill()?;
         self.metrics.lane_journal_reads.inc_by(reads);
+        if self.progress.floor() > self.cursor {
+            // Lost while it was fetched, and perhaps trimmed: what comes behind it has to wait until that is durable.
+            return Ok(LaneStep::Worked);
+        }
         let gathers_until_us = match self.take_batch(now)? {
             Taking::Took => return Ok(LaneStep::Worked),
             Taking::Nothing => None,

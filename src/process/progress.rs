@@ -146,6 +146,7 @@ impl Progress {
                 *mark = LaneMark { watermark: to, sink_state: Vec::new() };
                 cursor.sought(to);
             });
+            self.lock_retried().forget_unflushed(Lane(0));
         }
     }
 

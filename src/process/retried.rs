@@ -72,6 +72,20 @@ impl RetriedLetters {
         any
     }
 
+    /// What the lane has not flushed is forgotten with its handler: the letters stay as they were.
+    pub(super) fn forget_unflushed(&mut self, lane: Lane) {
+        self.0.retain(|letter| {
+            let forgotten = letter.lane == lane && !letter.durable;
+            if forgotten {
+                let reason = "the sink was told to go on elsewhere before it had made the record durable";
+                let failed = RetryError::Failed(reason.to_owned());
+                // Who asked may have gone away meanwhile.
+                letter.waiting.iter().for_each(|reply| drop(reply.try_send(Err(failed.clone()))));
+            }
+            !forgotten
+        });
+    }
+
     /// Those that the next checkpoint may delete.
     pub(super) fn durable(&self) -> Vec<DeadLetterId> {
         self.0.iter().filter(|letter| letter.durable).map(|letter| letter.id).collect()

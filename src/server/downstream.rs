@@ -88,7 +88,7 @@ impl Downstream for Fanout {
         self.cursors().asked()
     }
 
-    fn checkpointed(&mut self, retried: &[DeadLetterId], asked: u64) {
-        self.cursors().checkpointed(retried, asked);
+    fn checkpointed(&mut self, retried: &[DeadLetterId], sinks: &[SinkRecord], asked: u64) {
+        self.cursors().checkpointed(retried, sinks, asked);
     }
 }

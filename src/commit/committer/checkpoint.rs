@@ -150,7 +150,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     /// A checkpoint is durable.
     pub(super) fn checkpointed(&mut self, written: Written) {
         let Written { at, marks, sinks, retried, asked } = written;
-        self.downstream.checkpointed(&retried, asked);
+        self.downstream.checkpointed(&retried, &sinks, asked);
         (self.checkpointing.at, self.checkpointing.asked) = (at, asked);
         (self.checkpointing.marks, self.checkpointing.sinks) = (marks, sinks);
         self.metrics.checkpoints.inc();

@@ -9,6 +9,7 @@ use crate::journal::StorageError;
 use crate::limits;
 use crate::model::{LaneMark, Now, Offset};
 use crate::process::asked::Seek;
+use crate::process::cursor::Cursor;
 use crate::process::handler::HandlerFactory;
 use crate::process::remade::Remade;
 
@@ -31,10 +32,15 @@ impl LaneWorker {
             return Ok(Some(LaneStep::Worked));
         }
         if cursor.is_removed() || cursor.is_paused() {
-            return Ok(Some(self.rest(now, cursor.is_removed())));
+            return Ok(Some(self.rest(now, limits::LANE_REST_US)));
         }
-        if cursor.floor() > self.cursor {
-            self.pass_over(cursor.floor());
+        let floor = cursor.floor();
+        if cursor.loss_waits() {
+            return Ok(Some(self.rest(now, limits::LANE_POST_AGAIN_US)));
+        }
+        // A batch that reaches behind it is finished first: what was answered of it must not come twice.
+        if floor > self.batch_end.unwrap_or(self.cursor) {
+            self.pass_over(floor);
         }
         if self.batch_end.is_none()
             && let Some((from, to)) = cursor.take_untold(self.cursor)
@@ -46,8 +52,9 @@ impl LaneWorker {
         Ok(None)
     }
 
-    /// Does nothing but flush what was presented before.
-    fn rest(&mut self, now: Now, for_good: bool) -> LaneStep {
+    /// Does nothing but flush what was presented before, and looks about again after so many microseconds.
+    fn rest(&mut self, now: Now, again_us: u64) -> LaneStep {
+        let for_good = self.progress.cursor().is_some_and(Cursor::is_removed);
         if self.batch_end.is_none() && self.unflushed.records > 0 && !for_good {
             match self.attempts.flush_due(now) {
                 Some(at) => return LaneStep::RetryAt(at),
@@ -63,7 +70,7 @@ impl LaneWorker {
         match self.drain_by_us {
             Some(_) => LaneStep::Finished { drained: for_good || self.watermark_is_at_the_end() },
             // Not idle: what comes meanwhile must not wake it.
-            None => LaneStep::RetryAt(now.mono_us.saturating_add(limits::LANE_REST_US)),
+            None => LaneStep::RetryAt(now.mono_us.saturating_add(again_us)),
         }
     }
 

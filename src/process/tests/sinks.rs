@@ -182,7 +182,7 @@ impl Sinks {
         let at = self.journal.end();
         let checkpoint = Checkpoint { at, sinks, retried, trim_below: held.unwrap_or(at), ..Checkpoint::default() };
         self.journal.checkpoint(&checkpoint)?;
-        cursors.checkpointed(&checkpoint.retried, asked);
+        cursors.checkpointed(&checkpoint.retried, &checkpoint.sinks, asked);
         Ok(())
     }
 

@@ -101,7 +101,7 @@ impl Downstream for Watched {
         self.fanout.asked()
     }
 
-    fn checkpointed(&mut self, retried: &[DeadLetterId], asked: u64) {
-        self.fanout.checkpointed(retried, asked);
+    fn checkpointed(&mut self, retried: &[DeadLetterId], sinks: &[SinkRecord], asked: u64) {
+        self.fanout.checkpointed(retried, sinks, asked);
     }
 }

@@ -56,6 +56,29 @@ fn an_operator_lets_a_sink_go_on_elsewhere_with_a_new_handler() {
 }
 
 #[test]
+fn a_dead_letter_that_was_retried_and_not_flushed_outlives_a_seek() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.target("a").gives_up = Some(1);
+    sinks.publish(3);
+    sinks.settle(0);
+    sinks.settle(1_000_000);
+    let letter = sinks.dead.list(DeadLetterId::FIRST, 1).unwrap().remove(0);
+    sinks.target("a").flush_fails = true;
+    let answer = sinks.lanes.control.retry_dead(&letter).unwrap();
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.target("a").retried, [(1, 0)]);
+    let _sought = sinks.control.seek("a", Offset(3)).unwrap();
+    sinks.target("a").flush_fails = false;
+    sinks.publish(3);
+    sinks.settle(1_000_000);
+    sinks.settle(2_000_000);
+    assert_eq!(sinks.mark("a"), 6);
+    sinks.checkpoint().unwrap();
+    assert_eq!(sinks.dead.count(), 1, "the handler that had it is gone, and never flushed");
+    assert!(matches!(answer.try_recv(), Ok(Err(RetryError::Failed(_)))));
+}
+
+#[test]
 fn a_sink_that_is_to_go_back_to_what_was_trimmed_begins_at_the_lowest_entry_kept() {
     let mut sinks = Sinks::new(&["a"]);
     sinks.publish(5);
@@ -106,11 +129,12 @@ fn a_sink_that_has_lost_entries_goes_on_after_them_and_its_handler_hears_of_it_o
     // It has taken three records of its call, and the rest of the call is open.
     sinks.target("a").takes = Some(3);
     sinks.publish(10);
-    sinks.publish(10);
     assert!(matches!(sinks.lanes.workers[0].step(at(0)), LaneStep::Worked));
+    sinks.publish(10);
     sinks.lose_below("a", 14);
     assert_eq!(sinks.mark("a"), 14);
     sinks.target("a").takes = None;
+    sinks.checkpoint().unwrap();
     sinks.settle(0);
     sinks.settle(20_000_000);
     assert_eq!(sinks.target("a").records, [keys(0..3), keys(14..20)].concat());
@@ -122,6 +146,41 @@ fn a_sink_that_has_lost_entries_goes_on_after_them_and_its_handler_hears_of_it_o
     let mut sinks = sinks.restart(&["a"]);
     sinks.settle(0);
     assert_eq!(sinks.target("a").lost, [(0, 14)]);
+}
+
+#[test]
+fn of_a_call_that_reaches_behind_a_loss_no_record_that_was_taken_comes_again() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.target("a").takes = Some(8);
+    sinks.publish(10);
+    assert!(matches!(sinks.lanes.workers[0].step(at(0)), LaneStep::Worked));
+    sinks.lose_below("a", 5);
+    sinks.target("a").takes = None;
+    sinks.checkpoint().unwrap();
+    sinks.settle(20_000_000);
+    sinks.settle(30_000_000);
+    assert_eq!(sinks.target("a").records, keys(0..10));
+    assert_eq!((sinks.mark("a"), &sinks.target("a").lost[..]), (10, &[(0, 5)][..]));
+}
+
+#[test]
+fn a_loss_is_durable_before_its_handler_hears_of_it_or_gets_what_lies_behind() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.publish(10);
+    sinks.publish(10);
+    sinks.lose_below("a", 14);
+    sinks.settle(0);
+    assert_eq!((&sinks.target("a").records[..], &sinks.target("a").lost[..]), (&[][..], &[][..]));
+    let mut sinks = sinks.restart(&["a"]);
+    sinks.settle(0);
+    assert_eq!(sinks.target("a").records, keys(0..20), "a crash has undone the loss, and no target has a hole");
+    sinks.settle(1_000_000);
+    sinks.publish(10);
+    sinks.lose_below("a", 24);
+    sinks.checkpoint().unwrap();
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.target("a").lost, [(20, 24)]);
+    assert_eq!(sinks.target("a").records[20..], keys(24..30));
 }
 
 #[test]
