@@ -374,21 +374,9 @@ impl Parameters {
     }
 }
 
-/// Parameters of a URL that the client of PostgreSQL understands, and that change nothing of what the sink promises.
-pub(crate) const POSTGRES_PARAMETERS: &[&str] = &[
-    "application_name",
-    "channel_binding",
-    "connect_timeout",
-    "hostaddr",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_retries",
-    "load_balance_hosts",
-    "options",
-    "target_session_attrs",
-    "tcp_user_timeout",
-];
+/// Parameters of a URL for PostgreSQL that stay in it. The sink sees to all others itself (the host that takes writes, timeouts,
+/// keep-alive): to take and then ignore one, such as `channel_binding=require`, would pretend what is not so.
+pub(crate) const POSTGRES_PARAMETERS: &[&str] = &["options"];
 
 #[cfg(test)]
 mod tests;

@@ -77,6 +77,8 @@ struct Rules {
     such: &'static str,
     several: bool,
     user: bool,
+    /// What stands behind a `?`.
+    parameters: bool,
 }
 
 /// A URL that follows the rules, or what is wrong with it.
@@ -100,6 +102,12 @@ fn url<'a>(text: &'a str, rules: &Rules, add: &mut Add<'_>) -> Option<SinkUrl<'a
     }
     if !rules.schemes.contains(&url.scheme) {
         add("url", format!("begins with {}://: write one such as {such}", rules.schemes.join(":// or ")));
+    }
+    if text.contains(['?', '#']) && !rules.parameters {
+        add(
+            "url",
+            format!("has parameters, which stand in the short form alone: each is a key of its own, beside {such}"),
+        );
     }
     if url.hosts.contains(',') && !rules.several {
         add("url", format!("has several hosts: write one such as {such}"));
@@ -125,7 +133,13 @@ fn check_tls(tls: &TlsConfig, encrypted: bool, scheme: &str, add: &mut Add<'_>) 
 }
 
 fn check_http(http: &HttpTarget, add: &mut Add<'_>) {
-    let rules = Rules { schemes: &["http", "https"], such: "https://example.com/records", several: false, user: false };
+    let rules = Rules {
+        schemes: &["http", "https"],
+        such: "https://example.com/records",
+        several: false,
+        user: false,
+        parameters: true,
+    };
     let url = url(&http.url, &rules, add);
     check_tls(&http.tls, url.is_none_or(|url| url.scheme == "https"), "https", add);
     if http.content_type.is_empty() || !is_header_value(&http.content_type) {
@@ -177,6 +191,7 @@ fn is_ours(name: &str) -> bool {
         "transfer-encoding",
         "host",
         "connection",
+        "expect",
         "idempotency-key",
     ];
     ours.contains(&name) || name.starts_with("duragram-")
@@ -184,7 +199,7 @@ fn is_ours(name: &str) -> bool {
 
 fn check_postgres(postgres: &PostgresTarget, add: &mut Add<'_>) {
     let such = "postgres://ingest@127.0.0.1:5432/app";
-    let rules = Rules { schemes: &["postgres", "postgresql"], such, several: true, user: true };
+    let rules = Rules { schemes: &["postgres", "postgresql"], such, several: true, user: true, parameters: true };
     if let Some(url) = url(&postgres.url, &rules, add) {
         if url.user.is_none() {
             add("url", format!("lacks its user: write one such as {such}"));
@@ -228,7 +243,13 @@ fn check_postgres(postgres: &PostgresTarget, add: &mut Add<'_>) {
 }
 
 fn check_nats(nats: &NatsTarget, add: &mut Add<'_>) {
-    let rules = Rules { schemes: &["nats", "tls"], such: "nats://127.0.0.1:4222", several: true, user: false };
+    let rules = Rules {
+        schemes: &["nats", "tls"],
+        such: "nats://127.0.0.1:4222",
+        several: true,
+        user: false,
+        parameters: false,
+    };
     // People write the scheme before each host, or once. Whether plain or not, the server may ask for TLS.
     let schemes = rules.schemes.iter().find(|scheme| nats.url.starts_with(**scheme));
     let written_once = schemes.map(|scheme| nats.url.replace(&format!(",{scheme}://"), ","));
@@ -248,7 +269,13 @@ fn check_nats(nats: &NatsTarget, add: &mut Add<'_>) {
 }
 
 fn check_redis(redis: &RedisTarget, add: &mut Add<'_>) {
-    let rules = Rules { schemes: &["redis", "rediss"], such: "redis://127.0.0.1:6379/0", several: false, user: false };
+    let rules = Rules {
+        schemes: &["redis", "rediss"],
+        such: "redis://127.0.0.1:6379/0",
+        several: false,
+        user: false,
+        parameters: false,
+    };
     let url = url(&redis.url, &rules, add);
     if url.is_some_and(|url| !url.path.is_empty() && url.path.parse::<u32>().is_err()) {
         add("url", "ends with the number of a database, or with none: redis://HOST:PORT/0".into());
@@ -263,7 +290,13 @@ fn check_redis(redis: &RedisTarget, add: &mut Add<'_>) {
 }
 
 fn check_mqtt(mqtt: &MqttTarget, add: &mut Add<'_>) {
-    let rules = Rules { schemes: &["mqtt", "mqtts"], such: "mqtt://127.0.0.1:1883", several: false, user: false };
+    let rules = Rules {
+        schemes: &["mqtt", "mqtts"],
+        such: "mqtt://127.0.0.1:1883",
+        several: false,
+        user: false,
+        parameters: false,
+    };
     let url = url(&mqtt.url, &rules, add);
     if url.is_some_and(|url| !url.path.is_empty()) {
         add("url", "ends with its port: the topic is a key of its own".into());
@@ -285,17 +318,23 @@ const PLACES: &[&str] = &["client", "epoch", "channel", "journal", "offset", "in
 
 fn problem_of_topic(topic: &str) -> Option<String> {
     if !(1..=limits::SINK_TOPIC_BYTES).contains(&topic.len())
-        || topic.contains(['+', '#', '\0'])
+        || topic.contains(['+', '#'])
+        || topic.contains(char::is_control)
         || topic.starts_with('$')
     {
         return Some(format!(
-            "must be 1 to {} bytes long, without + and #, which are for who reads",
+            "must be 1 to {} bytes long, without + and #, which are for who reads, and without control characters",
             limits::SINK_TOPIC_BYTES
         ));
     }
     let mut rest = topic;
-    while let Some((_, after)) = rest.split_once('{') {
-        let (name, after) = after.split_once('}').unwrap_or((after, ""));
+    while let Some(at) = rest.find(['{', '}']) {
+        let Some(after) = rest[at..].strip_prefix('{') else {
+            return Some("holds a } without its {".to_owned());
+        };
+        let Some((name, after)) = after.split_once('}') else {
+            return Some("holds a { without its }".to_owned());
+        };
         if !PLACES.contains(&name) {
             return Some(format!("{{{name}}} stands for nothing: there are {{{}}}", PLACES.join("}, {")));
         }

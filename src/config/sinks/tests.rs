@@ -15,7 +15,7 @@ pub(super) const EVERY_TYPE: &str = r#"
 [[sink]]
 name = "events"
 type = "postgres"
-url = "postgres://ingest@db1,db2:5433/app?connect_timeout=5"
+url = "postgres://ingest@db1,db2:5433/app?options=-cx=y"
 password = { credential = "pg" }
 table = "public.events"
 payload = "jsonb"
@@ -123,7 +123,7 @@ fn a_table_of_each_type_is_read_with_all_its_keys() {
     assert_eq!(events.batch.delay_max, Duration::from_millis(100));
     assert_eq!((events.backlog.bytes_max, events.backlog.when_full), (Some(50 << 30), WhenFull::DropOldest));
     let SinkTarget::Postgres(postgres) = &events.target else { panic!("{events:?}") };
-    assert_eq!(postgres.url, "postgres://ingest@db1,db2:5433/app?connect_timeout=5");
+    assert_eq!(postgres.url, "postgres://ingest@db1,db2:5433/app?options=-cx=y");
     assert_eq!(postgres.password, Some(Secret::Credential("pg".into())));
     assert_eq!((postgres.table.as_str(), postgres.payload), ("public.events", PostgresPayload::Jsonb));
     let tls = TlsConfig { ca_file: Some("/etc/duragram/ca.pem".into()), ..TlsConfig::default() };

@@ -44,9 +44,9 @@ fn a_sink_that_differs_from_its_short_form_is_not_short() {
 #[test]
 fn a_url_for_postgres_gives_user_table_password_and_encryption() {
     let text = "postgres://u@h1:1,h2/db?table=t&payload=jsonb&sslmode=verify-full&sslrootcert=%2Fca.pem\
-                &password_env=PGPASS&connect_timeout=5&options=-c%20a%3Db";
+                &password_env=PGPASS&options=-c%20a%3Db";
     let SinkTarget::Postgres(target) = read(text).target else { panic!("it is postgres") };
-    assert_eq!(target.url, "postgres://u@h1:1,h2/db?connect_timeout=5&options=-c%20a=b");
+    assert_eq!(target.url, "postgres://u@h1:1,h2/db?options=-c%20a=b");
     assert_eq!((target.table.as_str(), target.payload), ("t", PostgresPayload::Jsonb));
     assert_eq!(target.password, Some(Secret::Env("PGPASS".into())));
     assert_eq!(target.tls.unwrap().ca_file, Some("/ca.pem".into()));

@@ -20,16 +20,16 @@ pub(in crate::server) fn identity(config: &SinkConfig) -> u64 {
         SinkTarget::Null => add("null"),
         SinkTarget::Stdout => add("stdout"),
         SinkTarget::File(path) => ["file", &path.to_string_lossy()].into_iter().for_each(add),
-        SinkTarget::Http(http) => ["http", without_user(&http.url).as_str()].into_iter().for_each(add),
+        SinkTarget::Http(http) => ["http", address(&http.url).as_str()].into_iter().for_each(add),
         SinkTarget::Exec(exec) => ["exec", &exec.command].into_iter().for_each(add),
         SinkTarget::Postgres(postgres) => {
-            ["postgres", &without_user(&postgres.url), &postgres.table].into_iter().for_each(add);
+            ["postgres", &address(&postgres.url), &postgres.table].into_iter().for_each(add);
         }
         SinkTarget::Nats(nats) => {
-            ["nats", &without_user(&nats.url), &nats.stream, &nats.subject].into_iter().for_each(add);
+            ["nats", &address(&nats.url), &nats.stream, &nats.subject].into_iter().for_each(add);
         }
-        SinkTarget::Redis(redis) => ["redis", &without_user(&redis.url), &redis.key].into_iter().for_each(add),
-        SinkTarget::Mqtt(mqtt) => ["mqtt", &without_user(&mqtt.url), &mqtt.topic].into_iter().for_each(add),
+        SinkTarget::Redis(redis) => ["redis", &address(&redis.url), &redis.key].into_iter().for_each(add),
+        SinkTarget::Mqtt(mqtt) => ["mqtt", &address(&mqtt.url), &mqtt.topic].into_iter().for_each(add),
     }
     for range in merged(&config.channels) {
         let _infallible = write!(text, "\n{}-{}", range.start(), range.end());
@@ -37,9 +37,17 @@ pub(in crate::server) fn identity(config: &SinkConfig) -> u64 {
     fnv1a(text.as_bytes())
 }
 
-/// The address without what stands before an `@` in its host's part.
-fn without_user(url: &str) -> String {
+/// The address without what stands before an `@` in its host's part, and the same with encryption as without.
+fn address(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let scheme = match scheme {
+        "https" => "http",
+        "rediss" => "redis",
+        "mqtts" => "mqtt",
+        "tls" => "nats",
+        "postgresql" => "postgres",
+        plain => plain,
+    };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
@@ -79,15 +87,16 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_the_same_whoever_connects() {
+    fn an_address_is_the_same_whoever_connects_and_however_that_is_protected() {
         for (url, same) in [
             ("postgres://ingest@db1,db2/app", "postgres://db1,db2/app"),
             ("nats://host:4222", "nats://host:4222"),
             ("http://host/path@x", "http://host/path@x"),
             ("mqtt://a:b@host", "mqtt://host"),
+            ("tls://host:4222", "nats://host:4222"),
             ("odd", "odd"),
         ] {
-            assert_eq!(without_user(url), same);
+            assert_eq!(address(url), same);
         }
     }
 

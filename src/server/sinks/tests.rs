@@ -87,6 +87,20 @@ fn a_name_that_has_come_to_mean_something_else_is_refused_with_the_ways_out() {
 }
 
 #[test]
+fn how_a_connection_is_protected_may_change_under_a_name() {
+    for (plain, encrypted) in [
+        ("redis://h:1?key=k", "rediss://h:1?key=k"),
+        ("mqtt://h:1/t", "mqtts://h:1/t"),
+        ("http://h:1/x", "https://h:1/x"),
+        ("postgres://u@h:1/d?table=t", "postgresql://u@h:1/d?table=t&sslmode=require"),
+    ] {
+        let named = |text: &str| SinkConfig { name: "web".into(), ..spec(text) };
+        let sinks = known(&[named(plain)]);
+        assert!(plan(&[named(encrypted)], Known { sinks: &sinks, ..empty() }).is_ok(), "{encrypted}");
+    }
+}
+
+#[test]
 fn names_that_cannot_be_kept_apart_or_kept_at_all_are_refused() {
     let twice = plan(&[spec("null"), spec("stdout"), spec("null")], empty()).unwrap_err();
     assert_eq!(twice, SinkRefusal::Twice("null".into()));

@@ -202,6 +202,17 @@ fn values_out_of_bounds_and_of_the_wrong_kind_are_refused() {
         ("mqtt", "topic = \"a/#\"", "topic: must be 1 to 4096 bytes long, without + and #"),
         ("mqtt", "topic = \"a/{chan}\"", "{chan} stands for nothing: there are {client}, {epoch}"),
         ("mqtt", "url = \"mqtt://h/t\"", "the topic is a key of its own"),
+        ("mqtt", "topic = \"a}/b\"", "topic: holds a } without its {"),
+        ("mqtt", "topic = \"a\\tb\"", "topic: must be 1 to 4096 bytes long"),
+        ("http", "headers = { Expect = \"100-continue\" }", "headers.Expect: is set by the sink itself"),
+        ("mqtt", "url = \"mqtt://h?topic=t\"", "url: has parameters, which stand in the short form alone"),
+        ("nats", "url = \"nats://h?subject=a\"", "url: has parameters"),
+        ("redis", "url = \"redis://h/0?protocol=resp3#insecure\"", "url: has parameters"),
+        (
+            "postgres",
+            "url = \"postgres://u@h/d?channel_binding=require\"",
+            "has a parameter that is not known, \"channel_binding\": there are sslmode, options",
+        ),
         ("exec", "command = \" \"", "must be a command for `sh -c`"),
         ("file", "path = \"\"", "path: must name a file"),
     ] {
