@@ -161,8 +161,9 @@ impl Oracle {
             if self.truth.removed.contains(&record.id.0) {
                 self.fail(|| format!("sink {} was removed and is there again", record.name));
             }
-            self.sink_stored(record, &mut known);
-            let held_before = before.iter().find(|before| before.id == record.id).is_none_or(|before| before.holds);
+            let stored = before.iter().find(|before| before.id == record.id);
+            self.sink_stored(record, stored.map(|stored| stored.mark.watermark.0), &mut known);
+            let held_before = stored.is_none_or(|before| before.holds);
             if held_before && !record.holds {
                 self.saw(Seen::Detached);
             }
@@ -170,13 +171,14 @@ impl Oracle {
         }
     }
 
-    fn sink_stored(&mut self, record: &SinkRecord, known: &mut Known) {
+    /// `at` is where it was stored to be before.
+    fn sink_stored(&mut self, record: &SinkRecord, at: Option<u64>, known: &mut Known) {
         let (name, mark) = (&record.name, record.mark.watermark.0);
         let end = self.entries.len() as u64;
         let backlog = known.plan.config.backlog;
         for (from, to) in known.lose(record) {
-            // What an operator has let it go back to it held, too.
-            let held = self.truth.bytes_from(known.back_to.map_or(from, |to| to.min(from)));
+            // What an operator has let it go back to it held, too; some of that may be in a loss of before.
+            let held = self.truth.bytes_from(known.back_to.into_iter().chain(at).fold(from, u64::min));
             let seen = match backlog.when_full {
                 WhenFull::Block => {
                     self.fail(|| format!("sink {name} may lose nothing, and has lost {from}..{to}"));
