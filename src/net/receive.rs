@@ -254,7 +254,10 @@ pub fn wait_readable<'a>(
         }
     }
     let waited = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
-    waker.clear();
+    // As a rule it was not used: a datagram does not wait for a system call that finds nothing.
+    if waited.is_ok() && fds[0].any().unwrap_or(true) {
+        waker.clear();
+    }
     match waited {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         // It passes; the sockets are asked without a wait.
