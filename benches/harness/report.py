@@ -300,10 +300,9 @@ def sinks(found):
     for name, row in found["sinks"].items():
         tool = f"{row['tool']} | {count(row['tool_per_s'])} | {row['share']:.2f} ×" if "share" in row else "| |"
         text += f"| {name} | {count(row['sink_per_s'])} | {tool} |\n"
-    if found["ingestion"]:
-        alone, beside = found["ingestion"]["medians"].values()
-        text += f"\nIngestion in bulk beside a sink that is away and one that takes nothing: {count(beside)}/s acked, {found['ingestion']['share']:.2f} of "
-        text += f"the {count(alone)}/s with `null` alone.\n"
+    for load, row in found["ingestion"].items():
+        text += f"\nIngestion, {load}, beside a sink that is away and one that takes nothing: {count(row['beside'])}/s acked, {row['share']:.2f} of "
+        text += f"the {count(row['alone'])}/s with `null` alone.\n"
     return text
 
 
