@@ -223,6 +223,10 @@ impl Handler for Postgres {
             outcomes.unavailable_for(trouble.into_error());
         }
     }
+
+    fn moved(&mut self) -> Vec<u8> {
+        self.state.elsewhere().to_bytes().unwrap_or_default()
+    }
 }
 
 impl Drop for Postgres {
