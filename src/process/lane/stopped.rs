@@ -26,9 +26,9 @@ impl LaneWorker {
     pub(super) fn stop_or_jump(&mut self, now: Now) -> Result<Option<LaneStep>, StorageError> {
         let progress = Arc::clone(&self.progress);
         let Some(cursor) = progress.cursor() else { return Ok(None) };
-        if let Some(Seek { to, cursors, reply }) = self.seek.take() {
+        if let Some(Seek { to, cursors, replies }) = self.seek.take() {
             self.go_on_at(now, to)?;
-            cursors.ask_for(reply);
+            replies.into_iter().for_each(|reply| cursors.ask_for(reply));
             return Ok(Some(LaneStep::Worked));
         }
         if cursor.is_removed() || cursor.is_paused() {
