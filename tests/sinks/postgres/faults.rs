@@ -244,7 +244,7 @@ fn a_batch_that_takes_longer_than_the_timeout_is_written_in_parts() {
     drive(&mut *handler, &records(&messages(0, 1)), 1, PATIENCE);
     // A statement has eight tenths of the two seconds.
     let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
-                $$ BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END $$; \
+                $$ BEGIN PERFORM pg_sleep(0.09); RETURN NEW; END $$; \
                 CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()";
     cluster.sql(&database, slow);
     let shown = messages(1, 20);
