@@ -23,12 +23,12 @@ pub(super) enum LaneCommand {
     Seek(Seek),
 }
 
-/// Where an operator wants a configured sink to go on, and who waits until that is durable.
+/// Where an operator wants a configured sink to go on, and who wait until that is durable.
 #[derive(Debug)]
 pub(super) struct Seek {
     pub(super) to: Offset,
     pub(super) cursors: Arc<Cursors>,
-    pub(super) reply: Sender<()>,
+    pub(super) replies: Vec<Sender<()>>,
 }
 
 #[derive(Debug)]

@@ -236,6 +236,11 @@ impl Attempts {
         self.calls.lost(from, to);
     }
 
+    /// What of the handler's state is true wherever the sink goes on.
+    pub(super) fn moved(&mut self) -> Vec<u8> {
+        self.calls.moved()
+    }
+
     /// Another handler takes the place of the one that there was, and begins without an outage.
     pub(super) fn replace_handler(&mut self, now: Now, handler: Box<dyn Handler>) {
         self.calls.replace(handler);

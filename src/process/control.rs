@@ -136,15 +136,17 @@ impl SinkControl {
     }
 
     /// Lets a sink go on at this offset, back or forward: at the lowest entry kept or the journal's end, if it is not between
-    /// the two. Its handler is made anew, without the state that it had, when the call under way has returned. What it passes
-    /// over by this is the operator's choice and no loss; what comes again, a target that knows its names takes once.
+    /// the two. Its handler is made anew, with what of its state is true elsewhere
+    /// ([`Handler::moved`](super::Handler::moved)), when the call under way has returned. What it passes over by this is the
+    /// operator's choice and no loss; what comes again, a target that knows its names takes once. Of several requests that come
+    /// before the lane has time, the last counts, and all are answered with it.
     ///
     /// # Errors
     /// No configured sink has this name, or its lane takes no requests.
     pub fn seek(&self, name: &str, to: Offset) -> Result<SinkAnswer, SinkControlError> {
         let sink = self.configured(name)?;
         let (reply, answer) = bounded(1);
-        let seek = Seek { to, cursors: Arc::clone(&self.cursors), reply };
+        let seek = Seek { to, cursors: Arc::clone(&self.cursors), replies: vec![reply] };
         self.lanes.send(sink.sink(), LaneCommand::Seek(seek))?;
         Ok(answer)
     }

@@ -58,6 +58,16 @@ pub trait Handler: Send {
     /// next checkpoint records it; after a crash before that they may come all the same. None of them is half done: what was
     /// answered is flushed before.
     fn lost(&mut self, _from: Offset, _to: Offset) {}
+
+    /// An operator lets the sink go on elsewhere, back or forward: this handler is not called any more, and what it has not flushed
+    /// counts for nothing. Returns what of its state is true at any other place too: the handler that is made in its stead finds
+    /// that in [`LaneStart::mark`], and so does the one of a restart until a `flush` is stored. Nothing by default: a position in
+    /// the target, or a sum over the entries below the watermark, is true at one place only.
+    ///
+    /// Called also while records are open. It waits for nothing: the target may be away.
+    fn moved(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 /// Why a handler could not start, flush or reopen, for the operator to read.
@@ -106,7 +116,8 @@ pub struct LaneStart<'a> {
 
 impl<'a> LaneStart<'a> {
     /// Where this lane goes on, and what its handler's last stored `flush` returned (empty at the very first start, and when
-    /// the number of lanes has changed).
+    /// the number of lanes has changed). After an operator has let the sink go on elsewhere, and nothing was flushed since:
+    /// what [`Handler::moved`] returned.
     pub fn mark(&self) -> &'a LaneMark {
         &self.marks[usize::from(self.lane.0)]
     }

@@ -68,6 +68,15 @@ impl HandlerCalls {
         }
     }
 
+    /// What of the handler's state is true elsewhere; nothing, when it panics.
+    pub(super) fn moved(&mut self) -> Vec<u8> {
+        self.caught(|handler| Ok(handler.moved())).unwrap_or_else(|error| {
+            let (sink, lane) = (self.name.sink(), self.name.number());
+            tracing::error!(sink, lane, "{error}, when it was asked what it keeps elsewhere: it begins with nothing");
+            Vec::new()
+        })
+    }
+
     /// Lets the handler make durable what it has done.
     pub(super) fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
         self.caught(|handler| handler.flush())

@@ -389,7 +389,11 @@ impl LaneWorker {
         loop {
             match self.asked.commands.try_recv() {
                 Ok(LaneCommand::Look) => {}
-                Ok(LaneCommand::Seek(seek)) => self.seek = Some(seek),
+                Ok(LaneCommand::Seek(mut seek)) => {
+                    // As if the one before had been carried out just before it: both are done when this one is durable.
+                    seek.replies.extend(self.seek.take().into_iter().flat_map(|before| before.replies));
+                    self.seek = Some(seek);
+                }
                 Ok(LaneCommand::RetryDead { id, reply }) => {
                     if self.retries.len() + self.progress.retries_of(self.lane) < limits::LANE_RETRIES {
                         self.retries.push_back((id, reply));

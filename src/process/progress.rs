@@ -139,12 +139,12 @@ impl Progress {
         })
     }
 
-    /// Moves a configured sink to where an operator wants it, with no state of its own.
-    pub(super) fn seek(&self, to: Offset) {
+    /// Moves a configured sink to where an operator wants it, with what of its state is true there.
+    pub(super) fn seek(&self, to: LaneMark) {
         if let Some(cursor) = &self.cursor {
             self.change_mark(|mark| {
-                *mark = LaneMark { watermark: to, sink_state: Vec::new() };
-                cursor.sought(to);
+                cursor.sought(to.watermark);
+                *mark = to;
             });
             self.lock_retried().forget_unflushed(Lane(0));
         }

@@ -82,4 +82,12 @@ impl Handler for Remade {
             None => self.lost.push((from, to)),
         }
     }
+
+    /// One that was not made yet has seen nothing: what it was to begin with is true elsewhere already.
+    fn moved(&mut self) -> Vec<u8> {
+        match &mut self.handler {
+            Some(handler) => handler.moved(),
+            None => self.mark.sink_state.clone(),
+        }
+    }
 }

@@ -205,6 +205,10 @@ fn at_rest(sink: &SinkStatus) -> Option<String> {
     let SinkStatus { record, configured, is_near, .. } = sink;
     let (name, at) = (&record.name, record.mark.watermark);
     match (configured, record.paused) {
+        (false, _) if !record.holds => Some(format!(
+            "sink {name}: not configured any more, and detached at entry {at}; what is trimmed before it is configured again is \
+             lost to it; `duragram sink remove {name}` forgets it"
+        )),
         (false, _) => Some(format!(
             "sink {name}: not configured any more; it holds entry {at} and all after it until it is configured again or \
              `duragram sink remove {name}` forgets it"

@@ -121,6 +121,10 @@ impl Handler for Watched {
     fn lost(&mut self, from: Offset, to: Offset) {
         self.handler.lost(from, to);
     }
+
+    fn moved(&mut self) -> Vec<u8> {
+        self.handler.moved()
+    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,9 @@ struct Stored {
     /// What the broker numbered the last message with; 0 where it has no numbers of its own.
     #[serde(default, skip_serializing_if = "is_zero")]
     sequence: u64,
+    /// An operator has moved the sink since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    moved: bool,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -70,6 +73,9 @@ pub(super) struct Known {
     /// Where the journal ended when it was opened. Until the stream was found once, it may hold what an earlier run has
     /// written: anything below.
     durable_end: Option<Offset>,
+    /// An operator has moved the sink, and the stream was not found since: what it holds then is what counts, and nothing that
+    /// was written before must be there.
+    moved: bool,
 }
 
 /// Why nothing more is written to a stream.
@@ -90,17 +96,32 @@ impl Known {
     /// What the state that the journal kept tells of this key.
     pub(super) fn restore(state: &[u8], key: &str, durable_end: Offset) -> Self {
         let stored = serde_json::from_slice::<Stored>(state).ok().filter(|stored| stored.key == key);
-        let sequence = stored.as_ref().map_or(0, |stored| stored.sequence);
+        let (sequence, moved) = stored.as_ref().map_or((0, false), |stored| (stored.sequence, stored.moved));
         let written = stored.and_then(|stored| EntryId::parse(&stored.last));
-        Self { written, sequence, flushed: written, highest: written, durable_end: Some(durable_end) }
+        Self { written, sequence, flushed: written, highest: written, durable_end: Some(durable_end), moved }
     }
 
     /// What the journal is to keep. From here on that counts as flushed.
     pub(super) fn store(&mut self, key: &str) -> Vec<u8> {
         self.flushed = self.written;
+        self.to_bytes(key, self.moved)
+    }
+
+    /// What the journal is to keep when an operator has moved the sink: by it a stream whose messages were all deleted is still
+    /// known.
+    pub(super) fn elsewhere(&self, key: &str) -> Vec<u8> {
+        self.to_bytes(key, true)
+    }
+
+    fn to_bytes(self, key: &str, moved: bool) -> Vec<u8> {
         let Some(written) = self.written else { return Vec::new() };
-        let stored = Stored { key: key.to_owned(), last: written.to_string(), sequence: self.sequence };
+        let stored = Stored { key: key.to_owned(), last: written.to_string(), sequence: self.sequence, moved };
         serde_json::to_vec(&stored).unwrap_or_default()
+    }
+
+    /// Whether the stream must be there.
+    pub(super) fn must_be_there(&self) -> bool {
+        self.written.is_some() && !self.moved
     }
 
     /// Whether something was confirmed since the last flush.
@@ -120,6 +141,9 @@ impl Known {
 
     /// Compares with the stream's last id, `None` for no stream.
     pub(super) fn compare(&mut self, last: Option<EntryId>) -> Result<(), Refusal> {
+        if self.moved && last < self.written {
+            (self.written, self.flushed, self.highest, self.sequence) = (None, None, None, 0);
+        }
         if let Some(written) = self.written
             && last < self.written
         {
@@ -132,6 +156,7 @@ impl Known {
             return Err(Refusal::Ahead);
         }
         self.durable_end = None;
+        self.moved = false;
         self.highest = self.highest.max(last);
         Ok(())
     }
@@ -181,6 +206,23 @@ mod tests {
         assert_eq!(known.compare(id("8-1")), Err(Refusal::Ahead), "below the journal's end, but not sent by this run");
         known.sends(EntryId::parse("9-1").unwrap());
         assert_eq!(known.compare(id("8-1")), Ok(()), "in doubt: a part of it may have arrived");
+    }
+
+    #[test]
+    fn after_a_seek_the_stream_is_known_by_its_number_and_need_not_hold_what_was_written() {
+        let mut known = restored(Some("5-1"), 100);
+        known.sequence = 7;
+        let moved = || Known::restore(&known.elsewhere("k"), "k", Offset(100));
+        assert_eq!((moved().written, moved().sequence, moved().must_be_there()), (id("5-1"), 7, false));
+        for last in [None, id("3-1"), id("5-1"), id("9-1")] {
+            let mut known = moved();
+            let kept = Known::restore(&known.store("k"), "k", Offset(100));
+            assert!(kept.moved, "a flush before the stream was found forgets nothing");
+            assert_eq!(known.compare(last), Ok(()), "{last:?}");
+            assert!(!known.moved);
+        }
+        assert_eq!(moved().compare(id("100-1")), Err(Refusal::Ahead));
+        assert_eq!(restored(None, 100).elsewhere("k"), Vec::<u8>::new());
     }
 
     #[test]

@@ -26,9 +26,9 @@ impl LaneWorker {
     pub(super) fn stop_or_jump(&mut self, now: Now) -> Result<Option<LaneStep>, StorageError> {
         let progress = Arc::clone(&self.progress);
         let Some(cursor) = progress.cursor() else { return Ok(None) };
-        if let Some(Seek { to, cursors, reply }) = self.seek.take() {
+        if let Some(Seek { to, cursors, replies }) = self.seek.take() {
             self.go_on_at(now, to)?;
-            cursors.ask_for(reply);
+            replies.into_iter().for_each(|reply| cursors.ask_for(reply));
             return Ok(Some(LaneStep::Worked));
         }
         if cursor.is_removed() || cursor.is_paused() {
@@ -82,7 +82,9 @@ impl LaneWorker {
         self.blocks.jump(floor);
     }
 
-    /// Goes on there with a handler that is made anew: what the one before had not flushed is forgotten, with its state.
+    /// Goes on there with a handler that is made anew: what the one before had not flushed is forgotten, with what of its state
+    /// is true at its place only. The rest is stored with the new place: what the target says of earlier starts must still be
+    /// understood after a restart before the next record.
     fn go_on_at(&mut self, now: Now, to: Offset) -> Result<(), StorageError> {
         let to = self.blocks.seek(to.min(self.progress.durable_end()))?;
         self.open.reset(0);
@@ -90,14 +92,14 @@ impl LaneWorker {
         self.unflushed = Unflushed::default();
         self.note_oldest(None);
         let from = mem::replace(&mut self.cursor, to);
+        let mark = LaneMark { watermark: to, sink_state: self.attempts.moved() };
         if let Some(factory) = &self.remake {
-            let mark = LaneMark { watermark: to, sink_state: Vec::new() };
             let journal = self.blocks.journal();
             let (journal, end) = ((journal.id(), journal.instance()), self.progress.durable_end());
-            let handler = Remade::new(Arc::clone(factory), journal, self.name.id(), mark, end);
+            let handler = Remade::new(Arc::clone(factory), journal, self.name.id(), mark.clone(), end);
             self.attempts.replace_handler(now, Box::new(handler));
         }
-        self.progress.seek(to);
+        self.progress.seek(mark);
         tracing::warn!(sink = self.name.sink(), %from, %to, "an operator lets the sink go on elsewhere");
         Ok(())
     }

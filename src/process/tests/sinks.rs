@@ -20,6 +20,8 @@ struct Target {
     lost: Vec<(u64, u64)>,
     /// How often a handler was made.
     made: usize,
+    /// The state with which the last one was made.
+    began_with: Vec<u8>,
     away: bool,
     /// It gives up the record of this entry.
     gives_up: Option<u64>,
@@ -66,6 +68,10 @@ impl Handler for Fake {
 
     fn lost(&mut self, from: Offset, to: Offset) {
         lock(&self.0).lost.push((from.0, to.0));
+    }
+
+    fn moved(&mut self) -> Vec<u8> {
+        b"elsewhere".to_vec()
     }
 }
 
@@ -135,8 +141,9 @@ impl Sinks {
                 seed: 7,
             };
             let target = Arc::clone(targets.entry(name.to_owned()).or_default());
-            let factory: HandlerFactory = Box::new(move |_| {
+            let factory: HandlerFactory = Box::new(move |start| {
                 lock(&target).made += 1;
+                lock(&target).began_with.clone_from(&start.mark().sink_state);
                 Ok(Box::new(Fake(Arc::clone(&target))))
             });
             sinks.push((parts, factory));

@@ -231,6 +231,10 @@ fn a_sink_that_detaches_holds_nothing_and_what_is_trimmed_is_its_loss() {
     rig.wait_stored("its end", AWAY, |sink| !sink.holds);
     assert!(rig.state.waiting().iter().any(|reason| reason.contains("detached")), "{:?}", rig.state.waiting());
     rig.send(1);
+    let seq = rig.seq;
+    let rig = Rig::again(rig.stop(), config(&["null"], 1).sink, seq).unwrap();
+    let told = rig.state.waiting().join("\n");
+    assert!(told.contains("not configured any more, and detached at entry") && !told.contains("it holds"), "{told}");
     rig.stop();
 }
 

@@ -406,6 +406,10 @@ impl Handler for NatsSink {
             Err(Stop::Away(error)) => outcomes.unavailable_for(error),
         }
     }
+
+    fn moved(&mut self) -> Vec<u8> {
+        if self.target.exclusive { self.known.elsewhere(&self.target.stream) } else { Vec::new() }
+    }
 }
 
 /// Which message was refused, if it was one, and why.

@@ -38,7 +38,7 @@ pub(super) async fn find_own(
         Ok(stream) => stream,
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                if known.written.is_some() {
+                if known.must_be_there() {
                     // Not made anew: what was written would be lost without a word.
                     return Ok(Found::default());
                 }

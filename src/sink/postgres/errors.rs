@@ -17,13 +17,15 @@ pub(super) enum Trouble {
     Away(String),
     /// The same, and to try again at once is likely to help.
     Soon(String),
+    /// As for `Away`; the statement took longer than it may, and one of fewer rows may not.
+    Slow(String),
 }
 
 impl Trouble {
     /// What a lane is told.
     pub(super) fn into_error(self) -> HandlerError {
         match self {
-            Self::Record(reason) | Self::Away(reason) => HandlerError::new(reason),
+            Self::Record(reason) | Self::Away(reason) | Self::Slow(reason) => HandlerError::new(reason),
             Self::Soon(reason) => HandlerError::new(reason).soon(),
         }
     }
@@ -34,6 +36,7 @@ impl Trouble {
 enum Class {
     Record,
     Again,
+    Slow,
     Away,
 }
 
@@ -43,6 +46,7 @@ pub(super) fn of_write(error: &Error) -> Trouble {
     match class(db.code(), db.constraint()) {
         Class::Record => Trouble::Record(describe(error)),
         Class::Again => Trouble::Soon(describe(error)),
+        Class::Slow => Trouble::Slow(describe(error)),
         Class::Away => Trouble::Away(describe(error)),
     }
 }
@@ -67,6 +71,7 @@ fn class(code: &SqlState, constraint: Option<&str>) -> Class {
         // A check has a name. Without one it is a partition that nobody has made yet: no record's fault.
         "23514" if constraint.is_none() => Class::Away,
         "40001" | "40P01" => Class::Again,
+        "57014" => Class::Slow,
         // What a trigger or a view's check refuses, or what exceeds a limit of the program (depth, size of an index row).
         "P0001" | "44000" => Class::Record,
         _ => match digits.get(..2) {
@@ -145,7 +150,7 @@ mod tests {
             ("25006", None, Class::Away),
             ("53100", None, Class::Away),
             ("55P03", None, Class::Away),
-            ("57014", None, Class::Away),
+            ("57014", None, Class::Slow),
             ("57P01", None, Class::Away),
             ("57P03", None, Class::Away),
             ("08006", None, Class::Away),

@@ -23,7 +23,7 @@ mod setup;
 mod state;
 mod table;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
@@ -60,7 +60,7 @@ pub(super) struct Postgres {
     session: Option<Session>,
     /// No record from here on can be in the table.
     end: Offset,
-    /// Records for one statement: fewer after one was refused, since the next may well be too.
+    /// Records for one statement: fewer after one was refused or took too long, since the next may well be too.
     stride: usize,
 }
 
@@ -140,13 +140,17 @@ impl Postgres {
                 Some(end) if end > at => ((end - at) / 2).max(1),
                 _ => self.stride.min(fit - at),
             };
+            let began = Instant::now();
             match self.write(Write::Batch, &records[at..at + len]) {
                 Ok(()) => {
                     (at..at + len).for_each(|i| outcomes.done(i));
                     at += len;
                     if suspects.is_none_or(|end| at >= end) {
                         suspects = None;
-                        self.stride = self.stride.saturating_mul(2);
+                        // One of twice as many must have time.
+                        if began.elapsed() < self.timeout / 4 {
+                            self.stride = self.stride.saturating_mul(2);
+                        }
                     }
                 }
                 Err(Trouble::Record(reason)) if len == 1 => {
@@ -155,6 +159,10 @@ impl Postgres {
                     return Ok(());
                 }
                 Err(Trouble::Record(_)) => suspects = Some(at + len),
+                Err(Trouble::Slow(reason)) if len > 1 => {
+                    self.stride = len / 2;
+                    return Err(Trouble::Soon(reason));
+                }
                 Err(trouble) => return Err(trouble),
             }
         }
@@ -222,6 +230,10 @@ impl Handler for Postgres {
         if let Err(trouble) = self.retry_one(record, outcomes) {
             outcomes.unavailable_for(trouble.into_error());
         }
+    }
+
+    fn moved(&mut self) -> Vec<u8> {
+        self.state.elsewhere().to_bytes().unwrap_or_default()
     }
 }
 

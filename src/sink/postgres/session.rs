@@ -108,6 +108,7 @@ impl Session {
                     trouble => return Err(trouble),
                 },
                 // Whether it was committed is read at the next connect.
+                failure @ Failure::Late(_) => return Err(Trouble::Slow(self.link.explain(runtime, &failure))),
                 failure => return Err(Trouble::Away(self.link.explain(runtime, &failure))),
             }
         }

@@ -72,6 +72,12 @@ impl State {
         self.next = self.next.max(Some(next));
     }
 
+    /// What is true wherever the sink goes on: which starts there were. What PostgreSQL had confirmed an operator who moves the
+    /// sink lets go: that is how one goes on with a database that was put back.
+    pub(super) fn elsewhere(&self) -> Self {
+        Self { starts: self.starts.clone(), next: None }
+    }
+
     /// As the journal keeps it.
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, HandlerError> {
         serde_json::to_vec(self).map_err(HandlerError::new)
@@ -81,6 +87,18 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seek_keeps_the_starts_and_lets_go_what_was_confirmed() {
+        let start = |kept: &[u8], number| State::resume(kept, Some(Instance { number, nonce: 7 })).unwrap();
+        let mut state = start(&[], 1);
+        state.claimed(Position { offset: 5, index: 1 });
+        // Started again while PostgreSQL was away, moved, and started once more.
+        let moved = start(&state.to_bytes().unwrap(), 2).elsewhere();
+        let again = start(&moved.to_bytes().unwrap(), 3);
+        assert!([(1, 7), (2, 7), (3, 7)].into_iter().all(|known| again.knows(known)), "{again:?}");
+        assert_eq!((again.own(), again.confirmed_next()), ((3, 7), None));
+    }
 
     #[test]
     fn starts_that_never_connected_are_remembered_and_bounded_and_a_claim_forgets_them() {

@@ -222,6 +222,40 @@ fn an_older_directory_or_database_that_was_put_back_is_not_gone_on_with() {
 }
 
 #[test]
+fn a_sink_that_was_moved_is_not_taken_for_a_copy_by_a_restart_before_its_next_record() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let opened = |start: &LaneStart<'_>| open(target(url(cluster, &database)), start);
+    let mut handler = first(target(url(cluster, &database)));
+    drive(&mut *handler, &records(&messages(0, 10)), 10, PATIENCE);
+    let mut mark = LaneMark { watermark: Offset(10), sink_state: handler.moved() };
+    // The next start finds no PostgreSQL, and an operator moves the sink once more.
+    mark.sink_state = opened(&start(journal(1), 2, &mark)).moved();
+    let mut next = opened(&start(journal(1), 3, &mark));
+    drive(&mut *next, &records(&messages(10, 5)), 5, PATIENCE);
+    assert_eq!(offsets(cluster, &database), range(0, 15));
+}
+
+#[test]
+fn a_batch_that_takes_longer_than_the_timeout_is_written_in_parts() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let mut handler = first(target(url(cluster, &database)));
+    drive(&mut *handler, &records(&messages(0, 1)), 1, PATIENCE);
+    // A statement has eight tenths of the two seconds.
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+                $$ BEGIN PERFORM pg_sleep(0.09); RETURN NEW; END $$; \
+                CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()";
+    cluster.sql(&database, slow);
+    let shown = messages(1, 20);
+    let told = reason(&mut *handler, &records(&shown));
+    assert!(told.contains("57014"), "{told}");
+    let outcomes = present(&mut *handler, &records(&shown));
+    assert_eq!(outcomes.unavailable_reason(), None, "half of them at a time");
+    assert_eq!(offsets(cluster, &database), range(0, 21));
+}
+
+#[test]
 fn a_server_that_takes_no_writes_is_waited_for() {
     let cluster = Cluster::shared();
     let database = cluster.database();

@@ -56,6 +56,45 @@ fn an_operator_lets_a_sink_go_on_elsewhere_with_a_new_handler() {
 }
 
 #[test]
+fn what_a_handler_keeps_wherever_it_goes_on_outlives_seeks_and_a_restart_before_the_next_record() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.publish(10);
+    sinks.settle(0);
+    sinks.settle(1_000_000);
+    // The second before the handler that follows the first is made.
+    for to in [4, 10] {
+        sinks.target("a").away = true;
+        let _answer = sinks.control.seek("a", Offset(to)).unwrap();
+        assert!(matches!(sinks.lanes.workers[0].step(at(1_000_000)), LaneStep::Worked));
+    }
+    sinks.target("a").away = false;
+    sinks.checkpoint().unwrap();
+    let mark = LaneMark { watermark: Offset(10), sink_state: b"elsewhere".to_vec() };
+    assert_eq!(sinks.stored("a").unwrap().mark, mark);
+    let mut sinks = sinks.restart(&["a"]);
+    assert_eq!(sinks.target("a").began_with, b"elsewhere");
+    sinks.target("a").began_with.clear();
+    let _answer = sinks.control.seek("a", Offset(3)).unwrap();
+    sinks.settle(0);
+    assert_eq!(sinks.target("a").began_with, b"elsewhere", "and so does the one that is made in the same run");
+}
+
+#[test]
+fn of_two_quick_seeks_the_second_counts_and_both_are_answered() {
+    let mut sinks = Sinks::new(&["a"]);
+    sinks.publish(10);
+    sinks.settle(0);
+    sinks.settle(1_000_000);
+    let answers = [2, 7].map(|to| sinks.control.seek("a", Offset(to)).unwrap());
+    sinks.target("a").records.clear();
+    sinks.settle(1_000_000);
+    assert!(answers.iter().all(|answer| answer.try_recv().is_err()), "neither is durable yet");
+    sinks.checkpoint().unwrap();
+    assert_eq!(answers.map(|answer| answer.try_recv()), [Ok(()), Ok(())]);
+    assert_eq!(sinks.target("a").records, keys(7..10));
+}
+
+#[test]
 fn a_dead_letter_that_was_retried_and_not_flushed_outlives_a_seek() {
     let mut sinks = Sinks::new(&["a"]);
     sinks.target("a").gives_up = Some(1);
