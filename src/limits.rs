@@ -267,6 +267,8 @@ pub const SPACE_CHECK_BYTES: u64 = 8 * MIB;
 pub const BOUNDS_CHECK_US: u64 = 1_000_000;
 /// Near the reserve of free space a sink that may lose entries keeps as many bytes of the newest: it is about to process them.
 pub const SINK_YIELDS_BYTES: u64 = 16 * MIB;
+/// After it has lost some it loses no more for so long, in microseconds: what is trimmed becomes free by compaction.
+pub const SINK_YIELDS_US: u64 = 10_000_000;
 /// Datagrams that one system call can carry by GSO: the kernel's UDP_MAX_SEGMENTS before Linux 6.9.
 pub const GSO_SEGMENTS_MAX: usize = 64;
 /// Replies that one `sendmmsg` call takes.
