@@ -167,6 +167,8 @@ pub const EXEC_ANSWER_BYTES: usize = 60 * 1024;
 pub const EXEC_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a line on that child's standard output: an answer that is all escapes.
 pub const EXEC_LINE_BYTES: usize = 512 * 1024;
+/// Bytes of the payload of the record that a child has done last, up to which the journal keeps it beside the sink's place.
+pub const EXEC_KEPT_BYTES: usize = 8 * 1024;
 /// Bytes of a line on its standard error that are logged.
 pub const EXEC_LOG_LINE_BYTES: usize = 1024;
 /// Such lines that are logged in each window of time.

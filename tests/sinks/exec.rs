@@ -257,6 +257,26 @@ for record in records():
 }
 
 #[test]
+fn after_a_restart_a_record_that_kills_each_child_is_told_from_an_outage_as_before() {
+    let place = Place::new();
+    let command = place.python(
+        r#"
+for record in records():
+    if record["offset"] == 2:
+        sys.exit("cannot read this")
+    say(record, done=True)
+"#,
+    );
+    let mut child = exec(command.clone());
+    assert_eq!(drive_all(&mut *child, &messages(0, 2)), []);
+    let state = child.flush().unwrap();
+    drop(child);
+    let config = config(SinkTarget::Exec(ExecTarget { command, withheld: Vec::new() }), PATIENCE);
+    let dead = drive_all(&mut *lane::handler(&config, 2, &state, 3), &messages(2, 1));
+    assert_eq!(dead.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [(2, 0)]);
+}
+
+#[test]
 fn an_outage_that_begins_after_records_were_done_makes_no_dead_letters() {
     let place = Place::new();
     let mut child = exec(place.python(

@@ -71,7 +71,7 @@ impl Exec {
             child: None,
             formatter: Formatter::default(),
             careful: false,
-            last_done: None,
+            last_done: LastDone::from_state(&start.mark().sink_state),
         }
     }
 
@@ -151,8 +151,8 @@ impl Exec {
         Ok(())
     }
 
-    /// Whether the program answers at all: it is given once more what it has done last. When it has done nothing since this sink
-    /// was opened, nobody can tell.
+    /// Whether the program answers at all: it is given once more what it has done last. When nothing is known
+    /// to be done, nobody can tell.
     fn works(&mut self) -> bool {
         let Some(last) = self.last_done.take() else { return false };
         let answered = self.give(&[last.record()], &[0], &mut Outcomes::new(1)).is_ok();
@@ -190,9 +190,10 @@ impl Handler for Exec {
         }
     }
 
-    /// What the child has answered *done* it has made durable: that is what the answer says.
+    /// What the child has answered *done* it has made durable: that is what the answer says. The journal keeps what tells a
+    /// record that no child survives from a program that does not work.
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
-        Ok(Vec::new())
+        Ok(self.last_done.as_ref().map(LastDone::to_state).unwrap_or_default())
     }
 
     /// The child is asked to end, and the next record starts another: so a changed program is taken.
