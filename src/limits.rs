@@ -167,6 +167,8 @@ pub const EXEC_ANSWER_BYTES: usize = 60 * 1024;
 pub const EXEC_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a line on that child's standard output: an answer that is all escapes.
 pub const EXEC_LINE_BYTES: usize = 512 * 1024;
+/// Bytes of the payload of the record that a child has done last, up to which the journal keeps it beside the sink's place.
+pub const EXEC_KEPT_BYTES: usize = 8 * 1024;
 /// Bytes of a line on its standard error that are logged.
 pub const EXEC_LOG_LINE_BYTES: usize = 1024;
 /// Such lines that are logged in each window of time.
@@ -267,6 +269,8 @@ pub const SPACE_CHECK_BYTES: u64 = 8 * MIB;
 pub const BOUNDS_CHECK_US: u64 = 1_000_000;
 /// Near the reserve of free space a sink that may lose entries keeps as many bytes of the newest: it is about to process them.
 pub const SINK_YIELDS_BYTES: u64 = 16 * MIB;
+/// After it has lost some it loses no more for so long, in microseconds: what is trimmed becomes free by compaction.
+pub const SINK_YIELDS_US: u64 = 10_000_000;
 /// Datagrams that one system call can carry by GSO: the kernel's UDP_MAX_SEGMENTS before Linux 6.9.
 pub const GSO_SEGMENTS_MAX: usize = 64;
 /// Replies that one `sendmmsg` call takes.

@@ -37,29 +37,44 @@ pub struct Verdict {
     pub lose_below: Option<Offset>,
 }
 
+/// How much room the disk has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Room {
+    /// There is enough.
+    Enough,
+    /// Free space is near its reserve, and what was lost a moment ago is not free yet: nobody loses more for that.
+    Near,
+    /// Free space is near its reserve: those that may lose something are to yield.
+    Wanted,
+}
+
 /// From this share of its bound on a sink is warned of.
 pub(super) const NEAR_PERCENT: u64 = 80;
 /// A sink that has come to its bound is as before when it holds less than this share of it, and no more is left to one that
 /// drops.
 pub(super) const AGAIN_PERCENT: u64 = 90;
 
-/// What follows for each of them, in their order, when the journal ends at `end`. `is_short`: free space is near its reserve.
-pub(super) fn judge(holdings: &[Holding], backlog: &Backlog, end: Offset, is_short: bool) -> Vec<Verdict> {
+/// What follows for each of them, in their order, when the journal ends at `end`.
+pub(super) fn judge(holdings: &[Holding], backlog: &Backlog, end: Offset, room: Room) -> Vec<Verdict> {
     let held = |holding: &Holding| backlog.bytes_from(holding.mark, end);
     let of_blocking = holdings.iter().filter(|holding| holding.holds && holding.backlog.when_full == WhenFull::Block);
     // What a sink is about to process frees nothing worth its loss.
     let blocking_bytes = of_blocking.map(held).max().unwrap_or(0).max(limits::SINK_YIELDS_BYTES);
     let verdict = |holding: &Holding| {
         let held_bytes = held(holding);
-        let squeeze = (is_short && held_bytes > blocking_bytes).then_some(blocking_bytes);
-        judge_one(holding, held_bytes, squeeze, |bytes| backlog.keeping(bytes, end))
+        judge_one(holding, held_bytes, (room, blocking_bytes), |bytes| backlog.keeping(bytes, end))
     };
     holdings.iter().map(verdict).collect()
 }
 
-/// The same for one that holds so many bytes. `squeeze`: it is to yield, as far as that many bytes. `keeping` gives the entry
+/// The same for one that holds so many bytes. Near the reserve it yields as far as `floor`, in bytes. `keeping` gives the entry
 /// from which on there are no more than so many bytes.
-fn judge_one(holding: &Holding, held_bytes: u64, squeeze: Option<u64>, keeping: impl Fn(u64) -> Offset) -> Verdict {
+fn judge_one(
+    holding: &Holding,
+    held_bytes: u64,
+    (room, floor): (Room, u64),
+    keeping: impl Fn(u64) -> Offset,
+) -> Verdict {
     let Holding { backlog: BacklogConfig { bytes_max, when_full }, .. } = *holding;
     let max = bytes_max.unwrap_or(u64::MAX);
     let is_full = held_bytes > max;
@@ -75,13 +90,19 @@ fn judge_one(holding: &Holding, held_bytes: u64, squeeze: Option<u64>, keeping: 
         WhenFull::Block => Verdict { blocks: is_full || (holding.blocks && !is_again), holds: true, ..within },
         WhenFull::DropOldest => {
             let at_bound = is_full.then(|| percent(max, AGAIN_PERCENT));
-            let yields = squeeze.map(|floor| percent(held_bytes, AGAIN_PERCENT).max(floor));
+            let yields =
+                (room == Room::Wanted && held_bytes > floor).then(|| percent(held_bytes, AGAIN_PERCENT).max(floor));
             let kept = at_bound.into_iter().chain(yields).min();
             let lose_below = kept.map(keeping).filter(|&below| below > holding.mark);
             Verdict { holds: true, lose_below, ..within }
         }
         WhenFull::Detach => {
-            let holds = if holding.holds { !is_full && squeeze.is_none() } else { is_again && squeeze.is_none() };
+            let is_near = room != Room::Enough;
+            let holds = if holding.holds {
+                !(is_full || is_near && held_bytes > floor)
+            } else {
+                is_again && !(is_near && held_bytes >= percent(floor, AGAIN_PERCENT))
+            };
             Verdict { holds, ..within }
         }
     }
@@ -111,7 +132,7 @@ mod tests {
     }
 
     fn one(holding: Holding, is_short: bool) -> Verdict {
-        judge(&[holding], &backlog(), END, is_short)[0]
+        judge(&[holding], &backlog(), END, if is_short { Room::Wanted } else { Room::Enough })[0]
     }
 
     #[test]
@@ -175,14 +196,14 @@ mod tests {
             holding(600, Some(99), WhenFull::Detach),
             holding(800, Some(99), WhenFull::Detach),
         ];
-        let verdicts = judge(&holdings, &backlog(), END, true);
+        let verdicts = judge(&holdings, &backlog(), END, Room::Wanted);
         assert_eq!(verdicts[0].lose_below, None);
         assert_eq!(verdicts[1].lose_below, Some(Offset(190)), "a tenth of what it holds, and more a little later");
         assert_eq!(verdicts[2].lose_below, Some(Offset(700)), "no more than the one that may lose nothing");
         assert_eq!(verdicts[3].lose_below, None, "what it holds is held anyway");
         assert!(!verdicts[4].holds);
         assert!(verdicts[5].holds);
-        let calm = judge(&holdings, &backlog(), END, false);
+        let calm = judge(&holdings, &backlog(), END, Room::Enough);
         assert!(calm.iter().all(|verdict| verdict.holds && verdict.lose_below.is_none() && !verdict.blocks));
     }
 
@@ -191,6 +212,31 @@ mod tests {
         for when_full in [WhenFull::DropOldest, WhenFull::Detach] {
             let verdict = one(holding(990, None, when_full), true);
             assert!(verdict.holds && verdict.lose_below.is_none(), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn while_what_was_lost_is_not_free_yet_nothing_more_is_lost_for_the_disk() {
+        let dropping = holding(100, None, WhenFull::DropOldest);
+        let near = |holding| judge(&[holding], &backlog(), END, Room::Near)[0];
+        assert!(one(dropping, true).lose_below.is_some());
+        assert_eq!(near(dropping).lose_below, None);
+        let beyond_its_bound = holding(500, Some(10), WhenFull::DropOldest);
+        assert_eq!(near(beyond_its_bound).lose_below, Some(Offset(910)), "its own bound holds as ever");
+    }
+
+    #[test]
+    fn near_the_reserve_a_sink_that_was_let_go_of_does_not_hold_again_before_it_is_well_below_what_others_hold() {
+        let blocking = holding(700, None, WhenFull::Block);
+        for room in [Room::Near, Room::Wanted] {
+            for (mark, holds, expected) in
+                [(699, true, false), (701, true, true), (701, false, false), (729, false, false), (731, false, true)]
+            {
+                let sink = Holding { holds, ..holding(mark, None, WhenFull::Detach) };
+                let verdict = judge(&[blocking, sink], &backlog(), END, room)[1];
+                assert_eq!(verdict.holds, expected, "{room:?}, {mark}, {holds}");
+                assert!(judge(&[blocking, sink], &backlog(), END, Room::Enough)[1].holds);
+            }
         }
     }
 

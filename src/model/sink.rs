@@ -51,6 +51,23 @@ pub struct SinkConfig {
     pub backlog: BacklogConfig,
 }
 
+impl SinkConfig {
+    /// Lets no `exec` among these sinks see the variables from which any of them reads a secret.
+    pub fn withhold_secrets(sinks: &mut [Self]) {
+        let variable = |secret: &Secret| match secret {
+            Secret::Env(name) => Some(name.clone()),
+            Secret::File(_) | Secret::Credential(_) => None,
+        };
+        let variables: Vec<String> =
+            sinks.iter().filter_map(|sink| sink.target.secret()).filter_map(variable).collect();
+        for sink in sinks {
+            if let SinkTarget::Exec(exec) = &mut sink.target {
+                exec.withheld.clone_from(&variables);
+            }
+        }
+    }
+}
+
 /// Where a new sink begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SinkStart {
@@ -116,6 +133,26 @@ pub enum SinkTarget {
     Redis(RedisTarget),
     /// Messages to an MQTT broker.
     Mqtt(MqttTarget),
+}
+
+impl SinkTarget {
+    /// What it shows to be let in, where that is secret.
+    pub fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Null | Self::Stdout | Self::File(_) | Self::Exec(_) => None,
+            Self::Http(HttpTarget { auth, .. }) => auth.as_ref().map(|auth| match auth {
+                HttpAuth::Bearer(secret) | HttpAuth::Basic { password: secret, .. } => secret,
+            }),
+            Self::Nats(NatsTarget { auth, .. }) => auth.as_ref().map(|auth| match auth {
+                NatsAuth::Token(secret) | NatsAuth::Credentials(secret) | NatsAuth::User { password: secret, .. } => {
+                    secret
+                }
+            }),
+            Self::Postgres(PostgresTarget { password, .. })
+            | Self::Redis(RedisTarget { password, .. })
+            | Self::Mqtt(MqttTarget { password, .. }) => password.as_ref(),
+        }
+    }
 }
 
 /// Where a secret is read from. What it says is never part of a configuration, and never shown.
@@ -190,6 +227,9 @@ pub enum HttpAuth {
 pub struct ExecTarget {
     /// Run by `sh -c`.
     pub command: String,
+    /// Variables of the environment that it does not get: those in which other sinks have secrets. No key of the configuration;
+    /// [`SinkConfig::withhold_secrets`] fills it.
+    pub withheld: Vec<String>,
 }
 
 /// `postgres`: rows of a table.

@@ -156,7 +156,9 @@ impl FromStr for SinkConfig {
             (_, Some(("file", ""))) => return Err(SinkSpecError::NoPath),
             (_, Some(("file", path))) => SinkTarget::File(path.into()),
             (_, Some(("exec", command))) if command.trim().is_empty() => return Err(SinkSpecError::NoCommand),
-            (_, Some(("exec", command))) => SinkTarget::Exec(ExecTarget { command: command.to_owned() }),
+            (_, Some(("exec", command))) => {
+                SinkTarget::Exec(ExecTarget { command: command.to_owned(), withheld: Vec::new() })
+            }
             (_, Some((scheme, rest))) if rest.starts_with("//") => Form::of(scheme)?.target(text)?,
             // What looks like no sink may be anything, and still is no secret up to its first colon.
             (_, Some((scheme, _))) => return Err(SinkSpecError::Unknown(format!("{scheme}:…"))),

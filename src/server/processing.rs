@@ -94,7 +94,7 @@ fn embedded<J: Journal>(
 /// One may not go on in this journal, or cannot be opened. Nothing has changed.
 fn configured<J: Journal>(
     config: &Config,
-    sinks: Vec<SinkConfig>,
+    mut sinks: Vec<SinkConfig>,
     fifos: &Fifos,
     opened: &Opened<J>,
     waiting: &Arc<Waiting>,
@@ -110,6 +110,7 @@ fn configured<J: Journal>(
         instance,
     };
     let (planned, gone) = plan(&sinks, known)?;
+    SinkConfig::withhold_secrets(&mut sinks);
     for record in &gone {
         let (sink, at) = (&record.name, record.mark.watermark);
         tracing::warn!(sink, %at, "the sink is not configured any more, and keeps its place until it is removed");

@@ -51,6 +51,18 @@ impl Place {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
+    /// The offsets in the file `seen`, each where it came first.
+    fn seen(&self) -> Vec<u64> {
+        let mut seen: Vec<u64> = Vec::new();
+        for line in self.read("seen").lines() {
+            let offset = line.parse().unwrap();
+            if !seen.contains(&offset) {
+                seen.push(offset);
+            }
+        }
+        seen
+    }
+
     /// The process ids in a file, one a line.
     fn pids(&self, name: &str) -> Vec<u32> {
         self.read(name).lines().map(|line| line.trim().parse().unwrap()).collect()
@@ -71,7 +83,7 @@ fn exec(command: String) -> Box<dyn Handler> {
 }
 
 fn exec_within(command: String, timeout: Duration) -> Box<dyn Handler> {
-    open(SinkTarget::Exec(ExecTarget { command }), timeout)
+    open(SinkTarget::Exec(ExecTarget { command, withheld: Vec::new() }), timeout)
 }
 
 /// Presents all in one call.
@@ -223,8 +235,69 @@ for record in records():
     assert_eq!(dead.len(), 1, "{dead:?}");
     assert_eq!(dead[0].0, (4, 0));
     assert!(dead[0].1.ends_with("its last words: cannot read this; it had record 4-0 alone"), "{dead:?}");
-    assert_eq!(place.read("seen").lines().count(), 11);
+    assert_eq!(place.seen(), (0..12).filter(|offset| *offset != 4).collect::<Vec<_>>(), "in order");
     assert_eq!(drive_all(&mut *child, &messages(12, 50)), []);
+}
+
+#[test]
+fn records_that_kill_each_child_become_dead_letters_though_each_is_the_only_one_that_is_presented() {
+    let place = Place::new();
+    let mut child = exec(place.python(
+        r#"
+for record in records():
+    if record["offset"] in (2, 3):
+        sys.exit("cannot read this")
+    with open("seen", "a") as seen: seen.write(f"{record['offset']}\n")
+    say(record, done=True)
+"#,
+    ));
+    let dead = drive(&mut *child, &records(&messages(0, 6)), 1, Duration::from_secs(60));
+    assert_eq!(dead.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [(2, 0), (3, 0)]);
+    assert_eq!(place.seen(), [0, 1, 4, 5], "in order");
+}
+
+#[test]
+fn after_a_restart_a_record_that_kills_each_child_is_told_from_an_outage_as_before() {
+    let place = Place::new();
+    let command = place.python(
+        r#"
+for record in records():
+    if record["offset"] == 2:
+        sys.exit("cannot read this")
+    say(record, done=True)
+"#,
+    );
+    let mut child = exec(command.clone());
+    assert_eq!(drive_all(&mut *child, &messages(0, 2)), []);
+    let state = child.flush().unwrap();
+    drop(child);
+    let config = config(SinkTarget::Exec(ExecTarget { command, withheld: Vec::new() }), PATIENCE);
+    let dead = drive_all(&mut *lane::handler(&config, 2, &state, 3), &messages(2, 1));
+    assert_eq!(dead.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [(2, 0)]);
+}
+
+#[test]
+fn an_outage_that_begins_after_records_were_done_makes_no_dead_letters() {
+    let place = Place::new();
+    let mut child = exec(place.python(
+        r#"
+for record in records():
+    if os.path.exists("away"):
+        sys.exit("the database is away")
+    with open("seen", "a") as seen: seen.write(f"{record['offset']}\n")
+    say(record, done=True)
+"#,
+    ));
+    assert_eq!(drive_all(&mut *child, &messages(0, 3)), []);
+    fs::write(place.path("away"), "").unwrap();
+    for _ in 0..12 {
+        let outcomes = process(&mut *child, &messages(3, 3));
+        assert!((0..3).all(|i| *outcomes.answer(i) == Answer::Unanswered));
+        assert!(outcomes.unavailable_reason().expect("a reason").contains("the database is away"));
+    }
+    fs::remove_file(place.path("away")).unwrap();
+    assert_eq!(drive_all(&mut *child, &messages(3, 3)), []);
+    assert_eq!(place.read("seen"), "0\n1\n2\n3\n4\n5\n", "nothing was given twice either");
 }
 
 #[test]
@@ -252,9 +325,7 @@ say(record, done=True)
 "#,
     ));
     assert_eq!(drive_all(&mut *child, &messages(0, 8)), []);
-    let mut seen: Vec<u64> = place.read("seen").lines().map(|line| line.parse().unwrap()).collect();
-    seen.sort_unstable();
-    assert_eq!(seen, (0..8).collect::<Vec<_>>());
+    assert_eq!(place.seen(), (0..8).collect::<Vec<_>>(), "in order");
 }
 
 #[test]

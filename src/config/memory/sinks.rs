@@ -50,7 +50,8 @@ pub(super) fn batch_bytes(sink: &SinkConfig) -> u64 {
         // Its body, compressed, in a buffer that grows; the lines themselves are reckoned for every sink.
         SinkTarget::Http(HttpTarget { mode: HttpMode::Batch, .. }) => 2 * SINK_LINES_BYTES as u64,
         SinkTarget::Http(http) => in_flight(http) as u64 * 3 * DATAGRAM_LEN_MAX as u64,
-        SinkTarget::Exec(_) => 2 * (EXEC_PIECE_BYTES + 6 * DATAGRAM_LEN_MAX) as u64,
+        // Lines, and the record that was done last.
+        SinkTarget::Exec(_) => (2 * (EXEC_PIECE_BYTES + 6 * DATAGRAM_LEN_MAX) + DATAGRAM_LEN_MAX) as u64,
         SinkTarget::Postgres(_) => written(u64::MAX, SINK_RECORD_HEAD_BYTES),
         SinkTarget::Nats(_) => written(SINK_NATS_RECORDS as u64, SINK_RECORD_HEAD_BYTES + SINK_SUBJECT_BYTES),
         SinkTarget::Redis(_) => written(SINK_REDIS_RECORDS as u64, SINK_RECORD_HEAD_BYTES + SINK_KEY_BYTES),

@@ -104,7 +104,10 @@ fn target(kind: &str, table: &mut Table<'_>) -> SinkTarget {
     match kind {
         "stdout" => SinkTarget::Stdout,
         "file" => SinkTarget::File(table.needed("path", "/var/lib/duragram/records.ndjson").into()),
-        "exec" => SinkTarget::Exec(ExecTarget { command: table.needed("command", "python3 /opt/handler.py") }),
+        "exec" => SinkTarget::Exec(ExecTarget {
+            command: table.needed("command", "python3 /opt/handler.py"),
+            withheld: Vec::new(),
+        }),
         "http" => SinkTarget::Http(http(table)),
         "postgres" => SinkTarget::Postgres(postgres(table)),
         "nats" => SinkTarget::Nats(NatsTarget {

@@ -16,7 +16,9 @@ use tempfile::TempDir;
 
 use super::super::*;
 use crate::journal::testing::memory::MemoryDisk;
-use crate::model::{BacklogConfig, Offset, Record, SinkConfig, SinkRecord, WhenFull};
+use crate::model::{
+    BacklogConfig, Offset, Record, RedisTarget, Secret, SinkConfig, SinkRecord, SinkTarget, TlsConfig, WhenFull,
+};
 use crate::process::{HandlerFactory, Outcomes};
 use crate::server::processing::Processing;
 use crate::sink;
@@ -190,6 +192,31 @@ fn one_sink_that_is_away_holds_nobody_up_and_keeps_its_records() {
     rig.send(10);
     rig.stop();
     assert_eq!(offsets(&out), (0..60).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_child_does_not_see_the_variables_in_which_other_sinks_have_their_secrets() {
+    let dir = directory();
+    let seen = dir.path().join("environment");
+    let exec = format!("exec:env > {0}.new; mv {0}.new {0}; exit 1", seen.display());
+    let mut sinks = config(&[&exec], 1).sink;
+    // Every process has this variable; its value is nobody's password.
+    let redis = RedisTarget {
+        url: "redis://127.0.0.1:9".into(),
+        user: None,
+        password: Some(Secret::Env("PATH".into())),
+        key: "records".into(),
+        entries_max: None,
+        tls: TlsConfig::default(),
+    };
+    sinks.push(SinkConfig::new("keeps-a-secret", SinkTarget::Redis(redis)));
+    let mut rig = Rig::with(sinks);
+    rig.send(1);
+    rig.wait("the child", |_| seen.exists());
+    rig.stop();
+    let environment = fs::read_to_string(&seen).unwrap();
+    let has = |name: &str| environment.lines().any(|line| line.starts_with(name));
+    assert!(has("DURAGRAM_SINK_NAME=") && !has("PATH="), "{environment}");
 }
 
 #[test]

@@ -56,11 +56,16 @@ impl fmt::Display for Ending {
 }
 
 impl Child {
-    /// Starts `sh -c COMMAND`, with the server's environment and these variables.
+    /// Starts `sh -c COMMAND`, with the server's environment but for what is withheld, and these variables.
     ///
     /// # Errors
     /// The system starts no process. Nothing is left of it.
-    pub(super) fn start(command: &str, sink: &str, environment: &[(&str, String)]) -> io::Result<Self> {
+    pub(super) fn start(
+        command: &str,
+        sink: &str,
+        environment: &[(&str, String)],
+        withheld: &[String],
+    ) -> io::Result<Self> {
         let mut shell = if env_unblocks_signals() {
             let mut env = Command::new("env");
             env.args(["--default-signal", "sh"]);
@@ -68,10 +73,11 @@ impl Child {
         } else {
             Command::new("sh")
         };
-        shell.arg("-c").arg(command).envs(environment.iter().map(|(name, value)| (name, value)));
-        NOT_INHERITED.iter().for_each(|name| {
+        shell.arg("-c").arg(command);
+        for name in NOT_INHERITED.into_iter().chain(withheld.iter().map(String::as_str)) {
             shell.env_remove(name);
-        });
+        }
+        shell.envs(environment.iter().map(|(name, value)| (name, value)));
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut process = shell.spawn()?;
         let pipes = (process.stdin.take(), process.stdout.take(), process.stderr.take());

@@ -5,19 +5,21 @@
 //!
 //! A child that ends, falls silent, or writes what is no answer has failed as a whole: it is replaced, the lane waits longer each
 //! time, and what it left unanswered comes again. One record alone may be the cause. So after a failure records are given one at
-//! a time, those under suspicion last. One that makes a child fail which has just answered others is that record's own failure,
-//! and becomes a dead letter after the usual attempts; when none is answered the sink is away, and no record is blamed.
+//! a time, in order. When a child fails at one of them, the record before it, which was done, is given to another child: if that
+//! is done again, the program works, the failure is the record's own, and it becomes a dead letter after the usual attempts. Else
+//! the sink is away, and no record is blamed. So no record passes one that is open, and an outage makes no dead letters.
 
 mod answer;
 mod child;
 mod exchange;
+mod last_done;
 mod last_words;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use child::Child;
 use exchange::{Exchange, Failure};
+use last_done::LastDone;
 
 use crate::limits;
 use crate::model::{ExecTarget, Record, SinkConfig};
@@ -39,13 +41,15 @@ pub(super) struct Exec {
     sink: String,
     command: String,
     environment: Vec<(&'static str, String)>,
+    /// Variables of the server's environment that it does not get.
+    withheld: Vec<String>,
     timeout: Duration,
     child: Option<Child>,
     formatter: Formatter,
     /// Records are given one at a time.
     careful: bool,
-    /// The open records that a child had alone when it failed, and whether it had answered others shortly before.
-    suspects: BTreeMap<Name, bool>,
+    /// What was done last, with nothing open before it.
+    last_done: Option<LastDone>,
 }
 
 impl Exec {
@@ -62,11 +66,12 @@ impl Exec {
             sink: config.name.clone(),
             command: target.command.clone(),
             environment,
+            withheld: target.withheld.clone(),
             timeout: config.timeout,
             child: None,
             formatter: Formatter::default(),
             careful: false,
-            suspects: BTreeMap::new(),
+            last_done: LastDone::from_state(&start.mark().sink_state),
         }
     }
 
@@ -90,7 +95,7 @@ impl Exec {
         let child = match &mut self.child {
             Some(child) => child,
             none => {
-                let started = Child::start(&self.command, &self.sink, &self.environment);
+                let started = Child::start(&self.command, &self.sink, &self.environment, &self.withheld);
                 none.insert(started.map_err(|error| Failed {
                     reason: format!("the sink's child cannot be started: {error}"),
                     in_between: false,
@@ -121,32 +126,47 @@ impl Exec {
         Err(Failed { reason, in_between })
     }
 
-    /// Gives the records one at a time, those under suspicion last.
+    /// Gives the records one at a time, in order.
     fn give_carefully(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes) -> Result<(), String> {
-        let names: Vec<Name> = records.iter().map(name).collect();
-        self.suspects.retain(|suspect, _| names.contains(suspect));
-        let (suspected, others): (Vec<usize>, Vec<usize>) =
-            (0..records.len()).partition(|&i| self.suspects.contains_key(&names[i]));
-        let mut answered = false;
-        for i in others.into_iter().chain(suspected) {
+        let mut works = false;
+        for i in 0..records.len() {
             let Err(reason) = self.give(records, &[i], outcomes) else {
-                self.suspects.remove(&names[i]);
-                answered = true;
+                works = true;
                 continue;
             };
-            let proven = self.suspects.entry(names[i]).or_default();
-            *proven |= answered;
-            let (offset, index) = names[i];
+            let (offset, index) = name(&records[i]);
             let reason = format!("{reason}; it had record {offset}-{index} alone");
-            if !*proven || *outcomes.answer(i) != Answer::Unanswered {
+            if *outcomes.answer(i) != Answer::Unanswered {
                 return Err(reason);
             }
-            // The others go on when the lane presents them again.
+            self.remember(records, outcomes);
+            if !works && !self.works() {
+                return Err(reason);
+            }
+            // Those after it wait for it.
             outcomes.retry(i, reason);
             return Ok(());
         }
         self.careful = false;
         Ok(())
+    }
+
+    /// Whether the program answers at all: it is given once more what it has done last. When nothing is known
+    /// to be done, nobody can tell.
+    fn works(&mut self) -> bool {
+        let Some(last) = self.last_done.take() else { return false };
+        let answered = self.give(&[last.record()], &[0], &mut Outcomes::new(1)).is_ok();
+        self.last_done = Some(last);
+        answered
+    }
+
+    /// Keeps the last record that is done and has nothing open before it.
+    fn remember(&mut self, records: &[Record<'_>], outcomes: &Outcomes) {
+        let settled = |i: &usize| matches!(outcomes.answer(*i), Answer::Done | Answer::GiveUp(_));
+        let settled = (0..records.len()).take_while(settled);
+        if let Some(i) = settled.filter(|&i| *outcomes.answer(i) == Answer::Done).last() {
+            self.last_done = Some(LastDone::new(&records[i]));
+        }
     }
 }
 
@@ -164,14 +184,16 @@ impl Handler for Exec {
             self.careful = given.is_err();
             given
         };
+        self.remember(records, outcomes);
         if let Err(reason) = given {
             outcomes.unavailable(reason);
         }
     }
 
-    /// What the child has answered *done* it has made durable: that is what the answer says.
+    /// What the child has answered *done* it has made durable: that is what the answer says. The journal keeps what tells a
+    /// record that no child survives from a program that does not work.
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
-        Ok(Vec::new())
+        Ok(self.last_done.as_ref().map(LastDone::to_state).unwrap_or_default())
     }
 
     /// The child is asked to end, and the next record starts another: so a changed program is taken.

@@ -34,8 +34,6 @@ pub(super) struct Connection {
     pub(super) in_flight_max: usize,
     /// Bytes of a packet that the broker takes.
     pub(super) packet_bytes_max: usize,
-    /// The broker has taken a message on this connection.
-    pub(super) has_taken: bool,
     made: Instant,
     used: Instant,
     idle_max: Duration,
@@ -116,7 +114,6 @@ impl Connection {
             to_send: BytesMut::new(),
             in_flight_max: 0,
             packet_bytes_max: usize::MAX,
-            has_taken: false,
             made: now,
             used: now,
             idle_max: limits::MQTT_IDLE,

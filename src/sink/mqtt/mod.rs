@@ -13,7 +13,7 @@ mod connection;
 mod reply;
 mod topic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use address::Address;
@@ -40,6 +40,8 @@ pub(super) struct Mqtt {
     connection: Option<Connection>,
     /// One message at a time is under way: the broker has ended a connection because of one of several.
     careful: bool,
+    /// The open records that the broker has refused while it took later ones: (offset, index).
+    blamed: BTreeSet<(u64, u16)>,
 }
 
 impl Mqtt {
@@ -69,6 +71,7 @@ impl Mqtt {
             timeout: config.timeout,
             connection: None,
             careful: false,
+            blamed: BTreeSet::new(),
         })
     }
 
@@ -106,7 +109,8 @@ impl Mqtt {
         outcomes: &mut Outcomes,
     ) -> Result<(), Stop> {
         let in_flight_max = if self.careful { 1 } else { connection.in_flight_max };
-        let mut exchange = Exchange { outcomes, open: BTreeMap::new(), unclear: Vec::new(), refused: None };
+        let mut exchange =
+            Exchange { outcomes, open: BTreeMap::new(), unclear: Vec::new(), refused: None, last_taken: None };
         let mut next = 0;
         let mut last_id = 0;
         let mut deadline = Instant::now() + self.timeout;
@@ -132,7 +136,7 @@ impl Mqtt {
                 }
             }
             if exchange.open.is_empty() {
-                return exchange.end(connection.has_taken);
+                return exchange.end(records, &mut self.blamed);
             }
             if connection.queued_bytes() > 0 {
                 connection.send().map_err(Stop::broken)?;
@@ -140,7 +144,7 @@ impl Mqtt {
             let before = exchange.open.len();
             let mut reply = connection.wait(deadline).map_err(Stop::broken)?;
             while let Some(said) = reply {
-                exchange.take(said, &mut connection.has_taken)?;
+                exchange.take(said)?;
                 reply = connection.reply().map_err(Stop::broken)?;
             }
             if exchange.open.len() < before {
@@ -174,11 +178,13 @@ struct Exchange<'a> {
     unclear: Vec<(usize, String)>,
     /// Why the broker takes nothing for now.
     refused: Option<String>,
+    /// The last of the records that the broker has taken.
+    last_taken: Option<usize>,
 }
 
 impl Exchange<'_> {
     /// Takes what the broker says.
-    fn take(&mut self, reply: Reply, has_taken: &mut bool) -> Result<(), Stop> {
+    fn take(&mut self, reply: Reply) -> Result<(), Stop> {
         let (id, reason) = match reply {
             Reply::Other => return Ok(()),
             Reply::Ack(id, reason) => (id, reason),
@@ -198,7 +204,7 @@ impl Exchange<'_> {
         };
         match reason.class() {
             Class::Taken => {
-                *has_taken = true;
+                self.last_taken = self.last_taken.max(Some(i));
                 self.outcomes.done(i);
             }
             Class::Records => self.outcomes.give_up(i, format!("the broker refuses it: {reason}")),
@@ -208,11 +214,15 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Judges what is unclear: a broker that takes others on this connection has something against these.
-    fn end(self, has_taken: bool) -> Result<(), Stop> {
+    /// Judges what is unclear: a broker that has taken a later record of this call has something against these, and that is
+    /// remembered, since it may be presented alone next time. A broker that takes nothing any more is away.
+    fn end(self, records: &[Record<'_>], blamed: &mut BTreeSet<(u64, u16)>) -> Result<(), Stop> {
         let mut refused = self.refused;
+        let before = std::mem::take(blamed);
         for (i, reason) in self.unclear {
-            if has_taken {
+            let name = (records[i].offset.0, records[i].index);
+            if self.last_taken > Some(i) || before.contains(&name) {
+                blamed.insert(name);
                 self.outcomes.retry(i, reason);
             } else {
                 refused.get_or_insert(reason);
@@ -261,3 +271,6 @@ impl Handler for Mqtt {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,10 +110,9 @@ impl Kind {
         !matches!(self, Self::Exec | Self::Http | Self::HttpBatch | Self::Mqtt)
     }
 
-    /// Whether records come in the order of the journal, and the target can tell. A child that has failed is given the record that it
-    /// failed at after the others of its batch.
+    /// Whether records come in the order of the journal, and the target can tell.
     pub(super) fn is_ordered(self) -> bool {
-        !matches!(self, Self::Exec | Self::Postgres | Self::NatsShared)
+        !matches!(self, Self::Postgres | Self::NatsShared)
     }
 
     /// Whether it refuses what is made to be refused.
