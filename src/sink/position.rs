@@ -15,6 +15,9 @@ pub(super) struct EntryId {
 }
 
 impl EntryId {
+    /// What a stream of Redis says that has taken no entry yet.
+    pub(super) const BEFORE_ALL: Self = Self { offset: 0, number: 0 };
+
     pub(super) fn of(record: &Record<'_>) -> Self {
         Self::at(record.offset.0, record.index)
     }
@@ -101,6 +104,11 @@ impl Known {
         let Some(written) = self.written else { return Vec::new() };
         let stored = Stored { key: key.to_owned(), last: written.to_string(), sequence: self.sequence };
         serde_json::to_vec(&stored).unwrap_or_default()
+    }
+
+    /// Whether nothing was ever sent or found, neither by this run nor by one whose state was kept.
+    pub(super) fn has_never_written(&self) -> bool {
+        self.highest.is_none()
     }
 
     /// Whether something was confirmed since the last flush.
@@ -195,7 +203,9 @@ mod tests {
         let state = known.store("k");
         assert!(!known.is_dirty());
         assert_eq!(Known::restore(&state, "k", Offset(100)).flushed, id("9-1"));
-        assert_eq!(Known::restore(&state, "another", Offset(100)).flushed, None, "it tells of one key alone");
+        assert!(!Known::restore(&state, "k", Offset(100)).has_never_written());
+        let another = Known::restore(&state, "another", Offset(100));
+        assert!(another.has_never_written() && another.flushed.is_none(), "it tells of one key alone");
     }
 
     #[test]
