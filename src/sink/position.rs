@@ -134,6 +134,7 @@ impl Known {
             return Err(Refusal::Lost { written, restart_helps: last >= self.flushed });
         }
         if let Some(id) = last
+            && id > EntryId::BEFORE_ALL
             && last > self.highest
             && self.durable_end.is_none_or(|end| Offset(id.offset) >= end)
         {
@@ -166,6 +167,7 @@ mod tests {
     fn a_stream_is_gone_on_with_only_where_it_can_be_ours() {
         for (state, durable_end, last, expected) in [
             (None, 0, None, Ok(())),
+            (None, 0, id("0-0"), Ok(())),
             (None, 10, None, Ok(())),
             (None, 10, id("0-0"), Ok(())),
             (None, 10, id("9-4"), Ok(())),
