@@ -15,6 +15,9 @@ pub(super) struct EntryId {
 }
 
 impl EntryId {
+    /// What a stream of Redis says that has taken no entry yet.
+    pub(super) const BEFORE_ALL: Self = Self { offset: 0, number: 0 };
+
     pub(super) fn of(record: &Record<'_>) -> Self {
         Self::at(record.offset.0, record.index)
     }
@@ -124,6 +127,11 @@ impl Known {
         self.written.is_some() && !self.moved
     }
 
+    /// Whether nothing was ever sent or found, neither by this run nor by one whose state was kept.
+    pub(super) fn has_never_written(&self) -> bool {
+        self.highest.is_none()
+    }
+
     /// Whether something was confirmed since the last flush.
     pub(super) fn is_dirty(&self) -> bool {
         self.written > self.flushed
@@ -150,6 +158,7 @@ impl Known {
             return Err(Refusal::Lost { written, restart_helps: last >= self.flushed });
         }
         if let Some(id) = last
+            && id > EntryId::BEFORE_ALL
             && last > self.highest
             && self.durable_end.is_none_or(|end| Offset(id.offset) >= end)
         {
@@ -183,6 +192,7 @@ mod tests {
     fn a_stream_is_gone_on_with_only_where_it_can_be_ours() {
         for (state, durable_end, last, expected) in [
             (None, 0, None, Ok(())),
+            (None, 0, id("0-0"), Ok(())),
             (None, 10, None, Ok(())),
             (None, 10, id("0-0"), Ok(())),
             (None, 10, id("9-4"), Ok(())),
@@ -237,7 +247,9 @@ mod tests {
         let state = known.store("k");
         assert!(!known.is_dirty());
         assert_eq!(Known::restore(&state, "k", Offset(100)).flushed, id("9-1"));
-        assert_eq!(Known::restore(&state, "another", Offset(100)).flushed, None, "it tells of one key alone");
+        assert!(!Known::restore(&state, "k", Offset(100)).has_never_written());
+        let another = Known::restore(&state, "another", Offset(100));
+        assert!(another.has_never_written() && another.flushed.is_none(), "it tells of one key alone");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! `nats`: messages of a JetStream stream, against a real server.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
-use duragram::model::{Content, NatsAuth, NatsTarget, Offset, Secret, SinkConfig, SinkTarget, TlsConfig};
+use duragram::model::{Content, NatsAuth, NatsTarget, Offset, Secret, SinkConfig, SinkId, SinkTarget, TlsConfig};
 use duragram::process::{Answer, Outcomes, Record};
 use duragram::proto::Seq;
 
@@ -226,6 +228,67 @@ fn a_journal_that_is_an_older_copy_or_a_stranger_in_the_stream_is_noticed() {
     assert!(reason(&mut *ours, &records[30..]).contains("has moved on"));
     let said = reason(&mut *ours, &records[30..]);
     assert!(said.contains("message 31 of the stream is not this journal's"), "{said}");
+}
+
+#[test]
+fn another_sink_of_the_journal_is_refused_where_its_records_would_count_as_written() {
+    let server = server("");
+    let config = config(server.address());
+    let messages = messages(0, 30);
+    let records = records(&messages);
+    let mut one = handler(&config, 1, b"", 0);
+    drive(&mut *one, &records[10..20], 10, PATIENCE);
+    // In the same start of the server, and in a later one.
+    for instance in [1, 2] {
+        let mut other = lane::handler_of(SinkId(0x52), &config, instance, b"", 20);
+        let said = reason(&mut *other, &records[..10]);
+        assert!(said.contains("belongs to another sink") && said.contains("a stream of its own"), "{said}");
+    }
+    drive(&mut *one, &records[20..], 10, PATIENCE);
+    assert_eq!(names(&server), expected(10, 30));
+}
+
+#[test]
+fn what_was_written_without_exclusive_is_not_taken_for_how_far_the_stream_has_come() {
+    let server = server("");
+    let stream = stream::Config { name: "TEST".into(), subjects: vec!["test.>".into()], ..stream::Config::default() };
+    at(&server, async |context| context.create_stream(stream).await.unwrap());
+    let own = config(server.address());
+    let shared = with(&own, |target| target.exclusive = false);
+    let messages = messages(0, 20);
+    let records = records(&messages);
+    drive(&mut *handler(&shared, 1, b"", 0), &records[10..], 10, PATIENCE);
+    let said = reason(&mut *handler(&own, 2, b"", 20), &records[..10]);
+    assert!(said.contains("records before it may be missing") && said.contains("exclusive = false"), "{said}");
+    assert_eq!(names(&server), expected(10, 20));
+}
+
+#[test]
+fn no_token_is_sent_in_clear_where_tls_is_configured_whatever_the_server_says() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let heard = thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        let said = r#"INFO {"server_id":"X","server_name":"x","version":"2.15.1","host":"127.0.0.1","port":4222,"headers":true,"max_payload":1048576,"proto":1}"#;
+        peer.write_all(format!("{said}\r\n").as_bytes()).unwrap();
+        let mut first = [0; 7];
+        peer.read_exact(&mut first).unwrap();
+        first
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    fs::write(&path, "s3cret\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let authority = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sinks/testdata/tls/ca.pem");
+    let config = with(&config(address), |target| {
+        target.auth = Some(NatsAuth::Token(Secret::File(path)));
+        target.tls.ca_file = Some(authority);
+    });
+    let messages = messages(0, 1);
+    reason(&mut *handler(&config, 1, b"", 0), &records(&messages));
+    let first = heard.join().unwrap();
+    assert_eq!(first[0], 0x16, "a handshake of TLS, not {:?}", String::from_utf8_lossy(&first));
 }
 
 #[test]

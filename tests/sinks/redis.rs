@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use duragram::model::{Content, Offset, RedisTarget, Secret, SinkConfig, SinkTarget, TlsConfig};
+use duragram::model::{Content, Offset, RedisTarget, Secret, SinkConfig, SinkId, SinkTarget, TlsConfig};
 use duragram::process::{Answer, Outcomes, Record};
 use duragram::proto::Seq;
 use redis::Value;
@@ -209,6 +209,61 @@ fn a_stream_that_was_deleted_stops_the_sink_until_the_loss_is_accepted() {
     let _: String = ask(&server, &["XADD", STREAM, "9-1", "lost", "1"]);
     drive(&mut *second, &records[10..20], 10, PATIENCE);
     assert_eq!(ids(&server), expected(9, 20));
+}
+
+#[test]
+fn a_stream_that_is_deleted_under_an_open_connection_is_not_made_anew() {
+    for server in [server(&[]), valkey()] {
+        let mut handler = handler(&config(server.address()), 1, b"", 0);
+        let messages = messages(0, 30);
+        let records = records(&messages);
+        drive(&mut *handler, &records[..10], 10, PATIENCE);
+        assert_eq!(once(&mut *handler, &records[10..20]).0, 10);
+        let _: i64 = ask(&server, &["DEL", STREAM]);
+        let said = reason(&mut *handler, &records[20..]);
+        assert!(said.contains("is not there any more: it was deleted, or evicted"), "{said}");
+        let said = reason(&mut *handler, &records[20..]);
+        assert!(said.contains("has lost entries: 19-1 was written, and it is not there"), "{said}");
+        assert_eq!(ids(&server), expected(0, 0));
+    }
+}
+
+#[test]
+fn another_sink_of_the_journal_is_refused_where_its_records_would_count_as_written() {
+    let server = server(&[]);
+    let config = config(server.address());
+    let messages = messages(0, 40);
+    let records = records(&messages);
+    let mut one = handler(&config, 1, b"", 0);
+    drive(&mut *one, &records[10..20], 10, PATIENCE);
+    let state = one.flush().unwrap();
+    let mut other = lane::handler_of(SinkId(0x52), &config, 2, b"", 20);
+    let said = reason(&mut *other, &records[..10]);
+    assert!(said.contains("belongs to another sink") && said.contains("a key of its own"), "{said}");
+    drive(&mut *one, &records[20..30], 10, PATIENCE);
+    let writer = format!("{STREAM}:writer");
+    let _: i64 = ask(&server, &["DEL", &writer]);
+    let said = reason(&mut *other, &records[..10]);
+    assert!(said.contains("this sink knows of none that it has written"), "{said}");
+    assert_eq!(ids(&server), expected(10, 30));
+    drive(&mut *handler(&config, 3, &state, 30), &records[20..], 10, PATIENCE);
+    let _: i64 = ask(&server, &["DEL", &writer]);
+    let mut restored = handler(&config, 4, b"", 40);
+    let claim = format!("0-0000000000000000-{}", SinkId(0x51));
+    let said = reason(&mut *restored, &records[10..]);
+    assert!(said.contains(&format!("redis-cli SET '{writer}' {claim}")), "{said}");
+    let _: String = ask(&server, &["SET", &writer, &claim]);
+    drive(&mut *restored, &records[10..], 10, PATIENCE);
+    assert_eq!(ids(&server), expected(10, 40));
+}
+
+#[test]
+fn a_stream_without_entries_that_a_reader_has_made_is_written_to() {
+    let server = server(&[]);
+    let _: String = ask(&server, &["XGROUP", "CREATE", STREAM, "readers", "$", "MKSTREAM"]);
+    let messages = messages(0, 10);
+    drive(&mut *handler(&config(server.address()), 1, b"", 0), &records(&messages), 10, PATIENCE);
+    assert_eq!(ids(&server), expected(0, 10));
 }
 
 #[test]

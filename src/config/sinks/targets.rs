@@ -36,21 +36,60 @@ pub(super) fn shared(one: &SinkTarget, other: &SinkTarget) -> Option<&'static st
     match (one, other) {
         (SinkTarget::Stdout, SinkTarget::Stdout) => Some("type"),
         (SinkTarget::File(one), SinkTarget::File(other)) if one == other => Some("path"),
-        (SinkTarget::Redis(one), SinkTarget::Redis(other)) if (&one.url, &one.key) == (&other.url, &other.key) => {
+        (SinkTarget::Redis(one), SinkTarget::Redis(other))
+            if one.key == other.key && database(&one.url) == database(&other.url) && meet(&one.url, &other.url) =>
+        {
             Some("key")
         }
         (SinkTarget::Nats(one), SinkTarget::Nats(other))
-            if (one.exclusive || other.exclusive) && (&one.url, &one.stream) == (&other.url, &other.stream) =>
+            if (one.exclusive || other.exclusive) && one.stream == other.stream && meet(&one.url, &other.url) =>
         {
             Some("stream")
         }
         (SinkTarget::Mqtt(one), SinkTarget::Mqtt(other))
-            if one.url == other.url && one.client_id.is_some() && one.client_id == other.client_id =>
+            if one.client_id.is_some() && one.client_id == other.client_id && meet(&one.url, &other.url) =>
         {
             Some("client_id")
         }
         _ => None,
     }
+}
+
+/// Whether two URLs name a server in common, by the same host and port.
+fn meet(one: &str, other: &str) -> bool {
+    let other = servers(other);
+    servers(one).iter().any(|server| other.contains(server))
+}
+
+/// Each server that a URL names, in lower case and with its port, also where that is the default one.
+fn servers(url: &str) -> Vec<String> {
+    let mut port = "";
+    let server = |part: &str| {
+        // People write the scheme before each host, or once.
+        let rest = match part.trim().split_once("://") {
+            Some((before, rest)) => {
+                port = match before {
+                    "nats" | "tls" => ":4222",
+                    "redis" | "rediss" => ":6379",
+                    "mqtt" => ":1883",
+                    "mqtts" => ":8883",
+                    _ => "",
+                };
+                rest
+            }
+            None => part.trim(),
+        };
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+        let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+        if has_port { host } else { host + port }
+    };
+    url.split(',').map(server).collect()
+}
+
+/// The number of the database that a URL of Redis names; without one it is 0.
+fn database(url: &str) -> u32 {
+    SinkUrl::parse(url).and_then(|url| url.path.parse().ok()).unwrap_or(0)
 }
 
 /// What `sslmode` in a URL says, and the URL without it.

@@ -142,9 +142,9 @@ fn options(target: &NatsTarget, addresses: &[ServerAddr]) -> Result<ConnectOptio
             read.map_err(|_| HandlerError::new("the credentials are not those of a .creds file (a JWT and a seed)"))?
         }
     };
-    let encrypted = addresses.iter().any(ServerAddr::tls_required);
-    if encrypted || target.tls != TlsConfig::default() {
-        return Ok(options.require_tls(encrypted).tls_client_config(tls::client_config(&target.tls)?));
+    if addresses.iter().any(ServerAddr::tls_required) || target.tls != TlsConfig::default() {
+        // Not left to what the server says in clear: whoever stands in its place could ask for the password without TLS.
+        return Ok(options.require_tls(true).tls_client_config(tls::client_config(&target.tls)?));
     }
     // A server may ask for TLS; where this machine trusts nobody it may still do without.
     Ok(match tls::client_config(&target.tls) {

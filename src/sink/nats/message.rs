@@ -15,7 +15,7 @@ const SEQ: HeaderName = HeaderName::from_static("Duragram-Seq");
 const CHANNEL: HeaderName = HeaderName::from_static("Duragram-Channel");
 const RECEIVED_AT: HeaderName = HeaderName::from_static("Duragram-Received-At");
 const GAP: HeaderName = HeaderName::from_static("Duragram-Gap");
-/// The start of the server that has written the message, where no id says it.
+/// The sink that has written the message, and the start of the server, where no id says it.
 const WRITER: HeaderName = HeaderName::from_static("Duragram-Writer");
 /// The message is a dead letter that was retried: it stands behind later ones.
 const RETRIED: HeaderName = HeaderName::from_static("Duragram-Retried");
@@ -35,8 +35,8 @@ impl Messages {
         Self { journal, stream: stream.to_owned(), writer: claim.to_string(), formatter, time }
     }
 
-    /// The headers of a message to a stream of our own. Its id names the start that writes it: what another start has written in
-    /// the record's place, on a copy of the journal, is another message.
+    /// The headers of a message to a stream of our own. Its id names the sink that writes it and the start: what another has
+    /// written in the record's place, or a start on a copy of the journal, is another message.
     pub(super) fn own(&mut self, record: &Record<'_>) -> HeaderMap {
         let mut headers = self.common(record);
         headers.insert(NATS_MESSAGE_ID, format!("{}-{}-{}", self.writer, record.offset.0, record.index));
@@ -127,11 +127,16 @@ impl Said {
     pub(super) fn is(&self, record: &Record<'_>) -> bool {
         let session = record.session;
         let expected = [session.client.to_string(), session.epoch.value().to_string(), record.seq.0.to_string()];
-        self.session == expected || self.session.iter().all(String::is_empty)
+        self.session == expected || self.is_a_mark()
+    }
+
+    /// Whether an operator has published it, to say how far the stream has come.
+    pub(super) fn is_a_mark(&self) -> bool {
+        self.session.iter().all(String::is_empty)
     }
 }
 
-/// The start that an id names, before offset and index.
+/// The claim that an id names, before offset and index.
 fn writer_in(id: &str) -> Option<String> {
     id.rsplitn(3, '-').nth(2).map(str::to_owned)
 }
@@ -141,7 +146,7 @@ mod tests {
     use duragram_proto::{ClientId, Epoch, Seq};
 
     use super::*;
-    use crate::model::{Instance, Offset, SessionId};
+    use crate::model::{Instance, Offset, SessionId, SinkId};
 
     fn record(content: Content<'_>) -> Record<'_> {
         Record {
@@ -158,7 +163,7 @@ mod tests {
     #[test]
     fn a_message_tells_which_record_it_is_and_who_has_written_it() {
         let journal = JournalId::parse("0000000000000000000000000000000a").unwrap();
-        let claim = Claim::of(Some(Instance { number: 5, nonce: 6 }));
+        let claim = Claim::of(Some(Instance { number: 5, nonce: 6 }), SinkId(7));
         let mut messages = Messages::new(journal, "S", claim);
         let record = record(Content::Payload(b"x"));
         let said = Said::read(&messages.own(&record)).unwrap();
@@ -173,13 +178,15 @@ mod tests {
         let shared = messages.shared(&record);
         let id = shared.get(NATS_MESSAGE_ID).unwrap().as_str();
         assert_eq!(id, "0000000000000000000000000000000a-7-2");
+        let said = Said::read(&shared).unwrap();
+        assert!(said.claim.is_none() && !said.is_a_mark(), "it says nothing of those before it");
     }
 
     #[test]
     fn a_gap_is_a_message_without_a_payload_that_names_what_is_missing() {
         let journal = JournalId::parse("0000000000000000000000000000000a").unwrap();
         let gap = record(Content::Gap { from: Seq(5), to: Seq(9) });
-        let headers = Messages::new(journal, "S", Claim::of(None)).own(&gap);
+        let headers = Messages::new(journal, "S", Claim::of(None, SinkId(7))).own(&gap);
         assert_eq!(headers.get(GAP).unwrap().as_str(), "5-9");
         assert_eq!(payload(&gap), b"");
     }

@@ -4,9 +4,9 @@
 //! only behind the message that is expected to be the last of the stream, and each other only directly behind the one before it,
 //! by that one's id. So what is stored of a batch is its beginning, however late and through which connection a message comes, and
 //! one answer, to the last of them, speaks for all. (Of a stream with replicas one that catches up does not learn which id was the
-//! last, so there a batch is an atomic one: slower, and stored whole or not at all.) Each message names its record and the start of the server that wrote it, so the
-//! last one tells how far the stream has come, and whose turn it is. That is compared with all that is known here ([`Known`]);
-//! where it does not fit the sink stops with a reason.
+//! last, so there a batch is an atomic one: slower, and stored whole or not at all.) Each message names its record, the sink and the
+//! start of the server that wrote it, so the last one tells how far the stream has come, and whose turn it is. That is compared with
+//! all that is known here ([`Known`]); where it does not fit the sink stops with a reason.
 //!
 //! On a stream that others write to as well a record's name is the message's id, by which JetStream recognises a repetition for a
 //! while (two minutes, if the stream says nothing else).
@@ -22,7 +22,7 @@ use std::time::Duration;
 use async_nats::{HeaderMap, Subject};
 
 use connection::Connection;
-use message::{Messages, headers_len, payload};
+use message::{Messages, Said, headers_len, payload};
 use publish::Behind;
 use stream::Found;
 use trouble::Refused;
@@ -77,7 +77,7 @@ impl NatsSink {
     /// The journal has no name.
     pub(super) fn new(config: &SinkConfig, target: &NatsTarget, start: &LaneStart<'_>) -> Result<Self, HandlerError> {
         let journal = start.journal.ok_or_else(|| HandlerError::new("the journal has no id to name records by"))?;
-        let claim = Claim::of(start.instance);
+        let claim = Claim::of(start.instance, start.sink);
         Ok(Self {
             target: target.clone(),
             subject: Subject::from(target.subject.as_str()),
@@ -166,7 +166,7 @@ impl NatsSink {
         headers: impl Fn(&mut Messages, &Record<'_>) -> HeaderMap,
     ) -> Result<u64, Refused> {
         self.batches += 1;
-        let batch = || format!("duragram-{}-{:x}-{}", self.claim, std::process::id(), self.batches);
+        let batch = || format!("{}-{:x}-{:x}", self.claim.short(), std::process::id(), self.batches);
         let batch = self.found.is_replicated.then(batch);
         let behind = Behind { subject: self.subject.clone(), sequence: self.found.sequence, batch };
         let Some(connection) = &mut self.connection else {
@@ -268,20 +268,36 @@ impl NatsSink {
         }
         let looked = connection.run(stream::find_own(&context, &self.target, (self.journal, &self.known)));
         let found = looked.map_err(|reason: String| self.named(&reason))?;
-        if let Some(other) = found.said.as_ref().and_then(|said| said.claim)
-            && other != self.claim
-            && !self.claim.replaces(other)
-        {
-            return Err(self.named(&format!(
-                "the stream {} was written to by start {other} of this journal, and this is start {}: another server runs on its \
-                 data, or on a copy of them; stop it, and restart this one, or configure another stream",
-                self.target.stream, self.claim
-            )));
+        if let Some(reason) = found.said.as_ref().and_then(|said| self.why_not_behind(said)) {
+            return Err(self.named(&reason));
         }
         self.known.compare(found.last).map_err(|refusal| self.named(&self.refusal(refusal, found.last)))?;
         self.found = found;
         self.connection = Some(connection);
         Ok(())
+    }
+
+    /// Why nothing is written behind the message that tells how far the stream has come.
+    fn why_not_behind(&self, last: &Said) -> Option<String> {
+        let stream = &self.target.stream;
+        match last.claim {
+            None if last.is_a_mark() => None,
+            None => Some(format!(
+                "the last message of the stream {stream} was not written with exclusive = true, so records before it may be missing: \
+                 give this sink a stream of its own, or set exclusive = false"
+            )),
+            Some(other) if !self.claim.is_of_the_sink_of(other) => Some(format!(
+                "the stream {stream} belongs to another sink of this journal, or to one that was removed, and what that one has written \
+                 cannot be told from what this one has: give this sink a stream of its own, or, if the other one is gone, delete the \
+                 stream"
+            )),
+            Some(other) if other != self.claim && !self.claim.replaces(other) => Some(format!(
+                "the stream {stream} was written to by start {other} of this journal, and this is start {}: another server runs on \
+                 its data, or on a copy of them; stop it, and restart this one, or configure another stream",
+                self.claim
+            )),
+            Some(_) => None,
+        }
     }
 
     fn refusal(&self, refusal: Refusal, last: Option<EntryId>) -> String {

@@ -11,7 +11,9 @@ use crate::sink::position::EntryId;
 /// Where a record goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
-    /// Into the journal's stream, under its own id.
+    /// Into the journal's stream, under its own id. The stream is made by it.
+    First,
+    /// Likewise, and the stream is there: it is not made anew, since without what it held nobody could tell what is missing.
     Own,
     /// Into the stream of what was retried, under the server's next id: its own lies below what was written since.
     Retried,
@@ -36,12 +38,15 @@ impl Commands {
         let command = &mut self.command;
         command.clear();
         command.arg("XADD").arg(key);
+        if matches!(place, Place::Own) {
+            command.arg("NOMKSTREAM");
+        }
         if let Some(entries_max) = entries_max {
             command.arg("MAXLEN").arg("~").arg(entries_max);
         }
         self.text.clear();
         match place {
-            Place::Own => {
+            Place::First | Place::Own => {
                 write_to(&mut self.text, format_args!("{}", EntryId::of(record)));
                 command.arg(&self.text[..]);
             }
@@ -98,7 +103,7 @@ mod tests {
     fn a_gap_names_what_is_missing_in_place_of_a_payload() {
         let mut out = Vec::new();
         let gap = Record { content: Content::Gap { from: Seq(5), to: Seq(9) }, ..record(4, 0) };
-        Commands::default().add(&gap, ("k", Some(100), Place::Own), &mut out);
+        Commands::default().add(&gap, ("k", Some(100), Place::First), &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(
             text.starts_with("*18\r\n$4\r\nXADD\r\n$1\r\nk\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$3\r\n100\r\n$3\r\n4-1\r\n"),
@@ -106,5 +111,15 @@ mod tests {
         );
         assert!(text.ends_with("$3\r\ngap\r\n$3\r\n5-9\r\n"), "{text}");
         assert!(!text.contains("payload"), "{text}");
+    }
+
+    #[test]
+    fn only_the_first_entry_makes_the_stream() {
+        for (place, expected) in [(Place::First, false), (Place::Own, true), (Place::Retried, false)] {
+            let mut out = Vec::new();
+            Commands::default().add(&record(4, 0), ("k", None, place), &mut out);
+            let refuses = out.windows(10).any(|bytes| bytes == b"NOMKSTREAM");
+            assert_eq!(refuses, expected, "{place:?}");
+        }
     }
 }

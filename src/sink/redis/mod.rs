@@ -3,8 +3,8 @@
 //! Three keys, on one node of a cluster since they share a hash tag:
 //! - `KEY:{JOURNAL}`, the stream. A record's id is its name in the journal, and Redis refuses an id that is not higher than all
 //!   before it, also after XDEL and XTRIM: what is there already cannot be written again.
-//! - `KEY:{JOURNAL}:writer` names the start of the server that writes ([`Claim`]). A transaction depends on it, and each connection
-//!   sets it anew.
+//! - `KEY:{JOURNAL}:writer` names the sink that writes, and the start of the server ([`Claim`]). A transaction depends on it, and each
+//!   connection sets it anew. Where it names another sink of the journal nothing is written: that one's ids say nothing of ours.
 //! - `KEY:{JOURNAL}:retried`, dead letters that were retried after later records had been written.
 //!
 //! A batch is one MULTI … EXEC in one round trip: Redis takes all of it or nothing, so no record is ever missing below one that
@@ -64,7 +64,7 @@ impl RedisSink {
             timeout: config.timeout,
             writer: format!("{stream}:writer"),
             retried: format!("{stream}:retried"),
-            claim: Claim::of(start.instance),
+            claim: Claim::of(start.instance, start.sink),
             connection: None,
             found: None,
             known: Known::restore(&start.mark().sink_state, &stream, start.durable_end),
@@ -88,7 +88,8 @@ impl RedisSink {
             *done += there;
             if let Some(record) = some[there..].last() {
                 self.known.sends(EntryId::of(record));
-                self.send(&some[there..], Place::Own)?;
+                let place = if self.found.is_some() { Place::Own } else { Place::First };
+                self.send(&some[there..], place)?;
                 self.known.has_written(EntryId::of(record));
                 self.found = Some(Found { last: EntryId::of(record), entry: None });
                 *done += some.len() - there;
@@ -123,7 +124,7 @@ impl RedisSink {
     /// Writes the records in one transaction: all of them or, with an error, none, unless the connection broke.
     fn send(&mut self, records: &[Record<'_>], place: Place) -> Result<(), HandlerError> {
         let key = match place {
-            Place::Own => &self.stream,
+            Place::First | Place::Own => &self.stream,
             Place::Retried => &self.retried,
         };
         self.packed.clear();
@@ -164,6 +165,9 @@ impl RedisSink {
                 if let Some(error) = taken.iter().find_map(server_error) {
                     return Err(self.refused(error));
                 }
+                if taken.contains(&Value::Nil) {
+                    return Err(self.gone());
+                }
             }
             _ => return Err(self.fail_by(&trouble::strange("EXEC"))),
         }
@@ -174,8 +178,21 @@ impl RedisSink {
         Ok(())
     }
 
+    /// The stream was there and is not any more, so no entry was taken. The next connection says what to do.
+    fn gone(&mut self) -> HandlerError {
+        if let Some(found) = self.found.as_ref().filter(|found| found.last > EntryId::BEFORE_ALL) {
+            self.known.has_written(found.last);
+        }
+        self.fail_softly(format!("{} is not there any more: it was deleted, or evicted", self.stream))
+    }
+
     /// A transaction was carried out, and an entry of it was refused.
     fn refused(&mut self, error: &ServerError) -> HandlerError {
+        if trouble::is_unknown_word(error) {
+            let said = trouble::of_server(error);
+            return self
+                .fail(format!("it does not know NOMKSTREAM ({said}): Redis 6.2 or later, or Valkey, is needed"));
+        }
         if !trouble::is_too_low_an_id(error) {
             // The same for each of them: nothing was written.
             return self.fail(trouble::of_server(error));
@@ -225,8 +242,10 @@ impl RedisSink {
         watched.extract_error()?;
         let current = current.extract_error()?;
         let ours = self.claim.to_string();
-        if let Some(other) = text(&current).filter(|other| *other != ours) {
-            self.may_replace(other)?;
+        match text(&current) {
+            Some(other) if *other != ours => self.may_replace(other)?,
+            None if self.known.has_never_written() => self.must_be_new(connection)?,
+            _ => {}
         }
         // Also where it is ours already: what is still on its way through an earlier connection of ours comes to nothing by it.
         let mut set = cmd("SET");
@@ -236,9 +255,8 @@ impl RedisSink {
         if exec.extract_error()? == Value::Nil {
             return Err(Trouble::Race);
         }
-        let mut info = cmd("XINFO");
-        info.arg("STREAM").arg(&self.stream);
-        let [watched, current, info] = connection.ask_all([&watch(&self.writer), &get(&self.writer), &info])?;
+        let [watched, current, info] =
+            connection.ask_all([&watch(&self.writer), &get(&self.writer), &info(&self.stream)])?;
         watched.extract_error()?;
         if text(&current.extract_error()?) != Some(&ours) {
             return Err(Trouble::Race);
@@ -246,8 +264,26 @@ impl RedisSink {
         Ok(connection::found(info)?)
     }
 
+    /// Where nobody is named, a sink that has never written writes to no stream but a new one.
+    fn must_be_new(&self, connection: &mut Connection) -> Result<(), Trouble> {
+        let [info] = connection.ask_all([&info(&self.stream)])?;
+        match connection::found(info)?.filter(|found| found.last > EntryId::BEFORE_ALL) {
+            None => Ok(()),
+            Some(_) => Err(Trouble::Refused(format!(
+                "{0} holds entries, this sink knows of none that it has written, and {1} does not say who has: give this sink a key                  of its own, or delete {0}; if the entries are this sink's, say so by redis-cli SET '{1}' {2}",
+                self.stream,
+                self.writer,
+                self.claim.earliest()
+            ))),
+        }
+    }
+
     fn may_replace(&self, other: &str) -> Result<(), Trouble> {
         match Claim::parse(other) {
+            Some(other) if !self.claim.is_of_the_sink_of(other) => Err(Trouble::Refused(format!(
+                "{0} belongs to another sink of this journal, or to one that was removed, and what that one has written cannot be told                  from what this one has: give this sink a key of its own, or, if the other one is gone, delete {0} and {1}",
+                self.stream, self.writer
+            ))),
             Some(other) if self.claim.replaces(other) => Ok(()),
             Some(other) => Err(Trouble::Refused(format!(
                 "{} is claimed by start {other} of this journal, and this is start {}: another server runs on its data, or on a \
@@ -282,8 +318,7 @@ impl RedisSink {
     /// Reads whether all that was confirmed is still there.
     fn verify(&mut self) -> Result<(), HandlerError> {
         self.connect()?;
-        let mut info = cmd("XINFO");
-        info.arg("STREAM").arg(&self.stream);
+        let info = info(&self.stream);
         let Some(connection) = &mut self.connection else { return Err(HandlerError::new("there is no connection")) };
         let answer = connection.ask_all([&info]).and_then(|[info]| connection::found(info));
         let last = match answer {
@@ -371,6 +406,12 @@ impl From<RedisError> for Trouble {
 fn watch(key: &str) -> Cmd {
     let mut command = cmd("WATCH");
     command.arg(key);
+    command
+}
+
+fn info(stream: &str) -> Cmd {
+    let mut command = cmd("XINFO");
+    command.arg("STREAM").arg(stream);
     command
 }
 

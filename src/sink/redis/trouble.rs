@@ -28,6 +28,11 @@ pub(super) fn is_too_low_an_id(error: &ServerError) -> bool {
     error.code() == "ERR" && error.details().is_some_and(|details| details.contains("equal or smaller"))
 }
 
+/// Whether the server takes `NOMKSTREAM` for an id, since it does not know the word.
+pub(super) fn is_unknown_word(error: &ServerError) -> bool {
+    error.code() == "ERR" && error.details().is_some_and(|details| details.contains("Invalid stream ID"))
+}
+
 /// Whether there is no such key.
 pub(super) fn is_no_such_key(error: &ServerError) -> bool {
     error.code() == "ERR" && error.details().is_some_and(|details| details.contains("no such key"))
@@ -59,4 +64,22 @@ fn with_advice(code: &str, details: &str) -> String {
         _ => return format!("{code} {details}"),
     };
     format!("{code} {details}: {advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use ::redis::{Value, parse_redis_value};
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_too_old_to_leave_a_stream_unmade_is_told_by_its_answer() {
+        for (answer, expected) in [
+            ("-ERR Invalid stream ID specified as stream command argument\r\n", true),
+            ("-ERR The ID specified in XADD is equal or smaller than the target stream top item\r\n", false),
+        ] {
+            let Value::ServerError(error) = parse_redis_value(answer.as_bytes()).unwrap() else { panic!("{answer}") };
+            assert_eq!(is_unknown_word(&error), expected, "{answer}");
+        }
+    }
 }

@@ -79,9 +79,14 @@ pub(crate) fn config(name: &str, target: SinkTarget, timeout: Duration) -> SinkC
 
 /// The handler of a start of journal 0xa, which goes on from a state and whose journal ends at `end`.
 pub(crate) fn handler(config: &SinkConfig, instance: u64, state: &[u8], end: u64) -> Box<dyn Handler> {
+    handler_of(SinkId(0x51), config, instance, state, end)
+}
+
+/// The same of a sink that the journal knows by this id.
+pub(crate) fn handler_of(sink: SinkId, config: &SinkConfig, instance: u64, state: &[u8], end: u64) -> Box<dyn Handler> {
     let mark = LaneMark { watermark: Offset(0), sink_state: state.to_vec() };
     let mut start = start(journal(0xa), instance, &mark);
-    start.durable_end = Offset(end);
+    (start.sink, start.durable_end) = (sink, Offset(end));
     sink::handler(config, &start).expect("it connects to nothing yet")
 }
 

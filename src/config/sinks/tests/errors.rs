@@ -269,9 +269,32 @@ fn two_sinks_cannot_be_one() {
         ("\"stdout\", { name = \"a\", type = \"stdout\" }", "sink[a].type: sinks stdout and a write to the same place"),
         ("\"null\", { name = \"null\", type = \"stdout\" }", "sink null is given twice"),
         ("\"redis://h?key=k\", { name = \"a\", type = \"redis\", url = \"redis://h\", key = \"k\" }", "sink[a].key"),
+        (
+            "\"redis://h?key=k\", { name = \"a\", type = \"redis\", url = \"redis://H:6379/0\", key = \"k\" }",
+            "sink[a].key",
+        ),
+        (
+            "\"nats://h/S?subject=a&exclusive=true\", { name = \"a\", type = \"nats\", url = \"nats://g,nats://h:4222\", subject = \"b\", \
+             stream = \"S\" }",
+            "sink[a].stream",
+        ),
     ] {
         let problems = Case::new().file(&format!("sink = [{sinks}]")).problems();
         assert!(problems.contains(expected), "expected {expected:?} in:\n{problems}");
+    }
+}
+
+#[test]
+fn sinks_of_different_databases_ports_or_keys_are_two() {
+    for (one, other) in [
+        ("redis://h?key=k", "redis://h/1?key=k"),
+        ("redis://h?key=k", "redis://h:6380?key=k"),
+        ("redis://h?key=k", "redis://h?key=l"),
+        ("redis://[::1]?key=k", "redis://[::1]:6380?key=k"),
+        ("nats://h/S?subject=a&exclusive=true", "nats://h:4223/S?subject=a&exclusive=true"),
+    ] {
+        let config = Case::new().file(&format!("sink = [\"{one}\", \"{other}\"]")).config();
+        assert_eq!(config.sink.len(), 2);
     }
 }
 
