@@ -32,7 +32,10 @@ fn what_once_failed_does_not_fail_again() {
         (2_072_209, "the same"),
         (8_765, "after a wait with others in flight nothing was sent, and an outage was taken for a round trip"),
         (82, "a detached sink that was not configured any more lost what was trimmed, and no loss was stored"),
-        (1_346, "a sink that had gone back over an old loss held too much, and the oracle counted from the new loss on"),
+        (
+            1_346,
+            "a sink that had gone back over an old loss held too much, and the oracle counted from the new loss on",
+        ),
         (770_776, "a message waited for a timeout that a datagram on its way for seconds had made long"),
     ] {
         assert_eq!(run(seed, None, false).violation, None, "seed {seed}: {what}");
