@@ -27,7 +27,7 @@ pub struct Holding {
 pub struct Verdict {
     /// Bytes from the mark to the journal's end.
     pub held_bytes: u64,
-    /// It holds more than [`NEAR_PERCENT`] of what it may.
+    /// It holds more than 80 % of what it may.
     pub is_near: bool,
     /// New data is to be refused.
     pub blocks: bool,
