@@ -134,8 +134,8 @@ impl Cursor {
         Offset(self.floor.load(Ordering::Acquire))
     }
 
-    /// Whether a loss is not durable yet. Look at the [`floor`](Self::floor) before.
-    pub(super) fn loss_waits(&self) -> bool {
+    /// Whether a loss is not durable yet. Whoever looks at the floor, too, looks at that before.
+    pub fn loss_waits(&self) -> bool {
         self.loss_waits.load(Ordering::Acquire)
     }
 

@@ -291,7 +291,7 @@ impl Life {
         };
         let wake = |mono_us: u64| (self.clock.started_us + mono_us).max(now_us + 1);
         let group = &self.cursors.groups()[if self.sinks.is_empty() { 0 } else { nth }];
-        let stopped = |cursor: &Cursor| cursor.is_paused() || cursor.is_removed();
+        let stopped = |cursor: &Cursor| cursor.is_paused() || cursor.is_removed() || cursor.loss_waits();
         let step = worker.step(self.clock.now());
         let mut lane_us = plan.lane_us;
         if let (Some(cursor), Some(sinks)) = (group.cursor(), &plan.sinks) {

@@ -36,6 +36,10 @@ fn what_once_failed_does_not_fail_again() {
             1_346,
             "a sink that had gone back over an old loss held too much, and the oracle counted from the new loss on",
         ),
+        (
+            1_778,
+            "a lane waited for the checkpoint with its sink's loss, and the oracle took it for one that waits for nothing",
+        ),
         (770_776, "a message waited for a timeout that a datagram on its way for seconds had made long"),
     ] {
         assert_eq!(run(seed, None, false).violation, None, "seed {seed}: {what}");

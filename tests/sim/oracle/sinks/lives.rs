@@ -187,7 +187,7 @@ impl Oracle {
         }
     }
 
-    /// A lane has done something. `stopped`: an operator wanted it to stand still.
+    /// A lane has done something. `stopped`: an operator wanted it to stand still, or a loss of its sink is not durable yet.
     pub(crate) fn sink_stepped(&mut self, id: u128, step: &LaneStep, stopped: bool, mark: u64) {
         let Some(mut known) = self.truth.known.remove(&id) else { return };
         if known.plan.is_sound() && !stopped {
