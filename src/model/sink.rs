@@ -92,7 +92,7 @@ pub struct BatchConfig {
 }
 
 /// How much of the journal a sink may hold that it has not processed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BacklogConfig {
     /// In bytes; `None`: as much as the disk has room for.
     pub bytes_max: Option<u64>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::sink_url::{SinkUrl, decoded};
 use super::{
     BacklogConfig, BatchConfig, ExecTarget, HttpMode, HttpTarget, MqttTarget, NatsAuth, NatsTarget, PostgresPayload,
-    PostgresTarget, RedisTarget, Secret, SinkConfig, SinkStart, SinkTarget, TlsConfig, WhenFull,
+    PostgresTarget, RedisTarget, Secret, SinkConfig, SinkStart, SinkTarget, TlsConfig,
 };
 
 /// Every short form, as help and errors list them.
@@ -76,7 +76,7 @@ impl SinkConfig {
             timeout: Duration::from_secs(30),
             batch: target.batch(),
             attempts_max: 0,
-            backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
+            backlog: BacklogConfig::default(),
             target,
         }
     }

@@ -145,6 +145,24 @@ pub struct SinkRecord {
     pub former: Vec<FormerLanes>,
 }
 
+impl SinkRecord {
+    /// A sink that holds all from its mark on, has lost nothing, and is not paused.
+    pub fn new(id: SinkId, name: impl Into<String>, identity: u64, mark: LaneMark, instance: u64) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            identity,
+            mark,
+            instance,
+            holds: true,
+            paused: false,
+            losses: Vec::new(),
+            untold: None,
+            former: Vec::new(),
+        }
+    }
+}
+
 /// Entries that a sink will never see, because it had fallen too far behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SinkLoss {

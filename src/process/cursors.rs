@@ -160,17 +160,10 @@ mod tests {
 
     #[test]
     fn what_is_trimmed_is_a_loss_to_a_detached_sink_that_is_not_configured_and_to_no_other() {
-        let record = |name: &str, watermark, holds| SinkRecord {
-            id: SinkId(u128::from(name.as_bytes()[0])),
-            name: name.into(),
-            identity: 7,
-            mark: LaneMark { watermark: Offset(watermark), sink_state: vec![1] },
-            instance: 1,
-            holds,
-            paused: false,
-            losses: Vec::new(),
-            untold: None,
-            former: Vec::new(),
+        let record = |name: &str, watermark, holds| {
+            let id = SinkId(u128::from(name.as_bytes()[0]));
+            let mark = LaneMark { watermark: Offset(watermark), sink_state: vec![1] };
+            SinkRecord { holds, ..SinkRecord::new(id, name, 7, mark, 1) }
         };
         let gone = vec![record("detached", 10, false), record("holds", 10, true), record("ahead", 90, false)];
         let cursors = Cursors::new(Vec::new(), gone.clone());

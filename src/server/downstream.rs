@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::commit::{Downstream, Holding, Verdict};
 use crate::journal::{DeadLetterId, Durable};
-use crate::model::{BacklogConfig, FormerLanes, LaneMark, LaneMessage, Now, Offset, SinkRecord, WhenFull};
+use crate::model::{BacklogConfig, FormerLanes, LaneMark, LaneMessage, Now, Offset, SinkRecord};
 use crate::process::{Cursor, Cursors, Fanout, Progress};
 
 /// The configured sinks, those too that were removed since the start: so that each stays in its place.
@@ -34,7 +34,7 @@ impl Downstream for Fanout {
             blocks: cursor.blocks(),
             backlog: cursor.backlog(),
         });
-        let unbounded = BacklogConfig { bytes_max: None, when_full: WhenFull::Block };
+        let unbounded = BacklogConfig::default();
         let gone = self.cursors().not_configured().into_iter().map(|record| Holding {
             mark: record.mark.watermark,
             holds: record.holds,

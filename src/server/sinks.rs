@@ -125,17 +125,10 @@ fn go_on(config: &SinkConfig, known: Known<'_>) -> Result<Planned, SinkRefusal> 
             Renumbered { marks, ..Renumbered::default() }
         }
     };
+    let (id, mark) = (SinkId(rand::random()), renumbered.marks[0].clone());
     let record = SinkRecord {
-        id: SinkId(rand::random()),
-        name: config.name.clone(),
-        identity,
-        mark: renumbered.marks[0].clone(),
-        instance: known.instance,
-        holds: true,
-        paused: false,
-        losses: Vec::new(),
-        untold: None,
         former: renumbered.former.clone(),
+        ..SinkRecord::new(id, &config.name, identity, mark, known.instance)
     };
     Ok(Planned { record, renumbered })
 }

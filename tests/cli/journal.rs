@@ -83,17 +83,9 @@ fn each_sink_is_summed_up_with_what_it_has_lost() {
     (0..9).for_each(|_| block.push(&entry(false), b"x"));
     opened.journal.commit(&mut block, &[]).unwrap();
     let loss = |from, to, entries| SinkLoss { from: Offset(from), to: Offset(to), entries, unix_us: 1 };
-    let sink = |id, name: &str, watermark| SinkRecord {
-        id: SinkId(id),
-        name: name.into(),
-        identity: 7,
-        mark: LaneMark { watermark: Offset(watermark), sink_state: Vec::new() },
-        instance: 1,
-        holds: true,
-        paused: false,
-        losses: Vec::new(),
-        untold: None,
-        former: Vec::new(),
+    let sink = |id, name, watermark| {
+        let mark = LaneMark { watermark: Offset(watermark), sink_state: Vec::new() };
+        SinkRecord::new(SinkId(id), name, 7, mark, 1)
     };
     let losses = vec![loss(0, 2, 2), loss(3, 6, 2)];
     let away = SinkRecord { holds: false, paused: true, losses, ..sink(0xab, "away", 6) };

@@ -17,7 +17,7 @@ use duragram::config::Config;
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use duragram::metrics::Metrics;
-use duragram::model::{BacklogConfig, DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId, SinkRecord, WhenFull};
+use duragram::model::{BacklogConfig, DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId, SinkRecord};
 use duragram::proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
@@ -95,25 +95,15 @@ impl FakeServer {
 
     /// A configured sink; with a reason, it is away.
     pub(crate) fn add_sink(&self, name: &str, id: u128, watermark: u64, reason: Option<&str>) {
-        let record = SinkRecord {
-            id: SinkId(id),
-            name: name.to_owned(),
-            identity: 0,
-            mark: LaneMark { watermark: Offset(watermark), sink_state: Vec::new() },
-            instance: 1,
-            holds: true,
-            paused: false,
-            losses: Vec::new(),
-            untold: None,
-            former: Vec::new(),
-        };
+        let mark = LaneMark { watermark: Offset(watermark), sink_state: Vec::new() };
+        let record = SinkRecord::new(SinkId(id), name, 0, mark, 1);
         self.sinks.lock().unwrap().push(SinkView {
             record,
             state: if reason.is_some() { SinkState::Down } else { SinkState::Up },
             since_unix_s: Some(1_767_323_045),
             reason: reason.map(str::to_owned),
             held_bytes: Some(3 << 20),
-            backlog: Some(BacklogConfig { bytes_max: None, when_full: WhenFull::Block }),
+            backlog: Some(BacklogConfig::default()),
             blocks: reason.is_some(),
         });
     }

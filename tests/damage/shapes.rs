@@ -165,17 +165,10 @@ impl Work {
     fn sinks(&mut self, watermark: u64) {
         let at = self.journal().end();
         let loss = SinkLoss { from: Offset(1), to: Offset(3), entries: 2, unix_us: 1 };
-        let sink = |id, name: &str| SinkRecord {
-            id: SinkId(id),
-            name: name.into(),
-            identity: 7,
-            mark: LaneMark { watermark: Offset(watermark), sink_state: vec![1, 2, 3] },
-            instance: 1,
-            holds: id > 1,
-            paused: id == 2,
-            losses: vec![loss; usize::from(id == 2)],
-            untold: None,
-            former: Vec::new(),
+        let sink = |id, name: &str| {
+            let mark = LaneMark { watermark: Offset(watermark), sink_state: vec![1, 2, 3] };
+            let losses = vec![loss; usize::from(id == 2)];
+            SinkRecord { holds: id > 1, paused: id == 2, losses, ..SinkRecord::new(SinkId(id), name, 7, mark, 1) }
         };
         let sinks = vec![sink(1, "detached"), sink(2, "paused"), sink(u128::MAX, "file:/srv/lines")];
         let sessions = vec![record(1, watermark)];

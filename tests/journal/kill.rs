@@ -39,17 +39,9 @@ fn letter(offset: Offset, sink: SinkId) -> DeadLetter {
 
 /// A sink that is as far as the lane, and one that has lost all below.
 fn sinks(watermark: u64) -> Vec<SinkRecord> {
-    let sink = |id, holds: bool, losses| SinkRecord {
-        id: SinkId(id),
-        name: format!("sink-{id}"),
-        identity: 7,
-        mark: LaneMark { watermark: Offset(watermark), sink_state: payload(watermark) },
-        instance: 1,
-        holds,
-        paused: false,
-        losses,
-        untold: None,
-        former: Vec::new(),
+    let sink = |id, holds: bool, losses| {
+        let mark = LaneMark { watermark: Offset(watermark), sink_state: payload(watermark) };
+        SinkRecord { holds, losses, ..SinkRecord::new(SinkId(id), format!("sink-{id}"), 7, mark, 1) }
     };
     let loss = SinkLoss { from: Offset(0), to: Offset(watermark), entries: watermark, unix_us: 1 };
     let losses = if watermark > 0 { vec![loss] } else { Vec::new() };

@@ -14,7 +14,9 @@ use duragram::model::{Content, NatsAuth, NatsTarget, Offset, Secret, SinkConfig,
 use duragram::process::{Answer, Outcomes, Record};
 use duragram::proto::Seq;
 
-use super::support::lane::{self, Message, drive, handler, messages, once, reason, records};
+use super::support::lane::{
+    self, Message, drive, drive_through_a_bad_network, handler, messages, once, reason, records,
+};
 use super::support::proxy::Proxy;
 use super::support::server::{Server, tool};
 
@@ -155,22 +157,7 @@ fn what_is_in_doubt_after_lost_answers_or_a_cut_connection_is_there_once() {
     let mut handler = handler(&config(proxy.address()), 1, b"", 0);
     let messages = messages(0, 5000);
     let records = records(&messages);
-    drive(&mut *handler, &records[..100], 100, PATIENCE);
-    proxy.lose_replies(true);
-    let before = Instant::now();
-    let said = reason(&mut *handler, &records[100..1100]);
-    assert!(said.contains("did not answer in time"), "{said}");
-    assert!(before.elapsed() < Duration::from_secs(5));
-    proxy.lose_replies(false);
-    drive(&mut *handler, &records[100..1100], 1000, PATIENCE);
-    for (i, batch) in records[1100..4100].chunks(1000).enumerate() {
-        proxy.cut_after(50_000 + 60_000 * i as u64);
-        drive(&mut *handler, batch, 1000, PATIENCE);
-    }
-    proxy.freeze(true);
-    assert!(reason(&mut *handler, &records[4100..]).contains("did not answer in time"));
-    proxy.freeze(false);
-    drive(&mut *handler, &records[4100..], 1000, PATIENCE);
+    drive_through_a_bad_network(&mut *handler, &proxy, &records, 60_000, PATIENCE);
     assert_eq!(names(&server), expected(0, 5000));
 }
 

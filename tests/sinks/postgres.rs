@@ -6,16 +6,13 @@ mod speed;
 
 use std::time::Duration;
 
-use duragram::model::{
-    BacklogConfig, BatchConfig, LaneMark, PostgresPayload, PostgresTarget, Secret, SinkConfig, SinkStart, SinkTarget,
-    TlsConfig, WhenFull,
-};
+use duragram::model::{LaneMark, PostgresPayload, PostgresTarget, Secret, SinkConfig, SinkTarget, TlsConfig};
 use duragram::process::{Answer, Content, Handler, LaneStart, Outcomes, Record};
 use duragram::proto::Seq;
 use duragram::sink;
 
 use self::server::Cluster;
-use super::support::lane::{Message, drive, journal, messages, records, start};
+use super::support::lane::{self, Message, drive, journal, messages, records, start};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -28,19 +25,14 @@ fn url(cluster: &Cluster, database: &str) -> String {
     format!("postgres://postgres@{}/{database}", cluster.address())
 }
 
-/// The handler, with a timeout of two seconds.
+/// The sink, with a timeout of two seconds.
+fn config(target: PostgresTarget) -> SinkConfig {
+    lane::config("events", SinkTarget::Postgres(target), Duration::from_secs(2))
+}
+
+/// The handler of that sink.
 fn open(target: PostgresTarget, start: &LaneStart<'_>) -> Box<dyn Handler> {
-    let config = SinkConfig {
-        name: "events".into(),
-        target: SinkTarget::Postgres(target),
-        channels: Vec::new(),
-        start: SinkStart::Oldest,
-        timeout: Duration::from_secs(2),
-        batch: BatchConfig { records_max: 5000, bytes_max: 4 << 20, delay_max: Duration::ZERO },
-        attempts_max: 10,
-        backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
-    };
-    sink::handler(&config, start).unwrap()
+    sink::handler(&config(target), start).unwrap()
 }
 
 /// The first start of journal 1.
@@ -345,16 +337,7 @@ fn a_url_that_holds_a_password_or_names_no_host_is_refused_without_showing_it() 
     for wrong in
         ["postgres://u:s3cret@localhost/db", "postgres:///db", "mysql://u@localhost/db", "postgres://u@h/db?color=red"]
     {
-        let config = SinkConfig {
-            name: "events".into(),
-            target: SinkTarget::Postgres(target(wrong.into())),
-            channels: Vec::new(),
-            start: SinkStart::Oldest,
-            timeout: Duration::from_secs(2),
-            batch: BatchConfig { records_max: 1, bytes_max: 1, delay_max: Duration::ZERO },
-            attempts_max: 10,
-            backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
-        };
+        let config = config(target(wrong.into()));
         let Err(error) = sink::handler(&config, &start(journal(1), 1, &mark)) else { panic!("{wrong} is taken") };
         assert!(error.to_string().contains("URL") && !error.to_string().contains("s3cret"), "{error}");
     }

@@ -13,19 +13,9 @@ use crate::model::{BacklogConfig, LaneMark, Offset, SinkId, SinkLoss, SinkRecord
 const AUTHORIZED: &str = "Authorization: Bearer 0123456789abcdef\r\n";
 
 fn view(name: &str, id: u128, watermark: u64) -> SinkView {
-    let record = SinkRecord {
-        id: SinkId(id),
-        name: name.into(),
-        identity: 0,
-        mark: LaneMark { watermark: Offset(watermark), sink_state: Vec::new() },
-        instance: 1,
-        holds: true,
-        paused: false,
-        losses: Vec::new(),
-        untold: None,
-        former: Vec::new(),
-    };
-    let backlog = Some(BacklogConfig { bytes_max: None, when_full: WhenFull::Block });
+    let mark = LaneMark { watermark: Offset(watermark), sink_state: Vec::new() };
+    let record = SinkRecord::new(SinkId(id), name, 0, mark, 1);
+    let backlog = Some(BacklogConfig::default());
     SinkView {
         record,
         state: SinkState::Up,

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::journal::JournalError;
-use crate::model::{BacklogConfig, ChannelSet, LaneMark, SinkId, SinkRecord, WhenFull};
+use crate::model::{BacklogConfig, ChannelSet, LaneMark, SinkId, SinkRecord};
 
 /// What one sink's target has got, over all runs, and how it behaves.
 #[derive(Default)]
@@ -94,18 +94,8 @@ struct Sinks {
 }
 
 fn sink_record(name: &str) -> SinkRecord {
-    SinkRecord {
-        id: SinkId(name.bytes().fold(1, |id, byte| id * 256 + u128::from(byte))),
-        name: name.into(),
-        identity: 7,
-        mark: LaneMark::default(),
-        instance: 1,
-        holds: true,
-        paused: false,
-        losses: Vec::new(),
-        untold: None,
-        former: Vec::new(),
-    }
+    let id = SinkId(name.bytes().fold(1, |id, byte| id * 256 + u128::from(byte)));
+    SinkRecord::new(id, name, 7, LaneMark::default(), 1)
 }
 
 impl Sinks {
@@ -127,7 +117,7 @@ impl Sinks {
         for &name in names {
             let known = opened.sinks.iter().find(|record| record.name == name).cloned();
             let record = known.unwrap_or_else(|| sink_record(name));
-            let backlog = BacklogConfig { bytes_max: None, when_full: WhenFull::Block };
+            let backlog = BacklogConfig::default();
             let cursor = Cursor::new(&record, setup.channels.clone(), backlog, 2, &metrics);
             let (marks, former) = (vec![record.mark.clone()], record.former.clone());
             let renumbered = Renumbered { marks, left: Vec::new(), former };

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use duragram::model::{
     BacklogConfig, BatchConfig, Instance, JournalId, Lane, LaneMark, Offset, SessionId, SinkConfig, SinkId, SinkStart,
-    SinkTarget, WhenFull,
+    SinkTarget,
 };
 use duragram::process::{Answer, Content, Handler, LaneStart, Outcomes, Record};
 use duragram::proto::{ClientId, Epoch, Seq};
 use duragram::sink;
+
+use super::proxy::Proxy;
 
 /// A message, from which a record is made.
 pub(crate) struct Message {
@@ -73,7 +75,7 @@ pub(crate) fn config(name: &str, target: SinkTarget, timeout: Duration) -> SinkC
         timeout,
         batch: BatchConfig { records_max: 1000, bytes_max: 1 << 20, delay_max: Duration::ZERO },
         attempts_max: 0,
-        backlog: BacklogConfig { bytes_max: None, when_full: WhenFull::Block },
+        backlog: BacklogConfig::default(),
     }
 }
 
@@ -106,6 +108,34 @@ pub(crate) fn reason(handler: &mut dyn Handler, records: &[Record<'_>]) -> Strin
     let (done, reason) = once(handler, records);
     assert_eq!(done, 0, "{reason:?}");
     reason.expect("it is not available")
+}
+
+/// Presents 5,000 records on a network that loses answers, cuts the connection in the middle of batches, each time `later` by so
+/// many bytes, and freezes. What fails fails within one timeout, and says so.
+pub(crate) fn drive_through_a_bad_network(
+    handler: &mut dyn Handler,
+    proxy: &Proxy,
+    records: &[Record<'_>],
+    later: u64,
+    patience: Duration,
+) {
+    drive(handler, &records[..100], 100, patience);
+    proxy.lose_replies(true);
+    let before = Instant::now();
+    let said = reason(handler, &records[100..1100]);
+    assert!(said.contains("did not answer in time"), "{said}");
+    assert!(before.elapsed() < Duration::from_secs(5), "one timeout, not one for each answer");
+    proxy.lose_replies(false);
+    drive(handler, &records[100..1100], 1000, patience);
+    for (i, batch) in records[1100..4100].chunks(1000).enumerate() {
+        proxy.cut_after(50_000 + later * i as u64);
+        drive(handler, batch, 1000, patience);
+    }
+    proxy.freeze(true);
+    let said = reason(handler, &records[4100..]);
+    assert!(said.contains("did not answer in time"), "{said}");
+    proxy.freeze(false);
+    drive(handler, &records[4100..], 1000, patience);
 }
 
 /// What became of records: which were given up and why.
