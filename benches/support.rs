@@ -58,6 +58,7 @@ pub(crate) fn ack(bitmap: &[u8]) -> Ack<'_> {
         durability: Durability::Synced,
         duplicate: false,
         complete: false,
+        ready: false,
         delay_us: 100,
         bitmap,
     }

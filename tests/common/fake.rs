@@ -236,6 +236,7 @@ impl Memory {
             durability: Durability::Synced,
             duplicate,
             complete,
+            ready: false,
             delay_us: 10,
             bitmap: &bitmap[..words * 8],
         }))

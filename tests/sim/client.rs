@@ -190,7 +190,7 @@ impl SimClient {
     pub(crate) fn receive(&mut self, core: &mut Core, datagram: &[u8], out: &mut Vec<Vec<u8>>) {
         if let Some(machine) = &mut self.machine {
             // What does not concern it, it ignores.
-            machine.handle_datagram(core.now_us, datagram).ok();
+            machine.handle_datagram(core.now_us, &mut datagram.to_vec()).ok();
             self.drain(core, out);
         }
     }

@@ -72,6 +72,7 @@ impl Rude {
                     durability: Durability::Synced,
                     duplicate: false,
                     complete: false,
+                    ready: false,
                     delay_us: 0,
                     bitmap,
                 })
@@ -92,7 +93,7 @@ impl Rude {
                     batch: false,
                     skip: rng.one_in(2),
                     channel: 0,
-                    reserved: 0,
+                    options: 0,
                     payload: &payload,
                 })
             }

@@ -138,6 +138,7 @@ fn what_only_a_server_says_is_dropped() {
         durability: Durability::Synced,
         duplicate: false,
         complete: false,
+        ready: false,
         delay_us: 1,
         bitmap: &[2, 0, 0, 0, 0, 0, 0, 0],
     };
@@ -170,7 +171,7 @@ fn random_datagram(random: &mut SmallRng, client: u64) -> Vec<u8> {
             batch: random.random_bool(0.3),
             skip: random.random_bool(0.2),
             channel: random.random(),
-            reserved: if random.random_bool(0.1) { random.random() } else { 0 },
+            options: if random.random_bool(0.1) { random.random() } else { 0 },
             payload: &payload,
         }),
     };

@@ -155,10 +155,10 @@ impl Core {
     }
 
     /// Handles a datagram; `false` when it was not from this session's server.
-    pub(super) fn receive(&mut self, now_us: u64, datagram: &[u8]) -> bool {
+    pub(super) fn receive(&mut self, now_us: u64, datagram: &mut [u8]) -> bool {
         match self.machine.handle_datagram(now_us, datagram) {
             Ok(()) => {
-                if let [first, _, low, high, ..] = datagram
+                if let [first, _, low, high, ..] = &*datagram
                     && first & 0x0f == TYPE_REJECT
                 {
                     self.rejects += 1;

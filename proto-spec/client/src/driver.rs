@@ -141,7 +141,7 @@ impl Driver {
         let now_us = self.shared.now_us();
         let mut state = self.shared.state();
         let mut heard = false;
-        for datagram in self.inbox.iter() {
+        for datagram in self.inbox.iter_mut() {
             heard |= state.core.receive(now_us, datagram);
         }
         let news = state.core.advance(now_us);
@@ -313,7 +313,7 @@ impl Burst {
         &self.bytes[at * self.each..][..self.lens[at]]
     }
 
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.lens.len()).map(|at| self.datagram(at))
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.bytes.chunks_exact_mut(self.each).zip(&self.lens).map(|(space, &len)| &mut space[..len])
     }
 }

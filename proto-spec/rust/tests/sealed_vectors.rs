@@ -70,7 +70,7 @@ fn sender(vector: &Value) -> &str {
     match vector.get("sender") {
         Some(sender) => sender.as_str().expect("a text"),
         None => match text(&vector["datagram"], "type") {
-            "DATA" | "HELLO" | "PING" => "client",
+            "DATA" | "HELLO" | "PING" | "TAKE" => "client",
             _ => "server",
         },
     }

@@ -94,6 +94,8 @@ fn the_golden_datagrams_cover_all_that_there_is() {
             Ok(Datagram::Hello(_)) => _ = seen.insert("HELLO".into()),
             Ok(Datagram::Welcome(_)) => _ = seen.insert("WELCOME".into()),
             Ok(Datagram::Ping(_)) => _ = seen.insert("PING".into()),
+            Ok(Datagram::Answer(answer)) => _ = seen.insert(format!("ANSWER {:?}", answer.status)),
+            Ok(Datagram::Take(_)) => _ = seen.insert("TAKE".into()),
             Err(error) => _ = seen.insert(format!("error: {}", named(error))),
         }
     }

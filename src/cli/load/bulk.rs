@@ -110,7 +110,7 @@ impl BulkSocket {
     }
 
     /// Reads what waits, in one system call, and gives each datagram to `take`. Returns whether there may be more.
-    pub fn receive(&self, inbox: &mut Inbox, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
+    pub fn receive(&self, inbox: &mut Inbox, mut take: impl FnMut(&mut [u8])) -> io::Result<bool> {
         let mut lens = [0; MESSAGES];
         let mut count = 0;
         {
@@ -130,8 +130,8 @@ impl BulkSocket {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        for (place, len) in inbox.bytes.chunks_exact(ANSWER_BYTES).zip(&lens[..count]) {
-            take(&place[..*len]);
+        for (place, len) in inbox.bytes.chunks_exact_mut(ANSWER_BYTES).zip(&lens[..count]) {
+            take(&mut place[..*len]);
         }
         Ok(count == MESSAGES)
     }

@@ -338,7 +338,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn take(&mut self, now_ns: u64, datagram: &[u8]) {
+    fn take(&mut self, now_ns: u64, datagram: &mut [u8]) {
         let (plan, flows) = (self.plan, self.flows.len());
         match self.wire.decode(datagram, |client| flow_of(plan, flows, client)) {
             Some((at, Answer::Ack(ack))) => self.take_ack(now_ns, at, &ack),

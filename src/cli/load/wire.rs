@@ -63,7 +63,7 @@ impl Wire {
     /// What an answer says, and to which flow; `None` when it is not from the server.
     pub(super) fn decode<'a>(
         &self,
-        datagram: &'a [u8],
+        datagram: &'a mut [u8],
         flow_of: impl Fn(ClientId) -> Option<usize>,
     ) -> Option<(usize, Answer<'a>)> {
         let answer = match self {
@@ -123,6 +123,7 @@ mod tests {
             durability: Durability::Synced,
             duplicate: false,
             complete: false,
+            ready: false,
             delay_us: 0,
             bitmap: &[],
         };
@@ -161,7 +162,8 @@ mod tests {
         let flows = [flow(10, 5), flow(11, 5)];
         let wire = Wire::new(Some(&FleetKey::new(FLEET)), &flows, || 1);
         let heard = |bytes: &[u8]| {
-            wire.decode(bytes, |client| flows.iter().position(|flow| flow.client == client)).map(|(at, _)| at)
+            wire.decode(&mut bytes.to_vec(), |client| flows.iter().position(|flow| flow.client == client))
+                .map(|(at, _)| at)
         };
         assert_eq!(heard(&sealed_ack(11, 5, FLEET)), Some(1));
         assert_eq!(heard(&sealed_ack(11, 6, FLEET)), None);

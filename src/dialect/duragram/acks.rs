@@ -71,6 +71,7 @@ pub(super) fn ack<T: Transmit>(
         durability: on_wire(receipt.level()),
         duplicate,
         complete,
+        ready: false,
         delay_us: u32::try_from(now_us.saturating_sub(to.arrived_us)).unwrap_or(u32::MAX),
         bitmap: &bitmaps[start..start + usize::from(len)],
     };
@@ -94,6 +95,7 @@ pub(super) fn ack_of_nothing<T: Transmit>(
         durability: on_wire(level),
         duplicate: true,
         complete: true,
+        ready: false,
         delay_us: 0,
         bitmap: &[],
     };

@@ -86,6 +86,8 @@ fn decoded(bytes: &[u8], datagram: &Datagram<'_>) {
         Datagram::Hello(hello) => (hello.client, hello.nonce, 0),
         Datagram::Welcome(welcome) => (welcome.client, welcome.nonce, welcome.credit),
         Datagram::Ping(ping) => (ping.client, 0, 0),
+        Datagram::Answer(answer) => (answer.client, answer.seq.0, u16_at(bytes, 2)),
+        Datagram::Take(take) => (take.client, take.seq.0, take.span),
     };
     assert_eq!((client.0, seq, small), (u64_at(bytes, 8), u64_at(bytes, 16), u16_at(bytes, 2)));
 }

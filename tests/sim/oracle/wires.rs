@@ -202,6 +202,8 @@ fn sealed_for(said: &Datagram<'_>) -> Sid {
     match said {
         Datagram::Data(data) => (data.client.0, data.epoch.value()),
         Datagram::Ping(ping) => (ping.client.0, ping.epoch.value()),
+        Datagram::Take(take) => (take.client.0, take.epoch.value()),
+        Datagram::Answer(answer) => (answer.client.0, answer.epoch.value()),
         Datagram::Ack(ack) => (ack.client.0, ack.epoch.value()),
         Datagram::Reject(reject) => (reject.client.0, reject.epoch),
         Datagram::Hello(hello) => (hello.client.0, 0),

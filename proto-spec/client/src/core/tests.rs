@@ -39,12 +39,13 @@ fn ack(core: &mut Core, now_us: u64, floor: u64) {
         durability: Durability::Synced,
         duplicate: false,
         complete: false,
+        ready: false,
         delay_us: 0,
         bitmap: &[],
     };
     let mut bytes = [0; codec::ACK_LEN_MAX];
     let len = ack.encode(&mut bytes).unwrap();
-    assert!(core.receive(now_us, &bytes[..len]));
+    assert!(core.receive(now_us, &mut bytes[..len]));
     core.advance(now_us);
 }
 

@@ -25,7 +25,7 @@
 //! let (client_id, epoch) = (ClientId(0xa1), Epoch::new(3).expect("not 0"));
 //! let ack = Ack {
 //!     client: client_id, epoch, floor: Seq(1), credit: 64,
-//!     durability: Durability::Synced, duplicate: false, complete: true, delay_us: 90, bitmap: &[],
+//!     durability: Durability::Synced, duplicate: false, complete: true, ready: false, delay_us: 90, bitmap: &[],
 //! };
 //! let mut answer = [0; 64];
 //! let answer_len = ack.encode(&mut answer).expect("an ACK without a bitmap has 32 bytes");

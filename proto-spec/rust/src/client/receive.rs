@@ -20,20 +20,22 @@ where
     M: AsRef<[Slot]> + AsMut<[Slot]>,
     B: AsRef<[u8]> + AsMut<[u8]>,
 {
-    /// Handles a datagram from the server.
-    pub fn handle_datagram(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
+    /// Handles a datagram from the server. What came sealed is decrypted where it stands.
+    pub fn handle_datagram(&mut self, now_us: u64, datagram: &mut [u8]) -> Result<(), Ignored> {
         self.handle(now_us, datagram)?;
         self.silent = false;
         Ok(())
     }
 
-    fn handle(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
+    fn handle(&mut self, now_us: u64, datagram: &mut [u8]) -> Result<(), Ignored> {
         let hello = self.hello.map(|hello| hello.nonce);
         match self.wire.decode(datagram, self.config.client, self.epoch, hello)? {
             Datagram::Ack(ack) => self.handle_ack(now_us, &ack),
             Datagram::Reject(reject) => self.handle_reject(now_us, &reject),
             Datagram::Welcome(welcome) => self.handle_welcome(now_us, &welcome),
-            Datagram::Data(_) | Datagram::Hello(_) | Datagram::Ping(_) => Err(Ignored::ForServers),
+            // Nothing has asked.
+            Datagram::Answer(_) => Err(Ignored::Unasked),
+            Datagram::Data(_) | Datagram::Hello(_) | Datagram::Ping(_) | Datagram::Take(_) => Err(Ignored::ForServers),
         }
     }
 

@@ -74,17 +74,18 @@ impl Wire {
         }
     }
 
-    /// Reads a datagram. `client`, `epoch` and `hello`, the nonce of an open HELLO, say which keys may be tried.
+    /// Reads a datagram, which is decrypted where it stands. `client`, `epoch` and `hello`, the nonce of an open HELLO, say which keys may be tried.
     #[cfg_attr(not(feature = "sealed"), allow(unused_variables))]
     pub(super) fn decode<'a>(
         &self,
-        bytes: &'a [u8],
+        bytes: &'a mut [u8],
         client: ClientId,
         epoch: Option<Epoch>,
         hello: Option<u64>,
     ) -> Result<Datagram<'a>, Ignored> {
         match self {
             Self::Plain => {
+                let bytes: &'a [u8] = bytes;
                 let refusal = || codec::decode_version_refusal(bytes).map(Datagram::Reject);
                 codec::decode(bytes).or_else(|error| refusal().ok_or(Ignored::Undecodable(error)))
             }
@@ -168,7 +169,7 @@ mod sealed {
 
         pub(super) fn decode<'a>(
             &self,
-            bytes: &'a [u8],
+            bytes: &'a mut [u8],
             (client, epoch, hello): (ClientId, Option<Epoch>, Option<u64>),
         ) -> Result<Datagram<'a>, Ignored> {
             let head: SealedHead = codec::peek(bytes).map_err(Ignored::Undecodable)?;

@@ -38,6 +38,8 @@ const TYPE_REJECT: u8 = 3;
 const TYPE_HELLO: u8 = 4;
 const TYPE_WELCOME: u8 = 5;
 const TYPE_PING: u8 = 6;
+const TYPE_ANSWER: u8 = 7;
+const TYPE_TAKE: u8 = 8;
 
 const DATA_ATTEMPT: u8 = 0b0000_0111;
 const SEALED: u8 = 0b0000_1000;
@@ -47,7 +49,11 @@ const DATA_BATCH: u8 = 0b0100_0000;
 const DATA_SKIP: u8 = 0b1000_0000;
 const ACK_DURABILITY: u8 = 0b0000_0011;
 const ACK_DUPLICATE: u8 = 0b0001_0000;
+const ACK_READY: u8 = 0b0010_0000;
 const ACK_COMPLETE: u8 = 0b0100_0000;
+
+/// The option of a DATA whose sender wants an answer (PROTOCOL.md#ask).
+pub const OPTION_ASK: u16 = 2;
 
 /// One datagram of any type, borrowing its variable part from the receive buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +70,10 @@ pub enum Datagram<'a> {
     Welcome(Welcome),
     /// Client to server: asks for the session's ACK.
     Ping(Ping),
+    /// Server to client: what became of a message that asked.
+    Answer(Answer<'a>),
+    /// Client to server: takes the answer to a message that asked.
+    Take(Take),
 }
 
 /// PROTOCOL.md#data.
@@ -89,8 +99,8 @@ pub struct Data<'a> {
     pub skip: bool,
     /// The application's routing number.
     pub channel: u16,
-    /// Must be 0 in version 1; carried so that the server can answer UNSUPPORTED.
-    pub reserved: u16,
+    /// 0, or [`OPTION_ASK`]; carried whole so that the server can answer UNSUPPORTED to what it does not know.
+    pub options: u16,
     /// The message, or the run of records of a batch.
     pub payload: &'a [u8],
 }
@@ -112,6 +122,8 @@ pub struct Ack<'a> {
     pub duplicate: bool,
     /// Floor and bitmap tell of all that is journaled of this session: what lies beyond the bitmap's end is not.
     pub complete: bool,
+    /// An answer of this session waits to be taken.
+    pub ready: bool,
     /// From the arrival of the newest datagram covered to the sending of this ack, in microseconds.
     pub delay_us: u32,
     /// Bit i, least significant first, stands for seq `floor + 1 + i`. A multiple of 8 bytes, at most 128.
@@ -201,6 +213,56 @@ pub struct Ping {
     pub epoch: Epoch,
 }
 
+/// PROTOCOL.md#answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer<'a> {
+    /// Whom it is for.
+    pub client: ClientId,
+    /// Which of its runs.
+    pub epoch: Epoch,
+    /// The message that asked.
+    pub seq: Seq,
+    /// What became of it.
+    pub status: AnswerStatus,
+    /// Of DONE and FAILED the length of the whole body, in bytes; of PENDING when to ask again, in milliseconds; of GONE 0.
+    pub number: u32,
+    /// Of DONE and FAILED the whole body, or nothing where it did not fit; else nothing.
+    pub body: &'a [u8],
+}
+
+/// What became of a message that asked. Statuses unknown to this version are kept as they came; a client takes them for
+/// `Pending`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AnswerStatus {
+    /// 0: processed.
+    Done,
+    /// 1: given up.
+    Failed,
+    /// 2: on disk, not answered yet.
+    Pending,
+    /// 3: no answer will come.
+    Gone,
+    /// A status of a later version.
+    Unknown(u16),
+}
+
+/// PROTOCOL.md#take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Take {
+    /// The client that takes.
+    pub client: ClientId,
+    /// In which of its runs it asked.
+    pub epoch: Epoch,
+    /// The message whose answer is wanted. Never 0.
+    pub seq: Seq,
+    /// Answers below `seq - span` are had or not wanted; below `seq`.
+    pub span: u16,
+    /// How long the server may hold it until the answer is there, in milliseconds; 0 for an answer now.
+    pub wait_ms: u32,
+    /// How many bytes of body the answer has room for: so many zeros are sent.
+    pub room: usize,
+}
+
 /// Why bytes are not a datagram of this protocol. All but `Version` are dropped in silence (PROTOCOL.md#silence).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DecodeError {
@@ -217,7 +279,7 @@ pub enum DecodeError {
         /// As far as a later version keeps its place too.
         seq: u64,
     },
-    /// Type 0 or 7 to 15, or another version's REJECT.
+    /// Type 0 or 9 to 15, or another version's REJECT.
     UnknownType,
     /// SEALED is set where plain datagrams are decoded.
     Sealed,
@@ -249,7 +311,7 @@ impl<'a> Data<'a> {
             batch: false,
             skip: false,
             channel: 0,
-            reserved: 0,
+            options: 0,
             payload,
         }
     }
@@ -259,14 +321,55 @@ impl<'a> Data<'a> {
         Seq(self.seq.0 - u64::from(self.span))
     }
 
-    /// Whether version 1 has all that this datagram asks for: no fragments, nothing in `reserved`.
+    /// Whether version 1 has all that this datagram asks for: no fragments, no unknown options, and one answer at most.
     pub fn is_supported(&self) -> bool {
-        self.begin && self.end && self.reserved == 0
+        self.begin && self.end && (self.options == 0 || (self.options == OPTION_ASK && !self.batch))
+    }
+
+    /// Whether its sender wants an answer.
+    pub fn asks(&self) -> bool {
+        self.options & OPTION_ASK != 0
     }
 
     /// The application's records: the whole payload, or each record of a batch.
     pub fn records(&self) -> Records<'a> {
         if self.batch { Records::new(self.payload) } else { Records::whole(self.payload) }
+    }
+}
+
+impl Take {
+    /// Answers of asks below are had or not wanted.
+    pub fn base(&self) -> Seq {
+        Seq(self.seq.0 - u64::from(self.span))
+    }
+}
+
+impl AnswerStatus {
+    /// The number on the wire.
+    pub const fn to_wire(self) -> u16 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Pending => 2,
+            Self::Gone => 3,
+            Self::Unknown(status) => status,
+        }
+    }
+
+    /// The meaning of a number on the wire.
+    pub const fn from_wire(status: u16) -> Self {
+        match status {
+            0 => Self::Done,
+            1 => Self::Failed,
+            2 => Self::Pending,
+            3 => Self::Gone,
+            other => Self::Unknown(other),
+        }
+    }
+
+    /// Whether it has a body, and nothing more comes after it but the same.
+    pub const fn is_answered(self) -> bool {
+        matches!(self, Self::Done | Self::Failed)
     }
 }
 

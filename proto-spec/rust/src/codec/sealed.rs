@@ -6,8 +6,8 @@
 use super::decode::{Head, check_batch, fields};
 use super::encode::Fields;
 use super::{
-    Ack, BufferTooSmall, Data, Datagram, DecodeError, HEADER_LEN, Hello, Ping, Reject, SEALED, SEALED_MIN_LEN,
-    TYPE_DATA, TYPE_HELLO, TYPE_PING, VERSION, Welcome,
+    Ack, Answer, BufferTooSmall, Data, Datagram, DecodeError, HEADER_LEN, Hello, Ping, Reject, SEALED, SEALED_MIN_LEN,
+    TYPE_ANSWER, TYPE_DATA, TYPE_HELLO, TYPE_PING, TYPE_TAKE, Take, VERSION, Welcome,
 };
 use crate::seal::{Direction, SessionKeys, TAG_LEN};
 use crate::{ClientId, Epoch};
@@ -43,9 +43,9 @@ pub enum KeysOf {
 /// One end of the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// Sends DATA, HELLO and PING.
+    /// Sends DATA, HELLO, PING and TAKE.
     Client,
-    /// Sends ACK, REJECT and WELCOME.
+    /// Sends ACK, REJECT, WELCOME and ANSWER.
     Server,
 }
 
@@ -67,6 +67,8 @@ pub fn peek(bytes: &[u8]) -> Result<SealedHead, DecodeError> {
     let (client, keys, sender) = match fields(head, rest)? {
         Datagram::Data(data) => (data.client, KeysOf::Session(data.epoch), Side::Client),
         Datagram::Ping(ping) => (ping.client, KeysOf::Session(ping.epoch), Side::Client),
+        Datagram::Take(take) => (take.client, KeysOf::Session(take.epoch), Side::Client),
+        Datagram::Answer(answer) => (answer.client, KeysOf::Session(answer.epoch), Side::Server),
         // PROTOCOL.md#sealed-counter: any other counter could meet another HELLO's.
         Datagram::Hello(hello) if hello.nonce != counter => return Err(DecodeError::Malformed),
         Datagram::Hello(hello) => (hello.client, KeysOf::Hello { nonce: hello.nonce }, Side::Client),
@@ -80,7 +82,7 @@ pub fn peek(bytes: &[u8]) -> Result<SealedHead, DecodeError> {
     Ok(SealedHead { client, keys, counter, sender })
 }
 
-/// Verifies a DATA, HELLO or PING, and decrypts a DATA's payload in place. `keys` are those that [`peek`] names.
+/// Verifies a DATA, HELLO, PING or TAKE, and decrypts a DATA's payload in place. `keys` are those that [`peek`] names.
 ///
 /// `Err(UnknownType)` for the types that only a server sends. After any error but `BrokenBatch` the bytes are as they were.
 pub fn unseal_request<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
@@ -101,19 +103,26 @@ pub fn unseal_request<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Dat
     Ok(datagram)
 }
 
-/// Verifies an ACK, REJECT or WELCOME, in which nothing is encrypted. `keys` are those that [`peek`] names.
+/// Verifies an ACK, REJECT, WELCOME or ANSWER, and decrypts an ANSWER's body in place. `keys` are those that [`peek`] names.
 ///
-/// `Err(UnknownType)` for the types that only a client sends.
-pub fn unseal_reply<'a>(bytes: &'a [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
+/// `Err(UnknownType)` for the types that only a client sends. After any error the bytes are as they were.
+pub fn unseal_reply<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
     let SealedHead { counter, sender, .. } = peek(bytes)?;
     if sender != Side::Server {
         return Err(DecodeError::UnknownType);
     }
-    let (clear, tag) = bytes.split_last_chunk::<TAG_LEN>().ok_or(DecodeError::Truncated)?;
-    if !keys.open(Direction::ToClient, counter, clear, &mut [], tag) {
+    let is_answer = bytes[0] & 0x0f == TYPE_ANSWER;
+    let (body, tag) = bytes.split_last_chunk_mut::<TAG_LEN>().ok_or(DecodeError::Truncated)?;
+    let clear_len = if is_answer { CLEAR_LEN } else { body.len() };
+    let (clear, text) = body.split_at_mut_checked(clear_len).ok_or(DecodeError::Truncated)?;
+    if !keys.open(Direction::ToClient, counter, clear, text, tag) {
         return Err(DecodeError::BadSeal);
     }
-    let (head, _, rest) = parts(bytes)?;
+    let (head, rest) = clear.split_first_chunk().ok_or(DecodeError::Truncated)?;
+    if is_answer {
+        return fields(head, text);
+    }
+    let (_, rest) = rest.split_first_chunk::<8>().ok_or(DecodeError::Truncated)?;
     fields(head, rest)
 }
 
@@ -145,6 +154,8 @@ impl Datagram<'_> {
             Self::Hello(hello) => hello.seal(keys, out),
             Self::Welcome(welcome) => welcome.seal(keys, counter, out),
             Self::Ping(ping) => ping.seal(keys, counter, out),
+            Self::Answer(answer) => answer.seal(keys, counter, out),
+            Self::Take(take) => take.seal(keys, counter, out),
         }
     }
 }
@@ -191,20 +202,34 @@ impl Ping {
     }
 }
 
+impl Answer<'_> {
+    /// As [`Datagram::seal`].
+    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().seal(keys, counter, out)
+    }
+}
+
+impl Take {
+    /// As [`Datagram::seal`].
+    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().seal(keys, counter, out)
+    }
+}
+
 impl Fields<'_> {
     fn seal(mut self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let len = SEALED_MIN_LEN + self.variable.len();
+        let len = (SEALED_MIN_LEN + self.variable.len()).saturating_add(self.zeros);
         let out = out.get_mut(..len).ok_or(BufferTooSmall)?;
         self.flags |= SEALED;
         self.write_head(&mut out[..HEADER_LEN + 4]);
         out[HEADER_LEN + 4..CLEAR_LEN].copy_from_slice(&counter.to_le_bytes());
         let (body, tag) = out.split_last_chunk_mut::<TAG_LEN>().ok_or(BufferTooSmall)?;
-        body[CLEAR_LEN..].copy_from_slice(self.variable);
+        self.write_variable(&mut body[CLEAR_LEN..]);
         let direction = match self.kind {
-            TYPE_DATA | TYPE_HELLO | TYPE_PING => Direction::ToServer,
+            TYPE_DATA | TYPE_HELLO | TYPE_PING | TYPE_TAKE => Direction::ToServer,
             _ => Direction::ToClient,
         };
-        let clear_len = if self.kind == TYPE_DATA { CLEAR_LEN } else { body.len() };
+        let clear_len = if matches!(self.kind, TYPE_DATA | TYPE_ANSWER) { CLEAR_LEN } else { body.len() };
         let (clear, text) = body.split_at_mut(clear_len);
         *tag = keys.seal(direction, counter, clear, text).ok_or(BufferTooSmall)?;
         Ok(len)

@@ -72,6 +72,7 @@ pub(super) fn datagram<'a>(parts: &Parts, variable: &'a mut Vec<u8>) -> Datagram
                 durability: [Durability::Synced, Durability::Handed, Durability::Replicated][usize::from(flags % 3)],
                 duplicate: flags & 16 != 0,
                 complete: flags & 32 != 0,
+                ready: false,
                 delay_us: word,
                 bitmap: variable,
             })

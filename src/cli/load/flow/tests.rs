@@ -58,7 +58,18 @@ impl Rig {
         let bitmap = if above.is_empty() { &[][..] } else { &bitmap };
         let epoch = self.flow.epoch;
         let (floor, durability) = (Seq(floor), Durability::Synced);
-        let ack = Ack { client: CLIENT, epoch, floor, credit, durability, duplicate, complete, delay_us: 0, bitmap };
+        let ack = Ack {
+            client: CLIENT,
+            epoch,
+            floor,
+            credit,
+            durability,
+            duplicate,
+            complete,
+            ready: false,
+            delay_us: 0,
+            bitmap,
+        };
         self.flow.handle_ack(self.now_ns, &ack, &mut self.tally)
     }
 

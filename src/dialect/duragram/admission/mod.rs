@@ -187,6 +187,10 @@ fn kind(
         },
         Datagram::Hello(hello) => RequestKind::Hello { client: hello.client, nonce: hello.nonce },
         Datagram::Ping(ping) => RequestKind::Ping(SessionId { client: ping.client, epoch: ping.epoch }),
-        Datagram::Ack(_) | Datagram::Reject(_) | Datagram::Welcome(_) => return Err(DropReason::WrongDirection),
+        // Nothing can be asked yet, so nothing can be taken.
+        Datagram::Take(_) => return Err(DropReason::Undecoded(DecodeError::UnknownType)),
+        Datagram::Ack(_) | Datagram::Reject(_) | Datagram::Welcome(_) | Datagram::Answer(_) => {
+            return Err(DropReason::WrongDirection);
+        }
     })
 }

@@ -125,17 +125,18 @@ proptest! {
                         durability: Durability::Synced,
                         duplicate: false,
                         complete: false,
+                        ready: false,
                         delay_us,
                         bitmap: &bitmap,
                     };
-                    _ = client.handle_datagram(now_us, &encode(&Datagram::Ack(ack)));
+                    _ = client.handle_datagram(now_us, &mut encode(&Datagram::Ack(ack)));
                 }
                 Step::Reject { epoch, code, refused, retry_after_ms } => {
                     let epoch = epoch_of(epoch, client.epoch());
                     let refused = if epoch == 0 { nonce } else { refused };
                     let code = RejectCode::from_wire(code);
                     let reject = Reject { client: CLIENT, epoch, code, refused, retry_after_ms };
-                    _ = client.handle_datagram(now_us, &encode(&Datagram::Reject(reject)));
+                    _ = client.handle_datagram(now_us, &mut encode(&Datagram::Reject(reject)));
                 }
                 Step::Welcome { epoch, credit, nonce_right } => {
                     let Some(epoch) = Epoch::new(epoch) else { continue };
@@ -146,9 +147,9 @@ proptest! {
                     let nonce = if nonce_right { nonce } else { !nonce };
                     let client_id = ClientId(CLIENT.0);
                     let welcome = Welcome { client: client_id, epoch, credit, nonce };
-                    _ = client.handle_datagram(now_us, &encode(&Datagram::Welcome(welcome)));
+                    _ = client.handle_datagram(now_us, &mut encode(&Datagram::Welcome(welcome)));
                 }
-                Step::Bytes(bytes) => _ = client.handle_datagram(now_us, &bytes),
+                Step::Bytes(bytes) => _ = client.handle_datagram(now_us, &mut bytes.clone()),
             }
             prop_assert!(client.in_flight() <= client.queued());
         }

@@ -241,6 +241,7 @@ impl ModelServer {
             durability: Durability::Synced,
             duplicate,
             complete,
+            ready: false,
             delay_us,
             bitmap: &bitmap,
         }))

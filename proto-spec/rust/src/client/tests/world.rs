@@ -306,7 +306,7 @@ where
                 }
             }
             // Old acks, of an earlier epoch or of a seq that failed, may be ignored.
-            To::Client => _ = self.client.handle_datagram(self.now_us, &datagram),
+            To::Client => _ = self.client.handle_datagram(self.now_us, &mut datagram.clone()),
         }
     }
 

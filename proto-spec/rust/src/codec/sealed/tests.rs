@@ -24,6 +24,8 @@ fn keys_of(key: &ClientKey, datagram: &Datagram<'_>) -> SessionKeys {
         Datagram::Data(data) => (data.client, Some(data.epoch)),
         Datagram::Ack(ack) => (ack.client, Some(ack.epoch)),
         Datagram::Ping(ping) => (ping.client, Some(ping.epoch)),
+        Datagram::Answer(answer) => (answer.client, Some(answer.epoch)),
+        Datagram::Take(take) => (take.client, Some(take.epoch)),
         Datagram::Reject(reject) => (reject.client, Epoch::new(reject.epoch)),
         Datagram::Hello(hello) => (hello.client, None),
         Datagram::Welcome(welcome) => (welcome.client, None),
@@ -76,7 +78,7 @@ proptest! {
         prop_assert_eq!(unseal(&mut bytes, &keys).map(|_| ()), Err(DecodeError::BadSeal));
         let right = key.keys(head.client, head.keys.epoch());
         let wrong_way = match head.sender {
-            Side::Client => unseal_reply(&bytes, &right).map(|_| ()),
+            Side::Client => unseal_reply(&mut bytes, &right).map(|_| ()),
             Side::Server => unseal_request(&mut bytes, &right).map(|_| ()),
         };
         prop_assert_eq!(wrong_way, Err(DecodeError::UnknownType));
