@@ -239,6 +239,7 @@ fn meta_of(offset: u64) -> EntryMeta {
         span: 0,
         skip: false,
         batch: false,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: offset,
