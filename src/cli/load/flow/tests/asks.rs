@@ -43,7 +43,8 @@ fn a_message_is_taken_once_it_is_acked_and_its_answer_counts_once() {
     assert!(answer(&mut rig, 2, AnswerStatus::Done, 2, b"ok"));
     assert!(!answer(&mut rig, 2, AnswerStatus::Done, 2, b"ok"));
     assert_eq!((rig.tally.answered, rig.tally.failed), (1, 0));
-    assert_eq!(rig.tally.answer_max_us().map(f64::round), Some(5_002.0), "within a thousandth");
+    let longest_us = rig.tally.answer_max_us().unwrap();
+    assert!((5_000.0..5_010.0).contains(&longest_us), "kept to a thousandth: {longest_us}");
     assert!(rig.ack(2, &[], 100));
     assert_eq!(sent(&mut rig).1, [Taking { seq: 1, span: 0, room: ROOM }]);
     assert!(answer(&mut rig, 1, AnswerStatus::Failed, 0, b""));
