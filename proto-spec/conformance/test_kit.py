@@ -176,8 +176,8 @@ class Text(unittest.TestCase):
                 good = vector.get("datagram", {})
                 subject.client_id = int(good.get("client", "a1"), 16)
                 peer.sendto(bytes.fromhex(vector["hex"]), subject.socket.getsockname())
-                taken = subject.receive(0.05, lambda kind, epoch, long: kind in (names["ACK"], names["REJECT"], names["WELCOME"]))
-                for_it = good.get("type") in ("ACK", "REJECT", "WELCOME") and len(vector["hex"]) == 64
+                taken = subject.receive(0.05, lambda kind, epoch, long: kind in (names["ACK"], names["REJECT"], names["WELCOME"], names["ANSWER"]))
+                for_it = good.get("type") == "ANSWER" or good.get("type") in ("ACK", "REJECT", "WELCOME") and len(vector["hex"]) == 64
                 with self.subTest(vector["name"]):
                     self.assertEqual(taken is not None, for_it or "version_refusal" in vector)
             subject.socket.close()
