@@ -244,8 +244,8 @@ class Scenario:
         strangers = self.came(*set(map(type, (seen.datagram for seen in self.trace))) - {Data, Hello, Ping})
         if strangers:
             self.verdict("datagrams", False, f"a client does not send {strangers[0].datagram}")
-        if any(not (d.begin and d.end) or d.reserved for d in self.data):
-            self.verdict("datagrams", False, "BEGIN and END are set, reserved is 0")
+        if any(not (d.begin and d.end) or d.options for d in self.data):
+            self.verdict("datagrams", False, "BEGIN and END are set, options are 0")
         self.verdict("size", self.longest <= wire.DATAGRAM_RECOMMENDED, f"datagrams of at most 1,200 bytes ({self.longest})")
         if any(d.batch for d in self.data):
             self.verdict("batch", True, "its batches are whole")

@@ -9,7 +9,7 @@ import struct
 from typing import Any, Final, NamedTuple, Optional
 
 from . import wire
-from .wire import DATA, HEAD, HELLO, REQUESTS, SEALED, U64_MAX, VERSION, WELCOME, Datagram, DecodeError, Fields
+from .wire import ANSWER, DATA, HEAD, HELLO, REQUESTS, SEALED, U64_MAX, VERSION, WELCOME, Datagram, DecodeError, Fields
 
 try:
     from cryptography.exceptions import InvalidTag
@@ -77,7 +77,7 @@ def _seal(f: Fields, keys: Keys, counter: int) -> bytes:
     clear = HEAD.pack(VERSION << 4 | f.kind, f.flags | SEALED, *f[2:7]) + _COUNTER.pack(counter)
     direction = TO_SERVER if f.kind in REQUESTS else TO_CLIENT
     cipher, nonce = keys.ciphers[direction], _NONCE.pack(direction, counter)
-    if f.kind == DATA:
+    if f.kind in (DATA, ANSWER):
         return clear + cipher.encrypt(nonce, f.variable, clear)
     clear += f.variable
     return clear + cipher.encrypt(nonce, b"", clear)
@@ -101,11 +101,11 @@ def peek(bytes_: bytes) -> Head:
 
 
 def unseal(bytes_: bytes, keys: Keys) -> Datagram:
-    """Verifies a datagram and decrypts a DATA's payload. `keys` are those of the epoch that `peek` names."""
+    """Verifies a datagram and decrypts a DATA's payload or an ANSWER's body. `keys` are those of the epoch that `peek` names."""
     f, counter, direction, _ = peek(bytes_)
     cipher, nonce = keys.ciphers[direction], _NONCE.pack(direction, counter)
     try:
-        if f.kind == DATA:
+        if f.kind in (DATA, ANSWER):
             f = f._replace(variable=cipher.decrypt(nonce, bytes_[CLEAR:], bytes_[:CLEAR]))
         else:
             cipher.decrypt(nonce, bytes_[-TAG:], bytes_[:-TAG])
