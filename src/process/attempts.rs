@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 
 use super::config::LaneConfig;
 use super::dead_letters::{self, Burial, GivenUp};
-use super::handler::{Answer, Handler, HandlerError};
+use super::handler::{Handler, HandlerError, Outcome};
 use super::handler_calls::HandlerCalls;
 use super::lane_name::LaneName;
 use super::retried::RetryError;
@@ -147,9 +147,10 @@ impl Attempts {
         let mut charged_most = 0;
         let mut kept = Vec::with_capacity(open.records.len());
         for (settled, mut left) in open.records.drain(..).enumerate() {
-            let answer = if settled < shown { self.calls.outcomes.answer(settled).clone() } else { Answer::Unanswered };
+            let outcome =
+                if settled < shown { self.calls.outcomes.outcome(settled).clone() } else { Outcome::Unanswered };
             let attempts = left.attempts;
-            if !self.settle(now, &records[left.nth], &mut left, answer, &mut open.given_up) {
+            if !self.settle(now, &records[left.nth], &mut left, outcome, &mut open.given_up) {
                 charged_most = charged_most.max(if left.attempts > attempts { left.attempts } else { 0 });
                 kept.push(left);
             }
@@ -172,10 +173,10 @@ impl Attempts {
         if let Some(panic) = self.calls.retry(&dead_letters::record(&letter)) {
             return Err(RetryError::Failed(format!("the handler panicked: {panic}")));
         }
-        let reason = match (self.calls.outcomes.answer(0), self.calls.outcomes.unavailable_reason()) {
-            (Answer::Done, _) => return Ok(()),
-            (Answer::Retry(reason) | Answer::GiveUp(reason), _) => reason,
-            (Answer::Unanswered, reason) => reason.unwrap_or("the handler gave no answer"),
+        let reason = match (self.calls.outcomes.outcome(0), self.calls.outcomes.unavailable_reason()) {
+            (Outcome::Done, _) => return Ok(()),
+            (Outcome::Retry(reason) | Outcome::GiveUp(reason), _) => reason,
+            (Outcome::Unanswered, reason) => reason.unwrap_or("the handler said nothing of it"),
         };
         Err(RetryError::Failed(reason.to_owned()))
     }
@@ -248,7 +249,7 @@ impl Attempts {
         self.show_down(now);
     }
 
-    /// Turns what is no answer of one record into answers: a panic, silence, an outage.
+    /// Turns what is said of no single record into outcomes: a panic, silence, an outage.
     fn blame(&mut self, now: Now, shown: usize, panic: Option<String>, open: &mut OpenBatch) {
         if let Some(error) = self.calls.outcomes.unavailable_error() {
             self.metrics.sink_failures.inc();
@@ -265,12 +266,12 @@ impl Attempts {
             self.is_available(now);
         }
         match panic {
-            Some(text) if shown == 1 && *self.calls.outcomes.answer(0) == Answer::Unanswered => {
+            Some(text) if shown == 1 && *self.calls.outcomes.outcome(0) == Outcome::Unanswered => {
                 self.calls.outcomes.retry(0, format!("the handler panicked: {text}"));
             }
             Some(_) => open.one_by_one = true,
             // Silence must not become a busy loop.
-            None if self.calls.outcomes.is_silent() => self.calls.outcomes.retry(0, "the handler gave no answer"),
+            None if self.calls.outcomes.is_silent() => self.calls.outcomes.retry(0, "the handler said nothing of it"),
             None => {}
         }
     }
@@ -281,17 +282,17 @@ impl Attempts {
         now: Now,
         record: &Record<'_>,
         open: &mut OpenRecord,
-        answer: Answer,
+        outcome: Outcome,
         given_up: &mut Vec<GivenUp>,
     ) -> bool {
-        let (mut reason, again) = match answer {
-            Answer::Unanswered => return false,
-            Answer::Done => {
+        let (mut reason, again) = match outcome {
+            Outcome::Unanswered => return false,
+            Outcome::Done => {
                 self.processed.inc();
                 return true;
             }
-            Answer::Retry(reason) => (reason, true),
-            Answer::GiveUp(reason) => (reason, false),
+            Outcome::Retry(reason) => (reason, true),
+            Outcome::GiveUp(reason) => (reason, false),
         };
         open.attempts = open.attempts.saturating_add(1);
         let (offset, index, attempts) = (record.offset.0, record.index, open.attempts);

@@ -20,23 +20,23 @@ use crate::model::{Instance, JournalId, Lane, LaneMark, Offset, Record, SinkId};
 ///   it panics.
 ///
 /// # What is asked of it
-/// - A record answered *done* is either durable where it went, or is made durable by the next `flush` that succeeds.
+/// - A record that is said to be *done* is either durable where it went, or is made durable by the next `flush` that succeeds.
 /// - To block is allowed: the journal absorbs what comes meanwhile, and no client notices.
 pub trait Handler: Send {
-    /// Processes `records`, never empty, and answers for each by its index in the slice.
+    /// Processes `records`, never empty, and says of each by its index in the slice what came of it.
     ///
-    /// Records that get no answer are presented again; so it is fine to stop early. A handler to which order matters
+    /// Records of which nothing is said are presented again; so it is fine to stop early. A handler to which order matters
     /// stops at the first record that it cannot process.
     fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes);
 
-    /// Makes everything answered *done* so far durable, and returns what the journal is to keep with the watermark.
+    /// Makes everything that is *done* so far durable, and returns what the journal is to keep with the watermark.
     ///
     /// These bytes come back in [`LaneStart::mark`] after a restart. They are stored with the watermark in one write, so
     /// they can name a position in the sink, or hold a small aggregate over exactly the entries below it.
     ///
     /// # Errors
     /// The watermark stays where it is; nothing new is presented, and `flush` is called again after a while, as often as
-    /// it takes. The handler still owns what it has answered *done*: it is not presented again before a restart.
+    /// it takes. The handler still owns what it has said to be *done*: it is not presented again before a restart.
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError>;
 
     /// The operator asks to open files anew (SIGHUP, after log rotation). Called also while records are open. A `flush`
@@ -56,7 +56,7 @@ pub trait Handler: Send {
 
     /// The entries from `from` up to `to` will not be presented any more, since the sink had fallen too far behind. The
     /// next checkpoint records it; after a crash before that they may come all the same. None of them is half done: what was
-    /// answered is flushed before.
+    /// done is flushed before.
     fn lost(&mut self, _from: Offset, _to: Offset) {}
 
     /// An operator lets the sink go on elsewhere, back or forward: this handler is not called any more, and what it has not flushed
@@ -145,19 +145,19 @@ impl<'a> LaneStart<'a> {
 /// Makes the lanes' handlers; called once for each lane, in lane order, before the first record.
 pub type HandlerFactory = Box<dyn FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send>;
 
-/// A handler's answers to one call of [`Handler::process`]. The last answer to a record counts.
+/// What came of the records of one call of [`Handler::process`]. What was said last of a record counts.
 #[derive(Debug, Default)]
 pub struct Outcomes {
     len: usize,
-    /// Empty until a record gets an answer of its own: [`done_all`](Self::done_all) alone touches nothing per record.
-    answers: Vec<Answer>,
+    /// Empty until a record gets an outcome of its own: [`done_all`](Self::done_all) alone touches nothing per record.
+    outcomes: Vec<Outcome>,
     rest_done: bool,
     unavailable: Option<HandlerError>,
 }
 
 /// What a handler said of one record.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Answer {
+pub enum Outcome {
     /// It said nothing: the record is presented again.
     #[default]
     Unanswered,
@@ -170,7 +170,7 @@ pub enum Answer {
 }
 
 impl Outcomes {
-    /// No answers yet to `len` records. Tests of handlers call it; lanes make their own.
+    /// Nothing said yet of `len` records. Tests of handlers call it; lanes make their own.
     pub fn new(len: usize) -> Self {
         Self { len, ..Self::default() }
     }
@@ -178,12 +178,12 @@ impl Outcomes {
     /// The record is processed.
     ///
     /// # Panics
-    /// This and the other answers panic when `index` is not one of a record.
+    /// This and the other outcomes panic when `index` is not one of a record.
     pub fn done(&mut self, index: usize) {
-        self.set(index, Answer::Done);
+        self.set(index, Outcome::Done);
     }
 
-    /// Every record is processed, except those with another answer.
+    /// Every record is processed, except those with another outcome.
     pub fn done_all(&mut self) {
         self.rest_done = true;
     }
@@ -193,15 +193,15 @@ impl Outcomes {
     ///
     /// For what may be this record's fault. When the sink as a whole does not answer, use [`unavailable`](Self::unavailable).
     pub fn retry(&mut self, index: usize, reason: impl Into<String>) {
-        self.set(index, Answer::Retry(reason.into()));
+        self.set(index, Outcome::Retry(reason.into()));
     }
 
     /// The record cannot ever be processed: it becomes a dead letter at once.
     pub fn give_up(&mut self, index: usize, reason: impl Into<String>) {
-        self.set(index, Answer::GiveUp(reason.into()));
+        self.set(index, Outcome::GiveUp(reason.into()));
     }
 
-    /// What the handler writes to is away. Records without an answer come again after a delay, as often as it takes: an
+    /// What the handler writes to is away. Records without an outcome come again after a delay, as often as it takes: an
     /// outage makes no dead letters.
     pub fn unavailable(&mut self, reason: impl Into<String>) {
         self.unavailable_for(HandlerError { message: reason.into(), soon: false });
@@ -212,11 +212,11 @@ impl Outcomes {
         self.unavailable = Some(error);
     }
 
-    /// What was answered for the record.
-    pub fn answer(&self, index: usize) -> &Answer {
-        match self.answers.get(index).unwrap_or(&Answer::Unanswered) {
-            Answer::Unanswered if self.rest_done => &Answer::Done,
-            answer => answer,
+    /// What was said of the record.
+    pub fn outcome(&self, index: usize) -> &Outcome {
+        match self.outcomes.get(index).unwrap_or(&Outcome::Unanswered) {
+            Outcome::Unanswered if self.rest_done => &Outcome::Done,
+            outcome => outcome,
         }
     }
 
@@ -229,18 +229,20 @@ impl Outcomes {
         self.unavailable.as_ref()
     }
 
-    /// Whether each record is done; costs nothing when [`done_all`](Self::done_all) was the only answer.
+    /// Whether each record is done; costs nothing when [`done_all`](Self::done_all) was all that was said.
     pub(crate) fn all_done(&self) -> bool {
-        let done = |answer: &Answer| *answer == Answer::Done || (self.rest_done && *answer == Answer::Unanswered);
-        if self.answers.is_empty() { self.rest_done } else { self.answers.iter().all(done) }
+        let done = |outcome: &Outcome| *outcome == Outcome::Done || (self.rest_done && *outcome == Outcome::Unanswered);
+        if self.outcomes.is_empty() { self.rest_done } else { self.outcomes.iter().all(done) }
     }
 
-    /// Whether nothing at all was answered.
+    /// Whether nothing at all was said.
     pub(crate) fn is_silent(&self) -> bool {
-        self.unavailable.is_none() && !self.rest_done && self.answers.iter().all(|answer| *answer == Answer::Unanswered)
+        self.unavailable.is_none()
+            && !self.rest_done
+            && self.outcomes.iter().all(|outcome| *outcome == Outcome::Unanswered)
     }
 
-    /// Takes [`done_all`](Self::done_all) back; answers of their own stand.
+    /// Takes [`done_all`](Self::done_all) back; outcomes of their own stand.
     pub(crate) fn withdraw_done_all(&mut self) {
         self.rest_done = false;
     }
@@ -248,17 +250,17 @@ impl Outcomes {
     /// Makes this ready for the next call, keeping the memory.
     pub(crate) fn reset(&mut self, len: usize) {
         self.len = len;
-        self.answers.clear();
+        self.outcomes.clear();
         self.rest_done = false;
         self.unavailable = None;
     }
 
-    fn set(&mut self, index: usize, answer: Answer) {
-        assert!(index < self.len, "answer for record {index} of {}", self.len);
-        if self.answers.is_empty() {
-            self.answers.resize(self.len, Answer::Unanswered);
+    fn set(&mut self, index: usize, outcome: Outcome) {
+        assert!(index < self.len, "outcome of record {index} of {}", self.len);
+        if self.outcomes.is_empty() {
+            self.outcomes.resize(self.len, Outcome::Unanswered);
         }
-        self.answers[index] = answer;
+        self.outcomes[index] = outcome;
     }
 }
 
@@ -267,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_of_its_own_stands_beside_done_all_in_either_order() {
+    fn an_outcome_of_its_own_stands_beside_done_all_in_either_order() {
         for first in [true, false] {
             let mut outcomes = Outcomes::new(3);
             if first {
@@ -277,9 +279,9 @@ mod tests {
             if !first {
                 outcomes.done_all();
             }
-            assert_eq!(outcomes.answer(0), &Answer::Done);
-            assert_eq!(outcomes.answer(1), &Answer::Retry("busy".into()));
-            assert_eq!(outcomes.answer(2), &Answer::Done);
+            assert_eq!(outcomes.outcome(0), &Outcome::Done);
+            assert_eq!(outcomes.outcome(1), &Outcome::Retry("busy".into()));
+            assert_eq!(outcomes.outcome(2), &Outcome::Done);
             assert!(!outcomes.all_done());
             outcomes.done(1);
             assert!(outcomes.all_done());
@@ -287,20 +289,20 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_survives_a_reset() {
+    fn no_outcome_survives_a_reset() {
         let mut outcomes = Outcomes::new(2);
         outcomes.done_all();
         outcomes.give_up(0, "broken");
         outcomes.unavailable("gone");
         outcomes.reset(1);
-        assert_eq!(outcomes.answer(0), &Answer::Unanswered);
+        assert_eq!(outcomes.outcome(0), &Outcome::Unanswered);
         assert_eq!(outcomes.unavailable_reason(), None);
         assert!(!outcomes.all_done());
     }
 
     #[test]
-    #[should_panic(expected = "answer for record 2 of 2")]
-    fn an_answer_for_a_record_that_is_not_there_panics() {
+    #[should_panic(expected = "outcome of record 2 of 2")]
+    fn an_outcome_of_a_record_that_is_not_there_panics() {
         Outcomes::new(2).done(2);
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct HandlerCalls {
     name: LaneName,
     handler: Box<dyn Handler>,
     metrics: Metrics,
-    /// The answers to the last call of [`process`](Self::process).
+    /// What was said in the last call of [`process`](Self::process).
     pub(super) outcomes: Outcomes,
 }
 
@@ -23,7 +23,7 @@ impl HandlerCalls {
         Self { name, handler, metrics: metrics.clone(), outcomes: Outcomes::default() }
     }
 
-    /// Presents records; returns what the handler said when it panicked. What it answered stands in `outcomes`.
+    /// Presents records; returns what the handler said when it panicked. What it said before stands in `outcomes`.
     pub(super) fn process(&mut self, records: &[Record<'_>]) -> Option<String> {
         self.present(records, |handler, outcomes| handler.process(records, outcomes))
     }
@@ -39,7 +39,7 @@ impl HandlerCalls {
         call: impl FnOnce(&mut dyn Handler, &mut Outcomes),
     ) -> Option<String> {
         self.outcomes.reset(records.len());
-        // The handler is asked to stay valid when it panics; `outcomes` holds whole answers at any time.
+        // The handler is asked to stay valid when it panics; `outcomes` holds whole outcomes at any time.
         let panic = catch_unwind(AssertUnwindSafe(|| call(&mut *self.handler, &mut self.outcomes))).err()?;
         // "All done" may have been said before the work was.
         self.outcomes.withdraw_done_all();

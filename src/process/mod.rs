@@ -81,7 +81,7 @@ pub use control::{SinkAnswer, SinkControl, SinkControlError, SinkStatus};
 pub use cursor::Cursor;
 pub use cursors::Cursors;
 pub use fanout::Fanout;
-pub use handler::{Answer, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
+pub use handler::{Handler, HandlerError, HandlerFactory, LaneStart, Outcome, Outcomes};
 pub use lane::{LaneParts, LaneStep, LaneWorker};
 pub use lane_name::LaneName;
 pub use mailbox::{Mailbox, Wake};
