@@ -1,7 +1,8 @@
-//! What processes records: the [`Handler`] trait, and what goes in and comes out of it.
+//! What processes records: the [`Handler`] trait, and what goes in. What comes out of it is in `outcomes`.
 
 use std::fmt;
 
+pub use super::outcomes::{AnswerTooLong, Outcome, Outcomes};
 use crate::model::{Instance, JournalId, Lane, LaneMark, Offset, Record, SinkId};
 
 /// Processes the records of one lane. Every lane has its own handler, which runs on the lane's thread.
@@ -13,6 +14,7 @@ use crate::model::{Instance, JournalId, Lane, LaneMark, Offset, Record, SinkId};
 /// - [`flush`](Self::flush) is called only when each record that was presented is finished (done, or a dead letter), so
 ///   the state it returns covers exactly the entries below the watermark that it is stored with, but for those that are dead
 ///   letters. A dead letter that was retried with success is deleted in the very write that stores the state.
+/// - [`settle`](Self::settle) alone is called while records are open, and only when somebody waits for an answer.
 /// - When the server is stopped while a record is open, `flush` is not called any more: what was done since the last one comes
 ///   again after the next start.
 /// - A panic costs nothing but the record that causes it: the lane finds that record by presenting the records one by one,
@@ -38,6 +40,21 @@ pub trait Handler: Send {
     /// The watermark stays where it is; nothing new is presented, and `flush` is called again after a while, as often as
     /// it takes. The handler still owns what it has said to be *done*: it is not presented again before a restart.
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError>;
+
+    /// Makes everything that is *done* so far durable while other records of the same call are open, as far as that can be had
+    /// before they are finished, and returns whether it is. Called when somebody who has asked waits for the answer to a record
+    /// that is done, and what is open has to wait for a retry: so that one bad record does not hold the answers of a thousand
+    /// others. The watermark stays where it is, and after a crash what was settled comes again.
+    ///
+    /// By default nothing is done, and the answers wait until nothing is open any more: a handler whose effect is the state that
+    /// `flush` returns can have it stored only then. One that writes to somewhere else says
+    /// `self.flush().map(|_| true)`, if its `flush` is right also when a later record is done and an earlier one is not.
+    ///
+    /// # Errors
+    /// As those of `flush`: nothing of what it has done is answered yet, and it is called again after a while.
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        Ok(false)
+    }
 
     /// The operator asks to open files anew (SIGHUP, after log rotation). Called also while records are open. A `flush`
     /// follows, as soon as none is.
@@ -93,6 +110,10 @@ impl HandlerError {
     pub(crate) fn is_soon(&self) -> bool {
         self.soon
     }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
 }
 
 /// What a lane knows when its handler is made.
@@ -144,165 +165,3 @@ impl<'a> LaneStart<'a> {
 
 /// Makes the lanes' handlers; called once for each lane, in lane order, before the first record.
 pub type HandlerFactory = Box<dyn FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send>;
-
-/// What came of the records of one call of [`Handler::process`]. What was said last of a record counts.
-#[derive(Debug, Default)]
-pub struct Outcomes {
-    len: usize,
-    /// Empty until a record gets an outcome of its own: [`done_all`](Self::done_all) alone touches nothing per record.
-    outcomes: Vec<Outcome>,
-    rest_done: bool,
-    unavailable: Option<HandlerError>,
-}
-
-/// What a handler said of one record.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Outcome {
-    /// It said nothing: the record is presented again.
-    #[default]
-    Unanswered,
-    /// The record is processed.
-    Done,
-    /// The record cannot be processed now, for this reason.
-    Retry(String),
-    /// The record can never be processed, for this reason.
-    GiveUp(String),
-}
-
-impl Outcomes {
-    /// Nothing said yet of `len` records. Tests of handlers call it; lanes make their own.
-    pub fn new(len: usize) -> Self {
-        Self { len, ..Self::default() }
-    }
-
-    /// The record is processed.
-    ///
-    /// # Panics
-    /// This and the other outcomes panic when `index` is not one of a record.
-    pub fn done(&mut self, index: usize) {
-        self.set(index, Outcome::Done);
-    }
-
-    /// Every record is processed, except those with another outcome.
-    pub fn done_all(&mut self) {
-        self.rest_done = true;
-    }
-
-    /// The record could not be processed now. It comes again after a delay that grows with each attempt; after the last
-    /// attempt that [`RetryPolicy`](crate::process::RetryPolicy) allows it becomes a dead letter.
-    ///
-    /// For what may be this record's fault. When the sink as a whole does not answer, use [`unavailable`](Self::unavailable).
-    pub fn retry(&mut self, index: usize, reason: impl Into<String>) {
-        self.set(index, Outcome::Retry(reason.into()));
-    }
-
-    /// The record cannot ever be processed: it becomes a dead letter at once.
-    pub fn give_up(&mut self, index: usize, reason: impl Into<String>) {
-        self.set(index, Outcome::GiveUp(reason.into()));
-    }
-
-    /// What the handler writes to is away. Records without an outcome come again after a delay, as often as it takes: an
-    /// outage makes no dead letters.
-    pub fn unavailable(&mut self, reason: impl Into<String>) {
-        self.unavailable_for(HandlerError { message: reason.into(), soon: false });
-    }
-
-    /// Like [`unavailable`](Self::unavailable), for an error that may be [`soon`](HandlerError::soon).
-    pub fn unavailable_for(&mut self, error: HandlerError) {
-        self.unavailable = Some(error);
-    }
-
-    /// What was said of the record.
-    pub fn outcome(&self, index: usize) -> &Outcome {
-        match self.outcomes.get(index).unwrap_or(&Outcome::Unanswered) {
-            Outcome::Unanswered if self.rest_done => &Outcome::Done,
-            outcome => outcome,
-        }
-    }
-
-    /// The reason given to [`unavailable`](Self::unavailable).
-    pub fn unavailable_reason(&self) -> Option<&str> {
-        self.unavailable.as_ref().map(|error| error.message.as_str())
-    }
-
-    pub(crate) fn unavailable_error(&self) -> Option<&HandlerError> {
-        self.unavailable.as_ref()
-    }
-
-    /// Whether each record is done; costs nothing when [`done_all`](Self::done_all) was all that was said.
-    pub(crate) fn all_done(&self) -> bool {
-        let done = |outcome: &Outcome| *outcome == Outcome::Done || (self.rest_done && *outcome == Outcome::Unanswered);
-        if self.outcomes.is_empty() { self.rest_done } else { self.outcomes.iter().all(done) }
-    }
-
-    /// Whether nothing at all was said.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.unavailable.is_none()
-            && !self.rest_done
-            && self.outcomes.iter().all(|outcome| *outcome == Outcome::Unanswered)
-    }
-
-    /// Takes [`done_all`](Self::done_all) back; outcomes of their own stand.
-    pub(crate) fn withdraw_done_all(&mut self) {
-        self.rest_done = false;
-    }
-
-    /// Makes this ready for the next call, keeping the memory.
-    pub(crate) fn reset(&mut self, len: usize) {
-        self.len = len;
-        self.outcomes.clear();
-        self.rest_done = false;
-        self.unavailable = None;
-    }
-
-    fn set(&mut self, index: usize, outcome: Outcome) {
-        assert!(index < self.len, "outcome of record {index} of {}", self.len);
-        if self.outcomes.is_empty() {
-            self.outcomes.resize(self.len, Outcome::Unanswered);
-        }
-        self.outcomes[index] = outcome;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_outcome_of_its_own_stands_beside_done_all_in_either_order() {
-        for first in [true, false] {
-            let mut outcomes = Outcomes::new(3);
-            if first {
-                outcomes.done_all();
-            }
-            outcomes.retry(1, "busy");
-            if !first {
-                outcomes.done_all();
-            }
-            assert_eq!(outcomes.outcome(0), &Outcome::Done);
-            assert_eq!(outcomes.outcome(1), &Outcome::Retry("busy".into()));
-            assert_eq!(outcomes.outcome(2), &Outcome::Done);
-            assert!(!outcomes.all_done());
-            outcomes.done(1);
-            assert!(outcomes.all_done());
-        }
-    }
-
-    #[test]
-    fn no_outcome_survives_a_reset() {
-        let mut outcomes = Outcomes::new(2);
-        outcomes.done_all();
-        outcomes.give_up(0, "broken");
-        outcomes.unavailable("gone");
-        outcomes.reset(1);
-        assert_eq!(outcomes.outcome(0), &Outcome::Unanswered);
-        assert_eq!(outcomes.unavailable_reason(), None);
-        assert!(!outcomes.all_done());
-    }
-
-    #[test]
-    #[should_panic(expected = "outcome of record 2 of 2")]
-    fn an_outcome_of_a_record_that_is_not_there_panics() {
-        Outcomes::new(2).done(2);
-    }
-}
