@@ -55,7 +55,7 @@ impl Progress {
         metrics: &Metrics,
     ) -> Arc<Self> {
         let renumbered = Renumbered::of(recovered, former, lanes);
-        Self::of(durable_end, renumbered, None, Arc::new(Mailbox::new(limits::LANE_MESSAGES)), metrics)
+        Self::of(durable_end, renumbered, None, Self::new_mailbox(), metrics)
     }
 
     /// Of a configured sink: where its only lane goes on. All sinks of a server share a mailbox.
@@ -72,7 +72,7 @@ impl Progress {
 
     /// An empty mailbox for the sinks of a server.
     pub fn new_mailbox() -> Arc<Mailbox<LaneMessage>> {
-        Arc::new(Mailbox::new(limits::LANE_MESSAGES))
+        Arc::new(Mailbox::new(limits::LANE_MESSAGES, limits::LANE_ANSWERS_BYTES))
     }
 
     fn of(

@@ -65,6 +65,10 @@ impl Handler for Remade {
         self.handler()?.flush()
     }
 
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        self.handler()?.settle()
+    }
+
     fn reopen(&mut self) -> Result<(), HandlerError> {
         self.handler()?.reopen()
     }

@@ -63,7 +63,8 @@ impl Lanes {
         factory: &mut HandlerFactory,
         not_configured: Vec<SinkRecord>,
     ) -> Result<Self, HandlerError> {
-        let cursors = Arc::new(Cursors::new(vec![Arc::clone(&parts.progress)], not_configured));
+        let cursors =
+            Arc::new(Cursors::new(vec![(Arc::clone(&parts.progress), parts.config.answering)], not_configured));
         let (fanout, blocks) = Fanout::new(Arc::clone(&cursors));
         let (workers, askers) = build(parts, blocks.into_iter().next().unwrap_or_default(), factory)?;
         Ok(Self { workers, fanout, control: LaneControl::new(&cursors, vec![askers]), cursors })
@@ -77,7 +78,7 @@ impl Lanes {
         sinks: Vec<(LaneParts, HandlerFactory)>,
         not_configured: Vec<SinkRecord>,
     ) -> Result<Self, HandlerError> {
-        let groups = sinks.iter().map(|(parts, _)| Arc::clone(&parts.progress)).collect();
+        let groups = sinks.iter().map(|(parts, _)| (Arc::clone(&parts.progress), parts.config.answering)).collect();
         let cursors = Arc::new(Cursors::new(groups, not_configured));
         let (fanout, blocks) = Fanout::new(Arc::clone(&cursors));
         let (mut workers, mut askers) = (Vec::new(), Vec::new());
@@ -152,9 +153,9 @@ fn run(mut worker: LaneWorker, clock: &impl Clock) -> Result<bool, StorageError>
                 worked = true;
                 continue;
             }
-            // While blocks keep coming the lane naps and takes all that have come at once. Nobody waits for it, and
-            // being woken for each block would cost the committer a system call a lane and commit.
-            LaneStep::Idle { .. } if std::mem::take(&mut worked) => {
+            // While blocks keep coming the lane naps and takes all that have come at once. Nobody waits for it, unless for an
+            // answer, and being woken for each block would cost the committer a system call a lane and commit.
+            LaneStep::Idle { .. } if std::mem::take(&mut worked) && !worker.take_asked() => {
                 thread::sleep(Duration::from_micros(limits::LANE_NAP_US));
                 continue;
             }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
 use duragram::model::{Content, NatsAuth, NatsTarget, Offset, Secret, SinkConfig, SinkId, SinkTarget, TlsConfig};
-use duragram::process::{Answer, Outcomes, Record};
+use duragram::process::{Outcome, Outcomes, Record};
 use duragram::proto::Seq;
 
 use super::support::lane::{
@@ -416,7 +416,7 @@ fn a_dead_letter_that_is_retried_stands_at_the_end_and_the_position_is_found_beh
     for handler in [&mut first, &mut again] {
         let mut outcomes = Outcomes::new(1);
         handler.retry(&records[5], &mut outcomes);
-        assert_eq!(*outcomes.answer(0), Answer::Done, "{outcomes:?}");
+        assert_eq!(*outcomes.outcome(0), Outcome::Done, "{outcomes:?}");
     }
     drive(&mut *again, &records[6..], 10, PATIENCE);
     let order = [expected(0, 5), expected(6, 10), expected(5, 6), expected(10, 12)].concat();
