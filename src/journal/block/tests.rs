@@ -115,7 +115,7 @@ fn an_entry_that_asks_is_marked_so_and_its_block_tells_that_there_is_one() {
     assert_eq!(block.entries().map(|entry| entry.meta.asks).collect::<Vec<_>>(), [true, true, false]);
     assert!(block.has_asks() && !sample().build(PLACE).unwrap().has_asks());
     // Bit 4 of the flags: whoever changes that must raise the directory's format.
-    let headers = PREFIX_LEN + 17 + 2 * ROW_LEN;
+    let headers = PREFIX_LEN + 17 + ROW_LEN;
     let flags: Vec<u8> = (0..3).map(|entry| block.bytes()[headers + entry * HEADER_LEN]).collect();
     assert_eq!(flags, [16, 16 | 8 | 2, 0]);
 }

@@ -155,9 +155,3 @@ fn a_record_of_an_unknown_kind_or_dialect_is_refused() {
         assert!(matches!(decode(key, &value), Err(RecordError::Malformed(_))), "{key:?}");
     }
 }
-
-#[test]
-fn zz_write_golden() {
-    let values: Vec<_> = samples().into_iter().flat_map(|(_, value, _)| value).collect();
-    std::fs::write("/work/targets/meta_v5.bin", values).unwrap();
-}
