@@ -205,8 +205,10 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
                 self.launch(clock)?;
             }
             self.absorbed += 1;
+            let first = self.appended_end();
             let mut work = Work {
                 block: &mut self.block,
+                first,
                 replies: &mut self.replies,
                 pressure: self.pressure,
                 storage_short: self.space.is_short() || self.bounds.is_blocked(),
