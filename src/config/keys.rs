@@ -190,6 +190,38 @@ pub const KEYS: &[Key] = &[
     ),
     one!("session_ttl", session_ttl, duration, show_time, "TIME", "A session that is silent for so long is forgotten"),
     one!(
+        "asks_max",
+        asks_max,
+        number,
+        show_number,
+        "N",
+        "Messages at a time whose senders want an answer and have not had it; 0: nobody may ask"
+    ),
+    one!(
+        "answer_bytes_max",
+        answer_bytes_max,
+        size,
+        show_size,
+        "SIZE",
+        "Longest body of an answer; one that does not fit into datagram_bytes_max is too long all the same"
+    ),
+    one!(
+        "answer_ttl",
+        answer_ttl,
+        duration,
+        show_time,
+        "TIME",
+        "An answer that nobody takes is forgotten after so long"
+    ),
+    one!(
+        "plain_asks",
+        plain_asks,
+        boolean,
+        |&asks: &bool| asks.into(),
+        "BOOL",
+        "Take unencrypted asks although other machines reach an address: answers can be read on the way there"
+    ),
+    one!(
         "retain_bytes",
         retain_bytes,
         size,

@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::commit::{CommitterConfig, Threading};
 use crate::config::{self, Config};
-use crate::dialect::duragram::{AdmissionConfig, DuragramConfig};
+use crate::dialect::duragram::{AdmissionConfig, AskConfig, AsksOf, DuragramConfig};
 use crate::journal::DeadLetterRoom;
 use crate::keys::{KeyFileError, KeyRing};
 use crate::model::ChannelSet;
@@ -31,6 +31,18 @@ pub(super) fn admission(config: &Config, keys: KeyRing) -> AdmissionConfig {
         keys,
         allow_plain: config.allow_plain,
         sessions_max: config.sessions_max,
+        asks: asks_of(config),
+    }
+}
+
+/// Plain asks are for loopback alone, unless the operator says that answers may be read on the way.
+fn asks_of(config: &Config) -> AsksOf {
+    if config.asks_max == 0 {
+        AsksOf::Nobody
+    } else if config.plain_asks || config.listen.iter().all(config::is_loopback) {
+        AsksOf::Everybody
+    } else {
+        AsksOf::Sealed
     }
 }
 
@@ -40,6 +52,11 @@ pub(super) fn dialect_config(config: &Config, keys: &KeyRing) -> DuragramConfig 
         sessions_max: config.sessions_max,
         session_ttl_s: config.session_ttl.as_secs(),
         sealed: !keys.is_none(),
+        asks: AskConfig {
+            asks_max: config.asks_max,
+            answer_bytes_max: config.answer_bytes(),
+            answer_ttl_s: config.answer_ttl.as_secs(),
+        },
     }
 }
 
