@@ -1,5 +1,6 @@
 //! Tests of configured sinks beside each other: each has its own place, its own troubles and its own dead letters.
 
+mod answers;
 mod asked_and_lost;
 
 use std::collections::BTreeMap;
@@ -80,6 +81,7 @@ impl Handler for Fake {
 struct Setup {
     channels: Option<ChannelSet>,
     batch_delay_ms: u64,
+    answering: Answering,
 }
 
 /// A server with sinks of these names, driven by hand.
@@ -121,7 +123,8 @@ impl Sinks {
             let cursor = Cursor::new(&record, setup.channels.clone(), backlog, 2, &metrics);
             let (marks, former) = (vec![record.mark.clone()], record.former.clone());
             let renumbered = Renumbered { marks, left: Vec::new(), former };
-            let config = LaneConfig { batch_delay: std::time::Duration::from_millis(setup.batch_delay_ms), ..config() };
+            let batch_delay = std::time::Duration::from_millis(setup.batch_delay_ms);
+            let config = LaneConfig { batch_delay, answering: setup.answering, ..config() };
             let parts = LaneParts {
                 progress: Progress::resume_sink(opened.end, renumbered, cursor, &mailbox, &metrics),
                 journal: Arc::new(disk.clone()),
