@@ -115,6 +115,26 @@ class C1(unittest.TestCase):
             bench.now = bench.machine.asks.find(7, 1).due  # type: ignore[union-attr]
             self.assertEqual(bench.taken(), [1], f"code {code}")
 
+    def test_c1_where_what_was_had_takes_up_the_room_the_server_is_told(self) -> None:
+        """Nothing can be taken that would tell it, and without it the refused one would wait for ever."""
+        bench, _ = Bench.asked(3)
+        bench.takes()
+        for _ in range(2):
+            bench.ask()
+        bench.transmit()
+        for seq in (1, 2, 3):
+            bench.answer(seq)
+        self.assertEqual(bench.takes(), [], "4 is to say it")
+        for seq in (4, 5):
+            bench.reject(seq, wire.REJECT_BUSY, 1000)
+        self.assertEqual(bench.takes(), [Take(CLIENT, 7, 3)])
+        self.assertEqual(bench.answer(3), "not_waiting")
+        bench.time_out()
+        bench.reject(bench.seqs()[0], wire.REJECT_BUSY, 1000)
+        self.assertEqual(bench.takes(), [Take(CLIENT, 7, 3)], "that one may be lost")
+        bench.ack(4)
+        self.assertEqual([(take.seq, take.span) for take in bench.takes()], [(4, 0)])
+
     def test_c1_missing_credit_stops_no_take(self) -> None:
         bench, _ = Bench.asked(1)
         bench.ack(1, credit=0)
@@ -452,6 +472,33 @@ class C7(unittest.TestCase):
         self.assertEqual([(take.seq, take.span) for take in bench.takes()], [(2, 0)])
         bench.answer(2)
         self.assertEqual([(take.seq, take.span) for take in bench.takes()], [(3, 0)])
+
+    def test_c7_a_late_reply_to_it_does_not_end_the_ask_that_gets_that_seq(self) -> None:
+        bench, _ = Bench.asked(1)
+        bench.takes()
+        bench.answer(1)
+        self.assertEqual(bench.taken(), [2])
+        ask = bench.ask()
+        self.assertEqual(bench.seqs(), [2])
+        bench.ack(2)
+        self.assertEqual(bench.taken(), [2])
+        bench.answer(2, GONE)
+        bench.time_out()
+        self.assertEqual((ask.status, bench.taken()), (None, [2]))
+        bench.answer(2, DONE, b"true")
+        self.assertEqual((ask.status, ask.body), (DONE, b"true"))
+        # What the server says again and again it believes.
+        self.assertEqual(bench.taken(), [3])
+        ask = bench.ask()
+        bench.transmit_all()
+        bench.ack(3)
+        for _ in range(2):
+            self.assertEqual(bench.taken(), [3])
+            bench.answer(3, GONE)
+            bench.time_out()
+        bench.takes()
+        bench.answer(3, GONE)
+        self.assertEqual(ask.status, GONE)
 
     def test_c7_what_only_failed_leaves_nothing_to_forget(self) -> None:
         bench = Bench.in_flight(1)
