@@ -14,7 +14,7 @@ use crate::dialect::{Arrivals, Dialect, Work};
 use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{Clock, FormerLanes, LaneMark, LaneMessage, Now, Offset, SinkRecord};
+use crate::model::{Clock, FormerLanes, LaneMark, LaneMessage, Now, Offset, Processed, SinkRecord};
 use crate::net::{ReplyQueue, Transmit};
 use checkpoint::Checkpointing;
 use commit::Flight;
@@ -33,6 +33,11 @@ pub trait Downstream: Send {
     }
     /// The next thing that processing has to say. Must not block. After `None` the committer may sleep until it is woken.
     fn next_message(&mut self) -> Option<LaneMessage> {
+        None
+    }
+    /// What processing says of all asks below an offset, if anybody processes. Read after the messages before it: what these
+    /// answered is answered.
+    fn processed(&self) -> Option<Processed> {
         None
     }
     /// Says how to wake the committer when there is a message for it.

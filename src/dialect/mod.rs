@@ -54,7 +54,9 @@ pub mod duragram;
 use std::fmt;
 
 use crate::journal::{BlockBuilder, Durable, Records, Replay};
-use crate::model::{DialectId, DurabilityLevel, Now, SessionId, SessionRecord};
+use crate::model::{
+    AskId, AskRecord, DialectId, DurabilityLevel, LaneAnswer, Now, Processed, SessionId, SessionRecord,
+};
 use crate::net::{ReplyQueue, Slab, Transmit};
 
 /// A receiver's way in, on the receiver's thread: verifies datagrams, opens them, and refuses early what needs no session
@@ -179,6 +181,14 @@ pub trait Dialect: Send + 'static {
         now: Now,
     );
 
+    /// Processing has finished these records that asked, and their effects are durable. What was not answered before becomes part
+    /// of the commit that is being built.
+    fn answered(&mut self, _answers: Vec<LaneAnswer>, _now: Now) {}
+
+    /// What processing says of all asks that are open below an offset. The marks that a checkpoint stores with the commit that is
+    /// being built are not above it.
+    fn processed(&mut self, _processed: Processed, _now: Now) {}
+
     /// A checkpoint begins: sessions that are idle for too long expire. Returns how many have changed since the last one,
     /// whose records the checkpoint needs.
     fn begin_checkpoint(&mut self, now: Now) -> usize;
@@ -189,6 +199,12 @@ pub trait Dialect: Send + 'static {
 
     /// Takes the sessions whose records the checkpoint is to delete.
     fn take_expired(&mut self) -> Vec<SessionId>;
+
+    /// The checkpoint that ends now has taken all that was changed before it began: records of answers with a number below are
+    /// part of what it has taken.
+    fn answers_below(&self) -> u64 {
+        0
+    }
 
     /// How many sessions it remembers.
     fn sessions(&self) -> usize;
@@ -201,6 +217,10 @@ pub struct Touched {
     pub taken: usize,
     /// The records of the others.
     pub sessions: Vec<SessionRecord>,
+    /// The records of asks that have changed.
+    pub asks: Vec<AskRecord>,
+    /// Asks that are gone, and may have a record.
+    pub forgotten: Vec<AskId>,
 }
 
 /// The record of a session is one that no session can have made.

@@ -169,6 +169,8 @@ pub(super) fn record(letter: &DeadLetter) -> Record<'_> {
         seq: letter.seq,
         channel: letter.channel,
         received_unix_us: letter.received_unix_us,
+        // Who asked has heard that it failed.
+        asks: false,
         content: match letter.gap_from {
             Some(from) => Content::Gap { from, to: letter.seq },
             None => Content::Payload(&letter.payload),

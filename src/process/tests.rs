@@ -37,6 +37,7 @@ fn meta(client: u64, seq: u64) -> EntryMeta {
         span: 0,
         skip: false,
         batch: false,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: 1_700_000_000_000_000 + seq,

@@ -19,7 +19,7 @@ fn record(offset: u64, payload: &[u8]) -> Record<'_> {
     let session = SessionId { client: ClientId(offset % 16), epoch: Epoch::new(1).unwrap() };
     let content = Content::Payload(payload);
     let (received_unix_us, seq) = (1_767_323_045_000_000 + offset, Seq(offset + 1));
-    Record { offset: Offset(offset), index: 0, session, seq, channel: 0, received_unix_us, content }
+    Record { offset: Offset(offset), index: 0, session, seq, channel: 0, received_unix_us, asks: false, content }
 }
 
 /// A sink's only lane, and what the journal holds of it.

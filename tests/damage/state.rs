@@ -130,7 +130,7 @@ fn open_once(path: &Path, options: &RocksOptions) -> Result<OpenedState, OpenErr
     let (mut sessions, mut replayed) = (Vec::new(), Vec::new());
     let opened = RocksJournal::open(path, options, &mut |replay| match replay {
         Replay::Session(session) => sessions.push(session),
-        Replay::Client(_) | Replay::CounterLimit(_) => {}
+        Replay::Client(_) | Replay::CounterLimit(_) | Replay::Ask(_) | Replay::Answers(_) => {}
         Replay::Block(block) => replayed.push((block.first().0, block.end().0)),
     })?;
     Ok(OpenedState { opened, sessions, replayed })
@@ -239,6 +239,7 @@ fn meta_of(offset: u64) -> EntryMeta {
         span: 0,
         skip: false,
         batch: false,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: offset,

@@ -101,13 +101,15 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         while let Some(message) = self.downstream.next_message() {
             match message {
                 LaneMessage::Checkpoint => self.checkpointing.wanted = true,
+                LaneMessage::Answers(answers) => self.dialect.answered(answers, now),
+                LaneMessage::Processed => {}
             }
         }
         if !self.checkpointing.is_under_way() && self.is_checkpoint_due(now) {
             self.begin_round(now, end);
         }
         let round = self.checkpointing.round.as_mut()?;
-        let Touched { taken, sessions } = self.dialect.take_touched(round.left, limits::CHECKPOINT_RECORD_BYTES);
+        let Touched { taken, sessions, .. } = self.dialect.take_touched(round.left, limits::CHECKPOINT_RECORD_BYTES);
         round.left -= taken;
         if round.left > 0 {
             round.begun = true;
@@ -136,7 +138,8 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         let held = sinks.iter().filter(|sink| sink.holds).map(|sink| sink.mark.watermark).min();
         let trim_below = held.map_or(trim_below, |held| trim_below.min(held));
         let former = self.downstream.former(&lanes);
-        Some((Checkpoint { at, sessions, expired, lanes, former, sinks, retried, trim_below }, asked))
+        let answers_below = self.dialect.answers_below();
+        Some((Checkpoint { at, sessions, expired, lanes, former, sinks, retried, answers_below, trim_below }, asked))
     }
 
     pub(super) fn begin_round(&mut self, now: Now, at: Offset) {

@@ -146,6 +146,7 @@ impl Duragram {
             clients: self.clients.drain(..).map(|client| self.epochs.record(client)).collect(),
             given_up: std::mem::take(&mut self.renewed),
             counter_limit: self.replier.limit_due().filter(|_| self.config.sealed),
+            ..Records::default()
         };
         for index in self.records.drain(..) {
             let session = self.sessions.at(index);

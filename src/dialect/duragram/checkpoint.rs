@@ -19,7 +19,7 @@ impl Duragram {
 
     pub(super) fn touched(&mut self, count_max: usize, bytes_max: usize) -> Touched {
         let (taken, sessions) = self.sessions.take_touched(count_max, bytes_max);
-        Touched { taken, sessions }
+        Touched { taken, sessions, ..Touched::default() }
     }
 
     /// The sessions that had expired when the checkpoint began: all that they count was in an earlier one.

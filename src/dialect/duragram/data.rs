@@ -70,6 +70,7 @@ impl Duragram {
                     span: data.span,
                     skip: data.skip,
                     batch: data.batch,
+                    asks: data.asks,
                     sealed,
                     channel: data.channel,
                     received_unix_us: slab.arrived.unix_us,

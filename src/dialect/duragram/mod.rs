@@ -34,7 +34,7 @@ use crate::model::{DialectId, Now, SessionId, SessionRecord};
 use crate::net::{ReplyQueue, Slab, Transmit};
 use crate::rate::Buckets;
 use crate::rate::LogLimit;
-pub use admission::{Admission, AdmissionConfig, DataRequest, Dropped, Request, RequestKind, Seal};
+pub use admission::{Admission, AdmissionConfig, DataRequest, Dropped, Request, RequestKind, Seal, TakeRequest};
 pub use answers::Owed;
 use answers::{PendingAck, PendingWelcome};
 use counts::Counts;
@@ -180,6 +180,7 @@ impl Dialect for Duragram {
             }
             RequestKind::Hello { client, nonce } => self.hello(*client, *nonce, to, slab.arrived, work),
             RequestKind::Ping(id) => self.ping(*id, request, to, slab.arrived, work),
+            RequestKind::Take(_) => {}
             RequestKind::Refused { client, epoch, seq, code } => {
                 self.counts.refuse(*code);
                 let (client, epoch, code, refused) = (*client, *epoch, *code, *seq);

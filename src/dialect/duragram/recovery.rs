@@ -29,6 +29,8 @@ impl Duragram {
                 }
             }
             Replay::Client(record) => self.epochs.restore(&record),
+            // What nothing can have asked.
+            Replay::Ask(_) | Replay::Answers(_) => {}
             Replay::CounterLimit(limit) => self.replayed.counter_limit = limit,
             Replay::Block(block) => {
                 for entry in block.entries() {

@@ -7,7 +7,9 @@ use rkyv::rancor::{self, Fallible, Panic, ResultExt as _};
 use rkyv::with::{ArchiveWith, InlineAsBox, SerializeWith};
 use rkyv::{Archive, Serialize};
 
-use super::{Attributes, BlockError, FLAG_BATCH, FLAG_SEALED, FLAG_SKIP, PREFIX_LEN, Summary, content, end_of};
+use super::{
+    Attributes, BlockError, FLAG_ASK, FLAG_BATCH, FLAG_SEALED, FLAG_SKIP, PREFIX_LEN, Summary, content, end_of,
+};
 use crate::model::{DialectId, Entry, EntryMeta, Offset, SessionId};
 
 /// Bytes of the archive's root.
@@ -209,6 +211,7 @@ impl ArchivedHeader {
             span: self.span.to_native(),
             skip: flags & FLAG_SKIP != 0,
             batch: flags & FLAG_BATCH != 0,
+            asks: flags & FLAG_ASK != 0,
             sealed: flags & FLAG_SEALED != 0,
             channel: u16::from_le_bytes(row.channel),
             received_unix_us: received_high << 32 | u64::from(self.received_low.to_native()),

@@ -118,6 +118,7 @@ impl ArchivedHeader {
             span: self.span.to_native(),
             skip: flags & FLAG_SKIP != 0,
             batch: flags & FLAG_BATCH != 0,
+            asks: false,
             sealed: flags & FLAG_SEALED != 0,
             channel: self.channel.to_native(),
             received_unix_us: self.received_unix_us.to_native(),

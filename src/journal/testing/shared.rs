@@ -79,6 +79,7 @@ pub(crate) fn push(builder: &mut BlockBuilder, number: u64, payload_bytes: usize
         span: 0,
         skip: false,
         batch: false,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: 1_000_000 + number,
@@ -123,6 +124,8 @@ pub(crate) struct Replayed {
     pub(crate) sessions: Vec<SessionRecord>,
     pub(crate) clients: Vec<ClientRecord>,
     pub(crate) counter_limit: Option<u64>,
+    pub(crate) asks: Vec<crate::model::AskRecord>,
+    pub(crate) answers: Vec<crate::model::AnswersRecord>,
     pub(crate) numbers: Vec<u64>,
 }
 
@@ -131,6 +134,8 @@ impl Replayed {
         match replay {
             Replay::Session(session) => self.sessions.push(session),
             Replay::Client(client) => self.clients.push(client),
+            Replay::Ask(ask) => self.asks.push(ask),
+            Replay::Answers(answers) => self.answers.push(answers),
             Replay::CounterLimit(limit) => self.counter_limit = Some(limit),
             Replay::Block(block) => self.numbers.extend(numbers(block)),
         }

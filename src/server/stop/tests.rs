@@ -47,6 +47,7 @@ fn a_second_request_to_stop_waits_until_the_lanes_have_left_the_database() {
             span: 0,
             skip: false,
             batch: false,
+            asks: false,
             sealed: false,
             channel: 0,
             received_unix_us: 1,

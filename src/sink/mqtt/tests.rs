@@ -16,6 +16,7 @@ fn records(offsets: &[u64]) -> Vec<Record<'static>> {
         seq: Seq(offset + 1),
         channel: 0,
         received_unix_us: 0,
+        asks: false,
         content: Content::Payload(b"x"),
     };
     offsets.iter().map(record).collect()

@@ -156,6 +156,7 @@ mod tests {
             seq: Seq(9),
             channel: 4,
             received_unix_us: 1_767_323_045_678_901,
+            asks: false,
             content,
         }
     }

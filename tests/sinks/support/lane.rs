@@ -31,6 +31,7 @@ impl Message {
             seq: Seq(self.offset + 1),
             channel: self.channel,
             received_unix_us: 1_767_323_045_678_901 + self.offset,
+            asks: false,
             content: Content::Payload(&self.payload),
         }
     }

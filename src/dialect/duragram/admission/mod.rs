@@ -23,7 +23,7 @@ use crate::rate::{self, Buckets};
 use dropped::DropReason;
 pub use dropped::Dropped;
 use key_cache::{KeyCache, Opened};
-pub use request::{DataRequest, Request, RequestKind, Seal};
+pub use request::{DataRequest, Request, RequestKind, Seal, TakeRequest};
 
 /// What the server accepts of well-formed datagrams; the rest is answered with a REJECT.
 #[derive(Clone, Debug)]
@@ -138,6 +138,7 @@ impl Admission {
             RequestKind::Data(data) => (data.session.client, data.session.epoch.value(), data.seq.0),
             RequestKind::Hello { client, nonce } => (*client, 0, *nonce),
             RequestKind::Ping(id) => (id.client, id.epoch.value(), 0),
+            RequestKind::Take(take) => (take.session.client, take.session.epoch.value(), 0),
             RequestKind::Refused { client, epoch, seq, .. } => (*client, *epoch, *seq),
         };
         match self.config.refuses_plain(client) {
@@ -187,8 +188,12 @@ fn kind(
         },
         Datagram::Hello(hello) => RequestKind::Hello { client: hello.client, nonce: hello.nonce },
         Datagram::Ping(ping) => RequestKind::Ping(SessionId { client: ping.client, epoch: ping.epoch }),
-        // Nothing can be asked yet, so nothing can be taken.
-        Datagram::Take(_) => return Err(DropReason::Undecoded(DecodeError::UnknownType)),
+        Datagram::Take(take) => RequestKind::Take(TakeRequest {
+            session: SessionId { client: take.client, epoch: take.epoch },
+            seq: take.seq,
+            span: take.span,
+            wait_ms: take.wait_ms,
+        }),
         Datagram::Ack(_) | Datagram::Reject(_) | Datagram::Welcome(_) | Datagram::Answer(_) => {
             return Err(DropReason::WrongDirection);
         }

@@ -92,6 +92,8 @@ fn start(place: &Place) -> Result<(String, Vec<Value>), OpenError> {
     let opened = RocksJournal::open(&place.path(), &options(), &mut |replay| match replay {
         Replay::Session(session) => replayed.push(format!("{session:?}")),
         Replay::Client(client) => replayed.push(format!("{client:?}")),
+        Replay::Ask(ask) => replayed.push(format!("{ask:?}")),
+        Replay::Answers(answers) => replayed.push(format!("{answers:?}")),
         Replay::CounterLimit(limit) => replayed.push(format!("counter {limit}")),
         Replay::Block(block) => replayed.push(format!("{block:?} {:?}", block.entries().collect::<Vec<_>>())),
     })?;
