@@ -1,5 +1,5 @@
 """What a client has asked, and when the answers are to be taken. It knows no socket, no clock, and no datagram but ANSWER and
-TAKE; that an ask is on the server's disk it is told. An ask is named by epoch and seq; times are seconds (PROTOCOL.md#duty-ask)."""
+TAKE; that an ask is on the server's disk it is told. An ask is named by epoch and seq; times are seconds (PROTOCOL.md#answers-client)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ASKS_MAX: Final = 64
 TAKES_MAX: Final = 16
 #: The longest that a server holds a TAKE, in seconds.
 WAIT_MAX: Final = 20.0
-#: The longest from one TAKE of a seq to the next, in seconds, whatever was heard.
+#: The longest from the end of a hold to the next TAKE of a seq, in seconds, whatever was heard; before up to a quarter more.
 RETRY_MAX: Final = 60.0
-#: GONE that are not believed of a seq that a TAKE named too soon: each draws another TAKE, an RTO later.
-DOUBTS: Final = 2
+#: No seq that waits is higher: there is one to name when nothing waits any more.
+SEQ_MAX: Final = wire.U64_MAX - 1 - SPAN_MAX
 NEVER: Final = math.inf
 AT_ONCE: Final = -math.inf
 
@@ -31,7 +31,7 @@ class Ask:
 
     __slots__ = (
         "token", "wait", "epoch", "seq", "is_acked", "status", "answered", "length", "body",
-        "room", "is_open", "due", "rests_until", "tries", "taken_at", "takers", "is_adopted", "doubts",
+        "room", "is_open", "due", "rests_until", "tries", "taken_at", "takers", "is_adopted",
     )  # fmt: skip
 
     def __init__(self, wait: float, token: Any = None) -> None:
@@ -66,8 +66,6 @@ class Ask:
         self.takers: list[tuple[Any, float]] = []
         #: Of an earlier run.
         self.is_adopted = False
-        #: So many GONE may be late replies to a TAKE that named its seq before there was such a message.
-        self.doubts = 0
 
 
 class Take(NamedTuple):
@@ -91,8 +89,6 @@ class Session:
         self.is_whole = True
         #: The highest of them that is on the server's disk; 0 if none is, so that there is nothing to forget.
         self.last_acked = 0
-        #: The seq that a TAKE named when nothing waited: no message had it then.
-        self.farewell = 0
 
     def span(self, seq: int) -> int:
         """To the lowest that is not finished, acked or not. May be more than a TAKE can say."""
@@ -182,8 +178,6 @@ class Asks:
         ask.epoch, ask.seq = epoch, seq
         self._unnamed -= 1
         self._put(ask)
-        if seq == self._sessions[epoch].farewell:
-            ask.doubts = DOUBTS
 
     def unname(self, ask: Ask) -> None:
         """It will be sent again in another epoch, and waits only there."""
@@ -291,7 +285,7 @@ class Asks:
         wait = max((wait for _, wait in ask.takers), default=ask.wait)
         ask.room = min(ask.length or self._room, self.room_max)
         ask.is_open, ask.taken_at = True, now
-        ask.due = now + interval(wait + rto, ask.tries, RETRY_MAX, self._random)
+        ask.due = now + wait + interval(rto, ask.tries, RETRY_MAX, self._random)
         ask.tries += 1
         return Take(ask.epoch, ask.seq, self._sessions[ask.epoch].span(ask.seq), round(wait * 1000), ask.room)
 
@@ -328,15 +322,15 @@ class Asks:
         return None
 
     def _farewell(self, now: float) -> Optional[Take]:
-        """Where nothing waits any more the server may forget. What has no seq yet will say it with its own TAKE."""
+        """Where nothing waits any more the server may forget. What has no seq yet will say it with its own TAKE. The seq that is
+        named is far from those that ask next: a late GONE would be taken for the answer to one of them (PROTOCOL.md#duty-c7)."""
         if not self._had or self._unnamed:
             return None
         epoch = self._had.pop()
-        session = self._sessions[epoch]
-        session.farewell = session.last + 1
+        last = self._sessions[epoch].last
         self._end(epoch)
         self._sent.append(now)
-        return Take(epoch, session.farewell, 0, 0, 0)
+        return Take(epoch, last + 1 + SPAN_MAX, SPAN_MAX, 0, 0)
 
     def deadline(self, round_trip: float, window: int) -> Optional[float]:
         """When `next_take` may give something again, if nothing is heard."""
@@ -363,10 +357,9 @@ class Asks:
                 self._finish(ask, answer.status, answer.number)
             else:
                 self._want_body(ask, answer)
-        elif answer.status == wire.GONE and not ask.doubts:
+        elif answer.status == wire.GONE:
             self._finish(ask, wire.GONE, 0)
         elif ask.is_open:
-            ask.doubts -= answer.status == wire.GONE
             self._rest(now, ask, answer.number / 1000, rto)
 
     def _want_body(self, ask: Ask, answer: wire.Answer) -> None:

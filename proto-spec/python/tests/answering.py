@@ -122,7 +122,7 @@ class AnsweringServer:
         self.takes.append(t)
         for other in [other for other in self.asks if other[:2] == name[:2] and other[2] < t.seq - t.span]:
             del self.asks[other]
-        if session is not None and t.seq > session[0] and t.seq not in session[1] and (t.span or t.wait_ms):
+        if session is not None and t.seq > session[0] and t.seq not in session[1] and (t.span != wire.SPAN_MAX or t.wait_ms):
             self.wrong.append(f"{t} names what is not journaled")
         asked = self.asks.get(name)
         self.held.pop(name, None)

@@ -189,7 +189,7 @@ class Blocking(Asking):
     def test_wrong_arguments_are_named(self) -> None:
         server = self.served()
         with Client(server.address) as client:
-            for name in ((0, 1), (1, 0), (2**32, 1), (1, 2**64 - 1)):
+            for name in ((0, 1), (1, 0), (2**32, 1), (1, 2**64 - 65536)):
                 self.assertRaises(ValueError, client.take, *name)
             self.assertRaises(TypeError, client.take, "1", 1)
             self.assertRaises(TypeError, client.ask, b"x", wait="long")
