@@ -89,6 +89,8 @@ class Session:
         self.is_whole = True
         #: The highest of them that is on the server's disk; 0 if none is, so that there is nothing to forget.
         self.last_acked = 0
+        #: Something that asked in it waits in another now. Whether it was journaled here too is not known.
+        self.was_left = False
 
     def span(self, seq: int) -> int:
         """To the lowest that is not finished, acked or not. May be more than a TAKE can say."""
@@ -181,6 +183,7 @@ class Asks:
 
     def unname(self, ask: Ask) -> None:
         """It will be sent again in another epoch, and waits only there."""
+        self._sessions[ask.epoch].was_left = True
         self._remove(ask)
         ask.epoch = ask.seq = 0
         self._unnamed += 1
@@ -230,7 +233,7 @@ class Asks:
         session = self._sessions[ask.epoch]
         del session.asks[ask.seq]
         if not session.asks:
-            if session.is_whole and session.last_acked:
+            if session.is_whole and session.last_acked and not session.was_left:
                 self._had.add(ask.epoch)
             else:
                 self._end(ask.epoch)

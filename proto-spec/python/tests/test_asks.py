@@ -411,6 +411,8 @@ class C6(unittest.TestCase):
         bench.answer(1, DONE, b"old 1", epoch=7)
         bench.answer(1, DONE, b"new 1")
         self.assertEqual([(ask.status, ask.body) for ask in asks], [(DONE, b"old 1"), (DONE, b"new 1"), (None, b""), (None, b"")])
+        bench.answer(3, epoch=7)
+        self.assertEqual(bench.takes(), [], "of 2 and 4 of epoch 7 it says nothing")
 
     def test_c6_while_it_asks_for_an_epoch_it_takes_on_in_the_old_one(self) -> None:
         bench = Bench(epoch=0)
