@@ -1,5 +1,5 @@
 """What a client has asked, and when the answers are to be taken. It knows no socket, no clock, and no datagram but ANSWER and
-TAKE; that an ask is on the server's disk it is told. An ask is named by epoch and seq; times are seconds (PROTOCOL.md#duty-ask)."""
+TAKE; that an ask is on the server's disk it is told. An ask is named by epoch and seq; times are seconds (PROTOCOL.md#answers-client)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ ASKS_MAX: Final = 64
 TAKES_MAX: Final = 16
 #: The longest that a server holds a TAKE, in seconds.
 WAIT_MAX: Final = 20.0
-#: The longest from one TAKE of a seq to the next, in seconds, whatever was heard.
+#: The longest from the end of a hold to the next TAKE of a seq, in seconds, whatever was heard; before up to a quarter more.
 RETRY_MAX: Final = 60.0
+#: No seq that waits is higher: there is one to name when nothing waits any more.
+SEQ_MAX: Final = wire.U64_MAX - 1 - SPAN_MAX
 NEVER: Final = math.inf
 AT_ONCE: Final = -math.inf
 
@@ -85,12 +87,14 @@ class Session:
         self.last = 0
         #: All that waits in it is known. Else nothing may be said of other seqs: the server would forget them.
         self.is_whole = True
-        #: Something that asked in it is on the server's disk, so that there is something to forget.
-        self.was_acked = False
+        #: The highest of them that is on the server's disk; 0 if none is, so that there is nothing to forget.
+        self.last_acked = 0
+        #: Something that asked in it waits in another now. Whether it was journaled here too is not known.
+        self.was_left = False
 
     def span(self, seq: int) -> int:
         """To the lowest that is not finished, acked or not. May be more than a TAKE can say."""
-        return seq - min(self.asks) if self.is_whole else min(seq - 1, SPAN_MAX)
+        return seq - min(self.asks, default=seq) if self.is_whole else min(seq - 1, SPAN_MAX)
 
 
 class Asks:
@@ -114,6 +118,10 @@ class Asks:
         self._replies: list[tuple[Any, Ask]] = []
         #: Sessions in which nothing waits any more and the server was not told.
         self._had: set[int] = set()
+        #: Sessions in which the server had no room: it may not have been told of what was had.
+        self._refused: set[int] = set()
+        #: The epoch of the client's own session.
+        self._epoch = 0
         #: When TAKEs were sent in the round trip before now.
         self._sent: deque[float] = deque()
         #: The length of the latest body: the next may be as long.
@@ -141,12 +149,12 @@ class Asks:
 
     def epochs(self) -> set[int]:
         """In which something waits, or is to be said."""
-        return set(self._sessions)
+        return {epoch for epoch, _ in self._named} | self._had
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to take, now or later."""
-        return not self._sessions
+        return not (self._named or self._had)
 
     def unfinished_asks(self) -> list[Ask]:
         """Those that have a seq."""
@@ -156,6 +164,12 @@ class Asks:
         return self._named.get((epoch, seq))
 
     # What becomes of messages.
+
+    def enter(self, epoch: int) -> None:
+        """Another session begins."""
+        self._epoch, self.is_ready = epoch, False
+        self._sessions = {old: session for old, session in self._sessions.items() if session.asks or old in self._had}
+        self._refused.clear()
 
     def begin(self) -> None:
         """A message that asks was taken; it has no seq."""
@@ -169,13 +183,16 @@ class Asks:
 
     def unname(self, ask: Ask) -> None:
         """It will be sent again in another epoch, and waits only there."""
+        self._sessions[ask.epoch].was_left = True
         self._remove(ask)
         ask.epoch = ask.seq = 0
         self._unnamed += 1
 
     def ack(self, ask: Ask) -> None:
         """It is on the server's disk."""
-        ask.is_acked = self._sessions[ask.epoch].was_acked = True
+        ask.is_acked = True
+        session = self._sessions[ask.epoch]
+        session.last_acked = max(session.last_acked, ask.seq)
         ask.due = AT_ONCE if ask.wait > 0 or ask.takers else NEVER
 
     def drop(self, ask: Ask) -> None:
@@ -184,6 +201,12 @@ class Asks:
             self._remove(ask)
         else:
             self._unnamed -= 1
+
+    def refuse(self, epoch: int) -> None:
+        """The server has no room for one. What was had and cannot be told by the TAKE of another may be the reason."""
+        session = self._sessions.get(epoch)
+        if session is not None and session.last_acked and not any(ask.is_acked for ask in session.asks.values()):
+            self._refused.add(epoch)
 
     def adopt(self, epoch: int, seq: int, is_whole: bool) -> Ask:
         """One of an earlier run, which is on the server's disk. It is taken on demand. `is_whole`: all that waits in that
@@ -194,7 +217,7 @@ class Asks:
         self._put(ask)
         session = self._sessions[epoch]
         session.is_whole &= is_whole
-        session.was_acked = True
+        session.last_acked = max(session.last_acked, seq)
         return ask
 
     def _put(self, ask: Ask) -> None:
@@ -210,10 +233,15 @@ class Asks:
         session = self._sessions[ask.epoch]
         del session.asks[ask.seq]
         if not session.asks:
-            if session.is_whole and session.was_acked:
+            if session.is_whole and session.last_acked and not session.was_left:
                 self._had.add(ask.epoch)
             else:
-                del self._sessions[ask.epoch]
+                self._end(ask.epoch)
+
+    def _end(self, epoch: int) -> None:
+        """Nothing waits in that epoch. Of the session that goes on it is still known what was had."""
+        if epoch != self._epoch:
+            del self._sessions[epoch]
 
     # Taking.
 
@@ -249,20 +277,18 @@ class Asks:
 
     def next_take(self, now: float, rto: float, round_trip: float, window: int) -> Optional[Take]:
         """What is to be taken now; it counts as sent. At most `window` in a round trip."""
-        if not self._sessions:
-            return None
         while self._sent and self._sent[0] <= now - round_trip:
             self._sent.popleft()
         if len(self._sent) >= window:
             return None
         ask = self._candidate(now)
         if ask is None:
-            return self._farewell(now)
+            return self._reminder(now) or self._farewell(now)
         self._sent.append(now)
         wait = max((wait for _, wait in ask.takers), default=ask.wait)
         ask.room = min(ask.length or self._room, self.room_max)
         ask.is_open, ask.taken_at = True, now
-        ask.due = now + interval(wait + rto, ask.tries, RETRY_MAX, self._random)
+        ask.due = now + wait + interval(rto, ask.tries, RETRY_MAX, self._random)
         ask.tries += 1
         return Take(ask.epoch, ask.seq, self._sessions[ask.epoch].span(ask.seq), round(wait * 1000), ask.room)
 
@@ -287,21 +313,33 @@ class Asks:
         """A shorter span would have the server forget what is not finished: those below come first."""
         return self._sessions[ask.epoch].span(ask.seq) <= SPAN_MAX
 
+    def _reminder(self, now: float) -> Optional[Take]:
+        """Where the server has no room, and nothing can be taken: it may forget what was had, but for the last."""
+        while self._refused:
+            epoch = self._refused.pop()
+            session = self._sessions[epoch]
+            span = max(session.span(session.last_acked), 0)
+            if span <= SPAN_MAX:
+                self._sent.append(now)
+                return Take(epoch, session.last_acked, span, 0, 0)
+        return None
+
     def _farewell(self, now: float) -> Optional[Take]:
-        """Where nothing waits any more the server may forget. What has no seq yet will say it with its own TAKE."""
+        """Where nothing waits any more the server may forget. What has no seq yet will say it with its own TAKE. The seq that is
+        named is far from those that ask next: a late GONE would be taken for the answer to one of them (PROTOCOL.md#duty-c7)."""
         if not self._had or self._unnamed:
             return None
         epoch = self._had.pop()
+        last = self._sessions[epoch].last
+        self._end(epoch)
         self._sent.append(now)
-        return Take(epoch, self._sessions.pop(epoch).last + 1, 0, 0, 0)
+        return Take(epoch, last + 1 + SPAN_MAX, SPAN_MAX, 0, 0)
 
     def deadline(self, round_trip: float, window: int) -> Optional[float]:
         """When `next_take` may give something again, if nothing is heard."""
-        if not self._sessions:
-            return None
         has_place = self._open < TAKES_MAX
         dues = [ask.due for ask in self._named.values() if (has_place or ask.is_open) and self._can_be_said(ask)]
-        if self._had and not self._unnamed:
+        if self._refused or (self._had and not self._unnamed):
             dues.append(AT_ONCE)
         due = min(dues, default=NEVER)
         if len(self._sent) >= window:
@@ -367,12 +405,11 @@ class Asks:
     def lose(self, epochs: Iterable[int]) -> None:
         """In these epochs nothing can be sent any more: what waits there is reported as GONE."""
         for epoch in epochs:
-            for ask in list(self._sessions[epoch].asks.values()):
-                if ask.is_acked:
-                    self._finish(ask, wire.GONE, 0)
+            for ask in [ask for ask in self._sessions[epoch].asks.values() if ask.is_acked]:
+                self._finish(ask, wire.GONE, 0)
             self._had.discard(epoch)
-            if epoch in self._sessions and not self._sessions[epoch].asks:
-                del self._sessions[epoch]
+            if not self._sessions[epoch].asks:
+                self._end(epoch)
 
     # What the caller takes.
 

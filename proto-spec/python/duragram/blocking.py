@@ -197,6 +197,11 @@ class Client(Face):
         return self._engine.unacked
 
     @property
+    def unanswered(self) -> int:
+        """Messages that asked and are not finished: neither answered, nor gone, nor failed. At most 64."""
+        return len(self._engine.asks) + self._core.machine.asks.adopted
+
+    @property
     def closed(self) -> bool:
         """Whether it has ended: nothing can be sent any more."""
         return self._engine.has_ended or self._engine.link.is_foreign

@@ -48,12 +48,13 @@ class Machine:
         # Of jitter. It asks the system once: each time would be a call of it, at which another thread goes on.
         self._random = random or Random(secrets.randbits(128))
         self._nonces = random or secrets.SystemRandom()
+        #: What has asked, until it is answered.
+        self.asks = Asks(self._random, self.payload_max)
         self._own_epochs = epoch != 0
         if epoch:
             link.enter(epoch)
+            self.asks.enter(epoch)
         self._queue = Queue()
-        #: What has asked, until it is answered.
-        self.asks = Asks(self._random, self.payload_max)
         # What the acks of the session told.
         self._floor = 0
         self._seen = 0
@@ -501,6 +502,7 @@ class Machine:
             self._queue.pass_decided()
         elif message is not None and message.ask is not None and reject.code == wire.REJECT_BUSY:
             # It may be the answer that there is no room for: others are taken all the same.
+            self.asks.refuse(self.epoch)
             self._queue.hold(message, now + self._patience(reject, message.attempt))
         elif message is not None:
             self._queue.mark_lost(message)
@@ -576,7 +578,7 @@ class Machine:
         self.epoch = epoch
         self._wire.enter(epoch)
         self._wire.retain(self.asks.epochs())
-        self.asks.is_ready = False
+        self.asks.enter(epoch)
         self._hello, self._hello_due = None, False
         self._doubt.begin(False)
         self._queue.renumber()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Iterable, Optional, SupportsIndex
 
 from . import wire
-from .asks import ASKS_MAX, WAIT_MAX
+from .asks import ASKS_MAX, SEQ_MAX, WAIT_MAX
 from .errors import TooLarge
 from .machine import Machine
 from .message import Config
@@ -80,7 +80,7 @@ class Options:
             pairs = sorted({(epoch, seq) for epoch, seq in self.waiting})
         except (TypeError, ValueError):
             raise TypeError("waiting holds pairs of epoch and seq, as waiting() gives them") from None
-        names = tuple((integer("an epoch", epoch, 1, wire.U32_MAX), integer("a seq", seq, 1, wire.U64_MAX - 1)) for epoch, seq in pairs)
+        names = tuple((integer("an epoch", epoch, 1, wire.U32_MAX), integer("a seq", seq, 1, SEQ_MAX)) for epoch, seq in pairs)
         if len(names) > ASKS_MAX:
             raise ValueError(f"{len(names)} asks wait; a client has at most {ASKS_MAX}")
         if self.epoch in {epoch for epoch, _ in names}:
@@ -168,7 +168,7 @@ def held(wait: float) -> float:
 
 def named(epoch: SupportsIndex, seq: SupportsIndex) -> tuple[int, int]:
     """The name of an ask."""
-    return integer("the epoch", epoch, 1, wire.U32_MAX), integer("the seq", seq, 1, wire.U64_MAX - 1)
+    return integer("the epoch", epoch, 1, wire.U32_MAX), integer("the seq", seq, 1, SEQ_MAX)
 
 
 def copied(buffer: Buffer, what: str = "a record", most: Optional[int] = None) -> bytes:
