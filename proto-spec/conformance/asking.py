@@ -1,4 +1,4 @@
-"""Scenarios of a client that asks (PROTOCOL.md#answers-client): what it takes, when, and what its application hears."""
+"""Scenarios of a client that asks (PROTOCOL.md#duty-ask): what it takes, when, and what its application hears."""
 
 from __future__ import annotations
 
@@ -83,6 +83,8 @@ class Asking(Scenario):
     def expect_takes(self) -> None:
         """PROTOCOL.md#duty-c1, PROTOCOL.md#duty-c2, PROTOCOL.md#duty-c4 and PROTOCOL.md#duty-c7, over the whole run."""
         asked: dict[tuple[int, int], set[int]] = {}
+        #: What a client has left behind: it waits in the new epoch only (PROTOCOL.md#duty-c6).
+        left: dict[tuple[int, int], set[int]] = {}
         finished: set[Name] = set()
         acked_at: dict[Name, float] = {}
         open_until: dict[Name, float] = {}
@@ -102,13 +104,16 @@ class Asking(Scenario):
                     if seq <= one.floor or seq in above:
                         acked_at.setdefault((one.client, one.epoch, seq), seen.at)
             elif isinstance(one, Data) and one.options == wire.ASK:
+                for run in asked:
+                    if run[0] == one.client and run[1] != one.epoch and one.seq == 1:
+                        left[run] = {seq for seq in asked[run] if (*run, seq) not in acked_at}
                 asked.setdefault((one.client, one.epoch), set()).add(one.seq)
-                waits = sum(len(seqs) for seqs in asked.values()) - len(finished)
+                waits = sum(len(seqs) for seqs in asked.values()) - sum(map(len, left.values())) - len(finished)
                 unfinished_max = max(unfinished_max, waits)
             elif isinstance(one, Take):
                 run = one.client, one.epoch
                 seqs, base = asked.get(run, set()), one.seq - one.span
-                open_asks = {seq for seq in seqs if (*run, seq) not in finished}
+                open_asks = {seq for seq in seqs if (*run, seq) not in finished} - left.get(run, set())
                 if any(seq < base for seq in open_asks):
                     forgot.append(one)
                 if one.seq in seqs:
