@@ -110,10 +110,10 @@ impl Cursors {
         self.groups.iter().map(|group| group.durable_end()).max().unwrap_or_default()
     }
 
-    /// Every entry below is processed by each sink that is at work, durably.
+    /// Every entry below is processed by each sink that is at work, durably. Where all were removed nothing is left to do.
     pub fn lowest_watermark(&self) -> Offset {
         let at_work = self.groups.iter().filter(|group| !group.cursor().is_some_and(|cursor| cursor.is_removed()));
-        at_work.map(|group| group.lowest_watermark()).min().unwrap_or_default()
+        at_work.map(|group| group.lowest_watermark()).min().unwrap_or_else(|| self.durable_end())
     }
 
     /// What a checkpoint stores of the configured sinks, and of those that were configured once.

@@ -51,7 +51,7 @@ impl Downstream for Fanout {
                 continue;
             }
             is_new |= cursor.set_holds(verdict.holds);
-            cursor.show(verdict.held_bytes, group.durable_end().since(group.lowest_watermark()), now.unix_us);
+            cursor.show(verdict.held_bytes, now.unix_us);
             cursor.set_bound(verdict.is_near, verdict.blocks);
             let lost = verdict.lose_below.and_then(|below| group.lose_below(below, now.unix_us));
             is_new |= lost.is_some();

@@ -15,8 +15,8 @@ use crate::process::remade::Remade;
 
 impl LaneWorker {
     /// Makes the handler by this whenever an operator lets the sink go on elsewhere.
-    pub(in crate::process) fn remake_by(&mut self, factory: HandlerFactory) {
-        self.remake = Some(Arc::new(Mutex::new(factory)));
+    pub(in crate::process) fn remake_by(&mut self, factory: Arc<Mutex<HandlerFactory>>) {
+        self.remake = Some(factory);
     }
 
     /// Does what comes before all work: `None` when there is nothing of the kind. Costs an embedded handler nothing.

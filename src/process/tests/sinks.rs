@@ -312,6 +312,17 @@ fn records_wait_for_others_to_fill_a_call_and_no_longer_than_they_may() {
 }
 
 #[test]
+fn how_far_a_sink_is_behind_is_shown_at_once() {
+    let mut sinks = Sinks::new(&["a"]);
+    let lag = |sinks: &Sinks| sinks.lanes.cursors.groups()[0].cursor().unwrap().metrics().lag.get();
+    sinks.publish(3);
+    assert_eq!(lag(&sinks), 3, "no check of bounds has come since");
+    sinks.settle(0);
+    sinks.settle(1_000_000);
+    assert_eq!(lag(&sinks), 0);
+}
+
+#[test]
 fn a_dead_letter_belongs_to_its_sink_and_is_retried_only_there() {
     let mut sinks = Sinks::new(&["a", "b"]);
     sinks.target("a").gives_up = Some(1);
