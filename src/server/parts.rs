@@ -75,7 +75,9 @@ pub(super) fn lane_config(config: &Config) -> LaneConfig {
     let config::Retry { attempts_max, first_delay, longest_delay } = config.retry;
     let retry = RetryPolicy { attempts_max, first_delay, longest_delay };
     let dead_letter_room = DeadLetterRoom { letters_max: config.dead_letters_max, reserve_bytes: config.reserve_bytes };
-    LaneConfig { retry, dead_letter_room, answering: Answering::Bodies, ..LaneConfig::default() }
+    let answering = if config.asks_max == 0 { Answering::Nothing } else { Answering::Bodies };
+    let answer_bytes_max = config.answer_bytes();
+    LaneConfig { retry, dead_letter_room, answering, answer_bytes_max, ..LaneConfig::default() }
 }
 
 /// The one place where the default is chosen.
