@@ -28,11 +28,15 @@ pub(super) struct Asks<A, Y> {
     bodies: Payloads<Y>,
     /// Slots that are not free.
     used: usize,
+    /// Of these, those whose end was not handed out.
+    unfinished: usize,
     /// Answers had so far, which gives their order.
     finished: u64,
     /// The highest seq of this epoch that asked and was acked.
     last_asked: Seq,
     farewell: Farewell,
+    /// The highest seq that asked of those that a farewell told of.
+    farewelled_to: Seq,
     /// Where the last one went, and until when its answer may still be on its way.
     farewelled: Option<(Epoch, Seq, u64)>,
     /// TAKEs sent in the round trip that ends at the time given.
@@ -41,7 +45,7 @@ pub(super) struct Asks<A, Y> {
     pub(super) held_back_until_us: Option<u64>,
 }
 
-/// The TAKE that tells the server that nothing is waited for any more.
+/// The TAKE that tells the server that no answer to what is acked is waited for any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Farewell {
     None,
@@ -69,9 +73,11 @@ where
             slots,
             bodies: Payloads::new(bodies),
             used: 0,
+            unfinished: 0,
             finished: 0,
             last_asked: Seq::ZERO,
             farewell: Farewell::None,
+            farewelled_to: Seq::ZERO,
             farewelled: None,
             round: Round { ends_us: 0, sent: 0 },
             held_back_until_us: None,
@@ -102,10 +108,12 @@ where
     }
 
     /// Asks that have no end yet, or whose end was not handed out.
-    pub(super) fn used(&self) -> usize {
-        self.used
+    pub(super) fn unfinished(&self) -> usize {
+        self.unfinished
     }
 
+    /// What was had above one that is not finished takes room here as it does at the server, which would else refuse the
+    /// lower one for ever, if that is not acked yet.
     pub(super) fn has_room(&self) -> bool {
         self.used < self.slots.as_ref().len().min(ASKS_MAX)
     }
@@ -113,6 +121,7 @@ where
     /// Takes one in; the caller has seen that there is room.
     fn add(&mut self, slot: AskSlot) {
         self.used += 1;
+        self.unfinished += 1;
         if let Some(free) = self.slots_mut().iter_mut().find(|slot| slot.state == State::Free) {
             *free = slot;
         }
@@ -130,7 +139,13 @@ where
     }
 
     fn of_message(&self, message: MessageId) -> Option<usize> {
-        self.find(|slot| slot.message == Some(message))
+        self.find(|slot| slot.message == Some(message) && slot.state != State::Had)
+    }
+
+    /// What was acked under this number and not handed out.
+    fn of_place(&self, epoch: Epoch, seq: Seq) -> Option<usize> {
+        let is_here = |slot: &AskSlot| (slot.epoch, slot.seq) == (Some(epoch), seq);
+        self.find(|slot| is_here(slot) && !matches!(slot.state, State::Had | State::Unacked))
     }
 
     /// A message that asks is transmitted under this number.
@@ -147,6 +162,7 @@ where
         let (state, room) = (if self.config.sleeps { State::Asleep } else { State::Due }, self.config.room);
         if let Some(at) = self.of_message(message) {
             let slot = self.slot_mut(at);
+            let state = if slot.is_left { State::Left } else { state };
             *slot = AskSlot { epoch: Some(epoch), seq, at_us: now_us, room, state, ..*slot };
         }
     }
@@ -165,15 +181,38 @@ where
                 (slot.epoch, slot.seq) = (None, Seq::ZERO);
             }
         }
-        self.last_asked = Seq::ZERO;
+        (self.last_asked, self.farewelled_to) = (Seq::ZERO, Seq::ZERO);
         self.farewell = Farewell::None;
         self.held_back_until_us = None;
     }
 
+    /// Its answer is not taken in this run, and the server not told that it is unwanted.
+    fn leave(&mut self, at: usize) {
+        let slot = self.slot_mut(at);
+        slot.is_left = true;
+        if slot.is_acked() {
+            slot.state = State::Left;
+        }
+    }
+
     /// The answer of this one is not wanted any more, or was handed out.
     fn free(&mut self, at: usize) {
-        self.slot_mut(at).state = State::Free;
-        self.used -= 1;
+        let is_acked = self.slot(at).state != State::Unacked;
+        let slot = self.slot_mut(at);
+        slot.state = if is_acked { State::Had } else { State::Free };
+        let epoch = slot.epoch;
+        self.unfinished -= 1;
+        self.used -= usize::from(!is_acked);
+        let lowest = self.lowest(epoch);
+        let mut freed = 0;
+        for slot in self.slots_mut() {
+            let is_forgotten = lowest.is_none_or(|lowest| slot.seq < lowest);
+            if slot.state == State::Had && slot.epoch == epoch && is_forgotten {
+                slot.state = State::Free;
+                freed += 1;
+            }
+        }
+        self.used -= freed;
     }
 
     /// What waits in this session for an answer.
@@ -187,7 +226,7 @@ where
 
     /// The lowest seq of a session whose answer was not handed out, acked or not.
     fn lowest(&self, epoch: Option<Epoch>) -> Option<Seq> {
-        let of_epoch = |slot: &&AskSlot| slot.state != State::Free && slot.epoch == epoch;
+        let of_epoch = |slot: &&AskSlot| !matches!(slot.state, State::Free | State::Had) && slot.epoch == epoch;
         self.slots().iter().filter(of_epoch).map(|slot| slot.seq).min()
     }
 
@@ -225,7 +264,7 @@ where
 
     /// Answers told to the caller by no one yet, and those that are waited for: what to store before a restart.
     pub(super) fn acked(&self) -> impl Iterator<Item = (Epoch, Seq)> + '_ {
-        let known = |slot: &AskSlot| matches!(slot.state, State::Finished(_)) || slot.is_acked();
+        let known = |slot: &AskSlot| matches!(slot.state, State::Finished(_) | State::Left) || slot.is_acked();
         self.slots().iter().filter(move |slot| known(slot)).filter_map(|slot| Some((slot.epoch?, slot.seq)))
     }
 
@@ -234,7 +273,7 @@ where
         for slot in self.slots_mut() {
             let fits = only_in.is_none() || slot.epoch == only_in;
             if slot.state == State::Asleep && slot.at_us <= now_us && fits {
-                slot.state = State::Due;
+                (slot.state, slot.at_us) = (State::Due, now_us);
             }
         }
     }

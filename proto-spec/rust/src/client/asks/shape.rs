@@ -68,6 +68,8 @@ pub struct AskSlot {
     pub(in crate::client) room: u16,
     /// TAKEs in a row that nothing answered.
     pub(in crate::client) tries: u8,
+    /// It will be left once it is acked.
+    pub(super) is_left: bool,
     pub(in crate::client) state: State,
 }
 
@@ -82,10 +84,14 @@ pub(in crate::client) enum State {
     Open,
     /// The server had no answer yet: not before `at_us`.
     Paused,
+    /// Never to be taken in this run: it stays at the server for another one.
+    Left,
     /// To be taken when the caller or the server says so, after `at_us`.
     Asleep,
     /// Its end is to be handed out.
     Finished(Status),
+    /// Its end was handed out, and the server keeps it all the same: a lower one of its session is not finished.
+    Had,
 }
 
 impl AskSlot {
@@ -100,6 +106,7 @@ impl AskSlot {
         body_len: 0,
         room: 0,
         tries: 0,
+        is_left: false,
         state: State::Free,
     };
 

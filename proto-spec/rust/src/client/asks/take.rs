@@ -33,7 +33,12 @@ where
             return None;
         }
         if let (Farewell::Due, Some(epoch)) = (self.farewell, current) {
-            return self.last_asked.checked_add(1).map(|seq| Next { at: None, epoch, seq, span: 0 });
+            let seq = self.last_asked.checked_add(1)?;
+            // What is not acked yet may lie below.
+            let above = self.lowest(current).map_or(0, |lowest| seq.above(lowest));
+            if let Ok(span) = u16::try_from(above) {
+                return Some(Next { at: None, epoch, seq, span });
+            }
         }
         if self.open() >= OPEN_MAX {
             return None;
@@ -63,6 +68,7 @@ where
             }
             None => {
                 self.farewell = Farewell::None;
+                self.farewelled_to = self.last_asked;
                 self.farewelled = Some((next.epoch, next.seq, now_us.saturating_add(FAREWELL_LATE_US)));
             }
         }
@@ -137,19 +143,42 @@ where
         self.round.sent >= window.max(1)
     }
 
-    /// PROTOCOL.md#answers-client: when nothing of this session waits, the server is told once.
+    /// A message that asks was refused, since the server has no room for it: until then it is held back. What fills the
+    /// server may be answers that were had, so it is told of them again.
+    pub(super) fn note_held_back(&mut self, until_us: u64) {
+        // One time for all: the refusals of what was in flight with the first one follow it.
+        _ = self.held_back_until_us.get_or_insert(until_us);
+        self.farewelled_to = Seq::ZERO;
+    }
+
+    /// Whether an answer of the session that is now is waited for, or left for later.
+    fn waits_now(&self, current: Option<Epoch>) -> bool {
+        self.find(|slot| !matches!(slot.state, State::Unacked | State::Had) && slot.epoch == current).is_some()
+    }
+
+    pub(in crate::client) fn owes_farewell(&self, current: Option<Epoch>) -> bool {
+        self.last_asked > self.farewelled_to && current.is_some() && !self.waits_now(current)
+    }
+
+    /// Whether a TAKE was not answered in time, nor one after it.
+    pub(in crate::client) fn is_unheard(&self) -> bool {
+        self.find(|slot| slot.is_acked() && slot.tries > 0).is_some()
+    }
+
+    /// PROTOCOL.md#answers-client: when nothing that is acked waits in this session, the server is told once, unless another
+    /// ask follows soon.
     fn plan_farewell(&mut self, now_us: u64, current: Option<Epoch>) {
         let hastened = self.farewell == Farewell::Hastened;
         if !hastened && self.last_asked == Seq::ZERO {
             return;
         }
-        let told = |&(epoch, seq, _): &(Epoch, Seq, u64)| Some(epoch) == current && seq > self.last_asked;
-        let waits = self.find(|slot| slot.state == State::Unacked || slot.epoch == current).is_some();
+        let waits = self.waits_now(current) || hastened && self.find(|slot| slot.state == State::Unacked).is_some();
+        let told = self.last_asked <= self.farewelled_to;
         if waits {
             self.farewell = if hastened { Farewell::Hastened } else { Farewell::None };
-        } else if self.last_asked == Seq::ZERO || self.farewelled.as_ref().is_some_and(told) || current.is_none() {
+        } else if told || current.is_none() {
             self.farewell = Farewell::None;
-        } else if hastened || self.config.sleeps {
+        } else if hastened || self.config.sleeps || self.held_back_until_us.is_some() {
             self.farewell = Farewell::Due;
         } else if self.farewell == Farewell::None {
             self.farewell = Farewell::At(now_us.saturating_add(FAREWELL_US));

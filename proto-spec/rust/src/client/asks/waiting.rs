@@ -111,7 +111,7 @@ where
 
     /// Asks that are not finished, acked or not, and those whose answer was not handed out.
     pub fn asking(&self) -> usize {
-        self.asks.used()
+        self.asks.unfinished()
     }
 
     /// The answer to this message is not wanted any more. The message itself is sent on until it is acked. Returns
@@ -123,8 +123,21 @@ where
 
     /// As [`Client::forget_ask`], for one that is named by its place.
     pub fn forget_taken(&mut self, epoch: Epoch, seq: Seq) -> bool {
-        let at = self.asks.find(|slot| slot.epoch == Some(epoch) && slot.seq == seq);
+        let at = self.asks.of_place(epoch, seq);
         at.map(|at| self.asks.free(at)).is_some()
+    }
+
+    /// The answer to this message stays at the server for another run, which can [`take`](Client::take) it: it is told as
+    /// waiting, and never handed out in this run. Returns whether it was waited for.
+    pub fn leave_ask(&mut self, message: MessageId) -> bool {
+        let at = self.asks.of_message(message);
+        at.map(|at| self.asks.leave(at)).is_some()
+    }
+
+    /// As [`Client::leave_ask`], for one that is named by its place.
+    pub fn leave_taken(&mut self, epoch: Epoch, seq: Seq) -> bool {
+        let at = self.asks.of_place(epoch, seq);
+        at.map(|at| self.asks.leave(at)).is_some()
     }
 
     /// The device has woken up: each answer that is waited for is asked for once, but for those of which the server said
@@ -136,6 +149,16 @@ where
     /// No other ask will follow: when none waits the server is told so at once, not a second later.
     pub fn finish_asks(&mut self) {
         self.asks.hasten_farewell();
+    }
+
+    /// Whether answers were had and the server is not told yet that it need not keep them ([`Client::finish_asks`]).
+    pub fn owes_farewell(&self) -> bool {
+        self.asks.owes_farewell(self.epoch)
+    }
+
+    /// Whether TAKEs go out and nothing comes back.
+    pub fn takes_in_silence(&self) -> bool {
+        self.asks.is_unheard()
     }
 
     /// TAKEs that were sent and not answered.
@@ -249,8 +272,7 @@ where
             ms => (u64::from(ms) * 1_000).min(self.config.retry_after_max_us),
         };
         let until_us = now_us.saturating_add(backoff::jittered_us(asked_us, 2, &mut self.random));
-        // One time for all: the refusals of what was in flight with the first one follow it.
-        _ = self.asks.held_back_until_us.get_or_insert(until_us);
+        self.asks.note_held_back(until_us);
         true
     }
 
