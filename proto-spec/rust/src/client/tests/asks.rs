@@ -184,7 +184,7 @@ fn no_more_than_64_asks_are_unfinished_and_an_answer_makes_room() {
         .send(asking.now_us, super::super::Outgoing { channel: 0, batch: false, payload: b"" })
         .expect("no ask");
     asking.transmit();
-    asking.done(3, b"").unwrap();
+    asking.done(1, b"").unwrap();
     assert_eq!(asking.client.ask(asking.now_us, 0, b"one more"), Err(SendError::Full), "it is not handed out yet");
     assert_eq!(asking.told().len(), 1);
     asking.ask();
