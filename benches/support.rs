@@ -79,6 +79,7 @@ pub(crate) fn meta(session: SessionId, seq: u64, payload: &Payload) -> EntryMeta
         span: 0,
         skip: false,
         batch: payload.batch,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: 1_800_000_000_000_000,

@@ -189,6 +189,7 @@ mod tests {
             seq: Seq(9),
             channel: 0,
             received_unix_us: 1_767_323_045_678_901,
+            asks: false,
             content,
         }
     }
@@ -218,6 +219,7 @@ mod tests {
             seq: Seq(u64::MAX),
             channel: 65_535,
             received_unix_us: 1_767_323_045_000_001,
+            asks: false,
             content: Content::Payload(b"\xff\x00\xfe\x01"),
         };
         assert_eq!(
@@ -277,7 +279,7 @@ mod tests {
             let session = SessionId { client: ClientId(client), epoch: Epoch::new(epoch).unwrap() };
             let content = Content::Payload(&payload);
             let record =
-                Record { offset: Offset(offset), index, session, seq: Seq(seq), channel, received_unix_us, content };
+                Record { offset: Offset(offset), index, session, seq: Seq(seq), channel, received_unix_us, asks: false, content };
             let line = line(&record);
             prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
             let value: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -89,6 +89,7 @@ impl Fake {
                 span: 0,
                 skip: false,
                 batch: false,
+                asks: false,
                 sealed: false,
                 channel: 0,
                 received_unix_us: 1_700_000_000_000_000,

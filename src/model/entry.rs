@@ -35,6 +35,8 @@ pub struct EntryMeta {
     pub skip: bool,
     /// The payload is a run of at least one record.
     pub batch: bool,
+    /// Its sender wants an answer. Never together with `batch`.
+    pub asks: bool,
     /// It came sealed: its epoch can never be opened again (PROTOCOL.md#sealed-epoch).
     pub sealed: bool,
     /// The application's routing number.

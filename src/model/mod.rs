@@ -3,6 +3,7 @@
 //!
 //! This module knows nobody but the protocol's own types.
 
+mod ask;
 mod channels;
 mod dead_letter;
 mod durability;
@@ -17,6 +18,7 @@ mod sink_url;
 mod stored;
 mod time;
 
+pub use ask::{AnswerRecord, AnswersRecord, AskId, AskRecord, LaneAnswer, Processed};
 pub use channels::{ChannelSet, parse_channels};
 pub use dead_letter::{DeadLetter, DeadLetterId};
 pub use durability::DurabilityLevel;

@@ -21,6 +21,8 @@ pub struct Record<'a> {
     pub channel: u16,
     /// Arrival of its datagram, in microseconds since 1970.
     pub received_unix_us: u64,
+    /// Its sender wants an answer.
+    pub asks: bool,
     /// The message, or what is missing.
     pub content: Content<'a>,
 }
@@ -56,6 +58,7 @@ pub(crate) fn records_of<'a>(entry: &Entry<'a>) -> impl Iterator<Item = Record<'
         seq: meta.seq,
         channel: meta.channel,
         received_unix_us: meta.received_unix_us,
+        asks: meta.asks,
         content,
     })
 }

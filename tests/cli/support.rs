@@ -185,6 +185,7 @@ pub(crate) fn entry(batch: bool) -> EntryMeta {
         span: 0,
         skip: false,
         batch,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: 1_700_000_000_000_000,

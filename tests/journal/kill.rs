@@ -71,6 +71,7 @@ fn write_until_killed() {
                 span: 0,
                 skip: false,
                 batch: false,
+                asks: false,
                 sealed: false,
                 channel: 0,
                 received_unix_us: 1,

@@ -84,6 +84,7 @@ impl Life {
                     records.push(simulated::encoded_counter_limit(*limit));
                     sabotage == Some(Sabotage::ForgottenLimit)
                 }
+                Replay::Ask(_) | Replay::Answers(_) => false,
                 Replay::Block(_) => sabotage == Some(Sabotage::ForgottenBlocks),
             };
             if !forgotten {

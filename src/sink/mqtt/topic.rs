@@ -113,6 +113,7 @@ mod tests {
             seq: Seq(u64::MAX),
             channel: 9,
             received_unix_us: 0,
+            asks: false,
             content: Content::Payload(b""),
         };
         let journal = JournalId::parse(&format!("{:032x}", 0xabc)).unwrap();

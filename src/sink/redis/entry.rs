@@ -95,6 +95,7 @@ mod tests {
             seq: Seq(9),
             channel: 7,
             received_unix_us: 1_767_323_045_678_901,
+            asks: false,
             content: Content::Payload(b"\x00\r\n\xff"),
         }
     }
