@@ -924,9 +924,10 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
             if (recent >= c->window) {
                 return c->rto;
             }
-            due->from_ms = now;
             if (span > UINT16_MAX) {
                 /* It would give up the answer of the lowest, which must be had first. */
+                due->state = PAUSING;
+                due->from_ms = now;
                 due->ms = TAKE_MS_MAX;
                 continue;
             }
@@ -940,12 +941,14 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
             }
             due->state = TAKING;
         } else if (busy == FREE && c->heard.epoch && !is_used_up(c)) {
-            /* All answers are had: the seq after the last that asked says so. */
+            /* All are had below the seq after the last that asked. That one may ask now: a late GONE would be taken for its answer. */
             due = &c->heard;
-            due->seq++;
+            due->seq += UINT16_MAX + UINT64_C(1);
+            span = UINT16_MAX;
         } else {
             return wait;
         }
+        due->from_ms = now;
         c->taken = due;
         dispatch(c, TYPE_TAKE | span << 16, due->seq, NULL);
         c->taken = NULL;
@@ -1221,10 +1224,8 @@ static dg_result on_answer(dg_client *c, const uint32_t *head, const uint8_t *bo
     if ((rest && answer <= DG_ANSWER_GONE && (rest != len || answer >= PENDING)) || (answer == DG_ANSWER_GONE && len)) {
         return DG_IGNORED; /* Broken. */
     }
-    /* A GONE may be of the time when the server was thanked with this seq, which had not asked yet: it counts the second time. */
-    if (answer >= PENDING && (answer != DG_ANSWER_GONE || a->state != TAKING || (uint32_t)c->heard.seq == (uint32_t)a->seq)) {
+    if (answer >= PENDING && answer != DG_ANSWER_GONE) {
         if (a->state == TAKING) {
-            c->heard.seq = 0;
             put_off(c, a, c->wait_ms ? PAUSING : RESTING, len, now);
         }
     } else if (rest != len && len <= DG_ANSWER_MAX) {

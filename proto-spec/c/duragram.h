@@ -358,7 +358,7 @@ typedef struct {
     uint32_t random[4];
     dg_config config;
 #if DG_ANSWERS
-    /* Whose TAKE is made at the moment, if it is one; what the server was told of last that it was had: its seq, in 32 bits. */
+    /* Whose TAKE is made at the moment, if it is one; of what was heard the highest seq, epoch 0 once the server knows of it. */
     const dg_ask *taken;
     dg_ask heard;
 #endif
