@@ -36,6 +36,8 @@ PLAIN_MIN: Final = 32
 BITMAP_MAX: Final = 128
 DATAGRAM_RECOMMENDED: Final = 1200
 DATAGRAM_MAX: Final = 65507
+#: More than this lies never between the lowest and the highest seq that a client holds (PROTOCOL.md#duty-seq).
+SPAN_MAX: Final = 0xFFFF
 U32_MAX: Final = 2**32 - 1
 U64_MAX: Final = 2**64 - 1
 
@@ -360,16 +362,29 @@ class Wire(Protocol):
         it (PROTOCOL.md#sealed-address)."""
         ...
 
-    def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:
-        """A DATA."""
+    def data(self, flags: int, span: int, epoch: int, seq: int, word: int, payload: bytes) -> bytes:
+        """A DATA. `word`: its channel, and its options above."""
         ...
 
     def short(self, kind: int, epoch: int, long: int) -> bytes:
         """A HELLO or PING."""
         ...
 
+    def can_take(self, epoch: int) -> bool:
+        """Whether a TAKE can still be sent in that epoch, of this run or of an earlier one."""
+        ...
+
+    def take(self, epoch: int, seq: int, span: int, wait_ms: int, room: int) -> bytes:
+        """A TAKE, where `can_take`."""
+        ...
+
+    def retain(self, epochs: set[int]) -> None:
+        """Nothing more will be taken in any epoch but these and the session's."""
+        ...
+
     def open(self, bytes_: bytes, epoch: int, nonce: Optional[int]) -> Datagram:
-        """What came, if it is rightly protected. `epoch` and `nonce` (of an open HELLO) say which keys may be tried."""
+        """What came, if it is rightly protected. `epoch` and `nonce` (of an open HELLO) say which keys may be tried; those of
+        the epochs that were taken in, for an ANSWER."""
         ...
 
 
@@ -390,12 +405,21 @@ class Plain:
     def rise(self) -> None:
         pass
 
-    def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:
-        body = HEAD.pack(VERSION << 4 | DATA, flags, span, epoch, self.client, seq, channel) + payload
+    def data(self, flags: int, span: int, epoch: int, seq: int, word: int, payload: bytes) -> bytes:
+        body = HEAD.pack(VERSION << 4 | DATA, flags, span, epoch, self.client, seq, word) + payload
         return body + _CRC.pack(crc32(body))
 
     def short(self, kind: int, epoch: int, long: int) -> bytes:
         return with_crc(HEAD.pack(VERSION << 4 | kind, 0, 0, epoch, self.client, long, 0))
+
+    def can_take(self, epoch: int) -> bool:
+        return True
+
+    def take(self, epoch: int, seq: int, span: int, wait_ms: int, room: int) -> bytes:
+        return with_crc(HEAD.pack(VERSION << 4 | TAKE, 0, span, epoch, self.client, seq, wait_ms) + bytes(room))
+
+    def retain(self, epochs: set[int]) -> None:
+        pass
 
     def open(self, bytes_: bytes, epoch: int, nonce: Optional[int]) -> Datagram:
         return decode_reply(bytes_)
