@@ -47,8 +47,8 @@ enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
  * more. Once it is acked: left in peace until dg_take; to be taken after some time, which may be none; a TAKE is open.
  */
 enum { FREE, UNNAMED, NAMED, HELD, RESTING, PAUSING, TAKING };
-/* Of an ANSWER; TAKEs that may be open, and the longest interval between those of one ask; of an ACK. */
-enum { PENDING = 2, TAKES_MAX = 16, TAKE_MS_MAX = 60000, FLAG_READY = 32 };
+/* Of an ANSWER; TAKEs that may be open; of an ACK. */
+enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32 };
 #endif
 
 /* In a message's `batch`: 64 for a batch, or this and the number of its ask. */
@@ -901,6 +901,9 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
             if (state < HELD || (state == RESTING && !c->wait_ms)) {
                 continue;
             }
+            if (state == TAKING) {
+                ms += c->wait_ms;
+            }
             if (state != RESTING && passed < ms) {
                 if (state == TAKING) {
                     open++;
@@ -928,15 +931,15 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
                 /* It would give up the answer of the lowest, which must be had first. */
                 due->state = PAUSING;
                 due->from_ms = now;
-                due->ms = TAKE_MS_MAX;
+                due->ms = DG_RTO_MAX_MS;
                 continue;
             }
             if (due->state != TAKING) {
-                due->ms = c->wait_ms + c->rto;
+                due->ms = c->rto;
             } else {
                 due->ms <<= 1;
-                if (due->ms > TAKE_MS_MAX) {
-                    due->ms = TAKE_MS_MAX;
+                if (due->ms > DG_RTO_MAX_MS) {
+                    due->ms = DG_RTO_MAX_MS;
                 }
             }
             due->state = TAKING;
