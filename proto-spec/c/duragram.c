@@ -43,12 +43,15 @@ enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
 
 #if DG_ANSWERS
 /*
- * Of an ask: without a message or answer; its message was not transmitted in this epoch; it was; the server has no room for one
- * more. Once it is acked: left in peace until dg_take; to be taken after some time, which may be none; a TAKE is open.
+ * Of an ask: without a message or answer; its message is not acked; nor will be soon, for the server has no room for one more ask.
+ * Once it is acked: left in peace until dg_take; to be taken after some time, which may be none; a TAKE is open.
  */
-enum { FREE, UNNAMED, NAMED, HELD, RESTING, PAUSING, TAKING };
-/* Of an ANSWER; TAKEs that may be open; of an ACK. */
-enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32 };
+enum { FREE, NAMED, HELD, RESTING, PAUSING, TAKING };
+/*
+ * Of an ANSWER; TAKEs that may be open; of an ACK. A TAKE that is sent only to say what is had names a seq so far above it that will
+ * not ask soon: its GONE, come late, would be taken for an answer.
+ */
+enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32, FAR_BEYOND = 32767 };
 #endif
 
 /* In a message's `batch`: 64 for a batch, or this and the number of its ask. */
@@ -484,12 +487,12 @@ static void make_nonce(uint8_t nonce[12], uint32_t direction, uint64_t counter) 
 #endif
 
 #if DG_ANSWERS
-/* Asks in one state come into another, in which they have not waited yet. */
-static void change_asks(dg_client *c, uint8_t from, uint8_t to) {
+/* The asks in a state are to be taken now. */
+static void hasten(dg_client *c, uint8_t state) {
     dg_ask *a;
     for (a = c->asks; a != c->asks_end; a++) {
-        if (a->state == from) {
-            a->state = to;
+        if (a->state == state) {
+            a->state = PAUSING;
             a->ms = 0;
         }
     }
@@ -517,9 +520,6 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
     if (c->doubt) {
         c->doubt = DOUBTED;
     }
-#if DG_ANSWERS
-    change_asks(c, NAMED, UNNAMED);
-#endif
 #if DG_SEALED
     if (c->config.crypto) {
 #if DG_ANSWERS
@@ -694,7 +694,7 @@ static void dispatch(dg_client *c, uint32_t first_word, uint64_t number, dg_mess
     }
     if (a) {
         head[HEAD_EPOCH] = a->epoch;
-        if (a->state != FREE) {
+        if (a->state == TAKING) {
             head[HEAD_WORD] = c->wait_ms;
         }
     }
@@ -825,7 +825,6 @@ static bool transmit(dg_client *c, uint32_t now) {
 #if DG_ANSWERS
         if (i.m->batch & ASKS) {
             dg_ask *a = ask_of(c, i.m);
-            a->state = NAMED;
             a->epoch = c->epoch;
             a->seq = c->base + i.ahead;
         }
@@ -884,7 +883,7 @@ static uint32_t span_of(const dg_client *c, const dg_ask *ask) {
 /* Sends the TAKEs that may be sent now. In how many milliseconds to look again. */
 static uint32_t take_answers(dg_client *c, uint32_t now) {
     for (;;) {
-        uint32_t wait = UINT32_MAX, longest = 0, recent = 0, open = 0, span = 0;
+        uint32_t wait = UINT32_MAX, longest = 0, recent = 0, open = 0, span = 0, beyond = 0;
         unsigned busy = FREE;
         dg_ask *due = NULL, *a;
         for (a = c->asks; a != c->asks_end; a++) {
@@ -912,8 +911,6 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
                 if (wait > ms - passed) {
                     wait = ms - passed;
                 }
-            } else if (state == HELD) {
-                a->state = NAMED;
             } else if (passed >= longest) { /* Those that have waited longest come first. */
                 longest = passed;
                 due = a;
@@ -921,20 +918,15 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
         }
         if (due) {
             span = span_of(c, due);
-            if (open >= TAKES_MAX) {
+            if (due->state == HELD) {
+                /* It is sent again; and before it the server hears what it may forget, for there it may lack room. */
+                due->state = NAMED;
+                beyond = FAR_BEYOND;
+            } else if (open >= TAKES_MAX) {
                 return wait;
-            }
-            if (recent >= c->window) {
+            } else if (recent >= c->window) {
                 return c->rto;
-            }
-            if (span > UINT16_MAX) {
-                /* It would give up the answer of the lowest, which must be had first. */
-                due->state = PAUSING;
-                due->from_ms = now;
-                due->ms = DG_RTO_MAX_MS;
-                continue;
-            }
-            if (due->state != TAKING) {
+            } else if (due->state != TAKING) {
                 due->ms = c->rto;
             } else {
                 due->ms <<= 1;
@@ -942,18 +934,25 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
                     due->ms = DG_RTO_MAX_MS;
                 }
             }
-            due->state = TAKING;
         } else if (busy == FREE && c->heard.epoch && !is_used_up(c)) {
-            /* All are had below the seq after the last that asked. That one may ask now: a late GONE would be taken for its answer. */
             due = &c->heard;
-            due->seq += UINT16_MAX + UINT64_C(1);
-            span = UINT16_MAX;
+            due->seq++;
+            beyond = FAR_BEYOND;
         } else {
             return wait;
         }
         due->from_ms = now;
+        span += beyond;
+        if (beyond == 0) {
+            due->state = TAKING;
+        }
+        if (span > UINT16_MAX) {
+            /* It would give up the answer of the lowest, which must be had first. */
+            due->ms = DG_RTO_MAX_MS;
+            continue;
+        }
         c->taken = due;
-        dispatch(c, TYPE_TAKE | span << 16, due->seq, NULL);
+        dispatch(c, TYPE_TAKE | span << 16, due->seq + beyond, NULL);
         c->taken = NULL;
         if (due->state == FREE) {
             due->epoch = 0;
@@ -1330,7 +1329,7 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     }
 #endif
 #if DG_ANSWERS
-    if (config->asks_max > DG_ASKS_MAX || config->answer_room > DG_ANSWER_MAX || (config->asks_max && (!config->asks || !config->answer))) {
+    if (config->asks_max > DG_ASKS_MAX || (config->asks_max && (!config->asks || !config->answer))) {
         return DG_BAD_ARGUMENT;
     }
 #endif
@@ -1361,7 +1360,7 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     /* What was not acked has no message any more. */
     c->asks = config->asks;
     for (i = 0, a = c->asks; i < config->asks_max; i++, a++) {
-        a->room = config->answer_room;
+        a->room = DG_ANSWER_ROOM;
         a->state = a->state >= RESTING ? RESTING : FREE;
     }
     c->asks_end = a;
@@ -1433,8 +1432,9 @@ dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t le
 #if DG_ANSWERS
     if (flags & DG_ASK) {
         a->message = c->first_message + c->count;
-        a->room = c->config.answer_room;
-        a->state = UNNAMED;
+        a->room = DG_ANSWER_ROOM;
+        a->state = NAMED;
+        a->epoch = 0; /* In none yet. */
         m->batch = (uint8_t)(ASKS | (a - c->asks));
     } else
 #endif
@@ -1539,7 +1539,7 @@ void dg_path_changed(dg_client *c) {
     c->timer = NOTHING;
     lose_flight(c, true);
 #if DG_ANSWERS
-    change_asks(c, TAKING, PAUSING); /* What is held goes to where the session was. */
+    hasten(c, TAKING); /* What is held goes to where the session was. */
 #endif
     c->hello_due = c->asking;
     c->ping_due = !c->asking && blocked(c);
@@ -1549,7 +1549,7 @@ void dg_path_changed(dg_client *c) {
 void dg_take(dg_client *c, uint16_t wait_ms) {
     if (c) {
         c->wait_ms = wait_ms;
-        change_asks(c, RESTING, PAUSING);
+        hasten(c, RESTING);
     }
 }
 

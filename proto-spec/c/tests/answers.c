@@ -39,6 +39,7 @@ static void ask_one(uint16_t wait_ms) {
     CHECK(ack(B, 3, 1, 100, 0, 0) == DG_OK && dg_pending(&B->c) == 0 && dg_waiting(&B->c) == 1);
 }
 
+#if DG_ANSWER_ROOM == 0
 static size_t unhex(const char *hex, uint8_t *out) {
     size_t len = 0;
     for (; *hex; hex++) {
@@ -84,6 +85,8 @@ static void the_example_of_the_text_goes_byte_for_byte(void) {
     CHECK(B->answers == 1 && dg_waiting(&B->c) == 0 && B->wait == UINT32_MAX);
 }
 
+#endif
+
 /* ---- C1 ---- */
 
 static void c1_no_more_asks_are_unfinished_than_the_program_has_room_for_and_at_most_64(void) {
@@ -126,12 +129,13 @@ static void c1_reject_6_of_what_asks_holds_back_that_message_alone(void) {
     CHECK(B->sent_count == 1 && seq(B, 0) == 4 && ack(B, 3, 0, 100, 14, 0) == DG_OK);
     CHECK(B->sent_count == 0 && B->wait >= 2900 && B->wait <= 3840);
     pass(B, B->wait);
-    CHECK(B->sent_count == 1 && type(B, 0) == DATA && seq(B, 0) == 1);
-    CHECK(B->sent[0].bytes[26] == 2); /* It asks again. */
+    /* It asks again; and before it the server hears what it may forget, for there it may lack room. */
+    CHECK(B->sent_count == 2 && type(B, 0) == TAKE && seq(B, 0) - span(B, 0) == 1 && seq(B, 0) > 30000 && word_of(B, 0) == 0);
+    CHECK(type(B, 1) == DATA && seq(B, 1) == 1 && B->sent[1].bytes[26] == 2);
     /* Without a time at least a second passes. */
     CHECK(reject(B, 3, 1, 6, 0) == DG_OK && B->sent_count == 0 && B->wait >= 1000);
     pass(B, B->wait);
-    CHECK(B->sent_count == 1 && ack(B, 3, 4, 100, 0, 0) == DG_OK);
+    CHECK(sent_of(DATA) == 1 && ack(B, 3, 4, 100, 0, 0) == DG_OK);
     CHECK(B->sent_count == 1 && type(B, 0) == TAKE && seq(B, 0) == 1);
     /* What does not ask holds back all, as without asks. */
     give(B, 1, 0);
@@ -197,7 +201,7 @@ static void c2_what_lies_beyond_the_span_waits_for_the_lowest(void) {
     CHECK(seq(B, 0) == 65538 && ack(B, 3, 65538, 100, 0, 0) == DG_OK);
     CHECK(B->sent_count == 0); /* It would name 2 as the lowest that is wanted. */
     CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && B->answers == 1);
-    pass(B, 60000);
+    pass(B, 80000);
     CHECK(sent_of(TAKE) >= 1 && seq(B, 0) == 65538 && span(B, 0) == 0);
 }
 
@@ -281,7 +285,7 @@ static void c3_a_body_that_did_not_fit_is_taken_with_room_for_it_and_one_too_lon
     uint8_t body[DG_ANSWER_MAX];
     memset(body, 'b', sizeof body);
     ask_one(20000);
-    CHECK(B->sent[0].len == 32);
+    CHECK(B->sent[0].len == 32 + DG_ANSWER_ROOM);
     CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, DG_ANSWER_MAX, NULL, 0) == DG_OK && B->answers == 0);
     CHECK(B->sent_count == 1 && type(B, 0) == TAKE && B->sent[0].len == 32 + DG_ANSWER_MAX);
     for (unsigned i = 0; i < DG_ANSWER_MAX; i++) {
@@ -298,17 +302,16 @@ static void c3_a_body_that_did_not_fit_is_taken_with_room_for_it_and_one_too_lon
     CHECK(B->answer == DG_ANSWER_FAILED && !B->has_body && B->body_len == DG_ANSWER_MAX + 1);
 }
 
-static void c3_the_first_take_has_the_room_that_the_program_asks_for(void) {
+static void c3_the_longest_room_fits_whatever_the_messages_length(void) {
     dg_config config = bench_config(B, 3);
-    config.answer_room = 20;
-    config.payload_max = 0; /* The datagram is longer than any of its messages. */
+    config.payload_max = 0;
     start_with(B, &config, DG_CELLS(1, 0));
     dg_take(&B->c, 20000);
     CHECK(dg_send(&B->c, 0, NULL, 0, DG_ASK) == DG_OK);
     poll(B);
     ack(B, 3, 1, 100, 0, 0);
-    CHECK(type(B, 0) == TAKE && B->sent[0].len == 52);
-    CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, 128, NULL, 0) == DG_OK && B->sent[0].len == 160);
+    CHECK(type(B, 0) == TAKE && B->sent[0].len == 32 + DG_ANSWER_ROOM);
+    CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, DG_ANSWER_MAX, NULL, 0) == DG_OK && B->sent[0].len == 32 + DG_ANSWER_MAX);
 }
 
 /* ---- C4 ---- */
@@ -495,7 +498,7 @@ static void c7_when_nothing_waits_one_take_says_that_all_below_the_seq_after_the
     CHECK(answer_comes(B, 3, 3, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && B->sent_count == 0);
     give(B, 1, 0); /* Not of what did not ask. */
     CHECK(answer_comes(B, 3, 2, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
-    CHECK(B->sent_count == 1 && type(B, 0) == TAKE && seq(B, 0) == 4 + 65535 && span(B, 0) == 65535 && word_of(B, 0) == 0);
+    CHECK(B->sent_count == 1 && type(B, 0) == TAKE && seq(B, 0) - span(B, 0) == 4 && seq(B, 0) > 30000 && word_of(B, 0) == 0);
     CHECK(B->sent[0].len == 32);
     CHECK(ack(B, 3, 4, 100, 0, 0) == DG_OK && B->sent_count == 0 && B->wait == UINT32_MAX); /* Once. */
     pass(B, 100000);
@@ -564,8 +567,7 @@ static void wrong_arguments_are_refused_and_without_asks_all_is_as_ever(void) {
     wrong = config;
     wrong.answer = NULL;
     CHECK(dg_init(&c, &wrong, cells, 400) == DG_BAD_ARGUMENT);
-    wrong = config;
-    wrong.answer_room = DG_ANSWER_MAX + 1;
+    wrong.asks_max = DG_ASKS_MAX + 1;
     CHECK(dg_init(&c, &wrong, cells, 400) == DG_BAD_ARGUMENT && memcmp(&c, &same, sizeof c) == 0);
     config.asks = NULL;
     config.asks_max = 0;
@@ -604,7 +606,9 @@ static void an_ask_that_is_given_up_for_others_frees_its_place(void) {
 }
 
 int main(void) {
+#if DG_ANSWER_ROOM == 0
     the_example_of_the_text_goes_byte_for_byte();
+#endif
     c1_no_more_asks_are_unfinished_than_the_program_has_room_for_and_at_most_64();
     c1_reject_2_fails_the_message_and_its_ask_waits_no_more();
     c1_reject_6_of_what_asks_holds_back_that_message_alone();
@@ -618,7 +622,7 @@ int main(void) {
     c3_what_is_broken_is_no_answer();
     c3_an_answer_acks_nothing_and_is_no_measurement();
     c3_a_body_that_did_not_fit_is_taken_with_room_for_it_and_one_too_long_is_told_without();
-    c3_the_first_take_has_the_room_that_the_program_asks_for();
+    c3_the_longest_room_fits_whatever_the_messages_length();
     c4_without_a_reply_a_take_is_repeated_after_its_wait_and_a_round_trip_doubling_to_60_s();
     c4_after_pending_it_waits_as_long_as_the_server_says_at_least_a_round_trip_at_most_60_s();
     c4_at_most_16_takes_are_open_and_those_that_wait_longest_come_first();
