@@ -34,7 +34,7 @@ enum { FLAG_DURABILITY = 3, FLAG_SEALED = 8, FLAG_WHOLE = 16 | 32, FLAG_SKIP = 1
 enum { FLAG_DUPLICATE = 16, FLAG_COMPLETE = 64 };
 enum { VERSION = 1, HEAD_LEN = 28, CRC_LEN = 4, COUNTER_LEN = 8, TAG_LEN = 16, BITMAP_LEN_MAX = 128 };
 /* The codes for which a message fails, as bits: VERSION, UNSUPPORTED, TOO_LARGE, CHANNEL, SEALED_ONLY. */
-enum { TOO_LARGE = 3, STALE_EPOCH = 4, BEYOND_WINDOW = 5, NO_ROOM = 6, FINAL_CODES = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8 | 1 << 9 };
+enum { TOO_LARGE = 3, STALE_EPOCH = 4, BEYOND_WINDOW = 5, FINAL_CODES = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8 | 1 << 9 };
 /* A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss). */
 enum { REORDERING_MAX = 3 };
 
@@ -43,15 +43,12 @@ enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
 
 #if DG_ANSWERS
 /*
- * Of an ask: without a message or answer; its message is not acked; nor will be soon, for the server has no room for one more ask.
- * Once it is acked: left in peace until dg_take; to be taken after some time, which may be none; a TAKE is open.
+ * Of an ask: without a message or answer; its message is not acked. Once it is: left in peace until dg_take; to be taken after some
+ * time, which may be none; a TAKE is open.
  */
-enum { FREE, NAMED, HELD, RESTING, PAUSING, TAKING };
-/*
- * Of an ANSWER; TAKEs that may be open; of an ACK. A TAKE that is sent only to say what is had names a seq so far above it that will
- * not ask soon: its GONE, come late, would be taken for an answer.
- */
-enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32, FAR_BEYOND = 32767 };
+enum { FREE, NAMED, RESTING, PAUSING, TAKING };
+/* Of an ANSWER; TAKEs that may be open; of an ACK. */
+enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32 };
 #endif
 
 /* In a message's `batch`: 64 for a batch, or this and the number of its ask. */
@@ -280,10 +277,6 @@ static dg_ask *ask_of(const dg_client *c, const dg_message *m) {
     return c->asks + (m->batch & ~ASKS);
 }
 
-static bool is_held(const dg_client *c, const dg_message *m) {
-    return (m->batch & ASKS) && ask_of(c, m)->state == HELD;
-}
-
 /* An ask waits for a while, at least for a round trip. */
 static void put_off(dg_client *c, dg_ask *a, uint8_t state, uint32_t ms, uint32_t now) {
     a->state = state;
@@ -344,11 +337,6 @@ static bool is_transmitted(const dg_message *m) {
 static bool candidate(dg_client *c, cursor *i) {
     while (next(c, i)) {
         if (i->m->state == LOST || i->m->state == UNSENT) {
-#if DG_ANSWERS
-            if (is_held(c, i->m)) {
-                continue;
-            }
-#endif
             return true;
         }
     }
@@ -652,6 +640,10 @@ static void on_timer(dg_client *c) {
         c->window = 1;
         c->grown = 0;
         c->hello_due = c->asking;
+#if DG_ANSWERS
+        /* What was had and not forgotten may be what the server has no room for. */
+        c->heard.state = RESTING;
+#endif
         return;
     }
     if (what == A_TRUE_ACK) {
@@ -854,10 +846,11 @@ static bool transmit(dg_client *c, uint32_t now) {
 /* The application hears an answer, and the ask is free again. */
 static void hear(dg_client *c, dg_ask *a, uint32_t answer, const uint8_t *body, uint32_t len) {
     dg_ask *h = &c->heard;
-    if (h->epoch != a->epoch || before((uint32_t)h->seq, (uint32_t)a->seq)) {
+    if (h->epoch != a->epoch || !before((uint32_t)a->seq, (uint32_t)h->seq)) {
         h->epoch = a->epoch;
-        h->seq = a->seq;
+        h->seq = a->seq + 1;
     }
+    h->state = NAMED;
     c->config.answer(c->config.user, a, (dg_answer)answer, body, len);
     a->state = FREE;
 }
@@ -883,7 +876,7 @@ static uint32_t span_of(const dg_client *c, const dg_ask *ask) {
 /* Sends the TAKEs that may be sent now. In how many milliseconds to look again. */
 static uint32_t take_answers(dg_client *c, uint32_t now) {
     for (;;) {
-        uint32_t wait = UINT32_MAX, longest = 0, recent = 0, open = 0, span = 0, beyond = 0;
+        uint32_t wait = UINT32_MAX, longest = 0, recent = 0, open = 0, span, beyond = 0;
         unsigned busy = FREE;
         dg_ask *due = NULL, *a;
         for (a = c->asks; a != c->asks_end; a++) {
@@ -896,8 +889,10 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
             }
 #endif
             state = a->state;
-            busy |= state;
-            if (state < HELD || (state == RESTING && !c->wait_ms)) {
+            if (busy < state) {
+                busy = state;
+            }
+            if (state < RESTING || (state == RESTING && !c->wait_ms)) {
                 continue;
             }
             if (state == TAKING) {
@@ -917,16 +912,13 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
             }
         }
         if (due) {
-            span = span_of(c, due);
-            if (due->state == HELD) {
-                /* It is sent again; and before it the server hears what it may forget, for there it may lack room. */
-                due->state = NAMED;
-                beyond = FAR_BEYOND;
-            } else if (open >= TAKES_MAX) {
+            if (open >= TAKES_MAX) {
                 return wait;
-            } else if (recent >= c->window) {
+            }
+            if (recent >= c->window) {
                 return c->rto;
-            } else if (due->state != TAKING) {
+            }
+            if (due->state != TAKING) {
                 due->ms = c->rto;
             } else {
                 due->ms <<= 1;
@@ -934,29 +926,25 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
                     due->ms = DG_RTO_MAX_MS;
                 }
             }
-        } else if (busy == FREE && c->heard.epoch && !is_used_up(c)) {
+            due->state = TAKING;
+            due->from_ms = now;
+            span = span_of(c, due);
+            if (span > UINT16_MAX) {
+                /* It would give up the answer of the lowest, which must be had first. */
+                due->ms = DG_RTO_MAX_MS;
+                continue;
+            }
+        } else if (busy < c->heard.state && c->heard.epoch && !is_used_up(c)) {
+            /* All is had below that seq. It names one that does not ask soon: a late GONE would be taken for its answer. */
             due = &c->heard;
-            due->seq++;
-            beyond = FAR_BEYOND;
+            due->state = FREE;
+            beyond = span = UINT16_MAX;
         } else {
             return wait;
-        }
-        due->from_ms = now;
-        span += beyond;
-        if (beyond == 0) {
-            due->state = TAKING;
-        }
-        if (span > UINT16_MAX) {
-            /* It would give up the answer of the lowest, which must be had first. */
-            due->ms = DG_RTO_MAX_MS;
-            continue;
         }
         c->taken = due;
         dispatch(c, TYPE_TAKE | span << 16, due->seq + beyond, NULL);
         c->taken = NULL;
-        if (due->state == FREE) {
-            due->epoch = 0;
-        }
     }
 }
 #endif
@@ -1170,11 +1158,6 @@ static dg_result on_reject(dg_client *c, const uint32_t *head, uint64_t number, 
             }
         }
         c->asking = false;
-#if DG_ANSWERS
-    } else if (reason == NO_ROOM && i.m && (i.m->batch & ASKS)) {
-        /* For asks, it may be; what does not ask need not wait. */
-        put_off(c, ask_of(c, i.m), HELD, head[HEAD_WORD] | 1023, now);
-#endif
     } else if (c->asking || (reason != STALE_EPOCH && reason != BEYOND_WINDOW)) {
         hold_back(c, head[HEAD_WORD], now);
     } else if (reason == STALE_EPOCH) {
@@ -1329,7 +1312,8 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     }
 #endif
 #if DG_ANSWERS
-    if (config->asks_max > DG_ASKS_MAX || (config->asks_max && (!config->asks || !config->answer))) {
+    if (config->asks_max > DG_ASKS_MAX || (config->asks_max && (!config->asks || !config->answer))
+        || (uintptr_t)config->asks % offsetof(dg_number_in_struct, number) != 0) {
         return DG_BAD_ARGUMENT;
     }
 #endif

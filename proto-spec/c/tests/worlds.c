@@ -153,7 +153,7 @@ static bool runs(uint64_t seed) {
     config.asks = asks;
     config.asks_max = (uint8_t)(1 + draw(DG_ASKS_MAX));
     config.answer = client_hears;
-    world.asks_max = chance(50) ? ASKS_OF_SERVER : 1 + draw(20);
+    world.asks_max = chance(50) ? ASKS_OF_SERVER : 64; /* As many as the text says a client may have. */
     may_be_gone = may_forget;
     bool is_sleeper = chance(30), works = true;
     uint16_t wait_ms = (uint16_t)(1 + draw(5000));
