@@ -256,6 +256,7 @@ static bool runs(uint64_t seed) {
             if (chance(10) && !dg_pending(&client)) {
                 /* The device restarts, in a new epoch. What waits was kept. */
                 config.epoch = 0;
+                config.random_seed++;
 #if DG_SEALED
                 config.boot_count += config.boot_count != 0;
 #endif
