@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput};
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::config::Config;
 use duragram::dialect::Arrivals;
-use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
+use duragram::dialect::duragram::{Admission, AdmissionConfig, AskConfig, Duragram, DuragramConfig};
 use duragram::journal::Durable;
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::metrics::Metrics;
@@ -93,8 +93,13 @@ impl Rig {
             reserve_bytes: 0,
         };
         let metrics = Metrics::register(&mut Registry::default());
-        let dialect =
-            DuragramConfig { window: defaults.window, sessions_max: 1_000_000, session_ttl_s: 3600, sealed: false };
+        let dialect = DuragramConfig {
+            window: defaults.window,
+            sessions_max: 1_000_000,
+            session_ttl_s: 3600,
+            sealed: false,
+            asks: AskConfig::default(),
+        };
         let mut recovery = Recovery::new(Duragram::new(dialect, metrics.clone()));
         let opened = MemoryDisk::default().open(&mut |replay| recovery.apply(replay));
         let recovered = recovery.finish(&opened).expect("nothing was replayed");

@@ -48,6 +48,12 @@ pub const WINDOW: RangeInclusive<u64> = 1..=65_535;
 pub const SESSIONS: RangeInclusive<u64> = 1..=100_000_000;
 /// `session_ttl`, milliseconds: one second to ten years.
 pub const SESSION_TTL_MS: RangeInclusive<u64> = 1_000..=10 * 366 * 86_400_000;
+/// `asks_max`, asks.
+pub const ASKS: RangeInclusive<u64> = 0..=10_000_000;
+/// `answer_bytes_max`, bytes: what fits into a datagram, with room for its head.
+pub const ANSWER_BYTES: RangeInclusive<u64> = 0..=60 * KIB;
+/// `answer_ttl`, milliseconds: one second to ten years.
+pub const ANSWER_TTL_MS: RangeInclusive<u64> = SESSION_TTL_MS;
 /// `lanes`, threads.
 pub const LANES: RangeInclusive<u64> = 1..=256;
 /// `receivers`, sockets and threads for each address.
@@ -204,6 +210,15 @@ pub const LANE_MESSAGES: usize = 1024;
 pub const LANE_POST_AGAIN_US: u64 = 5_000;
 /// A lane that an operator has stopped looks about after so many microseconds, and at once when it is asked for something.
 pub const LANE_REST_US: u64 = 60_000_000;
+/// Bytes of an answer, where nothing else is configured.
+pub const LANE_ANSWER_BYTES: usize = 1024;
+/// Bytes of answers from which on a lane flushes before it presents more (and what one batch gives); and that wait for the committer in
+/// its mailbox (and the message that exceeds them).
+pub const LANE_ANSWERS_BYTES: usize = 1024 * 1024;
+/// What an answer takes beside its body on its way from a lane to the committer.
+pub const ANSWER_OVERHEAD_BYTES: usize = 128;
+/// A lane tells the operator of answers that are too long once in so many microseconds.
+pub const LANE_TOO_LONG_LOG_US: u64 = 60_000_000;
 /// Requests that wait for a lane, such as to retry a dead letter.
 pub const LANE_COMMANDS: usize = 16;
 /// Dead letters that a lane is asked to retry, from the request up to the checkpoint that deletes them; and how many may ask for
@@ -255,6 +270,29 @@ pub const PENDING_ACK_BYTES: usize = 120;
 pub const RENEWED_SESSION_BYTES: usize = 16;
 /// Bytes of an ack that waits for its commit to land, without its bitmap.
 pub const OWED_ACK_BYTES: usize = 144;
+/// Bytes of answers from which on a commit takes no further ones.
+pub const ANSWERS_COMMIT_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of an ANSWER that waits for its commit to land, without its body, which the ask has too.
+pub const DUE_ANSWER_BYTES: usize = 152;
+/// Asks that are opened before a checkpoint is due: a start opens them again, beside those that have a record.
+pub const ASKS_BETWEEN_CHECKPOINTS: usize = 65_536;
+/// Asks of one client that are remembered, over all its epochs.
+pub const ASKS_PER_CLIENT: usize = 64;
+/// Bytes of an ask without the body of its answer: itself, its places where it is found by its client, by its offset and by the
+/// next checkpoint. A test fills a table and holds it against this.
+pub const ASK_BYTES: usize = 420;
+/// TAKEs that are held for one session,
+pub const HELD_TAKES_PER_SESSION: usize = 16;
+/// and for one address from which they come plain.
+pub const HELD_TAKES_PER_SOURCE: usize = 256;
+/// Bytes of a TAKE that is held, its places where it is found included.
+pub const HELD_TAKE_BYTES: usize = 288;
+/// The longest that a TAKE is held, in milliseconds: far below the time after which a NAT forgets whom a datagram was for.
+pub const TAKE_HOLD_MS: u32 = 20_000;
+/// `retry_after_ms` of PENDING where the TAKE was not held.
+pub const PENDING_RETRY_MS: u32 = 1_000;
+/// `retry_after_ms` of REJECT 6 for want of room for an ask.
+pub const ASK_RETRY_MS: u32 = 1_000;
 /// Sessions looked at for expiry with each checkpoint.
 pub const SESSIONS_SWEPT: usize = 16_384;
 /// `retry_after_ms` of REJECT 6: the table of sessions empties slowly.

@@ -214,8 +214,10 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             }
             self.absorbed += 1;
             self.absorbed_from_us = self.absorbed_from_us.min(slab.arrived.mono_us);
+            let first = self.appended_end();
             let mut work = Work {
                 block: &mut self.block,
+                first,
                 replies: &mut self.replies,
                 pressure: self.pressure,
                 storage_short: self.space.is_short() || self.bounds.is_blocked(),

@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::dialect::Arrivals;
-use crate::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
+use crate::dialect::duragram::{Admission, AdmissionConfig, AskConfig, Duragram, DuragramConfig};
 use crate::journal::testing::memory::{MemoryDisk, MemoryHand, MemoryJournal, Write, WriteFate};
 use crate::journal::{Durable, JournalError};
 use crate::metrics::Metrics;
@@ -100,12 +100,13 @@ struct Config {
     reserve_bytes: u64,
     session_ttl_s: u64,
     sealed: bool,
+    asks: AskConfig,
 }
 
 impl Config {
     fn dialect(&self, sessions_max: usize) -> DuragramConfig {
-        let Self { window, session_ttl_s, sealed, .. } = *self;
-        DuragramConfig { window, sessions_max, session_ttl_s, sealed }
+        let Self { window, session_ttl_s, sealed, asks, .. } = *self;
+        DuragramConfig { window, sessions_max, session_ttl_s, sealed, asks }
     }
 
     fn committer(&self) -> CommitterConfig {
@@ -125,6 +126,7 @@ fn config() -> Config {
         reserve_bytes: 1000,
         session_ttl_s: 100,
         sealed: false,
+        asks: AskConfig::default(),
     }
 }
 

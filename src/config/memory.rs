@@ -9,14 +9,16 @@ use super::Config;
 use crate::host::resources::Needs;
 use crate::limits::{
     ADMIN_CHUNK_BYTES, ADMIN_CONNECTIONS, ADMIN_DEAD_LETTERS, ADMIN_HEAD_BYTES, ADMIN_READ_BYTES, ADMIN_READERS,
-    ADMIN_TAILS, BASE_BYTES, BLOCK_CACHE_BYTES, CHECKPOINT_RECORD_BYTES, DATABASE_THREADS, DATAGRAMS_PER_COMMIT,
-    DEAD_ERROR_BYTES, DEAD_LETTERS_WRITE_BYTES, ENTRY_RECORDS, HELLO_BUCKETS, HELLO_CLIENT_BYTES, HELLO_CLIENTS,
+    ADMIN_TAILS, ANSWERS_COMMIT_BYTES, ASK_BYTES, ASKS_BETWEEN_CHECKPOINTS, BASE_BYTES, BLOCK_CACHE_BYTES,
+    CHECKPOINT_RECORD_BYTES, DATABASE_THREADS, DATAGRAMS_PER_COMMIT, DEAD_ERROR_BYTES, DEAD_LETTERS_WRITE_BYTES,
+    DUE_ANSWER_BYTES, ENTRY_RECORDS, HELD_TAKE_BYTES, HELLO_BUCKETS, HELLO_CLIENT_BYTES, HELLO_CLIENTS,
     HTTP_BUFFER_BYTES, JOURNAL_FILES, KEY_CACHE, KEY_CACHE_BYTES, KEY_CHANNEL_LISTS, KEY_CLIENT_BYTES, KEY_CLIENTS,
-    KEY_FILE_BYTES, LANE_BATCH_RECORDS, LANE_QUEUE_BYTES, LANE_READ_BYTES, MEMTABLE_BYTES, MEMTABLES, OTHER_FILES,
-    OTHER_THREADS, OWED_ACK_BYTES, PENDING_ACK_BYTES, PIPE_BYTES, PRESENTED_RECORD_BYTES, RECEIVE_MESSAGES,
-    RECEIVE_STRIDE_BYTES, RECENT_BYTES, RENEWED_SESSION_BYTES, REPLY_MESSAGES, RUST_STACK_BYTES, SEALED_CLIENT_BYTES,
-    SEALED_CLIENTS_PER_SESSION, SEALED_SESSION_BYTES, SESSION_BYTES, SINK_CONNECTION_BYTES, SINK_LINES_BYTES,
-    SINK_WRITTEN_COPIES, SLABS_PER_RECEIVER, SOURCE_BUCKET_BYTES, TRIM_PLACES, UNUSED_SESSION_BYTES, UNUSED_SESSIONS,
+    KEY_FILE_BYTES, LANE_BATCH_RECORDS, LANE_MESSAGES, LANE_QUEUE_BYTES, LANE_READ_BYTES, MEMTABLE_BYTES, MEMTABLES,
+    OTHER_FILES, OTHER_THREADS, OWED_ACK_BYTES, PENDING_ACK_BYTES, PIPE_BYTES, PRESENTED_RECORD_BYTES,
+    RECEIVE_MESSAGES, RECEIVE_STRIDE_BYTES, RECENT_BYTES, RENEWED_SESSION_BYTES, REPLY_MESSAGES, RUST_STACK_BYTES,
+    SEALED_CLIENT_BYTES, SEALED_CLIENTS_PER_SESSION, SEALED_SESSION_BYTES, SESSION_BYTES, SINK_CONNECTION_BYTES,
+    SINK_LINES_BYTES, SINK_WRITTEN_COPIES, SLABS_PER_RECEIVER, SOURCE_BUCKET_BYTES, TRIM_PLACES, UNUSED_SESSION_BYTES,
+    UNUSED_SESSIONS,
 };
 
 /// What the system must grant a server with this configuration.
@@ -97,8 +99,8 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     );
     add(
         "reply buffers",
-        format!("{REPLY_MESSAGES} x {SEALED_ACK_LEN_MAX} B"),
-        &[REPLY_MESSAGES as u64, SEALED_ACK_LEN_MAX as u64],
+        format!("{REPLY_MESSAGES} x ({SEALED_ACK_LEN_MAX} B + answer_bytes_max)"),
+        &[REPLY_MESSAGES as u64, (SEALED_ACK_LEN_MAX + config.answer_bytes()) as u64],
     );
     add(
         "source limits",
@@ -125,6 +127,27 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         format!("sessions_max x ({SESSION_BYTES} B + {bitmap} B of bitmap)"),
         &[config.sessions_max as u64, SESSION_BYTES as u64 + bitmap],
     );
+    let asks = config.asks_max as u64;
+    if asks > 0 {
+        add(
+            "asks",
+            format!(
+                "(asks_max + {ASKS_BETWEEN_CHECKPOINTS} (what a start opens again)) x {ASK_BYTES} B, asks_max x \
+                 ({HELD_TAKE_BYTES} B (a TAKE that is held) + answer_bytes_max)"
+            ),
+            &[asks
+                .saturating_mul((ASK_BYTES + HELD_TAKE_BYTES + config.answer_bytes()) as u64)
+                .saturating_add((ASKS_BETWEEN_CHECKPOINTS * ASK_BYTES) as u64)],
+        );
+        add(
+            "answers in hand",
+            format!(
+                "{DATAGRAMS_PER_COMMIT} x 2 (lists that grow) x 3 (commits) x {DUE_ANSWER_BYTES} B, and 4 copies of \
+                 {ANSWERS_COMMIT_BYTES} B of records and of what {LANE_MESSAGES} messages of lanes bring"
+            ),
+            &[(DATAGRAMS_PER_COMMIT * 2 * 3 * DUE_ANSWER_BYTES) as u64 + 4 * ANSWERS_COMMIT_BYTES as u64],
+        );
+    }
     add("recent blocks", format!("{RECENT_BYTES} B + one block, shared by all lanes"), &[RECENT_BYTES as u64 + block]);
     add(
         "lane read-back",

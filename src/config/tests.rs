@@ -103,12 +103,17 @@ fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
             .iter()
             .map(|sink| sink.parse().unwrap())
             .collect(),
+        answering_sink: Some("file:/tmp/x".into()),
         keys: Some(PathBuf::from("./off")),
         allow_plain: true,
         datagram_bytes_max: 1201,
         window: 77,
         sessions_max: 5,
         session_ttl: Duration::from_secs(3600),
+        asks_max: 9,
+        answer_bytes_max: 77,
+        answer_ttl: Duration::from_secs(60),
+        plain_asks: true,
         channels: [1..=1, 5..=9].into_iter().collect(),
         lanes: 3,
         receivers: 2,

@@ -55,7 +55,7 @@ use std::fmt;
 
 use crate::journal::{BlockBuilder, Durable, Records, Replay};
 use crate::model::{
-    AskId, AskRecord, DialectId, DurabilityLevel, LaneAnswer, Now, Processed, SessionId, SessionRecord,
+    AskId, AskRecord, DialectId, DurabilityLevel, LaneAnswer, Now, Offset, Processed, SessionId, SessionRecord,
 };
 use crate::net::{ReplyQueue, Slab, Transmit};
 
@@ -108,6 +108,8 @@ impl<A: Admit> Arrivals<A> {
 pub struct Work<'a, T> {
     /// The block of the commit that is being built.
     pub block: &'a mut BlockBuilder,
+    /// The offset that the first entry of the block has or will have.
+    pub first: Offset,
     /// Where refusals go, and answers that say nothing of what is durable.
     pub replies: &'a mut ReplyQueue<T>,
     /// How full the queue before the committer is, from 0 to 1024.
@@ -188,6 +190,12 @@ pub trait Dialect: Send + 'static {
     /// What processing says of all asks that are open below an offset. The marks that a checkpoint stores with the commit that is
     /// being built are not above it.
     fn processed(&mut self, _processed: Processed, _now: Now) {}
+
+    /// Whether a checkpoint is to begin soon, rather than by its own rhythm: since the last one so much was accepted that a start
+    /// would have to remember more than the dialect has room for.
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
 
     /// A checkpoint begins: sessions that are idle for too long expire. Returns how many have changed since the last one,
     /// whose records the checkpoint needs.

@@ -43,7 +43,7 @@ pub struct AnswerRecord {
 pub struct AnswersRecord {
     /// Counts up from one such record to the next, over restarts too.
     pub number: u64,
-    /// Each is answered.
+    /// What became of each, in this order: it was answered; or, without an answer, it is forgotten.
     pub answers: Vec<AskRecord>,
 }
 

@@ -238,11 +238,10 @@ impl Cursor {
 
     /// Shows how much of the journal it has not processed, in bytes and entries, and for how long its oldest record waits, at
     /// this time in microseconds since 1970.
-    pub fn show(&self, held_bytes: u64, lag: u64, unix_us: u64) {
+    pub fn show(&self, held_bytes: u64, unix_us: u64) {
         self.seen.held_bytes.store(held_bytes, Ordering::Relaxed);
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.held_bytes.set(gauge(held_bytes));
-        self.metrics.lag.set(gauge(lag));
         let age_us = self.oldest_unix_us().map_or(0, |oldest| unix_us.saturating_sub(oldest));
         self.metrics.oldest_seconds.set(gauge(age_us / 1_000_000));
     }

@@ -4,11 +4,11 @@ use std::thread;
 
 use crate::commit::{CommitterConfig, Threading};
 use crate::config::{self, Config};
-use crate::dialect::duragram::{AdmissionConfig, DuragramConfig};
+use crate::dialect::duragram::{AdmissionConfig, AskConfig, AsksOf, DuragramConfig};
 use crate::journal::DeadLetterRoom;
 use crate::keys::{KeyFileError, KeyRing};
 use crate::model::ChannelSet;
-use crate::process::{LaneConfig, RetryPolicy};
+use crate::process::{Answering, LaneConfig, RetryPolicy};
 
 pub(super) fn load_keys(config: &Config) -> Result<KeyRing, KeyFileError> {
     let keys = config.keys.as_deref().map_or_else(|| Ok(KeyRing::none()), KeyRing::load)?;
@@ -31,6 +31,18 @@ pub(super) fn admission(config: &Config, keys: KeyRing) -> AdmissionConfig {
         keys,
         allow_plain: config.allow_plain,
         sessions_max: config.sessions_max,
+        asks: asks_of(config),
+    }
+}
+
+/// Plain asks are for loopback alone, unless the operator says that answers may be read on the way.
+fn asks_of(config: &Config) -> AsksOf {
+    if config.asks_max == 0 {
+        AsksOf::Nobody
+    } else if config.plain_asks || config.listen.iter().all(config::is_loopback) {
+        AsksOf::Everybody
+    } else {
+        AsksOf::Sealed
     }
 }
 
@@ -40,6 +52,11 @@ pub(super) fn dialect_config(config: &Config, keys: &KeyRing) -> DuragramConfig 
         sessions_max: config.sessions_max,
         session_ttl_s: config.session_ttl.as_secs(),
         sealed: !keys.is_none(),
+        asks: AskConfig {
+            asks_max: config.asks_max,
+            answer_bytes_max: config.answer_bytes(),
+            answer_ttl_s: config.answer_ttl.as_secs(),
+        },
     }
 }
 
@@ -53,11 +70,12 @@ pub(super) fn committer_config(config: &Config) -> CommitterConfig {
     }
 }
 
+/// How the lanes of an embedded handler work; a configured sink's change some of it.
 pub(super) fn lane_config(config: &Config) -> LaneConfig {
     let config::Retry { attempts_max, first_delay, longest_delay } = config.retry;
     let retry = RetryPolicy { attempts_max, first_delay, longest_delay };
     let dead_letter_room = DeadLetterRoom { letters_max: config.dead_letters_max, reserve_bytes: config.reserve_bytes };
-    LaneConfig { retry, dead_letter_room, ..LaneConfig::default() }
+    LaneConfig { retry, dead_letter_room, answering: Answering::Bodies, ..LaneConfig::default() }
 }
 
 /// The one place where the default is chosen.

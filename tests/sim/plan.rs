@@ -1,7 +1,7 @@
 //! What a seed makes of a run: each draws its own mix of clients, faults and limits.
 
 use duragram::commit::CommitterConfig;
-use duragram::dialect::duragram::DuragramConfig;
+use duragram::dialect::duragram::{AskConfig, DuragramConfig};
 
 use crate::rng::Rng;
 use crate::sealed::Mode;
@@ -188,6 +188,7 @@ impl Plan {
                 window,
                 session_ttl_s: rng.magnitude(40, 4_000),
                 sealed: mode.has_keys(),
+                asks: AskConfig::default(),
                 sessions_max: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             },
             mode,

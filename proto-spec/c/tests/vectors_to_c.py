@@ -4,7 +4,7 @@ import json
 import pathlib
 import sys
 
-TYPES = ["", "DATA", "ACK", "REJECT", "HELLO", "WELCOME", "PING"]
+TYPES = ["", "DATA", "ACK", "REJECT", "HELLO", "WELCOME", "PING", "ANSWER", "TAKE"]
 
 
 def bytes_literal(hexadecimal):
@@ -33,7 +33,7 @@ def row(vector):
         "epoch": "%du" % fields.get("epoch", 0),
         "number": number + "ull", "small": small, "word": "%du" % word, "flags": flags,
         "channel": fields.get("channel", 0),
-        "other": int(not whole or fields.get("reserved", 0) != 0 or not vector.get("canonical", True)),
+        "other": int(not whole or fields.get("options", 0) != 0 or not vector.get("canonical", True)),
         "payload": payload, "payload_len": payload_len,
     }
     if "key" in vector:

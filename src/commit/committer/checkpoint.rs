@@ -178,7 +178,10 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         if !begun && !asks_changed && sessions.is_empty() && expired.is_empty() && retried.is_empty() && is_same {
             return None;
         }
-        let watermark = lowest_held(&lanes, &sinks).unwrap_or(at);
+        // With nobody to hold anything, and nobody who does not, nothing is known of what follows. A sink that was removed since the
+        // start is among the holdings alone.
+        let is_known = !lanes.is_empty() || !sinks.is_empty() || !self.downstream.holdings().is_empty();
+        let watermark = if is_known { lowest_held(&lanes, &sinks).unwrap_or(at) } else { Offset(0) };
         if let Some(below) = self.backlog.trim(watermark.min(at), self.config.retain_bytes) {
             self.checkpointing.trimmed_below = below;
         }
@@ -220,10 +223,8 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     }
 }
 
-/// The lowest entry that a lane or a sink holds; `None` when there are sinks and none holds anything.
+/// The lowest entry that a lane or a sink holds, if one holds anything.
 fn lowest_held(lanes: &[LaneMark], sinks: &[SinkRecord]) -> Option<Offset> {
     let held = sinks.iter().filter(|sink| sink.holds).map(|sink| sink.mark.watermark);
-    let lowest = lanes.iter().map(|mark| mark.watermark).chain(held).min();
-    // With nobody to hold anything, and nobody who does not: nothing is known of what follows.
-    if sinks.is_empty() { Some(lowest.unwrap_or_default()) } else { lowest }
+    lanes.iter().map(|mark| mark.watermark).chain(held).min()
 }

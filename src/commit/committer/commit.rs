@@ -150,7 +150,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     }
 
     /// Where the journal ends when all that was appended has landed.
-    fn appended_end(&self) -> Offset {
+    pub(super) fn appended_end(&self) -> Offset {
         self.flights.back().map_or(self.receipt.end(), |last| last.end)
     }
 

@@ -8,13 +8,13 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Deserializer;
 
-use crate::process::handler::Answer;
+use crate::process::handler::Outcome;
 
 /// The answer for a record, which its offset and its index name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Answered {
+pub(super) struct Judged {
     pub(super) name: (u64, u16),
-    pub(super) answer: Answer,
+    pub(super) outcome: Outcome,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +64,7 @@ pub(super) fn may_be_in(content_type: Option<&str>) -> bool {
 ///
 /// # Errors
 /// There are answers, and one of them cannot be understood: which, and why.
-pub(super) fn read(content_type: Option<&str>, body: &[u8]) -> Result<Option<Vec<Answered>>, String> {
+pub(super) fn read(content_type: Option<&str>, body: &[u8]) -> Result<Option<Vec<Judged>>, String> {
     let body = body.trim_ascii();
     let is_for_each = match Kind::of(content_type) {
         Kind::Lines => true,
@@ -88,19 +88,19 @@ fn begins_like_answers(body: &[u8]) -> bool {
     probe.is_ok_and(|probe| probe.offset.is_some() && probe.index.is_some())
 }
 
-fn answered(line: Line) -> Result<Answered, String> {
+fn answered(line: Line) -> Result<Judged, String> {
     let Line { offset, index, done, retry, give_up } = line;
-    let answer = match (done, retry, give_up) {
-        (Some(true), None, None) => Answer::Done,
-        (None, Some(reason), None) => Answer::Retry(reason),
-        (None, None, Some(reason)) => Answer::GiveUp(reason),
+    let outcome = match (done, retry, give_up) {
+        (Some(true), None, None) => Outcome::Done,
+        (None, Some(reason), None) => Outcome::Retry(reason),
+        (None, None, Some(reason)) => Outcome::GiveUp(reason),
         _ => {
             return Err(format!(
                 "the answer for offset {offset}, index {index} must have one of \"done\":true, \"retry\" and \"give_up\""
             ));
         }
     };
-    Ok(Answered { name: (offset, index), answer })
+    Ok(Judged { name: (offset, index), outcome })
 }
 
 #[cfg(test)]
@@ -110,9 +110,9 @@ mod tests {
     const JSON: Option<&str> = Some("application/json; charset=utf-8");
     const LINES: Option<&str> = Some("application/x-ndjson");
 
-    fn three() -> Vec<Answered> {
-        let answers = [Answer::Done, Answer::Retry("busy".into()), Answer::GiveUp("bad".into())];
-        (7..).zip(answers).map(|(offset, answer)| Answered { name: (offset, 0), answer }).collect()
+    fn three() -> Vec<Judged> {
+        let outcomes = [Outcome::Done, Outcome::Retry("busy".into()), Outcome::GiveUp("bad".into())];
+        (7..).zip(outcomes).map(|(offset, outcome)| Judged { name: (offset, 0), outcome }).collect()
     }
 
     #[test]

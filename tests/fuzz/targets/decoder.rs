@@ -50,7 +50,7 @@ fn check(bytes: &[u8]) {
         }
         Err(DecodeError::UnknownType) => {
             let kind = bytes[0] & 0x0f;
-            assert!(sound && (!(1..=6).contains(&kind) || bytes[0] >> 4 != 1 && kind == 3));
+            assert!(sound && (!(1..=8).contains(&kind) || bytes[0] >> 4 != 1 && kind == 3));
         }
         Err(DecodeError::Malformed | DecodeError::BrokenBatch) => assert!(sound && !sealed),
         // Of the sealed decoder.

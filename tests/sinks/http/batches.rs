@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 
 use duragram::model::HttpMode::Batch;
-use duragram::process::Answer;
+use duragram::process::Outcome;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
@@ -192,7 +192,7 @@ fn answers_that_cannot_be_meant_are_the_servers_fault_and_none_of_them_is_taken(
         let mut handler = open(at(server.address(), Batch));
         let (outcomes, _) = present(&mut *handler, &records);
         assert!(fault(&outcomes).contains(&server.address().to_string()), "{body}: {outcomes:?}");
-        assert!((0..2).all(|i| *outcomes.answer(i) == Answer::Unanswered), "{body}: {outcomes:?}");
+        assert!((0..2).all(|i| *outcomes.outcome(i) == Outcome::Unanswered), "{body}: {outcomes:?}");
         assert_eq!(drive(&mut *handler, &records, 2, PATIENCE), []);
         assert_eq!(server.requests()[0].body, server.requests()[1].body);
     }

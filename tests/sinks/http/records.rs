@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use duragram::model::HttpMode::Record;
-use duragram::process::{Answer, Content};
+use duragram::process::{Content, Outcome};
 use duragram::proto::Seq;
 use flate2::read::GzDecoder;
 
@@ -135,10 +135,10 @@ fn a_refused_record_is_given_up_before_a_later_one_is_sent() {
     let messages = messages(0, 4);
     let records: Vec<_> = messages.iter().map(Message::record).collect();
     let (outcomes, _) = present(&mut *handler, &records);
-    assert_eq!(outcomes.answer(0), &Answer::Done);
+    assert_eq!(outcomes.outcome(0), &Outcome::Done);
     let reason = format!("http://{} answered 422 (no such unit)", server.address());
-    assert_eq!(outcomes.answer(1), &Answer::GiveUp(reason.clone()));
-    assert_eq!((outcomes.answer(2), outcomes.answer(3)), (&Answer::Unanswered, &Answer::Unanswered));
+    assert_eq!(outcomes.outcome(1), &Outcome::GiveUp(reason.clone()));
+    assert_eq!((outcomes.outcome(2), outcomes.outcome(3)), (&Outcome::Unanswered, &Outcome::Unanswered));
     assert_eq!(outcomes.unavailable_reason(), None);
     assert_eq!(server.requests().len(), 2);
     assert_eq!(drive(&mut *handler, &records[2..], 10, PATIENCE), []);
@@ -157,8 +157,8 @@ fn a_slow_server_does_not_keep_the_lane_for_long() {
         target.in_flight_max = in_flight;
         let (outcomes, took) = present(&mut *open(target), &records);
         assert!(took.as_secs() < 3, "{took:?}");
-        assert_eq!(outcomes.answer(0), &Answer::Done);
-        assert_eq!(outcomes.answer(999), &Answer::Unanswered);
+        assert_eq!(outcomes.outcome(0), &Outcome::Done);
+        assert_eq!(outcomes.outcome(999), &Outcome::Unanswered);
         assert_eq!(outcomes.unavailable_reason(), None);
     }
 }

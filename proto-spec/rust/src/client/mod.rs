@@ -30,7 +30,7 @@
 //! let mut answer = [0; 64];
 //! let answer_len = ack.encode(&mut answer).expect("an ACK without a bitmap has 32 bytes");
 //!
-//! client.handle_datagram(700, &answer[..answer_len]).expect("it fits what was sent");
+//! client.handle_datagram(700, &mut answer[..answer_len]).expect("it fits what was sent");
 //! assert!(matches!(client.poll_event(), Some(Event::Acked { message: acked, .. }) if acked == message));
 //! assert!(client.is_idle() && client.poll_timeout().is_none());
 //! # assert_eq!(len, 38);

@@ -97,8 +97,7 @@ pub fn unseal_request<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Dat
     if !keys.open(Direction::ToServer, counter, clear, text, tag) {
         return Err(DecodeError::BadSeal);
     }
-    let head = clear.first_chunk().ok_or(DecodeError::Truncated)?;
-    let datagram = fields(head, text)?;
+    let datagram = opened(is_data, clear, text)?;
     check_batch(&datagram)?;
     Ok(datagram)
 }
@@ -118,12 +117,15 @@ pub fn unseal_reply<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datag
     if !keys.open(Direction::ToClient, counter, clear, text, tag) {
         return Err(DecodeError::BadSeal);
     }
+    opened(is_answer, clear, text)
+}
+
+/// What a verified datagram says. Its variable part was encrypted, or stands in clear behind the counter.
+#[inline]
+fn opened<'a>(is_encrypted: bool, clear: &'a [u8], text: &'a [u8]) -> Result<Datagram<'a>, DecodeError> {
     let (head, rest) = clear.split_first_chunk().ok_or(DecodeError::Truncated)?;
-    if is_answer {
-        return fields(head, text);
-    }
-    let (_, rest) = rest.split_first_chunk::<8>().ok_or(DecodeError::Truncated)?;
-    fields(head, rest)
+    let (_, in_clear) = rest.split_first_chunk::<8>().ok_or(DecodeError::Truncated)?;
+    fields(head, if is_encrypted { text } else { in_clear })
 }
 
 /// The first 28 bytes, the counter, and what stands between it and the tag.
