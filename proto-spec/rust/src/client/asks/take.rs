@@ -5,7 +5,8 @@ use crate::{Epoch, Seq};
 
 /// Another ask may come so soon that its TAKE says all that a farewell does, in microseconds.
 const FAREWELL_US: u64 = 1_000_000;
-/// How long an answer to a farewell may be on its way, in microseconds: it says GONE of a seq that may ask meanwhile.
+/// How long an answer to a farewell may be on its way, in microseconds: it says GONE of a seq that will not ask soon, but may
+/// in a minute of a thousand messages a second.
 const FAREWELL_LATE_US: u64 = 60_000_000;
 
 /// A TAKE as it is to be sent.
@@ -33,12 +34,11 @@ where
             return None;
         }
         if let (Farewell::Due, Some(epoch)) = (self.farewell, current) {
-            let seq = self.last_asked.checked_add(1)?;
             // What is not acked yet may lie below.
-            let above = self.lowest(current).map_or(0, |lowest| seq.above(lowest));
-            if let Ok(span) = u16::try_from(above) {
-                return Some(Next { at: None, epoch, seq, span });
-            }
+            let next = self.last_asked.checked_add(1)?;
+            let base = self.lowest(current).map_or(next, |lowest| lowest.min(next));
+            let span = u16::MAX;
+            return base.checked_add(u64::from(span)).map(|seq| Next { at: None, epoch, seq, span });
         }
         if self.open() >= OPEN_MAX {
             return None;

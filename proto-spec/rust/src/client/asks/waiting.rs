@@ -7,7 +7,8 @@ use crate::client::{Client, Doubt, Ignored, MessageId, Outcome, Outgoing, SendEr
 use crate::codec::{Answer, AnswerStatus, Datagram, Reject, Take};
 use crate::{Epoch, Seq};
 
-/// The longest wait between two TAKEs of a seq, in microseconds, before up to a quarter more at random.
+/// The longest wait for a TAKE's reply beyond what the server may hold it, and the longest after PENDING, in microseconds, before
+/// up to a quarter more at random.
 const TAKE_INTERVAL_US_MAX: u64 = 60_000_000;
 /// How soon to look again where GONE may be the answer to something else, in milliseconds.
 const DOUBTED_RETRY_MS: u32 = 1_000;
@@ -249,9 +250,10 @@ where
                 }
                 continue;
             };
-            let base_us = u64::from(take.wait_ms) * 1_000 + self.timeout_us();
-            let interval_us = backoff::interval_us(base_us, u32::from(tries), TAKE_INTERVAL_US_MAX, &mut self.random);
-            let round_trip_us = self.rtt.smoothed_us().unwrap_or(self.timeout_us()).max(1);
+            let (timeout_us, tries) = (self.timeout_us(), u32::from(tries));
+            let late_us = backoff::interval_us(timeout_us, tries, TAKE_INTERVAL_US_MAX, &mut self.random);
+            let interval_us = u64::from(take.wait_ms).saturating_mul(1_000).saturating_add(late_us);
+            let round_trip_us = self.rtt.smoothed_us().unwrap_or(timeout_us).max(1);
             self.asks.note_taken(now_us, &next, now_us.saturating_add(interval_us), round_trip_us);
             self.stats.takes += 1;
             return Some(len);
