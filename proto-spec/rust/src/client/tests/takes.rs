@@ -104,7 +104,7 @@ fn a_sleeper_takes_when_it_wakes_or_what_is_said_to_be_ready_and_sleeps_on_pendi
     asking.told();
     assert_eq!(
         asking.takes().iter().map(|take| (take.seq.0, take.span)).collect::<Vec<_>>(),
-        [(3, 0)],
+        [(65_538, 65_535)],
         "and a farewell"
     );
     assert_eq!(asking.client.poll_timeout(), None);
