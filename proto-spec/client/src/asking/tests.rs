@@ -12,7 +12,7 @@ use duragram_proto::codec::{self, Ack, Answer as Reply, AnswerStatus, Datagram, 
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use super::*;
-use crate::{AskConfig, Builder, blocking};
+use crate::{AskConfig, Builder, Status, blocking};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const EPOCH: Epoch = Epoch::new(7).unwrap();
