@@ -63,15 +63,19 @@ impl Formatter {
         write_json(record.channel, out);
         out.extend_from_slice(b",\"received_at\":\"");
         self.time(record.received_unix_us, out);
+        out.push(b'"');
+        if record.asks {
+            out.extend_from_slice(b",\"ask\":true");
+        }
         match record.content {
             Content::Payload(payload) => match str::from_utf8(payload) {
                 Ok(text) => {
-                    out.extend_from_slice(b"\",\"payload\":");
+                    out.extend_from_slice(b",\"payload\":");
                     write_json(text, out);
                     out.extend_from_slice(b"}\n");
                 }
                 Err(_) => {
-                    out.extend_from_slice(b"\",\"payload_base64\":\"");
+                    out.extend_from_slice(b",\"payload_base64\":\"");
                     self.base64.clear();
                     STANDARD.encode_string(payload, &mut self.base64);
                     out.extend_from_slice(self.base64.as_bytes());
@@ -79,7 +83,7 @@ impl Formatter {
                 }
             },
             Content::Gap { from, to } => {
-                out.extend_from_slice(b"\",\"gap\":{\"from\":");
+                out.extend_from_slice(b",\"gap\":{\"from\":");
                 write_json(from.0, out);
                 out.extend_from_slice(b",\"to\":");
                 write_json(to.0, out);

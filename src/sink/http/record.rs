@@ -14,7 +14,8 @@ use crate::process::handler::Outcomes;
 
 /// What became of a record.
 enum Sent {
-    Taken,
+    /// With the body of the response, or what was read of one that is longer than any answer may be.
+    Taken(Vec<u8>),
     Refused(String),
     Fault(Fault),
 }
@@ -36,7 +37,8 @@ pub(super) fn present(
             break;
         }
         match send(client, requests, record) {
-            Sent::Taken => outcomes.done(i),
+            // What it has responded is the answer for who has asked.
+            Sent::Taken(answer) => outcomes.done_with_what_fits(i, &answer),
             // A dead letter is durable before anything that came after it is sent.
             Sent::Refused(reason) => {
                 outcomes.give_up(i, reason);
@@ -86,7 +88,8 @@ fn at_a_time(
     let mut first = None;
     for (i, this) in sent {
         match this {
-            Sent::Taken => outcomes.done(i),
+            // What it has responded is the answer for who has asked.
+            Sent::Taken(answer) => outcomes.done_with_what_fits(i, &answer),
             Sent::Refused(reason) => outcomes.give_up(i, reason),
             // The one that asks for the longest pause is obeyed.
             Sent::Fault(fault) => match &first {
@@ -104,7 +107,14 @@ fn send(client: &Client, requests: &Requests, record: &Record<'_>) -> Sent {
         Err(error) => return Sent::Fault(Fault::new(format!("compressing a record failed: {error}"))),
     };
     match client.send(request, &body, limits::HTTP_REPLY_BYTES) {
-        Verdict::Taken(_) => Sent::Taken,
+        Verdict::Taken(reply) if record.asks && !reply.complete && reply.body.len() < limits::HTTP_REPLY_BYTES => {
+            Sent::Fault(Fault::new(format!(
+                "{} answered {}, and its response, for which somebody waits, broke off: the same comes again",
+                client.origin(),
+                reply.status
+            )))
+        }
+        Verdict::Taken(reply) => Sent::Taken(reply.body),
         Verdict::Refused { reason, .. } => Sent::Refused(reason),
         Verdict::Fault(fault) => Sent::Fault(fault),
     }
