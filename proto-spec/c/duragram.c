@@ -48,7 +48,7 @@ enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
  */
 enum { FREE, NAMED, RESTING, PAUSING, TAKING };
 /* Of an ANSWER; TAKEs that may be open; of an ACK. */
-enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32 };
+enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32, FAR_BEYOND = 32767 };
 #endif
 
 /* In a message's `batch`: 64 for a batch, or this and the number of its ask. */
@@ -928,19 +928,19 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
             }
             due->state = TAKING;
             due->from_ms = now;
-            span = span_of(c, due);
-            if (span > UINT16_MAX) {
-                /* It would give up the answer of the lowest, which must be had first. */
-                due->ms = DG_RTO_MAX_MS;
-                continue;
-            }
         } else if (busy < c->heard.state && c->heard.epoch && !is_used_up(c)) {
             /* All is had below that seq. It names one that does not ask soon: a late GONE would be taken for its answer. */
             due = &c->heard;
             due->state = FREE;
-            beyond = span = UINT16_MAX;
+            beyond = FAR_BEYOND;
         } else {
             return wait;
+        }
+        span = span_of(c, due) + beyond;
+        if (span > UINT16_MAX) {
+            /* It would give up the answer of the lowest, which must be had first. */
+            due->ms = DG_RTO_MAX_MS;
+            continue;
         }
         c->taken = due;
         dispatch(c, TYPE_TAKE | span << 16, due->seq + beyond, NULL);
