@@ -509,18 +509,20 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
         c->doubt = DOUBTED;
     }
 #if DG_SEALED
-    if (c->config.crypto) {
 #if DG_ANSWERS
-        /* It goes on, for what is taken in the old epoch. Once it is used up, nothing is. */
-        if (c->used_up || !c->counter)
+    /* The counter goes on, for what is taken in the old epoch. Once it is used up, nothing is. */
+    if (c->config.crypto && c->counter && !c->used_up) {
+        derive(c, epoch, c->keys);
+    } else
 #endif
-        {
+    {
+        c->used_up = false;
+        if (c->config.crypto) {
             uint32_t high = c->config.boot_count ? c->config.boot_count : random32(c) >> 1;
             c->counter = (uint64_t)high << 32 | (c->config.boot_count ? 0 : random32(c));
+            derive(c, epoch, c->keys);
         }
-        derive(c, epoch, c->keys);
     }
-    c->used_up = false;
 #endif
     tell(c, DG_EPOCH, 0, epoch);
 }
