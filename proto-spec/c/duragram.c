@@ -51,11 +51,12 @@ enum { FREE, NAMED, RESTING, PAUSING, TAKING };
 enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32, FAR_BEYOND = 32767 };
 #endif
 
-/* In a message's `batch`: 64 for a batch, or this and the number of its ask. */
+/* In a message's `batch`: 64 for a batch, or this and the number of its ask. What dg_send may be given. */
 #if DG_ANSWERS
-enum { ASKS = 128 };
+enum { ASKS = 128, SEND_FLAGS = DG_BATCH | DG_MAKE_ROOM | DG_ASK };
 #define BATCH_OF(m) ((uint32_t)(m)->batch & DG_BATCH)
 #else
+enum { SEND_FLAGS = DG_BATCH | DG_MAKE_ROOM };
 #define BATCH_OF(m) ((uint32_t)(m)->batch)
 #endif
 
@@ -923,7 +924,7 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
             if (due->state != TAKING) {
                 due->ms = c->rto;
             } else {
-                due->ms <<= 1;
+                due->ms += due->ms;
                 if (due->ms > DG_RTO_MAX_MS) {
                     due->ms = DG_RTO_MAX_MS;
                 }
@@ -1382,8 +1383,12 @@ dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t le
     dg_message *m;
 #if DG_ANSWERS
     dg_ask *a;
-    if (!c || channel > UINT16_MAX || (flags & ~(unsigned)(DG_BATCH | DG_MAKE_ROOM | DG_ASK)) || (len && !bytes)
-        || (flags & (DG_BATCH | DG_ASK)) == (DG_BATCH | DG_ASK)) {
+#endif
+    if (!c || channel > UINT16_MAX || (flags & ~(unsigned)SEND_FLAGS) || (len && !bytes)) {
+        return DG_BAD_ARGUMENT;
+    }
+#if DG_ANSWERS
+    if ((flags & (DG_BATCH | DG_ASK)) == (DG_BATCH | DG_ASK)) {
         return DG_BAD_ARGUMENT;
     }
     a = c->asks;
@@ -1393,10 +1398,6 @@ dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t le
                 return DG_FULL;
             }
         }
-    }
-#else
-    if (!c || channel > UINT16_MAX || (flags & ~(unsigned)(DG_BATCH | DG_MAKE_ROOM)) || (len && !bytes)) {
-        return DG_BAD_ARGUMENT;
     }
 #endif
     if (len > c->config.payload_max) {
