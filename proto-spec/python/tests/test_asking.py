@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import unittest
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 from duragram import (
@@ -14,6 +20,7 @@ from duragram import (
 )  # fmt: skip
 
 from .answering import AnsweringServer, AnsweringThread
+from .support import PACKAGE
 
 KEY = bytes(range(32))
 CLIENT = 0xA5
@@ -217,6 +224,39 @@ class Blocking(Asking):
             for thread in threads:
                 thread.join()
         self.assertEqual((wrong, len(server.server.journal)), ([], 240))
+
+
+class Programs(Asking):
+    def run_python(self, *arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PATIENCE": "0"}
+        return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, timeout=60, input=input)
+
+    def test_the_example_hears_in_a_later_run_what_was_not_answered_before(self) -> None:
+        server = self.served(delay=lambda: 3600.0)
+        with tempfile.TemporaryDirectory() as directory:
+            words = (str(PACKAGE / "examples" / "asking.py"), server.address, f"{directory}/waiting.json")
+            done = self.run_python(*words, "21.5 C", "22 C")
+            self.assertEqual((done.stderr, done.stdout.count(b"not yet")), (b"", 2))
+            for ask in server.server.asks.values():
+                ask.ready_at = 0.0
+            done = self.run_python(*words)
+            self.assertEqual((done.stderr, done.returncode), (b"", 0))
+            self.assertEqual([line.partition(b": ")[2] for line in done.stdout.splitlines()], [b"DONE b'C 5.12'", b"DONE b'C 22'"])
+            self.assertEqual(Path(directory, "waiting.json").read_text(), "[]")
+        self.until(lambda: not server.server.asks)
+
+    def test_the_command_writes_a_line_of_json_for_each_answer(self) -> None:
+        server = self.served()
+        command = ("-m", "duragram", "send", "--ask", "--server", server.address)
+        done = self.run_python(*command, input=b"one\n\n\xff\n")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda line: int(line["line"]))
+        said: list[dict[str, Any]] = [{"line": 1, "body": "eno"}, {"line": 2}, {"line": 3, "body_base64": "/w=="}]
+        self.assertEqual(lines, [{**line, "status": "DONE"} for line in said])
+        self.assertIn(b"3 records (4 bytes), all acked", done.stderr)
+        done = self.run_python(*command, input=b"one\nfailure\n")
+        self.assertEqual((done.returncode, done.stdout.count(b"FAILED")), (1, 1))
+        self.assertEqual(self.run_python(*command, "--batch").returncode, 2)
 
 
 class Asyncio(Asking):
