@@ -20,7 +20,7 @@ from duragram import (
 )  # fmt: skip
 
 from .answering import AnsweringServer, AnsweringThread
-from .support import PACKAGE
+from .support import PACKAGE, Proxy, Server
 
 KEY = bytes(range(32))
 CLIENT = 0xA5
@@ -224,6 +224,27 @@ class Blocking(Asking):
             for thread in threads:
                 thread.join()
         self.assertEqual((wrong, len(server.server.journal)), ([], 240))
+
+
+class RealServer(unittest.TestCase):
+    def test_every_ask_is_answered_on_a_bad_path_while_the_server_is_killed(self) -> None:
+        server = Server()
+        self.addCleanup(server.remove)
+        proxy = Proxy(server.address, loss=0.1, duplicates=0.2, reorder=0.2)
+        self.addCleanup(proxy.close)
+        with Client(proxy.address, retry_interval_max=0.3) as client:
+            asked = []
+            for n in range(120):
+                asked.append(client.ask(b"%d" % n, wait=0.3, timeout=30))
+                if n in (40, 80):
+                    server.kill()
+                    server.start()
+            answers = [one.result(30) for one in asked]
+            self.assertEqual((client.waiting(), client.unanswered), ([], 0))
+        # What only stores answers with a receipt of processing.
+        self.assertEqual({(answer.status, answer.body) for answer in answers}, {(Status.DONE, b"")})
+        server.stop()
+        self.assertEqual(sorted(map(int, server.payloads())), list(range(120)))
 
 
 class Programs(Asking):
