@@ -18,9 +18,10 @@ from typing import Any, Callable, Optional
 from duragram import (
     Abandoned, AsyncClient, BodyTooLarge, Client, Closed, Full, Gone, Incomplete, Rejected, Status, TooLarge, wire,
 )  # fmt: skip
+from duragram.keyfile import read_key
 
 from .answering import AnsweringServer, AnsweringThread
-from .support import PACKAGE, Proxy, Server
+from .support import PACKAGE, Proxy, Server, binary
 
 KEY = bytes(range(32))
 CLIENT = 0xA5
@@ -245,6 +246,26 @@ class RealServer(unittest.TestCase):
         self.assertEqual({(answer.status, answer.body) for answer in answers}, {(Status.DONE, b"")})
         server.stop()
         self.assertEqual(sorted(map(int, server.payloads())), list(range(120)))
+
+
+    def test_sealed_a_later_run_hears_though_it_counts_from_elsewhere(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            fleet = f"{directory}/fleet"
+            subprocess.run([binary(), "keys", "new", "--fleet", fleet], check=True, capture_output=True)
+            server = Server("--keys", fleet)
+            self.addCleanup(server.remove)
+            client_id, key = read_key(fleet, CLIENT)
+        for boot_count in (None, 1):
+            with Client(server.address, client_id=client_id, key=key, boot_count=boot_count) as client:
+                for n in range(8):
+                    client.ask(b"%d" % n, wait=0).receipt.result(10)
+                stored = client.waiting()
+            # Each of these is another run with another socket.
+            for name in stored:
+                boot_count = None if boot_count is None else boot_count + 1
+                waiting = [other for other in stored if other >= name]
+                with Client(server.address, client_id=client_id, key=key, waiting=waiting, boot_count=boot_count) as client:
+                    self.assertEqual(client.take(*name, wait=5, timeout=10).status, Status.DONE)
 
 
 class Programs(Asking):
