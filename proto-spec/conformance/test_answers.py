@@ -75,6 +75,7 @@ class Clients(unittest.TestCase):
                 "minimal": Subject(minimal.command(directory, asks=True)),
                 "Python": Subject(python),
                 "Python, its own epoch": Subject(f"sh -c 'exec {python} --epoch $(date +%s)'", "^Ask(Clean|Stale|LateGone|Liar)$"),
+                "Node.js": Subject(f"node {PROTO_SPEC}/node/send.js --ask {{}}"),
                 "Python, sealed": Subject(f"{python} --key-file {key_file}", "^Ask(Clean|LongBody|Lost|Stale|Pending)$", key_file),
             }
 

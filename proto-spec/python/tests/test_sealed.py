@@ -243,7 +243,7 @@ class SealedAsks(unittest.TestCase):
             one, other = taken_by(SealedBench(epoch=0)), taken_by(SealedBench(epoch=9))
         self.assertNotEqual(one, other)
         self.assertTrue(min(one, other) >= seal.RANDOM_END)
-        with mock.patch("time.time", return_value=1_790_000_001.0):
+        with mock.patch("time.time", return_value=1_790_000_000.001):
             self.assertGreater(taken_by(SealedBench(epoch=0)), max(one, other))
         bench = SealedBench(epoch=8, boot_count=5)
         self.assertTrue(5 << 32 < taken_by(bench) < 6 << 32)
