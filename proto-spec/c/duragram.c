@@ -34,7 +34,7 @@ enum { FLAG_DURABILITY = 3, FLAG_SEALED = 8, FLAG_WHOLE = 16 | 32, FLAG_SKIP = 1
 enum { FLAG_DUPLICATE = 16, FLAG_COMPLETE = 64 };
 enum { VERSION = 1, HEAD_LEN = 28, CRC_LEN = 4, COUNTER_LEN = 8, TAG_LEN = 16, BITMAP_LEN_MAX = 128 };
 /* The codes for which a message fails, as bits: VERSION, UNSUPPORTED, TOO_LARGE, CHANNEL, SEALED_ONLY. */
-enum { TOO_LARGE = 3, STALE_EPOCH = 4, BEYOND_WINDOW = 5, NO_ROOM = 6, FINAL_CODES = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8 | 1 << 9 };
+enum { TOO_LARGE = 3, STALE_EPOCH = 4, BEYOND_WINDOW = 5, FINAL_CODES = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8 | 1 << 9 };
 /* A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss). */
 enum { REORDERING_MAX = 3 };
 
@@ -43,12 +43,12 @@ enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
 
 #if DG_ANSWERS
 /*
- * Of an ask: without a message or answer; its message was not transmitted in this epoch; it was; the server has no room for one
- * more. Once it is acked: left in peace until dg_take; to be taken after some time, which may be none; a TAKE is open.
+ * Of an ask: without a message or answer; its message is not acked. Once it is: left in peace until dg_take; to be taken after some
+ * time, which may be none; a TAKE is open.
  */
-enum { FREE, UNNAMED, NAMED, HELD, RESTING, PAUSING, TAKING };
-/* Of an ANSWER; TAKEs that may be open, and the longest interval between those of one ask; of an ACK. */
-enum { PENDING = 2, TAKES_MAX = 16, TAKE_MS_MAX = 60000, FLAG_READY = 32 };
+enum { FREE, NAMED, RESTING, PAUSING, TAKING };
+/* Of an ANSWER; TAKEs that may be open; of an ACK. */
+enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32 };
 #endif
 
 /* In a message's `batch`: 64 for a batch, or this and the number of its ask. */
@@ -277,10 +277,6 @@ static dg_ask *ask_of(const dg_client *c, const dg_message *m) {
     return c->asks + (m->batch & ~ASKS);
 }
 
-static bool is_held(const dg_client *c, const dg_message *m) {
-    return (m->batch & ASKS) && ask_of(c, m)->state == HELD;
-}
-
 /* An ask waits for a while, at least for a round trip. */
 static void put_off(dg_client *c, dg_ask *a, uint8_t state, uint32_t ms, uint32_t now) {
     a->state = state;
@@ -341,11 +337,6 @@ static bool is_transmitted(const dg_message *m) {
 static bool candidate(dg_client *c, cursor *i) {
     while (next(c, i)) {
         if (i->m->state == LOST || i->m->state == UNSENT) {
-#if DG_ANSWERS
-            if (is_held(c, i->m)) {
-                continue;
-            }
-#endif
             return true;
         }
     }
@@ -484,12 +475,12 @@ static void make_nonce(uint8_t nonce[12], uint32_t direction, uint64_t counter) 
 #endif
 
 #if DG_ANSWERS
-/* Asks in one state come into another, in which they have not waited yet. */
-static void change_asks(dg_client *c, uint8_t from, uint8_t to) {
+/* The asks in a state are to be taken now. */
+static void hasten(dg_client *c, uint8_t state) {
     dg_ask *a;
     for (a = c->asks; a != c->asks_end; a++) {
-        if (a->state == from) {
-            a->state = to;
+        if (a->state == state) {
+            a->state = PAUSING;
             a->ms = 0;
         }
     }
@@ -517,9 +508,6 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
     if (c->doubt) {
         c->doubt = DOUBTED;
     }
-#if DG_ANSWERS
-    change_asks(c, NAMED, UNNAMED);
-#endif
 #if DG_SEALED
     if (c->config.crypto) {
 #if DG_ANSWERS
@@ -652,6 +640,10 @@ static void on_timer(dg_client *c) {
         c->window = 1;
         c->grown = 0;
         c->hello_due = c->asking;
+#if DG_ANSWERS
+        /* What was had and not forgotten may be what the server has no room for. */
+        c->heard.state = RESTING;
+#endif
         return;
     }
     if (what == A_TRUE_ACK) {
@@ -694,7 +686,7 @@ static void dispatch(dg_client *c, uint32_t first_word, uint64_t number, dg_mess
     }
     if (a) {
         head[HEAD_EPOCH] = a->epoch;
-        if (a->state != FREE) {
+        if (a->state == TAKING) {
             head[HEAD_WORD] = c->wait_ms;
         }
     }
@@ -825,7 +817,6 @@ static bool transmit(dg_client *c, uint32_t now) {
 #if DG_ANSWERS
         if (i.m->batch & ASKS) {
             dg_ask *a = ask_of(c, i.m);
-            a->state = NAMED;
             a->epoch = c->epoch;
             a->seq = c->base + i.ahead;
         }
@@ -855,10 +846,11 @@ static bool transmit(dg_client *c, uint32_t now) {
 /* The application hears an answer, and the ask is free again. */
 static void hear(dg_client *c, dg_ask *a, uint32_t answer, const uint8_t *body, uint32_t len) {
     dg_ask *h = &c->heard;
-    if (h->epoch != a->epoch || before((uint32_t)h->seq, (uint32_t)a->seq)) {
+    if (h->epoch != a->epoch || !before((uint32_t)a->seq, (uint32_t)h->seq)) {
         h->epoch = a->epoch;
-        h->seq = a->seq;
+        h->seq = a->seq + 1;
     }
+    h->state = NAMED;
     c->config.answer(c->config.user, a, (dg_answer)answer, body, len);
     a->state = FREE;
 }
@@ -884,7 +876,7 @@ static uint32_t span_of(const dg_client *c, const dg_ask *ask) {
 /* Sends the TAKEs that may be sent now. In how many milliseconds to look again. */
 static uint32_t take_answers(dg_client *c, uint32_t now) {
     for (;;) {
-        uint32_t wait = UINT32_MAX, longest = 0, recent = 0, open = 0, span = 0;
+        uint32_t wait = UINT32_MAX, longest = 0, recent = 0, open = 0, span, beyond = 0;
         unsigned busy = FREE;
         dg_ask *due = NULL, *a;
         for (a = c->asks; a != c->asks_end; a++) {
@@ -897,9 +889,14 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
             }
 #endif
             state = a->state;
-            busy |= state;
-            if (state < HELD || (state == RESTING && !c->wait_ms)) {
+            if (busy < state) {
+                busy = state;
+            }
+            if (state < RESTING || (state == RESTING && !c->wait_ms)) {
                 continue;
+            }
+            if (state == TAKING) {
+                ms += c->wait_ms;
             }
             if (state != RESTING && passed < ms) {
                 if (state == TAKING) {
@@ -909,49 +906,45 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
                 if (wait > ms - passed) {
                     wait = ms - passed;
                 }
-            } else if (state == HELD) {
-                a->state = NAMED;
             } else if (passed >= longest) { /* Those that have waited longest come first. */
                 longest = passed;
                 due = a;
             }
         }
         if (due) {
-            span = span_of(c, due);
             if (open >= TAKES_MAX) {
                 return wait;
             }
             if (recent >= c->window) {
                 return c->rto;
             }
-            due->from_ms = now;
-            if (span > UINT16_MAX) {
-                /* It would give up the answer of the lowest, which must be had first. */
-                due->ms = TAKE_MS_MAX;
-                continue;
-            }
             if (due->state != TAKING) {
-                due->ms = c->wait_ms + c->rto;
+                due->ms = c->rto;
             } else {
                 due->ms <<= 1;
-                if (due->ms > TAKE_MS_MAX) {
-                    due->ms = TAKE_MS_MAX;
+                if (due->ms > DG_RTO_MAX_MS) {
+                    due->ms = DG_RTO_MAX_MS;
                 }
             }
             due->state = TAKING;
-        } else if (busy == FREE && c->heard.epoch && !is_used_up(c)) {
-            /* All answers are had: the seq after the last that asked says so. */
+            due->from_ms = now;
+            span = span_of(c, due);
+            if (span > UINT16_MAX) {
+                /* It would give up the answer of the lowest, which must be had first. */
+                due->ms = DG_RTO_MAX_MS;
+                continue;
+            }
+        } else if (busy < c->heard.state && c->heard.epoch && !is_used_up(c)) {
+            /* All is had below that seq. It names one that does not ask soon: a late GONE would be taken for its answer. */
             due = &c->heard;
-            due->seq++;
+            due->state = FREE;
+            beyond = span = UINT16_MAX;
         } else {
             return wait;
         }
         c->taken = due;
-        dispatch(c, TYPE_TAKE | span << 16, due->seq, NULL);
+        dispatch(c, TYPE_TAKE | span << 16, due->seq + beyond, NULL);
         c->taken = NULL;
-        if (due->state == FREE) {
-            due->epoch = 0;
-        }
     }
 }
 #endif
@@ -1165,11 +1158,6 @@ static dg_result on_reject(dg_client *c, const uint32_t *head, uint64_t number, 
             }
         }
         c->asking = false;
-#if DG_ANSWERS
-    } else if (reason == NO_ROOM && i.m && (i.m->batch & ASKS)) {
-        /* For asks, it may be; what does not ask need not wait. */
-        put_off(c, ask_of(c, i.m), HELD, head[HEAD_WORD] | 1023, now);
-#endif
     } else if (c->asking || (reason != STALE_EPOCH && reason != BEYOND_WINDOW)) {
         hold_back(c, head[HEAD_WORD], now);
     } else if (reason == STALE_EPOCH) {
@@ -1221,10 +1209,8 @@ static dg_result on_answer(dg_client *c, const uint32_t *head, const uint8_t *bo
     if ((rest && answer <= DG_ANSWER_GONE && (rest != len || answer >= PENDING)) || (answer == DG_ANSWER_GONE && len)) {
         return DG_IGNORED; /* Broken. */
     }
-    /* A GONE may be of the time when the server was thanked with this seq, which had not asked yet: it counts the second time. */
-    if (answer >= PENDING && (answer != DG_ANSWER_GONE || a->state != TAKING || (uint32_t)c->heard.seq == (uint32_t)a->seq)) {
+    if (answer >= PENDING && answer != DG_ANSWER_GONE) {
         if (a->state == TAKING) {
-            c->heard.seq = 0;
             put_off(c, a, c->wait_ms ? PAUSING : RESTING, len, now);
         }
     } else if (rest != len && len <= DG_ANSWER_MAX) {
@@ -1326,7 +1312,8 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     }
 #endif
 #if DG_ANSWERS
-    if (config->asks_max > DG_ASKS_MAX || config->answer_room > DG_ANSWER_MAX || (config->asks_max && (!config->asks || !config->answer))) {
+    if (config->asks_max > DG_ASKS_MAX || (config->asks_max && (!config->asks || !config->answer))
+        || (uintptr_t)config->asks % offsetof(dg_number_in_struct, number) != 0) {
         return DG_BAD_ARGUMENT;
     }
 #endif
@@ -1357,7 +1344,7 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     /* What was not acked has no message any more. */
     c->asks = config->asks;
     for (i = 0, a = c->asks; i < config->asks_max; i++, a++) {
-        a->room = config->answer_room;
+        a->room = DG_ANSWER_ROOM;
         a->state = a->state >= RESTING ? RESTING : FREE;
     }
     c->asks_end = a;
@@ -1429,8 +1416,9 @@ dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t le
 #if DG_ANSWERS
     if (flags & DG_ASK) {
         a->message = c->first_message + c->count;
-        a->room = c->config.answer_room;
-        a->state = UNNAMED;
+        a->room = DG_ANSWER_ROOM;
+        a->state = NAMED;
+        a->epoch = 0; /* In none yet. */
         m->batch = (uint8_t)(ASKS | (a - c->asks));
     } else
 #endif
@@ -1535,7 +1523,7 @@ void dg_path_changed(dg_client *c) {
     c->timer = NOTHING;
     lose_flight(c, true);
 #if DG_ANSWERS
-    change_asks(c, TAKING, PAUSING); /* What is held goes to where the session was. */
+    hasten(c, TAKING); /* What is held goes to where the session was. */
 #endif
     c->hello_due = c->asking;
     c->ping_due = !c->asking && blocked(c);
@@ -1545,7 +1533,7 @@ void dg_path_changed(dg_client *c) {
 void dg_take(dg_client *c, uint16_t wait_ms) {
     if (c) {
         c->wait_ms = wait_ms;
-        change_asks(c, RESTING, PAUSING);
+        hasten(c, RESTING);
     }
 }
 

@@ -29,6 +29,10 @@ extern "C" {
 #ifndef DG_ANSWER_MAX
 #define DG_ANSWER_MAX 128u
 #endif
+/* How long a body is taken at the first try, in bytes, of which each TAKE is longer; what is longer costs a round trip more. */
+#ifndef DG_ANSWER_ROOM
+#define DG_ANSWER_ROOM 0u
+#endif
 /* The checksum. 0: smallest; 1: with a table of 64 bytes, four times as fast; 2: you provide dg_crc32 (hardware). */
 #ifndef DG_CRC
 #define DG_CRC 1
@@ -65,6 +69,9 @@ extern "C" {
 #if DG_ANSWER_MAX < 0 || DG_ANSWER_MAX > 65000
 #error "DG_ANSWER_MAX: 0 to 65,000 bytes; a server gives 1,024 unless it was told otherwise"
 #endif
+#if DG_ANSWER_ROOM < 0 || DG_ANSWER_ROOM > DG_ANSWER_MAX
+#error "DG_ANSWER_ROOM: 0 to DG_ANSWER_MAX bytes"
+#endif
 #if DG_CRC < 0 || DG_CRC > 2
 #error "DG_CRC: 0 (smallest), 1 (with a table) or 2 (you provide dg_crc32)"
 #endif
@@ -85,7 +92,8 @@ extern "C" {
 #endif
 /* The preprocessor takes a word for 0 (-DDG_SEALED=yes). The compiler does not know it, and says so here. */
 enum {
-    DG_OPTIONS_ARE_NUMBERS = (DG_SEALED == 0) + (DG_ANSWERS == 0) + (DG_ANSWER_MAX == 0) + (DG_CRC == 0) + (DG_RTO_INITIAL_MS == 0) + (DG_RTO_MIN_MS == 0)
+    DG_OPTIONS_ARE_NUMBERS = (DG_SEALED == 0) + (DG_ANSWERS == 0) + (DG_ANSWER_MAX == 0)
+                             + (DG_ANSWER_ROOM == 0) + (DG_CRC == 0) + (DG_RTO_INITIAL_MS == 0) + (DG_RTO_MIN_MS == 0)
                              + (DG_RTO_MAX_MS == 0) + (DG_WINDOW_INITIAL == 0) + (DG_SHORT_PATH == 0)
 };
 
@@ -295,8 +303,6 @@ typedef struct {
     /* Room for so many asks at a time, at most DG_ASKS_MAX; zeros, or what was there when the device went down. */
     dg_ask *asks;
     uint8_t asks_max;
-    /* How long a body the first TAKE of an ask has room for, in bytes; a longer one costs a round trip more. */
-    uint16_t answer_room;
     /*
      * Told the answer, once, from within dg_input and dg_poll; must not call this client. `body` is there during the call only, and
      * NULL if there is none or `len` is above DG_ANSWER_MAX.
@@ -358,7 +364,7 @@ typedef struct {
     uint32_t random[4];
     dg_config config;
 #if DG_ANSWERS
-    /* Whose TAKE is made at the moment, if it is one; what the server was told of last that it was had: its seq, in 32 bits. */
+    /* Whose TAKE is made at the moment, if it is one; of what was heard the highest seq, epoch 0 once the server knows of it. */
     const dg_ask *taken;
     dg_ask heard;
 #endif

@@ -127,10 +127,10 @@ def main() -> int:
         unseen, complete = report(verdicts, server.ANCHORS + answering.ANCHORS)
     elif args.server:
         try:
-            verdicts = real.check(args.subject, args.rounds, args.lines)
+            verdicts = real.check(args.subject, args.rounds, args.lines, args.ask)
         except RuntimeError as error:
             parser.error(str(error))
-        unseen, complete = report(verdicts, ("duty-retransmission",))
+        unseen, complete = report(verdicts, ("duty-ask" if args.ask else "duty-retransmission",))
     else:
         verdicts = client(args.subject, args.only, args.jobs, args.key_file, asks=args.ask)
         verdicts = doubted(verdicts, args.subject, args.key_file, asks=args.ask)

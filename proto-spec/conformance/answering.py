@@ -176,9 +176,12 @@ def rule_a6(peer: Peer) -> str:
     for n in range(HELD_MAX + 1):
         peer.acks(peer.asking(3 + n, b"wait 3 "))
     for n in range(HELD_MAX):
-        peer.socket.send(wire.encode(peer.take(3 + n, 10_000, room=0, span=n)))
+        peer.socket.send(wire.encode(peer.take(3 + n, 20_000, room=0, span=n)))
     answer = peer.takes(peer.take(3 + HELD_MAX, 1_000, span=HELD_MAX))
     expect(answer.status == wire.PENDING and answer.number >= 1_000, f"beyond {HELD_MAX} PENDING at once: {answer}")
+    # Nor does slow work stay behind for the next check.
+    drawn = [one for one in (peer.answer(20.0) for _ in range(HELD_MAX)) if isinstance(one, Answer) and one.status == wire.DONE]
+    expect({one.seq for one in drawn} == set(range(3, 3 + HELD_MAX)), f"each held TAKE draws its answer: {drawn}")
     return f"held to the answer or to wait_ms; a newer TAKE of its seq ends it in silence; {HELD_MAX} of a session"
 
 

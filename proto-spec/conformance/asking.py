@@ -25,6 +25,11 @@ RACE = 0.03
 Name = tuple[int, int, int]
 
 
+def told_body(one: dict[str, object]) -> bytes:
+    """Of a line of the command's stdout."""
+    return base64.b64decode(str(one["body_base64"])) if "body_base64" in one else str(one.get("body", "")).encode()
+
+
 class Handler(Asks):
     """The asks of a server whose handler takes `work` seconds and says `outcome` of each line."""
 
@@ -161,7 +166,7 @@ class Asking(Scenario):
         self.verdict("ask", not missing, f"hears of each of its asks ({len(missing)} of {self.records} missing)")
 
     def is_right(self, one: dict[str, object]) -> bool:
-        body = base64.b64decode(str(one["body_base64"])) if "body_base64" in one else str(one.get("body", "")).encode()
+        body = told_body(one)
         line = self.lines[int(str(one["line"])) - 1]
         # A client's command may send a line without its trailing dots, but not another line.
         expected = self.handler.body + line[:40] if self.handler.body and self.heard in ("DONE", "FAILED") else b""

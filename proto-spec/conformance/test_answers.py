@@ -17,6 +17,7 @@ from .__main__ import DOUBTS, client, doubted
 from .answering_sabotaged import ModelServer
 from .asks import Asks
 from .run import Verdict
+from .test_kit import Subject, key_for_a_client
 
 HANDLER = Path(__file__).resolve().parent / "handler.py"
 #: Each scenario mostly waits.
@@ -65,12 +66,29 @@ class Servers(unittest.TestCase):
 
 
 class Clients(unittest.TestCase):
-    def test_the_asking_client_of_the_text_is_conformant(self) -> None:
+    def test_the_asking_clients_are_conformant(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
-            command = minimal.command(directory, asks=True)
-            verdicts = doubted(client(command, "", JOBS, quiet=True, asks=True), command, quiet=True, asks=True)
-        self.assertEqual(failed(verdicts), [])
-        self.assertEqual(set(asking.ANCHORS) - {verdict.anchor for verdict in verdicts if verdict.fulfilled}, set())
+            key_file = key_for_a_client(directory)
+            python = f"{sys.executable} -m duragram send --ask --server {{}}"
+            subjects = {
+                "minimal": Subject(minimal.command(directory, asks=True)),
+                "Python": Subject(python),
+                "Python, its own epoch": Subject(f"sh -c 'exec {python} --epoch $(date +%s)'", "^Ask(Clean|Stale|LateGone|Liar)$"),
+                "Python, sealed": Subject(f"{python} --key-file {key_file}", "^Ask(Clean|LongBody|Lost|Stale|Pending)$", key_file),
+            }
+
+            def run(one: Subject) -> list[Verdict]:
+                verdicts = client(one.command, one.only, JOBS, one.key_file, quiet=True, asks=True)
+                return doubted(verdicts, one.command, one.key_file, quiet=True, asks=True)
+
+            with ThreadPoolExecutor(len(subjects)) as pool:
+                found = dict(zip(subjects, pool.map(run, subjects.values())))
+        for name, verdicts in found.items():
+            with self.subTest(name):
+                self.assertEqual(failed(verdicts), [])
+                if not subjects[name].only:
+                    seen = {verdict.anchor for verdict in verdicts if verdict.fulfilled}
+                    self.assertEqual(set(asking.ANCHORS) - seen, set())
 
     def test_every_sabotage_of_an_asking_client_is_noticed(self) -> None:
         with tempfile.TemporaryDirectory() as directory:

@@ -39,6 +39,7 @@ static void ask_one(uint16_t wait_ms) {
     CHECK(ack(B, 3, 1, 100, 0, 0) == DG_OK && dg_pending(&B->c) == 0 && dg_waiting(&B->c) == 1);
 }
 
+#if DG_ANSWER_ROOM == 0
 static size_t unhex(const char *hex, uint8_t *out) {
     size_t len = 0;
     for (; *hex; hex++) {
@@ -78,10 +79,13 @@ static void the_example_of_the_text_goes_byte_for_byte(void) {
     CHECK(hex_comes("17000000 03000000 a100000000000000 0500000000000000 0b000000 76616c76653a206f70656e d0109998") == DG_OK);
     CHECK(B->answers == 1 && B->answer == DG_ANSWER_DONE && B->body_len == 11 && memcmp(B->body, "valve: open", 11) == 0);
     CHECK(B->answered.epoch == 3 && B->answered.seq == 5 && B->answered.message == 0);
-    CHECK(B->sent_count == 1 && sent_hex(0, "18000000 03000000 a100000000000000 0600000000000000 00000000 7869c935"));
+    /* That nothing waits any more it says by a seq that does not ask soon. */
+    CHECK(B->sent_count == 1 && type(B, 0) == TAKE && seq(B, 0) - span(B, 0) == 6 && word_of(B, 0) == 0);
     CHECK(hex_comes("17000300 03000000 a100000000000000 0600000000000000 00000000 3b9f38ce") == DG_IGNORED);
     CHECK(B->answers == 1 && dg_waiting(&B->c) == 0 && B->wait == UINT32_MAX);
 }
+
+#endif
 
 /* ---- C1 ---- */
 
@@ -93,7 +97,7 @@ static void c1_no_more_asks_are_unfinished_than_the_program_has_room_for_and_at_
     CHECK(DG_ASKS_MAX == 64 && dg_init(&c, &config, cells, 400) == DG_BAD_ARGUMENT);
     start_asking(20000);
     for (unsigned i = 0; i < 64; i++) {
-        CHECK(dg_send(&B->c, 0, "?", 1, DG_ASK) == DG_OK);
+        ask(1);
         ack(B, 3, i + 1, 100, 0, 0);
     }
     CHECK(dg_waiting(&B->c) == 64 && dg_send(&B->c, 0, "?", 1, DG_ASK) == DG_FULL);
@@ -114,38 +118,26 @@ static void c1_reject_2_fails_the_message_and_its_ask_waits_no_more(void) {
     CHECK(dg_waiting(&B->c) == 2 && dg_abandon(&B->c) == DG_OK && dg_waiting(&B->c) == 1);
 }
 
-static void c1_reject_6_of_what_asks_holds_back_that_message_alone(void) {
+static void c1_after_reject_6_all_waits_and_then_the_server_hears_first_what_it_may_forget(void) {
+    start_asking(20000);
+    ask(2);
+    CHECK(ack(B, 3, 2, 100, 0, 0) == DG_OK);
+    CHECK(answer_comes(B, 3, 2, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
+    ask(1);
+    CHECK(reject(B, 3, 3, 6, 3000) == DG_OK && B->count[DG_WAIT] == 1 && B->sent_count == 0);
+    CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
+    CHECK(B->sent_count == 0); /* 3 is on the way, as far as is known. */
+    pass(B, B->wait);
+    CHECK(B->sent_count == 2 && type(B, 0) == TAKE && type(B, 1) == DATA && seq(B, 1) == 3 && B->sent[1].bytes[26] == 2);
+    /* Nothing that is acked waits: all that was had is what the server may have no room for. */
+    CHECK(seq(B, 0) - span(B, 0) == 3 && seq(B, 0) > 30000 && word_of(B, 0) == 0);
+    CHECK(ack(B, 3, 3, 100, 0, 0) == DG_OK && sent_of(TAKE) == 1 && seq(B, 0) == 3);
+    /* Where nothing was heard there is nothing to say. */
     start_asking(20000);
     ask(1);
-    give(B, 2, 0);
-    CHECK(reject(B, 3, 1, 6, 3000) == DG_OK && B->count[DG_WAIT] == 0);
-    CHECK(B->wait <= 1250); /* The two others are waited for as ever. */
-    CHECK(ack(B, 3, 0, 100, 6, 0) == DG_OK && B->count[DG_ACKED] == 2 && B->sent_count == 0);
-    give(B, 1, 0);
-    CHECK(B->sent_count == 1 && seq(B, 0) == 4 && ack(B, 3, 0, 100, 14, 0) == DG_OK);
-    CHECK(B->sent_count == 0 && B->wait >= 2900 && B->wait <= 3840);
+    CHECK(reject(B, 3, 1, 6, 3000) == DG_OK);
     pass(B, B->wait);
-    CHECK(B->sent_count == 1 && type(B, 0) == DATA && seq(B, 0) == 1);
-    CHECK(B->sent[0].bytes[26] == 2); /* It asks again. */
-    /* Without a time at least a second passes. */
-    CHECK(reject(B, 3, 1, 6, 0) == DG_OK && B->sent_count == 0 && B->wait >= 1000);
-    pass(B, B->wait);
-    CHECK(B->sent_count == 1 && ack(B, 3, 4, 100, 0, 0) == DG_OK);
-    CHECK(B->sent_count == 1 && type(B, 0) == TAKE && seq(B, 0) == 1);
-    /* What does not ask holds back all, as without asks. */
-    give(B, 1, 0);
-    CHECK(reject(B, 3, 5, 6, 3000) == DG_OK && B->count[DG_WAIT] == 1);
-}
-
-static void c1_what_is_held_back_goes_out_in_a_new_epoch_too(void) {
-    start_asking(20000);
-    ask(1);
-    give(B, 1, 0);
-    CHECK(reject(B, 3, 1, 6, 3000) == DG_OK && reject(B, 3, 2, 4, 0) == DG_OK);
-    CHECK(sent_of(DATA) == 1 && epoch_of(B, 0) == 4 && seq(B, 0) == 2);
-    pass(B, 4000);
-    CHECK(B->sent_count >= 1 && dg_waiting(&B->c) == 1);
-    CHECK(ack(B, 4, 2, 100, 0, 0) == DG_OK && type(B, 0) == TAKE && epoch_of(B, 0) == 4 && seq(B, 0) == 1);
+    CHECK(B->sent_count == 1 && type(B, 0) == DATA);
 }
 
 static void c1_take_is_stopped_by_neither_reject_nor_credit(void) {
@@ -173,7 +165,7 @@ static void c2_take_names_what_is_acked_and_spans_down_to_the_lowest_unfinished_
     ask(1); /* 7. */
     CHECK(sent_of(TAKE) == 0);
     CHECK(ack(B, 3, 2, 100, 1u << 4, 0) == DG_OK); /* 7 alone: 3 and 5 are on the way. */
-    CHECK(sent_of(TAKE) == 1 && seq(B, B->sent_count - 1) == 7 - 4 + 4 && span(B, 0) == 4);
+    CHECK(sent_of(TAKE) == 1 && type(B, 0) == TAKE && seq(B, 0) == 7 && span(B, 0) == 4);
     CHECK(ack(B, 3, 4, 100, 1u << 2, 0) == DG_OK);
     CHECK(sent_of(TAKE) == 1 && seq(B, 0) == 3 && span(B, 0) == 0);
     CHECK(answer_comes(B, 3, 3, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
@@ -196,18 +188,20 @@ static void c2_what_lies_beyond_the_span_waits_for_the_lowest(void) {
     CHECK(seq(B, 0) == 65538 && ack(B, 3, 65538, 100, 0, 0) == DG_OK);
     CHECK(B->sent_count == 0); /* It would name 2 as the lowest that is wanted. */
     CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && B->answers == 1);
-    pass(B, 60000);
+    pass(B, 80000);
     CHECK(sent_of(TAKE) >= 1 && seq(B, 0) == 65538 && span(B, 0) == 0);
-    /* One less fits. */
-    B->asks[0].seq = 3;
-    B->asks[0].epoch = 3;
-    B->asks[0].state = 6;
-    B->asks[0].from_ms = B->now;
-    B->asks[0].ms = 60000;
-    for (unsigned i = 1; i < 3; i++) {
-        pass(B, B->wait);
+}
+
+static void c2_the_longest_span_is_65535(void) {
+    ask_one(20000);
+    for (unsigned i = 0; i < 65534; i++) {
+        CHECK(dg_send(&B->c, 0, "", 0, 0) == DG_OK);
+        poll(B);
+        ack(B, 3, i + 2, 100, 0, 0);
     }
-    CHECK(seq(B, B->sent_count - 1) == 65538 && span(B, B->sent_count - 1) == 65535);
+    ask(1);
+    CHECK(ack(B, 3, 65536, 100, 0, 0) == DG_OK && B->sent_count == 1);
+    CHECK(type(B, 0) == TAKE && seq(B, 0) == 65536 && span(B, 0) == 65535);
 }
 
 /* ---- C3 ---- */
@@ -278,7 +272,7 @@ static void c3_a_body_that_did_not_fit_is_taken_with_room_for_it_and_one_too_lon
     uint8_t body[DG_ANSWER_MAX];
     memset(body, 'b', sizeof body);
     ask_one(20000);
-    CHECK(B->sent[0].len == 32);
+    CHECK(B->sent[0].len == 32 + DG_ANSWER_ROOM);
     CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, DG_ANSWER_MAX, NULL, 0) == DG_OK && B->answers == 0);
     CHECK(B->sent_count == 1 && type(B, 0) == TAKE && B->sent[0].len == 32 + DG_ANSWER_MAX);
     for (unsigned i = 0; i < DG_ANSWER_MAX; i++) {
@@ -295,30 +289,29 @@ static void c3_a_body_that_did_not_fit_is_taken_with_room_for_it_and_one_too_lon
     CHECK(B->answer == DG_ANSWER_FAILED && !B->has_body && B->body_len == DG_ANSWER_MAX + 1);
 }
 
-static void c3_the_first_take_has_the_room_that_the_program_asks_for(void) {
+static void c3_the_longest_room_fits_whatever_the_messages_length(void) {
     dg_config config = bench_config(B, 3);
-    config.answer_room = 20;
-    config.payload_max = 0; /* The datagram is longer than any of its messages. */
+    config.payload_max = 0;
     start_with(B, &config, DG_CELLS(1, 0));
     dg_take(&B->c, 20000);
     CHECK(dg_send(&B->c, 0, NULL, 0, DG_ASK) == DG_OK);
     poll(B);
     ack(B, 3, 1, 100, 0, 0);
-    CHECK(type(B, 0) == TAKE && B->sent[0].len == 52);
-    CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, 128, NULL, 0) == DG_OK && B->sent[0].len == 160);
+    CHECK(type(B, 0) == TAKE && B->sent[0].len == 32 + DG_ANSWER_ROOM);
+    CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, DG_ANSWER_MAX, NULL, 0) == DG_OK && B->sent[0].len == 32 + DG_ANSWER_MAX);
 }
 
 /* ---- C4 ---- */
 
 static void c4_without_a_reply_a_take_is_repeated_after_its_wait_and_a_round_trip_doubling_to_60_s(void) {
     ask_one(500);
-    uint32_t least = 500 + B->c.rto;
-    for (unsigned i = 0; i < 12; i++) {
-        CHECK(type(B, 0) == TAKE && B->sent_count == 1 && word_of(B, 0) == 500 && B->wait == least);
+    uint32_t interval = B->c.rto;
+    for (unsigned i = 0; i < 14; i++) {
+        CHECK(type(B, 0) == TAKE && B->sent_count == 1 && word_of(B, 0) == 500 && B->wait == 500 + interval);
         pass(B, B->wait);
-        least = 2 * least < 60000 ? 2 * least : 60000;
+        interval = 2 * interval < 60000 ? 2 * interval : 60000;
     }
-    CHECK(least == 60000 && answer_comes(B, 3, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
+    CHECK(interval == 60000 && answer_comes(B, 3, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
     /* The next begins anew. */
     ask(1);
     ack(B, 3, 2, 100, 0, 0);
@@ -465,7 +458,7 @@ static void c6_after_a_change_of_epoch_what_waits_is_taken_in_the_old_one_and_wh
     CHECK(ack(B, 4, 2, 100, 0, 0) == DG_OK && sent_of(TAKE) == 2 && epoch_of(B, 0) == 4 && span(B, 0) + span(B, 1) == 1);
     /* The same seq in two epochs: each has its own answer. */
     CHECK(answer_comes(B, 4, 1, DG_ANSWER_DONE, 1, "n", 1) == DG_OK && B->answered.epoch == 4 && B->answered.message == 1);
-    CHECK(answer_comes(B, 3, 1, DG_ANSWER_GONE, 0, NULL, 0) == DG_OK && B->answered.epoch == 3 && B->answered.message == 0);
+    CHECK(answer_comes(B, 3, 1, DG_ANSWER_FAILED, 0, NULL, 0) == DG_OK && B->answered.epoch == 3 && B->answered.message == 0);
     CHECK(answer_comes(B, 3, 2, DG_ANSWER_DONE, 0, NULL, 0) == DG_IGNORED);
     CHECK(answer_comes(B, 4, 2, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && B->answers == 3 && dg_waiting(&B->c) == 0);
 }
@@ -473,7 +466,7 @@ static void c6_after_a_change_of_epoch_what_waits_is_taken_in_the_old_one_and_wh
 static void c6_what_waits_is_taken_while_an_epoch_is_asked_for(void) {
     dg_config config = bench_config(B, 0);
     start_with(B, &config, 400);
-    B->asks[2] = (dg_ask){.epoch = 9, .seq = 7, .state = 4, .message = 12};
+    B->asks[2] = (dg_ask){.epoch = 9, .seq = 7, .state = 2, .message = 12};
     CHECK(dg_init(&B->c, &config, B->cells, 400) == DG_OK);
     dg_take(&B->c, 20000);
     give(B, 1, 0);
@@ -484,7 +477,7 @@ static void c6_what_waits_is_taken_while_an_epoch_is_asked_for(void) {
 
 /* ---- C7 ---- */
 
-static void c7_when_nothing_waits_one_take_of_the_seq_after_the_last_ask_says_so(void) {
+static void c7_when_nothing_waits_one_take_says_that_all_below_the_seq_after_the_last_ask_is_had(void) {
     start_asking(20000);
     give(B, 1, 0);
     ask(2); /* 2 and 3. */
@@ -492,7 +485,7 @@ static void c7_when_nothing_waits_one_take_of_the_seq_after_the_last_ask_says_so
     CHECK(answer_comes(B, 3, 3, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && B->sent_count == 0);
     give(B, 1, 0); /* Not of what did not ask. */
     CHECK(answer_comes(B, 3, 2, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
-    CHECK(B->sent_count == 1 && type(B, 0) == TAKE && seq(B, 0) == 4 && span(B, 0) == 0 && word_of(B, 0) == 0);
+    CHECK(B->sent_count == 1 && type(B, 0) == TAKE && seq(B, 0) - span(B, 0) == 4 && seq(B, 0) > 30000 && word_of(B, 0) == 0);
     CHECK(B->sent[0].len == 32);
     CHECK(ack(B, 3, 4, 100, 0, 0) == DG_OK && B->sent_count == 0 && B->wait == UINT32_MAX); /* Once. */
     pass(B, 100000);
@@ -500,20 +493,16 @@ static void c7_when_nothing_waits_one_take_of_the_seq_after_the_last_ask_says_so
     /* And again after the next. */
     ask(1);
     CHECK(ack(B, 3, 5, 100, 0, 0) == DG_OK);
-    CHECK(answer_comes(B, 3, 5, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && sent_of(TAKE) == 1 && seq(B, 0) == 6);
+    CHECK(answer_comes(B, 3, 5, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && sent_of(TAKE) == 1 && seq(B, 0) - span(B, 0) == 6);
 }
 
-static void c7_a_gone_of_the_time_before_a_seq_asked_is_not_taken_for_its_answer(void) {
+static void c7_its_gone_is_not_taken_for_the_answer_to_the_next_ask(void) {
     ask_one(20000);
-    CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && type(B, 0) == TAKE && seq(B, 0) == 2);
-    /* Its GONE is late: the seq asks meanwhile. */
+    CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && sent_of(TAKE) == 1);
+    uint64_t named = seq(B, 0);
     ask(1);
     CHECK(ack(B, 3, 2, 100, 0, 0) == DG_OK && sent_of(TAKE) == 1 && seq(B, 0) == 2);
-    CHECK(answer_comes(B, 3, 2, DG_ANSWER_GONE, 0, NULL, 0) == DG_OK && B->answers == 1 && dg_waiting(&B->c) == 1);
-    CHECK(answer_comes(B, 3, 2, DG_ANSWER_GONE, 0, NULL, 0) == DG_OK && B->answers == 1); /* It is doubled, too. */
-    pass(B, B->wait);
-    CHECK(sent_of(TAKE) == 1 && seq(B, 0) == 2);
-    CHECK(answer_comes(B, 3, 2, DG_ANSWER_GONE, 0, NULL, 0) == DG_OK && B->answers == 2 && B->answer == DG_ANSWER_GONE);
+    CHECK(answer_comes(B, 3, named, DG_ANSWER_GONE, 0, NULL, 0) == DG_IGNORED && B->answers == 1 && dg_waiting(&B->c) == 1);
 }
 
 /* ---- C8 ---- */
@@ -540,7 +529,7 @@ static void c8_what_waited_goes_on_after_a_restart(void) {
     CHECK(answer_comes(B, 70, 3, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && B->answered.message == 2);
     CHECK(answer_comes(B, 70, 2, DG_ANSWER_DONE, 0, NULL, 0) == DG_IGNORED);
     CHECK(answer_comes(B, 70, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && B->answers == 2 && dg_waiting(&B->c) == 0);
-    CHECK(sent_of(TAKE) == 1 && epoch_of(B, 0) == 70 && seq(B, 0) == 4);
+    CHECK(sent_of(TAKE) == 1 && epoch_of(B, 0) == 70 && seq(B, 0) - span(B, 0) == 4);
 }
 
 /* ---- What programs and networks do ---- */
@@ -565,8 +554,10 @@ static void wrong_arguments_are_refused_and_without_asks_all_is_as_ever(void) {
     wrong = config;
     wrong.answer = NULL;
     CHECK(dg_init(&c, &wrong, cells, 400) == DG_BAD_ARGUMENT);
+    wrong.asks = (dg_ask *)(void *)((uint8_t *)config.asks + 1);
+    CHECK(dg_init(&c, &wrong, cells, 400) == DG_BAD_ARGUMENT);
     wrong = config;
-    wrong.answer_room = DG_ANSWER_MAX + 1;
+    wrong.asks_max = DG_ASKS_MAX + 1;
     CHECK(dg_init(&c, &wrong, cells, 400) == DG_BAD_ARGUMENT && memcmp(&c, &same, sizeof c) == 0);
     config.asks = NULL;
     config.asks_max = 0;
@@ -595,29 +586,32 @@ static void on_another_path_open_takes_go_out_at_once(void) {
     CHECK(B->sent_count == 0);
 }
 
-static void an_ask_that_the_network_never_takes_fails_and_frees_its_place(void) {
+static void an_ask_that_is_given_up_for_others_frees_its_place(void) {
     start_asking(20000);
     CHECK(dg_send(&B->c, 0, "?", 1, DG_ASK | DG_MAKE_ROOM) == DG_OK);
-    while (dg_send(&B->c, 0, B->cells, 200, DG_MAKE_ROOM) == DG_OK && B->count[DG_ABANDONED] == 0) {
+    while (B->count[DG_ABANDONED] == 0) {
+        CHECK(dg_send(&B->c, 0, B->body, 100, DG_MAKE_ROOM) == DG_OK);
     }
-    CHECK(B->count[DG_ABANDONED] == 1 && dg_waiting(&B->c) == 0);
+    CHECK(dg_waiting(&B->c) == 0);
 }
 
 int main(void) {
+#if DG_ANSWER_ROOM == 0
     the_example_of_the_text_goes_byte_for_byte();
+#endif
     c1_no_more_asks_are_unfinished_than_the_program_has_room_for_and_at_most_64();
     c1_reject_2_fails_the_message_and_its_ask_waits_no_more();
-    c1_reject_6_of_what_asks_holds_back_that_message_alone();
-    c1_what_is_held_back_goes_out_in_a_new_epoch_too();
+    c1_after_reject_6_all_waits_and_then_the_server_hears_first_what_it_may_forget();
     c1_take_is_stopped_by_neither_reject_nor_credit();
     c2_take_names_what_is_acked_and_spans_down_to_the_lowest_unfinished_acked_or_not();
     c2_what_lies_beyond_the_span_waits_for_the_lowest();
+    c2_the_longest_span_is_65535();
     c3_an_answer_counts_once_and_only_for_a_seq_that_waits();
     c3_done_failed_and_gone_finish_an_ask_and_all_else_is_pending();
     c3_what_is_broken_is_no_answer();
     c3_an_answer_acks_nothing_and_is_no_measurement();
     c3_a_body_that_did_not_fit_is_taken_with_room_for_it_and_one_too_long_is_told_without();
-    c3_the_first_take_has_the_room_that_the_program_asks_for();
+    c3_the_longest_room_fits_whatever_the_messages_length();
     c4_without_a_reply_a_take_is_repeated_after_its_wait_and_a_round_trip_doubling_to_60_s();
     c4_after_pending_it_waits_as_long_as_the_server_says_at_least_a_round_trip_at_most_60_s();
     c4_at_most_16_takes_are_open_and_those_that_wait_longest_come_first();
@@ -626,12 +620,12 @@ int main(void) {
     c5_the_last_ack_says_whether_an_answer_is_ready();
     c6_after_a_change_of_epoch_what_waits_is_taken_in_the_old_one_and_what_is_sent_again_in_the_new_one_alone();
     c6_what_waits_is_taken_while_an_epoch_is_asked_for();
-    c7_when_nothing_waits_one_take_of_the_seq_after_the_last_ask_says_so();
-    c7_a_gone_of_the_time_before_a_seq_asked_is_not_taken_for_its_answer();
+    c7_when_nothing_waits_one_take_says_that_all_below_the_seq_after_the_last_ask_is_had();
+    c7_its_gone_is_not_taken_for_the_answer_to_the_next_ask();
     c8_what_waited_goes_on_after_a_restart();
     a_batch_cannot_ask();
     wrong_arguments_are_refused_and_without_asks_all_is_as_ever();
     on_another_path_open_takes_go_out_at_once();
-    an_ask_that_the_network_never_takes_fails_and_frees_its_place();
+    an_ask_that_is_given_up_for_others_frees_its_place();
     return verdict("answers");
 }

@@ -114,6 +114,7 @@ fn counted_once(bytes: &[u8]) {
         + dropped.malformed
         + dropped.unknown_type
         + dropped.wrong_direction
+        + dropped.too_long
         + dropped.sealed;
     assert_eq!(arrivals.requests().len() as u64 + sum, 1);
     assert_eq!(arrivals.slab.received_bytes(), bytes.len() as u64);
