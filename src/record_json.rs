@@ -216,6 +216,11 @@ mod tests {
             "{\"offset\":7,\"index\":0,\"client\":\"00000000000000a1\",\"epoch\":3,\"seq\":9,\"channel\":0,\
              \"received_at\":\"2026-01-02T03:04:05.678901Z\",\"gap\":{\"from\":5,\"to\":8}}\n"
         );
+        assert_eq!(
+            line(&Record { asks: true, ..record(Content::Payload(b"text")) }),
+            "{\"offset\":7,\"index\":0,\"client\":\"00000000000000a1\",\"epoch\":3,\"seq\":9,\"channel\":0,\
+             \"received_at\":\"2026-01-02T03:04:05.678901Z\",\"ask\":true,\"payload\":\"text\"}\n"
+        );
         let extreme = Record {
             offset: Offset(u64::MAX),
             index: 32_752,

@@ -48,14 +48,15 @@ enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
  */
 enum { FREE, NAMED, RESTING, PAUSING, TAKING };
 /* Of an ANSWER; TAKEs that may be open; of an ACK. */
-enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32 };
+enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32, FAR_BEYOND = 32767 };
 #endif
 
-/* In a message's `batch`: 64 for a batch, or this and the number of its ask. */
+/* In a message's `batch`: 64 for a batch, or this and the number of its ask. What dg_send may be given. */
 #if DG_ANSWERS
-enum { ASKS = 128 };
+enum { ASKS = 128, SEND_FLAGS = DG_BATCH | DG_MAKE_ROOM | DG_ASK };
 #define BATCH_OF(m) ((uint32_t)(m)->batch & DG_BATCH)
 #else
+enum { SEND_FLAGS = DG_BATCH | DG_MAKE_ROOM };
 #define BATCH_OF(m) ((uint32_t)(m)->batch)
 #endif
 
@@ -509,18 +510,20 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
         c->doubt = DOUBTED;
     }
 #if DG_SEALED
-    if (c->config.crypto) {
 #if DG_ANSWERS
-        /* It goes on, for what is taken in the old epoch. Once it is used up, nothing is. */
-        if (c->used_up || !c->counter)
+    /* The counter goes on, for what is taken in the old epoch. Once it is used up, nothing is. */
+    if (c->config.crypto && c->counter && !c->used_up) {
+        derive(c, epoch, c->keys);
+    } else
 #endif
-        {
+    {
+        c->used_up = false;
+        if (c->config.crypto) {
             uint32_t high = c->config.boot_count ? c->config.boot_count : random32(c) >> 1;
             c->counter = (uint64_t)high << 32 | (c->config.boot_count ? 0 : random32(c));
+            derive(c, epoch, c->keys);
         }
-        derive(c, epoch, c->keys);
     }
-    c->used_up = false;
 #endif
     tell(c, DG_EPOCH, 0, epoch);
 }
@@ -921,26 +924,26 @@ static uint32_t take_answers(dg_client *c, uint32_t now) {
             if (due->state != TAKING) {
                 due->ms = c->rto;
             } else {
-                due->ms <<= 1;
+                due->ms += due->ms;
                 if (due->ms > DG_RTO_MAX_MS) {
                     due->ms = DG_RTO_MAX_MS;
                 }
             }
             due->state = TAKING;
             due->from_ms = now;
-            span = span_of(c, due);
-            if (span > UINT16_MAX) {
-                /* It would give up the answer of the lowest, which must be had first. */
-                due->ms = DG_RTO_MAX_MS;
-                continue;
-            }
         } else if (busy < c->heard.state && c->heard.epoch && !is_used_up(c)) {
             /* All is had below that seq. It names one that does not ask soon: a late GONE would be taken for its answer. */
             due = &c->heard;
             due->state = FREE;
-            beyond = span = UINT16_MAX;
+            beyond = FAR_BEYOND;
         } else {
             return wait;
+        }
+        span = span_of(c, due) + beyond;
+        if (span > UINT16_MAX) {
+            /* It would give up the answer of the lowest, which must be had first. */
+            due->ms = DG_RTO_MAX_MS;
+            continue;
         }
         c->taken = due;
         dispatch(c, TYPE_TAKE | span << 16, due->seq + beyond, NULL);
@@ -1380,8 +1383,12 @@ dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t le
     dg_message *m;
 #if DG_ANSWERS
     dg_ask *a;
-    if (!c || channel > UINT16_MAX || (flags & ~(unsigned)(DG_BATCH | DG_MAKE_ROOM | DG_ASK)) || (len && !bytes)
-        || (flags & (DG_BATCH | DG_ASK)) == (DG_BATCH | DG_ASK)) {
+#endif
+    if (!c || channel > UINT16_MAX || (flags & ~(unsigned)SEND_FLAGS) || (len && !bytes)) {
+        return DG_BAD_ARGUMENT;
+    }
+#if DG_ANSWERS
+    if ((flags & (DG_BATCH | DG_ASK)) == (DG_BATCH | DG_ASK)) {
         return DG_BAD_ARGUMENT;
     }
     a = c->asks;
@@ -1391,10 +1398,6 @@ dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t le
                 return DG_FULL;
             }
         }
-    }
-#else
-    if (!c || channel > UINT16_MAX || (flags & ~(unsigned)(DG_BATCH | DG_MAKE_ROOM)) || (len && !bytes)) {
-        return DG_BAD_ARGUMENT;
     }
 #endif
     if (len > c->config.payload_max) {

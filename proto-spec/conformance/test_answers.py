@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import unittest
@@ -77,6 +78,9 @@ class Clients(unittest.TestCase):
                 "Node.js": Subject(f"node {PROTO_SPEC}/node/send.js --ask {{}}"),
                 "Python, sealed": Subject(f"{python} --key-file {key_file}", "^Ask(Clean|LongBody|Lost|Stale|Pending)$", key_file),
             }
+
+            if shutil.which("node"):
+                subjects["Node.js"] = Subject(f"node {PROTO_SPEC}/node/send.js --ask {{}}")
 
             def run(one: Subject) -> list[Verdict]:
                 verdicts = client(one.command, one.only, JOBS, one.key_file, quiet=True, asks=True)

@@ -91,3 +91,20 @@ pub(super) fn threading(config: &Config) -> Threading {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_asks_are_taken_on_loopback_or_where_the_operator_says_so() {
+        let on = |listen: &str| Config { listen: vec![listen.parse().unwrap()], ..Config::default() };
+        assert_eq!(asks_of(&on("127.0.0.1:1")), AsksOf::Everybody);
+        assert_eq!(asks_of(&on("[::1]:1")), AsksOf::Everybody);
+        assert_eq!(asks_of(&on("0.0.0.0:1")), AsksOf::Sealed);
+        assert_eq!(asks_of(&Config { plain_asks: true, ..on("0.0.0.0:1") }), AsksOf::Everybody);
+        assert_eq!(asks_of(&Config { asks_max: 0, ..on("127.0.0.1:1") }), AsksOf::Nobody);
+        let both = vec!["127.0.0.1:1".parse().unwrap(), "10.0.0.1:1".parse().unwrap()];
+        assert_eq!(asks_of(&Config { listen: both, ..Config::default() }), AsksOf::Sealed, "one address is enough");
+    }
+}

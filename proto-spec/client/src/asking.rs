@@ -5,28 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use duragram_proto::client::Status;
 use duragram_proto::{Epoch, Seq};
 use tokio::sync::oneshot;
 
+use super::answer::Answer;
 use super::core::{AnswerOutcome, Asker, PushedAsk};
 use super::shared::Shared;
 use super::{Client, Pending, SendError};
-
-/// What became of a record that asked.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answer {
-    /// The session in which the record was acked.
-    pub epoch: Epoch,
-    /// Its datagram's number there.
-    pub seq: Seq,
-    /// Whether it was processed, given up, or no answer will come.
-    pub status: Status,
-    /// The length of the answer's body in bytes.
-    pub length: u32,
-    /// The body, often empty; also where it is longer than fits in a datagram of this client, which `length` shows.
-    pub body: Vec<u8>,
-}
 
 /// A record that asked: its receipt, and its answer, which comes later.
 #[derive(Debug)]

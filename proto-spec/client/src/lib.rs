@@ -48,6 +48,7 @@ use tokio::task::AbortHandle;
 
 #[doc(hidden)] // shared with the server, no part of the interface
 pub mod address;
+mod answer;
 mod asking;
 mod batching;
 pub mod blocking;
@@ -60,7 +61,8 @@ mod shared;
 #[doc(hidden)] // as `address`
 pub mod threads;
 
-pub use asking::{Answer, Answering, Asked};
+pub use answer::Answer;
+pub use asking::{Answering, Asked};
 pub use batching::Batching;
 pub use builder::Builder;
 pub use duragram_proto as proto;

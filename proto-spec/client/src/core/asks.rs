@@ -5,7 +5,7 @@ use duragram_proto::{Epoch, Seq};
 use tokio::sync::oneshot;
 
 use super::{Core, Intake, Outcome, Refused, Tickets};
-use crate::asking::Answer;
+use crate::answer::Answer;
 use crate::{AskConfig, SendError};
 
 /// What an ask ends with.

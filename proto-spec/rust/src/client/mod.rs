@@ -49,6 +49,7 @@
 //! Only a change of epoch looks at every slot.
 
 mod acks;
+mod asking;
 mod asks;
 mod doubt;
 mod list;

@@ -134,3 +134,26 @@ fn of_several_sinks_those_that_are_removed_or_hold_nothing_are_not_waited_for() 
     cursor(&sinks, "c", false);
     assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(0))), "nobody holds anything: what is lost is gone");
 }
+
+#[test]
+fn what_one_of_several_sinks_has_lost_is_not_said_to_be_processed() {
+    let mut sinks = Sinks::answering(&["a", "b"], Answering::Receipts);
+    sinks.ask_on(2, 0);
+    sinks.settle(0);
+    assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(2))));
+    sinks.target("a").away = true;
+    sinks.ask_on(5, 0);
+    sinks.settle(0);
+    sinks.lose_below("a", 4);
+    assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(4))), "2 and 3 are lost to it");
+    sinks.checkpoint().unwrap();
+    sinks.target("a").away = false;
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(7))), "the rest it has got");
+    sinks.target("a").away = true;
+    sinks.ask_on(3, 0);
+    sinks.settle(1_000_000);
+    let _answer = sinks.control.seek("a", Offset(9)).unwrap();
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(9))), "an operator has let it pass over 7 and 8");
+}

@@ -6,7 +6,6 @@
 
 mod shape;
 mod take;
-mod waiting;
 
 use super::MessageId;
 use super::payloads::Payloads;
@@ -95,7 +94,7 @@ where
         if self.used == 0 { &mut [] } else { &mut slots[..len] }
     }
 
-    fn find(&self, fits: impl Fn(&AskSlot) -> bool) -> Option<usize> {
+    pub(super) fn find(&self, fits: impl Fn(&AskSlot) -> bool) -> Option<usize> {
         self.slots().iter().position(|slot| slot.state != State::Free && fits(slot))
     }
 
@@ -138,12 +137,12 @@ where
         self.add(AskSlot { epoch: Some(epoch), seq, at_us: now_us, room, state: State::Due, ..AskSlot::EMPTY });
     }
 
-    fn of_message(&self, message: MessageId) -> Option<usize> {
+    pub(super) fn of_message(&self, message: MessageId) -> Option<usize> {
         self.find(|slot| slot.message == Some(message) && slot.state != State::Had)
     }
 
     /// What was acked under this number and not handed out.
-    fn of_place(&self, epoch: Epoch, seq: Seq) -> Option<usize> {
+    pub(super) fn of_place(&self, epoch: Epoch, seq: Seq) -> Option<usize> {
         let is_here = |slot: &AskSlot| (slot.epoch, slot.seq) == (Some(epoch), seq);
         self.find(|slot| is_here(slot) && !matches!(slot.state, State::Had | State::Unacked))
     }
@@ -187,7 +186,7 @@ where
     }
 
     /// Its answer is not taken in this run, and the server not told that it is unwanted.
-    fn leave(&mut self, at: usize) {
+    pub(super) fn leave(&mut self, at: usize) {
         let slot = self.slot_mut(at);
         slot.is_left = true;
         if slot.is_acked() {
@@ -196,7 +195,7 @@ where
     }
 
     /// The answer of this one is not wanted any more, or was handed out.
-    fn free(&mut self, at: usize) {
+    pub(super) fn free(&mut self, at: usize) {
         let is_acked = self.slot(at).state != State::Unacked;
         let slot = self.slot_mut(at);
         slot.state = if is_acked { State::Had } else { State::Free };

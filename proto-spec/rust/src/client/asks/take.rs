@@ -5,17 +5,18 @@ use crate::{Epoch, Seq};
 
 /// Another ask may come so soon that its TAKE says all that a farewell does, in microseconds.
 const FAREWELL_US: u64 = 1_000_000;
-/// How long an answer to a farewell may be on its way, in microseconds: it says GONE of a seq that may ask meanwhile.
+/// How long an answer to a farewell may be on its way, in microseconds: it says GONE of a seq that will not ask soon, but may
+/// in a minute of a thousand messages a second.
 const FAREWELL_LATE_US: u64 = 60_000_000;
 
 /// A TAKE as it is to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Next {
+pub(in crate::client) struct Next {
     /// The slot; `None` for a farewell.
-    pub(super) at: Option<usize>,
-    pub(super) epoch: Epoch,
-    pub(super) seq: Seq,
-    pub(super) span: u16,
+    pub(in crate::client) at: Option<usize>,
+    pub(in crate::client) epoch: Epoch,
+    pub(in crate::client) seq: Seq,
+    pub(in crate::client) span: u16,
 }
 
 impl<A, Y> Asks<A, Y>
@@ -24,7 +25,7 @@ where
     Y: AsRef<[u8]> + AsMut<[u8]>,
 {
     /// The TAKE to send now; `window`: how many may be sent in one round trip.
-    pub(super) fn next_take(&mut self, now_us: u64, current: Option<Epoch>, window: u32) -> Option<Next> {
+    pub(in crate::client) fn next_take(&mut self, now_us: u64, current: Option<Epoch>, window: u32) -> Option<Next> {
         self.plan_farewell(now_us, current);
         if now_us >= self.round.ends_us {
             self.round.sent = 0;
@@ -33,12 +34,11 @@ where
             return None;
         }
         if let (Farewell::Due, Some(epoch)) = (self.farewell, current) {
-            let seq = self.last_asked.checked_add(1)?;
             // What is not acked yet may lie below.
-            let above = self.lowest(current).map_or(0, |lowest| seq.above(lowest));
-            if let Ok(span) = u16::try_from(above) {
-                return Some(Next { at: None, epoch, seq, span });
-            }
+            let next = self.last_asked.checked_add(1)?;
+            let base = self.lowest(current).map_or(next, |lowest| lowest.min(next));
+            let span = u16::MAX;
+            return base.checked_add(u64::from(span)).map(|seq| Next { at: None, epoch, seq, span });
         }
         if self.open() >= OPEN_MAX {
             return None;
@@ -56,7 +56,7 @@ where
     }
 
     /// Notes that it is sent. Its reply is waited for until `until_us`.
-    pub(super) fn note_taken(&mut self, now_us: u64, next: &Next, until_us: u64, round_trip_us: u64) {
+    pub(in crate::client) fn note_taken(&mut self, now_us: u64, next: &Next, until_us: u64, round_trip_us: u64) {
         if self.round.sent == 0 {
             self.round.ends_us = now_us.saturating_add(round_trip_us);
         }
@@ -75,17 +75,17 @@ where
     }
 
     /// Whether a GONE of this seq may be the answer to a farewell that went out before the seq asked.
-    pub(super) fn may_be_farewells(&self, now_us: u64, epoch: Epoch, seq: Seq) -> bool {
+    pub(in crate::client) fn may_be_farewells(&self, now_us: u64, epoch: Epoch, seq: Seq) -> bool {
         self.farewelled.is_some_and(|(of, named, until_us)| (of, named) == (epoch, seq) && now_us < until_us)
     }
 
     /// Nothing may follow: a farewell is not put off for another ask.
-    pub(super) fn hasten_farewell(&mut self) {
+    pub(in crate::client) fn hasten_farewell(&mut self) {
         self.farewell = Farewell::Hastened;
     }
 
     /// Does what is due.
-    pub(super) fn time_out(&mut self, now_us: u64) {
+    pub(in crate::client) fn time_out(&mut self, now_us: u64) {
         for slot in self.slots_mut() {
             if slot.at_us > now_us || !matches!(slot.state, State::Open | State::Paused) {
                 continue;
@@ -104,7 +104,7 @@ where
     }
 
     /// When [`time_out`](Self::time_out) has something to do.
-    pub(super) fn deadline_us(&self, window: u32) -> Option<u64> {
+    pub(in crate::client) fn deadline_us(&self, window: u32) -> Option<u64> {
         let mut first = self.held_back_until_us;
         let mut due = self.farewell == Farewell::Due;
         let mut earlier = |at_us: u64| first = Some(first.map_or(at_us, |first| first.min(at_us)));
@@ -135,7 +135,7 @@ where
     }
 
     /// TAKEs sent and not answered.
-    pub(super) fn open(&self) -> usize {
+    pub(in crate::client) fn open(&self) -> usize {
         self.slots().iter().filter(|slot| slot.state == State::Open).count()
     }
 
@@ -145,7 +145,7 @@ where
 
     /// A message that asks was refused, since the server has no room for it: until then it is held back. What fills the
     /// server may be answers that were had, so it is told of them again.
-    pub(super) fn note_held_back(&mut self, until_us: u64) {
+    pub(in crate::client) fn note_held_back(&mut self, until_us: u64) {
         // One time for all: the refusals of what was in flight with the first one follow it.
         _ = self.held_back_until_us.get_or_insert(until_us);
         self.farewelled_to = Seq::ZERO;

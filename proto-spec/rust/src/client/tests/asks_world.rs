@@ -14,8 +14,9 @@ use crate::Epoch;
 
 pub(super) type AskWorld = World<Vec<Slot>, Vec<u8>, Vec<AskSlot>, Vec<u8>>;
 
-/// The longest that a TAKE waits for its turn, once no more is lost: an interval of 60 seconds and a quarter.
-const TURN_US: u64 = 75 * SECOND;
+/// The longest that a TAKE waits for its turn, once no more is lost: an interval of 60 seconds and a quarter, and what a server
+/// may hold one.
+const TURN_US: u64 = 95 * SECOND;
 /// 64 asks, of which 16 are taken at a time, each with a second TAKE for a long body; a window of two at least.
 const ROUND_TRIPS: u64 = 64;
 

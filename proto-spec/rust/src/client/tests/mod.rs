@@ -15,6 +15,8 @@ mod recovery;
 mod rejects;
 #[cfg(feature = "sealed")]
 mod sealed;
+#[cfg(feature = "sealed")]
+mod sealed_asks;
 mod takes;
 mod transfers;
 mod world;

@@ -1,13 +1,16 @@
 //! The client's side of asks: what the caller does with them, what comes for them, and the TAKEs that it sends
 //! (PROTOCOL.md#answers-client).
 
-use super::{Answered, AskConfig, AskSlot, Asks, State, Status};
+use super::asks::{Asks, State};
+use super::doubt::Doubt;
+use super::queue::Outcome;
+use super::{Answered, AskConfig, AskSlot, Client, Ignored, MessageId, Outgoing, SendError, Slot, Status};
 use crate::backoff;
-use crate::client::{Client, Doubt, Ignored, MessageId, Outcome, Outgoing, SendError, Slot};
 use crate::codec::{Answer, AnswerStatus, Datagram, Reject, Take};
 use crate::{Epoch, Seq};
 
-/// The longest wait between two TAKEs of a seq, in microseconds, before up to a quarter more at random.
+/// The longest wait for a TAKE's reply beyond what the server may hold it, and the longest after PENDING, in microseconds, before
+/// up to a quarter more at random.
 const TAKE_INTERVAL_US_MAX: u64 = 60_000_000;
 /// How soon to look again where GONE may be the answer to something else, in milliseconds.
 const DOUBTED_RETRY_MS: u32 = 1_000;
@@ -166,7 +169,7 @@ where
         self.asks.open()
     }
 
-    pub(in crate::client) fn handle_answer(&mut self, now_us: u64, answer: &Answer<'_>) -> Result<(), Ignored> {
+    pub(super) fn handle_answer(&mut self, now_us: u64, answer: &Answer<'_>) -> Result<(), Ignored> {
         if answer.client != self.config.client {
             return Err(Ignored::OtherClient);
         }
@@ -221,7 +224,7 @@ where
     }
 
     /// Writes the next TAKE to send now.
-    pub(in crate::client) fn transmit_take(&mut self, now_us: u64, out: &mut [u8]) -> Option<usize> {
+    pub(super) fn transmit_take(&mut self, now_us: u64, out: &mut [u8]) -> Option<usize> {
         if out.len() < self.datagram_len_max() {
             return None;
         }
@@ -249,9 +252,10 @@ where
                 }
                 continue;
             };
-            let base_us = u64::from(take.wait_ms) * 1_000 + self.timeout_us();
-            let interval_us = backoff::interval_us(base_us, u32::from(tries), TAKE_INTERVAL_US_MAX, &mut self.random);
-            let round_trip_us = self.rtt.smoothed_us().unwrap_or(self.timeout_us()).max(1);
+            let (timeout_us, tries) = (self.timeout_us(), u32::from(tries));
+            let late_us = backoff::interval_us(timeout_us, tries, TAKE_INTERVAL_US_MAX, &mut self.random);
+            let interval_us = u64::from(take.wait_ms).saturating_mul(1_000).saturating_add(late_us);
+            let round_trip_us = self.rtt.smoothed_us().unwrap_or(timeout_us).max(1);
             self.asks.note_taken(now_us, &next, now_us.saturating_add(interval_us), round_trip_us);
             self.stats.takes += 1;
             return Some(len);
@@ -261,7 +265,7 @@ where
 
     /// A server without room for one more ask refuses it for the time being: others are not held up (PROTOCOL.md#answers-client).
     /// Returns whether it was such a refusal.
-    pub(in crate::client) fn hold_back(&mut self, now_us: u64, at: usize, reject: &Reject) -> bool {
+    pub(super) fn hold_back(&mut self, now_us: u64, at: usize, reject: &Reject) -> bool {
         // Before anything was acked it may as well be the session that there is no room for.
         if !self.queue.slot(at).ask || !self.acks.fruitful || self.doubt != Doubt::Settled {
             return false;
@@ -276,7 +280,7 @@ where
         true
     }
 
-    pub(in crate::client) fn handle_ask_timeout(&mut self, now_us: u64) {
+    pub(super) fn handle_ask_timeout(&mut self, now_us: u64) {
         self.asks.time_out(now_us);
         if self.asks.held_back_until_us.is_some_and(|at| at <= now_us) {
             self.asks.held_back_until_us = None;
@@ -284,12 +288,12 @@ where
         }
     }
 
-    pub(in crate::client) fn ask_deadline_us(&self) -> Option<u64> {
+    pub(super) fn ask_deadline_us(&self) -> Option<u64> {
         self.asks.deadline_us(self.congestion.window())
     }
 
     /// Decides the oldest message; its answer is not waited for.
-    pub(in crate::client) fn decide_oldest(&mut self, outcome: Outcome) -> Option<MessageId> {
+    pub(super) fn decide_oldest(&mut self, outcome: Outcome) -> Option<MessageId> {
         let message = self.queue.decide_oldest(outcome)?;
         self.asks.drop_message(message);
         Some(message)
