@@ -223,7 +223,8 @@ fn what_was_had_above_one_that_is_not_acked_takes_the_room_that_it_takes_at_the_
 fn a_refused_ask_has_the_server_told_of_what_was_had() {
     let mut asking = Asking::acked(AskConfig::HELD, 2);
     asking.transmit();
-    (asking.done(1, b"").unwrap(), asking.done(2, b"").unwrap());
+    asking.done(1, b"").unwrap();
+    asking.done(2, b"").unwrap();
     asking.told();
     asking.ask();
     assert_eq!(asking.takes(), []);
@@ -399,7 +400,8 @@ fn a_body_that_did_not_fit_is_taken_with_as_much_room_as_it_needs() {
 #[test]
 fn an_answer_that_there_is_no_room_for_is_taken_again_when_others_were_handed_out() {
     let mut asking = Asking::with(ClientConfig::new(CLIENT, Some(EPOCH)), AskConfig::HELD, 2);
-    (asking.ask(), asking.ask());
+    asking.ask();
+    asking.ask();
     asking.transmit();
     asking.ack(2, false).unwrap();
     assert_eq!(asking.taken(), [1, 2]);
