@@ -167,8 +167,6 @@ pub const HTTP_RETRY_AFTER_S: u64 = 600;
 pub const HTTP_BATCH_BYTES_LEAST: usize = 1024;
 /// Bytes of a file that holds a secret or a private key.
 pub const SECRET_BYTES: usize = 64 * 1024;
-/// Bytes of the answer that the child of an `exec` sink gives beside *done*: what fits into a datagram, with room for its head.
-pub const EXEC_ANSWER_BYTES: usize = 60 * 1024;
 /// Bytes of lines that are made for that child at a time (and the line that exceeds them), and that are read of it at a time.
 pub const EXEC_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a line on that child's standard output: an answer that is all escapes.
@@ -210,6 +208,15 @@ pub const LANE_MESSAGES: usize = 1024;
 pub const LANE_POST_AGAIN_US: u64 = 5_000;
 /// A lane that an operator has stopped looks about after so many microseconds, and at once when it is asked for something.
 pub const LANE_REST_US: u64 = 60_000_000;
+/// Bytes of an answer, where nothing else is configured.
+pub const LANE_ANSWER_BYTES: usize = 1024;
+/// Bytes of answers from which on a lane flushes before it presents more (and what one batch gives); and that wait for the committer in
+/// its mailbox (and the message that exceeds them).
+pub const LANE_ANSWERS_BYTES: usize = 1024 * 1024;
+/// What an answer takes beside its body on its way from a lane to the committer.
+pub const ANSWER_OVERHEAD_BYTES: usize = 128;
+/// A lane tells the operator of answers that are too long once in so many microseconds.
+pub const LANE_TOO_LONG_LOG_US: u64 = 60_000_000;
 /// Requests that wait for a lane, such as to retry a dead letter.
 pub const LANE_COMMANDS: usize = 16;
 /// Dead letters that a lane is asked to retry, from the request up to the checkpoint that deletes them; and how many may ask for

@@ -168,6 +168,8 @@ pub struct Metrics {
     pub sink_blocks: Family<SinkLabel, Gauge>,
     /// Panics of handlers, contained.
     pub handler_panics: Counter,
+    /// Answers of handlers that were longer than they may be.
+    pub answers_too_long: Counter,
     /// Times a lane read blocks back from the journal, because they were not in memory any more or the server had restarted.
     pub lane_journal_reads: Counter,
     /// Times the key file was read again (SIGHUP), by what came of it: done, failed.
@@ -257,6 +259,7 @@ impl Metrics {
             sink_lost_entries: Family::default(),
             sink_blocks: Family::default(),
             handler_panics: Counter::default(),
+            answers_too_long: Counter::default(),
             lane_journal_reads: Counter::default(),
             key_reloads: Family::default(),
         };
@@ -355,6 +358,11 @@ impl Metrics {
         r.register("sink_dead_letters", "Records of a sink that became dead letters", m.sink_dead_letters.clone());
         r.register("sink_lost_entries", "Entries lost to a sink that held too much", m.sink_lost_entries.clone());
         r.register("handler_panics", "Panics of handlers, contained", m.handler_panics.clone());
+        r.register(
+            "answers_too_long",
+            "Answers of handlers that were longer than answer_bytes_max: refused",
+            m.answers_too_long.clone(),
+        );
         r.register("lane_journal_reads", "Times a lane read back from the journal", m.lane_journal_reads.clone());
         r.register("key_reloads", "Times the key file was read again, by what came of it", m.key_reloads.clone());
         metrics

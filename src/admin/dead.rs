@@ -106,6 +106,7 @@ pub(super) async fn retry(
         }
         Some(Retried::Gone) => Err(unknown(id.offset, id.index)),
         Some(Retried::Failed(reason)) => Err(ApiError::new(StatusCode::CONFLICT, format!("it failed again: {reason}"))),
+        Some(Retried::Impossible(why)) => Err(ApiError::new(StatusCode::CONFLICT, why)),
         Some(Retried::Unanswered(why)) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)),
         None => {
             let message = format!(

@@ -69,6 +69,8 @@ pub enum Retried {
     Gone,
     /// Its lane takes no requests, or has ended. It may still be processed.
     Unanswered(String),
+    /// Nobody here could process it, for this reason; the letter is as it was.
+    Impossible(String),
 }
 
 /// A snapshot of the server. With the configuration it makes `/api/status`.

@@ -31,12 +31,14 @@ pub trait Downstream: Send {
     fn sinks(&self) -> Vec<SinkRecord> {
         Vec::new()
     }
-    /// The next thing that processing has to say. Must not block. After `None` the committer may sleep until it is woken.
+    /// The next thing that processing has to say, in the order in which it was said. At most
+    /// [`LANE_MESSAGES`](limits::LANE_MESSAGES) wait at a time. Must not block. After `None` the committer may sleep until it is
+    /// woken.
     fn next_message(&mut self) -> Option<LaneMessage> {
         None
     }
-    /// What processing says of all asks below an offset, if anybody processes. Read after the messages before it: what these
-    /// answered is answered.
+    /// What processing says of all asks below an offset, if anybody processes. Whatever it has to say of one of these it has said
+    /// before, so that the messages which are taken after this call have it.
     fn processed(&self) -> Option<Processed> {
         None
     }
@@ -122,6 +124,10 @@ pub struct Committer<D: Dialect, J, T, L> {
 
     /// Requests absorbed for the commit that is being built.
     absorbed: usize,
+    /// When the first of them arrived, in monotonic microseconds; `u64::MAX` without any.
+    absorbed_from_us: u64,
+    /// There may be messages of processing that the last commit has not heard.
+    unheard: bool,
     /// Kept for the next flights: one more at most is in use than may be in flight.
     spares: Vec<Flight<D::Owed>>,
     spare_blocks: Vec<BlockBuilder>,
@@ -157,6 +163,8 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             receipt,
             failed: None,
             absorbed: 0,
+            absorbed_from_us: u64::MAX,
+            unheard: false,
             spares: Vec::new(),
             spare_blocks: Vec::new(),
             pressure: 0,
@@ -205,6 +213,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
                 self.launch(clock)?;
             }
             self.absorbed += 1;
+            self.absorbed_from_us = self.absorbed_from_us.min(slab.arrived.mono_us);
             let first = self.appended_end();
             let mut work = Work {
                 block: &mut self.block,

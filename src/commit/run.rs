@@ -220,7 +220,7 @@ fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
             wait_readable(
                 receivers.iter().map(|(receiver, _)| receiver),
                 waker,
-                limits::RECEIVE_WAIT_MS,
+                if !in_flight && committer.has_more_to_do() { 0 } else { limits::RECEIVE_WAIT_MS },
                 &shared.clock,
             )?;
         }
@@ -342,7 +342,8 @@ fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
         rounds.fetch_add(1, Ordering::Relaxed);
         // With a commit in flight, that is what is waited for.
         let in_flight = committer.is_in_flight();
-        match incoming.next(if in_flight { Duration::ZERO } else { wait }) {
+        let at_once = in_flight || committer.has_more_to_do();
+        match incoming.next(if at_once { Duration::ZERO } else { wait }) {
             Ok(first) => {
                 let mut next = Some(first);
                 let mut left = limits::RECEIVES_PER_COMMIT;

@@ -1,5 +1,6 @@
 //! The committer's steps with the project's own dialect, called directly, over a journal in memory.
 
+mod answers;
 mod commits;
 mod flight;
 mod property;

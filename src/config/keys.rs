@@ -155,6 +155,15 @@ pub const KEYS: &[Key] = &[
         show: |config| config.sink.iter().map(sinks::show).collect(),
     },
     one!(
+        "answering_sink",
+        answering_sink,
+        answering_sink,
+        |name: &Option<String>| Json::from(name.as_deref().unwrap_or(ALL_SINKS)),
+        "NAME|all",
+        "Sink that answers clients which ask what came of a message; \"all\": with several sinks they hear that it is processed \
+         when all have it"
+    ),
+    one!(
         "keys",
         keys,
         |text: &str| file_or(text, "off"),
@@ -322,6 +331,17 @@ pub const KEYS: &[Key] = &[
     ),
     one!("checkpoint_interval", checkpoint_interval, duration, show_time, "TIME", "A checkpoint is due after so long"),
 ];
+
+/// In place of the name of the sink that answers.
+pub(super) const ALL_SINKS: &str = "all";
+
+fn answering_sink(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Err(format!("must name a sink, or be \"{ALL_SINKS}\"")),
+        ALL_SINKS => Ok(None),
+        name => Ok(Some(name.to_owned())),
+    }
+}
 
 fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
     match text {

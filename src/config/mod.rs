@@ -55,6 +55,10 @@ pub struct Config {
     pub data: PathBuf,
     /// Where records go. A short form is read by `"stdout".parse()`. Default `stdout`.
     pub sink: Vec<SinkConfig>,
+    /// The name of the sink that answers clients which ask what came of a message; the others only store. `None`: the only one
+    /// there is, and of several none, so that clients hear that a message is processed when all of them have it. An embedded handler
+    /// answers by itself. Default `None`.
+    pub answering_sink: Option<String>,
     /// The file with the clients' keys (`crate::keys`): the server then takes sealed traffic alone, unless `allow_plain`.
     /// Default none.
     pub keys: Option<PathBuf>,
@@ -234,6 +238,7 @@ impl Default for Config {
             admin_token_file: None,
             data: PathBuf::from("./duragram-data"),
             sink: vec![SinkConfig::new("stdout", SinkTarget::Stdout)],
+            answering_sink: None,
             keys: None,
             allow_plain: false,
             datagram_bytes_max: 1472,
@@ -277,6 +282,15 @@ impl Config {
         self.check_together(&mut check);
         sinks::check(self, &mut check);
         if check.problems.is_empty() { Ok(()) } else { Err(ConfigError { problems: check.problems }) }
+    }
+
+    /// The name of the configured sink that answers clients; `None` when none does alone.
+    pub fn answers_by(&self) -> Option<&str> {
+        match (&self.answering_sink, self.sink.as_slice()) {
+            (Some(name), _) => Some(name),
+            (None, [only]) => Some(&only.name),
+            (None, _) => None,
+        }
     }
 
     fn check_bounds(&self, check: &mut Check) {

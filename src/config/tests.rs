@@ -103,6 +103,7 @@ fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
             .iter()
             .map(|sink| sink.parse().unwrap())
             .collect(),
+        answering_sink: Some("file:/tmp/x".into()),
         keys: Some(PathBuf::from("./off")),
         allow_plain: true,
         datagram_bytes_max: 1201,

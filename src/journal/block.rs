@@ -122,6 +122,8 @@ struct Summary {
     end: Offset,
     committed_unix_us: u64,
     previous_checksum: u32,
+    /// An entry's sender wants an answer.
+    asks: bool,
 }
 
 impl std::fmt::Debug for Block {
@@ -192,6 +194,12 @@ impl Block {
     /// When it was committed, in microseconds since 1970.
     pub fn committed_unix_us(&self) -> u64 {
         self.summary.committed_unix_us
+    }
+
+    /// Whether the sender of any of its entries wants an answer. Found out when the block was verified, so that nobody need look
+    /// for asks where there are none.
+    pub fn has_asks(&self) -> bool {
+        self.summary.asks
     }
 
     /// Its entries, in offset order.
@@ -274,8 +282,13 @@ impl Attributes {
             if flags & !FLAG_SEALED != FLAG_GAP || span != 0 || channel != 0 {
                 return Err("a gap with attributes of a datagram");
             }
-        } else if flags & FLAG_BATCH != 0 && !is_run_of_records(payload) {
-            return Err("its batch is not a run of records");
+        } else if flags & FLAG_BATCH != 0 {
+            if flags & FLAG_ASK != 0 {
+                return Err("a batch that asks");
+            }
+            if !is_run_of_records(payload) {
+                return Err("its batch is not a run of records");
+            }
         }
         Ok(())
     }

@@ -79,6 +79,11 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// About how many bytes it writes, without its checkpoint.
+    fn size(&self) -> usize {
+        self.block.size() + self.records.answers_bytes()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.block.is_empty() && self.records.is_empty() && self.checkpoint.is_none()
@@ -160,6 +165,11 @@ impl Records {
             && self.answers.is_none()
             && self.asks.is_empty()
             && self.forgotten.is_empty()
+    }
+
+    /// About how many bytes the answers take when they are stored: of these records those that may be many in any commit.
+    fn answers_bytes(&self) -> usize {
+        self.answers.as_ref().map_or(0, AnswersRecord::size)
     }
 }
 

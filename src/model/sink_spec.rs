@@ -212,7 +212,12 @@ impl Form {
             return Err(SinkSpecError::Password { scheme: scheme(), instead });
         }
         if matches!(self, Self::Http) {
-            return Ok(SinkTarget::Http(HttpTarget::new(text)));
+            return match url.parameters().map(|(name, _)| name).find(|name| names_a_secret(name)) {
+                Some(name) => {
+                    Err(SinkSpecError::Parameter { scheme: scheme(), name, problem: SECRET_IN_NAME.to_owned() })
+                }
+                None => Ok(SinkTarget::Http(HttpTarget::new(text))),
+            };
         }
         let mut given = Parameters::of(url)?;
         let path = || Some(decoded(url.path)).filter(|path| !path.is_empty());
@@ -256,6 +261,20 @@ impl Form {
         given.none_left(form)?;
         Ok(target)
     }
+}
+
+/// Why a short form has no secret among its parameters.
+const SECRET_IN_NAME: &str = "looks like a secret, and a short form is the sink's name, which logs, metrics and lists of processes \
+                              show: write a table [[sink]] with a name and the url, or with a bearer token or a password if the \
+                              receiver takes these";
+
+/// Whether a parameter of this name gives access, as far as its name says.
+fn names_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let within = ["token", "secret", "signature", "passw", "credential"];
+    within.iter().any(|part| name.contains(part))
+        || name.ends_with("key")
+        || matches!(name.as_str(), "sig" | "auth" | "code")
 }
 
 /// A URL of PostgreSQL without its parameters.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 
+use super::answers::Answers;
 use super::lane_name::LaneName;
 use super::retry::{Outage, RetryPolicy};
 use crate::journal::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom, StorageError};
@@ -56,7 +57,7 @@ impl Burial {
     }
 
     /// Makes dead letters of what is given up, as soon as there is room: one write for all, but that it takes no more memory
-    /// than it may. `records` are all of the batch.
+    /// than it may. `records` are all of the batch. Who has asked hears that it failed.
     ///
     /// # Errors
     /// A dead letter could not be stored. The server must stop.
@@ -65,8 +66,8 @@ impl Burial {
         now: Now,
         records: &[Record<'_>],
         given_up: &mut Vec<GivenUp>,
-        policy: &RetryPolicy,
-        rng: &mut SmallRng,
+        (policy, rng): (&RetryPolicy, &mut SmallRng),
+        answers: &mut Answers,
     ) -> Result<(), StorageError> {
         if given_up.is_empty() || self.outage.wait_until(now.mono_us).is_some() {
             return Ok(());
@@ -117,7 +118,7 @@ impl Burial {
                 Err(problem) => no_room = Some(problem),
             }
         }
-        given_up.drain(..buried);
+        given_up.drain(..buried).for_each(|left| answers.failed(&records[left.nth]));
         if let Some(problem) = no_room {
             if self.outage.failed(now.mono_us, false, policy, rng) {
                 tracing::error!(sink = self.name.sink(), lane = self.name.number(), %problem, "there is no room for dead letters; the lane waits");

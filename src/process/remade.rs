@@ -1,5 +1,5 @@
-//! A handler that is made when it is first needed, and again as long as that fails: a sink that an operator lets go on elsewhere
-//! must not end the server because its target cannot be opened just then.
+//! A handler that is made when it is first needed, and again as long as that fails: a sink that an operator lets go on elsewhere,
+//! or has paused before the start, must not end the server because its target cannot be opened just then.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,12 +61,20 @@ impl Handler for Remade {
         }
     }
 
+    /// One that was not made yet has nothing to flush, unless it is to hear of a loss.
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
-        self.handler()?.flush()
+        match self.handler.is_none() && self.lost.is_empty() {
+            true => Ok(self.mark.sink_state.clone()),
+            false => self.handler()?.flush(),
+        }
+    }
+
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        self.handler.as_mut().map_or(Ok(true), |handler| handler.settle())
     }
 
     fn reopen(&mut self) -> Result<(), HandlerError> {
-        self.handler()?.reopen()
+        self.handler.as_mut().map_or(Ok(()), |handler| handler.reopen())
     }
 
     fn retry(&mut self, record: &Record<'_>, outcomes: &mut Outcomes) {

@@ -158,7 +158,7 @@ impl<J: Journal + 'static> Server<J> {
         let result = served.and_then(|()| {
             let mut committer = stopped?;
             tracing::info!(end = %state.end(), "draining the lanes");
-            drain(&lanes, &lane_ends, &requests.stop, clock, drain_timeout)?;
+            drain(&lanes, &lane_ends, &requests.stop, clock, drain_timeout, || committer.commit(&clock))?;
             committer.shut_down(&clock)?;
             Ok(())
         });

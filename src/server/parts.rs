@@ -8,7 +8,7 @@ use crate::dialect::duragram::{AdmissionConfig, AskConfig, AsksOf, DuragramConfi
 use crate::journal::DeadLetterRoom;
 use crate::keys::{KeyFileError, KeyRing};
 use crate::model::ChannelSet;
-use crate::process::{LaneConfig, RetryPolicy};
+use crate::process::{Answering, LaneConfig, RetryPolicy};
 
 pub(super) fn load_keys(config: &Config) -> Result<KeyRing, KeyFileError> {
     let keys = config.keys.as_deref().map_or_else(|| Ok(KeyRing::none()), KeyRing::load)?;
@@ -70,11 +70,14 @@ pub(super) fn committer_config(config: &Config) -> CommitterConfig {
     }
 }
 
+/// How the lanes of an embedded handler work; a configured sink's change some of it.
 pub(super) fn lane_config(config: &Config) -> LaneConfig {
     let config::Retry { attempts_max, first_delay, longest_delay } = config.retry;
     let retry = RetryPolicy { attempts_max, first_delay, longest_delay };
     let dead_letter_room = DeadLetterRoom { letters_max: config.dead_letters_max, reserve_bytes: config.reserve_bytes };
-    LaneConfig { retry, dead_letter_room, ..LaneConfig::default() }
+    let answering = if config.asks_max == 0 { Answering::Nothing } else { Answering::Bodies };
+    let answer_bytes_max = config.answer_bytes();
+    LaneConfig { retry, dead_letter_room, answering, answer_bytes_max, ..LaneConfig::default() }
 }
 
 /// The one place where the default is chosen.

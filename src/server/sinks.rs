@@ -12,7 +12,7 @@ mod tests;
 use crate::config::Config;
 use crate::limits;
 use crate::model::{BatchConfig, FormerLanes, LaneMark, Offset, SinkConfig, SinkId, SinkRecord, SinkStart, SinkTarget};
-use crate::process::{LaneConfig, Renumbered};
+use crate::process::{Answering, LaneConfig, Renumbered};
 use crate::server::parts::lane_config;
 pub(super) use identity::identity;
 use shared_state::state_of;
@@ -164,7 +164,7 @@ fn begin(start: SinkStart, known: Known<'_>) -> Offset {
     }
 }
 
-/// How the lane of a sink batches and retries.
+/// How the lane of a sink batches, retries and answers.
 pub(super) fn lane_config_of(config: &Config, sink: &SinkConfig) -> LaneConfig {
     let mut lane = lane_config(config);
     let BatchConfig { records_max, bytes_max, delay_max } = sink.batch;
@@ -172,5 +172,11 @@ pub(super) fn lane_config_of(config: &Config, sink: &SinkConfig) -> LaneConfig {
     if sink.attempts_max > 0 {
         lane.retry.attempts_max = sink.attempts_max;
     }
+    lane.answering = match config.answers_by() {
+        _ if config.asks_max == 0 => Answering::Nothing,
+        Some(name) if name == sink.name => Answering::Bodies,
+        Some(_) => Answering::Nothing,
+        None => Answering::Receipts,
+    };
     lane
 }

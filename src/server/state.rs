@@ -15,7 +15,7 @@ use crate::commit::StatusReader;
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::KeyRing;
 use crate::model::{Lane, Offset, SinkId};
-use crate::process::{Cursors, LaneControl, RetryError, SinkControl, SinkControlError, SinkStatus};
+use crate::process::{Cursors, LaneControl, NotAsked, RetryError, SinkControl, SinkControlError, SinkStatus};
 use crate::server::Error;
 use crate::server::waiting::Waiting;
 
@@ -195,7 +195,10 @@ impl AdminState for ServerState {
                     Some(Retried::Unanswered("its lane has ended: the server stops".into()))
                 }
             }),
-            Err(busy) => Box::new(move || Some(Retried::Unanswered(busy.to_string()))),
+            Err(busy @ NotAsked::Busy(_)) => Box::new(move || Some(Retried::Unanswered(busy.to_string()))),
+            Err(never @ (NotAsked::NoSuchSink(_) | NotAsked::OfAllSinks)) => {
+                Box::new(move || Some(Retried::Impossible(never.to_string())))
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use duragram::model::{ExecTarget, LaneMark, SinkConfig, SinkTarget};
-use duragram::process::{Answer, Handler, Outcomes};
+use duragram::process::{Handler, Outcome, Outcomes, Record};
 use duragram::sink;
 use nix::sys::signal::{SigSet, Signal};
 use tempfile::TempDir;
@@ -101,7 +101,7 @@ fn drive_all(handler: &mut dyn Handler, messages: &[Message]) -> DeadLetters {
 fn reason(command: String, timeout: Duration) -> String {
     let mut handler = exec_within(command, timeout);
     let outcomes = process(&mut *handler, &messages(7, 1));
-    assert_eq!(outcomes.answer(0), &Answer::Unanswered);
+    assert_eq!(outcomes.outcome(0), &Outcome::Unanswered);
     outcomes.unavailable_reason().expect("a reason").to_owned()
 }
 
@@ -151,11 +151,30 @@ sys.stdin.read()
 "#,
     ));
     let outcomes = process(&mut *child, &messages(0, 4));
-    assert_eq!(outcomes.answer(0), &Answer::GiveUp("no such user".into()));
-    assert_eq!(outcomes.answer(1), &Answer::Retry("busy".into()));
-    assert_eq!(outcomes.answer(2), &Answer::Done);
-    assert_eq!(outcomes.answer(3), &Answer::Done);
+    assert_eq!(outcomes.outcome(0), &Outcome::GiveUp("no such user".into()));
+    assert_eq!(outcomes.outcome(1), &Outcome::Retry("busy".into()));
+    assert_eq!(outcomes.outcome(2), &Outcome::Done);
+    assert_eq!(outcomes.outcome(3), &Outcome::Done);
     assert_eq!(outcomes.unavailable_reason(), None);
+    let answers = [0, 1, 2, 3].map(|i| outcomes.body(i).map(|body| body.to_vec()));
+    assert_eq!(answers, [None, None, Some(vec![0, 255]), Some(b"thanks".to_vec())]);
+}
+
+#[test]
+fn a_child_hears_that_somebody_waits_and_an_answer_that_is_too_long_costs_the_record_nothing() {
+    let place = Place::new();
+    let mut child = exec(place.python(
+        r#"
+for record in records():
+    say(record, done=True, answer="y" * (1025 if "ask" in record else 3))
+"#,
+    ));
+    let messages = messages(0, 2);
+    let records = [Record { asks: true, ..messages[0].record() }, messages[1].record()];
+    let mut outcomes = Outcomes::new(2);
+    child.process(&records, &mut outcomes);
+    assert!((0..2).all(|i| *outcomes.outcome(i) == Outcome::Done), "{outcomes:?}");
+    assert_eq!([0, 1].map(|i| outcomes.body(i).map(|body| body.len())), [None, Some(3)]);
 }
 
 #[test]
@@ -170,7 +189,7 @@ for record in records():
     let messages = messages(0, 3000);
     let outcomes = process(&mut *child, &messages);
     assert_eq!(outcomes.unavailable_reason(), None);
-    assert!((0..messages.len()).all(|i| *outcomes.answer(i) == Answer::Done));
+    assert!((0..messages.len()).all(|i| *outcomes.outcome(i) == Outcome::Done));
 }
 
 #[test]
@@ -292,7 +311,7 @@ for record in records():
     fs::write(place.path("away"), "").unwrap();
     for _ in 0..12 {
         let outcomes = process(&mut *child, &messages(3, 3));
-        assert!((0..3).all(|i| *outcomes.answer(i) == Answer::Unanswered));
+        assert!((0..3).all(|i| *outcomes.outcome(i) == Outcome::Unanswered));
         assert!(outcomes.unavailable_reason().expect("a reason").contains("the database is away"));
     }
     fs::remove_file(place.path("away")).unwrap();
@@ -307,7 +326,7 @@ fn a_child_that_can_do_nothing_makes_no_dead_letters_however_often_it_is_tried()
     let messages = messages(0, 3);
     for _ in 0..12 {
         let outcomes = process(&mut *child, &messages);
-        assert!((0..3).all(|i| *outcomes.answer(i) == Answer::Unanswered));
+        assert!((0..3).all(|i| *outcomes.outcome(i) == Outcome::Unanswered));
         assert!(outcomes.unavailable_reason().expect("a reason").contains("exit status 1"));
     }
     fs::write(place.path("up"), format!("{PRELUDE}for record in records(): say(record, done=True)")).unwrap();
@@ -347,8 +366,8 @@ fn a_second_answer_is_named_and_the_first_one_counts() {
     let answer = r#"echo '{"offset":7,"index":0,"done":true}'"#;
     let mut child = exec(format!("read line; {answer}; {answer}; cat >/dev/null"));
     let outcomes = process(&mut *child, &messages(7, 2));
-    assert_eq!(outcomes.answer(0), &Answer::Done);
-    assert_eq!(outcomes.answer(1), &Answer::Unanswered);
+    assert_eq!(outcomes.outcome(0), &Outcome::Done);
+    assert_eq!(outcomes.outcome(1), &Outcome::Unanswered);
     let reason = outcomes.unavailable_reason().expect("a reason");
     assert!(reason.contains("a second answer to a record"), "{reason}");
 }
@@ -359,10 +378,10 @@ fn an_answer_that_was_given_before_it_was_asked_for_confirms_nothing() {
     let answer = |offset| format!(r#"echo '{{"offset":{offset},"index":0,"done":true}}'"#);
     let program = format!("read line; {}; sleep 0.2; {}; echo > early; cat >/dev/null", answer(7), answer(8));
     let mut child = exec(place.shell(&program));
-    assert_eq!(process(&mut *child, &messages(7, 1)).answer(0), &Answer::Done);
+    assert_eq!(process(&mut *child, &messages(7, 1)).outcome(0), &Outcome::Done);
     wait_for("the early answer", || place.path("early").exists().then_some(()));
     let outcomes = process(&mut *child, &messages(8, 1));
-    assert_eq!(outcomes.answer(0), &Answer::Unanswered);
+    assert_eq!(outcomes.outcome(0), &Outcome::Unanswered);
     assert!(outcomes.unavailable_reason().expect("a reason").contains("an answer to a record that it was not given"));
 }
 

@@ -92,6 +92,14 @@ fn as_a_key_holder_seals_it(input: &[u8]) {
                 assert_eq!(data.payload, &body[36..]);
                 assert_eq!(hex(&again), hex(&datagram), "DATA has no bit without a meaning");
             }
+            if let Datagram::Answer(answer) = opened {
+                assert_eq!(answer.body, &body[36..]);
+                assert_eq!(hex(&again), hex(&datagram), "ANSWER has no bit without a meaning");
+            }
+            if let Datagram::Take(take) = opened {
+                assert_eq!((take.room, take.span as u64 >= take.seq.0), (body.len() - 36, false));
+                assert_eq!(hex(&again), hex(&datagram), "TAKE has no bit without a meaning");
+            }
         }
         Err(error) => assert_eq!(error, DecodeError::BrokenBatch),
     }
@@ -125,7 +133,7 @@ impl Random {
                     }
                 }
                 6 if !input.is_empty() => {
-                    input[0] = 0x10 | input[0] & 0xf0 | u8::try_from(self.below(8)).expect("small")
+                    input[0] = 0x10 | input[0] & 0xf0 | u8::try_from(self.below(10)).expect("small")
                 }
                 _ => {
                     let other = &corpus[self.below(corpus.len())];

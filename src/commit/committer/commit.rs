@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::checkpoint::Written;
 use super::{Committer, Downstream};
 use crate::dialect::Dialect;
-use crate::journal::{Commit, Durable, Journal, JournalError, Landed};
+use crate::journal::{Commit, Durable, Journal, JournalError, Landed, Records};
 use crate::model::{Clock, Now, Offset};
 use crate::net::Transmit;
 
@@ -118,13 +118,17 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.check_space(now);
         self.check_bounds(now);
         let mut flight = self.spares.pop().unwrap_or_default();
-        let mut records = self.dialect.close(&self.receipt, &mut flight.owed, &mut self.replies, self.pressure, now);
-        self.replies.flush();
-        self.absorbed = 0;
-
         flight.end = self.appended_end().plus(self.block.len() as u64);
         self.checkpointing.journals(if self.block.is_empty() { 0 } else { self.block.size() as u64 });
-        let checkpoint = self.checkpoint(now, flight.end, &mut records);
+        let mut of_checkpoint = Records::default();
+        let checkpoint = self.listen(now, flight.end, &mut of_checkpoint);
+        let mut records = self.dialect.close(&self.receipt, &mut flight.owed, &mut self.replies, self.pressure, now);
+        records.sessions.append(&mut of_checkpoint.sessions);
+        records.asks.append(&mut of_checkpoint.asks);
+        records.forgotten.append(&mut of_checkpoint.forgotten);
+        self.replies.flush();
+        (self.absorbed, self.absorbed_from_us) = (0, u64::MAX);
+
         if self.block.is_empty() && records.is_empty() && checkpoint.is_none() {
             if let Some(last) = self.flights.back_mut() {
                 last.riders.push(std::mem::take(&mut flight.owed));

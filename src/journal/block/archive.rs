@@ -130,7 +130,7 @@ pub(super) fn verify(archive: &[u8]) -> Result<Summary, BlockError> {
         row.verify().map_err(|problem| BlockError::Session { index, problem })?;
     }
     let arena: &[u8] = &body.payloads;
-    let (mut start, mut named) = (0, 0);
+    let (mut start, mut named, mut flags) = (0, 0, 0);
     for (index, header) in body.headers.iter().enumerate() {
         let problem = |problem| BlockError::Entry { index, problem };
         let row = header.row();
@@ -140,6 +140,7 @@ pub(super) fn verify(archive: &[u8]) -> Result<Summary, BlockError> {
         }
         named = named.max(row + 1);
         start = header.verify(&rows[row], arena, start).map_err(problem)?;
+        flags |= header.flags();
     }
     if named != rows.len() {
         return Err(BlockError::Archive(format!("{} session rows belong to no entry", rows.len() - named)));
@@ -152,6 +153,7 @@ pub(super) fn verify(archive: &[u8]) -> Result<Summary, BlockError> {
         end,
         committed_unix_us: body.committed_unix_us.to_native(),
         previous_checksum: body.previous_checksum.to_native(),
+        asks: flags & FLAG_ASK != 0,
     })
 }
 

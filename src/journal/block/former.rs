@@ -10,7 +10,7 @@ use rkyv::boxed::{ArchivedBox, BoxResolver};
 use rkyv::rancor::{self, Panic, ResultExt as _};
 use rkyv::with::{ArchiveWith, InlineAsBox};
 
-use super::{Attributes, BlockError, FLAG_BATCH, FLAG_SEALED, FLAG_SKIP, Summary, content, end_of};
+use super::{Attributes, BlockError, FLAG_ASK, FLAG_BATCH, FLAG_SEALED, FLAG_SKIP, Summary, content, end_of};
 use crate::model::{DialectId, Entry, EntryMeta, Offset, SessionId};
 
 /// The version that stands in their prefix.
@@ -79,6 +79,7 @@ pub(super) fn verify(archive: &[u8]) -> Result<Summary, BlockError> {
         end,
         committed_unix_us: body.committed_unix_us.to_native(),
         previous_checksum: body.previous_checksum.to_native(),
+        asks: false,
     })
 }
 
@@ -101,7 +102,9 @@ impl ArchivedHeader {
     }
 
     fn flags(&self) -> Result<u8, &'static str> {
-        u8::try_from(self.flags.to_native()).map_err(|_| "unknown flags")
+        // Nothing asked when blocks of this version were written.
+        let flags = u8::try_from(self.flags.to_native()).ok().filter(|flags| flags & FLAG_ASK == 0);
+        flags.ok_or("unknown flags")
     }
 
     fn entry<'a>(&self, offset: Offset, payload: &'a [u8]) -> Entry<'a> {

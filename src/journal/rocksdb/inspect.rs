@@ -60,6 +60,12 @@ pub struct Stats {
     pub block_bytes: u64,
     /// How many sessions there are.
     pub sessions: u64,
+    /// How many asks the last checkpoint has kept, open and answered: messages whose senders want an answer and have not had it.
+    pub asks: u64,
+    /// How many of these are answered.
+    pub asks_answered: u64,
+    /// How many answers wait for the next checkpoint, which puts them to their asks.
+    pub answers: u64,
     /// How many dead letters there are.
     pub dead_letters: u64,
     /// Losses that operators have accepted, over the journal's life.
@@ -197,6 +203,9 @@ fn stats_of(dir: &DataDir, scan: Scan) -> Result<Stats, OpenError> {
         blocks: scan.blocks,
         block_bytes: scan.block_bytes,
         sessions: scan.sessions,
+        asks: scan.asks,
+        asks_answered: scan.asks_answered,
+        answers: scan.answers,
         dead_letters: scan.dead.total(),
         losses: scan.losses,
         disk,

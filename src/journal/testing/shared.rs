@@ -4,8 +4,8 @@ use duragram_proto::{ClientId, Epoch, Seq};
 
 use crate::journal::{Block, BlockBuilder, JournalError, ReadJournal, Records, Replay, StorageError};
 use crate::model::{
-    ClientRecord, DialectId, EntryMeta, FormerLanes, LaneMark, Offset, SessionId, SessionRecord, SinkId, SinkLoss,
-    SinkRecord,
+    AnswerRecord, AnswersRecord, AskId, AskRecord, ClientRecord, DialectId, EntryMeta, FormerLanes, LaneMark, Offset,
+    SessionId, SessionRecord, SinkId, SinkLoss, SinkRecord,
 };
 
 pub(crate) fn session(client: u64) -> SessionId {
@@ -31,6 +31,25 @@ pub(crate) fn sealed_records() -> Records {
         counter_limit: Some(1 << 60),
         ..Records::default()
     }
+}
+
+fn ask_id(seq: u64) -> AskId {
+    AskId { session: session(0xa1), seq: Seq(seq) }
+}
+
+/// The ask of a message with this number, which is that of its entry too.
+pub(crate) fn open_ask(seq: u64) -> AskRecord {
+    AskRecord { id: ask_id(seq), offset: Offset(seq), answer: None }
+}
+
+/// The same, answered.
+pub(crate) fn answered(seq: u64, failed: bool, body: &[u8]) -> AskRecord {
+    let answer = AnswerRecord { failed, body: body.into(), answered_s: 70 + seq };
+    AskRecord { answer: Some(answer), ..open_ask(seq) }
+}
+
+pub(crate) fn answers(number: u64, answers: impl IntoIterator<Item = AskRecord>) -> AnswersRecord {
+    AnswersRecord { number, answers: answers.into_iter().collect() }
 }
 
 /// A sink that has lost something, and does not hold.
@@ -124,8 +143,8 @@ pub(crate) struct Replayed {
     pub(crate) sessions: Vec<SessionRecord>,
     pub(crate) clients: Vec<ClientRecord>,
     pub(crate) counter_limit: Option<u64>,
-    pub(crate) asks: Vec<crate::model::AskRecord>,
-    pub(crate) answers: Vec<crate::model::AnswersRecord>,
+    pub(crate) asks: Vec<AskRecord>,
+    pub(crate) answers: Vec<AnswersRecord>,
     pub(crate) numbers: Vec<u64>,
 }
 

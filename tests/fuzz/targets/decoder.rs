@@ -50,7 +50,7 @@ fn check(bytes: &[u8]) {
         }
         Err(DecodeError::UnknownType) => {
             let kind = bytes[0] & 0x0f;
-            assert!(sound && (!(1..=6).contains(&kind) || bytes[0] >> 4 != 1 && kind == 3));
+            assert!(sound && (!(1..=8).contains(&kind) || bytes[0] >> 4 != 1 && kind == 3));
         }
         Err(DecodeError::Malformed | DecodeError::BrokenBatch) => assert!(sound && !sealed),
         // Of the sealed decoder.
@@ -114,6 +114,7 @@ fn counted_once(bytes: &[u8]) {
         + dropped.malformed
         + dropped.unknown_type
         + dropped.wrong_direction
+        + dropped.too_long
         + dropped.sealed;
     assert_eq!(arrivals.requests().len() as u64 + sum, 1);
     assert_eq!(arrivals.slab.received_bytes(), bytes.len() as u64);

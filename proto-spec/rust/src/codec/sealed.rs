@@ -82,6 +82,11 @@ pub fn peek(bytes: &[u8]) -> Result<SealedHead, DecodeError> {
     Ok(SealedHead { client, keys, counter, sender })
 }
 
+/// Whether a datagram says that it is an ANSWER.
+pub(crate) fn is_answer(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| first & 0x0f == TYPE_ANSWER)
+}
+
 /// Verifies a DATA, HELLO, PING or TAKE, and decrypts a DATA's payload in place. `keys` are those that [`peek`] names.
 ///
 /// `Err(UnknownType)` for the types that only a server sends. After any error but `BrokenBatch` the bytes are as they were.
@@ -97,8 +102,7 @@ pub fn unseal_request<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Dat
     if !keys.open(Direction::ToServer, counter, clear, text, tag) {
         return Err(DecodeError::BadSeal);
     }
-    let head = clear.first_chunk().ok_or(DecodeError::Truncated)?;
-    let datagram = fields(head, text)?;
+    let datagram = opened(is_data, clear, text)?;
     check_batch(&datagram)?;
     Ok(datagram)
 }
@@ -111,19 +115,22 @@ pub fn unseal_reply<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datag
     if sender != Side::Server {
         return Err(DecodeError::UnknownType);
     }
-    let is_answer = bytes[0] & 0x0f == TYPE_ANSWER;
+    let is_answer = is_answer(bytes);
     let (body, tag) = bytes.split_last_chunk_mut::<TAG_LEN>().ok_or(DecodeError::Truncated)?;
     let clear_len = if is_answer { CLEAR_LEN } else { body.len() };
     let (clear, text) = body.split_at_mut_checked(clear_len).ok_or(DecodeError::Truncated)?;
     if !keys.open(Direction::ToClient, counter, clear, text, tag) {
         return Err(DecodeError::BadSeal);
     }
+    opened(is_answer, clear, text)
+}
+
+/// What a verified datagram says. Its variable part was encrypted, or stands in clear behind the counter.
+#[inline]
+fn opened<'a>(is_encrypted: bool, clear: &'a [u8], text: &'a [u8]) -> Result<Datagram<'a>, DecodeError> {
     let (head, rest) = clear.split_first_chunk().ok_or(DecodeError::Truncated)?;
-    if is_answer {
-        return fields(head, text);
-    }
-    let (_, rest) = rest.split_first_chunk::<8>().ok_or(DecodeError::Truncated)?;
-    fields(head, rest)
+    let (_, in_clear) = rest.split_first_chunk::<8>().ok_or(DecodeError::Truncated)?;
+    fields(head, if is_encrypted { text } else { in_clear })
 }
 
 /// The first 28 bytes, the counter, and what stands between it and the tag.

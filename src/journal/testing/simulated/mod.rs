@@ -270,12 +270,10 @@ impl SimulatedDisk {
             tail: Ok(read.tail),
             reading: recovery::Reading::ALL,
         };
-        let mut visit = |visit: Visit<'_>| match visit {
-            Visit::Session(session) => replay(Replay::Session(session)),
-            Visit::Client(client) => replay(Replay::Client(client)),
-            Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
-            Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
-            Visit::Block { .. } | Visit::Dead(_) | Visit::Ask(_) | Visit::Recent(_) => {}
+        let mut visit = |visit: Visit<'_>| {
+            if let Some(told) = visit.replay() {
+                replay(told);
+            }
         };
         let found = survey(&directory, &mut visit);
         match found.outcome() {
