@@ -124,7 +124,7 @@ pub(super) fn within(value: u64, least: u64) -> bool {
 fn the_example_of_the_specification_is_spoken_to_the_letter() {
     let config = ClientConfig::new(ClientId(0xa1), Epoch::new(3));
     let client = Client::new(config, vec![Slot::EMPTY; 8], vec![0; 400], 1);
-    let config = AskConfig { room: 0, ..AskConfig::HELD };
+    let config = AskConfig { room: 0, first_wait_ms: 20_000, ..AskConfig::HELD };
     let mut client = client.with_asks(config, vec![AskSlot::EMPTY; 4], vec![0; 64]);
     let hex = |text: &str| -> Vec<u8> {
         let text: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
@@ -320,7 +320,7 @@ fn only_what_asked_and_is_acked_is_taken_and_the_span_reaches_down_to_the_lowest
     assert_eq!(asking.client.waiting().collect::<Vec<_>>(), [(EPOCH, Seq(2)), (EPOCH, Seq(4))]);
     let sent = asking.takes();
     assert_eq!(sent.iter().map(|take| (take.seq.0, take.span)).collect::<Vec<_>>(), [(2, 1), (4, 3)]);
-    assert!(sent.iter().all(|take| take.wait_ms == 20_000 && take.room == 256));
+    assert!(sent.iter().all(|take| take.wait_ms == 1_000 && take.room == 256));
     asking.done(2, b"").unwrap();
     asking.told();
     // Seq 1 is not acked, and its answer will be wanted.
