@@ -202,6 +202,8 @@ class SealedAsks(unittest.TestCase):
             # The bench sees that no counter comes twice.
             self.assertEqual([(take.epoch, take.seq) for take in bench.takes()], [(7, 1)])
             self.assertEqual(max(counter for epoch, counter in bench.used if epoch == 7), before + 1)
+            bench.machine.path_changed(bench.now)
+            self.assertIn((7, 1), [(take.epoch, take.seq) for take in bench.takes()])
             self.assertIsNone(bench.answer(1, wire.DONE, b"sealed", epoch=7))
             self.assertEqual(bench.answered(), [(1, wire.DONE, b"sealed")])
 
