@@ -495,6 +495,18 @@ static void c7_when_nothing_waits_one_take_says_that_all_below_the_seq_after_the
     CHECK(answer_comes(B, 3, 5, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && sent_of(TAKE) == 1 && seq(B, 0) - span(B, 0) == 6);
 }
 
+static void c7_in_a_new_epoch_it_speaks_of_that_one(void) {
+    start_asking(20000);
+    give(B, 4, 0);
+    ask(1);
+    CHECK(ack(B, 3, 5, 100, 0, 0) == DG_OK && answer_comes(B, 3, 5, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
+    CHECK(sent_of(TAKE) == 1 && epoch_of(B, 0) == 3 && seq(B, 0) - span(B, 0) == 6);
+    ask(1);
+    CHECK(reject(B, 3, 6, 4, 0) == DG_OK && epoch_of(B, 0) == 4 && seq(B, 0) == 1);
+    CHECK(ack(B, 4, 1, 100, 0, 0) == DG_OK && answer_comes(B, 4, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
+    CHECK(sent_of(TAKE) == 1 && epoch_of(B, 0) == 4 && seq(B, 0) - span(B, 0) == 2);
+}
+
 static void c7_its_gone_is_not_taken_for_the_answer_to_the_next_ask(void) {
     ask_one(20000);
     CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && sent_of(TAKE) == 1);
@@ -620,6 +632,7 @@ int main(void) {
     c6_after_a_change_of_epoch_what_waits_is_taken_in_the_old_one_and_what_is_sent_again_in_the_new_one_alone();
     c6_what_waits_is_taken_while_an_epoch_is_asked_for();
     c7_when_nothing_waits_one_take_says_that_all_below_the_seq_after_the_last_ask_is_had();
+    c7_in_a_new_epoch_it_speaks_of_that_one();
     c7_its_gone_is_not_taken_for_the_answer_to_the_next_ask();
     c8_what_waited_goes_on_after_a_restart();
     a_batch_cannot_ask();
