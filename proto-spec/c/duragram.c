@@ -1206,7 +1206,7 @@ static dg_ask *ask_answered(const dg_client *c, const uint32_t *head) {
 static dg_result on_answer(dg_client *c, const uint32_t *head, const uint8_t *body, uint32_t rest, uint32_t now) {
     uint32_t answer = small_of(head), len = head[HEAD_WORD];
     dg_ask *a = ask_answered(c, head);
-    if (!a || (flags_of(head) & ~(unsigned)FLAG_SEALED)) {
+    if (!a || (flags_of(head) & ~(unsigned)FLAG_SEALED) || rest > DG_ANSWER_MAX) {
         return DG_IGNORED;
     }
     if ((rest && answer <= DG_ANSWER_GONE && (rest != len || answer >= PENDING)) || (answer == DG_ANSWER_GONE && len)) {
