@@ -167,8 +167,6 @@ pub const HTTP_RETRY_AFTER_S: u64 = 600;
 pub const HTTP_BATCH_BYTES_LEAST: usize = 1024;
 /// Bytes of a file that holds a secret or a private key.
 pub const SECRET_BYTES: usize = 64 * 1024;
-/// Bytes of the answer that the child of an `exec` sink gives beside *done*: what fits into a datagram, with room for its head.
-pub const EXEC_ANSWER_BYTES: usize = 60 * 1024;
 /// Bytes of lines that are made for that child at a time (and the line that exceeds them), and that are read of it at a time.
 pub const EXEC_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a line on that child's standard output: an answer that is all escapes.

@@ -63,15 +63,19 @@ impl Formatter {
         write_json(record.channel, out);
         out.extend_from_slice(b",\"received_at\":\"");
         self.time(record.received_unix_us, out);
+        out.push(b'"');
+        if record.asks {
+            out.extend_from_slice(b",\"ask\":true");
+        }
         match record.content {
             Content::Payload(payload) => match str::from_utf8(payload) {
                 Ok(text) => {
-                    out.extend_from_slice(b"\",\"payload\":");
+                    out.extend_from_slice(b",\"payload\":");
                     write_json(text, out);
                     out.extend_from_slice(b"}\n");
                 }
                 Err(_) => {
-                    out.extend_from_slice(b"\",\"payload_base64\":\"");
+                    out.extend_from_slice(b",\"payload_base64\":\"");
                     self.base64.clear();
                     STANDARD.encode_string(payload, &mut self.base64);
                     out.extend_from_slice(self.base64.as_bytes());
@@ -79,7 +83,7 @@ impl Formatter {
                 }
             },
             Content::Gap { from, to } => {
-                out.extend_from_slice(b"\",\"gap\":{\"from\":");
+                out.extend_from_slice(b",\"gap\":{\"from\":");
                 write_json(from.0, out);
                 out.extend_from_slice(b",\"to\":");
                 write_json(to.0, out);
@@ -211,6 +215,11 @@ mod tests {
             line(&record(Content::Gap { from: Seq(5), to: Seq(8) })),
             "{\"offset\":7,\"index\":0,\"client\":\"00000000000000a1\",\"epoch\":3,\"seq\":9,\"channel\":0,\
              \"received_at\":\"2026-01-02T03:04:05.678901Z\",\"gap\":{\"from\":5,\"to\":8}}\n"
+        );
+        assert_eq!(
+            line(&Record { asks: true, ..record(Content::Payload(b"text")) }),
+            "{\"offset\":7,\"index\":0,\"client\":\"00000000000000a1\",\"epoch\":3,\"seq\":9,\"channel\":0,\
+             \"received_at\":\"2026-01-02T03:04:05.678901Z\",\"ask\":true,\"payload\":\"text\"}\n"
         );
         let extreme = Record {
             offset: Offset(u64::MAX),

@@ -119,7 +119,7 @@ def main() -> int:
     parser.add_argument("--ask", action="store_true", help="the command asks with each line, and writes what it hears to stdout (README.md)")
     parser.add_argument("--server", action="store_true", help="run the command against the real server instead ($DURAGRAM, or as cargo built it), through a\n"
                         "path that loses, repeats and reorders, and through its kills and restarts, and compare what its sink holds")  # fmt: skip
-    parser.add_argument("--lines", type=int, default=real.LINES, help=f"with --server: how many; {real.LINES_FEW} do for a client that sends one at a time and does\nnot measure the path [{real.LINES}]")
+    parser.add_argument("--lines", type=int, help=f"with --server: how many; {real.LINES_FEW} do for a client that sends one at a time and does\nnot measure the path [{real.LINES}; with --ask {real.LINES_ASKED}]")
     parser.add_argument("--rounds", type=int, default=3, help="with --server: how often [3]")
     args = parser.parse_args()
     if re.fullmatch(r"\S+:\d+", args.subject):

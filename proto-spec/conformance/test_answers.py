@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import unittest
@@ -17,7 +18,7 @@ from .__main__ import DOUBTS, client, doubted
 from .answering_sabotaged import ModelServer
 from .asks import Asks
 from .run import Verdict
-from .test_kit import Subject, key_for_a_client
+from .test_kit import PROTO_SPEC, Subject, key_for_a_client
 
 HANDLER = Path(__file__).resolve().parent / "handler.py"
 #: Each scenario mostly waits.
@@ -74,8 +75,12 @@ class Clients(unittest.TestCase):
                 "minimal": Subject(minimal.command(directory, asks=True)),
                 "Python": Subject(python),
                 "Python, its own epoch": Subject(f"sh -c 'exec {python} --epoch $(date +%s)'", "^Ask(Clean|Stale|LateGone|Liar)$"),
+                "Node.js": Subject(f"node {PROTO_SPEC}/node/send.js --ask {{}}"),
                 "Python, sealed": Subject(f"{python} --key-file {key_file}", "^Ask(Clean|LongBody|Lost|Stale|Pending)$", key_file),
             }
+
+            if shutil.which("node"):
+                subjects["Node.js"] = Subject(f"node {PROTO_SPEC}/node/send.js --ask {{}}")
 
             def run(one: Subject) -> list[Verdict]:
                 verdicts = client(one.command, one.only, JOBS, one.key_file, quiet=True, asks=True)

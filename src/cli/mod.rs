@@ -16,7 +16,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::environment;
 
 mod api;
+mod ask;
 mod check_config;
+mod client_args;
 mod config_args;
 mod dead;
 mod docs;
@@ -54,6 +56,7 @@ const AFTER_HELP: &str = "\
 Examples:
   duragram serve                                     listen on 127.0.0.1:7117, print records as JSON lines
   seq 1000 | duragram send                           send 1000 records; 0 when all are on the server's disk
+  duragram ask 'open valve 7'                        send one, and print what the server's handler answers
   duragram tail --from-start                         what the journal holds, then what comes
 
 Exit codes:
@@ -70,6 +73,7 @@ that a report of it could not be written to stdout is said on stderr.";
 enum Command {
     Serve(serve::ServeArgs),
     Send(send::SendArgs),
+    Ask(ask::AskArgs),
     Load(load::LoadArgs),
     Tail(tail::TailArgs),
     Journal(journal::JournalArgs),
@@ -102,6 +106,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Send(args) => return send::run(args),
+        Command::Ask(args) => return ask::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Journal(args) => journal::run(&args),

@@ -387,3 +387,11 @@ fn two_problems_of_keys_with_one_name_in_different_tables_point_at_the_right_lin
     );
     wrong("window = 5\nretry = { attempts_max = 0 }\n", "d.toml:2: retry.attempts_max");
 }
+
+#[test]
+fn no_answer_is_longer_than_what_a_take_may_make_room_for() {
+    let bytes = |answer_bytes_max, datagram_bytes_max| {
+        Config { answer_bytes_max, datagram_bytes_max, ..Config::default() }.answer_bytes()
+    };
+    assert_eq!((bytes(1_024, 1_472), bytes(1_024, 552), bytes(1_024, 40), bytes(0, 1_472)), (1_024, 500, 0, 0));
+}

@@ -18,6 +18,8 @@
 //!    their receipt, moves the rest into what is owed ([`Dialect::Owed`]), and names the records that must be durable beside
 //!    the block. What is owed is opaque to the committer, and holds what an answer says as it was at that moment: later
 //!    datagrams may change sessions while the commit is on its way to the disk.
+//!    What processing has finished comes by [`Dialect::answered`] and [`Dialect::processed`] while the commit is built, and
+//!    becomes durable with it; what is told of it is owed as acks are.
 //! 4. When the commit is durable, [`Dialect::landed`] learns it, and [`Dialect::answer`] makes the replies.
 //!
 //! At each start, [`Dialect::replay`] takes up what the journal holds, by the code that has accepted it.

@@ -18,7 +18,7 @@ pub struct AskId {
 /// An ask as the journal keeps it. Once its answer is had, or cannot come any more, there is no record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AskRecord {
-    /// Its name.
+    /// What names it among all asks of all times.
     pub id: AskId,
     /// The offset of its entry: a seq may be sent again after its session was forgotten, and then asks anew.
     pub offset: Offset,
@@ -50,7 +50,7 @@ pub struct AnswersRecord {
 /// What a lane has to say of one record that asked: it is finished, and its effect is durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LaneAnswer {
-    /// The ask.
+    /// The ask that it finishes.
     pub id: AskId,
     /// The offset of its entry.
     pub offset: Offset,

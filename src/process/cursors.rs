@@ -19,6 +19,8 @@ pub struct Cursors {
     groups: Vec<Arc<Progress>>,
     /// What each of them says of records that asked, in their order.
     answering: Vec<Answering>,
+    /// What was said last of all asks below an offset.
+    said: AtomicU64,
     /// Sinks that are not configured any more. They hold what they have not processed until an operator removes them.
     gone: Mutex<Vec<SinkRecord>>,
     mailbox: Arc<Mailbox<LaneMessage>>,
@@ -39,6 +41,7 @@ impl Cursors {
         Self {
             groups,
             answering,
+            said: AtomicU64::new(0),
             gone: Mutex::new(gone),
             mailbox,
             wants_checkpoint: AtomicBool::new(false),
@@ -97,9 +100,12 @@ impl Cursors {
         }
         of(Answering::Receipts).next()?;
         let at_work = || of(Answering::Receipts).filter(|group| !removed(group));
-        let holding = at_work().filter(|group| group.cursor().is_none_or(Cursor::holds));
-        if let Some(lowest) = holding.map(Progress::lowest_watermark).min() {
-            return Some(Processed::ByAll(lowest));
+        let holding = || at_work().filter(|group| group.cursor().is_none_or(Cursor::holds));
+        if let Some(lowest) = holding().map(Progress::lowest_watermark).min() {
+            let said = Offset(self.said.swap(lowest.0, Ordering::SeqCst));
+            // A mark that has moved over what is lost makes nothing processed.
+            let skipped = holding().filter_map(Progress::cursor).any(|cursor| cursor.has_skipped(said, lowest));
+            return Some(if skipped { Processed::Passed(lowest) } else { Processed::ByAll(lowest) });
         }
         // Nobody holds what is not processed yet: it may be gone before anybody has it.
         Some(Processed::Passed(at_work().map(Progress::lowest_watermark).min().unwrap_or(self.durable_end())))

@@ -68,7 +68,7 @@ impl Outcomes {
     /// The body is longer than the configuration allows (`answer_bytes_max`), and its sender waits for it. Nothing is said of the
     /// record by that.
     pub fn done_with(&mut self, index: usize, body: &[u8]) -> Result<(), AnswerTooLong> {
-        let asks = self.asking.get(index).copied().unwrap_or(false);
+        let asks = self.awaits(index).is_some();
         if asks && body.len() > self.answer_bytes_max {
             self.too_long += 1;
             return Err(AnswerTooLong { bytes: body.len(), bytes_max: self.answer_bytes_max });
@@ -130,6 +130,11 @@ impl Outcomes {
     /// The answer for the sender of a record that is done, if there is one.
     pub fn body(&self, index: usize) -> Option<&Arc<[u8]>> {
         self.bodies.get(index)?.as_ref()
+    }
+
+    /// How many bytes the answer to the record may have; `None` when nobody waits for one of this handler's.
+    pub fn awaits(&self, index: usize) -> Option<usize> {
+        self.asking.get(index).copied().unwrap_or(false).then_some(self.answer_bytes_max)
     }
 
     /// How many answers were too long.

@@ -146,7 +146,7 @@ impl Progress {
     pub(super) fn seek(&self, to: LaneMark) {
         if let Some(cursor) = &self.cursor {
             self.change_mark(|mark| {
-                cursor.sought(to.watermark);
+                cursor.sought(mark.watermark, to.watermark);
                 *mark = to;
             });
             self.lock_retried().forget_unflushed(Lane(0));

@@ -70,7 +70,7 @@ impl Handler for Remade {
     }
 
     fn settle(&mut self) -> Result<bool, HandlerError> {
-        self.handler()?.settle()
+        self.handler.as_mut().map_or(Ok(true), |handler| handler.settle())
     }
 
     fn reopen(&mut self) -> Result<(), HandlerError> {

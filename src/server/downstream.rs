@@ -69,11 +69,11 @@ impl Downstream for Fanout {
     }
 
     fn next_message(&mut self) -> Option<LaneMessage> {
-        Self::next_message(self)
+        self.cursors().next_message()
     }
 
     fn processed(&self) -> Option<Processed> {
-        Self::processed(self)
+        self.cursors().processed()
     }
 
     fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {

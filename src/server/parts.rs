@@ -75,7 +75,9 @@ pub(super) fn lane_config(config: &Config) -> LaneConfig {
     let config::Retry { attempts_max, first_delay, longest_delay } = config.retry;
     let retry = RetryPolicy { attempts_max, first_delay, longest_delay };
     let dead_letter_room = DeadLetterRoom { letters_max: config.dead_letters_max, reserve_bytes: config.reserve_bytes };
-    LaneConfig { retry, dead_letter_room, answering: Answering::Bodies, ..LaneConfig::default() }
+    let answering = if config.asks_max == 0 { Answering::Nothing } else { Answering::Bodies };
+    let answer_bytes_max = config.answer_bytes();
+    LaneConfig { retry, dead_letter_room, answering, answer_bytes_max, ..LaneConfig::default() }
 }
 
 /// The one place where the default is chosen.
@@ -87,5 +89,22 @@ pub(super) fn threading(config: &Config) -> Threading {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             if config.receivers > 1 || cores > 4 { Threading::Pipeline } else { Threading::Single }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_asks_are_taken_on_loopback_or_where_the_operator_says_so() {
+        let on = |listen: &str| Config { listen: vec![listen.parse().unwrap()], ..Config::default() };
+        assert_eq!(asks_of(&on("127.0.0.1:1")), AsksOf::Everybody);
+        assert_eq!(asks_of(&on("[::1]:1")), AsksOf::Everybody);
+        assert_eq!(asks_of(&on("0.0.0.0:1")), AsksOf::Sealed);
+        assert_eq!(asks_of(&Config { plain_asks: true, ..on("0.0.0.0:1") }), AsksOf::Everybody);
+        assert_eq!(asks_of(&Config { asks_max: 0, ..on("127.0.0.1:1") }), AsksOf::Nobody);
+        let both = vec!["127.0.0.1:1".parse().unwrap(), "10.0.0.1:1".parse().unwrap()];
+        assert_eq!(asks_of(&Config { listen: both, ..Config::default() }), AsksOf::Sealed, "one address is enough");
     }
 }

@@ -173,6 +173,7 @@ pub(super) fn lane_config_of(config: &Config, sink: &SinkConfig) -> LaneConfig {
         lane.retry.attempts_max = sink.attempts_max;
     }
     lane.answering = match config.answers_by() {
+        _ if config.asks_max == 0 => Answering::Nothing,
         Some(name) if name == sink.name => Answering::Bodies,
         Some(_) => Answering::Nothing,
         None => Answering::Receipts,

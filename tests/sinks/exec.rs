@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use duragram::model::{ExecTarget, LaneMark, SinkConfig, SinkTarget};
-use duragram::process::{Handler, Outcome, Outcomes};
+use duragram::process::{Handler, Outcome, Outcomes, Record};
 use duragram::sink;
 use nix::sys::signal::{SigSet, Signal};
 use tempfile::TempDir;
@@ -156,6 +156,25 @@ sys.stdin.read()
     assert_eq!(outcomes.outcome(2), &Outcome::Done);
     assert_eq!(outcomes.outcome(3), &Outcome::Done);
     assert_eq!(outcomes.unavailable_reason(), None);
+    let answers = [0, 1, 2, 3].map(|i| outcomes.body(i).map(|body| body.to_vec()));
+    assert_eq!(answers, [None, None, Some(vec![0, 255]), Some(b"thanks".to_vec())]);
+}
+
+#[test]
+fn a_child_hears_that_somebody_waits_and_an_answer_that_is_too_long_costs_the_record_nothing() {
+    let place = Place::new();
+    let mut child = exec(place.python(
+        r#"
+for record in records():
+    say(record, done=True, answer="y" * (1025 if "ask" in record else 3))
+"#,
+    ));
+    let messages = messages(0, 2);
+    let records = [Record { asks: true, ..messages[0].record() }, messages[1].record()];
+    let mut outcomes = Outcomes::new(2);
+    child.process(&records, &mut outcomes);
+    assert!((0..2).all(|i| *outcomes.outcome(i) == Outcome::Done), "{outcomes:?}");
+    assert_eq!([0, 1].map(|i| outcomes.body(i).map(|body| body.len())), [None, Some(3)]);
 }
 
 #[test]

@@ -105,7 +105,9 @@ impl Error for ConnectError {}
 fn reason_text(reason: FailReason) -> &'static str {
     match reason {
         FailReason::Version => "it speaks another version of the protocol",
-        FailReason::Unsupported => "it does not have a feature that the record needs",
+        FailReason::Unsupported => {
+            "it does not have a feature that the record needs: answers, or several records in one datagram"
+        }
         FailReason::TooLarge => "the datagram is longer than it accepts",
         FailReason::Channel => "it does not accept this channel",
         FailReason::SealedOnly => "it takes sealed traffic alone, and this client has no key",

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::core::{Core, Outcome, Push, Refused};
+use duragram_proto::{Epoch, Seq};
+
+use super::core::{AnswerOutcome, Asker, Core, Outcome, Push, PushedAsk, Refused};
 use super::{Incomplete, SendError, Stats};
 
 /// The core, its clock, and who is to be woken by what. The lock is never held across an await or a system call.
@@ -82,6 +84,56 @@ impl Shared {
         match push {
             Push::Taken(outcome) => Ok(outcome),
             Push::Full => Err(SendError::Full),
+        }
+    }
+
+    /// As [`Shared::push`], for a record that asks.
+    pub(super) async fn push_ask(&self, channel: u16, record: &[u8]) -> Result<PushedAsk, Refused> {
+        let _turn = self.gate.lock().await;
+        loop {
+            let room = self.room.notified();
+            let pushed = self.state().core.push_ask(self.now_us(), channel, record)?;
+            self.work.notify_one();
+            match pushed {
+                Some(pushed) => return Ok(pushed),
+                None => room.await,
+            }
+        }
+    }
+
+    /// As [`Shared::try_push`], for a record that asks.
+    pub(super) fn try_push_ask(&self, channel: u16, record: &[u8]) -> Result<PushedAsk, SendError> {
+        let pushed = self.state().core.push_ask(self.now_us(), channel, record)?;
+        self.work.notify_one();
+        pushed.ok_or(SendError::Full)
+    }
+
+    pub(super) fn take(&self, epoch: Epoch, seq: Seq) -> Result<oneshot::Receiver<AnswerOutcome>, SendError> {
+        let taken = self.state().core.take(self.now_us(), epoch, seq);
+        self.work.notify_one();
+        taken
+    }
+
+    pub(super) fn wake(&self) {
+        self.state().core.wake(self.now_us());
+        self.work.notify_one();
+    }
+
+    pub(super) fn forget(&self, asker: Asker) {
+        self.state().core.forget(asker);
+        self.work.notify_one();
+    }
+
+    /// Waits until the server was told that it need not keep what was had, if it is to be told.
+    pub(super) async fn farewell(&self) {
+        self.state().core.finish_asks();
+        self.work.notify_one();
+        loop {
+            let progress = self.progress.notified();
+            if !self.state().core.owes_farewell() {
+                return;
+            }
+            progress.await;
         }
     }
 

@@ -12,9 +12,9 @@ from . import wire
 from .path import interval
 from .wire import SPAN_MAX, DecodeError
 
-#: Asks that may be unfinished at a time, over all epochs: the server has room for no more of one client.
+#: Asks that may be unfinished at a time, over all epochs: the server has room for no more of one client (PROTOCOL.md#duty-c1).
 ASKS_MAX: Final = 64
-#: TAKEs that may be without a reply at a time.
+#: TAKEs that may be without a reply at a time (PROTOCOL.md#duty-c4).
 TAKES_MAX: Final = 16
 #: The longest that a server holds a TAKE, in seconds.
 WAIT_MAX: Final = 20.0
@@ -93,7 +93,7 @@ class Session:
         self.was_left = False
 
     def span(self, seq: int) -> int:
-        """To the lowest that is not finished, acked or not. May be more than a TAKE can say."""
+        """To the lowest that is not finished, acked or not (PROTOCOL.md#duty-c2). May be more than a TAKE can say."""
         return seq - min(self.asks, default=seq) if self.is_whole else min(seq - 1, SPAN_MAX)
 
 
@@ -144,7 +144,8 @@ class Asks:
         return any(ask.tries > 1 for ask in self._named.values())
 
     def waiting(self) -> list[tuple[int, int]]:
-        """Epoch and seq of what is on the server's disk and has no answer: what is to be stored to go on after a restart."""
+        """Epoch and seq of what is on the server's disk and has no answer: what is to be stored to go on after a restart
+        (PROTOCOL.md#duty-c8)."""
         return sorted(name for name, ask in self._named.items() if ask.is_acked)
 
     def epochs(self) -> set[int]:
@@ -182,7 +183,7 @@ class Asks:
         self._put(ask)
 
     def unname(self, ask: Ask) -> None:
-        """It will be sent again in another epoch, and waits only there."""
+        """It will be sent again in another epoch, and waits only there (PROTOCOL.md#duty-c6)."""
         self._sessions[ask.epoch].was_left = True
         self._remove(ask)
         ask.epoch = ask.seq = 0
@@ -260,7 +261,7 @@ class Asks:
                 ask.is_open, ask.tries, ask.due = False, 0, NEVER
 
     def note_ready(self, now: float, epoch: int, is_ready: bool) -> None:
-        """An ack of that epoch: those that sleep are taken if it says READY, as often as the server bears."""
+        """An ack of that epoch: those that sleep are taken if it says READY, as often as the server bears (PROTOCOL.md#duty-c5)."""
         self.is_ready = is_ready
         session = self._sessions.get(epoch)
         if is_ready and session is not None:
@@ -349,7 +350,7 @@ class Asks:
     # What comes.
 
     def answer(self, now: float, answer: wire.Answer, rto: float) -> None:
-        """An ANSWER of this client. `DecodeError` if nothing waits under its name: nothing has changed then."""
+        """An ANSWER of this client (PROTOCOL.md#duty-c3). `DecodeError` if nothing waits under its name: nothing has changed then."""
         ask = self._named.get((answer.epoch, answer.seq))
         if ask is None or not ask.is_acked:
             raise DecodeError("not_waiting")

@@ -132,8 +132,8 @@ class Sealed:
     def __init__(self, client: int, key: bytes, boot_count: Optional[int] = None) -> None:
         if boot_count is None:
             self._first, self._last = secrets.randbelow(RANDOM_END), U64_MAX
-            # Above all that starts at random, and above earlier ones as far as the clock goes on; at random within a second.
-            self._taking = RANDOM_END | (int(time.time()) & 2**33 - 1) << 30 | secrets.randbits(30)
+            # Above all that starts at random, and above earlier ones as far as the clock goes on; at random within a millisecond.
+            self._taking = RANDOM_END | (int(time.time() * 1000) & 2**42 - 1) << 21 | secrets.randbits(21)
             self._taking_last = U64_MAX
         else:
             self._first, self._last = boot_count << 32, boot_count << 32 | 0x7FFF_FFFF

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import unittest
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 from duragram import (
     Abandoned, AsyncClient, BodyTooLarge, Client, Closed, Full, Gone, Incomplete, Rejected, Status, TooLarge, wire,
 )  # fmt: skip
+from duragram.keyfile import read_key
 
 from .answering import AnsweringServer, AnsweringThread
+from .support import PACKAGE, Proxy, Server, binary
 
 KEY = bytes(range(32))
 CLIENT = 0xA5
@@ -217,6 +225,80 @@ class Blocking(Asking):
             for thread in threads:
                 thread.join()
         self.assertEqual((wrong, len(server.server.journal)), ([], 240))
+
+
+class RealServer(unittest.TestCase):
+    def test_every_ask_is_answered_on_a_bad_path_while_the_server_is_killed(self) -> None:
+        server = Server()
+        self.addCleanup(server.remove)
+        proxy = Proxy(server.address, loss=0.1, duplicates=0.2, reorder=0.2)
+        self.addCleanup(proxy.close)
+        with Client(proxy.address, retry_interval_max=0.3) as client:
+            asked = []
+            for n in range(120):
+                asked.append(client.ask(b"%d" % n, wait=0.3, timeout=30))
+                if n in (40, 80):
+                    server.kill()
+                    server.start()
+            answers = [one.result(30) for one in asked]
+            self.assertEqual((client.waiting(), client.unanswered), ([], 0))
+        # What only stores answers with a receipt of processing.
+        self.assertEqual({(answer.status, answer.body) for answer in answers}, {(Status.DONE, b"")})
+        server.stop()
+        self.assertEqual(sorted(map(int, server.payloads())), list(range(120)))
+
+
+    def test_sealed_a_later_run_hears_though_it_counts_from_elsewhere(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            fleet = f"{directory}/fleet"
+            subprocess.run([binary(), "keys", "new", "--fleet", fleet], check=True, capture_output=True)
+            server = Server("--keys", fleet)
+            self.addCleanup(server.remove)
+            client_id, key = read_key(fleet, CLIENT)
+        for boot_count in (None, 1):
+            with Client(server.address, client_id=client_id, key=key, boot_count=boot_count) as client:
+                for n in range(8):
+                    client.ask(b"%d" % n, wait=0).receipt.result(10)
+                stored = client.waiting()
+            # Each of these is another run with another socket.
+            for name in stored:
+                boot_count = None if boot_count is None else boot_count + 1
+                waiting = [other for other in stored if other >= name]
+                with Client(server.address, client_id=client_id, key=key, waiting=waiting, boot_count=boot_count) as client:
+                    self.assertEqual(client.take(*name, wait=5, timeout=10).status, Status.DONE)
+
+
+class Programs(Asking):
+    def run_python(self, *arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PATIENCE": "0"}
+        return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, timeout=60, input=input)
+
+    def test_the_example_hears_in_a_later_run_what_was_not_answered_before(self) -> None:
+        server = self.served(delay=lambda: 3600.0)
+        with tempfile.TemporaryDirectory() as directory:
+            words = (str(PACKAGE / "examples" / "asking.py"), server.address, f"{directory}/waiting.json")
+            done = self.run_python(*words, "21.5 C", "22 C")
+            self.assertEqual((done.stderr, done.stdout.count(b"not yet")), (b"", 2))
+            for ask in server.server.asks.values():
+                ask.ready_at = 0.0
+            done = self.run_python(*words)
+            self.assertEqual((done.stderr, done.returncode), (b"", 0))
+            self.assertEqual([line.partition(b": ")[2] for line in done.stdout.splitlines()], [b"DONE b'C 5.12'", b"DONE b'C 22'"])
+            self.assertEqual(Path(directory, "waiting.json").read_text(), "[]")
+        self.until(lambda: not server.server.asks)
+
+    def test_the_command_writes_a_line_of_json_for_each_answer(self) -> None:
+        server = self.served()
+        command = ("-m", "duragram", "send", "--ask", "--server", server.address)
+        done = self.run_python(*command, input=b"one\n\n\xff\n")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda line: int(line["line"]))
+        said: list[dict[str, Any]] = [{"line": 1, "body": "eno"}, {"line": 2}, {"line": 3, "body_base64": "/w=="}]
+        self.assertEqual(lines, [{**line, "status": "DONE"} for line in said])
+        self.assertIn(b"3 records (4 bytes), all acked", done.stderr)
+        done = self.run_python(*command, input=b"one\nfailure\n")
+        self.assertEqual((done.returncode, done.stdout.count(b"FAILED")), (1, 1))
+        self.assertEqual(self.run_python(*command, "--batch").returncode, 2)
 
 
 class Asyncio(Asking):

@@ -136,6 +136,16 @@ class C1(unittest.TestCase):
         bench.ack(4)
         self.assertEqual([(take.seq, take.span) for take in bench.takes()], [(4, 0)])
 
+    def test_c1_it_is_told_so_too_where_the_last_take_was_lost(self) -> None:
+        bench, _ = Bench.asked(1)
+        bench.takes()
+        bench.answer(1)
+        self.assertEqual([take.span for take in bench.takes()], [65535])
+        bench.ask()
+        bench.transmit()
+        bench.reject(2, wire.REJECT_BUSY, 1000)
+        self.assertEqual(bench.takes(), [Take(CLIENT, 7, 1)])
+
     def test_c1_missing_credit_stops_no_take(self) -> None:
         bench, _ = Bench.asked(1)
         bench.ack(1, credit=0)
@@ -162,6 +172,17 @@ class C2(unittest.TestCase):
         bench.answer(3, FAILED)
         bench.time_out()
         self.assertIn((7, 2), [(take.seq, take.span) for take in bench.takes()])
+
+    def test_c2_neither_ready_nor_a_caller_draws_a_take_of_what_is_not_acked(self) -> None:
+        bench = Bench()
+        for _ in range(3):
+            bench.ask(wait=0.0)
+        bench.transmit()
+        self.assertTrue(bench.machine.take(7, 2, 0.0, "taker"))
+        bench.ack(1, ready=True)
+        self.assertEqual(bench.taken(), [1])
+        bench.ack(3)
+        self.assertEqual(bench.taken(), [2], "what the caller wanted to know")
 
     def test_c2_what_failed_or_was_given_up_does_not_hold_the_span(self) -> None:
         bench = Bench()
@@ -245,6 +266,21 @@ class C3(unittest.TestCase):
         self.assertEqual([take.room for take in bench.takes()], [100])
         bench.answer(1, FAILED, number=101)
         self.assertEqual((bench.answered(), ask.length), ([(1, FAILED, b"")], 101))
+
+    def test_c3_a_take_that_is_longer_than_udp_carries_here_brings_no_body(self) -> None:
+        bench, (first, second) = Bench.asked(2)
+        bench.takes()
+        bench.answer(1, DONE, bytes(600))
+        bench.answer(2, PENDING)
+        bench.time_out()
+        # The room was a guess.
+        (bytes_,) = bench.machine.transmit(bench.now)
+        bench.machine.fail_too_long(bench.now, bytes_)
+        self.assertEqual([(take.seq, take.room) for take in bench.takes()], [(2, 0)])
+        bench.answer(2, FAILED, number=500)
+        (bytes_,) = bench.machine.transmit(bench.now)
+        bench.machine.fail_too_long(bench.now, bytes_)
+        self.assertEqual((second.status, second.length, second.body), (FAILED, 500, b""))
 
     def test_c3_a_status_of_a_later_version_is_taken_for_pending(self) -> None:
         bench, _ = Bench.asked(1)
@@ -362,6 +398,14 @@ class C5(unittest.TestCase):
         self.assertEqual((told[0], told[1].seq, told[1].status), ("taker", 2, None))
         self.assertEqual((bench.takes(), bench.machine.deadline), ([], None))
 
+    def test_c5_whoever_wants_to_wait_for_it_has_it_held(self) -> None:
+        bench, _ = Bench.asked(1, wait=0.0)
+        for wait in (0.0, 5.0):
+            bench.machine.take(7, 1, wait, wait)
+        self.assertEqual([take.wait_ms for take in bench.takes()], [5000])
+        bench.answer(1)
+        self.assertEqual([token for token, _ in bench.machine.asks.take_replies()], [0.0, 5.0])
+
     def test_c5_ready_wakes_it_no_sooner_than_the_server_bears(self) -> None:
         bench, _ = Bench.asked(2, wait=0.0)
         bench.ack(2)
@@ -406,6 +450,7 @@ class C6(unittest.TestCase):
         self.assertEqual([(data.epoch, data.seq, data.options) for data in again], [(8, 1, wire.ASK), (8, 2, wire.ASK)])
         bench.ack(2)
         self.assertEqual(bench.machine.asks.waiting(), [(7, 1), (7, 3), (8, 1), (8, 2)])
+        self.assertEqual(bench.machine.asks.unfinished, 4)
         self.assertEqual([(take.epoch, take.seq) for take in bench.takes()], [(8, 1), (8, 2)])
         self.assertEqual(bench.answer(2, epoch=7), "not_waiting", "it waits in epoch 8")
         bench.answer(1, DONE, b"old 1", epoch=7)

@@ -202,6 +202,8 @@ class SealedAsks(unittest.TestCase):
             # The bench sees that no counter comes twice.
             self.assertEqual([(take.epoch, take.seq) for take in bench.takes()], [(7, 1)])
             self.assertEqual(max(counter for epoch, counter in bench.used if epoch == 7), before + 1)
+            bench.machine.path_changed(bench.now)
+            self.assertIn((7, 1), [(take.epoch, take.seq) for take in bench.takes()])
             self.assertIsNone(bench.answer(1, wire.DONE, b"sealed", epoch=7))
             self.assertEqual(bench.answered(), [(1, wire.DONE, b"sealed")])
 
@@ -243,7 +245,7 @@ class SealedAsks(unittest.TestCase):
             one, other = taken_by(SealedBench(epoch=0)), taken_by(SealedBench(epoch=9))
         self.assertNotEqual(one, other)
         self.assertTrue(min(one, other) >= seal.RANDOM_END)
-        with mock.patch("time.time", return_value=1_790_000_001.0):
+        with mock.patch("time.time", return_value=1_790_000_000.001):
             self.assertGreater(taken_by(SealedBench(epoch=0)), max(one, other))
         bench = SealedBench(epoch=8, boot_count=5)
         self.assertTrue(5 << 32 < taken_by(bench) < 6 << 32)

@@ -16,6 +16,8 @@ pub(super) struct Done {
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) too_long: u64,
+    /// Whether each record that asked is DONE.
+    pub(super) is_done: bool,
     pub(super) elapsed: Duration,
     pub(super) stats: Stats,
     pub(super) epoch_used: bool,
@@ -24,7 +26,7 @@ pub(super) struct Done {
 
 impl Done {
     pub(super) fn is_complete(&self) -> bool {
-        self.stats.acked == self.records
+        self.stats.acked == self.records && self.is_done
     }
 
     fn per_second(&self) -> f64 {

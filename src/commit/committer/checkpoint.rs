@@ -220,6 +220,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.checkpointing.bytes_since >= self.config.checkpoint_bytes
             || now.mono_us.saturating_sub(self.checkpointing.begun_us) >= self.config.checkpoint_interval_us
             || self.checkpointing.wanted
+            || self.dialect.wants_checkpoint()
     }
 }
 

@@ -2,13 +2,12 @@
 
 mod rig;
 
-use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::limits;
 use crate::model::{LaneMessage, SystemClock};
-use crate::net::Receiver;
+use crate::net::{Receiver, bind};
 use rig::{AskRig, Pass, answer};
 
 #[test]
@@ -154,7 +153,8 @@ fn an_answer_that_is_posted_while_the_committer_sleeps_is_committed_at_once() {
         rig.commit();
         let (seen, sink) = (Arc::clone(&rig.seen), rig.sink.clone());
         let metrics = Metrics::register(&mut Registry::default());
-        let receivers = vec![(Receiver::new(UdpSocket::bind("127.0.0.1:0").unwrap(), 0), Pass(0))];
+        let bound = bind("127.0.0.1:0".parse().unwrap(), 1, 1 << 16).unwrap();
+        let receivers = bound.sockets.into_iter().map(|socket| (Receiver::new(socket, 0), Pass(0))).collect();
         let (ingest, _ended) = spawn(receivers, rig.committer, threading, SystemClock::start(), metrics).unwrap();
         let mut slowest_first = Vec::new();
         for offset in 0..ROUNDS {

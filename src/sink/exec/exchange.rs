@@ -196,7 +196,8 @@ impl<'a, 'r> Exchange<'a, 'r> {
             return Err(self.babble(line, what));
         };
         match answer.verdict {
-            Verdict::Done => self.outcomes.done(i),
+            Verdict::Done(None) => self.outcomes.done(i),
+            Verdict::Done(Some(body)) => self.outcomes.done_with_what_fits(i, &body),
             Verdict::Retry(reason) => self.outcomes.retry(i, reason),
             Verdict::GiveUp(reason) => self.outcomes.give_up(i, reason),
         }

@@ -196,6 +196,10 @@ impl Handler for Exec {
         Ok(self.last_done.as_ref().map(LastDone::to_state).unwrap_or_default())
     }
 
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        Ok(true)
+    }
+
     /// The child is asked to end, and the next record starts another: so a changed program is taken.
     fn reopen(&mut self) -> Result<(), HandlerError> {
         if let Some(mut child) = self.child.take() {

@@ -1,20 +1,25 @@
 //! What a server says of each record of a batch, where it does: lines or an array of
-//! `{"offset":7,"index":0,"done":true}`, with `"retry":"reason"` or `"give_up":"reason"` in place of `"done"`.
+//! `{"offset":7,"index":0,"done":true}`, with `"retry":"reason"` or `"give_up":"reason"` in place of `"done"`; beside `"done"` an
+//! `"answer"` or `"answer_base64"` for who has asked.
 //!
 //! A response of another kind (`{"status":"ok"}`, a page, nothing) answers for the whole batch by its status. One that begins
 //! like such answers and goes on as something else is refused as a whole: it could mean anything.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Deserializer;
 
 use crate::process::handler::Outcome;
 
-/// The answer for a record, which its offset and its index name.
+/// What became of a record, which its offset and its index name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Judged {
     pub(super) name: (u64, u16),
     pub(super) outcome: Outcome,
+    /// What is said to who has asked.
+    pub(super) body: Option<Vec<u8>>,
 }
 
 #[derive(Deserialize)]
@@ -24,6 +29,8 @@ struct Line {
     done: Option<bool>,
     retry: Option<String>,
     give_up: Option<String>,
+    answer: Option<String>,
+    answer_base64: Option<String>,
 }
 
 /// Tells an answer from another object.
@@ -89,18 +96,27 @@ fn begins_like_answers(body: &[u8]) -> bool {
 }
 
 fn answered(line: Line) -> Result<Judged, String> {
-    let Line { offset, index, done, retry, give_up } = line;
+    let Line { offset, index, done, retry, give_up, answer, answer_base64 } = line;
+    let of = format_args!("the answer for offset {offset}, index {index}");
     let outcome = match (done, retry, give_up) {
         (Some(true), None, None) => Outcome::Done,
         (None, Some(reason), None) => Outcome::Retry(reason),
         (None, None, Some(reason)) => Outcome::GiveUp(reason),
         _ => {
-            return Err(format!(
-                "the answer for offset {offset}, index {index} must have one of \"done\":true, \"retry\" and \"give_up\""
-            ));
+            return Err(format!("{of} must have one of \"done\":true, \"retry\" and \"give_up\""));
         }
     };
-    Ok(Judged { name: (offset, index), outcome })
+    let body = match (answer, answer_base64) {
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err(format!("{of} has both \"answer\" and \"answer_base64\"")),
+        (Some(text), None) => Some(text.into_bytes()),
+        (None, Some(text)) => {
+            Some(STANDARD.decode(&text).map_err(|error| format!("{of} has no base64 as \"answer_base64\": {error}"))?)
+        }
+    };
+    // One that does not know "answer" beside others meant something else by it before.
+    let body = body.filter(|_| outcome == Outcome::Done);
+    Ok(Judged { name: (offset, index), outcome, body })
 }
 
 #[cfg(test)]
@@ -112,13 +128,15 @@ mod tests {
 
     fn three() -> Vec<Judged> {
         let outcomes = [Outcome::Done, Outcome::Retry("busy".into()), Outcome::GiveUp("bad".into())];
-        (7..).zip(outcomes).map(|(offset, outcome)| Judged { name: (offset, 0), outcome }).collect()
+        let bodies = [Some(b"thanks".to_vec()), None, None];
+        let judged = |(offset, (outcome, body))| Judged { name: (offset, 0), outcome, body };
+        (7..).zip(outcomes.into_iter().zip(bodies)).map(judged).collect()
     }
 
     #[test]
     fn lines_and_an_array_say_the_same() {
         let items = [
-            r#"{"offset":7,"index":0,"done":true,"answer":"kept for those who know it"}"#,
+            r#"{"offset":7,"index":0,"done":true,"answer":"thanks"}"#,
             r#"{"offset":8,"index":0,"retry":"busy"}"#,
             r#"{"index":0,"offset":9,"give_up":"bad"}"#,
         ];
@@ -158,6 +176,8 @@ mod tests {
             (JSON, r#"{"offset":7,"index":0}"#.to_owned()),
             (JSON, r#"{"offset":7,"index":0,"done":false}"#.to_owned()),
             (JSON, r#"{"offset":7,"index":0,"done":true,"retry":"x"}"#.to_owned()),
+            (JSON, r#"{"offset":7,"index":0,"done":true,"answer_base64":"no base64"}"#.to_owned()),
+            (JSON, r#"{"offset":7,"index":0,"done":true,"answer":"x","answer_base64":"eA=="}"#.to_owned()),
             (JSON, r#"{"offset":-7,"index":0,"done":true}"#.to_owned()),
             (JSON, r#"{"offset":7,"index":65536,"done":true}"#.to_owned()),
         ] {

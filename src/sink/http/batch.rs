@@ -181,7 +181,9 @@ fn settle(
         match answered.outcome {
             Outcome::Retry(reason) => outcomes.retry(piece.start + at, client.printable(&reason)),
             Outcome::GiveUp(reason) => outcomes.give_up(piece.start + at, client.printable(&reason)),
-            Outcome::Done | Outcome::Unanswered => outcomes.done(piece.start + at),
+            Outcome::Done | Outcome::Unanswered => {
+                outcomes.done_with_what_fits(piece.start + at, answered.body.as_deref().unwrap_or_default());
+            }
         }
     }
     None

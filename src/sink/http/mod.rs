@@ -92,6 +92,10 @@ impl Handler for HttpSink {
         Ok(Vec::new())
     }
 
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        Ok(true)
+    }
+
     /// Connects anew, with what the files hold now, and no longer waits for the end of a pause.
     fn reopen(&mut self) -> Result<(), HandlerError> {
         self.pause_until = None;

@@ -94,6 +94,7 @@ impl Requests {
             Some(gap) => request.header("Duragram-Gap", gap),
             None => request,
         };
+        let request = if record.asks { request.header("Duragram-Ask", "1") } else { request };
         Ok((request, self.encode(payload)?))
     }
 

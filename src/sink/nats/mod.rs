@@ -406,6 +406,14 @@ impl Handler for NatsSink {
         Ok(self.known.store(&self.target.stream))
     }
 
+    /// What was written counts as flushed only when the journal keeps it.
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        if self.target.exclusive && self.known.is_dirty() {
+            self.verify()?;
+        }
+        Ok(true)
+    }
+
     fn retry(&mut self, record: &Record<'_>, outcomes: &mut Outcomes) {
         if !self.target.exclusive {
             return self.process(std::slice::from_ref(record), outcomes);

@@ -139,6 +139,24 @@ fn only_what_was_not_answered_comes_again() {
 }
 
 #[test]
+fn what_the_server_says_of_a_record_beside_done_is_the_answer_for_who_has_asked() {
+    let server = Server::start(|_| {
+        json_lines([
+            json!({"offset": 0, "index": 0, "done": true, "answer": "valve: open"}),
+            json!({"offset": 1, "index": 0, "done": true, "answer_base64": "AP8="}),
+            json!({"offset": 2, "index": 0, "done": true, "answer": "x".repeat(1025)}),
+            json!({"offset": 3, "index": 0, "done": true}),
+        ])
+    });
+    let messages = messages(0, 4);
+    let records: Vec<_> = messages.iter().map(Message::record).collect();
+    let (outcomes, _) = present(&mut *open(at(server.address(), Batch)), &records);
+    assert!((0..4).all(|i| *outcomes.outcome(i) == Outcome::Done), "{outcomes:?}");
+    let answers = [0, 1, 2, 3].map(|i| outcomes.body(i).map(|body| body.to_vec()));
+    assert_eq!(answers, [Some(b"valve: open".to_vec()), Some(vec![0, 255]), None, None]);
+}
+
+#[test]
 fn batches_with_the_same_ends_and_other_records_have_other_keys() {
     let server = Server::start(|_| Response::status(200));
     let messages = messages(0, 5);

@@ -9,6 +9,10 @@
 //!    not take counts as lost on the way: the machine will send it again.
 //! 3. [`poll_timeout`](Client::poll_timeout): call `handle_timeout` then, or later.
 //!
+//! # Answers
+//! A client that lends room for it ([`Client::with_asks`]) can [`ask`](Client::ask) for an answer to a message, and hears it
+//! from [`poll_answer`](Client::poll_answer), which is drained after the events.
+//!
 //! ```
 //! use duragram_proto::client::{Client, ClientConfig, Event, Outgoing, Slot};
 //! use duragram_proto::codec::{Ack, Durability};
@@ -45,6 +49,8 @@
 //! Only a change of epoch looks at every slot.
 
 mod acks;
+mod asking;
+mod asks;
 mod doubt;
 mod list;
 mod payloads;
@@ -60,11 +66,13 @@ use crate::rtt::Rtt;
 use crate::{ClientId, Epoch, Seq};
 
 use acks::Acks;
+use asks::Asks;
 use doubt::Doubt;
 use queue::{Decided, Outcome, Queue};
 use transmit::Timer;
 use wire::Wire;
 
+pub use asks::{ASKS_MAX, Answered, AskConfig, AskSlot, Status};
 pub use queue::Slot;
 #[cfg(feature = "sealed")]
 pub use wire::Sealing;
@@ -241,19 +249,23 @@ pub struct Stats {
     pub timeouts: u64,
     /// Messages that the server acked.
     pub acked: u64,
+    /// TAKEs given to the caller to send.
+    pub takes: u64,
 }
 
 /// The client's state machine.
 ///
 /// `M` holds the slots (as many messages as may wait or be in flight, at most 65,536 are used) and `B` the bytes of
-/// their payloads, as a ring: arrays on a microcontroller, `Vec`s elsewhere.
+/// their payloads, as a ring: arrays on a microcontroller, `Vec`s elsewhere. `A` and `Y` are the same for asks and the
+/// bodies of answers ([`Client::with_asks`]); who never asks lends nothing.
 ///
 /// It cannot be cloned: two machines with one epoch and one counter would use each number twice.
 #[derive(Debug)]
-pub struct Client<M, B> {
+pub struct Client<M, B, A = [AskSlot; 0], Y = [u8; 0]> {
     config: ClientConfig,
     wire: Wire,
     queue: Queue<M, B>,
+    asks: Asks<A, Y>,
     random: Random,
     rtt: Rtt,
     congestion: Congestion,
@@ -318,6 +330,7 @@ where
         Self {
             congestion: Congestion::new(config.window_initial, window_max),
             queue,
+            asks: Asks::new(AskConfig::HELD, [], []),
             random: Random::new(random_seed),
             rtt: Rtt::default(),
             epoch: config.epoch,
@@ -342,9 +355,21 @@ where
             config,
         }
     }
+}
 
+impl<M, B, A, Y> Client<M, B, A, Y>
+where
+    M: AsRef<[Slot]> + AsMut<[Slot]>,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+    A: AsRef<[AskSlot]> + AsMut<[AskSlot]>,
+    Y: AsRef<[u8]> + AsMut<[u8]>,
+{
     /// Takes a message. It will end in exactly one of the events `Acked`, `Failed` and `Abandoned`.
     pub fn send(&mut self, now_us: u64, message: Outgoing<'_>) -> Result<MessageId, SendError> {
+        self.push(now_us, message, false)
+    }
+
+    fn push(&mut self, now_us: u64, message: Outgoing<'_>, ask: bool) -> Result<MessageId, SendError> {
         if message.payload.len() > self.payload_len_max() {
             return Err(SendError::TooLarge);
         }
@@ -354,7 +379,7 @@ where
         if self.doubt == Doubt::Used {
             return Err(SendError::EpochUsed);
         }
-        let id = self.queue.push(message).ok_or(SendError::Full)?;
+        let id = self.queue.push(message, ask).ok_or(SendError::Full)?;
         if self.epoch.is_none() && self.hello.is_none() {
             self.ask_for_epoch(true);
         }
@@ -381,7 +406,7 @@ where
     /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#duty-skip), to make room for newer ones. Its event
     /// `Abandoned` follows. `None`, and no change, when all are acked.
     pub fn abandon_oldest(&mut self) -> Option<MessageId> {
-        self.queue.decide_oldest(Outcome::Abandoned)
+        self.decide_oldest(Outcome::Abandoned)
     }
 
     /// The path to the server is another one (a new address, a new network): forgets RTT, congestion window and what the
@@ -394,6 +419,7 @@ where
         self.silent = false;
         self.expired = None;
         self.lose_awaited();
+        self.asks.path_changed(now_us);
         match &mut self.hello {
             Some(hello) => hello.due = true,
             None => self.ping_due = self.is_blocked_by_credit(),

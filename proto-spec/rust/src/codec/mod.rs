@@ -9,6 +9,8 @@ use crate::{ClientId, Epoch, Seq};
 
 pub use decode::{decode, decode_version_refusal};
 #[cfg(feature = "sealed")]
+pub(crate) use sealed::is_answer;
+#[cfg(feature = "sealed")]
 pub use sealed::{KeysOf, SealedHead, Side, peek, unseal_reply, unseal_request};
 
 /// Bytes of the common header.

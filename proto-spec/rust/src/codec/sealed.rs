@@ -82,6 +82,11 @@ pub fn peek(bytes: &[u8]) -> Result<SealedHead, DecodeError> {
     Ok(SealedHead { client, keys, counter, sender })
 }
 
+/// Whether a datagram says that it is an ANSWER.
+pub(crate) fn is_answer(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| first & 0x0f == TYPE_ANSWER)
+}
+
 /// Verifies a DATA, HELLO, PING or TAKE, and decrypts a DATA's payload in place. `keys` are those that [`peek`] names.
 ///
 /// `Err(UnknownType)` for the types that only a server sends. After any error but `BrokenBatch` the bytes are as they were.
@@ -110,7 +115,7 @@ pub fn unseal_reply<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datag
     if sender != Side::Server {
         return Err(DecodeError::UnknownType);
     }
-    let is_answer = bytes[0] & 0x0f == TYPE_ANSWER;
+    let is_answer = is_answer(bytes);
     let (body, tag) = bytes.split_last_chunk_mut::<TAG_LEN>().ok_or(DecodeError::Truncated)?;
     let clear_len = if is_answer { CLEAR_LEN } else { body.len() };
     let (clear, text) = body.split_at_mut_checked(clear_len).ok_or(DecodeError::Truncated)?;

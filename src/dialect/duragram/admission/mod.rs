@@ -45,7 +45,7 @@ pub struct AdmissionConfig {
 /// Whose asks the server takes. To others it is one without them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AsksOf {
-    /// Nobody's.
+    /// Those of nobody: the extension is off.
     Nobody,
     /// Those that come sealed: others hear no answers.
     Sealed,

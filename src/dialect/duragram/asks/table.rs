@@ -208,7 +208,7 @@ impl AskTable {
         self.open.range(..offset).map(|(&offset, &id)| (id, offset)).collect()
     }
 
-    /// Forgets one.
+    /// Forgets the ask of this name, if there is one.
     pub(in crate::dialect::duragram) fn forget(&mut self, id: AskId) -> Option<Gone> {
         let Entry::Occupied(mut asks) = self.clients.entry(id.session.client) else { return None };
         let at = asks.get().binary_search_by_key(&(id.session.epoch, id.seq), Ask::key).ok()?;

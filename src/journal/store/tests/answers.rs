@@ -132,3 +132,28 @@ fn what_a_record_of_answers_is_damaged_by_is_found() {
     assert_eq!(replayed.answers, [answers(8, [answered(2, true, b"")])]);
     assert_eq!(replayed.asks, [answered(1, false, b"first"), open_ask(2), open_ask(3), open_ask(6)]);
 }
+
+/// What an answer costs on disk, and by the way how long encoding takes and a synced write, shown with `--nocapture`.
+#[test]
+fn an_answer_takes_its_body_and_less_than_fifty_bytes() {
+    const ANSWERS: u64 = 1_000;
+    let place = Place::new();
+    let (Opened { mut journal, .. }, _) = place.open();
+    for body in [&b""[..], &[7; 100], &[7; 1024]] {
+        let record = |number| answers(number, (1..=ANSWERS).map(|seq| answered(seq, false, body)));
+        let begun = Instant::now();
+        let (_, value) = record(0).encode();
+        let encoded = begun.elapsed();
+        assert!(value.len() < ANSWERS as usize * (50 + body.len()), "{} bytes", value.len());
+        let commits: Vec<_> = (0..20).map(|number| records(vec![], vec![], Some(record(number)))).collect();
+        let begun = Instant::now();
+        for records in &commits {
+            journal.write(&mut BlockBuilder::default(), records, None).unwrap();
+        }
+        println!(
+            "{ANSWERS} answers of {} bytes: encoded in {encoded:?}, written in {:?}",
+            body.len(),
+            begun.elapsed() / 20
+        );
+    }
+}

@@ -20,12 +20,12 @@ impl Sinks {
     }
 
     fn messages(&mut self) -> Vec<LaneMessage> {
-        std::iter::from_fn(|| self.lanes.fanout.next_message()).collect()
+        std::iter::from_fn(|| self.lanes.cursors.next_message()).collect()
     }
 
     fn processed(&mut self) -> Option<Processed> {
         self.messages();
-        self.lanes.fanout.processed()
+        self.lanes.cursors.processed()
     }
 }
 
@@ -36,11 +36,11 @@ fn of_several_sinks_each_tells_when_it_has_come_further_and_done_is_what_all_hav
     sinks.ask_on(3, 0);
     sinks.settle(0);
     assert_eq!(sinks.messages(), [LaneMessage::Processed], "of the one that is there, at once");
-    assert_eq!(sinks.lanes.fanout.processed(), Some(Processed::ByAll(Offset(0))));
+    assert_eq!(sinks.lanes.cursors.processed(), Some(Processed::ByAll(Offset(0))));
     sinks.target("a").away = false;
     sinks.settle(1_000_000);
     assert_eq!(sinks.messages(), [LaneMessage::Processed]);
-    assert_eq!(sinks.lanes.fanout.processed(), Some(Processed::ByAll(Offset(3))));
+    assert_eq!(sinks.lanes.cursors.processed(), Some(Processed::ByAll(Offset(3))));
     sinks.publish(3);
     sinks.settle(1_000_000);
     sinks.settle(2_000_000);
@@ -65,7 +65,7 @@ fn a_sink_that_does_not_take_a_channel_has_processed_its_asks_as_soon_as_it_has_
     sinks.ask_on(2, 0);
     sinks.settle(0);
     assert_eq!(sinks.messages(), [LaneMessage::Processed, LaneMessage::Processed]);
-    assert_eq!(sinks.lanes.fanout.processed(), Some(Processed::ByAll(Offset(2))));
+    assert_eq!(sinks.lanes.cursors.processed(), Some(Processed::ByAll(Offset(2))));
     sinks.publish_on(1, 7);
     sinks.ask_on(1, 0);
     sinks.settle(0);
@@ -85,7 +85,7 @@ fn asks_that_the_answering_sink_has_lost_are_passed_and_nothing_is_said_of_them(
     assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(0))));
     sinks.lose_below("a", 3);
     assert_eq!(sinks.messages(), []);
-    assert_eq!(sinks.lanes.fanout.processed(), Some(Processed::Passed(Offset(3))));
+    assert_eq!(sinks.lanes.cursors.processed(), Some(Processed::Passed(Offset(3))));
     sinks.checkpoint().unwrap();
     sinks.target("a").away = false;
     sinks.settle(1_000_000);
@@ -104,7 +104,7 @@ fn asks_that_an_operator_lets_the_answering_sink_pass_over_are_passed_and_what_w
     sinks.settle(0);
     let told: Vec<_> = sinks.messages().into_iter().flat_map(answers).map(|(offset, ..)| offset).collect();
     assert_eq!(told, [4]);
-    assert_eq!(sinks.lanes.fanout.processed(), Some(Processed::Passed(Offset(5))));
+    assert_eq!(sinks.lanes.cursors.processed(), Some(Processed::Passed(Offset(5))));
 }
 
 #[test]
@@ -133,4 +133,27 @@ fn of_several_sinks_those_that_are_removed_or_hold_nothing_are_not_waited_for() 
     assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(5))));
     cursor(&sinks, "c", false);
     assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(0))), "nobody holds anything: what is lost is gone");
+}
+
+#[test]
+fn what_one_of_several_sinks_has_lost_is_not_said_to_be_processed() {
+    let mut sinks = Sinks::answering(&["a", "b"], Answering::Receipts);
+    sinks.ask_on(2, 0);
+    sinks.settle(0);
+    assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(2))));
+    sinks.target("a").away = true;
+    sinks.ask_on(5, 0);
+    sinks.settle(0);
+    sinks.lose_below("a", 4);
+    assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(4))), "2 and 3 are lost to it");
+    sinks.checkpoint().unwrap();
+    sinks.target("a").away = false;
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(7))), "the rest it has got");
+    sinks.target("a").away = true;
+    sinks.ask_on(3, 0);
+    sinks.settle(1_000_000);
+    let _answer = sinks.control.seek("a", Offset(9)).unwrap();
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(9))), "an operator has let it pass over 7 and 8");
 }

@@ -27,7 +27,7 @@ use crate::{ClientId, Epoch, Seq};
 type VecClient = Client<Vec<Slot>, Vec<u8>>;
 type VecWorld = World<Vec<Slot>, Vec<u8>>;
 
-fn key() -> ClientKey {
+pub(super) fn key() -> ClientKey {
     ClientKey::new([0xab; 32])
 }
 
@@ -39,11 +39,11 @@ fn sealed_client(epoch: Option<u32>, counter: CounterStart, slots: usize, seed: 
 
 /// The server's half of sealed mode.
 #[derive(Default)]
-struct Gate {
+pub(super) struct Gate {
     counter: u64,
     /// What was sealed with which keys and number.
     seen: BTreeMap<(Option<Epoch>, u64), Vec<u8>>,
-    sessions: Rc<Cell<usize>>,
+    pub(super) sessions: Rc<Cell<usize>>,
 }
 
 impl Translate for Gate {
@@ -67,20 +67,21 @@ impl Translate for Gate {
     }
 }
 
-fn opened(datagram: &mut [u8]) -> Datagram<'_> {
+pub(super) fn opened(datagram: &mut [u8]) -> Datagram<'_> {
     let head = peek(datagram).unwrap();
     unseal_request(datagram, &key().keys(head.client, head.keys.epoch())).expect("rightly sealed")
 }
 
 /// A server's datagram as it would be sealed by whoever has this key.
-fn sealed_with(key: &ClientKey, datagram: &Datagram<'_>, counter: u64) -> Vec<u8> {
+pub(super) fn sealed_with(key: &ClientKey, datagram: &Datagram<'_>, counter: u64) -> Vec<u8> {
     let (client, epoch) = match datagram {
         Datagram::Ack(ack) => (ack.client, Some(ack.epoch)),
         Datagram::Reject(reject) => (reject.client, Epoch::new(reject.epoch)),
         Datagram::Welcome(welcome) => (welcome.client, None),
+        Datagram::Answer(answer) => (answer.client, Some(answer.epoch)),
         other => panic!("a server never sends {other:?}"),
     };
-    let mut out = vec![0; codec::SEALED_ACK_LEN_MAX];
+    let mut out = vec![0; 2_048];
     let len = datagram.seal(&key.keys(client, epoch), counter, &mut out).unwrap();
     out.truncate(len);
     out
