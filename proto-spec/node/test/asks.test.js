@@ -1,6 +1,6 @@
 // Asking, of servers that lose, double, reorder and restart, by the duties of PROTOCOL.md#answers-client.
 'use strict'
-const { test, describe } = require('node:test'), assert = require('node:assert/strict')
+const { test, describe, after } = require('node:test'), assert = require('node:assert/strict')
 const Client = require('../index.js')
 const { DATA, ACK, REJECT, HELLO, WELCOME, ANSWER, TAKE, ASK, READY, DONE, FAILED, PENDING, GONE } = require('../wire.js')
 const { fakeServer, answeringServer, run } = require('./support.js')
@@ -31,6 +31,9 @@ function acking(take, more = () => null) {
 const done = text => ({ small: DONE, word: text.length, body: Buffer.from(text) })
 
 describe('asking', { concurrency: true, timeout: 20_000 }, () => {
+  // A test that failed left its client and its server open.
+  after(() => { setTimeout(() => process.exit(1), 2000).unref() })
+
   test('an ask has a receipt and an answer, also where it was given up', async () => {
     const server = await answeringServer({
       delay: () => 50, answer: payload => ({ status: payload.includes('fail') ? FAILED : DONE, body: Buffer.from(`did ${payload}`) }),
