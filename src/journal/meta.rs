@@ -11,7 +11,7 @@
 //! | `n` | the limit of the counter for all that the server seals | 1 | limit u64 |
 //! | `x`, number u32 | a loss that an operator has accepted | 1 | offsets from and to (optional), when u64, what, as text |
 //! | `a`, client u64, epoch u32, seq u64 | an ask: a message whose sender wants an answer, until that is had | 1 | offset of its entry u64; once answered: failed, body, when u64 |
-//! | `r`, number u64 | what was answered with one commit, until a checkpoint has it in the asks' records | 1 | a row for each: client u64, epoch u32, seq u64, offset of its entry u64, failed, length of its body u32, when u64; then all bodies |
+//! | `r`, number u64 | what was answered with one commit, until a checkpoint has it in the asks' records | 1 | a row for each: client u64, epoch u32, seq u64, offset of its entry u64, done (0), failed (1) or forgotten (2), length of its body u32, when u64; then all bodies |
 //! | `k`, dialect u8, key u128 | a key by which a dialect knows a message again | 1 | offset of its entry u64, when it expires u64 |
 //!
 //! `e` and `n` are never deleted: what they forgot, a recording could bring back (PROTOCOL.md#sealed-epoch). `a` is written since

@@ -46,10 +46,15 @@ struct StoredRow {
     epoch: u32,
     seq: u64,
     offset: u64,
-    failed: bool,
+    outcome: u8,
     body_bytes: u32,
     answered_s: u64,
 }
+
+/// What became of an ask, as a row has it. One that is forgotten has neither a body nor a time.
+const DONE: u8 = 0;
+const FAILED: u8 = 1;
+const FORGOTTEN: u8 = 2;
 
 impl Record for StoredAsk {
     const VERSION: u32 = 1;
@@ -88,22 +93,26 @@ impl AskRecord {
 }
 
 impl AnswersRecord {
-    /// The key and the value to store under it. An ask without its answer says nothing here, and is left out.
+    /// The key and the value to store under it. An ask without its answer is forgotten.
     pub(in crate::journal) fn encode(&self) -> ([u8; 9], Vec<u8>) {
         let key = answers_key(self.number);
-        let answered = || self.answers.iter().filter_map(|ask| Some((ask, ask.answer.as_ref()?)));
-        let mut bodies = Vec::with_capacity(answered().map(|(_, answer)| answer.body.len()).sum());
-        let rows = answered().map(|(ask, answer)| {
-            bodies.extend_from_slice(&answer.body);
+        let answered = self.answers.iter().filter_map(|ask| ask.answer.as_ref());
+        let mut bodies = Vec::with_capacity(answered.map(|answer| answer.body.len()).sum());
+        let rows = self.answers.iter().map(|ask| {
+            let (outcome, body, answered_s) = match &ask.answer {
+                Some(answer) => (if answer.failed { FAILED } else { DONE }, &answer.body[..], answer.answered_s),
+                None => (FORGOTTEN, &[][..], 0),
+            };
+            bodies.extend_from_slice(body);
             StoredRow {
                 client: ask.id.session.client.0,
                 epoch: ask.id.session.epoch.value(),
                 seq: ask.id.seq.0,
                 offset: ask.offset.0,
-                failed: answer.failed,
+                outcome,
                 // A body comes in one datagram.
-                body_bytes: u32::try_from(answer.body.len()).unwrap_or(u32::MAX),
-                answered_s: answer.answered_s,
+                body_bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
+                answered_s,
             }
         });
         let rows = rows.collect();
@@ -140,8 +149,14 @@ pub(super) fn decode_answers(key: &[u8], number: &[u8], value: &[u8]) -> Result<
         rest = behind;
         let session = [&row.client.to_be_bytes()[..], &row.epoch.to_be_bytes()].concat();
         let id = AskId { session: session_id(&session)?, seq: seq_of(row.seq)? };
-        let answer = AnswerRecord { failed: row.failed, body: body.into(), answered_s: row.answered_s };
-        answers.push(AskRecord { id, offset: Offset(row.offset), answer: Some(answer) });
+        let answer = match row.outcome {
+            outcome @ (DONE | FAILED) => {
+                Some(AnswerRecord { failed: outcome == FAILED, body: body.into(), answered_s: row.answered_s })
+            }
+            FORGOTTEN if body.is_empty() => None,
+            outcome => return Err(RecordError::Malformed(format!("an ask with the outcome {outcome}"))),
+        };
+        answers.push(AskRecord { id, offset: Offset(row.offset), answer });
     }
     match rest.is_empty() {
         true => Ok(AnswersRecord { number: be(number), answers }),

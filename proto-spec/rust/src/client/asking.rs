@@ -221,6 +221,7 @@ where
         let state = if self.asks.config.sleeps { State::Asleep } else { State::Paused };
         let slot = self.asks.slot_mut(at);
         (slot.state, slot.at_us, slot.tries) = (state, at_us, 0);
+        slot.early = slot.early.saturating_add(1);
     }
 
     /// Writes the next TAKE to send now.
@@ -241,7 +242,7 @@ where
                 epoch: next.epoch,
                 seq: next.seq,
                 span: next.span,
-                wait_ms: if slot.is_none() || config.sleeps { 0 } else { config.wait_ms },
+                wait_ms: slot.filter(|_| !config.sleeps).map_or(0, |slot| slot.wait_ms(&config)),
                 room: slot.map_or(0, |slot| usize::from(slot.room)),
             };
             let Some(len) = self.wire.encode_take(&Datagram::Take(take), is_current, out) else {

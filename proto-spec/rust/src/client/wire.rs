@@ -98,7 +98,7 @@ impl Wire {
     /// keys may be tried; `waits_in`: those of which other sessions as well, for an ANSWER.
     #[cfg_attr(not(feature = "sealed"), allow(unused_variables))]
     pub(super) fn decode<'a>(
-        &mut self,
+        &self,
         bytes: &'a mut [u8],
         client: ClientId,
         epoch: Option<Epoch>,
@@ -147,8 +147,6 @@ mod sealed {
         old_counter: Option<u64>,
         /// The highest epoch in which it was used.
         old_epoch_max: Option<Epoch>,
-        /// The keys of one of them.
-        old: Option<(Epoch, SessionKeys)>,
     }
 
     /// Counters that start at random start below this one.
@@ -160,8 +158,7 @@ mod sealed {
     impl Seal {
         pub(in crate::client) fn new(sealing: Sealing, client: ClientId, epoch: Option<Epoch>) -> Self {
             let old_counter = Some(*sealing.counter.range().start());
-            let (old_epoch_max, old) = (None, None);
-            let mut seal = Self { sealing, client, session: None, counter: None, old_counter, old_epoch_max, old };
+            let mut seal = Self { sealing, client, session: None, counter: None, old_counter, old_epoch_max: None };
             if let Some(epoch) = epoch {
                 seal.enter(epoch);
             }
@@ -220,21 +217,16 @@ mod sealed {
             let counter = self.old_counter?;
             self.old_counter = self.after(counter);
             self.old_epoch_max = self.old_epoch_max.max(Some(of.epoch));
-            take.seal(self.old_keys(of.epoch), counter, out).ok()
+            take.seal(&self.old_keys(of.epoch), counter, out).ok()
         }
 
-        /// The keys of a session that is not the one that is now. The last ones are kept.
-        fn old_keys(&mut self, epoch: Epoch) -> &SessionKeys {
-            let (key, client) = (&self.sealing.key, self.client);
-            let derived = || (epoch, key.keys(client, Some(epoch)));
-            if self.old.as_ref().is_some_and(|(of, _)| *of != epoch) {
-                self.old = None;
-            }
-            &self.old.get_or_insert_with(derived).1
+        /// The keys of a session that is not the one that is now, derived anew: seldom enough.
+        fn old_keys(&self, epoch: Epoch) -> SessionKeys {
+            self.sealing.key.keys(self.client, Some(epoch))
         }
 
         pub(super) fn decode<'a>(
-            &mut self,
+            &self,
             bytes: &'a mut [u8],
             (client, epoch, hello): (ClientId, Option<Epoch>, Option<u64>),
             waits_in: impl Fn(Epoch) -> bool,
@@ -249,7 +241,7 @@ mod sealed {
             let opened = match (head.keys, &self.session) {
                 (KeysOf::Session(of), Some(keys)) if Some(of) == epoch => codec::unseal_reply(bytes, keys),
                 (KeysOf::Session(of), _) if codec::is_answer(bytes) && waits_in(of) => {
-                    codec::unseal_reply(bytes, self.old_keys(of))
+                    codec::unseal_reply(bytes, &self.old_keys(of))
                 }
                 (KeysOf::Session(_), _) => return Err(Ignored::OtherEpoch),
                 (KeysOf::Hello { nonce }, _) if Some(nonce) == hello => {

@@ -3,7 +3,7 @@ use crate::journal::meta::{MetaRecord, decode};
 use crate::journal::testing::shared::{answered, answers, open_ask};
 
 fn row(epoch: u32, seq: u64, body_bytes: u32) -> StoredRow {
-    StoredRow { client: 1, epoch, seq, offset: 3, failed: false, body_bytes, answered_s: 7 }
+    StoredRow { client: 1, epoch, seq, offset: 3, outcome: DONE, body_bytes, answered_s: 7 }
 }
 
 fn decoded(rows: Vec<StoredRow>, bodies: &[u8]) -> Result<MetaRecord, RecordError> {
@@ -52,4 +52,18 @@ fn answers_are_stored_in_the_order_of_their_numbers_and_between_the_keys_of_thei
     assert!(keys.is_sorted());
     let (from, to) = ANSWERS_KEYS;
     assert!(keys.iter().all(|key| &key[..] >= &from[..] && &key[..] < &to[..]));
+}
+
+#[test]
+fn what_is_forgotten_is_kept_in_its_place_among_the_answers_and_no_other_outcome_is_read() {
+    let forgotten = || StoredRow { outcome: FORGOTTEN, answered_s: 0, ..row(1, 2, 0) };
+    let Ok(MetaRecord::Answers(record)) = decoded(vec![row(1, 2, 1), forgotten(), row(1, 3, 0)], b"x") else {
+        panic!("not the answers that were stored")
+    };
+    assert_eq!(record.answers.iter().map(|ask| ask.answer.is_some()).collect::<Vec<_>>(), [true, false, true]);
+    let (key, value) = record.encode();
+    let again = crate::journal::meta::decode(&key, &value);
+    assert!(matches!(again, Ok(MetaRecord::Answers(again)) if again == record));
+    assert!(decoded(vec![StoredRow { outcome: 3, ..forgotten() }], b"").is_err());
+    assert!(decoded(vec![StoredRow { body_bytes: 1, ..forgotten() }], b"x").is_err(), "it has no body");
 }

@@ -6,8 +6,11 @@ use crate::{Epoch, Seq};
 /// How a client takes answers. Start from [`AskConfig::HELD`] or [`AskConfig::SLEEPER`] and change fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AskConfig {
-    /// How long the server may hold a TAKE until the answer is there, in milliseconds; a server holds it for 20,000 at
-    /// most. A TAKE that is lost is sent again after this time and a timeout: over a bad path a shorter one finds it sooner.
+    /// How long the server may hold the first TAKE of a message until the answer is there, in milliseconds. A TAKE that is lost
+    /// is sent again after the time for which it may be held and a timeout: a short one finds it soon, also over a bad path.
+    pub first_wait_ms: u32,
+    /// How long it may hold a later one, at most, in milliseconds: each that brought no answer lets the next be held for twice
+    /// as long, so that what takes long costs few datagrams. A server holds none for more than 20,000.
     pub wait_ms: u32,
     /// Bytes of body for which the first TAKE has room, each a byte sent. A longer body takes another TAKE. No more is
     /// used than fits in a datagram and in the buffer for bodies.
@@ -18,10 +21,10 @@ pub struct AskConfig {
 }
 
 impl AskConfig {
-    /// TAKEs that the server holds for up to 20 seconds: an answer comes as soon as it is there.
-    pub const HELD: Self = Self { wait_ms: 20_000, room: 256, sleeps: false };
+    /// TAKEs that the server holds, at first for a second, later for up to 20: an answer comes as soon as it is there.
+    pub const HELD: Self = Self { first_wait_ms: 1_000, wait_ms: 20_000, room: 256, sleeps: false };
     /// For a device that sleeps between its messages.
-    pub const SLEEPER: Self = Self { wait_ms: 0, room: 256, sleeps: true };
+    pub const SLEEPER: Self = Self { first_wait_ms: 0, wait_ms: 0, room: 256, sleeps: true };
 }
 
 /// What became of a message that asked.
@@ -68,6 +71,8 @@ pub struct AskSlot {
     pub(in crate::client) room: u16,
     /// TAKEs in a row that nothing answered.
     pub(in crate::client) tries: u8,
+    /// TAKEs that were answered before the answer was there.
+    pub(in crate::client) early: u8,
     /// It will be left once it is acked.
     pub(super) is_left: bool,
     pub(in crate::client) state: State,
@@ -106,9 +111,15 @@ impl AskSlot {
         body_len: 0,
         room: 0,
         tries: 0,
+        early: 0,
         is_left: false,
         state: State::Free,
     };
+
+    /// How long the server may hold its next TAKE, in milliseconds.
+    pub(in crate::client) fn wait_ms(&self, config: &AskConfig) -> u32 {
+        config.first_wait_ms.saturating_mul(1 << self.early.min(16)).min(config.wait_ms)
+    }
 
     /// Whether its answer is waited for.
     pub(super) fn is_acked(&self) -> bool {

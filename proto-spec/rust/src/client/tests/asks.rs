@@ -124,7 +124,7 @@ pub(super) fn within(value: u64, least: u64) -> bool {
 fn the_example_of_the_specification_is_spoken_to_the_letter() {
     let config = ClientConfig::new(ClientId(0xa1), Epoch::new(3));
     let client = Client::new(config, vec![Slot::EMPTY; 8], vec![0; 400], 1);
-    let config = AskConfig { room: 0, ..AskConfig::HELD };
+    let config = AskConfig { room: 0, first_wait_ms: 20_000, ..AskConfig::HELD };
     let mut client = client.with_asks(config, vec![AskSlot::EMPTY; 4], vec![0; 64]);
     let hex = |text: &str| -> Vec<u8> {
         let text: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
@@ -223,7 +223,8 @@ fn what_was_had_above_one_that_is_not_acked_takes_the_room_that_it_takes_at_the_
 fn a_refused_ask_has_the_server_told_of_what_was_had() {
     let mut asking = Asking::acked(AskConfig::HELD, 2);
     asking.transmit();
-    (asking.done(1, b"").unwrap(), asking.done(2, b"").unwrap());
+    asking.done(1, b"").unwrap();
+    asking.done(2, b"").unwrap();
     asking.told();
     asking.ask();
     assert_eq!(asking.takes(), []);
@@ -319,7 +320,7 @@ fn only_what_asked_and_is_acked_is_taken_and_the_span_reaches_down_to_the_lowest
     assert_eq!(asking.client.waiting().collect::<Vec<_>>(), [(EPOCH, Seq(2)), (EPOCH, Seq(4))]);
     let sent = asking.takes();
     assert_eq!(sent.iter().map(|take| (take.seq.0, take.span)).collect::<Vec<_>>(), [(2, 1), (4, 3)]);
-    assert!(sent.iter().all(|take| take.wait_ms == 20_000 && take.room == 256));
+    assert!(sent.iter().all(|take| take.wait_ms == 1_000 && take.room == 256));
     asking.done(2, b"").unwrap();
     asking.told();
     // Seq 1 is not acked, and its answer will be wanted.
@@ -399,7 +400,8 @@ fn a_body_that_did_not_fit_is_taken_with_as_much_room_as_it_needs() {
 #[test]
 fn an_answer_that_there_is_no_room_for_is_taken_again_when_others_were_handed_out() {
     let mut asking = Asking::with(ClientConfig::new(CLIENT, Some(EPOCH)), AskConfig::HELD, 2);
-    (asking.ask(), asking.ask());
+    asking.ask();
+    asking.ask();
     asking.transmit();
     asking.ack(2, false).unwrap();
     assert_eq!(asking.taken(), [1, 2]);

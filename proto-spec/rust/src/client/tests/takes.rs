@@ -11,11 +11,11 @@ use crate::{Epoch, Seq};
 
 #[test]
 fn an_unanswered_take_is_sent_again_ever_more_rarely() {
-    let mut asking = Asking::acked(AskConfig { wait_ms: 5_000, ..AskConfig::HELD }, 1);
+    let mut asking = Asking::acked(AskConfig { wait_ms: 500, ..AskConfig::HELD }, 1);
     let rto_us = asking.client.rto_us();
     for tries in 0..20 {
         assert_eq!(asking.taken(), [1]);
-        let waited = asking.time_out() - 5 * SECOND;
+        let waited = asking.time_out() - SECOND / 2;
         let least = (rto_us << tries).min(60 * SECOND);
         assert!(within(waited, least), "try {tries}: {waited} for {least}");
     }
@@ -38,6 +38,27 @@ fn after_pending_it_waits_as_long_as_the_server_says_within_bounds() {
             assert!(within(waited, least), "{waited} for {least}");
             assert_eq!(asking.taken(), [1]);
         }
+    }
+}
+
+/// Else a lost TAKE would cost twenty seconds where the answer is there after one.
+#[test]
+fn the_first_take_is_held_for_a_second_and_each_that_came_too_early_lets_the_next_be_held_for_longer() {
+    let mut asking = Asking::acked(AskConfig::HELD, 1);
+    let mut waits = Vec::new();
+    for _ in 0..30 {
+        let sent = asking.takes();
+        waits.extend(sent.iter().map(|take| take.wait_ms));
+        asking.answer(1, AnswerStatus::Pending, 0, b"").unwrap();
+        asking.time_out();
+    }
+    assert_eq!(waits[..7], [1_000, 2_000, 4_000, 8_000, 16_000, 20_000, 20_000]);
+    assert!(waits.len() == 30 && waits[7..].iter().all(|&wait_ms| wait_ms == 20_000));
+    // One that is lost is sent again as it was.
+    let mut asking = Asking::acked(AskConfig::HELD, 1);
+    for _ in 0..3 {
+        assert_eq!(asking.takes()[0].wait_ms, 1_000);
+        asking.time_out();
     }
 }
 

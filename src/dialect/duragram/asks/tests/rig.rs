@@ -27,7 +27,10 @@ client 0000000000000002 02020202020202020202020202020202020202020202020202020202
 ";
 
 #[derive(Clone, Default)]
-struct Wire(Arc<Mutex<Vec<(Peer, Vec<u8>)>>>);
+struct Wire(Arc<Mutex<Sent>>);
+
+/// Datagrams in the order in which they left, and where they went.
+pub(super) type Sent = Vec<(Peer, Vec<u8>)>;
 
 impl Transmit for Wire {
     fn transmit(&mut self, outbox: &Outbox) {
@@ -325,7 +328,7 @@ impl Rig {
         sent.iter().map(|(to, bytes)| (to.addr.port(), said(bytes))).collect()
     }
 
-    pub(super) fn sent(&mut self) -> Vec<(Peer, Vec<u8>)> {
+    pub(super) fn sent(&mut self) -> Sent {
         self.replies.flush();
         std::mem::take(&mut *self.wire.0.lock().unwrap())
     }
