@@ -1,7 +1,8 @@
 //! How many may ask, and for how long an answer is kept.
 
 use duragram_proto::codec::AnswerStatus::{Done, Gone, Pending};
-use duragram_proto::codec::{Data, RejectCode};
+use duragram_proto::ClientId;
+use duragram_proto::codec::{Data, RejectCode, Take};
 
 use super::{CONFIG, Place};
 use crate::common::wait_for;
@@ -93,8 +94,8 @@ fn gone_in_unknown_sessions_is_bounded() {
     let mut sent = 0;
     wait_for("answers to be withheld", || {
         for client in 0..BURST as u64 {
-            let stranger = Wire { client: duragram_proto::ClientId(sent * 1_000 + client), ..place.wire(0xd9) };
-            wire.send_take(stranger.take(1, 0));
+            let named = Take { client: ClientId(sent * 1_000 + client), ..wire.take(1, 0) };
+            wire.send_take(named);
         }
         sent += 1;
         (place.server.metric("duragram_replies_withheld_total", "limited") > 0.0).then_some(())
