@@ -45,11 +45,12 @@ length (in bytes, where it is longer than a datagram).
 
 Exit codes:
   0  DONE: processed; or, with --no-wait, on the server's disk
-  1  not on the server's disk, as far as is known; or with --take, the server did not reply
+  1  not on the server's disk, as far as is known
   2  usage
   5  FAILED: given up; an operator may still process it
   6  GONE: no answer will come: had before, expired, lost, or never asked for
-  7  on the server's disk, and not answered within --timeout: take it later with --take")]
+  7  on the server's disk, but the answer was not had: not there within --timeout, longer than a datagram, or stdout is full; take it
+     later with --take, and do not send the message again")]
 pub(super) struct AskArgs {
     #[command(flatten)]
     client: ClientArgs,
@@ -115,13 +116,21 @@ impl FromStr for Name {
 /// What came of it.
 enum Came {
     Answered(Answer),
-    /// On the server's disk; not waited for, or not long enough.
+    /// On the server's disk; not waited for, or not long enough, for this reason if it is known.
     Left {
         name: Name,
         timed_out: bool,
+        why: Option<String>,
     },
     /// Nothing is known of it, for this reason.
     Failed(String),
+}
+
+/// What was said of it.
+struct Told {
+    code: u8,
+    /// Whether the server may forget the answer: it was printed whole.
+    is_had: bool,
 }
 
 /// Asks, waits, and says by its exit code what became of the message.
@@ -154,16 +163,19 @@ fn ask(args: &AskArgs) -> Result<u8, Failure> {
     }
     let id = builder.id();
     let runtime = runtime().map_err(|error| Failure::not_done(format_args!("cannot start its threads: {error}")))?;
-    let came = runtime.block_on(async {
+    let told = runtime.block_on(async {
         let client = builder.connect().await?;
         let came = args.wait(&client, id, &message).await;
-        // What is said last is that the answer is had, so that the server need not keep it.
-        client.close(Some(FAREWELL)).await.ok();
-        Ok(came)
+        let told = args.tell(id, came);
+        if matches!(told, Ok(Told { is_had: true, .. })) {
+            // What is said last is that the answer is had, so that the server need not keep it.
+            client.close(Some(FAREWELL)).await.ok();
+        }
+        Ok(told)
     });
     runtime.shutdown_background();
-    match came {
-        Ok(came) => args.tell(id, came),
+    match told {
+        Ok(told) => told.map(|told| told.code),
         Err(error @ (ConnectError::Limit { .. } | ConnectError::Server { .. })) => Err(Failure::usage(error)),
         Err(error) => Err(Failure::not_done(error)),
     }
@@ -209,7 +221,7 @@ impl AskArgs {
             };
             if self.no_wait {
                 answering.leave();
-                return Came::Left { name, timed_out: false };
+                return Came::Left { name, timed_out: false, why: None };
             }
             let mut answering = answering;
             let answer = async { (&mut answering).await };
@@ -219,7 +231,8 @@ impl AskArgs {
                     Ok(answer) => answer.map_or_else(|error| Came::Failed(why(&error)), Came::Answered),
                     Err(_) => {
                         answering.leave();
-                        Came::Left { name, timed_out: true }
+                        let why = obstacle(client.stats().refusal, client.trouble().as_deref());
+                        Came::Left { name, timed_out: true, why }
                     }
                 },
             }
@@ -235,10 +248,14 @@ impl AskArgs {
         let patience = SILENCE_TOLD.min(self.timeout.unwrap_or(SILENCE_TOLD));
         tokio::time::sleep(patience).await;
         let is_acked = || client.stats().acked > 0;
-        if !is_acked() && self.take.is_none() {
+        if !is_acked() {
+            let silence = || format!("no reply from {} for {} seconds", self.client.server, patience.as_secs());
+            // Who takes hears nothing while the server holds the TAKE: that is no trouble.
             let why = obstacle(client.stats().refusal, client.trouble().as_deref())
-                .unwrap_or_else(|| format!("no reply from {} for {} seconds", self.client.server, patience.as_secs()));
-            complain(&format!("{why}; trying on"));
+                .or_else(|| self.take.is_none().then(silence));
+            if let Some(why) = why {
+                complain(&format!("{why}; trying on"));
+            }
         }
         if let Some(timeout) = self.timeout {
             tokio::time::sleep(timeout.saturating_sub(patience)).await;
@@ -249,47 +266,55 @@ impl AskArgs {
         std::future::pending().await
     }
 
-    fn tell(&self, client: ClientId, came: Came) -> Result<u8, Failure> {
+    fn tell(&self, client: ClientId, came: Came) -> Result<Told, Failure> {
         match came {
-            Came::Answered(answer) => {
-                if self.json {
-                    super::print_json(&as_json(client, &answer))?;
-                } else {
-                    print_body(&answer.body)?;
-                }
-                if answer.body.len() < answer.length as usize {
-                    complain(&format!("the answer has {} bytes, which fit in no datagram", answer.length));
-                    return Ok(EXIT_NOT_DONE);
-                }
-                match answer.status {
-                    Status::Done => Ok(0),
-                    Status::Failed => {
-                        complain("FAILED: the message was given up; an operator may still process it");
-                        Ok(EXIT_FAILED)
-                    }
-                    Status::Gone => {
-                        complain("GONE: no answer will come: it was had before, has expired, or was never asked for");
-                        Ok(EXIT_GONE)
-                    }
-                }
-            }
-            Came::Left { name, timed_out } => {
+            Came::Answered(answer) => Ok(self.tell_answer(client, &answer)),
+            Came::Left { name, timed_out, why } => {
+                // What was left stays at the server in any case.
+                let left = |code| Told { code, is_had: true };
                 if self.json {
                     let (epoch, seq) = (name.epoch.value(), name.seq.0);
-                    let left = json!({"client": client.to_string(), "epoch": epoch, "seq": seq, "status": "PENDING"});
-                    super::print_json(&left)?;
+                    let told = json!({"client": client.to_string(), "epoch": epoch, "seq": seq, "status": "PENDING"});
+                    super::print_json(&told)?;
                 }
                 if timed_out {
-                    complain(&format!("not answered in time; take it later with --take {name}"));
-                    return Ok(EXIT_UNANSWERED);
+                    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                    complain(&format!("not answered in time{why}; take it later with --take {name}"));
+                    return Ok(left(EXIT_UNANSWERED));
                 }
                 if !self.json {
                     super::print(format_args!("{name}\n"))?;
                 }
-                Ok(0)
+                Ok(left(0))
             }
             Came::Failed(why) => Err(Failure::not_done(why)),
         }
+    }
+
+    fn tell_answer(&self, client: ClientId, answer: &Answer) -> Told {
+        let name = Name { client: Some(client), epoch: answer.epoch, seq: answer.seq };
+        let printed = if self.json { super::print_json(&as_json(client, answer)) } else { print_body(&answer.body) };
+        let not_had = Told { code: EXIT_UNANSWERED, is_had: false };
+        if let Err(Failure::Failed { message, .. }) = &printed {
+            complain(&format!("{message}; take the answer again with --take {name}"));
+            return not_had;
+        }
+        if answer.body.len() < answer.length as usize {
+            complain(&format!("the answer to {name} has {} bytes, which fit in no datagram", answer.length));
+            return not_had;
+        }
+        let code = match answer.status {
+            Status::Done => 0,
+            Status::Failed => {
+                complain("FAILED: the message was given up; an operator may still process it");
+                EXIT_FAILED
+            }
+            Status::Gone => {
+                complain("GONE: no answer will come: it was had before, has expired, or was never asked for");
+                EXIT_GONE
+            }
+        };
+        Told { code, is_had: printed.is_ok() }
     }
 }
 

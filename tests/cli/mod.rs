@@ -1,5 +1,7 @@
 //! The program's commands, run as users run them.
 
+mod ask;
+mod ask_many;
 mod basics;
 mod dead;
 mod environment;

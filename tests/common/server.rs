@@ -106,8 +106,23 @@ impl Home {
         Server::start(self, self.command(data))
     }
 
+    /// Starts the server with other sinks than the file.
+    pub(crate) fn serve_sinks(&self, sinks: &[&str]) -> Server {
+        Server::start(self, self.command_with_sinks(&self.data(), sinks))
+    }
+
     /// `duragram serve` with this home's arguments, not started.
     pub(crate) fn command(&self, data: &Path) -> Command {
+        self.command_with_sinks(data, &[&self.file_sink()])
+    }
+
+    /// The file sink's name.
+    pub(crate) fn file_sink(&self) -> String {
+        format!("file:{}", self.out().display())
+    }
+
+    /// As `command`, with other sinks than the file; with none, those of the configuration file.
+    pub(crate) fn command_with_sinks(&self, data: &Path, sinks: &[&str]) -> Command {
         let mut command = duragram();
         command.arg("serve").arg("--config").arg(self.config()).args([
             "--listen",
@@ -115,7 +130,10 @@ impl Home {
             "--admin",
             "127.0.0.1:0",
         ]);
-        command.arg("--data").arg(data).args(["--sink", &format!("file:{}", self.out().display())]);
+        command.arg("--data").arg(data);
+        for sink in sinks {
+            command.args(["--sink", sink]);
+        }
         command
     }
 }

@@ -18,6 +18,9 @@ pub(crate) struct Line {
     pub(crate) seq: u64,
     pub(crate) channel: u16,
     pub(crate) received_at: String,
+    /// Whether its sender waits for an answer.
+    #[serde(default)]
+    pub(crate) ask: bool,
     payload: Option<String>,
     payload_base64: Option<String>,
     pub(crate) gap: Option<Gap>,
