@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::answer_json::{add_body, status_name};
 use super::client_args::{ClientArgs, obstacle, parse_client, runtime};
-use super::{EXIT_NOT_DONE, EXIT_USAGE, Failure, complain};
+use super::{EXIT_USAGE, Failure, complain};
 use crate::client::{Answer, Client, ConnectError, SendError, Status};
 
 /// Exit code: the message was given up.

@@ -322,7 +322,7 @@ fn a_server_that_is_restarted_while_somebody_waits_answers_all_the_same() {
 
 fn wait_within(child: std::process::Child, patience: std::time::Duration) -> Output {
     let pid = child.id();
-    let (ended, end) = std::sync::mpsc::channel();
+    let (ended, end) = std::sync::mpsc::channel::<()>();
     let waiting = std::thread::spawn(move || {
         let output = child.wait_with_output().unwrap();
         drop(ended);
