@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::client_args::{ClientArgs, parse_client};
 use super::send::{obstacle, runtime};
-use super::{EXIT_NOT_DONE, EXIT_USAGE, Failure, complain};
+use super::{EXIT_USAGE, Failure, complain};
 use crate::client::{Answer, Client, ConnectError, SendError, Status};
 
 /// Exit code: the message was given up.

@@ -191,7 +191,9 @@ fn plain_asks_beside_sealed_ones_get_at_most_half_of_the_room() {
     for seq in 1..=2 {
         assert_eq!(sealed.ask_ack(&sealed.asking(seq, b"slow")), seq);
     }
-    assert!(matches!(&sealed.ask(&sealed.asking(3, b"slow")).is, Is::Reject(reject) if reject.code == RejectCode::Busy));
+    assert!(
+        matches!(&sealed.ask(&sealed.asking(3, b"slow")).is, Is::Reject(reject) if reject.code == RejectCode::Busy)
+    );
     // A stranger's TAKE says nothing of another.
     let stranger = Wire::new(&place.server, 0x74);
     assert_eq!(stranger.taken(stranger.take(1, 0)).status, Gone);

@@ -176,7 +176,9 @@ fn what_nobody_replies_to_is_exit_code_1() {
     assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
     assert!(stderr.contains(&server), "{stderr}");
     // What is taken was acked once: it may be there still.
-    for (take, name) in [(&["--take", "1:2:3"][..], "0000000000000001:2:3"), (&["--client", "1", "--take", "2:3"], "2:3")] {
+    for (take, name) in
+        [(&["--take", "1:2:3"][..], "0000000000000001:2:3"), (&["--client", "1", "--take", "2:3"], "2:3")]
+    {
         let args = [take, &["--timeout", "300ms"]].concat();
         let (code, stdout, stderr) = told(&command(&server, &args).output().unwrap());
         assert_eq!((code, stdout.as_str()), (7, ""), "{stderr}");
@@ -322,7 +324,7 @@ fn a_server_that_is_restarted_while_somebody_waits_answers_all_the_same() {
 
 fn wait_within(child: std::process::Child, patience: std::time::Duration) -> Output {
     let pid = child.id();
-    let (ended, end) = std::sync::mpsc::channel();
+    let (ended, end) = std::sync::mpsc::channel::<()>();
     let waiting = std::thread::spawn(move || {
         let output = child.wait_with_output().unwrap();
         drop(ended);

@@ -211,7 +211,8 @@ fn siege(make: fn(&Home) -> Service, seed: u64, rounds: u32) -> usize {
         // So that there is something to lose, and then at any moment.
         let before = answered.load(Ordering::Relaxed);
         wait_for(&format!("answers in round {round}, seed {seed}"), || {
-            (answered.load(Ordering::Relaxed) > before || members.iter().any(|member| member.is_finished())).then_some(())
+            (answered.load(Ordering::Relaxed) > before || members.iter().any(|member| member.is_finished()))
+                .then_some(())
         });
         std::thread::sleep(Duration::from_micros(random.random_range(0..20_000)));
         assert!(server.is_running(), "it ended by itself, seed {seed}");

@@ -1,7 +1,7 @@
 //! How many may ask, and for how long an answer is kept.
 
-use duragram_proto::codec::AnswerStatus::{Done, Gone, Pending};
 use duragram_proto::ClientId;
+use duragram_proto::codec::AnswerStatus::{Done, Gone, Pending};
 use duragram_proto::codec::{Data, RejectCode, Take};
 
 use super::{CONFIG, Place};

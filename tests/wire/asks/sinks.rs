@@ -37,12 +37,8 @@ fn a_child_answers_with_text_and_with_bytes_and_gives_up() {
     );
     let server = home.serve_sinks(&[&child]);
     let wire = Wire::new(&server, 0xf1);
-    let expected = [
-        ("text", Done, "ä".as_bytes()),
-        ("bytes", Done, &[0, 255]),
-        ("nothing", Done, b""),
-        ("else", Failed, b""),
-    ];
+    let expected =
+        [("text", Done, "ä".as_bytes()), ("bytes", Done, &[0, 255]), ("nothing", Done, b""), ("else", Failed, b"")];
     for (seq, (payload, status, body)) in (1..).zip(expected) {
         wire.ask_ack(&wire.asking(seq, payload.as_bytes()));
         let answer = wire.taken(wire.held(seq, 0));
