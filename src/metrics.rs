@@ -74,16 +74,16 @@ pub struct LaneLabel {
 /// The label of what is counted by configured sink.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SinkLabel {
-    /// The sink's name.
+    /// The name is the one that the configuration gives.
     pub sink: String,
 }
 
 /// The metrics, cheap to share and to clone: every clone counts into the same values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// See [`Outcome`].
+    /// Each datagram counts once, under its [`Outcome`].
     pub datagrams: Family<Outcome, Counter>,
-    /// UDP payload bytes received.
+    /// The UDP payloads received since the start have so many bytes.
     pub received_bytes: Counter,
     /// Datagrams that the kernel dropped because the receive buffer was full.
     pub kernel_drops: Counter,
@@ -107,11 +107,11 @@ pub struct Metrics {
     pub journal_bytes: Counter,
     /// Bytes of blocks in the journal, not trimmed.
     pub backlog_bytes: Gauge,
-    /// Checkpoints that were written.
+    /// So many checkpoints became durable since the start.
     pub checkpoints: Counter,
     /// How many sessions are in the table.
     pub sessions: Gauge,
-    /// Sessions that expired.
+    /// So many sessions expired since the start.
     pub sessions_expired: Counter,
     /// Asks that are not answered.
     pub asks_open: Gauge,
@@ -136,7 +136,7 @@ pub struct Metrics {
     pub free_bytes: FreeBytes,
     /// Entries that a lane has not yet processed.
     pub lane_lag: Family<LaneLabel, Gauge>,
-    /// Records that handlers finished.
+    /// Handlers have finished so many records since the start.
     pub processed: Family<LaneLabel, Counter>,
     /// Records that handlers asked to see again, times.
     pub retries: Counter,
@@ -166,7 +166,7 @@ pub struct Metrics {
     pub sink_lost_entries: Family<SinkLabel, Counter>,
     /// 1 while new data is refused because of what a sink holds.
     pub sink_blocks: Family<SinkLabel, Gauge>,
-    /// Panics of handlers, contained.
+    /// Handlers panicked so many times, and the lane went on.
     pub handler_panics: Counter,
     /// Answers of handlers that were longer than they may be.
     pub answers_too_long: Counter,
@@ -183,7 +183,7 @@ pub struct FreeBytes(Gauge<u64, AtomicU64>);
 impl FreeBytes {
     const UNKNOWN: u64 = u64::MAX;
 
-    /// `None`: it is not known.
+    /// Sets the number of bytes; with `None` the metric is not shown.
     pub fn set(&self, bytes: Option<u64>) {
         self.0.set(bytes.unwrap_or(Self::UNKNOWN));
     }
@@ -429,7 +429,7 @@ impl Metrics {
     }
 }
 
-/// A line of [`Metrics::catalogue`].
+/// One metric of [`Metrics::catalogue`] is described by this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     /// As it is written at `/metrics`, such as `duragram_commits_total`.

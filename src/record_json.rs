@@ -36,7 +36,7 @@ pub(crate) fn parse_lost(line: &[u8]) -> Option<(Offset, Offset)> {
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Writes records as lines.
+/// It writes each record as one line of JSON, with memory that is used again.
 #[derive(Debug, Default)]
 pub(crate) struct Formatter {
     /// The second that `stamp` shows, since 1970: records that come in a row mostly share it.

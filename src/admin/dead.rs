@@ -119,7 +119,7 @@ pub(super) async fn retry(
     }
 }
 
-/// Forgets a dead letter.
+/// Forgets a dead letter for good: its record is never processed.
 pub(super) async fn discard(
     State(interface): State<Arc<Interface>>,
     id: Id,

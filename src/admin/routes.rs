@@ -1,4 +1,4 @@
-//! Which path answers what.
+//! Each path of the interface has its handler here.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::interface::Interface;
 use super::{dead, entries, sinks};
 use crate::limits;
 
-/// The whole interface.
+/// Makes the whole interface, with the guard before every path.
 pub(super) fn router(interface: Interface, guard: Guard) -> Router {
     Router::new()
         .route("/healthz", get(healthz))

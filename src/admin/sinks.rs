@@ -128,7 +128,7 @@ pub(super) async fn resume(State(interface): State<Arc<Interface>>, which: Which
     Ok(Json(json!({ "resumed": true })))
 }
 
-/// What `seek` takes.
+/// The body of `seek` says where the sink is to go on.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SeekBody {

@@ -82,7 +82,7 @@ pub struct Status {
     pub uptime_s: u64,
     /// UDP addresses that it listens on, with real ports.
     pub udp: Vec<SocketAddr>,
-    /// Sessions in the table.
+    /// So many sessions are in the table.
     pub sessions: u64,
     /// How far the journal reaches.
     pub offsets: Offsets,
@@ -141,7 +141,7 @@ pub enum Phase {
 pub struct Offsets {
     /// Every entry below is processed and may be trimmed.
     pub low: u64,
-    /// Recovery starts here.
+    /// Recovery would start from this entry.
     pub checkpoint: u64,
     /// Every entry below is durable.
     pub end: u64,

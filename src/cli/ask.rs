@@ -18,7 +18,7 @@ use crate::client::{Answer, Client, ConnectError, SendError, Status};
 
 /// Exit code: the message was given up.
 const EXIT_FAILED: u8 = 5;
-/// Exit code: no answer will come.
+/// Exit code: no answer will come, since it was had before, has expired or was lost.
 const EXIT_GONE: u8 = 6;
 /// Exit code: it is on the server's disk, and not answered in time.
 const EXIT_UNANSWERED: u8 = 7;
@@ -113,7 +113,7 @@ impl FromStr for Name {
     }
 }
 
-/// What came of it.
+/// The command ends with one of these.
 enum Came {
     Answered(Answer),
     /// On the server's disk; not waited for, or not long enough, for this reason if it is known.

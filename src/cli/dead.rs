@@ -109,7 +109,7 @@ struct Whose {
     sink: Option<String>,
 }
 
-/// Some dead letters.
+/// An operator names one dead letter, or all of them.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Which {

@@ -35,13 +35,13 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-/// Exit code: not done.
+/// Exit code: what the command was asked to do is not done.
 pub const EXIT_NOT_DONE: u8 = 1;
 /// Exit code: the command line or the configuration is wrong; nothing was done.
 pub const EXIT_USAGE: u8 = 2;
 /// Exit code: the journal is damaged; it was not changed.
 pub const EXIT_DAMAGED: u8 = 3;
-/// Exit code: storage failed.
+/// Exit code: the storage failed, and the command ended for that.
 pub const EXIT_STORAGE: u8 = 4;
 
 /// A durable UDP ingestion server: acked means on disk, on disk means processed.

@@ -21,7 +21,7 @@ use commit::Flight;
 use holding::Bounds;
 use space::Space;
 
-/// What follows the committer: the lanes.
+/// The lanes stand behind the committer, and hear from it what is durable.
 pub trait Downstream: Send {
     /// A commit is durable: its block may be processed. Must not block.
     fn committed(&mut self, receipt: &Durable);
@@ -239,7 +239,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// The state now.
+    /// Returns what others may know of the committer, as it is now.
     pub fn status(&self) -> IngestStatus {
         IngestStatus {
             end: self.receipt.end(),
@@ -251,7 +251,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         }
     }
 
-    /// What the dialect remembers.
+    /// Tests look at what the dialect remembers.
     #[cfg(test)]
     pub(super) fn dialect(&self) -> &D {
         &self.dialect

@@ -162,7 +162,7 @@ impl Rig {
         }
     }
 
-    /// As after a SIGKILL.
+    /// Starts again from the disk alone, as after a SIGKILL.
     fn restart(self) -> Self {
         Self::on(self.disk, self.config, 10)
     }

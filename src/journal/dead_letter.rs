@@ -51,7 +51,7 @@ pub enum NoRoom {
         "{kept} dead letters are kept, of {letters_max} that may be (dead_letters_max): retry or discard some (`duragram dead`)"
     )]
     Letters {
-        /// How many are kept.
+        /// So many dead letters are kept now.
         kept: u64,
         /// How many may be kept.
         letters_max: u64,
@@ -59,7 +59,7 @@ pub enum NoRoom {
     /// The disk is nearly full.
     #[error("{free_bytes} bytes are free, less than reserve_bytes = {reserve_bytes}: free some space")]
     Space {
-        /// How much is free.
+        /// The file system has so many bytes left.
         free_bytes: u64,
         /// How much must stay free.
         reserve_bytes: u64,
@@ -83,10 +83,10 @@ pub trait DeadLetters: Send + Sync {
     /// At most `limit` dead letters in order, the first being `from` or the next one after it.
     fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
 
-    /// One dead letter.
+    /// Reads one dead letter; `None` when it is not kept.
     fn get(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StorageError>;
 
-    /// Forgets one; whether it was there.
+    /// Forgets one dead letter, and returns whether it was there.
     fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
         self.delete_all(&[id]).map(|deleted| deleted > 0)
     }
@@ -112,7 +112,7 @@ pub trait DeadLetters: Send + Sync {
     /// How many are kept of each sink. Costs no reading.
     fn counts(&self) -> LetterCounts;
 
-    /// How many are kept.
+    /// Counts the dead letters of all sinks, without reading them.
     fn count(&self) -> u64 {
         self.counts().total()
     }
@@ -136,7 +136,7 @@ impl DeadLetterId {
 
     /// The length of the longest key in bytes, that of a configured sink.
     pub(in crate::journal) const KEY_LEN_MAX: usize = 26;
-    /// Behind all keys.
+    /// The range of all keys ends here: every key sorts before it.
     pub(in crate::journal) const KEYS_END: [u8; Self::KEY_LEN_MAX + 1] = [0xff; Self::KEY_LEN_MAX + 1];
 
     /// Sorts as the id does: what a longer key begins with comes before it.

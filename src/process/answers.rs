@@ -34,11 +34,11 @@ pub(super) struct Answers {
     done_bytes: usize,
     /// Since when somebody waits for what is done, in microseconds of the monotonic clock.
     since_us: Option<u64>,
-    /// May be told.
+    /// These are durable where they went, and may be told.
     told: Vec<LaneAnswer>,
-    /// Somebody may wait for the watermark to move beyond what is finished,
+    /// Somebody may wait for the watermark to move beyond what is finished.
     passing: bool,
-    /// and it has moved.
+    /// The watermark has moved since.
     passed: bool,
     /// Somebody has asked since the lane was last about to nap.
     asked: bool,

@@ -17,10 +17,10 @@ pub(super) struct Burial {
     name: LaneName,
     dead: Arc<dyn DeadLetters>,
     room: DeadLetterRoom,
-    /// There is no room.
+    /// Dead letters have no room at present.
     outage: Outage,
     metrics: Metrics,
-    /// Of a configured sink.
+    /// A configured sink has metrics of its own; `None` for an embedded handler.
     of_sink: Option<SinkMetrics>,
 }
 

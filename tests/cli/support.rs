@@ -76,7 +76,7 @@ impl FakeServer {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut block, &[]).unwrap();
     }
 
-    /// Trims every entry below.
+    /// Trims every entry below this offset.
     pub(crate) fn trim(&self, below: u64) {
         let at = self.disk.end();
         let lanes = vec![LaneMark { watermark: at, sink_state: Vec::new() }];
@@ -149,7 +149,7 @@ impl AdminState for FakeServer {
     fn sinks(&self) -> Vec<SinkView> {
         self.sinks.lock().unwrap().clone()
     }
-    /// Is done at once.
+    /// The change is done when this returns.
     fn change_sink(&self, name: &str, change: SinkChange) -> Result<SinkAnswer, SinkRefused> {
         let mut sinks = self.sinks.lock().unwrap();
         let Some(at) = sinks.iter().position(|sink| sink.record.name == name) else {

@@ -37,7 +37,7 @@ for line in sys.stdin:
     print(json.dumps({"offset": record["offset"], "index": record["index"], **verdict}), flush=True)
 "#;
 
-/// The same over HTTP.
+/// This program answers the same over HTTP.
 const SERVICE: &str = r#"
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,7 +58,7 @@ class Service(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Service).serve_forever()
 "#;
 
-/// What answers.
+/// The answers come from one of these.
 enum Service {
     /// A child of the server, which writes its process id into this file.
     Exec { command: String, pid: PathBuf },

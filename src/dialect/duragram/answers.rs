@@ -42,7 +42,7 @@ pub struct Owed {
     welcomes: Vec<PendingWelcome>,
     /// The limit of the counter that is part of the commit.
     counter_limit: Option<u64>,
-    /// Datagrams in the block.
+    /// The block holds so many datagrams.
     journaled: u64,
     answers: Vec<Due>,
     /// Asks whose entries are in the block.

@@ -59,7 +59,7 @@ pub struct DuragramConfig {
     pub session_ttl_s: u64,
     /// The server has keys: it seals its replies to what comes sealed.
     pub sealed: bool,
-    /// What asks need.
+    /// Asks and their answers are kept by these rules.
     pub asks: AskConfig,
 }
 
@@ -78,7 +78,7 @@ pub struct Duragram {
     number: u64,
     /// That of the last one that has landed. Those between are in flight.
     landed: u64,
-    /// Datagrams in its block.
+    /// The block of the commit being built holds so many datagrams.
     journaled: u64,
     pending: Vec<PendingAck>,
     welcomes: Vec<PendingWelcome>,

@@ -81,7 +81,7 @@ fn boot_counts_have_ranges_that_do_not_meet() {
     assert_eq!(CounterStart::random(u64::MAX).range(), u64::MAX >> 1..=u64::MAX);
 }
 
-/// What befalls a server.
+/// Each of these befalls a server in some order.
 #[derive(Clone, Debug)]
 enum Step {
     Take(u8),
