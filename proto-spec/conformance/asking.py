@@ -221,12 +221,12 @@ class AskNoBody(Asking):
 
 
 class AskLongBody(Asking):
-    about = "bodies of 1,100 bytes"
+    about = "bodies of 1,024 bytes"
     records = 4
 
     def __init__(self, command: str, key_file: Optional[str] = None) -> None:
         super().__init__(command, key_file)
-        self.handler.body = bytes(i & 127 for i in range(1060))
+        self.handler.body = bytes(i & 127 for i in range(984))
 
 
 class AskLost(Asking):

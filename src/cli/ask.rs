@@ -7,14 +7,12 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use duragram_proto::{ClientId, Epoch, Seq};
 use humantime_serde::re::humantime;
 use serde_json::{Value, json};
 
-use super::client_args::{ClientArgs, parse_client};
-use super::send::{obstacle, runtime};
+use super::answer_json::{add_body, status_name};
+use super::client_args::{ClientArgs, obstacle, parse_client, runtime};
 use super::{EXIT_USAGE, Failure, complain};
 use crate::client::{Answer, Client, ConnectError, SendError, Status};
 
@@ -334,30 +332,6 @@ fn as_json(client: ClientId, answer: &Answer) -> Value {
     });
     add_body(&mut told, answer);
     told
-}
-
-/// What a status is called, as PROTOCOL.md does.
-pub(super) fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Done => "DONE",
-        Status::Failed => "FAILED",
-        Status::Gone => "GONE",
-    }
-}
-
-/// Adds an answer's body as text, or as base64 where it is none.
-pub(super) fn add_body(told: &mut Value, answer: &Answer) {
-    if answer.status == Status::Gone {
-        return;
-    }
-    if answer.body.len() < answer.length as usize {
-        told["length"] = answer.length.into();
-        return;
-    }
-    match std::str::from_utf8(&answer.body) {
-        Ok(text) => told["body"] = text.into(),
-        Err(_) => told["body_base64"] = STANDARD.encode(&answer.body).into(),
-    }
 }
 
 fn print_body(body: &[u8]) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::environment;
 
+mod answer_json;
 mod api;
 mod ask;
 mod check_config;

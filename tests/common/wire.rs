@@ -58,7 +58,7 @@ pub(crate) struct Acked {
     pub(crate) delay_us: u32,
 }
 
-/// An ANSWER.
+/// An ANSWER with a body of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Answered {
     pub(crate) client: ClientId,

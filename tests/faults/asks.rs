@@ -58,7 +58,7 @@ class Service(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Service).serve_forever()
 "#;
 
-/// What answers.
+/// What is behind the server, and is killed beside it.
 enum Service {
     /// A child of the server, which writes its process id into this file.
     Exec { command: String, pid: PathBuf },

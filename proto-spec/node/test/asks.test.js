@@ -1,6 +1,6 @@
 // Asking, of servers that lose, double, reorder and restart, by the duties of PROTOCOL.md#answers-client.
 'use strict'
-const { test, describe } = require('node:test'), assert = require('node:assert/strict')
+const { test, describe, after } = require('node:test'), assert = require('node:assert/strict')
 const Client = require('../index.js')
 const { DATA, ACK, REJECT, HELLO, WELCOME, ANSWER, TAKE, ASK, READY, DONE, FAILED, PENDING, GONE } = require('../wire.js')
 const { fakeServer, answeringServer, run } = require('./support.js')
@@ -31,6 +31,9 @@ function acking(take, more = () => null) {
 const done = text => ({ small: DONE, word: text.length, body: Buffer.from(text) })
 
 describe('asking', { concurrency: true, timeout: 20_000 }, () => {
+  // A test that failed left its client and its server open.
+  after(() => { setTimeout(() => process.exit(1), 2000).unref() })
+
   test('an ask has a receipt and an answer, also where it was given up', async () => {
     const server = await answeringServer({
       delay: () => 50, answer: payload => ({ status: payload.includes('fail') ? FAILED : DONE, body: Buffer.from(`did ${payload}`) }),
@@ -206,14 +209,16 @@ describe('asking', { concurrency: true, timeout: 20_000 }, () => {
     await sleep(50)
     assert.deepEqual([takes(server), client.ready], [[], false])
     assert.equal((await client.take(7, 1)).status, 'PENDING')
+    await sleep(1400) // longer than the server asked it to rest
     assert.deepEqual(takes(server).map(d => [d.long, d.word]), [[1n, 0]])
+    assert.equal((await client.take(7, 1)).status, 'PENDING')
     server.asks.get('7:2').at = 0
     await client.send('a reading')
     assert.ok(client.ready)
     assert.equal((await asked[1].answer).body.toString(), '2')
     // 1 was PENDING just now: the server does not bear it again yet.
     for (let n = 0; n < 5; n++) await client.send('a reading')
-    assert.equal(takes(server).filter(d => d.long === 1n).length, 1)
+    assert.equal(takes(server).filter(d => d.long === 1n).length, 2)
     client.close()
     await assert.rejects(asked[0].answer, Client.Closed)
     assert.deepEqual(client.waiting, [{ epoch: 7, seq: 1n }])

@@ -278,7 +278,7 @@ class Asks:
 
     def next_take(self, now: float, rto: float, round_trip: float, window: int) -> Optional[Take]:
         """What is to be taken now; it counts as sent. At most `window` in a round trip."""
-        while self._sent and self._sent[0] <= now - round_trip:
+        while self._sent and self._sent[0] + round_trip <= now:
             self._sent.popleft()
         if len(self._sent) >= window:
             return None

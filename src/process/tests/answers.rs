@@ -150,7 +150,10 @@ fn one_poison_record_does_not_hold_the_answers_of_a_thousand_others() {
     let told = rig.told();
     assert_eq!(told.len(), 999);
     assert!(told.iter().all(|(offset, failed, _)| *offset != 500 && !failed));
-    let log = |rig: &Rig| (rig.log().flushes, rig.log().settled);
+    let log = |rig: &Rig| {
+        let log = rig.log();
+        (log.flushes, log.settled)
+    };
     assert_eq!((log(&rig), rig.watermark()), ((flushes, Some(1)), 0), "no state is stored while a record is open");
     // Each further wait has nothing to settle.
     assert!(matches!(rig.step(now), LaneStep::Worked));

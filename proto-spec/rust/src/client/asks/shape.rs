@@ -8,10 +8,10 @@ use crate::{Epoch, Seq};
 pub struct AskConfig {
     /// How long the server may hold the first TAKE of a message until the answer is there, in milliseconds. A TAKE that is lost
     /// is sent again after the time for which it may be held and a timeout: a short one finds it soon, also over a bad path.
-    pub first_wait_ms: u32,
+    pub first_wait_ms: u16,
     /// How long it may hold a later one, at most, in milliseconds: each that brought no answer lets the next be held for twice
     /// as long, so that what takes long costs few datagrams. A server holds none for more than 20,000.
-    pub wait_ms: u32,
+    pub wait_ms: u16,
     /// Bytes of body for which the first TAKE has room, each a byte sent. A longer body takes another TAKE. No more is
     /// used than fits in a datagram and in the buffer for bodies.
     pub room: u16,
@@ -118,7 +118,7 @@ impl AskSlot {
 
     /// How long the server may hold its next TAKE, in milliseconds.
     pub(in crate::client) fn wait_ms(&self, config: &AskConfig) -> u32 {
-        config.first_wait_ms.saturating_mul(1 << self.early.min(16)).min(config.wait_ms)
+        (u32::from(config.first_wait_ms) << self.early.min(16)).min(config.wait_ms.into())
     }
 
     /// Whether its answer is waited for.

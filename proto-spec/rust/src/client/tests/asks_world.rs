@@ -38,7 +38,7 @@ pub(super) fn bad_path() -> impl Strategy<Value = Path> {
 }
 
 pub(super) fn asks() -> impl Strategy<Value = AskConfig> {
-    (prop_oneof![Just(0u32), 100..3_000u32, Just(20_000)], prop_oneof![Just(0u16), Just(256), Just(2_000)])
+    (prop_oneof![Just(0u16), 100..3_000u16, Just(20_000)], prop_oneof![Just(0u16), Just(256), Just(2_000)])
         .prop_map(|(wait_ms, room)| AskConfig { wait_ms, room, ..AskConfig::HELD })
 }
 
