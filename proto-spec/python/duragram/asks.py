@@ -91,6 +91,8 @@ class Session:
 
     def __init__(self) -> None:
         self.asks: dict[int, Ask] = {}
+        #: Those above the lowest of them whose answers were had: the server keeps them as long as that one is not finished.
+        self.had: list[int] = []
         #: The highest seq that asked.
         self.last = 0
         #: All that waits in it is known. Else nothing may be said of other seqs: the server would forget them.
@@ -145,7 +147,8 @@ class Asks:
     @property
     def is_full(self) -> bool:
         """Whether no further message may ask for now."""
-        return len(self._named) >= ASKS_MAX
+        # What the server keeps counts there: it would refuse the lowest one for ever, if that is not acked yet.
+        return len(self._named) + sum(len(session.had) for session in self._sessions.values()) >= ASKS_MAX
 
     @property
     def is_overdue(self) -> bool:
@@ -242,6 +245,10 @@ class Asks:
         self.adopted -= ask.is_adopted
         session = self._sessions[ask.epoch]
         del session.asks[ask.seq]
+        if ask.is_acked:
+            session.had.append(ask.seq)
+        lowest = min(session.asks, default=wire.U64_MAX)
+        session.had = [seq for seq in session.had if seq > lowest]
         if not session.asks:
             if session.is_whole and session.last_acked and not session.was_left:
                 self._had.add(ask.epoch)

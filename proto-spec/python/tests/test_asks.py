@@ -137,6 +137,23 @@ class C1(unittest.TestCase):
         bench.ack(4)
         self.assertEqual([(take.seq, take.span) for take in bench.takes()], [(4, 0)])
 
+    def test_c1_what_was_had_above_one_that_is_not_acked_counts_as_it_does_at_the_server(self) -> None:
+        """Else the server would be full of them, and refuse the lowest one for ever."""
+        bench = Bench(window=200, congestion_window_initial=100)
+        for _ in range(70):
+            bench.ask()
+        self.assertEqual(bench.seqs(), list(range(1, 65)))
+        bench.ack(0, tuple(range(2, 65)), credit=500)
+        bench.takes()
+        for seq in range(2, 65):
+            bench.answer(seq)
+        self.assertEqual([seq for seq in bench.seqs() if seq > 64], [])
+        bench.ack(64, credit=500)
+        bench.now += 1
+        bench.takes()
+        bench.answer(1)
+        self.assertEqual(bench.seqs(), list(range(65, 71)))
+
     def test_c1_it_is_told_so_too_where_the_last_take_was_lost(self) -> None:
         bench, _ = Bench.asked(1)
         bench.takes()
