@@ -79,7 +79,7 @@ SABOTAGES = {
     "names-the-next-seq": edit("lowest + 65535, span=65535", "lowest", "AskLateGone", "duty-c3"),
     "says-once-what-was-had": edit("                if options and self.asked and self.asked[0] == self.epoch:\n", "                if False:\n", "AskFull", "duty-c1"),
     "takes-once": edit("                tries += 1\n                continue\n            status", "                self.waiting.remove(asked)\n                return GONE, b''\n            status", "AskLost", "duty-c4"),
-    "takes-again-too-soon": edit("self.receive(held_ms / 1000 + backoff(tries)", "self.receive(backoff(tries)", "AskLost", "duty-c4"),
+    "takes-again-too-soon": edit("self.receive(held_ms / 1000 + backoff(tries)", "self.receive(backoff(tries) / 4", "AskLost", "duty-c4"),
     "repeats-without-ask": edit("channel | options << 16", "channel | (0 if self.sent else options << 16)", "AskLost", "datagrams"),
     "leaves-the-old-epoch": edit(
         "self.begin(epoch=0, credit=0)  # the message", "self.waiting = []; self.begin(epoch=0, credit=0)  # the message", "AskStale", "duty-c6"
