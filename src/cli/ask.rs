@@ -205,15 +205,22 @@ impl AskArgs {
         let asking = async {
             let (name, answering) = match self.take {
                 Some(name) => match client.take(name.epoch, name.seq) {
-                    Ok(answering) => (name, answering),
+                    Ok(answering) => (name, Some(answering)),
                     Err(error) => return Came::Failed(error.to_string()),
                 },
                 None => {
-                    let receipt = match client.ask_on(self.channel, message).await {
-                        Ok(asked) => asked.receipt.await.map(|receipt| (receipt, asked.answer)),
-                        Err(error) => Err(error),
+                    let asked = match client.ask_on(self.channel, message).await {
+                        Ok(asked) => asked,
+                        Err(error) => return Came::Failed(why(&error)),
                     };
-                    let (receipt, answering) = match receipt {
+                    // Before the ack: an answer that came right after it would be had, and the server told to forget it.
+                    let answering = if self.no_wait {
+                        asked.answer.leave();
+                        None
+                    } else {
+                        Some(asked.answer)
+                    };
+                    let receipt = match asked.receipt.await {
                         Ok(receipt) => receipt,
                         Err(error) => return Came::Failed(why(&error)),
                     };
@@ -222,11 +229,9 @@ impl AskArgs {
                     (Name { client, epoch: receipt.epoch, seq: receipt.seq }, answering)
                 }
             };
-            if self.no_wait {
-                answering.leave();
+            let Some(mut answering) = answering else {
                 return Came::Left { name, timed_out: false, why: None };
-            }
-            let mut answering = answering;
+            };
             let answer = async { (&mut answering).await };
             match self.timeout {
                 None => answer.await.map_or_else(|error| Came::Failed(why(&error)), Came::Answered),
