@@ -130,6 +130,9 @@ pub(crate) fn dead_letter(letter: &DeadLetter, sink: Option<&str>, with_payload:
         "error": letter.error,
         "payload_bytes": letter.payload.len(),
     });
+    if letter.told_failed {
+        value["told_failed"] = true.into();
+    }
     if let Some(name) = sink {
         value["sink"] = name.into();
         value["sink_id"] = letter.id.sink.to_string().into();
@@ -340,6 +343,7 @@ mod tests {
                 error: "the printer is on fire".into(),
                 attempts: 10,
                 since_unix_us: 1_767_323_046_000_000,
+                told_failed: false,
             };
             let shown = dead_letter(&letter, None, true);
             assert!(shown.get("sink").is_none(), "a handler of a program has no name");

@@ -336,6 +336,7 @@ fn letter(offset: u64, index: u16) -> DeadLetter {
         error: "no paper".into(),
         attempts: 10,
         since_unix_us: 1_767_323_046_000_000,
+        told_failed: false,
     }
 }
 

@@ -181,11 +181,16 @@ struct Stored {
     /// 0 when it is no gap.
     gap_from: u64,
     epoch: u32,
-    attempts: u32,
+    attempts: u16,
+    /// Before format 5 these were the upper half of `attempts`, which never came to so many.
+    flags: u16,
     channel: u16,
     payload: Vec<u8>,
     error: String,
 }
+
+/// The sender asked, and hears that it failed.
+const TOLD_FAILED: u16 = 1;
 
 impl Record for Stored {
     const VERSION: u32 = 1;
@@ -202,6 +207,7 @@ impl DeadLetter {
             gap_from: self.gap_from.map_or(0, |seq| seq.0),
             epoch: self.session.epoch.value(),
             attempts: self.attempts,
+            flags: if self.told_failed { TOLD_FAILED } else { 0 },
             channel: self.channel,
             payload: self.payload.clone(),
             error: self.error.clone(),
@@ -214,6 +220,9 @@ impl DeadLetter {
         let malformed = |what: &str| RecordError::Malformed(what.into());
         let id = DeadLetterId::from_key(key).ok_or_else(|| malformed("its key is not that of a dead letter"))?;
         let stored: Stored = envelope::decode(key, value)?;
+        if stored.flags & !TOLD_FAILED != 0 {
+            return Err(malformed("flags that this program does not know"));
+        }
         let epoch = Epoch::new(stored.epoch).ok_or_else(|| malformed("epoch 0"))?;
         Ok(Self {
             id,
@@ -226,6 +235,7 @@ impl DeadLetter {
             error: stored.error,
             attempts: stored.attempts,
             since_unix_us: stored.since_unix_us,
+            told_failed: stored.flags & TOLD_FAILED != 0,
         })
     }
 }

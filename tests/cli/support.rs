@@ -204,6 +204,7 @@ pub(crate) fn letter(offset: u64, index: u16, payload: &[u8], error: &str) -> De
         error: error.to_owned(),
         attempts: 10,
         since_unix_us: 1_767_323_046_000_000,
+        told_failed: false,
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) fn letter(offset: u64, index: u16) -> DeadLetter {
         error: "the printer is on fire".into(),
         attempts: 10,
         since_unix_us: 1_700_000_000_000_001,
+        told_failed: false,
     }
 }
 

@@ -232,6 +232,7 @@ fn done_all_is_not_believed_when_a_panic_follows_and_a_panic_in_flush_is_a_faile
         error: String::new(),
         attempts: 0,
         since_unix_us: 0,
+        told_failed: false,
     };
     let record = dead_letters::record(&letter);
     let mut open = OpenBatch::default();
