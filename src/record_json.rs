@@ -355,6 +355,9 @@ mod tests {
             assert_eq!(shown["payload_bytes"], letter.payload.len());
             assert_eq!((&shown["attempts"], &shown["error"]), (&json!(10), &json!("the printer is on fire")));
             assert_eq!(shown["dead_since"], "2026-01-02T03:04:06.000000Z");
+            assert!(shown.get("told_failed").is_none(), "only where its sender has asked");
+            let told = DeadLetter { told_failed: true, ..letter.clone() };
+            assert_eq!(dead_letter(&told, None, false)["told_failed"], true);
             let brief = dead_letter(&letter, None, false);
             assert!(brief.get("payload").is_none() && brief.get("payload_base64").is_none());
             assert_eq!(brief.get("gap"), line.get("gap"), "without a payload the news is the gap");

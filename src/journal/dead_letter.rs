@@ -199,7 +199,11 @@ impl Record for Stored {
 impl DeadLetter {
     /// The value to store under the id's key.
     pub(in crate::journal) fn encode(&self) -> Vec<u8> {
-        let stored = Stored {
+        envelope::encode(&self.id.key(), &self.stored())
+    }
+
+    fn stored(&self) -> Stored {
+        Stored {
             client: self.session.client.0,
             seq: self.seq.0,
             received_unix_us: self.received_unix_us,
@@ -211,8 +215,7 @@ impl DeadLetter {
             channel: self.channel,
             payload: self.payload.clone(),
             error: self.error.clone(),
-        };
-        envelope::encode(&self.id.key(), &stored)
+        }
     }
 
     /// The dead letter stored under `key`.

@@ -1,5 +1,6 @@
 //! The program's commands, run as users run them.
 
+mod ask_status;
 mod basics;
 mod dead;
 mod environment;
