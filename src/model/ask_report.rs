@@ -63,7 +63,7 @@ pub struct AsksReport {
     pub asks: Vec<AskView>,
 }
 
-/// One ask.
+/// What became of one ask so far; never its body, which is its client's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AskView {
     /// What names it.
