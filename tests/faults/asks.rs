@@ -133,9 +133,10 @@ struct Member {
 
 impl Member {
     fn builder(&self) -> Builder {
-        // A TAKE that a kill has lost is sent again soon.
+        // What a kill has lost is sent again soon.
         let asks = AskConfig { first_wait_ms: 200, wait_ms: 400, ..AskConfig::HELD };
-        Client::builder(self.path.to_string()).client_id(self.id).asks(asks)
+        let builder = Client::builder(self.path.to_string()).client_id(self.id).asks(asks);
+        builder.retry_interval_max(Duration::from_millis(200))
     }
 
     fn text(&self, n: usize) -> String {
