@@ -437,6 +437,10 @@ pub const ADMIN_CHUNK_BYTES: usize = 64 * 1024;
 pub const ADMIN_ENTRIES: usize = 10_000;
 /// Dead letters in one answer of `/api/dead`.
 pub const ADMIN_DEAD_LETTERS: usize = 100;
+/// Clients in one answer of `/api/asks`, those with the most asks.
+pub const ASK_CLIENTS_SHOWN: usize = 100;
+/// Requests about asks that wait for the committer, which takes one with each commit; further ones get status 503.
+pub const ASK_REQUESTS: usize = 16;
 /// Threads that read the journal and the dead letters for requests.
 pub const ADMIN_READERS: usize = 8;
 /// Milliseconds in which a request's head must have come, the wait for it on an idle connection included.

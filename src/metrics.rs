@@ -124,6 +124,8 @@ pub struct Metrics {
     /// Asks that ended without their client saying so: with their session, by their age, for a newer epoch, or because no answer
     /// will come.
     pub asks_expired: Counter,
+    /// Asks that operators had forgotten.
+    pub asks_forgotten: Counter,
     /// Asks that were refused because there was no room for one more.
     pub asks_refused: Counter,
     /// Seconds from the ack of an ask until its answer is durable.
@@ -237,6 +239,7 @@ impl Metrics {
             takes_held: Gauge::default(),
             asks_taken: Counter::default(),
             asks_expired: Counter::default(),
+            asks_forgotten: Counter::default(),
             asks_refused: Counter::default(),
             answer_delay_seconds: Histogram::new(exponential_buckets(50e-6, 2.0, 28)),
             abandoned: Counter::default(),
@@ -311,6 +314,7 @@ impl Metrics {
         r.register("takes_held", "TAKEs held until their answer is there", m.takes_held.clone());
         r.register("asks_taken", "Answers that clients have had", m.asks_taken.clone());
         r.register("asks_expired", "Asks that ended without their client saying so", m.asks_expired.clone());
+        r.register("asks_forgotten", "Asks that operators had forgotten", m.asks_forgotten.clone());
         r.register("asks_refused", "Asks refused because there was no room", m.asks_refused.clone());
         r.register_with_unit(
             "answer_delay",

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
 
-from tests.support import Server
+from tests.support import Server, binary
 
 from . import answering, answering_sabotaged, asking, minimal
 from .__main__ import DOUBTS, client, doubted
@@ -67,14 +67,17 @@ class Clients(unittest.TestCase):
     def test_the_asking_clients_are_conformant(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
             key_file = key_for_a_client(directory)
-            python = f"{sys.executable} -m duragram send --ask --server {{}}"
+            python, rust = (f"{send} send --ask --server {{}}" for send in (f"{sys.executable} -m duragram", binary()))
+            seals = "^Ask(Clean|LongBody|Lost|Stale|Pending)$"
             subjects = {
                 "minimal": Subject(minimal.command(directory, asks=True)),
                 "C": Subject(f"{c_client(directory, asks=True)} --ask {{}}"),
                 "Python": Subject(python),
                 "Python, its own epoch": Subject(f"sh -c 'exec {python} --epoch $(date +%s)'", "^Ask(Clean|Stale|LateGone|Liar)$"),
-                "Node.js": Subject(f"node {PROTO_SPEC}/node/send.js --ask {{}}"),
-                "Python, sealed": Subject(f"{python} --key-file {key_file}", "^Ask(Clean|LongBody|Lost|Stale|Pending)$", key_file),
+                "Python, sealed": Subject(f"{python} --key-file {key_file}", seals, key_file),
+                "Rust": Subject(rust),
+                "Rust, its own epoch": Subject(f"sh -c 'exec {rust} --epoch $(date +%s)'", "^Ask(Clean|Stale|LateGone|Liar)$"),
+                "Rust, sealed": Subject(f"{rust} --key-file {key_file}", seals, key_file),
             }
 
             if shutil.which("node"):
@@ -98,10 +101,8 @@ class Clients(unittest.TestCase):
 
             def run(name: str) -> list[Verdict]:
                 sabotage = minimal.SABOTAGES[name]
-                # Of a lost answer nothing shows before the TAKE's twenty seconds are over.
-                patience = 26.0 if sabotage.scenario == "AskLost" else 12.0
                 command = minimal.command(directory, asks=True, sabotage=name)
-                return failed(client(command, f"^({sabotage.scenario})$", 1, quiet=True, patience=patience, asks=True))
+                return failed(client(command, f"^({sabotage.scenario})$", 1, quiet=True, patience=12.0, asks=True))
 
             with ThreadPoolExecutor(JOBS) as pool:
                 found = dict(zip(minimal.SABOTAGES, pool.map(run, minimal.SABOTAGES)))

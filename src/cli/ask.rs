@@ -129,7 +129,7 @@ enum Came {
 /// What was said of it.
 struct Told {
     code: u8,
-    /// Whether the server may forget the answer: it was printed whole.
+    /// Whether the answer has come and was printed whole: the server may forget it.
     is_had: bool,
 }
 
@@ -169,6 +169,9 @@ fn ask(args: &AskArgs) -> Result<u8, Failure> {
         let told = args.tell(id, came);
         if matches!(told, Ok(Told { is_had: true, .. })) {
             // What is said last is that the answer is had, so that the server need not keep it.
+            if let Some(name) = args.take {
+                say_had(&client, name).await;
+            }
             client.close(Some(FAREWELL)).await.ok();
         }
         Ok(told)
@@ -202,15 +205,22 @@ impl AskArgs {
         let asking = async {
             let (name, answering) = match self.take {
                 Some(name) => match client.take(name.epoch, name.seq) {
-                    Ok(answering) => (name, answering),
+                    Ok(answering) => (name, Some(answering)),
                     Err(error) => return Came::Failed(error.to_string()),
                 },
                 None => {
-                    let receipt = match client.ask_on(self.channel, message).await {
-                        Ok(asked) => asked.receipt.await.map(|receipt| (receipt, asked.answer)),
-                        Err(error) => Err(error),
+                    let asked = match client.ask_on(self.channel, message).await {
+                        Ok(asked) => asked,
+                        Err(error) => return Came::Failed(why(&error)),
                     };
-                    let (receipt, answering) = match receipt {
+                    // Before the ack: an answer that came right after it would be had, and the server told to forget it.
+                    let answering = if self.no_wait {
+                        asked.answer.leave();
+                        None
+                    } else {
+                        Some(asked.answer)
+                    };
+                    let receipt = match asked.receipt.await {
                         Ok(receipt) => receipt,
                         Err(error) => return Came::Failed(why(&error)),
                     };
@@ -219,11 +229,9 @@ impl AskArgs {
                     (Name { client, epoch: receipt.epoch, seq: receipt.seq }, answering)
                 }
             };
-            if self.no_wait {
-                answering.leave();
+            let Some(mut answering) = answering else {
                 return Came::Left { name, timed_out: false, why: None };
-            }
-            let mut answering = answering;
+            };
             let answer = async { (&mut answering).await };
             match self.timeout {
                 None => answer.await.map_or_else(|error| Came::Failed(why(&error)), Came::Answered),
@@ -270,8 +278,7 @@ impl AskArgs {
         match came {
             Came::Answered(answer) => Ok(self.tell_answer(client, &answer)),
             Came::Left { name, timed_out, why } => {
-                // What was left stays at the server in any case.
-                let left = |code| Told { code, is_had: true };
+                let left = |code| Told { code, is_had: false };
                 if self.json {
                     let (epoch, seq) = (name.epoch.value(), name.seq.0);
                     let told = json!({"client": client.to_string(), "epoch": epoch, "seq": seq, "status": "PENDING"});
@@ -315,6 +322,17 @@ impl AskArgs {
             }
         };
         Told { code, is_had: printed.is_ok() }
+    }
+}
+
+/// Tells the server that it need not keep the answer to an ask of an earlier run, by asking for the seq after it
+/// (PROTOCOL.md#take). Whatever that one's answer is stays where it is.
+async fn say_had(client: &Client, name: Name) {
+    let next = Seq(name.seq.0.saturating_add(1));
+    if let Ok(mut answering) = client.take(name.epoch, next) {
+        // Lost or late, it does no harm: the server keeps the answer for a day at most.
+        let _answered_or_late = tokio::time::timeout(FAREWELL, &mut answering).await;
+        answering.leave();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The committer's steps with the project's own dialect, called directly, over a journal in memory.
 
 mod answers;
+mod asks;
 mod commits;
 mod flight;
 mod property;

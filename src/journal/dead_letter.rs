@@ -181,11 +181,16 @@ struct Stored {
     /// 0 when it is no gap.
     gap_from: u64,
     epoch: u32,
-    attempts: u32,
+    attempts: u16,
+    /// Before format 5 these were the upper half of `attempts`, which never came to so many.
+    flags: u16,
     channel: u16,
     payload: Vec<u8>,
     error: String,
 }
+
+/// The sender asked, and hears that it failed.
+const TOLD_FAILED: u16 = 1;
 
 impl Record for Stored {
     const VERSION: u32 = 1;
@@ -194,7 +199,11 @@ impl Record for Stored {
 impl DeadLetter {
     /// The value to store under the id's key.
     pub(in crate::journal) fn encode(&self) -> Vec<u8> {
-        let stored = Stored {
+        envelope::encode(&self.id.key(), &self.stored())
+    }
+
+    fn stored(&self) -> Stored {
+        Stored {
             client: self.session.client.0,
             seq: self.seq.0,
             received_unix_us: self.received_unix_us,
@@ -202,11 +211,11 @@ impl DeadLetter {
             gap_from: self.gap_from.map_or(0, |seq| seq.0),
             epoch: self.session.epoch.value(),
             attempts: self.attempts,
+            flags: if self.told_failed { TOLD_FAILED } else { 0 },
             channel: self.channel,
             payload: self.payload.clone(),
             error: self.error.clone(),
-        };
-        envelope::encode(&self.id.key(), &stored)
+        }
     }
 
     /// The dead letter stored under `key`.
@@ -214,6 +223,9 @@ impl DeadLetter {
         let malformed = |what: &str| RecordError::Malformed(what.into());
         let id = DeadLetterId::from_key(key).ok_or_else(|| malformed("its key is not that of a dead letter"))?;
         let stored: Stored = envelope::decode(key, value)?;
+        if stored.flags & !TOLD_FAILED != 0 {
+            return Err(malformed("flags that this program does not know"));
+        }
         let epoch = Epoch::new(stored.epoch).ok_or_else(|| malformed("epoch 0"))?;
         Ok(Self {
             id,
@@ -226,6 +238,7 @@ impl DeadLetter {
             error: stored.error,
             attempts: stored.attempts,
             since_unix_us: stored.since_unix_us,
+            told_failed: stored.flags & TOLD_FAILED != 0,
         })
     }
 }

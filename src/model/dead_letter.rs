@@ -35,7 +35,9 @@ pub struct DeadLetter {
     /// What its handler said last.
     pub error: String,
     /// How often a handler has tried.
-    pub attempts: u32,
+    pub attempts: u16,
     /// When it became a dead letter, in microseconds since 1970.
     pub since_unix_us: u64,
+    /// Its sender asked, and hears that it failed: that stands, whatever becomes of the letter.
+    pub told_failed: bool,
 }

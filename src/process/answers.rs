@@ -83,9 +83,14 @@ impl Answers {
         }
     }
 
-    fn are_asked_by(&mut self, record: &Record<'_>) -> bool {
+    /// Whether whoever sent the record hears from this sink what becomes of it.
+    pub(super) fn will_tell(&self, record: &Record<'_>) -> bool {
         // A gap is news of this journal's, and no message of somebody who could ask.
-        let asks = record.asks && self.answering != Answering::Nothing && matches!(record.content, Content::Payload(_));
+        record.asks && self.answering != Answering::Nothing && matches!(record.content, Content::Payload(_))
+    }
+
+    fn are_asked_by(&mut self, record: &Record<'_>) -> bool {
+        let asks = self.will_tell(record);
         self.asked |= asks;
         asks
     }

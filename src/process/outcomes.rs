@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::handler::HandlerError;
+use super::handler_error::HandlerError;
 use crate::limits;
 use crate::model::Record;
 

@@ -294,6 +294,15 @@ fn a_client_with_a_key_asks_and_takes_sealed() {
     assert_eq!((code, stderr.as_str()), (0, ""));
     place.service.release(b"slow");
     assert_eq!(place.ask(&["--key-file", &key, "--take", name.trim_end()]), (0, "SLOW".to_owned(), String::new()));
+
+    // Each is another run, which counts from elsewhere: heard at its first question, for the second comes after two seconds. Nor had
+    // the run before it the answer, however soon that came.
+    for _ in 0..12 {
+        let (code, name, stderr) = place.ask(&["--key-file", &key, "--no-wait", "open"]);
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        let take = ["--key-file", &key, "--timeout", "1900ms", "--take", name.trim_end()];
+        assert_eq!(place.ask(&take), (0, "OPEN".to_owned(), String::new()));
+    }
     let (code, _, stderr) = place.ask(&["--timeout", "2s", "open"]);
     assert_eq!(code, 1, "plain is refused: {stderr}");
 }

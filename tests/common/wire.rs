@@ -87,6 +87,12 @@ impl Wire {
         Self { socket: socket(), server: server.udp, client: ClientId(client), epoch }
     }
 
+    /// Epoch 1 of a client that sends from one address to another.
+    pub(crate) fn between(from: SocketAddr, server: SocketAddr, client: u64) -> Self {
+        let socket = UdpSocket::bind(from).expect("an address of this machine");
+        Self { socket, server, client: ClientId(client), epoch: Epoch::new(1).expect("not 0") }
+    }
+
     /// Goes on from a new port, as after a NAT's reboot. The old socket is returned.
     pub(crate) fn rebind(&mut self) -> UdpSocket {
         std::mem::replace(&mut self.socket, socket())

@@ -24,7 +24,7 @@ const CLIENTS: u64 = 3;
 /// Asks of a client that it leaves at the server, for its next run.
 const LEFT: usize = 8;
 const CONFIG: &str = "checkpoint_bytes = 65536\ncheckpoint_interval = \"20ms\"\nretain_bytes = 0\n\
-                      [retry]\nattempts_max = 100000\nfirst_delay = \"2ms\"\nlongest_delay = \"20ms\"\n";
+                      [retry]\nattempts_max = 65535\nfirst_delay = \"2ms\"\nlongest_delay = \"20ms\"\n";
 
 /// Answers in capitals, and gives up what begins with `no`.
 const CHILD: &str = r#"

@@ -176,6 +176,26 @@ describe('asking', { concurrency: true, timeout: 20_000 }, () => {
     server.close()
   })
 
+  test('C4: the first TAKE is held for a second and each that came too early lets the next be held for longer', async () => {
+    const server = await acking((d, seen) => seen.filter(one => one.kind === TAKE).length < 4 ? [{ small: PENDING, word: 0 }] : [done('x')])
+    const client = new Client(server.address)
+    assert.equal((await client.ask('1').answer).body.toString(), 'x')
+    assert.deepEqual(takes(server).filter(d => d.small !== 0xffff).map(d => d.word), [1000, 2000, 4000, 8000])
+    client.close()
+    server.close()
+    // Who waits for an answer hears of PENDING when his time is over, and not after each hold.
+    const slow = await acking(() => [{ small: PENDING, word: 0 }])
+    const later = new Client(slow.address, { waiting: [{ epoch: 3, seq: 1 }] })
+    const heard = []
+    const hasty = later.take(3, 1, { wait: 0.4 }).then(() => heard.push('hasty'))
+    const patient = later.take(3, 1, { wait: 1.4 }).then(() => heard.push('patient'))
+    await Promise.all([hasty, patient])
+    assert.deepEqual(heard, ['hasty', 'patient'])
+    assert.deepEqual(takes(slow).map(d => d.word), [1000, 400])
+    later.close()
+    slow.close()
+  })
+
   test('C4: at most 16 TAKEs are open, and at most 10 in a round trip', async () => {
     const server = await answeringServer({ delay: () => 60000 })
     const client = new Client(server.address)

@@ -1,9 +1,13 @@
 //! The asks themselves: found by client, bounded in number, forgotten when they are had or too old.
 
+mod report;
+
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, HashSet};
 
 use duragram_proto::{ClientId, Epoch, Seq};
+
+pub(super) use report::SeenAt;
 
 use super::held::Held;
 use crate::limits;
