@@ -18,7 +18,7 @@ use crate::client::{Answer, Client, ConnectError, SendError, Status};
 
 /// Exit code: the message was given up.
 const EXIT_FAILED: u8 = 5;
-/// Exit code: no answer will come.
+/// Exit code: no answer will come, since it was had before, has expired or was lost.
 const EXIT_GONE: u8 = 6;
 /// Exit code: it is on the server's disk, and not answered in time.
 const EXIT_UNANSWERED: u8 = 7;
@@ -113,7 +113,7 @@ impl FromStr for Name {
     }
 }
 
-/// What came of it.
+/// The command ends with one of these.
 enum Came {
     Answered(Answer),
     /// On the server's disk; not waited for, or not long enough, for this reason if it is known.
@@ -129,7 +129,7 @@ enum Came {
 /// What was said of it.
 struct Told {
     code: u8,
-    /// Whether the server may forget the answer: it was printed whole.
+    /// Whether the answer has come and was printed whole: the server may forget it.
     is_had: bool,
 }
 
@@ -169,6 +169,9 @@ fn ask(args: &AskArgs) -> Result<u8, Failure> {
         let told = args.tell(id, came);
         if matches!(told, Ok(Told { is_had: true, .. })) {
             // What is said last is that the answer is had, so that the server need not keep it.
+            if let Some(name) = args.take {
+                say_had(&client, name).await;
+            }
             client.close(Some(FAREWELL)).await.ok();
         }
         Ok(told)
@@ -275,8 +278,7 @@ impl AskArgs {
         match came {
             Came::Answered(answer) => Ok(self.tell_answer(client, &answer)),
             Came::Left { name, timed_out, why } => {
-                // What was left stays at the server in any case.
-                let left = |code| Told { code, is_had: true };
+                let left = |code| Told { code, is_had: false };
                 if self.json {
                     let (epoch, seq) = (name.epoch.value(), name.seq.0);
                     let told = json!({"client": client.to_string(), "epoch": epoch, "seq": seq, "status": "PENDING"});
@@ -320,6 +322,17 @@ impl AskArgs {
             }
         };
         Told { code, is_had: printed.is_ok() }
+    }
+}
+
+/// Tells the server that it need not keep the answer to an ask of an earlier run, by asking for the seq after it
+/// (PROTOCOL.md#take). Whatever that one's answer is stays where it is.
+async fn say_had(client: &Client, name: Name) {
+    let next = Seq(name.seq.0.saturating_add(1));
+    if let Ok(mut answering) = client.take(name.epoch, next) {
+        // Lost or late, it does no harm: the server keeps the answer for a day at most.
+        let _answered_or_late = tokio::time::timeout(FAREWELL, &mut answering).await;
+        answering.leave();
     }
 }
 

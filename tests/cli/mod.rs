@@ -2,6 +2,7 @@
 
 mod ask;
 mod ask_many;
+mod ask_status;
 mod basics;
 mod dead;
 mod environment;

@@ -64,7 +64,7 @@ impl Home {
         self.dir.path().join("disk")
     }
 
-    /// The journal's directory.
+    /// The journal lies in this directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.disk().join("data")
     }
@@ -74,7 +74,7 @@ impl Home {
         self.dir.path().join("stderr.log")
     }
 
-    /// The file sink's file.
+    /// The file sink writes to this file.
     pub(crate) fn out(&self) -> PathBuf {
         self.disk().join("out.ndjson")
     }
@@ -116,7 +116,7 @@ impl Home {
         self.command_with_sinks(data, &[&self.file_sink()])
     }
 
-    /// The file sink's name.
+    /// The file sink goes by this name, which is its short form.
     pub(crate) fn file_sink(&self) -> String {
         format!("file:{}", self.out().display())
     }
@@ -216,12 +216,12 @@ impl Server {
         wait_for("the server's end", || self.child().try_wait().expect("our own child"))
     }
 
-    /// Of the process.
+    /// The process of the server has this id.
     pub(crate) fn pid(&self) -> u32 {
         self.child().id()
     }
 
-    /// Whether it still runs.
+    /// Whether the process of the server still runs.
     pub(crate) fn is_running(&self) -> bool {
         self.child().try_wait().expect("our own child").is_none()
     }

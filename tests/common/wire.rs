@@ -33,7 +33,7 @@ pub(crate) struct Reply {
     pub(crate) len: usize,
 }
 
-/// What a reply says.
+/// A reply of the server is one of these.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Is {
     Ack(Acked),
@@ -48,7 +48,7 @@ pub(crate) struct Acked {
     pub(crate) client: ClientId,
     pub(crate) epoch: Epoch,
     pub(crate) floor: u64,
-    /// Journaled above the floor.
+    /// These seqs above the floor are journaled too.
     pub(crate) above: Vec<u64>,
     pub(crate) credit: u16,
     pub(crate) duplicate: bool,
@@ -58,7 +58,7 @@ pub(crate) struct Acked {
     pub(crate) delay_us: u32,
 }
 
-/// An ANSWER.
+/// An ANSWER says what became of a message that asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Answered {
     pub(crate) client: ClientId,
@@ -85,6 +85,12 @@ impl Wire {
     pub(crate) fn in_epoch(server: &Server, client: u64, epoch: u32) -> Self {
         let epoch = Epoch::new(epoch).expect("not 0");
         Self { socket: socket(), server: server.udp, client: ClientId(client), epoch }
+    }
+
+    /// Epoch 1 of a client that sends from one address to another.
+    pub(crate) fn between(from: SocketAddr, server: SocketAddr, client: u64) -> Self {
+        let socket = UdpSocket::bind(from).expect("an address of this machine");
+        Self { socket, server, client: ClientId(client), epoch: Epoch::new(1).expect("not 0") }
     }
 
     /// Goes on from a new port, as after a NAT's reboot. The old socket is returned.
@@ -168,7 +174,7 @@ impl Wire {
         self.reject()
     }
 
-    /// The next reply.
+    /// Waits for the next reply of the server.
     pub(crate) fn reply(&self) -> Reply {
         let bytes = self.reply_bytes();
         Reply::parse(&bytes)
@@ -252,7 +258,7 @@ impl Wire {
 }
 
 impl Reply {
-    /// Whom it is for.
+    /// Returns the client to which the server sends it.
     pub(crate) fn client(&self) -> ClientId {
         match &self.is {
             Is::Ack(ack) => ack.client,
@@ -319,7 +325,7 @@ pub(crate) fn fix_crc(bytes: &mut [u8]) {
     bytes[at..].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// A batch's payload.
+/// Makes a batch's payload, with a length before each record.
 pub(crate) fn batch_of(records: &[&[u8]]) -> Vec<u8> {
     let mut payload = Vec::new();
     for record in records {

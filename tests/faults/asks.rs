@@ -24,7 +24,7 @@ const CLIENTS: u64 = 3;
 /// Asks of a client that it leaves at the server, for its next run.
 const LEFT: usize = 8;
 const CONFIG: &str = "checkpoint_bytes = 65536\ncheckpoint_interval = \"20ms\"\nretain_bytes = 0\n\
-                      [retry]\nattempts_max = 100000\nfirst_delay = \"2ms\"\nlongest_delay = \"20ms\"\n";
+                      [retry]\nattempts_max = 65535\nfirst_delay = \"2ms\"\nlongest_delay = \"20ms\"\n";
 
 /// Answers in capitals, and gives up what begins with `no`.
 const CHILD: &str = r#"
@@ -37,7 +37,7 @@ for line in sys.stdin:
     print(json.dumps({"offset": record["offset"], "index": record["index"], **verdict}), flush=True)
 "#;
 
-/// The same over HTTP.
+/// This program answers the same over HTTP.
 const SERVICE: &str = r#"
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,7 +58,7 @@ class Service(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Service).serve_forever()
 "#;
 
-/// What answers.
+/// The answers come from one of these.
 enum Service {
     /// A child of the server, which writes its process id into this file.
     Exec { command: String, pid: PathBuf },

@@ -351,7 +351,7 @@ async fn collect(mut sent: mpsc::UnboundedReceiver<(u64, Pending)>) -> Refused {
     refused
 }
 
-/// See [`collect`].
+/// [`collect`] gathers here why records were not taken.
 #[derive(Debug, Default)]
 struct Refused {
     epoch_used: bool,

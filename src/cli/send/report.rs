@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::client::Stats;
 
-/// What was done.
+/// The command reports this when it has ended.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) client: ClientId,

@@ -7,7 +7,7 @@ use duragram_proto::codec::Take;
 
 use super::Place;
 use crate::common::wait_for;
-use crate::common::wire::{Is, Wire};
+use crate::common::wire::Is;
 
 #[test]
 fn a_held_take_is_released_by_the_answer() {
@@ -116,31 +116,4 @@ fn sixteen_takes_of_a_session_are_held_and_more_are_pending_at_once() {
     answered.sort_unstable();
     assert_eq!(answered, (1..=16).collect::<Vec<_>>());
     assert_eq!(wire.taken(wire.held(17, span(17))).said(), (Done, "SLOW 17".to_owned()));
-}
-
-#[test]
-fn two_hundred_and_fifty_six_takes_of_a_plain_source_are_held_and_more_are_pending_at_once() {
-    let place = Place::new();
-    let wires: Vec<Wire> = (1..=17).map(|client| place.wire(client)).collect();
-    place.service.hold(b"slow");
-    for wire in &wires {
-        for seq in 1..=16 {
-            wire.ask_ack(&wire.asking(seq, b"slow"));
-        }
-    }
-    let held = |wire: &Wire, seq: u64| wire.held(seq, u16::try_from(seq - 1).unwrap());
-    let (last, first) = wires.split_last().unwrap();
-    for wire in first {
-        (1..=16).for_each(|seq| wire.send_take(held(wire, seq)));
-        wire.assert_silence_so_far();
-    }
-    let answer = last.taken(held(last, 1));
-    assert_eq!(answer.status, Pending);
-    assert!(answer.number >= 1_000, "{answer:?}");
-    place.service.release(b"slow");
-    for wire in first {
-        (0..16).for_each(|_| assert_eq!(wire.answer().status, Done));
-    }
-    last.send_take(held(last, 2));
-    assert_eq!(last.answer().status, Done, "there is room again");
 }

@@ -48,7 +48,7 @@ fn a_child_answers_with_text_and_with_bytes_and_gives_up() {
 
 #[test]
 fn a_record_that_is_tried_again_and_again_does_not_hold_the_answers_of_others() {
-    let home = Home::with_config(&format!("{CONFIG}[retry]\nattempts_max = 1000000\n"));
+    let home = Home::with_config(&format!("{CONFIG}[retry]\nattempts_max = 65535\n"));
     let child = python(
         &home,
         "for line in sys.stdin:

@@ -37,7 +37,7 @@ impl Wire {
         !matches!(self, Self::Plain)
     }
 
-    /// A session begins.
+    /// Goes over to the keys of a session, at its beginning.
     pub(super) fn enter(&mut self, epoch: Epoch) {
         match self {
             Self::Plain => _ = epoch,
@@ -129,7 +129,7 @@ mod sealed {
     pub struct Sealing {
         /// The key that it shares with the server.
         pub key: ClientKey,
-        /// Where its counter begins.
+        /// Its counter begins here in each epoch, so that no number is used twice.
         pub counter: CounterStart,
     }
 

@@ -96,7 +96,7 @@ fn who_knows_the_time_takes_what_earlier_runs_asked_above_all_random_starts_and_
     assert_eq!((CounterStart::random(10).taking_first(), CounterStart::boot_count(1).taking_first()), (5, 1 << 32));
 }
 
-/// What befalls a server.
+/// Each of these befalls a server in some order.
 #[derive(Clone, Debug)]
 enum Step {
     Take(u8),
