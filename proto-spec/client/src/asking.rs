@@ -129,7 +129,7 @@ impl Client {
 
 impl Answering {
     /// Leaves the answer at the server, for a later run or another process, which takes it by the receipt's epoch and seq
-    /// ([`Client::take`]). It is not waited for in this run.
+    /// ([`Client::take`]). It is not waited for in this run, unless this run takes it.
     pub fn leave(mut self) {
         if let Some((asker, shared)) = self.waits.take() {
             shared.state().core.leave(asker);

@@ -125,6 +125,8 @@ pub struct Stats {
     pub asking: u64,
     /// Answers that came.
     pub answered: u64,
+    /// An answer was asked for and the server has not replied in time, nor since.
+    pub takes_unheard: bool,
     /// DATA datagrams sent.
     pub transmissions: u64,
     /// Of these, how many had been sent before.
