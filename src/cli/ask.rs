@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use duragram_proto::client::FailReason;
 use duragram_proto::{ClientId, Epoch, Seq};
 use humantime_serde::re::humantime;
 use serde_json::{Value, json};
@@ -220,8 +221,12 @@ impl AskArgs {
                 Some(timeout) => match tokio::time::timeout(timeout, answer).await {
                     Ok(answer) => answer.map_or_else(|error| Came::Failed(why(&error)), Came::Answered),
                     Err(_) => {
+                        let unheard = self.hears_nothing(client);
                         answering.leave();
-                        Came::Left { name, timed_out: true }
+                        match unheard {
+                            Some(why) => Came::Failed(why),
+                            None => Came::Left { name, timed_out: true },
+                        }
                     }
                 },
             }
@@ -232,12 +237,21 @@ impl AskArgs {
         }
     }
 
+    /// Why nothing is known of an earlier message: the server does not reply to who takes its answer.
+    fn hears_nothing(&self, client: &Client) -> Option<String> {
+        self.take?;
+        let unheard = client.stats().takes_unheard.then(|| format!("no reply from {}", self.client.server));
+        client.trouble().or(unheard)
+    }
+
     /// Says once why nothing comes. Ends when the message was not acked in time.
     async fn tell_of_silence(&self, client: &Client) {
         let patience = SILENCE_TOLD.min(self.timeout.unwrap_or(SILENCE_TOLD));
         tokio::time::sleep(patience).await;
         let is_acked = || client.stats().acked > 0;
-        if !is_acked() && self.take.is_none() {
+        if let Some(why) = self.hears_nothing(client) {
+            complain(&format!("{why}; trying on"));
+        } else if !is_acked() && self.take.is_none() {
             let why = obstacle(client.stats().refusal, client.trouble().as_deref())
                 .unwrap_or_else(|| format!("no reply from {} for {} seconds", self.client.server, patience.as_secs()));
             complain(&format!("{why}; trying on"));
@@ -297,7 +311,13 @@ impl AskArgs {
 
 /// Why a message is not on the server's disk, as far as is known.
 fn why(error: &SendError) -> String {
-    error.to_string()
+    let what_to_do = match error {
+        SendError::Rejected(FailReason::Unsupported) => {
+            "; its operator can allow it to be asked (asks_max), and without encryption over a network (plain_asks)"
+        }
+        _ => "",
+    };
+    format!("{error}{what_to_do}")
 }
 
 fn as_json(client: ClientId, answer: &Answer) -> Value {
