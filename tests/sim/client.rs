@@ -158,7 +158,9 @@ impl SimClient {
         }
         let rto_us = self.machine.as_ref().map_or(0, Client::rto_us);
         let next_us = self.due_us().min(now_us + CALM_WAIT_US_MAX).max(now_us);
-        let calm = self.calm.get_or_insert(Calm::of(next_us, rto_us));
+        // What was refused may wait for its turn behind TAKEs, which have longer timers.
+        let held_back_us = if self.asker.is_some() { now_us + CALM_WAIT_US_MAX } else { 0 };
+        let calm = self.calm.get_or_insert(Calm::of(next_us.max(held_back_us), rto_us));
         calm.rto_us = calm.rto_us.max(rto_us).min(calm.rto_us_max);
         // As long as the server gives no credit it asks, ever less often.
         if self.machine.as_ref().is_some_and(|machine| machine.credit() == Some(0)) {
@@ -233,7 +235,13 @@ impl SimClient {
     fn note_refusal(&mut self, now_us: u64, datagram: &[u8]) {
         let (Some(_), Some(calm)) = (&self.asker, &mut self.calm) else { return };
         let plain = sealed::read(datagram).map(|(plain, _)| plain).unwrap_or_default();
-        if matches!(codec::decode(&plain), Ok(Datagram::Reject(reject)) if reject.code == RejectCode::Busy) {
+        let is_refused = match codec::decode(&plain) {
+            Ok(Datagram::Reject(reject)) => reject.code == RejectCode::Busy,
+            // There may be room after this, when it is told to be had.
+            Ok(Datagram::Answer(_)) => true,
+            _ => false,
+        };
+        if is_refused {
             calm.from_us = calm.from_us.max(now_us + 2 * BUSY_WAIT_US_MAX);
         }
     }

@@ -47,6 +47,8 @@ struct StoredRow {
     seq: u64,
     offset: u64,
     failed: bool,
+    /// It is no answer: the ask is no more.
+    forgotten: bool,
     body_bytes: u32,
     answered_s: u64,
 }
@@ -88,22 +90,23 @@ impl AskRecord {
 }
 
 impl AnswersRecord {
-    /// The key and the value to store under it. An ask without its answer says nothing here, and is left out.
+    /// The key and the value to store under it.
     pub(in crate::journal) fn encode(&self) -> ([u8; 9], Vec<u8>) {
         let key = answers_key(self.number);
-        let answered = || self.answers.iter().filter_map(|ask| Some((ask, ask.answer.as_ref()?)));
-        let mut bodies = Vec::with_capacity(answered().map(|(_, answer)| answer.body.len()).sum());
-        let rows = answered().map(|(ask, answer)| {
-            bodies.extend_from_slice(&answer.body);
+        let body = |ask: &AskRecord| ask.answer.as_ref().map_or(0, |answer| answer.body.len());
+        let mut bodies = Vec::with_capacity(self.answers.iter().map(body).sum());
+        let rows = self.answers.iter().map(|ask| {
+            bodies.extend(ask.answer.iter().flat_map(|answer| answer.body.iter()));
             StoredRow {
                 client: ask.id.session.client.0,
                 epoch: ask.id.session.epoch.value(),
                 seq: ask.id.seq.0,
                 offset: ask.offset.0,
-                failed: answer.failed,
+                failed: ask.answer.as_ref().is_some_and(|answer| answer.failed),
+                forgotten: ask.answer.is_none(),
                 // A body comes in one datagram.
-                body_bytes: u32::try_from(answer.body.len()).unwrap_or(u32::MAX),
-                answered_s: answer.answered_s,
+                body_bytes: u32::try_from(body(ask)).unwrap_or(u32::MAX),
+                answered_s: ask.answer.as_ref().map_or(0, |answer| answer.answered_s),
             }
         });
         let rows = rows.collect();
@@ -141,7 +144,8 @@ pub(super) fn decode_answers(key: &[u8], number: &[u8], value: &[u8]) -> Result<
         let session = [&row.client.to_be_bytes()[..], &row.epoch.to_be_bytes()].concat();
         let id = AskId { session: session_id(&session)?, seq: seq_of(row.seq)? };
         let answer = AnswerRecord { failed: row.failed, body: body.into(), answered_s: row.answered_s };
-        answers.push(AskRecord { id, offset: Offset(row.offset), answer: Some(answer) });
+        let answer = (!row.forgotten).then_some(answer);
+        answers.push(AskRecord { id, offset: Offset(row.offset), answer });
     }
     match rest.is_empty() {
         true => Ok(AnswersRecord { number: be(number), answers }),

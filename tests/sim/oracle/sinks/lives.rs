@@ -29,6 +29,10 @@ impl Oracle {
             let (id, mark) = (record.id.0, record.mark.watermark.0);
             let name = &plan.config.name;
             self.truth.at_work.push(id);
+            // The handler of one that is paused may be made later.
+            if let Some(known) = self.truth.known.get_mut(&id) {
+                known.view.floor = mark;
+            }
             if matches!(plan.trouble, Trouble::ForGood { .. }) {
                 self.saw(Seen::Dead);
             }
