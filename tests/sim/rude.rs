@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use duragram::proto::codec::{
-    Ack, Answer, AnswerStatus, Data, Datagram, Durability, Hello, OPTION_ASK, Ping, Take,
-};
+use duragram::proto::codec::{Ack, Answer, AnswerStatus, Data, Datagram, Durability, Hello, OPTION_ASK, Ping, Take};
 use duragram::proto::{ClientId, Epoch, Seq};
 
 use crate::client::SimClient;
@@ -82,7 +80,8 @@ impl Rude {
         let epoch = if victim.is_sealed() { epoch.max(1) } else { epoch ^ 1 << 31 };
         let status = [AnswerStatus::Done, AnswerStatus::Failed, AnswerStatus::Gone][rng.index(3)];
         let epoch = Epoch::new(epoch).expect("not 0");
-        let answer = Answer { client: ClientId(name), epoch, seq: Seq(rng.within(1, 32)), status, number: 0, body: &[] };
+        let answer =
+            Answer { client: ClientId(name), epoch, seq: Seq(rng.within(1, 32)), status, number: 0, body: &[] };
         let mut buffer = [0; 100];
         let len = Datagram::Answer(answer).encode(&mut buffer).expect("short");
         (victim.address(), buffer[..len].to_vec())

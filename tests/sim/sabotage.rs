@@ -91,7 +91,12 @@ impl Core {
     }
 
     /// What a defect makes of an ANSWER, that came plain; `None`: it goes later.
-    pub(crate) fn sabotage_answer(&mut self, sabotage: Sabotage, to: &mut SocketAddr, datagram: &mut Vec<u8>) -> Option<()> {
+    pub(crate) fn sabotage_answer(
+        &mut self,
+        sabotage: Sabotage,
+        to: &mut SocketAddr,
+        datagram: &mut Vec<u8>,
+    ) -> Option<()> {
         let Ok(Datagram::Answer(answer)) = codec::decode(datagram) else { return Some(()) };
         let sid = (answer.client.0, answer.epoch.value());
         match sabotage {

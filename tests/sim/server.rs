@@ -14,8 +14,8 @@ use duragram::metrics::Metrics;
 use duragram::model::{AskRecord, ChannelSet, Clock as _, Lane, Peer, SinkId};
 use duragram::net::Slab;
 use duragram::process::{
-    Answering, Cursor, Cursors, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress,
-    RetryPolicy, SinkControl,
+    Answering, Cursor, Cursors, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes,
+    Progress, RetryPolicy, SinkControl,
 };
 use prometheus_client::registry::Registry;
 
@@ -152,8 +152,14 @@ impl Life {
             hand.hold(plan.under_way_max);
         }
         let fanout = Watched::new(fanout, core, workers.len());
-        let mut committer =
-            Committer::new(plan.committer.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics.clone());
+        let mut committer = Committer::new(
+            plan.committer.clone(),
+            recovered,
+            opened.journal,
+            Wire(core.clone()),
+            fanout,
+            metrics.clone(),
+        );
         let woken = Arc::new(AtomicBool::new(false));
         let wakes = Arc::clone(&woken);
         committer.wake_by(move || wakes.store(true, Ordering::Relaxed));

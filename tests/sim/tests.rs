@@ -12,7 +12,7 @@ use crate::world::run;
 /// Of these at most, a quarter has sinks,
 const SINK_SEEDS: u64 = 1_200;
 /// and of these three of thirteen have asks.
-const ASK_SEEDS: u64 = 1_200;
+const ASK_SEEDS: u64 = 4_000;
 
 #[test]
 fn nothing_acked_is_lost_over_many_seeds() {
@@ -65,7 +65,8 @@ fn whatever_may_happen_to_sinks_happens_and_no_oracle_minds() {
 /// Three runs of thirteen have clients that ask: before long everything that may happen to asks does.
 #[test]
 fn whatever_may_happen_to_asks_happens_and_no_oracle_minds() {
-    let never = |sum: &Sum| AskSeen::ALL.into_iter().filter(|&seen| sum.asks_seen[seen as usize] == 0).collect::<Vec<_>>();
+    let never =
+        |sum: &Sum| AskSeen::ALL.into_iter().filter(|&seen| sum.asks_seen[seen as usize] == 0).collect::<Vec<_>>();
     let all_seen = Cell::new(false);
     let seeds = (0..ASK_SEEDS).filter(|&seed| AsksPlan::has(seed)).take_while(|_| !all_seen.get());
     let sum = Sum::of(seeds, None, |sum| all_seen.set(sum.runs >= 50 && never(sum).is_empty()));

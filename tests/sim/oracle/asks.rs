@@ -13,10 +13,9 @@ use duragram::proto::client::Status;
 use duragram::proto::codec::{Answer, AnswerStatus, Data, Reject};
 
 use super::{Map, Oracle, RUDE, RecordKey, Sid, index};
-use crate::asks::{AskSeen, Answerer};
+use crate::asks::{Answerer, AskSeen};
 use crate::plan::Plan;
 use vouchers::Voucher;
-pub(crate) use vouchers::Forgeable;
 
 /// What is known of all asks.
 #[derive(Default)]
@@ -141,8 +140,7 @@ impl Oracle {
         }
         let (life, sealed) = (self.asks.life, self.mode.is_some_and(|mode| sid.0 < RUDE && mode.seals(sid.0)));
         self.asks.offsets.entry((sid, seq)).or_default().push(offset);
-        let ask =
-            Ask { sid, seq, life, answer: None, finished_us: None, told: false, gone: None, found: None };
+        let ask = Ask { sid, seq, life, answer: None, finished_us: None, told: false, gone: None, found: None };
         self.asks.durable.insert(offset, ask);
         self.asks.saw(if sealed { AskSeen::AskedSealed } else { AskSeen::Asked });
     }

@@ -19,7 +19,9 @@ impl Oracle {
                         Family::Dead => self.dead_letter(key),
                         Family::Meta => {
                             sinks = simulated::stored_sinks(key, value).or(sinks);
-                            simulated::stored_answers(key, value).into_iter().for_each(|ask| self.answer_is_durable(ask));
+                            simulated::stored_answers(key, value)
+                                .into_iter()
+                                .for_each(|ask| self.answer_is_durable(ask));
                         }
                     }
                     self.values[*family as usize].insert(key.clone(), value.clone());

@@ -1,7 +1,7 @@
 //! GONE: which rule lets the server forget an ask, or never have it.
 
 use super::Voucher;
-use crate::asks::{AskSeen, Answerer};
+use crate::asks::{Answerer, AskSeen};
 use crate::oracle::sinks::Known;
 use crate::oracle::{Oracle, RUDE, RecordKey, Sid, index};
 use crate::sinks::Command;
@@ -32,9 +32,8 @@ impl Oracle {
             ask.gone = Some((voucher.number, life));
         }
         let seen = match why {
-            Why::NeverAsked => return,
+            Why::NeverAsked | Why::SessionEnded => return,
             Why::Had => AskSeen::GoneHad,
-            Why::SessionEnded => AskSeen::GoneWithSession,
             Why::Expired => AskSeen::GoneByTtl,
             Why::GaveWay => AskSeen::GoneByEpoch,
             Why::Passed => AskSeen::GoneByLostEntry,

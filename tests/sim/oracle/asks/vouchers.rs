@@ -93,9 +93,17 @@ impl Oracle {
             let is_over = !ended || voucher.wait_us > 0 && voucher.ends_us() <= now_us;
             is_there && is_over && len <= voucher.len
         };
-        // The shortest, so that a longer one is left for a longer ANSWER; of these the one that ends first.
+        // What is answered at once was not held: the newest one, since others may be held. Of those that were, the shortest, so that a
+        // longer one is left for a longer ANSWER; of these the one that ends first.
+        let at_once = is_gone || answer.status == AnswerStatus::Pending && !ended;
+        let key = |voucher: &Voucher| match at_once {
+            // In an unknown session it goes where the TAKE came from.
+            true if is_gone => (usize::from(voucher.from != to), u64::MAX - voucher.number),
+            true => (usize::from(voucher.wait_us > 0), u64::MAX - voucher.number),
+            false => (voucher.len, voucher.ends_us()),
+        };
         let candidates = vouchers.iter().enumerate().filter(|(_, voucher)| fits(voucher));
-        let (at, _) = candidates.min_by_key(|(_, voucher)| (voucher.len, voucher.ends_us()))?;
+        let (at, _) = candidates.min_by_key(|(_, voucher)| key(voucher))?;
         Some(vouchers.remove(at))
     }
 
