@@ -14,6 +14,8 @@ pub(super) struct Remade {
     sink: SinkId,
     mark: LaneMark,
     durable_end: Offset,
+    /// The state of its mark is true anywhere: it came from [`Handler::moved`].
+    is_true_anywhere: bool,
     handler: Option<Box<dyn Handler>>,
     /// What it is to be told when it is there.
     lost: Vec<(Offset, Offset)>,
@@ -28,7 +30,22 @@ impl Remade {
         mark: LaneMark,
         durable_end: Offset,
     ) -> Self {
-        Self { factory, journal, instance, sink, mark, durable_end, handler: None, lost: Vec::new() }
+        Self {
+            factory,
+            journal,
+            instance,
+            sink,
+            mark,
+            durable_end,
+            is_true_anywhere: true,
+            handler: None,
+            lost: Vec::new(),
+        }
+    }
+
+    /// The same at a start, where the state that was stored with the mark is one that a flush returned.
+    pub(super) fn at_start(self) -> Self {
+        Self { is_true_anywhere: false, ..self }
     }
 
     fn handler(&mut self) -> Result<&mut dyn Handler, HandlerError> {
@@ -91,11 +108,12 @@ impl Handler for Remade {
         }
     }
 
-    /// One that was not made yet has seen nothing: what it was to begin with is true elsewhere already.
+    /// One that was not made yet has seen nothing. What it was to begin with is true elsewhere already; or, at a start, at the mark
+    /// alone, and a handler has to say what of it is true elsewhere, if one can be made just now.
     fn moved(&mut self) -> Vec<u8> {
-        match &mut self.handler {
-            Some(handler) => handler.moved(),
-            None => self.mark.sink_state.clone(),
+        if self.handler.is_none() && self.is_true_anywhere {
+            return self.mark.sink_state.clone();
         }
+        self.handler().map(|handler| handler.moved()).unwrap_or_default()
     }
 }
