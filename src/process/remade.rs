@@ -117,3 +117,39 @@ impl Handler for Remade {
         self.handler().map(|handler| handler.moved()).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its flushes return what is true at one place, and what it says when it is moved is true at any.
+    struct Knows;
+
+    impl Handler for Knows {
+        fn process(&mut self, _records: &[Record<'_>], outcomes: &mut Outcomes) {
+            outcomes.done_all();
+        }
+
+        fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
+            Ok(b"there".to_vec())
+        }
+
+        fn moved(&mut self) -> Vec<u8> {
+            b"anywhere".to_vec()
+        }
+    }
+
+    fn remade(factory: HandlerFactory, state: &[u8]) -> Remade {
+        let mark = LaneMark { watermark: Offset(101), sink_state: state.to_vec() };
+        Remade::new(Arc::new(Mutex::new(factory)), (None, None), SinkId(7), mark, Offset(200))
+    }
+
+    #[test]
+    fn what_was_true_at_the_mark_of_a_start_does_not_go_along_to_another_place() {
+        let made = || -> HandlerFactory { Box::new(|_| Ok(Box::new(Knows))) };
+        assert_eq!(remade(made(), b"there").at_start().moved(), b"anywhere");
+        assert_eq!(remade(made(), b"anywhere still").moved(), b"anywhere still");
+        let away: HandlerFactory = Box::new(|_| Err(HandlerError::new("the target is away")));
+        assert_eq!(remade(away, b"there").at_start().moved(), b"");
+    }
+}

@@ -62,10 +62,6 @@ impl AsksPlan {
         let mut rng = Rng::new(mix(seed ^ 0x41_534b));
         let rng = &mut rng;
         let few = rng.one_in(3);
-        if few {
-            // Those who begin anew where there is little room make older asks of theirs give way.
-            plan.means.client_restart = rng.magnitude(2 * S, 15 * S);
-        }
         let asks_max = if few { rng.magnitude(4, 64) } else { 65_536 };
         // Where there is little room it has to come back before the run ends.
         let ttl_s = if few || rng.one_in(2) { rng.magnitude(5, 160) } else { 86_400 };
@@ -121,7 +117,7 @@ impl AskerPlan {
             bodies: usize::try_from(rng.magnitude(64, 4_096)).expect("small"),
             takes,
             wake_us: if rng.one_in(4) { 0 } else { rng.magnitude(500 * MS, 30 * S) },
-            stores: !rng.one_in(3),
+            stores: rng.one_in(2),
         }
     }
 }

@@ -44,6 +44,18 @@ fn what_once_failed_does_not_fail_again() {
             "a lane waited for the checkpoint with its sink's loss, and the oracle took it for one that waits for nothing",
         ),
         (770_776, "a message waited for a timeout that a datagram on its way for seconds had made long"),
+        (10, "a sink that was paused at a start was let go on elsewhere with a state that was true at its old place"),
+        (43, "the same"),
+        (
+            258,
+            "a sink that was paused at a start had no handler yet, and the oracle took it for one that lacks entries",
+        ),
+        (324, "asks that were forgotten came back with a start, so that there were more than there may be"),
+        (818, "the same"),
+        (
+            441,
+            "a recorded TAKE of an ended session was answered to where it came from, and the oracle reckoned another for it",
+        ),
     ] {
         assert_eq!(run(seed, None, false).violation, None, "seed {seed}: {what}");
     }
