@@ -40,7 +40,7 @@ struct Asked {
     answer: Sender<AsksReport>,
 }
 
-/// The committer's side.
+/// What the committer looks at for requests, which others make by `AskControl`.
 #[derive(Debug)]
 pub(super) struct AskRequests {
     waiting: Receiver<Asked>,
@@ -62,7 +62,7 @@ impl Default for AskRequests {
 }
 
 impl AskRequests {
-    /// How others ask.
+    /// What others make their requests by.
     pub(super) fn control(&self) -> AskControl {
         self.control.clone()
     }
@@ -85,7 +85,7 @@ impl Drop for AskRequests {
 }
 
 impl Told {
-    /// The commit has landed.
+    /// Tells whoever asked, once the commit that this rests on has landed.
     pub(super) fn tell(self) {
         // Whoever asked may have lost patience.
         let _nobody_waits = self.answer.try_send(self.report);

@@ -19,7 +19,7 @@ const OVERHEAD: usize = 52;
 /// Who says what became of records that asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Answerer {
-    /// The embedded handler.
+    /// An embedded handler answers, by itself.
     Embedded,
     /// The sink of this number.
     Sink(usize),
@@ -27,7 +27,7 @@ pub(crate) enum Answerer {
     Receipts,
 }
 
-/// How a client asks.
+/// How often a client asks, and takes its answers.
 #[derive(Clone, Debug)]
 pub(crate) struct AskerPlan {
     /// How many of a million messages ask.
@@ -137,7 +137,7 @@ pub(crate) enum AskSeen {
     /// An ask is durable, plain or sealed.
     Asked,
     AskedSealed,
-    /// An answer was told.
+    /// An answer was told to its client.
     Answered,
     /// A TAKE was held, and its answer came.
     HeldReleased,

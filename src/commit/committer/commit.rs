@@ -27,7 +27,7 @@ pub(super) struct Flight<O> {
     closed: Now,
     /// The checkpoint that is part of it.
     checkpoint: Option<Written>,
-    /// What operators are told.
+    /// What operators are told when the commit has landed.
     told: Vec<Told>,
 }
 

@@ -65,7 +65,7 @@ struct Ask {
     found: Option<AskSeen>,
 }
 
-/// A durable answer.
+/// An answer that is durable at the server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Stored {
     failed: bool,
@@ -73,10 +73,10 @@ struct Stored {
     since_us: u64,
 }
 
-/// What a handler gave.
+/// What a handler gave for one record.
 struct Given {
     body: Vec<u8>,
-    /// Its effect is durable.
+    /// Whether a flush has made its effect durable.
     kept: bool,
 }
 
