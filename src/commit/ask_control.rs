@@ -40,7 +40,7 @@ struct Asked {
     answer: Sender<AsksReport>,
 }
 
-/// The committer's side.
+/// The committer takes requests from this end.
 #[derive(Debug)]
 pub(super) struct AskRequests {
     waiting: Receiver<Asked>,
@@ -62,7 +62,7 @@ impl Default for AskRequests {
 }
 
 impl AskRequests {
-    /// How others ask.
+    /// Returns the end by which others ask.
     pub(super) fn control(&self) -> AskControl {
         self.control.clone()
     }
@@ -78,7 +78,7 @@ impl AskRequests {
 }
 
 impl Told {
-    /// The commit has landed.
+    /// Sends the report, now that the commit on which it rests has landed.
     pub(super) fn tell(self) {
         // Whoever asked may have lost patience.
         let _nobody_waits = self.answer.try_send(self.report);

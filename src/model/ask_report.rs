@@ -63,14 +63,14 @@ pub struct AsksReport {
     pub asks: Vec<AskView>,
 }
 
-/// One ask.
+/// Operators see one ask like this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AskView {
-    /// What names it.
+    /// Its session and its seq name it.
     pub id: AskId,
     /// The offset of its entry.
     pub offset: Offset,
-    /// What became of it.
+    /// It says whether the ask is open, and what became of it.
     pub state: AskState,
     /// Seconds since its entry was acked; `None` where that was before the start, or is not yet.
     pub asked_s: Option<u64>,
@@ -81,18 +81,18 @@ pub struct AskView {
 /// What became of an ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AskState {
-    /// It is not answered.
+    /// The ask is not answered yet.
     Open,
     /// It is processed, and its answer has a body of so many bytes.
     Done(usize),
-    /// It was given up.
+    /// The record was given up, and FAILED is its answer.
     Failed,
 }
 
 /// How many asks a client has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientAsks {
-    /// Whose they are.
+    /// The asks are those of this client.
     pub client: ClientId,
     /// Those that are not answered.
     pub open: usize,

@@ -27,7 +27,7 @@ pub(super) struct Flight<O> {
     closed: Now,
     /// The checkpoint that is part of it.
     checkpoint: Option<Written>,
-    /// What operators are told.
+    /// Operators are told this when it has landed.
     told: Vec<Told>,
 }
 

@@ -13,9 +13,9 @@ use crate::model::{AskId, AskState, AskTotals, AskView, ClientAsks, SessionId};
 /// The time from which ages are told.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::dialect::duragram) struct SeenAt {
-    /// In monotonic microseconds.
+    /// The monotonic clock says so many microseconds.
     pub(in crate::dialect::duragram) mono_us: u64,
-    /// In seconds of service.
+    /// The server has been in service for so many seconds.
     pub(in crate::dialect::duragram) service_s: u64,
 }
 
