@@ -52,7 +52,7 @@ Exit codes:
   1  not done: the client has no asks to forget, no server, no answer in time
   2  usage";
 
-/// Shows, or forgets.
+/// Shows what the server holds, or has it forget.
 pub(super) fn run(args: &AskStatusArgs) -> Result<(), Failure> {
     let api = Api::new(&args.admin)?;
     match (args.forget, args.client) {
