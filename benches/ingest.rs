@@ -25,9 +25,9 @@ struct Load {
     clients: u64,
     /// Datagrams of one client that come one after the other.
     run: u64,
-    /// Runs of each client.
+    /// Each client sends so many runs.
     runs: u64,
-    /// Each run comes backwards.
+    /// Each run is sent backwards, its last datagram first.
     reversed: bool,
     payload: Payload,
 }
@@ -77,7 +77,7 @@ pub(crate) fn benches(c: &mut Criterion) {
 struct Rig {
     committer: Committer<Duragram, MemoryJournal, Nowhere, Done>,
     clock: SystemClock,
-    /// By each client.
+    /// Each client has sent so many datagrams.
     sent: u64,
 }
 

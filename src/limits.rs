@@ -17,9 +17,9 @@ const TIB: u64 = 1 << 40;
 
 // ---- Ranges of configured values -------------------------------------------------------------------------------
 
-/// Addresses in `listen`.
+/// `listen` names so many addresses.
 pub const LISTEN: RangeInclusive<u64> = 1..=16;
-/// Sinks in `sink`.
+/// `sink` is given so many times.
 pub const SINKS: RangeInclusive<u64> = 1..=16;
 /// `timeout` of a sink, milliseconds: a call to its target takes no longer.
 pub const SINK_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
@@ -44,17 +44,17 @@ pub const CHANNELS: RangeInclusive<u64> = 0..=1024;
 pub const DATAGRAM_BYTES: RangeInclusive<u64> = MIN_LEN as u64..=DATAGRAM_LEN_MAX as u64;
 /// `window`, seqs: what fits into `span` and `credit` on the wire.
 pub const WINDOW: RangeInclusive<u64> = 1..=65_535;
-/// `sessions_max`, sessions.
+/// `sessions_max` allows so many sessions at a time.
 pub const SESSIONS: RangeInclusive<u64> = 1..=100_000_000;
 /// `session_ttl`, milliseconds: one second to ten years.
 pub const SESSION_TTL_MS: RangeInclusive<u64> = 1_000..=10 * 366 * 86_400_000;
-/// `asks_max`, asks.
+/// `asks_max` allows so many asks at a time; 0 switches them off.
 pub const ASKS: RangeInclusive<u64> = 0..=10_000_000;
 /// `answer_bytes_max`, bytes: what fits into a datagram, with room for its head.
 pub const ANSWER_BYTES: RangeInclusive<u64> = 0..=60 * KIB;
 /// `answer_ttl`, milliseconds: one second to ten years.
 pub const ANSWER_TTL_MS: RangeInclusive<u64> = SESSION_TTL_MS;
-/// `lanes`, threads.
+/// `lanes` gives so many threads to handlers.
 pub const LANES: RangeInclusive<u64> = 1..=256;
 /// `receivers`, sockets and threads for each address.
 pub const RECEIVERS: RangeInclusive<u64> = 1..=64;
@@ -65,20 +65,20 @@ pub const RECEIVE_BUFFER_BYTES: RangeInclusive<u64> = 64 * KIB..=GIB;
 pub const COMMIT_BYTES: RangeInclusive<u64> = 64 * KIB..=128 * MIB;
 /// `checkpoint_bytes`, bytes journaled between checkpoints: what a start applies to the sessions again.
 pub const CHECKPOINT_BYTES: RangeInclusive<u64> = 64 * KIB..=16 * GIB;
-/// `checkpoint_interval`, milliseconds.
+/// `checkpoint_interval` lies within this many milliseconds.
 pub const CHECKPOINT_INTERVAL_MS: RangeInclusive<u64> = 10..=3_600_000;
-/// `retain_bytes`, bytes of disk.
+/// `retain_bytes` keeps so many bytes of disk for what is processed.
 pub const RETAIN_BYTES: RangeInclusive<u64> = 0..=1024 * TIB;
 /// `reserve_bytes`, bytes of disk: no less than what memory may still have to go to table files, since a write that runs
 /// out of space is final.
 pub const RESERVE_BYTES: RangeInclusive<u64> = (MEMTABLES * MEMTABLE_BYTES) as u64..=1024 * TIB;
-/// `retry.attempts_max`, attempts.
+/// `retry.attempts_max` allows a record so many attempts.
 pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=65_535;
-/// `retry.first_delay` and `retry.longest_delay`, milliseconds.
+/// `retry.first_delay` and `retry.longest_delay` lie within this many milliseconds.
 pub const RETRY_DELAY_MS: RangeInclusive<u64> = 1..=86_400_000;
-/// `dead_letters_max`, letters.
+/// `dead_letters_max` lets so many dead letters be kept.
 pub const DEAD_LETTERS: RangeInclusive<u64> = 1..=100_000_000;
-/// `drain_timeout`, milliseconds.
+/// `drain_timeout` lies within this many milliseconds.
 pub const DRAIN_TIMEOUT_MS: RangeInclusive<u64> = 0..=3_600_000;
 
 // ---- Constants of the data path --------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ pub const HELLO_RETRY_MS: u32 = 1_000;
 /// Clients in sealed mode whose epochs are remembered, for each session that the table may hold: they are remembered for as
 /// long as their keys exist.
 pub const SEALED_CLIENTS_PER_SESSION: usize = 4;
-/// Bytes of one.
+/// One such client takes so many bytes of memory.
 pub const SEALED_CLIENT_BYTES: usize = 48;
 /// Sealed sessions that one client may have at a time: whoever has a key cannot fill the table with it.
 pub const SEALED_SESSIONS_PER_CLIENT: usize = 64;
@@ -437,6 +437,10 @@ pub const ADMIN_CHUNK_BYTES: usize = 64 * 1024;
 pub const ADMIN_ENTRIES: usize = 10_000;
 /// Dead letters in one answer of `/api/dead`.
 pub const ADMIN_DEAD_LETTERS: usize = 100;
+/// Clients in one answer of `/api/asks`, those with the most asks.
+pub const ASK_CLIENTS_SHOWN: usize = 100;
+/// Requests about asks that wait for the committer, which takes one with each commit; further ones get status 503.
+pub const ASK_REQUESTS: usize = 16;
 /// Threads that read the journal and the dead letters for requests.
 pub const ADMIN_READERS: usize = 8;
 /// Milliseconds in which a request's head must have come, the wait for it on an idle connection included.

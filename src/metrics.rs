@@ -74,16 +74,16 @@ pub struct LaneLabel {
 /// The label of what is counted by configured sink.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SinkLabel {
-    /// The sink's name.
+    /// The name is the one that the configuration gives.
     pub sink: String,
 }
 
 /// The metrics, cheap to share and to clone: every clone counts into the same values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// See [`Outcome`].
+    /// Each datagram counts once, under its [`Outcome`].
     pub datagrams: Family<Outcome, Counter>,
-    /// UDP payload bytes received.
+    /// The UDP payloads received since the start have so many bytes.
     pub received_bytes: Counter,
     /// Datagrams that the kernel dropped because the receive buffer was full.
     pub kernel_drops: Counter,
@@ -107,11 +107,11 @@ pub struct Metrics {
     pub journal_bytes: Counter,
     /// Bytes of blocks in the journal, not trimmed.
     pub backlog_bytes: Gauge,
-    /// Checkpoints that were written.
+    /// So many checkpoints became durable since the start.
     pub checkpoints: Counter,
     /// How many sessions are in the table.
     pub sessions: Gauge,
-    /// Sessions that expired.
+    /// So many sessions expired since the start.
     pub sessions_expired: Counter,
     /// Asks that are not answered.
     pub asks_open: Gauge,
@@ -124,6 +124,8 @@ pub struct Metrics {
     /// Asks that ended without their client saying so: with their session, by their age, for a newer epoch, or because no answer
     /// will come.
     pub asks_expired: Counter,
+    /// Asks that operators had forgotten.
+    pub asks_forgotten: Counter,
     /// Asks that were refused because there was no room for one more.
     pub asks_refused: Counter,
     /// Seconds from the ack of an ask until its answer is durable.
@@ -136,7 +138,7 @@ pub struct Metrics {
     pub free_bytes: FreeBytes,
     /// Entries that a lane has not yet processed.
     pub lane_lag: Family<LaneLabel, Gauge>,
-    /// Records that handlers finished.
+    /// Handlers have finished so many records since the start.
     pub processed: Family<LaneLabel, Counter>,
     /// Records that handlers asked to see again, times.
     pub retries: Counter,
@@ -166,7 +168,7 @@ pub struct Metrics {
     pub sink_lost_entries: Family<SinkLabel, Counter>,
     /// 1 while new data is refused because of what a sink holds.
     pub sink_blocks: Family<SinkLabel, Gauge>,
-    /// Panics of handlers, contained.
+    /// Handlers panicked so many times, and the lane went on.
     pub handler_panics: Counter,
     /// Answers of handlers that were longer than they may be.
     pub answers_too_long: Counter,
@@ -183,7 +185,7 @@ pub struct FreeBytes(Gauge<u64, AtomicU64>);
 impl FreeBytes {
     const UNKNOWN: u64 = u64::MAX;
 
-    /// `None`: it is not known.
+    /// Sets the number of bytes; with `None` the metric is not shown.
     pub fn set(&self, bytes: Option<u64>) {
         self.0.set(bytes.unwrap_or(Self::UNKNOWN));
     }
@@ -237,6 +239,7 @@ impl Metrics {
             takes_held: Gauge::default(),
             asks_taken: Counter::default(),
             asks_expired: Counter::default(),
+            asks_forgotten: Counter::default(),
             asks_refused: Counter::default(),
             answer_delay_seconds: Histogram::new(exponential_buckets(50e-6, 2.0, 28)),
             abandoned: Counter::default(),
@@ -311,6 +314,7 @@ impl Metrics {
         r.register("takes_held", "TAKEs held until their answer is there", m.takes_held.clone());
         r.register("asks_taken", "Answers that clients have had", m.asks_taken.clone());
         r.register("asks_expired", "Asks that ended without their client saying so", m.asks_expired.clone());
+        r.register("asks_forgotten", "Asks that operators had forgotten", m.asks_forgotten.clone());
         r.register("asks_refused", "Asks refused because there was no room", m.asks_refused.clone());
         r.register_with_unit(
             "answer_delay",
@@ -429,7 +433,7 @@ impl Metrics {
     }
 }
 
-/// A line of [`Metrics::catalogue`].
+/// One metric of [`Metrics::catalogue`] is described by this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     /// As it is written at `/metrics`, such as `duragram_commits_total`.

@@ -36,7 +36,7 @@ pub(crate) fn parse_lost(line: &[u8]) -> Option<(Offset, Offset)> {
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Writes records as lines.
+/// It writes each record as one line of JSON, with memory that is used again.
 #[derive(Debug, Default)]
 pub(crate) struct Formatter {
     /// The second that `stamp` shows, since 1970: records that come in a row mostly share it.
@@ -130,6 +130,9 @@ pub(crate) fn dead_letter(letter: &DeadLetter, sink: Option<&str>, with_payload:
         "error": letter.error,
         "payload_bytes": letter.payload.len(),
     });
+    if letter.told_failed {
+        value["told_failed"] = true.into();
+    }
     if let Some(name) = sink {
         value["sink"] = name.into();
         value["sink_id"] = letter.id.sink.to_string().into();
@@ -340,6 +343,7 @@ mod tests {
                 error: "the printer is on fire".into(),
                 attempts: 10,
                 since_unix_us: 1_767_323_046_000_000,
+                told_failed: false,
             };
             let shown = dead_letter(&letter, None, true);
             assert!(shown.get("sink").is_none(), "a handler of a program has no name");
@@ -351,6 +355,9 @@ mod tests {
             assert_eq!(shown["payload_bytes"], letter.payload.len());
             assert_eq!((&shown["attempts"], &shown["error"]), (&json!(10), &json!("the printer is on fire")));
             assert_eq!(shown["dead_since"], "2026-01-02T03:04:06.000000Z");
+            assert!(shown.get("told_failed").is_none(), "only where its sender has asked");
+            let told = DeadLetter { told_failed: true, ..letter.clone() };
+            assert_eq!(dead_letter(&told, None, false)["told_failed"], true);
             let brief = dead_letter(&letter, None, false);
             assert!(brief.get("payload").is_none() && brief.get("payload_base64").is_none());
             assert_eq!(brief.get("gap"), line.get("gap"), "without a payload the news is the gap");

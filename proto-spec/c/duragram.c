@@ -1,10 +1,11 @@
 /*
  * Duragram client for microcontrollers; duragram.h says what each function does. From above to below: bytes and checksum,
- * randomness and time, the ring of messages, congestion, epochs, the timer, sending, receiving, the calls.
+ * randomness and time, the ring of messages, congestion, epochs, the timer, sending, taking answers, receiving, the calls.
  *
  * Messages stand in a ring of cells in the order of their seqs: one cell for dg_message, then those of the payload. `head`
  * is the oldest one that is neither acked nor given up; its seq, if it has one yet, is `base`. There is one timer, and what
- * it is for follows from the state, so that no two timers can contradict each other.
+ * it is for follows from the state, so that no two timers can contradict each other. Asks (DG_ANSWERS) outlive their messages, in
+ * an array that the caller lends; each has a time of its own, and nothing but dg_poll looks at it.
  */
 #include "duragram.h"
 
@@ -1206,7 +1207,7 @@ static dg_ask *ask_answered(const dg_client *c, const uint32_t *head) {
 static dg_result on_answer(dg_client *c, const uint32_t *head, const uint8_t *body, uint32_t rest, uint32_t now) {
     uint32_t answer = small_of(head), len = head[HEAD_WORD];
     dg_ask *a = ask_answered(c, head);
-    if (!a || (flags_of(head) & ~(unsigned)FLAG_SEALED)) {
+    if (!a || (flags_of(head) & ~(unsigned)FLAG_SEALED) || rest > DG_ANSWER_MAX) {
         return DG_IGNORED;
     }
     if ((rest && answer <= DG_ANSWER_GONE && (rest != len || answer >= PENDING)) || (answer == DG_ANSWER_GONE && len)) {

@@ -364,7 +364,10 @@ typedef struct {
     uint32_t random[4];
     dg_config config;
 #if DG_ANSWERS
-    /* Whose TAKE is made at the moment, if it is one; of what was heard the highest seq, epoch 0 once the server knows of it. */
+    /*
+     * Whose TAKE is made at the moment, if it is one. And what the server may be told: all is had below the seq of `heard`. Its state
+     * says when: 0, it was; 1, when nothing waits; 2, also while what waits is not acked.
+     */
     const dg_ask *taken;
     dg_ask heard;
 #endif

@@ -128,8 +128,8 @@ class Asking(Scenario):
                     many_open = max(many_open, sum(until > seen.at for until in open_until.values()))
                 elif base == max(seqs, default=0) + 1 and not open_asks and one.wait_ms == 0:
                     ends.append(seen.at)
-                elif one.seq > max(seqs, default=0) and one.wait_ms == 0 and not any((*run, seq) in acked_at for seq in open_asks):
-                    pass  # After REJECT 6 it says what it has had; that its span leaves the rest was looked at above.
+                elif self.refuses_asks and one.seq > max(seqs, default=0) and one.wait_ms == 0:
+                    pass  # It says what it has had; that its span leaves the rest was looked at above.
                 else:
                     foreign.append(one)
         self.verdict("duty-c1", unfinished_max <= ASKS_MAX, f"at most {ASKS_MAX} asks are unfinished (at most {unfinished_max})")
@@ -142,6 +142,8 @@ class Asking(Scenario):
         self.verdict("duty-c4", many_open <= OPEN_MAX, f"at most {OPEN_MAX} TAKEs are open (at most {many_open})")
         self.verdict("duty-c7", True if ends else None, "says when nothing waits any more" if ends else "never says that nothing waits")
 
+    #: Asks are answered with REJECT 6: what was had may be said again (PROTOCOL.md#duty-had).
+    refuses_asks = False
     #: A client that wants no bodies is finished without them.
     wants_body = True
 
@@ -221,12 +223,12 @@ class AskNoBody(Asking):
 
 
 class AskLongBody(Asking):
-    about = "bodies of 1,100 bytes"
+    about = "bodies of 1,024 bytes"
     records = 4
 
     def __init__(self, command: str, key_file: Optional[str] = None) -> None:
         super().__init__(command, key_file)
-        self.handler.body = bytes(i & 127 for i in range(1060))
+        self.handler.body = bytes(i & 127 for i in range(984))
 
 
 class AskLost(Asking):
@@ -360,6 +362,7 @@ class AskRefused(Asking):
 class AskBusy(Asking):
     about = "there is no room for asks 3 and 4, for a second"
     records = 5
+    refuses_asks = True
     patience = 40.0
 
     def __init__(self, command: str, key_file: Optional[str] = None) -> None:
@@ -376,6 +379,42 @@ class AskBusy(Asking):
 
     def more(self) -> None:
         self.verdict("duty-c1", self.first is not None and self.exit_code == 0, "goes on after REJECT 6")
+
+
+class AskFull(Asking):
+    """PROTOCOL.md#duty-had"""
+
+    about = "the first ask is lost, and no TAKE lets the server forget what was had until half a second after it was full with 64"
+    records = 100
+    patience = 50.0
+    refuses_asks = True
+
+    def __init__(self, command: str, key_file: Optional[str] = None) -> None:
+        super().__init__(command, key_file)
+        self.full_at: Optional[float] = None
+        forget = self.handler.forget
+
+        def forgets(take: Take) -> None:
+            if self.full_at is not None and time.monotonic() > self.full_at + 0.5:
+                forget(take)
+
+        self.handler.forget = forgets  # type: ignore[method-assign]
+
+    def handle(self, now: float, datagram: Datagram) -> None:
+        if isinstance(datagram, Data) and datagram.seq == 1 and datagram.attempt == 0:
+            return
+        if isinstance(datagram, Data) and len(self.handler.asks.get((datagram.client, datagram.epoch), {})) >= ASKS_MAX:
+            session = self.model.sessions[datagram.client, datagram.epoch]
+            if datagram.seq > session.floor and datagram.seq not in session.above:
+                self.full_at = self.full_at or now
+                self.lie(Reject(datagram.client, datagram.epoch, wire.REJECT_BUSY, datagram.seq, 300))
+                return
+        super().handle(now, datagram)
+
+    def more(self) -> None:
+        # A client that has too many asks above one that is not acked would stand still as well.
+        goes_on = None if self.full_at is None else self.exit_code == 0
+        self.verdict("duty-c1", goes_on, "where asks are refused it says again what it has had, and goes on")
 
 
 class AskStale(Asking):
@@ -449,6 +488,6 @@ class AskLiar(Asking):
 
 SCENARIOS: list[type[Scenario]] = [
     AskClean, AskSlow, AskMany, AskFailed, AskNoBody, AskLongBody, AskLost, AskPending, AskUnknownStatus, AskGone, AskTwice, AskLateGone, AskRefused,
-    AskBusy, AskStale, AskLiar,
+    AskBusy, AskFull, AskStale, AskLiar,
 ]  # fmt: skip
 

@@ -69,21 +69,22 @@ SABOTAGES = {
     ),
     "forgets-what-waits": edit("span=seq - lowest)", "span=0)", "AskClean", "duty-c2"),
     "hands-out-twice": edit("        print(json", "        for _ in range(2): print(json", "AskClean", "duty-c3"),
-    "asks-for-too-many": Sabotage([("len(self.waiting) >= 64", "False"), ("AT_ONCE, NAMES = 4,", "AT_ONCE, NAMES = 90,")], "AskMany", "duty-c1"),
+    "asks-for-too-many": Sabotage([("len(self.kept) >= 64", "False"), ("AT_ONCE, NAMES = 4,", "AT_ONCE, NAMES = 90,")], "AskMany", "duty-c1"),
     "takes-any-answer": edit("lambda *of: of == (ANSWER, epoch, seq)", "lambda kind, *_: kind == ANSWER", "AskLiar", "duty-ignore"),
     "takes-malformed-answers": edit("if kind == ANSWER:\n", "if kind == ANSWER:\n        return False\n", "AskLiar", "duty-ignore"),
     "takes-without-a-pause": edit("time.sleep(min(max(number / 1000, 1), 60) * random.uniform(1, 1.25))", "pass", "AskPending", "duty-c4"),
     "believes-an-unknown-status": edit("elif status in (DONE, FAILED, GONE):", "elif status != PENDING:", "AskUnknownStatus", "duty-c3"),
     "makes-no-room": edit("room = number  # it did not fit", "pass", "AskLongBody", "ask"),
     "does-without-the-body": edit("status in (DONE, FAILED) and len(body) < number <= 65507 - 32", "False", "AskLongBody", "duty-c3"),
-    "names-the-next-seq": edit("self.asked[1] + 1 + 65535, span=65535", "self.asked[1] + 1", "AskLateGone", "duty-c3"),
+    "names-the-next-seq": edit("lowest + 65535, span=65535", "lowest", "AskLateGone", "duty-c3"),
+    "says-once-what-was-had": edit("                if options and self.asked and self.asked[0] == self.epoch:\n", "                if False:\n", "AskFull", "duty-c1"),
     "takes-once": edit("                tries += 1\n                continue\n            status", "                self.waiting.remove(asked)\n                return GONE, b''\n            status", "AskLost", "duty-c4"),
-    "takes-again-too-soon": edit("self.receive(wait_ms / 1000 + backoff(tries)", "self.receive(backoff(tries)", "AskLost", "duty-c4"),
+    "takes-again-too-soon": edit("self.receive(held_ms / 1000 + backoff(tries)", "self.receive(backoff(tries) / 4", "AskLost", "duty-c4"),
     "repeats-without-ask": edit("channel | options << 16", "channel | (0 if self.sent else options << 16)", "AskLost", "datagrams"),
     "leaves-the-old-epoch": edit(
         "self.begin(epoch=0, credit=0)  # the message", "self.waiting = []; self.begin(epoch=0, credit=0)  # the message", "AskStale", "duty-c6"
     ),
-    "takes-in-the-new-epoch": edit("self.transmit(TAKE, 0, epoch, seq, wait_ms", "self.transmit(TAKE, 0, self.epoch, seq, wait_ms", "AskStale", "duty-c6"),
+    "takes-in-the-new-epoch": edit("self.transmit(TAKE, 0, epoch, seq, held_ms", "self.transmit(TAKE, 0, self.epoch, seq, held_ms", "AskStale", "duty-c6"),
     "sends-again-what-is-refused": edit("            elif small in FINAL:\n                self.skipped", "            elif small in FINAL and not options:\n                self.skipped", "AskRefused", "ask"),
 }  # fmt: skip
 

@@ -29,13 +29,15 @@ def failed(verdicts: list[Verdict]) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.fulfilled is False]
 
 
-def c_client(directory: str, sealed: bool = False) -> str:
+def c_client(directory: str, sealed: bool = False, asks: bool = False) -> str:
     """The C client's example: the program's path."""
-    c, program = PROTO_SPEC / "c", f"{directory}/c{'-sealed' * sealed}"
+    c, program = PROTO_SPEC / "c", f"{directory}/c{'-sealed' * sealed}{'-asks' * asks}"
     sources = [str(c / "examples" / "posix.c"), str(c / "duragram.c")]
     if sealed:
         sources += ["-DDG_SEALED=1", "-I", str(c / "tests/monocypher"), str(c / "duragram_monocypher.c"), str(c / "tests/monocypher/monocypher.c")]
-    subprocess.run(["cc", "-std=c99", "-O1", "-o", program, *sources], check=True)
+    # Room for all that a server keeps by default.
+    options = ["-DDG_ANSWERS=1", "-DDG_ANSWER_MAX=1024"] if asks else []
+    subprocess.run(["cc", "-std=c99", "-O1", "-o", program, *options, *sources], check=True)
     return program
 
 

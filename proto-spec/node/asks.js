@@ -10,6 +10,9 @@ const OPEN_MAX = 16, WINDOW = 10
 const ROUND_TRIP_MAX = 1
 /** The longest that a server holds a TAKE, in seconds. */
 const WAIT_MAX = 20
+/** How long it may hold the first one of a seq. A TAKE that is lost is sent again after the time for which it may be held and a timeout:
+ * a short one finds that soon, also over a bad path. */
+const FIRST_WAIT = 1
 const SPAN_MAX = 0xffff
 /** No seq that waits is higher: there is one to name when nothing waits any more. */
 const SEQ_MAX = 2n ** 64n - 2n - BigInt(SPAN_MAX)
@@ -73,6 +76,7 @@ class Asks {
     const session = this.#session(epoch)
     const ask = {
       epoch, seq, wait, resolve, reject, takers: [], length: 0, room: 0, open: false, takenAt: -Infinity, rest: -Infinity, tries: 0,
+      early: 0, held: 0,
       due: wait > 0 ? -Infinity : Infinity,
     }
     session.whole &&= whole
@@ -202,7 +206,9 @@ class Asks {
     }
     if (next === null) return this.#remind(at) || this.#sayAllIsHad(at)
     const missed = next.open && next.tries > 0
-    const wait = next.takers.length > 0 ? Math.max(...next.takers.map(taker => taker.wait)) : next.wait
+    const most = next.takers.length > 0 ? Math.max(...next.takers.map(taker => taker.wait)) : next.wait
+    // What takes long costs few datagrams.
+    const wait = next.held = Math.min(most, FIRST_WAIT * 2 ** Math.min(next.early, 16))
     next.room = Math.min(next.length || this.#room, this.#roomMax)
     next.open = true
     next.takenAt = at
@@ -240,8 +246,13 @@ class Asks {
     ask.open = false
     ask.tries = 0
     ask.rest = now() + Math.min(Math.max(retryAfterMs / 1000, 1), 60) * jitter()
-    ask.due = ask.wait > 0 ? ask.rest : Infinity
-    for (const { resolve } of ask.takers.splice(0)) resolve({ status: 'PENDING', body: Buffer.alloc(0) })
+    if (ask.held > 0) ask.early++
+    for (const taker of ask.takers.splice(0)) {
+      // It was held to the end: who wants to wait for longer does so.
+      if (ask.held > 0 && taker.wait > ask.held && retryAfterMs === 0) ask.takers.push({ ...taker, wait: taker.wait - ask.held })
+      else taker.resolve({ status: 'PENDING', body: Buffer.alloc(0) })
+    }
+    ask.due = ask.wait > 0 || ask.takers.length > 0 ? ask.rest : Infinity
   }
 
   #finish(ask, error, answer) {

@@ -20,7 +20,8 @@ declare namespace Client {
   export interface AskOptions {
     /** The application's routing number, 0 to 65,535. */
     channel?: number
-    /** For how long the server may hold each TAKE, in seconds, at most 20, which is the default. 0: the answer is not taken until an ack
+    /** For how long the server may hold a TAKE at most, in seconds, at most 20, which is the default; the first one is held for a second,
+     * each after one that came too early for twice as long. 0: the answer is not taken until an ack
      * says that one is there, or by `take`. */
     wait?: number
   }

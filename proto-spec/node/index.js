@@ -94,8 +94,9 @@ class Client {
 
   /** Sends a message to which the service behind the server is to answer. Gives two promises, of which either is to be awaited:
    * `receipt`, as of `send`, and `answer`, which resolves to { status: 'DONE' or 'FAILED', body }, and rejects with Gone, TooLarge, or as
-   * the receipt. `wait`: for how long the server may hold each TAKE, in seconds, at most 20. With 0 the answer is not taken until an
-   * ack says that one is there, or by `take`. */
+   * the receipt. `wait`: for how long the server may hold a TAKE, in seconds, at most 20: the first for a second, each after one that came
+   * too early for twice as long, and none for longer than this. With 0 the answer is not taken until an ack says that one is there, or by
+   * `take`. */
   ask(payload, { channel = 0, wait = WAIT_MAX } = {}) {
     const ask = {}
     const answer = new Promise((resolve, reject) => Object.assign(ask, { resolve, reject }))

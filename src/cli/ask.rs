@@ -7,21 +7,18 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use duragram_proto::client::FailReason;
 use duragram_proto::{ClientId, Epoch, Seq};
 use humantime_serde::re::humantime;
 use serde_json::{Value, json};
 
-use super::client_args::{ClientArgs, parse_client};
-use super::send::{obstacle, runtime};
-use super::{EXIT_NOT_DONE, EXIT_USAGE, Failure, complain};
+use super::answer_json::{add_body, status_name};
+use super::client_args::{ClientArgs, obstacle, parse_client, runtime};
+use super::{EXIT_USAGE, Failure, complain};
 use crate::client::{Answer, Client, ConnectError, SendError, Status};
 
 /// Exit code: the message was given up.
 const EXIT_FAILED: u8 = 5;
-/// Exit code: no answer will come.
+/// Exit code: no answer will come, since it was had before, has expired or was lost.
 const EXIT_GONE: u8 = 6;
 /// Exit code: it is on the server's disk, and not answered in time.
 const EXIT_UNANSWERED: u8 = 7;
@@ -48,11 +45,12 @@ length (in bytes, where it is longer than a datagram).
 
 Exit codes:
   0  DONE: processed; or, with --no-wait, on the server's disk
-  1  not on the server's disk, as far as is known; or with --take, the server did not reply
+  1  not on the server's disk, as far as is known
   2  usage
   5  FAILED: given up; an operator may still process it
   6  GONE: no answer will come: had before, expired, lost, or never asked for
-  7  on the server's disk, and not answered within --timeout: take it later with --take")]
+  7  on the server's disk, but the answer was not had: not there within --timeout, longer than a datagram, or stdout is full; take it
+     later with --take, and do not send the message again")]
 pub(super) struct AskArgs {
     #[command(flatten)]
     client: ClientArgs,
@@ -115,16 +113,24 @@ impl FromStr for Name {
     }
 }
 
-/// What came of it.
+/// The command ends with one of these.
 enum Came {
     Answered(Answer),
-    /// On the server's disk; not waited for, or not long enough.
+    /// On the server's disk; not waited for, or not long enough, for this reason if it is known.
     Left {
         name: Name,
         timed_out: bool,
+        why: Option<String>,
     },
     /// Nothing is known of it, for this reason.
     Failed(String),
+}
+
+/// What was said of it.
+struct Told {
+    code: u8,
+    /// Whether the answer has come and was printed whole: the server may forget it.
+    is_had: bool,
 }
 
 /// Asks, waits, and says by its exit code what became of the message.
@@ -157,16 +163,22 @@ fn ask(args: &AskArgs) -> Result<u8, Failure> {
     }
     let id = builder.id();
     let runtime = runtime().map_err(|error| Failure::not_done(format_args!("cannot start its threads: {error}")))?;
-    let came = runtime.block_on(async {
+    let told = runtime.block_on(async {
         let client = builder.connect().await?;
         let came = args.wait(&client, id, &message).await;
-        // What is said last is that the answer is had, so that the server need not keep it.
-        client.close(Some(FAREWELL)).await.ok();
-        Ok(came)
+        let told = args.tell(id, came);
+        if matches!(told, Ok(Told { is_had: true, .. })) {
+            // What is said last is that the answer is had, so that the server need not keep it.
+            if let Some(name) = args.take {
+                say_had(&client, name).await;
+            }
+            client.close(Some(FAREWELL)).await.ok();
+        }
+        Ok(told)
     });
     runtime.shutdown_background();
-    match came {
-        Ok(came) => args.tell(id, came),
+    match told {
+        Ok(told) => told.map(|told| told.code),
         Err(error @ (ConnectError::Limit { .. } | ConnectError::Server { .. })) => Err(Failure::usage(error)),
         Err(error) => Err(Failure::not_done(error)),
     }
@@ -193,15 +205,22 @@ impl AskArgs {
         let asking = async {
             let (name, answering) = match self.take {
                 Some(name) => match client.take(name.epoch, name.seq) {
-                    Ok(answering) => (name, answering),
+                    Ok(answering) => (name, Some(answering)),
                     Err(error) => return Came::Failed(error.to_string()),
                 },
                 None => {
-                    let receipt = match client.ask_on(self.channel, message).await {
-                        Ok(asked) => asked.receipt.await.map(|receipt| (receipt, asked.answer)),
-                        Err(error) => Err(error),
+                    let asked = match client.ask_on(self.channel, message).await {
+                        Ok(asked) => asked,
+                        Err(error) => return Came::Failed(why(&error)),
                     };
-                    let (receipt, answering) = match receipt {
+                    // Before the ack: an answer that came right after it would be had, and the server told to forget it.
+                    let answering = if self.no_wait {
+                        asked.answer.leave();
+                        None
+                    } else {
+                        Some(asked.answer)
+                    };
+                    let receipt = match asked.receipt.await {
                         Ok(receipt) => receipt,
                         Err(error) => return Came::Failed(why(&error)),
                     };
@@ -210,23 +229,20 @@ impl AskArgs {
                     (Name { client, epoch: receipt.epoch, seq: receipt.seq }, answering)
                 }
             };
-            if self.no_wait {
-                answering.leave();
-                return Came::Left { name, timed_out: false };
-            }
-            let mut answering = answering;
+            let Some(mut answering) = answering else {
+                return Came::Left { name, timed_out: false, why: None };
+            };
             let answer = async { (&mut answering).await };
             match self.timeout {
                 None => answer.await.map_or_else(|error| Came::Failed(why(&error)), Came::Answered),
                 Some(timeout) => match tokio::time::timeout(timeout, answer).await {
                     Ok(answer) => answer.map_or_else(|error| Came::Failed(why(&error)), Came::Answered),
                     Err(_) => {
-                        let unheard = self.hears_nothing(client);
+                        let unheard = client.stats().takes_unheard;
+                        let why = obstacle(client.stats().refusal, client.trouble().as_deref())
+                            .or_else(|| unheard.then(|| format!("no reply from {}", self.client.server)));
                         answering.leave();
-                        match unheard {
-                            Some(why) => Came::Failed(why),
-                            None => Came::Left { name, timed_out: true },
-                        }
+                        Came::Left { name, timed_out: true, why }
                     }
                 },
             }
@@ -237,24 +253,19 @@ impl AskArgs {
         }
     }
 
-    /// Why nothing is known of an earlier message: the server does not reply to who takes its answer.
-    fn hears_nothing(&self, client: &Client) -> Option<String> {
-        self.take?;
-        let unheard = client.stats().takes_unheard.then(|| format!("no reply from {}", self.client.server));
-        client.trouble().or(unheard)
-    }
-
     /// Says once why nothing comes. Ends when the message was not acked in time.
     async fn tell_of_silence(&self, client: &Client) {
         let patience = SILENCE_TOLD.min(self.timeout.unwrap_or(SILENCE_TOLD));
         tokio::time::sleep(patience).await;
         let is_acked = || client.stats().acked > 0;
-        if let Some(why) = self.hears_nothing(client) {
-            complain(&format!("{why}; trying on"));
-        } else if !is_acked() && self.take.is_none() {
+        if !is_acked() {
+            let silence = || format!("no reply from {} for {} seconds", self.client.server, patience.as_secs());
+            // Who takes hears nothing while the server holds the TAKE: that is no trouble until it is over.
             let why = obstacle(client.stats().refusal, client.trouble().as_deref())
-                .unwrap_or_else(|| format!("no reply from {} for {} seconds", self.client.server, patience.as_secs()));
-            complain(&format!("{why}; trying on"));
+                .or_else(|| (self.take.is_none() || client.stats().takes_unheard).then(silence));
+            if let Some(why) = why {
+                complain(&format!("{why}; trying on"));
+            }
         }
         if let Some(timeout) = self.timeout {
             tokio::time::sleep(timeout.saturating_sub(patience)).await;
@@ -265,59 +276,71 @@ impl AskArgs {
         std::future::pending().await
     }
 
-    fn tell(&self, client: ClientId, came: Came) -> Result<u8, Failure> {
+    fn tell(&self, client: ClientId, came: Came) -> Result<Told, Failure> {
         match came {
-            Came::Answered(answer) => {
-                if self.json {
-                    super::print_json(&as_json(client, &answer))?;
-                } else {
-                    print_body(&answer.body)?;
-                }
-                if answer.body.len() < answer.length as usize {
-                    complain(&format!("the answer has {} bytes, which fit in no datagram", answer.length));
-                    return Ok(EXIT_NOT_DONE);
-                }
-                match answer.status {
-                    Status::Done => Ok(0),
-                    Status::Failed => {
-                        complain("FAILED: the message was given up; an operator may still process it");
-                        Ok(EXIT_FAILED)
-                    }
-                    Status::Gone => {
-                        complain("GONE: no answer will come: it was had before, has expired, or was never asked for");
-                        Ok(EXIT_GONE)
-                    }
-                }
-            }
-            Came::Left { name, timed_out } => {
+            Came::Answered(answer) => Ok(self.tell_answer(client, &answer)),
+            Came::Left { name, timed_out, why } => {
+                let left = |code| Told { code, is_had: false };
                 if self.json {
                     let (epoch, seq) = (name.epoch.value(), name.seq.0);
-                    let left = json!({"client": client.to_string(), "epoch": epoch, "seq": seq, "status": "PENDING"});
-                    super::print_json(&left)?;
+                    let told = json!({"client": client.to_string(), "epoch": epoch, "seq": seq, "status": "PENDING"});
+                    super::print_json(&told)?;
                 }
                 if timed_out {
-                    complain(&format!("not answered in time; take it later with --take {name}"));
-                    return Ok(EXIT_UNANSWERED);
+                    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                    complain(&format!("not answered in time{why}; take it later with --take {name}"));
+                    return Ok(left(EXIT_UNANSWERED));
                 }
                 if !self.json {
                     super::print(format_args!("{name}\n"))?;
                 }
-                Ok(0)
+                Ok(left(0))
             }
             Came::Failed(why) => Err(Failure::not_done(why)),
         }
+    }
+
+    fn tell_answer(&self, client: ClientId, answer: &Answer) -> Told {
+        let name = Name { client: Some(client), epoch: answer.epoch, seq: answer.seq };
+        let printed = if self.json { super::print_json(&as_json(client, answer)) } else { print_body(&answer.body) };
+        let not_had = Told { code: EXIT_UNANSWERED, is_had: false };
+        if let Err(Failure::Failed { message, .. }) = &printed {
+            complain(&format!("{message}; take the answer again with --take {name}"));
+            return not_had;
+        }
+        if answer.body.len() < answer.length as usize {
+            complain(&format!("the answer to {name} has {} bytes, which fit in no datagram", answer.length));
+            return not_had;
+        }
+        let code = match answer.status {
+            Status::Done => 0,
+            Status::Failed => {
+                complain("FAILED: the message was given up; an operator may still process it");
+                EXIT_FAILED
+            }
+            Status::Gone => {
+                complain("GONE: no answer will come: it was had before, has expired, or was never asked for");
+                EXIT_GONE
+            }
+        };
+        Told { code, is_had: printed.is_ok() }
+    }
+}
+
+/// Tells the server that it need not keep the answer to an ask of an earlier run, by asking for the seq after it
+/// (PROTOCOL.md#take). Whatever that one's answer is stays where it is.
+async fn say_had(client: &Client, name: Name) {
+    let next = Seq(name.seq.0.saturating_add(1));
+    if let Ok(mut answering) = client.take(name.epoch, next) {
+        // Lost or late, it does no harm: the server keeps the answer for a day at most.
+        let _answered_or_late = tokio::time::timeout(FAREWELL, &mut answering).await;
+        answering.leave();
     }
 }
 
 /// Why a message is not on the server's disk, as far as is known.
 fn why(error: &SendError) -> String {
-    let what_to_do = match error {
-        SendError::Rejected(FailReason::Unsupported) => {
-            "; its operator can allow it to be asked (asks_max), and without encryption over a network (plain_asks)"
-        }
-        _ => "",
-    };
-    format!("{error}{what_to_do}")
+    error.to_string()
 }
 
 fn as_json(client: ClientId, answer: &Answer) -> Value {
@@ -329,30 +352,6 @@ fn as_json(client: ClientId, answer: &Answer) -> Value {
     });
     add_body(&mut told, answer);
     told
-}
-
-/// What a status is called, as PROTOCOL.md does.
-pub(super) fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Done => "DONE",
-        Status::Failed => "FAILED",
-        Status::Gone => "GONE",
-    }
-}
-
-/// Adds an answer's body as text, or as base64 where it is none.
-pub(super) fn add_body(told: &mut Value, answer: &Answer) {
-    if answer.status == Status::Gone {
-        return;
-    }
-    if answer.body.len() < answer.length as usize {
-        told["length"] = answer.length.into();
-        return;
-    }
-    match std::str::from_utf8(&answer.body) {
-        Ok(text) => told["body"] = text.into(),
-        Err(_) => told["body_base64"] = STANDARD.encode(&answer.body).into(),
-    }
 }
 
 fn print_body(body: &[u8]) -> Result<(), Failure> {

@@ -30,7 +30,7 @@ pub(super) struct CheckConfigArgs {
     json: bool,
 }
 
-/// Checks and shows.
+/// Checks the configuration, and shows what a server would do with it.
 pub(super) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
     let (loaded, strangers) = args.config.load()?;
     if let Some(strangers) = strangers {

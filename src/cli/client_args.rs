@@ -1,7 +1,11 @@
-//! What the commands that are clients have in common: where the server is, and in whose name they speak.
+//! What the commands that are clients have in common: where the server is, in whose name they speak, and what keeps them waiting.
+
+use std::io;
 
 use duragram_proto::ClientId;
+use duragram_proto::codec::RejectCode;
 use duragram_proto::seal::ClientKey;
+use tokio::runtime::Runtime;
 
 use super::Failure;
 use super::key_file::KeyFileArgs;
@@ -47,6 +51,39 @@ impl ClientArgs {
 pub(super) fn parse_client(text: &str) -> Result<ClientId, String> {
     parse_client_id(text)
         .ok_or_else(|| "neither 16 hexadecimal digits, nor 0x and such digits, nor a number".to_owned())
+}
+
+/// What a command that is a client runs on. tokio has no other answer than a panic where it gets no thread: one worker, and two for
+/// files and terminals.
+pub(super) fn runtime() -> io::Result<Runtime> {
+    crate::client::threads::are_granted(3)?;
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
+}
+
+/// What keeps records from being acked, as far as it is known.
+pub(super) fn obstacle(refusal: Option<RejectCode>, trouble: Option<&str>) -> Option<String> {
+    // What the server itself says is nearer to the cause.
+    refusal.map(|code| format!("the server refuses: {}", refusal_text(code))).or_else(|| trouble.map(str::to_owned))
+}
+
+/// What the server says by refusing.
+pub(super) fn refusal_text(code: RejectCode) -> String {
+    let (name, meaning) = match code {
+        RejectCode::Version => ("VERSION", "it speaks another version of the protocol"),
+        RejectCode::Unsupported => (
+            "UNSUPPORTED",
+            "it does not have a feature that the record needs, or allows no asks (its asks_max, and plain_asks without --key-file)",
+        ),
+        RejectCode::TooLarge => ("TOO_LARGE", "the datagram is longer than it accepts (its datagram_bytes_max)"),
+        RejectCode::StaleEpoch => ("STALE_EPOCH", "the session does not fit its journal"),
+        RejectCode::BeyondWindow => ("BEYOND_WINDOW", "its window is full"),
+        RejectCode::Busy => ("BUSY", "it has no room for another session or ask (its sessions_max and asks_max)"),
+        RejectCode::Storage => ("STORAGE", "its disk has less free space than its reserve (its reserve_bytes)"),
+        RejectCode::Channel => ("CHANNEL", "it does not accept this channel"),
+        RejectCode::SealedOnly => ("SEALED_ONLY", "it takes sealed traffic alone, which needs --key-file"),
+        RejectCode::Unknown(code) => return format!("code {code}, which this version does not know"),
+    };
+    format!("{name}, {meaning}")
 }
 
 #[cfg(test)]

@@ -9,19 +9,20 @@ mod space;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::commit::ask_control::{AskControl, AskRequests};
 use crate::commit::{Backlog, Holding, Recovered, Verdict};
 use crate::dialect::{Arrivals, Dialect, Work};
 use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{Clock, FormerLanes, LaneMark, LaneMessage, Now, Offset, Processed, SinkRecord};
+use crate::model::{AskTotals, Clock, FormerLanes, LaneMark, LaneMessage, Now, Offset, Processed, SinkRecord};
 use crate::net::{ReplyQueue, Transmit};
 use checkpoint::Checkpointing;
 use commit::Flight;
 use holding::Bounds;
 use space::Space;
 
-/// What follows the committer: the lanes.
+/// The lanes stand behind the committer, and hear from it what is durable.
 pub trait Downstream: Send {
     /// A commit is durable: its block may be processed. Must not block.
     fn committed(&mut self, receipt: &Durable);
@@ -96,6 +97,8 @@ pub struct IngestStatus {
     pub checkpoint: Offset,
     /// Sessions that the dialect remembers.
     pub sessions: usize,
+    /// Asks that the dialect remembers.
+    pub asks: AskTotals,
     /// Bytes of blocks in the journal.
     pub backlog_bytes: u64,
     /// Bytes free on the journal's file system, if it tells.
@@ -137,6 +140,8 @@ pub struct Committer<D: Dialect, J, T, L> {
     checkpointing: Checkpointing,
     space: Space,
     bounds: Bounds,
+    /// What operators ask about asks.
+    ask_requests: AskRequests,
 }
 
 impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
@@ -171,6 +176,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             checkpointing: Checkpointing::new(recovered.checkpoint_at, recovered.low),
             space: Space::default(),
             bounds: Bounds::default(),
+            ask_requests: AskRequests::default(),
         };
         committer.report();
         committer
@@ -179,6 +185,11 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     /// Says how the thread that drives the committer is woken when processing has a message for it.
     pub fn wake_by(&mut self, wake: impl Fn() + Send + Sync + 'static) {
         self.downstream.wake_by(Box::new(wake));
+    }
+
+    /// How operators ask about asks, from any thread.
+    pub fn ask_control(&self) -> AskControl {
+        self.ask_requests.control()
     }
 
     /// Reports how full the queue before the committer is, from 0 to 1024: clients are asked to send less.
@@ -239,19 +250,20 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// The state now.
+    /// Returns what others may know of the committer, as it is now.
     pub fn status(&self) -> IngestStatus {
         IngestStatus {
             end: self.receipt.end(),
             checkpoint: self.checkpointing.last(),
             sessions: self.dialect.sessions(),
+            asks: self.dialect.asks(),
             backlog_bytes: self.backlog.bytes(),
             free_bytes: self.space.free_bytes(),
             storage_short: self.space.is_short(),
         }
     }
 
-    /// What the dialect remembers.
+    /// Tests look at what the dialect remembers.
     #[cfg(test)]
     pub(super) fn dialect(&self) -> &D {
         &self.dialect

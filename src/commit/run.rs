@@ -50,13 +50,13 @@ type Ended<D, J, T, L> = Result<Committer<D, J, T, L>, IngestError>;
 /// Ingestion at work, and the channel that closes when it has ended.
 pub type Started<D, J, T, L> = (Ingest<D, J, T, L>, Queue<Infallible>);
 
-/// Ingestion at work.
+/// Ingestion runs until this is stopped or dropped.
 pub struct Ingest<D: Dialect, J, T, L> {
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<IngestStatus>>,
     /// Rounds of the committer's thread; gone with it.
     rounds: Weak<AtomicU64>,
-    /// The thread; taken by `stop`.
+    /// The committer's thread; `None` once `stop` has taken it.
     committer: Option<JoinHandle<Ended<D, J, T, L>>>,
 }
 
@@ -307,7 +307,7 @@ fn receive<A: Admit>(
 /// What ends the sleep of the committer's thread in the pipeline.
 struct Incoming<A: Admit> {
     arrivals: Queue<Result<Arrivals<A>, IngestError>>,
-    /// Processing has a message.
+    /// Processing has a message for the committer.
     rung: Queue<()>,
 }
 

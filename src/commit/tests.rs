@@ -1,6 +1,7 @@
 //! The committer's steps with the project's own dialect, called directly, over a journal in memory.
 
 mod answers;
+mod asks;
 mod commits;
 mod flight;
 mod property;
@@ -162,7 +163,7 @@ impl Rig {
         }
     }
 
-    /// As after a SIGKILL.
+    /// Starts again from the disk alone, as after a SIGKILL.
     fn restart(self) -> Self {
         Self::on(self.disk, self.config, 10)
     }

@@ -45,7 +45,7 @@ pub(crate) fn needs(config: &Config) -> Needs {
 /// One part of the sum.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryItem {
-    /// What takes the memory.
+    /// The name tells an operator what takes the memory.
     pub what: &'static str,
     /// How it is reckoned from configuration and constants.
     pub formula: String,

@@ -35,7 +35,7 @@ pub use keys::{KEYS, Key};
 pub use load::{Loaded, Sources};
 pub use sinks::{SINK_KEYS, SinkKey, promise_of};
 
-/// The default UDP port.
+/// The server listens on this UDP port unless it is told another.
 pub const UDP_PORT: u16 = 7117;
 /// The default TCP port of the admin interface.
 pub const ADMIN_PORT: u16 = 7118;
@@ -128,7 +128,7 @@ pub struct Retry {
     pub longest_delay: Duration,
 }
 
-/// How the server logs.
+/// The server logs in this form, from this level on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// For people or for programs. Default text.
@@ -171,7 +171,7 @@ impl Channels {
         self.0.is_empty() || self.0.iter().any(|range| range.contains(&channel))
     }
 
-    /// The ranges; empty means all.
+    /// Returns the ranges; where there are none, every channel is allowed.
     pub fn ranges(&self) -> &[RangeInclusive<u16>] {
         &self.0
     }

@@ -57,7 +57,8 @@ use std::fmt;
 
 use crate::journal::{BlockBuilder, Durable, Records, Replay};
 use crate::model::{
-    AskId, AskRecord, DialectId, DurabilityLevel, LaneAnswer, Now, Offset, Processed, SessionId, SessionRecord,
+    AskId, AskRecord, AskTotals, AsksReport, AsksRequest, DialectId, DurabilityLevel, LaneAnswer, Now, Offset,
+    Processed, SessionId, SessionRecord,
 };
 use crate::net::{ReplyQueue, Slab, Transmit};
 
@@ -192,6 +193,17 @@ pub trait Dialect: Send + 'static {
     /// What processing says of all asks that are open below an offset. The marks that a checkpoint stores with the commit that is
     /// being built are not above it.
     fn processed(&mut self, _processed: Processed, _now: Now) {}
+
+    /// How many asks there are. Called after each commit, so it costs nothing.
+    fn asks(&self) -> AskTotals {
+        AskTotals::default()
+    }
+
+    /// Does what an operator wants of the asks, as a part of the commit that is being built; the committer tells him when that has
+    /// landed. What is forgotten is durable then.
+    fn tell_of_asks(&mut self, _request: AsksRequest, _now: Now) -> AsksReport {
+        AsksReport::default()
+    }
 
     /// Whether a checkpoint is to begin soon, rather than by its own rhythm: since the last one so much was accepted that a start
     /// would have to remember more than the dialect has room for.

@@ -46,7 +46,7 @@ pub const BLOCK_VERSION: u32 = 2;
 /// The longest block, in bytes. Far above what a commit holds; it keeps every length within 32 bits.
 pub const BLOCK_BYTES_MAX: usize = 256 << 20;
 
-/// Bytes before the archive.
+/// The archive begins after so many bytes.
 const PREFIX_LEN: usize = 12;
 /// Where the checksum stands in it.
 const CHECKSUM_AT: usize = 8;
@@ -56,7 +56,7 @@ const FLAG_SKIP: u8 = 2;
 const FLAG_BATCH: u8 = 4;
 /// Since format 2 of the data directory.
 const FLAG_SEALED: u8 = 8;
-/// Since format 5.
+/// It came with format 5 of the data directory.
 const FLAG_ASK: u8 = 16;
 const FLAGS_KNOWN: u8 = FLAG_GAP | FLAG_SKIP | FLAG_BATCH | FLAG_SEALED | FLAG_ASK;
 
@@ -82,7 +82,7 @@ pub enum BlockError {
     Checksum {
         /// What stands in the prefix.
         stated: u32,
-        /// What the bytes give.
+        /// The bytes as they are have this checksum.
         actual: u32,
     },
     /// The checksum fits, the archive is not one of this format.

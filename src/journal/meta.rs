@@ -219,7 +219,7 @@ impl ClientRecord {
     }
 }
 
-/// The value under [`COUNTER_KEY`].
+/// Makes the value that stands under [`COUNTER_KEY`].
 pub(in crate::journal) fn encode_counter_limit(limit: u64) -> Vec<u8> {
     envelope::encode(COUNTER_KEY, &StoredCounter { limit })
 }

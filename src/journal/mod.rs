@@ -147,7 +147,7 @@ pub struct Records {
     pub given_up: Vec<SessionId>,
     /// The limit below which the server's counter may go (PROTOCOL.md#sealed-server-counter).
     pub counter_limit: Option<u64>,
-    /// What was answered.
+    /// These answers become durable with the commit.
     pub answers: Option<AnswersRecord>,
     /// Asks as they are now: a part of a checkpoint.
     pub asks: Vec<AskRecord>,
@@ -156,7 +156,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// Whether there is none.
+    /// Whether there is no record to write beside the block.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
             && self.clients.is_empty()
@@ -180,7 +180,7 @@ pub struct Checkpoint {
     pub at: Offset,
     /// Sessions touched since the last checkpoint.
     pub sessions: Vec<SessionRecord>,
-    /// Sessions that expired.
+    /// These sessions have expired, and their records are deleted.
     pub expired: Vec<SessionId>,
     /// Of the embedded handler: one for each lane, in lane order. Their number is the number of lanes; none with sinks.
     pub lanes: Vec<LaneMark>,
@@ -316,7 +316,7 @@ pub trait Journal: Send {
         self.write(block, &Records { sessions: sessions.to_vec(), ..Records::default() }, None)
     }
 
-    /// Writes a checkpoint alone.
+    /// Writes a checkpoint without a block, and returns when it is durable.
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), JournalError> {
         self.write(&mut BlockBuilder::default(), &Records::default(), Some(checkpoint)).map(drop)
     }
@@ -361,7 +361,7 @@ pub enum Replay<'a> {
     Ask(AskRecord),
     /// What was answered with one commit. These come behind all blocks, in the order of their numbers.
     Answers(AnswersRecord),
-    /// The next block, verified.
+    /// The next block comes, and its checksum fits.
     Block(&'a Block),
 }
 
@@ -381,7 +381,7 @@ pub struct Opened<J> {
     pub sinks: Vec<SinkRecord>,
     /// The offset of the last checkpoint.
     pub checkpoint_at: Offset,
-    /// The lowest entry kept.
+    /// Entries below are trimmed, and not in the journal any more.
     pub low: Offset,
     /// The offset that the next entry gets.
     pub end: Offset,
@@ -396,7 +396,7 @@ pub struct Opened<J> {
 pub struct Extent {
     /// The first entry of the first block.
     pub first: Offset,
-    /// Bytes of the blocks.
+    /// Its blocks take so many bytes together.
     pub bytes: u64,
 }
 

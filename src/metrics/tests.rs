@@ -1,4 +1,4 @@
-//! Tests of the metrics.
+//! These tests check that every metric is counted, shown and described.
 
 use std::collections::BTreeSet;
 

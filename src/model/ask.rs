@@ -9,7 +9,7 @@ use super::{Offset, SessionId};
 /// What names an ask: a message whose sender wants an answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AskId {
-    /// The session that asked.
+    /// The client asked in this session.
     pub session: SessionId,
     /// The number of the message within the session. Never 0.
     pub seq: Seq,

@@ -4,6 +4,7 @@
 //! This module knows nobody but the protocol's own types.
 
 mod ask;
+mod ask_report;
 mod channels;
 mod dead_letter;
 mod durability;
@@ -19,6 +20,7 @@ mod stored;
 mod time;
 
 pub use ask::{AnswerRecord, AnswersRecord, AskId, AskRecord, LaneAnswer, Processed};
+pub use ask_report::{AskState, AskTotals, AskView, AsksReport, AsksRequest, ClientAsks};
 pub use channels::{ChannelSet, parse_channels};
 pub use dead_letter::{DeadLetter, DeadLetterId};
 pub use durability::DurabilityLevel;

@@ -17,7 +17,7 @@ pub struct Record<'a> {
     pub session: SessionId,
     /// The number of its datagram within the session. Of a gap: its last seq.
     pub seq: Seq,
-    /// The application's routing number.
+    /// The application routes by this number.
     pub channel: u16,
     /// Arrival of its datagram, in microseconds since 1970.
     pub received_unix_us: u64,
@@ -27,10 +27,10 @@ pub struct Record<'a> {
     pub content: Content<'a>,
 }
 
-/// What a [`Record`] holds.
+/// A [`Record`] holds one of these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content<'a> {
-    /// A client's message.
+    /// A client sent these bytes, which the server does not look into.
     Payload(&'a [u8]),
     /// The client holds acks for these seqs, and this journal does not hold them: data was lost before it came here
     /// (a lying disk, a restored backup).

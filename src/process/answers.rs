@@ -34,11 +34,11 @@ pub(super) struct Answers {
     done_bytes: usize,
     /// Since when somebody waits for what is done, in microseconds of the monotonic clock.
     since_us: Option<u64>,
-    /// May be told.
+    /// These are durable where they went, and may be told.
     told: Vec<LaneAnswer>,
-    /// Somebody may wait for the watermark to move beyond what is finished,
+    /// Somebody may wait for the watermark to move beyond what is finished.
     passing: bool,
-    /// and it has moved.
+    /// The watermark has moved since.
     passed: bool,
     /// Somebody has asked since the lane was last about to nap.
     asked: bool,
@@ -83,9 +83,14 @@ impl Answers {
         }
     }
 
-    fn are_asked_by(&mut self, record: &Record<'_>) -> bool {
+    /// Whether whoever sent the record hears from this sink what becomes of it.
+    pub(super) fn will_tell(&self, record: &Record<'_>) -> bool {
         // A gap is news of this journal's, and no message of somebody who could ask.
-        let asks = record.asks && self.answering != Answering::Nothing && matches!(record.content, Content::Payload(_));
+        record.asks && self.answering != Answering::Nothing && matches!(record.content, Content::Payload(_))
+    }
+
+    fn are_asked_by(&mut self, record: &Record<'_>) -> bool {
+        let asks = self.will_tell(record);
         self.asked |= asks;
         asks
     }

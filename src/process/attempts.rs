@@ -30,11 +30,11 @@ pub(super) struct Attempts {
     metrics: Metrics,
     processed: Counter,
     down: Gauge,
-    /// Of a configured sink.
+    /// A configured sink has metrics of its own; `None` for an embedded handler.
     of_sink: Option<SinkMetrics>,
     /// The handler says that its sink is away.
     unavailable: Outage,
-    /// The handler cannot flush.
+    /// The handler says that it cannot flush.
     flushing: Outage,
     /// What is said of records that asked.
     pub(super) answers: Answers,
@@ -136,7 +136,7 @@ impl Attempts {
         Ok(())
     }
 
-    /// Calls the handler.
+    /// Calls the handler with these records, and notes what became of each.
     fn show(&mut self, now: Now, records: &[Record<'_>], open: &mut OpenBatch) {
         let shown = if open.one_by_one { 1 } else { open.records.len() };
         let panic = if shown == records.len() {

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::metrics::{Metrics, SinkMetrics};
 use crate::model::{BacklogConfig, ChannelSet, FormerLanes, LaneMark, Offset, SinkId, SinkLoss, SinkRecord};
 
-/// A configured sink.
+/// It says how far a configured sink has come, and what it has lost.
 #[derive(Debug)]
 pub struct Cursor {
     id: SinkId,
@@ -118,7 +118,7 @@ impl Cursor {
         }
     }
 
-    /// Which sink it is.
+    /// Returns the id that the sink has in the journal.
     pub fn id(&self) -> SinkId {
         self.id
     }

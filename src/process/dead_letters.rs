@@ -17,10 +17,10 @@ pub(super) struct Burial {
     name: LaneName,
     dead: Arc<dyn DeadLetters>,
     room: DeadLetterRoom,
-    /// There is no room.
+    /// Dead letters have no room at present.
     outage: Outage,
     metrics: Metrics,
-    /// Of a configured sink.
+    /// A configured sink has metrics of its own; `None` for an embedded handler.
     of_sink: Option<SinkMetrics>,
 }
 
@@ -80,7 +80,8 @@ impl Burial {
             let mut bytes = 0;
             for left in &given_up[buried..] {
                 let (record, reason) = (&records[left.nth], left.reason.clone());
-                let letter = letter(self.name.id(), record, reason, left.attempts, left.since_unix_us);
+                let mut letter = letter(self.name.id(), record, reason, left.attempts, left.since_unix_us);
+                letter.told_failed = answers.will_tell(record);
                 bytes += letter.payload.len() + letter.error.len() + limits::DEAD_LETTER_BYTES;
                 letters.push(letter);
                 if bytes >= limits::DEAD_LETTERS_WRITE_BYTES {
@@ -135,7 +136,7 @@ impl Burial {
     }
 }
 
-/// The letter for a record that the sink gave up at `since_unix_us`.
+/// The letter for a record that the sink gave up at `since_unix_us`, of which nobody is told.
 pub(super) fn letter(
     sink: SinkId,
     record: &Record<'_>,
@@ -156,8 +157,9 @@ pub(super) fn letter(
         payload,
         gap_from,
         error,
-        attempts: attempts.into(),
+        attempts,
         since_unix_us,
+        told_failed: false,
     }
 }
 

@@ -1,7 +1,6 @@
 //! What processes records: the [`Handler`] trait, and what goes in. What comes out of it is in `outcomes`.
 
-use std::fmt;
-
+pub use super::handler_error::HandlerError;
 pub use super::outcomes::{AnswerTooLong, Outcome, Outcomes};
 use crate::model::{Instance, JournalId, Lane, LaneMark, Offset, Record, SinkId};
 
@@ -84,35 +83,6 @@ pub trait Handler: Send {
     /// Called also while records are open. It waits for nothing: the target may be away.
     fn moved(&mut self) -> Vec<u8> {
         Vec::new()
-    }
-}
-
-/// Why a handler could not start, flush or reopen, for the operator to read.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct HandlerError {
-    message: String,
-    soon: bool,
-}
-
-impl HandlerError {
-    /// Makes one of any error or text.
-    pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), soon: false }
-    }
-
-    /// Part of it was done, or to ask again costs nothing: the next try comes after the first delay of the
-    /// [`RetryPolicy`](crate::process::RetryPolicy), which does not grow.
-    pub fn soon(self) -> Self {
-        Self { soon: true, ..self }
-    }
-
-    pub(crate) fn is_soon(&self) -> bool {
-        self.soon
-    }
-
-    pub(super) fn message(&self) -> &str {
-        &self.message
     }
 }
 

@@ -32,7 +32,7 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::{Lane, Now, Offset, Record};
 
-/// What a step did.
+/// A step tells its thread what it did, and so what to do next.
 #[derive(Debug)]
 pub enum LaneStep {
     /// Something; the next step may find more.
@@ -110,7 +110,7 @@ pub struct LaneWorker {
 enum Taking {
     /// It was presented, or what there is was for others.
     Took,
-    /// Nothing is there.
+    /// Nothing is there that the lane could take.
     Nothing,
     /// Records are there that wait for others until this time of the monotonic clock, in microseconds.
     Gathers { until_us: u64 },
@@ -202,7 +202,7 @@ impl LaneWorker {
         &self.name
     }
 
-    /// The lane's number.
+    /// Returns the lane's number, which is also its place among the lanes.
     pub fn lane(&self) -> Lane {
         self.lane
     }

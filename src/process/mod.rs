@@ -62,6 +62,7 @@ mod fanout;
 mod hand_off;
 pub(crate) mod handler;
 mod handler_calls;
+mod handler_error;
 mod lane;
 mod lane_name;
 mod mailbox;

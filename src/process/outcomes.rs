@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::handler::HandlerError;
+use super::handler_error::HandlerError;
 use crate::limits;
 use crate::model::Record;
 
@@ -39,7 +39,7 @@ pub enum Outcome {
     /// It said nothing: the record is presented again.
     #[default]
     Unanswered,
-    /// The record is processed.
+    /// The record is processed, and never comes again once that is durable.
     Done,
     /// The record cannot be processed now, for this reason.
     Retry(String),

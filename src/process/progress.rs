@@ -106,7 +106,7 @@ impl Progress {
         Arc::new(progress)
     }
 
-    /// Whose lanes these are.
+    /// Returns the sink to which these lanes belong.
     pub fn sink(&self) -> SinkId {
         self.cursor.as_ref().map_or(SinkId::EMBEDDED, Cursor::id)
     }

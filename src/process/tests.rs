@@ -23,7 +23,7 @@ use crate::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLet
 use crate::metrics::Metrics;
 use crate::model::{DialectId, EntryMeta, Lane, Now, Offset, SessionId};
 
-/// (offset, index)
+/// A record is named by its entry's offset and its index there.
 type Key = (u64, u16);
 
 fn session(client: u64) -> SessionId {
@@ -77,7 +77,7 @@ struct Log {
     /// How often what was done was settled; `None` for a handler that cannot.
     settled: Option<usize>,
     reopened: usize,
-    /// What `flush` fails with.
+    /// Each `flush` fails with this text; `None` lets it succeed.
     flush_error: Option<&'static str>,
 }
 

@@ -1,7 +1,7 @@
 //! The server as a whole: the one place that wires concrete types together and starts threads.
 //!
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
-//! [`run_with`], as `examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
+//! [`run_with`], as `examples/embed.rs` does in 40 lines, or [`Server::start`] to keep signals to yourself.
 
 mod downstream;
 mod error;

@@ -115,6 +115,7 @@ impl<J: Journal + 'static> Server<J> {
             signals::forward(handle.clone());
         }
         let no_thread = |error| Shortage::new("starting the threads of the server", error);
+        let asks = committer.ask_control();
         let lane_ends = spawn_lanes(workers, clock).map_err(no_thread)?;
         let spawned = commit::spawn(receivers, committer, threading(&config), clock, metrics.clone());
         let (ingest, ingest_ended) = spawned.map_err(|error| {
@@ -127,6 +128,7 @@ impl<J: Journal + 'static> Server<J> {
             start.since(),
             registry,
             ingest.status(),
+            asks,
             cursors,
             opened.reader,
             opened.dead,

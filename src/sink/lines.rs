@@ -119,7 +119,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Without lines yet.
+    /// Begins without lines; those that are found are added.
     pub(super) fn new(state: Vec<u8>) -> Self {
         Self { lines: HashMap::default(), last: Default::default(), state }
     }

@@ -265,6 +265,7 @@ fn letter(number: u16) -> DeadLetter {
         error: "no paper".into(),
         attempts: 1,
         since_unix_us: 1,
+        told_failed: false,
     }
 }
 

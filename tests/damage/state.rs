@@ -195,7 +195,7 @@ impl State {
         shorter
     }
 
-    /// In a few words.
+    /// Says in a few words what differs.
     pub(super) fn difference(&self, good: &Self) -> String {
         let of = |state: &Self| {
             let Self { sessions, asks, answers, replayed, lanes, sinks, checkpoint_at, low, end, entries, dead } =
@@ -284,7 +284,7 @@ fn payload_of(offset: u64, bytes: usize) -> Vec<u8> {
     offset.to_le_bytes().into_iter().cycle().take(bytes).collect()
 }
 
-/// Returns the journal's end.
+/// Commits an entry, and returns the journal's end after it.
 pub(super) fn commit_one(journal: &mut RocksJournal) -> Offset {
     let mut block = BlockBuilder::default();
     push(&mut block, journal.end().0, 20);

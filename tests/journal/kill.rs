@@ -34,6 +34,7 @@ fn letter(offset: Offset, sink: SinkId) -> DeadLetter {
         error: String::new(),
         attempts: 1,
         since_unix_us: 1,
+        told_failed: false,
     }
 }
 

@@ -40,7 +40,7 @@ struct Message {
 struct Calm {
     /// When the timer expires that ran when it became calm, or the last wait ends that the server asked for.
     from_us: u64,
-    /// The longest timeout since.
+    /// No timeout was longer than this since then.
     rto_us: u64,
     /// No timeout becomes longer: where the round trips have become short, their variance makes 2.75 of 1 at most.
     rto_us_max: u64,
@@ -63,7 +63,7 @@ pub(crate) struct SimClient {
     rng: Rng,
     machine: Option<Client<Vec<Slot>, Vec<u8>>>,
     messages: Map<u64, Message>,
-    /// The highest epoch used.
+    /// The client has used no epoch above this.
     epoch: u32,
     addresses: u16,
     next_message_us: u64,
@@ -97,7 +97,7 @@ impl SimClient {
         }
     }
 
-    /// Where it is now.
+    /// The client sends from this address until it moves again.
     pub(crate) fn address(&self) -> SocketAddr {
         let port = u16::try_from(self.id).expect("few clients") * 1000 + self.addresses % 1000;
         SocketAddr::from(([10, 0, 0, 1], port))

@@ -28,7 +28,7 @@ pub(crate) enum Sabotage {
     ForgedPayload,
     /// The server's acks count one seq more than they should.
     AcksBeyond,
-    /// The server answers twice.
+    /// The server answers each datagram twice.
     DoubleReply,
     /// The server's floors step back now and then.
     FloorsBack,
@@ -267,7 +267,7 @@ pub(crate) struct ProcessClock {
 }
 
 impl ProcessClock {
-    /// Nothing happens until then.
+    /// The clock goes on to that time, and nothing happens before it.
     pub(crate) fn pass_until(&self, mono_us: u64) {
         let mut core = self.core.lock();
         core.now_us = core.now_us.max(self.started_us + mono_us);

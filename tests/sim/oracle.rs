@@ -24,15 +24,15 @@ mod wires;
 
 /// Hashes alike in every run.
 pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
-/// Client and epoch.
+/// A client and an epoch name a session.
 pub(crate) type Sid = (u64, u32);
-/// Offset and index.
+/// An offset and an index name a record.
 type RecordKey = (u64, u16);
 
 /// Client ids from here on belong to nobody who keeps to the protocol.
 pub(crate) const RUDE: u64 = 1 << 32;
 
-/// One durable entry.
+/// The journal holds this entry durably.
 struct Journaled {
     session: Sid,
     channel: u16,
@@ -46,7 +46,7 @@ struct Journaled {
 struct RecordState {
     /// Made durable by its sink.
     kept: bool,
-    /// A durable dead letter.
+    /// It became a dead letter, durably.
     dead: bool,
 }
 

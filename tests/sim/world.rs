@@ -24,7 +24,7 @@ const NEVER: u64 = u64::MAX;
 /// Datagrams that an attacker keeps.
 const RECORDED: usize = 200;
 
-/// How a run ended.
+/// A run ends with this, whether a rule was broken or not.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) violation: Option<String>,
@@ -67,7 +67,7 @@ pub(crate) struct World {
     recordable: u64,
 }
 
-/// Runs one seed.
+/// Runs one seed, and returns how that ended.
 pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>, print: bool) -> Outcome {
     World::new(seed, sabotage, print).run()
 }

@@ -288,6 +288,15 @@ static void c3_a_body_that_did_not_fit_is_taken_with_room_for_it_and_one_too_lon
     CHECK(B->answer == DG_ANSWER_FAILED && !B->has_body && B->body_len == DG_ANSWER_MAX + 1);
 }
 
+#if DG_ANSWER_MAX < 128
+static void c3_no_body_is_longer_than_the_program_is_ready_for(void) {
+    uint8_t body[128] = {0};
+    ask_one(20000);
+    CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, DG_ANSWER_MAX + 1, body, DG_ANSWER_MAX + 1) == DG_IGNORED && B->answers == 0);
+    CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, DG_ANSWER_MAX, body, DG_ANSWER_MAX) == DG_OK && B->answers == 1);
+}
+#endif
+
 static void c3_the_longest_room_fits_whatever_the_messages_length(void) {
     dg_config config = bench_config(B, 3);
     config.payload_max = 0;
@@ -495,6 +504,18 @@ static void c7_when_nothing_waits_one_take_says_that_all_below_the_seq_after_the
     CHECK(answer_comes(B, 3, 5, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && sent_of(TAKE) == 1 && seq(B, 0) - span(B, 0) == 6);
 }
 
+static void c7_in_a_new_epoch_it_speaks_of_that_one(void) {
+    start_asking(20000);
+    give(B, 4, 0);
+    ask(1);
+    CHECK(ack(B, 3, 5, 100, 0, 0) == DG_OK && answer_comes(B, 3, 5, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
+    CHECK(sent_of(TAKE) == 1 && epoch_of(B, 0) == 3 && seq(B, 0) - span(B, 0) == 6);
+    ask(1);
+    CHECK(reject(B, 3, 6, 4, 0) == DG_OK && epoch_of(B, 0) == 4 && seq(B, 0) == 1);
+    CHECK(ack(B, 4, 1, 100, 0, 0) == DG_OK && answer_comes(B, 4, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK);
+    CHECK(sent_of(TAKE) == 1 && epoch_of(B, 0) == 4 && seq(B, 0) - span(B, 0) == 2);
+}
+
 static void c7_its_gone_is_not_taken_for_the_answer_to_the_next_ask(void) {
     ask_one(20000);
     CHECK(answer_comes(B, 3, 1, DG_ANSWER_DONE, 0, NULL, 0) == DG_OK && sent_of(TAKE) == 1);
@@ -589,7 +610,7 @@ static void an_ask_that_is_given_up_for_others_frees_its_place(void) {
     start_asking(20000);
     CHECK(dg_send(&B->c, 0, "?", 1, DG_ASK | DG_MAKE_ROOM) == DG_OK);
     while (B->count[DG_ABANDONED] == 0) {
-        CHECK(dg_send(&B->c, 0, B->body, 100, DG_MAKE_ROOM) == DG_OK);
+        CHECK(dg_send(&B->c, 0, B->sent[0].bytes, 100, DG_MAKE_ROOM) == DG_OK);
     }
     CHECK(dg_waiting(&B->c) == 0);
 }
@@ -610,6 +631,9 @@ int main(void) {
     c3_what_is_broken_is_no_answer();
     c3_an_answer_acks_nothing_and_is_no_measurement();
     c3_a_body_that_did_not_fit_is_taken_with_room_for_it_and_one_too_long_is_told_without();
+#if DG_ANSWER_MAX < 128
+    c3_no_body_is_longer_than_the_program_is_ready_for();
+#endif
     c3_the_longest_room_fits_whatever_the_messages_length();
     c4_without_a_reply_a_take_is_repeated_after_its_wait_and_a_round_trip_doubling_to_60_s();
     c4_after_pending_it_waits_as_long_as_the_server_says_at_least_a_round_trip_at_most_60_s();
@@ -620,6 +644,7 @@ int main(void) {
     c6_after_a_change_of_epoch_what_waits_is_taken_in_the_old_one_and_what_is_sent_again_in_the_new_one_alone();
     c6_what_waits_is_taken_while_an_epoch_is_asked_for();
     c7_when_nothing_waits_one_take_says_that_all_below_the_seq_after_the_last_ask_is_had();
+    c7_in_a_new_epoch_it_speaks_of_that_one();
     c7_its_gone_is_not_taken_for_the_answer_to_the_next_ask();
     c8_what_waited_goes_on_after_a_restart();
     a_batch_cannot_ask();

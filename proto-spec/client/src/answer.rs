@@ -8,7 +8,7 @@ use duragram_proto::{Epoch, Seq};
 pub struct Answer {
     /// The session in which the record was acked.
     pub epoch: Epoch,
-    /// Its datagram's number there.
+    /// The datagram that carried the record had this number in that session.
     pub seq: Seq,
     /// Whether it was processed, given up, or no answer will come.
     pub status: Status,

@@ -19,7 +19,7 @@ use super::{Client, Pending, SendError};
 pub struct Asked {
     /// The receipt to come, as [`Client::send`] gives it.
     pub receipt: Pending,
-    /// The answer to come.
+    /// It resolves when the server has told what became of the record.
     pub answer: Answering,
 }
 

@@ -45,9 +45,9 @@ pub struct Ticket {
 #[derive(Debug)]
 #[must_use = "the record is not safe before its receipt is there, and a dropped answer is not waited for"]
 pub struct Asked {
-    /// The receipt to come.
+    /// Its `wait` returns when the record is on the server's disk, or has failed.
     pub receipt: Ticket,
-    /// The answer to come.
+    /// Its `wait` returns when the server has told what became of the record.
     pub answer: AnswerTicket,
 }
 
@@ -145,12 +145,12 @@ impl Client {
         Ok(AnswerTicket { answering })
     }
 
-    /// As [`super::Client::waiting`].
+    /// Names the same asks as [`super::Client::waiting`], and does not block.
     pub fn waiting(&self) -> Vec<(Epoch, Seq)> {
         self.client.waiting()
     }
 
-    /// As [`super::Client::wake`].
+    /// Does what [`super::Client::wake`] does, and does not block.
     pub fn wake(&self) {
         self.client.wake();
     }
@@ -173,17 +173,17 @@ impl Client {
         self.wait(self.client.close(patience))
     }
 
-    /// As [`super::Client::set_server`].
+    /// Moves to another server as [`super::Client::set_server`] does, and does not block.
     pub fn set_server(&self, server: impl Into<String>) {
         self.client.set_server(server);
     }
 
-    /// As [`super::Client::trouble`].
+    /// Says the same as [`super::Client::trouble`], and does not block.
     pub fn trouble(&self) -> Option<String> {
         self.client.trouble()
     }
 
-    /// As [`super::Client::stats`].
+    /// Counts the same as [`super::Client::stats`], and does not block.
     pub fn stats(&self) -> Stats {
         self.client.stats()
     }
@@ -223,7 +223,7 @@ impl AnswerTicket {
         self.answering.wait()
     }
 
-    /// As [`Answering::leave`].
+    /// Does what [`Answering::leave`] does, and does not block.
     pub fn leave(self) {
         self.answering.leave();
     }

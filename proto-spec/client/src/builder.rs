@@ -151,7 +151,11 @@ impl Builder {
         let (asks, bodies) = ask_memory(self.datagram_bytes_max);
         #[cfg(feature = "sealed")]
         if let Some(key) = self.key.clone() {
-            let sealing = Sealing { key, counter: CounterStart::random(random()?) };
+            // A clock that stands before 1970 only makes answers of earlier runs come later.
+            let unix_ms = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or_default());
+            let sealing = Sealing { key, counter: CounterStart::random_at(random()?, unix_ms) };
             return Ok(Machine::sealed(config, sealing, slots, buffer, seed).with_asks(self.asks, asks, bodies));
         }
         Ok(Machine::new(config, slots, buffer, seed).with_asks(self.asks, asks, bodies))

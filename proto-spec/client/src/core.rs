@@ -31,13 +31,13 @@ const TYPE_REJECT: u8 = 3;
 /// What a ticket ends with.
 pub(super) type Outcome = Result<Receipt, SendError>;
 
-/// See the module.
+/// All that a client decides is decided here, so that tests need neither network nor time.
 pub(super) struct Core {
     machine: HeapMachine,
     /// Of the messages from `lowest` on; `None` where the outcome was reported.
     tickets: VecDeque<Option<Tickets>>,
     lowest: u64,
-    /// `None`: batching is off.
+    /// A batch waits so long for more records; `None` sends each record in a datagram of its own.
     linger_us: Option<u64>,
     batch: Batch,
     /// The machine had no room for the batch, and nothing has left it since.
@@ -54,7 +54,7 @@ pub(super) struct Core {
     refusal: Option<RejectCode>,
     ignored: u64,
     askers: asks::Askers,
-    /// Whether anything ever asked.
+    /// Something has asked before, so that answers may come.
     has_asked: bool,
     answered: u64,
     /// There is room, or progress of a flush, that nobody was told of.
@@ -375,7 +375,7 @@ impl Core {
         }
     }
 
-    /// Whether there was any.
+    /// Passes on what the machine reports, and returns whether that was anything.
     fn tell_events(&mut self) -> bool {
         let mut any = false;
         while let Some(event) = self.machine.poll_event() {

@@ -27,7 +27,7 @@ const SILENCE_MOST_US: u64 = 60_000_000;
 const TROUBLE_FIRST_US: u64 = 10_000;
 const TROUBLE_MOST_US: u64 = 5_000_000;
 
-/// See the module.
+/// One of these runs for each client, and nothing else touches its socket.
 pub(super) struct Driver {
     shared: Arc<Shared>,
     route: Route,
@@ -79,7 +79,7 @@ impl Driver {
         }
     }
 
-    /// Runs until aborted.
+    /// Never returns: the task ends when it is aborted.
     pub(super) async fn run(mut self) {
         let mut timer = pin!(sleep_until(tokio::time::Instant::now()));
         loop {

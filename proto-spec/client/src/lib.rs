@@ -98,7 +98,7 @@ pub struct Receipt {
     pub seq: Seq,
     /// The record's place in its datagram: above 0 only with batching.
     pub index: u16,
-    /// How safe it is.
+    /// The server promises this when it acks.
     pub durability: Durability,
 }
 
@@ -123,11 +123,11 @@ pub struct Stats {
     pub unacked: u64,
     /// Answers that are waited for, those of records that are not acked among them.
     pub asking: u64,
-    /// Answers that came.
+    /// So many answers came, each counted once.
     pub answered: u64,
     /// An answer was asked for and the server has not replied in time, nor since.
     pub takes_unheard: bool,
-    /// DATA datagrams sent.
+    /// So many DATA datagrams were sent, those sent again included.
     pub transmissions: u64,
     /// Of these, how many had been sent before.
     pub retransmissions: u64,
@@ -249,7 +249,7 @@ impl Client {
         self.shared().trouble()
     }
 
-    /// Counters and state.
+    /// Returns what was counted since the start, and what is open now.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
     }

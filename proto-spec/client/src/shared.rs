@@ -19,13 +19,13 @@ pub(super) struct Shared {
     gate: tokio::sync::Mutex<()>,
     /// To the caller at the gate: try again.
     room: Notify,
-    /// To flushing callers: look again.
+    /// Wakes callers that wait in `flush`, so that they look again.
     progress: Notify,
-    /// To the driver: something was added.
+    /// Wakes the driver when a caller has added something.
     pub(super) work: Notify,
 }
 
-/// What the lock guards.
+/// Callers and the driver share this, and hold the lock only briefly.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) core: Core,
@@ -157,7 +157,7 @@ impl Shared {
         }
     }
 
-    /// Something was settled.
+    /// Wakes those who wait for room or for a flush, after something was settled.
     pub(super) fn tell_news(&self) {
         self.room.notify_one();
         self.progress.notify_waiters();

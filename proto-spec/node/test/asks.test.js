@@ -1,6 +1,6 @@
 // Asking, of servers that lose, double, reorder and restart, by the duties of PROTOCOL.md#answers-client.
 'use strict'
-const { test, describe } = require('node:test'), assert = require('node:assert/strict')
+const { test, describe, after } = require('node:test'), assert = require('node:assert/strict')
 const Client = require('../index.js')
 const { DATA, ACK, REJECT, HELLO, WELCOME, ANSWER, TAKE, ASK, READY, DONE, FAILED, PENDING, GONE } = require('../wire.js')
 const { fakeServer, answeringServer, run } = require('./support.js')
@@ -31,6 +31,9 @@ function acking(take, more = () => null) {
 const done = text => ({ small: DONE, word: text.length, body: Buffer.from(text) })
 
 describe('asking', { concurrency: true, timeout: 20_000 }, () => {
+  // A test that failed left its client and its server open.
+  after(() => { setTimeout(() => process.exit(1), 2000).unref() })
+
   test('an ask has a receipt and an answer, also where it was given up', async () => {
     const server = await answeringServer({
       delay: () => 50, answer: payload => ({ status: payload.includes('fail') ? FAILED : DONE, body: Buffer.from(`did ${payload}`) }),
@@ -173,6 +176,26 @@ describe('asking', { concurrency: true, timeout: 20_000 }, () => {
     server.close()
   })
 
+  test('C4: the first TAKE is held for a second and each that came too early lets the next be held for longer', async () => {
+    const server = await acking((d, seen) => seen.filter(one => one.kind === TAKE).length < 4 ? [{ small: PENDING, word: 0 }] : [done('x')])
+    const client = new Client(server.address)
+    assert.equal((await client.ask('1').answer).body.toString(), 'x')
+    assert.deepEqual(takes(server).filter(d => d.small !== 0xffff).map(d => d.word), [1000, 2000, 4000, 8000])
+    client.close()
+    server.close()
+    // Who waits for an answer hears of PENDING when his time is over, and not after each hold.
+    const slow = await acking(() => [{ small: PENDING, word: 0 }])
+    const later = new Client(slow.address, { waiting: [{ epoch: 3, seq: 1 }] })
+    const heard = []
+    const hasty = later.take(3, 1, { wait: 0.4 }).then(() => heard.push('hasty'))
+    const patient = later.take(3, 1, { wait: 1.4 }).then(() => heard.push('patient'))
+    await Promise.all([hasty, patient])
+    assert.deepEqual(heard, ['hasty', 'patient'])
+    assert.deepEqual(takes(slow).map(d => d.word), [1000, 400])
+    later.close()
+    slow.close()
+  })
+
   test('C4: at most 16 TAKEs are open, and at most 10 in a round trip', async () => {
     const server = await answeringServer({ delay: () => 60000 })
     const client = new Client(server.address)
@@ -206,14 +229,16 @@ describe('asking', { concurrency: true, timeout: 20_000 }, () => {
     await sleep(50)
     assert.deepEqual([takes(server), client.ready], [[], false])
     assert.equal((await client.take(7, 1)).status, 'PENDING')
+    await sleep(1400) // longer than the server asked it to rest
     assert.deepEqual(takes(server).map(d => [d.long, d.word]), [[1n, 0]])
+    assert.equal((await client.take(7, 1)).status, 'PENDING')
     server.asks.get('7:2').at = 0
     await client.send('a reading')
     assert.ok(client.ready)
     assert.equal((await asked[1].answer).body.toString(), '2')
     // 1 was PENDING just now: the server does not bear it again yet.
     for (let n = 0; n < 5; n++) await client.send('a reading')
-    assert.equal(takes(server).filter(d => d.long === 1n).length, 1)
+    assert.equal(takes(server).filter(d => d.long === 1n).length, 2)
     client.close()
     await assert.rejects(asked[0].answer, Client.Closed)
     assert.deepEqual(client.waiting, [{ epoch: 7, seq: 1n }])

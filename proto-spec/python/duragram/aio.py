@@ -177,7 +177,8 @@ class AsyncClient(Face):
         answer, its `.receipt` for the receipt.
 
         Waits until there is room for it, and until fewer than 64 messages that asked are unfinished; raises `Full` if that takes
-        longer than `timeout` seconds. `wait`: for how long the server may hold each TAKE, in seconds, at most 20. With 0 it is not
+        longer than `timeout` seconds. `wait`: for how long the server may hold a TAKE, in seconds, at most 20: the first for a second,
+        each after one that came too early for twice as long, and none for longer than this. With 0 it is not
         taken until the server says that it is ready (`ready`), or by `take`. Of `batch` it is no part."""
         payload, channel, wait = self._copied(record), _channel(channel), held(wait)
         timeout = seconds("timeout", timeout)

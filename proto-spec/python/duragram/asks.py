@@ -18,6 +18,9 @@ ASKS_MAX: Final = 64
 TAKES_MAX: Final = 16
 #: The longest that a server holds a TAKE, in seconds.
 WAIT_MAX: Final = 20.0
+#: How long it may hold the first one of a seq, in seconds. A TAKE that is lost is sent again after the time for which it may be held
+#: and a timeout: a short one finds that soon, also over a bad path (PROTOCOL.md#duty-c4).
+FIRST_WAIT: Final = 1.0
 #: The longest from the end of a hold to the next TAKE of a seq, in seconds, whatever was heard; before up to a quarter more.
 RETRY_MAX: Final = 60.0
 #: No seq that waits is higher: there is one to name when nothing waits any more.
@@ -31,12 +34,12 @@ class Ask:
 
     __slots__ = (
         "token", "wait", "epoch", "seq", "is_acked", "status", "answered", "length", "body",
-        "room", "is_open", "due", "rests_until", "tries", "taken_at", "takers", "is_adopted",
+        "room", "is_open", "due", "rests_until", "tries", "early", "held", "taken_at", "takers", "is_adopted",
     )  # fmt: skip
 
     def __init__(self, wait: float, token: Any = None) -> None:
         self.token = token
-        #: For how long the server may hold a TAKE, in seconds. 0: it is taken when the server says READY, or on demand.
+        #: For how long the server may hold a TAKE, at most, in seconds. 0: it is taken when the server says READY, or on demand.
         self.wait = wait
         self.epoch = 0
         #: 0 until it is transmitted.
@@ -60,9 +63,14 @@ class Ask:
         self.rests_until = AT_ONCE
         #: TAKEs in a row that got no reply.
         self.tries = 0
+        #: TAKEs that were held, and answered before the answer was there.
+        self.early = 0
+        #: For how long the server may hold the latest TAKE, in seconds.
+        self.held = 0.0
         #: When it was taken last.
         self.taken_at = AT_ONCE
-        #: Callers' tokens and waits, in seconds: each is told of the next reply, PENDING too.
+        #: Callers' tokens, and for how many more seconds the server may hold it for them: each is told of the reply after that,
+        #: PENDING too.
         self.takers: list[tuple[Any, float]] = []
         #: Of an earlier run.
         self.is_adopted = False
@@ -83,6 +91,8 @@ class Session:
 
     def __init__(self) -> None:
         self.asks: dict[int, Ask] = {}
+        #: Those above the lowest of them whose answers were had: the server keeps them as long as that one is not finished.
+        self.had: list[int] = []
         #: The highest seq that asked.
         self.last = 0
         #: All that waits in it is known. Else nothing may be said of other seqs: the server would forget them.
@@ -103,6 +113,7 @@ class Asks:
     def __init__(self, random: Random, room_max: int) -> None:
         #: The server said in its latest ack that an answer of this session waits: a hint.
         self.is_ready = False
+        self.first_wait = FIRST_WAIT
         #: The longest body that fits in a datagram.
         self.room_max = room_max
         self._random = random
@@ -136,7 +147,8 @@ class Asks:
     @property
     def is_full(self) -> bool:
         """Whether no further message may ask for now."""
-        return len(self._named) >= ASKS_MAX
+        # What the server keeps counts there: it would refuse the lowest one for ever, if that is not acked yet.
+        return len(self._named) + sum(len(session.had) for session in self._sessions.values()) >= ASKS_MAX
 
     @property
     def is_overdue(self) -> bool:
@@ -233,6 +245,10 @@ class Asks:
         self.adopted -= ask.is_adopted
         session = self._sessions[ask.epoch]
         del session.asks[ask.seq]
+        if ask.is_acked:
+            session.had.append(ask.seq)
+        lowest = min(session.asks, default=wire.U64_MAX)
+        session.had = [seq for seq in session.had if seq > lowest]
         if not session.asks:
             if session.is_whole and session.last_acked and not session.was_left:
                 self._had.add(ask.epoch)
@@ -278,7 +294,7 @@ class Asks:
 
     def next_take(self, now: float, rto: float, round_trip: float, window: int) -> Optional[Take]:
         """What is to be taken now; it counts as sent. At most `window` in a round trip."""
-        while self._sent and self._sent[0] <= now - round_trip:
+        while self._sent and self._sent[0] + round_trip <= now:
             self._sent.popleft()
         if len(self._sent) >= window:
             return None
@@ -286,9 +302,10 @@ class Asks:
         if ask is None:
             return self._reminder(now) or self._farewell(now)
         self._sent.append(now)
-        wait = max((wait for _, wait in ask.takers), default=ask.wait)
+        # What takes long costs few datagrams.
+        wait = min(max((wait for _, wait in ask.takers), default=ask.wait), self.first_wait * 2 ** min(ask.early, 16))
         ask.room = min(ask.length or self._room, self.room_max)
-        ask.is_open, ask.taken_at = True, now
+        ask.is_open, ask.taken_at, ask.held = True, now, wait
         ask.due = now + wait + interval(rto, ask.tries, RETRY_MAX, self._random)
         ask.tries += 1
         return Take(ask.epoch, ask.seq, self._sessions[ask.epoch].span(ask.seq), round(wait * 1000), ask.room)
@@ -377,9 +394,14 @@ class Asks:
     def _rest(self, now: float, ask: Ask, retry_after: float, rto: float) -> None:
         """It is PENDING."""
         ask.is_open, ask.tries = False, 0
+        ask.early += ask.held > 0
         ask.rests_until = now + min(max(retry_after, rto), RETRY_MAX) * self._random.uniform(1, 1.25)
-        ask.due = ask.rests_until if ask.wait > 0 else NEVER
+        # It was held to the end: who wants to wait for longer does so.
+        patient = [(token, wait - ask.held) for token, wait in ask.takers if wait > ask.held > 0 and retry_after == 0]
+        ask.takers = [taker for taker in ask.takers if all(taker[0] is not token for token, _ in patient)]
         self._tell_takers(ask)
+        ask.takers = patient
+        ask.due = ask.rests_until if ask.wait > 0 or patient else NEVER
 
     def _finish(self, ask: Ask, status: int, length: int) -> None:
         ask.status, ask.length, ask.is_open, ask.due = status, length, False, NEVER

@@ -64,7 +64,7 @@ pub(super) struct Plan {
     pub(super) seed: u64,
 }
 
-/// What was done.
+/// A load returns this when it has ended.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) tally: Tally,

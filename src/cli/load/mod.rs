@@ -161,7 +161,7 @@ pub(super) fn run(args: &LoadArgs) -> Result<(), Failure> {
 }
 
 impl LoadArgs {
-    /// Checks what clap cannot.
+    /// Checks what clap cannot, and makes the plan of the load.
     fn plan(&self) -> Result<Plan, Failure> {
         let server = self.resolve()?;
         if !server.ip().to_canonical().is_loopback() && !self.i_own_this_server {
@@ -373,7 +373,7 @@ impl Measured<'_> {
     }
 }
 
-/// On a terminal only.
+/// Shows the progress on a terminal only: a file gets no bars.
 fn progress_bar(args: &LoadArgs) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -22,7 +22,7 @@ pub(super) struct Tally {
     pub(super) unsent: u64,
     /// Messages that were answered, DONE or FAILED, each counted once.
     pub(super) answered: u64,
-    /// Of these FAILED.
+    /// So many of these were answered FAILED.
     pub(super) failed: u64,
     /// Messages whose answer will not come.
     pub(super) gone: u64,
@@ -94,7 +94,7 @@ impl Tally {
     }
 }
 
-/// With one decimal: finer is noise.
+/// Rounds to a tenth of a microsecond: finer is noise.
 fn in_us(ns: u64) -> f64 {
     (ns as f64 / 100.0).round() / 10.0
 }

@@ -6,18 +6,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use duragram_proto::codec::{DATAGRAM_LEN_RECOMMENDED, MIN_LEN, RejectCode, SEALED_MIN_LEN};
+use duragram_proto::codec::{DATAGRAM_LEN_RECOMMENDED, MIN_LEN, SEALED_MIN_LEN};
 use duragram_proto::seal::ClientKey;
 use duragram_proto::{ClientId, Epoch};
 use humantime_serde::re::humantime;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde_json::json;
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::ask::{add_body, status_name};
-use super::client_args::ClientArgs;
+use super::answer_json::{add_body, status_name};
+use super::client_args::{ClientArgs, obstacle, runtime};
 use super::{EXIT_NOT_DONE, EXIT_USAGE, Failure, complain};
 use crate::client::{Answer, Asked, Batching, Client, ConnectError, Pending, SendError, Stats, Status};
 
@@ -26,7 +25,7 @@ mod report;
 mod troubles;
 
 use lines::{Chunk, Line};
-use report::{Done, refusal_text};
+use report::Done;
 use troubles::Troubles;
 
 /// Silence after which a person is told that the server does not answer, and when nothing gets there at all.
@@ -148,13 +147,6 @@ pub(super) fn run(args: SendArgs) -> ExitCode {
             ExitCode::from(EXIT_NOT_DONE)
         }
     }
-}
-
-/// What a command that is a client runs on. tokio has no other answer than a panic where it gets no thread: one worker, and two for
-/// files and terminals.
-pub(super) fn runtime() -> io::Result<Runtime> {
-    crate::client::threads::are_granted(3)?;
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 async fn send(
@@ -359,17 +351,11 @@ async fn collect(mut sent: mpsc::UnboundedReceiver<(u64, Pending)>) -> Refused {
     refused
 }
 
-/// See [`collect`].
+/// [`collect`] gathers here why records were not taken.
 #[derive(Debug, Default)]
 struct Refused {
     epoch_used: bool,
     troubles: Troubles,
-}
-
-/// What keeps records from being acked, as far as it is known.
-pub(super) fn obstacle(refusal: Option<RejectCode>, trouble: Option<&str>) -> Option<String> {
-    // What the server itself says is nearer to the cause.
-    refusal.map(|code| format!("the server refuses: {}", refusal_text(code))).or_else(|| trouble.map(str::to_owned))
 }
 
 /// Shows the progress; returns when there has been none for `timeout`.

@@ -20,7 +20,7 @@ use crate::limits;
 use crate::model::{LaneMark, LaneMessage, Now, Offset, SinkRecord};
 use crate::net::Transmit;
 
-/// Where checkpoints stand.
+/// It knows what the last checkpoint holds, and how far the next one is.
 #[derive(Debug)]
 pub(super) struct Checkpointing {
     /// The offset of the last one that is durable, and the marks in it.
@@ -48,7 +48,7 @@ struct Round {
     at: Offset,
     /// Records that are still to be written.
     left: usize,
-    /// Records were written.
+    /// Some of its records were written, and the rest must follow.
     begun: bool,
 }
 
@@ -85,7 +85,7 @@ impl Checkpointing {
         self.at
     }
 
-    /// One is wanted soon.
+    /// Notes that somebody wants a checkpoint soon.
     pub(super) fn ask(&mut self) {
         self.wanted = true;
     }
@@ -206,7 +206,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.checkpointing.round = Some(Round { at, left, begun: false });
     }
 
-    /// A checkpoint is durable.
+    /// Notes a checkpoint that became durable, and tells the lanes.
     pub(super) fn checkpointed(&mut self, written: Written) {
         let Written { at, marks, sinks, retried, asked, answers_below } = written;
         self.downstream.checkpointed(&retried, &sinks, asked);

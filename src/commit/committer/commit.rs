@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::checkpoint::Written;
 use super::{Committer, Downstream};
+use crate::commit::ask_control::Told;
 use crate::dialect::Dialect;
 use crate::journal::{Commit, Durable, Journal, JournalError, Landed, Records};
 use crate::model::{Clock, Now, Offset};
@@ -26,6 +27,8 @@ pub(super) struct Flight<O> {
     closed: Now,
     /// The checkpoint that is part of it.
     checkpoint: Option<Written>,
+    /// What operators are told.
+    told: Vec<Told>,
 }
 
 impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
@@ -122,6 +125,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.checkpointing.journals(if self.block.is_empty() { 0 } else { self.block.size() as u64 });
         let mut of_checkpoint = Records::default();
         let checkpoint = self.listen(now, flight.end, &mut of_checkpoint);
+        flight.told.extend(self.ask_requests.answer_next(|request| self.dialect.tell_of_asks(request, now)));
         let mut records = self.dialect.close(&self.receipt, &mut flight.owed, &mut self.replies, self.pressure, now);
         records.sessions.append(&mut of_checkpoint.sessions);
         records.asks.append(&mut of_checkpoint.asks);
@@ -132,10 +136,12 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         if self.block.is_empty() && records.is_empty() && checkpoint.is_none() {
             if let Some(last) = self.flights.back_mut() {
                 last.riders.push(std::mem::take(&mut flight.owed));
+                last.told.append(&mut flight.told);
             } else {
                 // All that it rests on is durable already.
                 self.dialect.answer(&self.receipt, &mut flight.owed, &mut self.replies, self.pressure, now);
                 self.replies.flush();
+                flight.told.drain(..).for_each(Told::tell);
             }
             self.spares.push(flight);
             self.report();
@@ -195,6 +201,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         if let Some(written) = flight.checkpoint.take() {
             self.checkpointed(written);
         }
+        flight.told.drain(..).for_each(Told::tell);
         self.spares.push(flight);
         self.report();
     }

@@ -42,7 +42,7 @@ pub struct Owed {
     welcomes: Vec<PendingWelcome>,
     /// The limit of the counter that is part of the commit.
     counter_limit: Option<u64>,
-    /// Datagrams in the block.
+    /// The block holds so many datagrams.
     journaled: u64,
     answers: Vec<Due>,
     /// Asks whose entries are in the block.
@@ -169,7 +169,7 @@ impl Duragram {
             session.recorded = false;
             records.sessions.push(session.record());
         }
-        // Asks that were forgotten are no reason to write, but go along with what is written.
+        // Asks that were forgotten are no reason to write but where an operator waits for it, and go along with what is written.
         if self.answers_bytes > 0 || self.journaled > 0 || (!records.is_empty() && !self.answers.is_empty()) {
             let answers = std::mem::take(&mut self.answers);
             if !answers.is_empty() {

@@ -32,7 +32,10 @@ use crate::dialect::{Dialect, InvalidRecord, Touched, Work};
 use crate::journal::{Durable, Records, Replay};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{AskId, AskRecord, DialectId, LaneAnswer, Now, Processed, SessionId, SessionRecord};
+use crate::model::{
+    AskId, AskRecord, AskTotals, AsksReport, AsksRequest, DialectId, LaneAnswer, Now, Processed, SessionId,
+    SessionRecord,
+};
 use crate::net::{ReplyQueue, Slab, Transmit};
 use crate::rate::Buckets;
 use crate::rate::LogLimit;
@@ -59,7 +62,7 @@ pub struct DuragramConfig {
     pub session_ttl_s: u64,
     /// The server has keys: it seals its replies to what comes sealed.
     pub sealed: bool,
-    /// What asks need.
+    /// Asks and their answers are kept by these rules.
     pub asks: AskConfig,
 }
 
@@ -78,7 +81,7 @@ pub struct Duragram {
     number: u64,
     /// That of the last one that has landed. Those between are in flight.
     landed: u64,
-    /// Datagrams in its block.
+    /// The block of the commit being built holds so many datagrams.
     journaled: u64,
     pending: Vec<PendingAck>,
     welcomes: Vec<PendingWelcome>,
@@ -105,7 +108,7 @@ pub struct Duragram {
     opened: Vec<AskId>,
     /// What became of asks: of this commit, or of an earlier one that had nothing else to write.
     answers: Vec<AskRecord>,
-    /// Bytes of those that are answered; 0 if all of them are forgotten ones.
+    /// Bytes of those that are a reason to write: answered ones, and those that an operator has had forgotten. 0 if there are none.
     answers_bytes: usize,
     /// The number of the next record of answers, and of the one that was the next when the last checkpoint began.
     answers_number: u64,
@@ -266,6 +269,14 @@ impl Dialect for Duragram {
 
     fn processed(&mut self, processed: Processed, now: Now) {
         self.take_processed(processed, now);
+    }
+
+    fn asks(&self) -> AskTotals {
+        self.ask_totals()
+    }
+
+    fn tell_of_asks(&mut self, request: AsksRequest, now: Now) -> AsksReport {
+        self.ask_report(request, now)
     }
 
     fn wants_checkpoint(&self) -> bool {

@@ -76,7 +76,7 @@ impl BlockBuilder {
         self.newest_arrival_unix_us = self.newest_arrival_unix_us.max(meta.received_unix_us);
     }
 
-    /// Entries so far.
+    /// Counts the entries that were added since the block was begun.
     pub fn len(&self) -> usize {
         self.headers.len()
     }

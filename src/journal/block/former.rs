@@ -16,7 +16,7 @@ use crate::model::{DialectId, Entry, EntryMeta, Offset, SessionId};
 /// The version that stands in their prefix.
 pub(super) const VERSION: u32 = 1;
 
-/// What the archive holds.
+/// Blocks of version 1 hold this archive behind their prefix.
 #[derive(Archive)]
 #[cfg_attr(test, derive(rkyv::Serialize))]
 #[allow(dead_code)] // only tests make one; others read its archived form

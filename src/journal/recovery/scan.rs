@@ -4,12 +4,12 @@ use crate::journal::error::DamageKind;
 use crate::journal::{Extent, LetterCounts, Loss};
 use crate::model::{FormerLanes, LaneMark, Offset, SinkRecord};
 
-/// What is there.
+/// A walk through the journal fills this in, also where something is damaged.
 #[derive(Debug, Default)]
 pub struct Scan {
     /// The offset of the checkpoint.
     pub checkpoint_at: Offset,
-    /// The lowest entry kept.
+    /// Entries below are trimmed, and not in the journal any more.
     pub low: Offset,
     /// What the block there repeats as the checksum of the one before it.
     pub low_previous_checksum: u32,
@@ -29,7 +29,7 @@ pub struct Scan {
     pub end: Offset,
     /// The checksum of the last block, for the next one to repeat.
     pub last_checksum: u32,
-    /// All blocks, summed up.
+    /// Neighbouring blocks are summed up, so that this stays small.
     pub extents: Vec<Extent>,
     /// Blocks below were not read, and are to be verified when they are. The figures below are without them.
     pub unread_below: Offset,

@@ -20,7 +20,7 @@ use crate::model::{AnswersRecord, AskRecord, ClientRecord, DeadLetter, DeadLette
 /// What lies behind the last write that a storage has delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Tail {
-    /// Nothing lies there.
+    /// Nothing lies behind it: no write was interrupted.
     Clean,
     /// A write that was begun and is not whole: at most the one that a crash has interrupted.
     Torn {
@@ -73,7 +73,7 @@ pub(in crate::journal) enum Visit<'a> {
     Recent(RecentRecord),
     /// A block; they come in their order.
     Block {
-        /// The block itself.
+        /// The block was read, and its checksum fits.
         block: &'a Block,
         /// It holds entries that the checkpoint does not include.
         since_checkpoint: bool,
@@ -103,7 +103,7 @@ impl<'a> Visit<'a> {
 pub struct Survey {
     /// What the decision table decides by.
     pub facts: Facts,
-    /// What is there.
+    /// It sums up all that could be read.
     pub scan: Scan,
     /// Everything that is not what it was, in words: at least one finding for each fact that speaks against a start.
     pub damage: Vec<Damage>,
@@ -112,7 +112,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// What a start does.
+    /// Decides by the facts what a start does with this journal.
     pub fn outcome(&self) -> Outcome {
         decide(&self.facts)
     }

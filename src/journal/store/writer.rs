@@ -25,7 +25,7 @@ pub(in crate::journal) struct StoredWriter<D: Database> {
     last_checksum: u32,
     /// Records of answers with a number below are deleted, by this writer.
     answers_low: u64,
-    /// The blocks committed last.
+    /// It knows where the blocks lie that were committed last.
     places: Places,
     /// For values as they are stored. Bounded by the caller's bound on blocks.
     scratch: Vec<u8>,

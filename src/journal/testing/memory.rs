@@ -214,7 +214,7 @@ impl MemoryDisk {
         lock(&self.synced).end
     }
 
-    /// The lowest entry kept.
+    /// Entries below are trimmed, and not in the journal any more.
     pub fn low(&self) -> Offset {
         lock(&self.synced).low
     }

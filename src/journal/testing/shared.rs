@@ -42,7 +42,7 @@ pub(crate) fn open_ask(seq: u64) -> AskRecord {
     AskRecord { id: ask_id(seq), offset: Offset(seq), answer: None }
 }
 
-/// The same, answered.
+/// Makes the record of `open_ask`, with an answer in it.
 pub(crate) fn answered(seq: u64, failed: bool, body: &[u8]) -> AskRecord {
     let answer = AnswerRecord { failed, body: body.into(), answered_s: 70 + seq };
     AskRecord { answer: Some(answer), ..open_ask(seq) }
@@ -137,7 +137,7 @@ pub(crate) fn read_all(reader: &dyn ReadJournal, from: Offset) -> Vec<u64> {
     }
 }
 
-/// What a replay gave.
+/// A test collects here what a replay gave it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Replayed {
     pub(crate) sessions: Vec<SessionRecord>,

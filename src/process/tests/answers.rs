@@ -150,7 +150,10 @@ fn one_poison_record_does_not_hold_the_answers_of_a_thousand_others() {
     let told = rig.told();
     assert_eq!(told.len(), 999);
     assert!(told.iter().all(|(offset, failed, _)| *offset != 500 && !failed));
-    let log = |rig: &Rig| (rig.log().flushes, rig.log().settled);
+    let log = |rig: &Rig| {
+        let log = rig.log();
+        (log.flushes, log.settled)
+    };
     assert_eq!((log(&rig), rig.watermark()), ((flushes, Some(1)), 0), "no state is stored while a record is open");
     // Each further wait has nothing to settle.
     assert!(matches!(rig.step(now), LaneStep::Worked));
@@ -232,6 +235,7 @@ fn what_is_given_up_is_told_only_when_its_dead_letter_is_kept() {
     assert!(rig.dead.delete(rig.letters()[0].id).unwrap());
     rig.settle(due);
     assert_eq!(rig.told(), [(1, true, String::new())]);
+    assert!(rig.letters().iter().all(|letter| letter.told_failed), "an operator sees that the sender knows");
 }
 
 #[test]
@@ -267,6 +271,14 @@ fn where_another_sink_answers_nothing_is_told_and_no_flush_is_hurried() {
     assert_eq!((rig.watermark(), rig.told(), rig.lanes.cursors.processed()), (0, Vec::new(), None));
     rig.settle(50_000);
     assert_eq!((rig.watermark(), rig.told()), (3, Vec::new()));
+    rig.behave(|_| Does::GiveUp);
+    rig.ask(1);
+    rig.settle(100_000);
+    assert_eq!(
+        (rig.told(), rig.letters()[0].told_failed),
+        (Vec::new(), false),
+        "its sender hears nothing of this sink"
+    );
 }
 
 #[test]

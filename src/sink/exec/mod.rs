@@ -29,7 +29,7 @@ use crate::record_json::Formatter;
 /// What names a record within a journal.
 type Name = (u64, u16);
 
-/// A child has failed.
+/// A child has failed, and is not used any more.
 struct Failed {
     reason: String,
     /// It had answered all that earlier calls gave it, and nothing of this one's.

@@ -43,9 +43,9 @@ struct Probe {
 /// What a response may hold, by its `Content-Type`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Answers, a line each.
+    /// The body holds answers, one on each line.
     Lines,
-    /// Answers, or something else.
+    /// The body may hold answers, or JSON that means something else.
     Json,
     /// What holds no answers in any case.
     Other,

@@ -13,7 +13,7 @@ use crate::model::Record;
 use crate::process::handler::{Outcome, Outcomes};
 use crate::record_json::Formatter;
 
-/// Puts batches together.
+/// It puts records together to requests, with memory that is used again.
 pub(super) struct Batches {
     formatter: Formatter,
     /// The lines of the request that is under way.

@@ -33,7 +33,7 @@ pub(super) struct HttpSink {
     requests: Requests,
     /// Requests under way at a time, in mode `record`.
     in_flight: usize,
-    /// In mode `batch`.
+    /// Requests are put together here in mode `batch`; `None` in mode `record`.
     batches: Option<Batches>,
     /// The server wants to be left alone until then.
     pause_until: Option<Instant>,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::limits;
 use crate::model::{JournalId, Record};
 
-/// A topic with gaps.
+/// The gaps of a topic are filled with each record's own numbers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Topic {
     parts: Vec<Part>,
@@ -17,7 +17,7 @@ enum Part {
     Number(Number),
 }
 
-/// What fills a gap.
+/// A gap is filled with this number of the record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Number {
     Client,

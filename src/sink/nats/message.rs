@@ -27,7 +27,7 @@ pub(super) struct Message {
     pub(super) payload: Vec<u8>,
 }
 
-/// Makes messages of records.
+/// It makes messages of records, with the names by which NATS tells them apart.
 pub(super) struct Messages {
     /// A record's name up to its offset, which is also its id on a stream that others write to.
     name: String,

@@ -60,7 +60,7 @@ pub(super) struct NatsSink {
 enum Stop {
     /// The record at this index can never be written, for this reason.
     At(usize, String),
-    /// The sink is away.
+    /// The sink is away, and no record is to blame.
     Away(HandlerError),
 }
 

@@ -8,7 +8,7 @@ use crate::model::{Content, Record};
 use crate::record_json::Formatter;
 use crate::sink::position::EntryId;
 
-/// Where a record goes.
+/// A record goes to one of these places.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
     /// Into the journal's stream, under its own id. The stream is made by it.

@@ -401,7 +401,7 @@ enum Trouble {
     Said(RedisError),
     /// Somebody changed the claim at the same time.
     Race,
-    /// For this reason.
+    /// The claim is refused, for this reason.
     Refused(String),
 }
 

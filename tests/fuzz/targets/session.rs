@@ -270,7 +270,7 @@ struct Oracle {
     sent: BTreeMap<(SessionId, Seq), BTreeSet<Sum>>,
     /// Every entry ever seen durable.
     entries: BTreeMap<u64, (SessionId, Seq, EntryKind, Sum)>,
-    /// Where each message is.
+    /// Each journaled message has its entry at this offset.
     journaled: BTreeMap<(SessionId, Seq), u64>,
     end: Offset,
     low: Offset,

@@ -7,7 +7,7 @@ use duragram::model::{Entry, EntryKind};
 use super::{Found, Journaled, LaneView, Oracle, RUDE, RecordState, be, content, index};
 
 impl Oracle {
-    /// A batch is durable.
+    /// Notes what a durable batch has changed.
     pub(crate) fn synced(&mut self, changes: &[Change]) {
         // What the sinks say and what is trimmed is one write, whatever stands in it first.
         let (mut sinks, mut trimmed) = (None, None);

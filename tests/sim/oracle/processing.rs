@@ -19,7 +19,7 @@ impl Oracle {
         }
     }
 
-    /// A handler is called.
+    /// Checks the records with which a handler is called.
     pub(crate) fn presented(&mut self, lane: usize, records: &[Record<'_>], lane_of: impl Fn(Sid) -> usize) {
         let entries = &self.entries;
         let dead = |key: &RecordKey| entries[index(key.0)].records[usize::from(key.1)].dead;

@@ -42,7 +42,7 @@ struct Known {
     place: u64,
     /// In its target, durably.
     kept: BTreeSet<RecordKey>,
-    /// Its dead letters.
+    /// These of its records became dead letters, durably.
     dead: BTreeSet<RecordKey>,
     /// Durable losses, disjoint.
     lost: Vec<(u64, u64)>,

@@ -22,7 +22,7 @@ pub(crate) enum Trouble {
         away_us: u64,
         back_us: u64,
     },
-    /// From this time on.
+    /// The target is away from this time on.
     ForGood {
         from_us: u64,
     },

@@ -1,4 +1,4 @@
-//! One request a record.
+//! In mode `record` each request carries one record.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;

@@ -11,7 +11,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 /// A request as it came.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Request {
-    /// Its first line.
+    /// Its first line holds the method, the path and the version.
     pub(crate) line: String,
     /// Its headers, their names in lower case.
     pub(crate) headers: Vec<(String, String)>,
@@ -33,7 +33,7 @@ impl Request {
     }
 }
 
-/// What the server answers.
+/// The server answers a request with this.
 pub(crate) struct Response {
     status: u16,
     headers: Vec<(&'static str, String)>,
@@ -103,7 +103,7 @@ impl Server {
         Self::start_with(None, answer)
     }
 
-    /// The same over TLS.
+    /// Starts a server that speaks TLS alone.
     pub(crate) fn start_tls(tls: ServerConfig, answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         Self::start_with(Some(Arc::new(tls)), answer)
     }

@@ -14,9 +14,9 @@ pub(crate) type AnswerOutcome = Result<Answer, SendError>;
 /// An ask as its caller names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Asker {
-    /// Of this run.
+    /// A record of this run asked.
     Message(MessageId),
-    /// Of an earlier one.
+    /// A record of an earlier run asked, and had this epoch and seq.
     Place(Epoch, Seq),
 }
 

@@ -85,7 +85,7 @@ pub struct MessageId(pub u64);
 /// What a client is, and its limits. Start from [`ClientConfig::new`] and change fields.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientConfig {
-    /// Who it is.
+    /// The server tells clients apart by this id, and deduplicates for each of them alone.
     pub client: ClientId,
     /// This run's epoch, never used before by this client (PROTOCOL.md#duty-epoch); `None`: ask the server by HELLO.
     pub epoch: Option<Epoch>,
@@ -131,10 +131,10 @@ impl ClientConfig {
     }
 }
 
-/// A message to send.
+/// The caller gives it, and the machine numbers and copies it.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
-    /// The application's routing number.
+    /// The application routes by this number, which the protocol only carries.
     pub channel: u16,
     /// The payload is a run of records, each `len` u16 little-endian and `len` bytes.
     pub batch: bool,
@@ -162,7 +162,7 @@ pub enum Ignored {
     Undecodable(crate::codec::DecodeError),
     /// DATA, HELLO or PING: what only a server handles.
     ForServers,
-    /// For another client.
+    /// It names another client, as where two share an address.
     OtherClient,
     /// For another epoch of this client, mostly the one before.
     OtherEpoch,
@@ -183,9 +183,9 @@ pub enum Event {
         message: MessageId,
         /// Its number in the session that acked it.
         seq: Seq,
-        /// That session's epoch.
+        /// The message was acked in the session of this epoch.
         epoch: Epoch,
-        /// How safe it is.
+        /// The server promises this with its ack.
         durability: Durability,
     },
     /// The server will never take this message. It was not journaled.
@@ -213,7 +213,7 @@ pub enum Event {
     ServerWaits {
         /// The code of the REJECT that asked for it.
         code: RejectCode,
-        /// Until when, as `now_us`.
+        /// The client waits until `now_us` has reached this, in microseconds.
         until_us: u64,
     },
 }
@@ -245,7 +245,7 @@ pub struct Stats {
     pub retransmissions: u64,
     /// Transmissions taken for lost by later acks.
     pub losses: u64,
-    /// Retransmission timeouts that expired.
+    /// So many retransmission timeouts have expired.
     pub timeouts: u64,
     /// Messages that the server acked.
     pub acked: u64,
@@ -289,7 +289,7 @@ pub struct Client<M, B, A = [AskSlot; 0], Y = [u8; 0]> {
     /// One datagram may be sent in spite of silence and congestion window.
     probe: bool,
     ping_due: bool,
-    /// A PING is unanswered.
+    /// A PING was sent, and no ACK has come since.
     pinged: bool,
     /// The congestion window was what kept the last `poll_transmit` from sending.
     congestion_limited: bool,
@@ -387,7 +387,7 @@ where
         Ok(id)
     }
 
-    /// The next event.
+    /// Takes the next event; `None` when all were taken.
     pub fn poll_event(&mut self) -> Option<Event> {
         if let Some((from, to)) = self.epoch_changed.take() {
             return Some(Event::EpochChanged { from, to });

@@ -34,7 +34,7 @@ pub struct Slot {
     /// Transmissions in this epoch, less one; saturates.
     pub(super) attempt: u8,
     pub(super) batch: bool,
-    /// Its answer is wanted.
+    /// The message asks: its sender wants an answer.
     pub(super) ask: bool,
     /// The server did not have it when it was transmitted last.
     pub(super) missed: bool,
@@ -83,7 +83,7 @@ enum State {
     Free { skipped: bool },
     /// Not transmitted in this epoch.
     Unsent,
-    /// In the list `in_flight`.
+    /// It is in the list `in_flight`: neither acked nor taken for lost.
     InFlight,
     /// In the list `overtaken`: has left the path, whether it has arrived or not.
     Overtaken,
@@ -95,7 +95,7 @@ enum State {
     Decided(Outcome),
 }
 
-/// How a message ended.
+/// A message ends in one of these ways, and never changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     Acked(Durability),
@@ -163,7 +163,7 @@ where
         }
     }
 
-    /// Slots that are used.
+    /// The queue holds so many messages at most, however many slots the caller gave.
     pub(super) fn capacity(&self) -> usize {
         self.slots.as_ref().len().min(SLOTS_MAX)
     }
@@ -346,7 +346,7 @@ where
         }
     }
 
-    /// Decides a transmitted message.
+    /// Ends a message that was transmitted, and takes it out of its list.
     pub(super) fn decide(&mut self, at: usize, outcome: Outcome, epoch: Option<Epoch>) {
         let slots = self.slots.as_mut();
         match slots[at].state {

@@ -130,7 +130,7 @@ where
         }
     }
 
-    /// PROTOCOL.md#duty-loss.
+    /// Takes for lost what later acks have overtaken (PROTOCOL.md#duty-loss).
     fn find_losses(&mut self, now_us: u64, ack: &Ack<'_>) {
         let arrived = self.acks.newest_arrived;
         // What a timeout has sent waited for all that was sent before: that has left the path, however little came between.
@@ -172,7 +172,7 @@ where
         }
     }
 
-    /// PROTOCOL.md#duty-reject.
+    /// Does what the code of a REJECT asks for (PROTOCOL.md#duty-reject).
     fn handle_reject(&mut self, now_us: u64, reject: &Reject) -> Result<(), Ignored> {
         if reject.client != self.config.client {
             return Err(Ignored::OtherClient);
@@ -230,7 +230,7 @@ where
         Ok(())
     }
 
-    /// Fails all that waits.
+    /// Fails every message that has not ended, the oldest first.
     pub(super) fn fail_all(&mut self, reason: FailReason) {
         while self.decide_oldest(Outcome::Failed(reason)).is_some() {}
         (self.pinged, self.ping_due) = (false, false);

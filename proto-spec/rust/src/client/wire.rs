@@ -37,7 +37,7 @@ impl Wire {
         !matches!(self, Self::Plain)
     }
 
-    /// A session begins.
+    /// Goes over to the keys of a session, at its beginning.
     pub(super) fn enter(&mut self, epoch: Epoch) {
         match self {
             Self::Plain => _ = epoch,
@@ -129,7 +129,7 @@ mod sealed {
     pub struct Sealing {
         /// The key that it shares with the server.
         pub key: ClientKey,
-        /// Where its counter begins.
+        /// Its counter begins here in each epoch, so that no number is used twice.
         pub counter: CounterStart,
     }
 
@@ -157,7 +157,7 @@ mod sealed {
 
     impl Seal {
         pub(in crate::client) fn new(sealing: Sealing, client: ClientId, epoch: Option<Epoch>) -> Self {
-            let old_counter = Some(*sealing.counter.range().start());
+            let old_counter = Some(sealing.counter.taking_first());
             let mut seal = Self { sealing, client, session: None, counter: None, old_counter, old_epoch_max: None };
             if let Some(epoch) = epoch {
                 seal.enter(epoch);
@@ -184,7 +184,7 @@ mod sealed {
             self.old_counter = self.risen(self.old_counter);
         }
 
-        /// Half of the way up to where random starts end; not where a stored count keeps the ranges of runs apart.
+        /// Half of the way up to where random starts end; not where a stored count or the time keeps the ranges of runs apart.
         fn risen(&self, counter: Option<u64>) -> Option<u64> {
             let counter = counter?;
             let left = RANDOM_END.saturating_sub(counter);

@@ -1,4 +1,4 @@
-//! Bytes to datagrams.
+//! Reads datagrams from bytes, and trusts none of them.
 
 use super::{
     ACK_COMPLETE, ACK_DUPLICATE, ACK_DURABILITY, ACK_READY, Ack, Answer, AnswerStatus, BITMAP_LEN_MAX, CRC_LEN,

@@ -1,4 +1,4 @@
-//! Datagrams to bytes.
+//! Writes datagrams as bytes, with a checksum at their end.
 
 use super::{
     ACK_COMPLETE, ACK_DUPLICATE, ACK_READY, Ack, Answer, BufferTooSmall, CRC_LEN, DATA_ATTEMPT, DATA_BATCH, DATA_BEGIN,

@@ -60,15 +60,15 @@ pub const OPTION_ASK: u16 = 2;
 /// One datagram of any type, borrowing its variable part from the receive buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Datagram<'a> {
-    /// Client to server: a message.
+    /// A client sends a message to the server.
     Data(Data<'a>),
     /// Server to client: what is on disk.
     Ack(Ack<'a>),
-    /// Server to client: refused, and why.
+    /// The server refuses a datagram, and tells the client why.
     Reject(Reject),
     /// Client to server: asks for an epoch.
     Hello(Hello),
-    /// Server to client: the epoch.
+    /// The server tells the client the epoch that it asked for.
     Welcome(Welcome),
     /// Client to server: asks for the session's ACK.
     Ping(Ping),
@@ -78,14 +78,14 @@ pub enum Datagram<'a> {
     Take(Take),
 }
 
-/// PROTOCOL.md#data.
+/// It carries one message, or a batch of records, to the server (PROTOCOL.md#data).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Data<'a> {
     /// The client that sends it.
     pub client: ClientId,
-    /// The client's run.
+    /// The client sends it in this run.
     pub epoch: Epoch,
-    /// Never 0.
+    /// The message has this number in its epoch, and never 0.
     pub seq: Seq,
     /// `seq` minus the lowest seq that the client still holds unacked; below `seq`.
     pub span: u16,
@@ -99,7 +99,7 @@ pub struct Data<'a> {
     pub batch: bool,
     /// The client has abandoned a seq below `base`.
     pub skip: bool,
-    /// The application's routing number.
+    /// The application routes by this number, which the protocol only carries.
     pub channel: u16,
     /// 0, or [`OPTION_ASK`]; carried whole so that the server can answer UNSUPPORTED to what it does not know.
     pub options: u16,
@@ -107,18 +107,18 @@ pub struct Data<'a> {
     pub payload: &'a [u8],
 }
 
-/// PROTOCOL.md#ack.
+/// It tells a client what is accounted for (PROTOCOL.md#ack).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ack<'a> {
-    /// Whom it is for.
+    /// The server sends it to this client.
     pub client: ClientId,
-    /// Which of its runs.
+    /// It tells of the session that the client has in this epoch.
     pub epoch: Epoch,
     /// Every seq up to here is accounted for.
     pub floor: Seq,
     /// The client may send any seq ≤ floor + credit.
     pub credit: u16,
-    /// What "accounted for" means.
+    /// What is accounted for is safe to this degree.
     pub durability: Durability,
     /// Nothing new in this ack.
     pub duplicate: bool,
@@ -136,22 +136,22 @@ pub struct Ack<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Durability {
-    /// Synced to disk.
+    /// It was synced to disk, and survives a power cut.
     Synced = 0,
     /// Handed to the operating system.
     Handed = 1,
-    /// Replicated to other machines.
+    /// It survives the loss of the server's machine: others have it too.
     Replicated = 2,
 }
 
-/// PROTOCOL.md#reject.
+/// It tells a client why a datagram was not taken (PROTOCOL.md#reject).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reject {
-    /// Whom it is for.
+    /// The server sends it to this client.
     pub client: ClientId,
     /// The epoch of what was refused; 0 when a HELLO was.
     pub epoch: u32,
-    /// Why it was refused.
+    /// The code tells the client what to do about it.
     pub code: RejectCode,
     /// The refused seq; the nonce when a HELLO was refused; 0 for a PING.
     pub refused: u64,
@@ -162,21 +162,21 @@ pub struct Reject {
 /// Why a datagram was refused. Codes unknown to this version are kept as they came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RejectCode {
-    /// 1: another protocol version.
+    /// 1: the datagram has another protocol version than the server.
     Version,
     /// 2: a feature that this server does not have.
     Unsupported,
-    /// 3: longer than the server accepts.
+    /// 3: the datagram is longer than the server accepts.
     TooLarge,
     /// 4: the session cannot go on; take a new epoch.
     StaleEpoch,
-    /// 5: beyond floor + window.
+    /// 5: the seq lies beyond floor + window; the client waits for credit.
     BeyondWindow,
     /// 6: no room for another session now.
     Busy,
-    /// 7: out of disk space now.
+    /// 7: the disk has no room for it now.
     Storage,
-    /// 8: this channel is not accepted.
+    /// 8: the server does not accept this channel.
     Channel,
     /// 9: the server takes sealed traffic alone.
     SealedOnly,
@@ -184,29 +184,29 @@ pub enum RejectCode {
     Unknown(u16),
 }
 
-/// PROTOCOL.md#hello.
+/// It asks the server for an epoch that this client never had (PROTOCOL.md#hello).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hello {
     /// The client that asks for an epoch.
     pub client: ClientId,
-    /// Random; the WELCOME echoes it.
+    /// A random number that the WELCOME echoes: an old WELCOME answers no new HELLO.
     pub nonce: u64,
 }
 
-/// PROTOCOL.md#welcome.
+/// It gives a client a new epoch (PROTOCOL.md#welcome).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Welcome {
-    /// Whom it is for.
+    /// The server sends it to this client.
     pub client: ClientId,
     /// The new epoch, on disk before this was sent.
     pub epoch: Epoch,
-    /// The first window.
+    /// The client may send seqs up to this one before the first ACK.
     pub credit: u16,
-    /// Of the HELLO.
+    /// The HELLO that it answers had this nonce.
     pub nonce: u64,
 }
 
-/// PROTOCOL.md#ping.
+/// It asks the server for the session's ACK (PROTOCOL.md#ping).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ping {
     /// The client that asks for an ACK.
@@ -215,16 +215,16 @@ pub struct Ping {
     pub epoch: Epoch,
 }
 
-/// PROTOCOL.md#answer.
+/// It tells a client what became of a message that asked (PROTOCOL.md#answer).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer<'a> {
-    /// Whom it is for.
+    /// The server sends it to this client.
     pub client: ClientId,
-    /// Which of its runs.
+    /// The message was sent in this run of the client.
     pub epoch: Epoch,
-    /// The message that asked.
+    /// The message that asked has this number in its epoch.
     pub seq: Seq,
-    /// What became of it.
+    /// The status decides what `number` and `body` mean.
     pub status: AnswerStatus,
     /// Of DONE and FAILED the length of the whole body, in bytes; of PENDING when to ask again, in milliseconds; of GONE 0.
     pub number: u32,
@@ -236,22 +236,22 @@ pub struct Answer<'a> {
 /// `Pending`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AnswerStatus {
-    /// 0: processed.
+    /// 0: the message was processed.
     Done,
-    /// 1: given up.
+    /// 1: the message was given up.
     Failed,
-    /// 2: on disk, not answered yet.
+    /// 2: the message is on disk, and not answered yet.
     Pending,
-    /// 3: no answer will come.
+    /// 3: no answer will come, now or later.
     Gone,
     /// A status of a later version.
     Unknown(u16),
 }
 
-/// PROTOCOL.md#take.
+/// It asks for the answer to a message, and tells which are had (PROTOCOL.md#take).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Take {
-    /// The client that takes.
+    /// The client with this id has asked, and takes.
     pub client: ClientId,
     /// In which of its runs it asked.
     pub epoch: Epoch,

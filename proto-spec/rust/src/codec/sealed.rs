@@ -20,7 +20,7 @@ const CLEAR_LEN: usize = HEADER_LEN + 4 + 8;
 pub struct SealedHead {
     /// The client whose keys have sealed it.
     pub client: ClientId,
-    /// Which of its keys.
+    /// It was sealed with these of the client's keys.
     pub keys: KeysOf,
     /// The number that no other datagram under these keys has.
     pub counter: u64,
@@ -31,11 +31,11 @@ pub struct SealedHead {
 /// Under which keys of a client a datagram is sealed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeysOf {
-    /// Those of a session.
+    /// The keys of the session in this epoch seal all that belongs to it.
     Session(Epoch),
     /// Those of epoch 0: HELLO, WELCOME, and the REJECT of a HELLO, each with the HELLO's nonce.
     Hello {
-        /// Of the HELLO.
+        /// The HELLO and the reply to it carry this nonce.
         nonce: u64,
     },
 }
@@ -50,7 +50,7 @@ pub enum Side {
 }
 
 impl KeysOf {
-    /// As [`ClientKey::keys`](crate::seal::ClientKey::keys) takes it.
+    /// Returns the epoch as [`ClientKey::keys`](crate::seal::ClientKey::keys) takes it.
     pub fn epoch(self) -> Option<Epoch> {
         match self {
             Self::Session(epoch) => Some(epoch),
@@ -168,21 +168,21 @@ impl Datagram<'_> {
 }
 
 impl Data<'_> {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Ack<'_> {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Reject {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
@@ -196,28 +196,28 @@ impl Hello {
 }
 
 impl Welcome {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Ping {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Answer<'_> {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Take {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }

@@ -23,7 +23,7 @@ const WAIT_NS_MAX: u64 = 60_000 * MS;
 pub(in super::super) struct Asks {
     /// A ring: the slot of seq `s` is `s % 64`.
     slots: [Ask; UNFINISHED_MAX as usize],
-    /// All below are finished.
+    /// All asks with a lower seq are finished.
     lowest: u64,
     /// To be taken now, in the order in which they became so. What is finished meanwhile is passed over.
     due: VecDeque<u64>,

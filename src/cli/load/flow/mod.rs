@@ -119,7 +119,7 @@ struct Slot {
 enum State {
     #[default]
     InFlight,
-    /// To be sent again.
+    /// It is taken for lost, and to be sent again.
     Lost,
     /// Numbered anew and not sent in this epoch.
     Renumbered,
@@ -184,7 +184,7 @@ impl Flow {
         self.asks = Some(Box::new(asks));
     }
 
-    /// Whether each message asks.
+    /// Whether each message of the flow asks for an answer.
     pub(super) fn asks(&self) -> bool {
         self.asks.is_some()
     }

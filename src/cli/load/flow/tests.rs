@@ -1,4 +1,4 @@
-//! Flows driven by hand.
+//! These tests drive a flow by hand, one datagram at a time.
 
 use duragram_proto::Seq;
 use duragram_proto::codec::{BITMAP_LEN_MAX, Durability, Reject};

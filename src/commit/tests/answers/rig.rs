@@ -204,7 +204,7 @@ impl Dialect for Asking {
 /// One sink's lane, as the committer's thread may find it at any moment.
 #[derive(Default)]
 pub(super) struct Lane {
-    /// What it may process.
+    /// Entries below are durable, and it may process them.
     pub(super) end: u64,
     /// It has said what became of all below.
     pub(super) said: u64,
@@ -361,7 +361,7 @@ impl AskRig {
         self.seen.lock().unwrap().told.clone()
     }
 
-    /// As after a SIGKILL.
+    /// Starts again from the disk alone, as after a SIGKILL.
     pub(super) fn restart(self) -> Self {
         Self::on(self.disk)
     }

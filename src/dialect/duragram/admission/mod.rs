@@ -30,7 +30,7 @@ pub use request::{DataRequest, Request, RequestKind, Seal, TakeRequest};
 pub struct AdmissionConfig {
     /// The longest UDP payload accepted, in bytes.
     pub datagram_bytes_max: usize,
-    /// The channels accepted; `None` for all.
+    /// Datagrams on other channels are refused; `None` accepts all channels.
     pub channels: Option<ChannelSet>,
     /// The keys of sealed mode.
     pub keys: KeyRing,
@@ -49,7 +49,7 @@ pub enum AsksOf {
     Nobody,
     /// Those that come sealed: others hear no answers.
     Sealed,
-    /// Plain ones too.
+    /// Those that come plain are taken too.
     Everybody,
 }
 

@@ -12,11 +12,11 @@ use crate::model::{Peer, SessionId};
 /// One datagram that needs an answer.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Where the answer goes.
+    /// The answer goes back to this peer.
     pub peer: Peer,
     /// The datagram's length in bytes; no answer is longer.
     pub len: usize,
-    /// What it asks for.
+    /// The sender asks for this.
     pub kind: RequestKind,
     /// How it was sealed, if it was: the answer is sealed with the same keys.
     pub seal: Option<Seal>,
@@ -82,7 +82,7 @@ pub struct DataRequest {
     pub seq: Seq,
     /// `seq` minus the lowest seq that the client holds unacked.
     pub span: u16,
-    /// The application's routing number.
+    /// The application routes by this number.
     pub channel: u16,
     /// The payload is a well-formed run of records.
     pub batch: bool,

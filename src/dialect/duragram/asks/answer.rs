@@ -19,14 +19,14 @@ pub(in crate::dialect::duragram) struct Due {
     pub(super) rests_on: u64,
 }
 
-/// What an ANSWER says.
+/// An ANSWER says one of these.
 #[derive(Clone, Debug)]
 pub(super) enum Says {
     /// It was finished, or given up.
     Answered { failed: bool, body: Arc<[u8]> },
     /// It is on disk, and not answered: to be asked for again.
     Pending { retry_after_ms: u32 },
-    /// No answer will come.
+    /// No answer will come: it was had before, has expired or was lost.
     Gone,
 }
 

@@ -37,7 +37,7 @@ pub(in crate::dialect::duragram) struct HeldTakes {
 }
 
 impl HeldTakes {
-    /// How many there are.
+    /// Counts the TAKEs that are held now.
     pub(in crate::dialect::duragram) fn len(&self) -> usize {
         self.by_deadline.len()
     }

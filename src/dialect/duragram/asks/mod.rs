@@ -10,6 +10,7 @@
 //! | `take` | TAKE, and when its ANSWER is due |
 //! | `answered` | what processing says of asks, and how they end |
 //! | `answer` | the making of ANSWER |
+//! | `operator` | what an operator asks about asks, and has forgotten |
 //!
 //! What ends an ask is written with the next commit that is written anyway, as a record without an answer: so whoever has an ask
 //! accepted has all of its client's that were forgotten before forgotten after a crash too, and finds the room that it found.
@@ -17,6 +18,7 @@
 mod answer;
 mod answered;
 mod held;
+mod operator;
 mod table;
 mod take;
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! The asks themselves: found by client, bounded in number, forgotten when they are had or too old.
 
+mod report;
+
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, HashSet};
 
 use duragram_proto::{ClientId, Epoch, Seq};
+
+pub(super) use report::SeenAt;
 
 use super::held::Held;
 use crate::limits;
@@ -23,7 +27,7 @@ pub(in crate::dialect::duragram) struct Ask {
     /// The TAKE that is held for it while it is open.
     pub(super) held: Option<Box<Held>>,
     sealed: bool,
-    /// It is in [`AskTable::changed`].
+    /// It is in [`AskTable::changed`], and needs no second place there.
     changed: bool,
     /// The journal may hold a record of it.
     recorded: bool,
@@ -70,11 +74,11 @@ fn gives_way(asks: &[Ask], session: SessionId, sealed: bool) -> Option<&Ask> {
 /// An ask that is no more.
 #[derive(Debug)]
 pub(in crate::dialect::duragram) struct Gone {
-    /// Which ask it was.
+    /// The ask was known by this id.
     pub(super) id: AskId,
     /// The offset of its entry.
     pub(super) offset: Offset,
-    /// It was answered.
+    /// It was answered before it was forgotten.
     pub(super) answered: bool,
     /// The TAKE that was held for it.
     pub(super) held: Option<Box<Held>>,
@@ -90,7 +94,7 @@ pub(in crate::dialect::duragram) struct AskTable {
     asks_max: usize,
     plain_max: usize,
     len: usize,
-    /// Plain ones among them.
+    /// So many of them came plain.
     plain: usize,
     /// No answer is older, in seconds of service.
     oldest_answer_s: u64,
@@ -103,7 +107,7 @@ pub(in crate::dialect::duragram) struct AskTable {
 }
 
 impl AskTable {
-    /// Room for `asks_max` asks.
+    /// Makes a table with room for `asks_max` asks.
     pub(in crate::dialect::duragram) fn new(asks_max: usize) -> Self {
         Self {
             clients: HashMap::new(),
@@ -124,7 +128,7 @@ impl AskTable {
         self.plain_max = self.asks_max / 2;
     }
 
-    /// How many there are.
+    /// Counts the asks, open and answered.
     pub(in crate::dialect::duragram) fn len(&self) -> usize {
         self.len
     }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod holds;
+mod operator;
 mod property;
 mod restarts;
 mod rig;

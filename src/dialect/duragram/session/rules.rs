@@ -140,7 +140,7 @@ impl Session {
         }
     }
 
-    /// The session's name.
+    /// Returns the client and the epoch that name the session.
     pub fn id(&self) -> SessionId {
         self.id
     }

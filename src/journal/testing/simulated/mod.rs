@@ -21,12 +21,12 @@ use crate::model::{ClientRecord, Offset, SessionRecord, SinkRecord};
 pub use database::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
 use disk::{Disk, State, StoredWitness};
 
-/// A column family.
+/// Column families have keys of their own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Family {
     /// The family that holds blocks.
     Journal,
-    /// Sessions and the checkpoint.
+    /// The family that holds sessions, the checkpoint and all other small records.
     Meta,
     /// The family that holds dead letters.
     Dead,
@@ -48,7 +48,7 @@ impl Family {
 /// One change of a batch.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// A value is put.
+    /// The key gets a value, in place of one that it had.
     Put {
         /// The column family that it is put into.
         family: Family,
@@ -59,7 +59,7 @@ pub enum Change {
         /// The value masked, as it is stored.
         stored: Arc<[u8]>,
     },
-    /// A key is deleted.
+    /// The key is gone, with its value.
     Delete {
         /// The column family that holds it.
         family: Family,
@@ -91,7 +91,7 @@ pub enum Write<'a> {
 /// What becomes of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// It is durable.
+    /// It is durable, and the process hears so.
     Synced,
     /// It is durable, and the process dies before it hears of it.
     SyncedThenKilled,
@@ -159,7 +159,7 @@ impl SimulatedDisk {
         lock(&self.machine).unix_us = unix_us;
     }
 
-    /// Sets what is free.
+    /// Sets how many bytes the file system has left.
     pub fn set_free_bytes(&self, bytes: u64) {
         lock(&self.machine).free_bytes = bytes;
     }

@@ -85,7 +85,7 @@ impl Oracle {
         }
     }
 
-    /// A handler is called.
+    /// Checks the records with which a sink's handler is called.
     pub(crate) fn shown_to_sink(&mut self, id: u128, records: &[Record<'_>]) {
         let Some(mut known) = self.truth.known.remove(&id) else { return };
         let name = known.plan.config.name.clone();

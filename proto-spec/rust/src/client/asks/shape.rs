@@ -30,7 +30,7 @@ impl AskConfig {
 /// What became of a message that asked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Status {
-    /// It was processed.
+    /// It was processed; the body, often empty, is what the handler answered.
     Done,
     /// It was given up; an operator may still have it processed.
     Failed,
@@ -45,9 +45,9 @@ pub struct Answered<'a> {
     pub message: Option<MessageId>,
     /// The session in which it was acked.
     pub epoch: Epoch,
-    /// Its number there.
+    /// The message had this number in that session.
     pub seq: Seq,
-    /// What became of it.
+    /// The server has told this of the message.
     pub status: Status,
     /// The length of the answer's body in bytes.
     pub length: u32,

@@ -12,7 +12,7 @@ const FAREWELL_LATE_US: u64 = 60_000_000;
 /// A TAKE as it is to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::client) struct Next {
-    /// The slot; `None` for a farewell.
+    /// The ask in this slot is asked for; `None` says a farewell, which asks for nothing.
     pub(in crate::client) at: Option<usize>,
     pub(in crate::client) epoch: Epoch,
     pub(in crate::client) seq: Seq,
@@ -84,7 +84,7 @@ where
         self.farewell = Farewell::Hastened;
     }
 
-    /// Does what is due.
+    /// Makes every TAKE due again whose time has come.
     pub(in crate::client) fn time_out(&mut self, now_us: u64) {
         for slot in self.slots_mut() {
             if slot.at_us > now_us || !matches!(slot.state, State::Open | State::Paused) {

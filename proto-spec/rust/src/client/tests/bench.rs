@@ -17,7 +17,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// 16 slots; epoch 7, or none.
+    /// Makes a client with 16 slots that has this epoch, or asks for one.
     pub(super) fn new(epoch: Option<u32>) -> Self {
         Self::with(ClientConfig::new(CLIENT, epoch.and_then(Epoch::new)), 16)
     }

@@ -35,7 +35,7 @@ pub(super) struct ModelAnswers {
     pub(super) body_len_max: usize,
     /// What was ever answered to whom, also what is forgotten.
     pub(super) history: BTreeMap<AskKey, Vec<Given>>,
-    /// TAKEs that came.
+    /// TAKEs that came stand here with the time at which they did.
     pub(super) takes: Vec<(u64, Take)>,
     /// What is on disk: open, or answered.
     durable: BTreeMap<AskKey, Option<Given>>,
@@ -107,7 +107,7 @@ impl ModelAnswers {
         self.live.iter().any(|((of, _), answer)| *of == session && answer.is_some())
     }
 
-    /// Asks that it keeps.
+    /// Returns how many asks it keeps, answered or not.
     pub(super) fn kept(&self) -> usize {
         self.live.len()
     }

@@ -36,7 +36,8 @@ proptest! {
         asks in asks(),
         stale in prop::collection::vec((0..10_000_000u64, 1..50u32), 0..4),
         crashes in prop::collection::vec(0..10_000_000u64, 0..4),
-        start in prop_oneof![any::<u32>().prop_map(CounterStart::boot_count), any::<u64>().prop_map(CounterStart::random)],
+        start in prop_oneof![any::<u32>().prop_map(CounterStart::boot_count), any::<u64>().prop_map(CounterStart::random),
+            any::<(u64, u64)>().prop_map(|(bits, unix_ms)| CounterStart::random_at(bits, unix_ms))],
         hello in any::<bool>(),
         seed in any::<u64>(),
     ) {
@@ -184,4 +185,26 @@ fn in_a_session_of_an_earlier_run_random_numbers_rise_until_something_comes_back
     }
     assert!(counters.is_sorted_by(|before, after| before < after), "{counters:?}");
     assert!(counters[11] > (1 << 63) - (1 << 55), "{counters:?}");
+}
+
+/// The server replies to who used the highest number, and holds no TAKE with a lower one.
+#[test]
+fn a_later_run_that_knows_the_time_counts_at_once_above_all_that_went_before_in_that_session() {
+    let mut highest = u64::MAX >> 1;
+    for unix_ms in [1_790_000_000_000, 1_790_000_000_050] {
+        for bits in [0, u64::MAX] {
+            let mut client = client(None, CounterStart::random_at(bits, unix_ms), AskConfig::HELD, 1);
+            client.take(0, Epoch::new(9).unwrap(), Seq(5)).unwrap();
+            let mut now_us = 0;
+            // Those that are lost do not lift it: where the server was away, the next run would be below.
+            for _ in 0..12 {
+                let sent = transmit(&mut client, now_us).remove(0);
+                let counter = peek(&sent).unwrap().counter;
+                assert!(counter > highest, "{counter} {highest}");
+                highest = counter;
+                now_us = client.poll_timeout().unwrap();
+                client.handle_timeout(now_us);
+            }
+        }
+    }
 }

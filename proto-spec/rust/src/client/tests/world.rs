@@ -14,7 +14,7 @@ use crate::{Epoch, Seq};
 /// By how much a datagram is late that is.
 const LATE_US_MAX: u64 = 15_000_000;
 
-/// The path, each way.
+/// Both directions of the path behave like this.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
     pub(super) delay_us: u64,

@@ -1,4 +1,4 @@
-//! Flows whose messages ask.
+//! These tests drive a flow whose messages ask.
 
 use duragram_proto::codec::{Answer, AnswerStatus};
 

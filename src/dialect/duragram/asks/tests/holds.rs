@@ -1,4 +1,4 @@
-//! TAKEs that are held.
+//! A TAKE is held until its answer is there, or time or room runs out.
 
 use std::net::SocketAddr;
 

@@ -38,7 +38,7 @@ impl Transmit for Wire {
     }
 }
 
-/// What a server said.
+/// A server said this, as a test compares it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Said {
     Ack {
