@@ -51,8 +51,11 @@ fn a_record_that_is_tried_again_and_again_does_not_hold_the_answers_of_others() 
     let home = Home::with_config(&format!("{CONFIG}[retry]\nattempts_max = 65535\n"));
     let child = python(
         &home,
-        "for line in sys.stdin:
+        "import time
+for line in sys.stdin:
     record = json.loads(line)
+    while record['payload'] == 'gate' and not os.path.exists('open'):
+        time.sleep(0.01)
     if record['payload'] == 'poison' and not os.path.exists('cured'):
         say(record, retry='busy')
     else:
@@ -61,11 +64,15 @@ fn a_record_that_is_tried_again_and_again_does_not_hold_the_answers_of_others() 
     );
     let server = home.serve_sinks(&[&child]);
     let (poisoned, wire) = (Wire::new(&server, 0xf2), Wire::new(&server, 0xf3));
+    // What comes while the child is busy is given to it in one batch; later batches wait for the poisoned record.
+    wire.ask_ack(&wire.asking(1, b"gate"));
     poisoned.ask_ack(&poisoned.asking(1, b"poison"));
-    for seq in 1..=20 {
-        let payload = format!("order {seq}");
-        wire.ask_ack(&wire.asking(seq, payload.as_bytes()));
-        assert_eq!(wire.taken(wire.held(seq, 0)).said(), (Done, payload));
+    for seq in 2..=20 {
+        wire.ask_ack(&wire.asking(seq, format!("order {seq}").as_bytes()));
+    }
+    fs::write(home.path().join("open"), "").unwrap();
+    for seq in 2..=20 {
+        assert_eq!(wire.taken(wire.held(seq, 0)).said(), (Done, format!("order {seq}")));
     }
     assert_eq!(poisoned.taken(poisoned.take(1, 0)).status, Pending);
     fs::write(home.path().join("cured"), "").unwrap();
