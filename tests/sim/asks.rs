@@ -106,7 +106,7 @@ impl AskerPlan {
     fn of(rng: &mut Rng) -> Self {
         let sleeps = rng.one_in(3);
         let takes = client::AskConfig {
-            first_wait_ms: [0, 1_000, 20_000][rng.index(3)],
+            first_wait_ms: 40_000,
             wait_ms: [0, 1_500, 20_000, 40_000][rng.index(4)],
             room: u16::try_from([0, 32, 240][rng.index(3)]).expect("short"),
             sleeps,
