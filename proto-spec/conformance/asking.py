@@ -128,8 +128,10 @@ class Asking(Scenario):
                     many_open = max(many_open, sum(until > seen.at for until in open_until.values()))
                 elif base == max(seqs, default=0) + 1 and not open_asks and one.wait_ms == 0:
                     ends.append(seen.at)
-                elif self.refuses_asks and one.seq > max(seqs, default=0) and one.wait_ms == 0:
-                    pass  # It says what it has had; that its span leaves the rest was looked at above.
+                elif one.seq > max(seqs, default=0) and one.wait_ms == 0 and (
+                    self.refuses_asks or not any((*run, seq) in acked_at for seq in open_asks)
+                ):
+                    pass  # After REJECT 6 it says what it has had; that its span leaves the rest was looked at above.
                 else:
                     foreign.append(one)
         self.verdict("duty-c1", unfinished_max <= ASKS_MAX, f"at most {ASKS_MAX} asks are unfinished (at most {unfinished_max})")
@@ -142,7 +144,7 @@ class Asking(Scenario):
         self.verdict("duty-c4", many_open <= OPEN_MAX, f"at most {OPEN_MAX} TAKEs are open (at most {many_open})")
         self.verdict("duty-c7", True if ends else None, "says when nothing waits any more" if ends else "never says that nothing waits")
 
-    #: Asks are answered with REJECT 6: what was had may be said again (PROTOCOL.md#duty-had).
+    #: REJECT 6 is part of it: what was had may be said again, also while others wait (PROTOCOL.md#duty-had).
     refuses_asks = False
     #: A client that wants no bodies is finished without them.
     wants_body = True

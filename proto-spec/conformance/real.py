@@ -30,8 +30,7 @@ LINES = 2000
 KILLS = 3
 #: Of a client that sends one at a time, and does not measure the path: it waits for a second for each that is lost.
 LINES_FEW = 150
-#: Of one that asks, and sends one at a time: a TAKE or an answer that is lost costs it the time for which that was to be held, meanwhile those behind it take the
-#: places of further asks.
+#: Of one that asks, and may send one at a time: a TAKE or an answer that is lost costs it the time for which that was to be held too.
 LINES_ASKED = 80
 #: Seconds until a client must be done.
 PATIENCE = 120.0

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
+use duragram_proto::client::FailReason;
 use duragram_proto::{ClientId, Epoch, Seq};
 use humantime_serde::re::humantime;
 use serde_json::{Value, json};
@@ -238,9 +239,15 @@ impl AskArgs {
                 Some(timeout) => match tokio::time::timeout(timeout, answer).await {
                     Ok(answer) => answer.map_or_else(|error| Came::Failed(why(&error)), Came::Answered),
                     Err(_) => {
+                        let unheard = self.hears_nothing(client);
                         answering.leave();
-                        let why = obstacle(client.stats().refusal, client.trouble().as_deref());
-                        Came::Left { name, timed_out: true, why }
+                        match unheard {
+                            Some(why) => Came::Failed(why),
+                            None => {
+                                let why = obstacle(client.stats().refusal, client.trouble().as_deref());
+                                Came::Left { name, timed_out: true, why }
+                            }
+                        }
                     }
                 },
             }
@@ -251,12 +258,21 @@ impl AskArgs {
         }
     }
 
+    /// Why nothing is known of an earlier message: the server does not reply to who takes its answer.
+    fn hears_nothing(&self, client: &Client) -> Option<String> {
+        self.take?;
+        let unheard = client.stats().takes_unheard.then(|| format!("no reply from {}", self.client.server));
+        client.trouble().or(unheard)
+    }
+
     /// Says once why nothing comes. Ends when the message was not acked in time.
     async fn tell_of_silence(&self, client: &Client) {
         let patience = SILENCE_TOLD.min(self.timeout.unwrap_or(SILENCE_TOLD));
         tokio::time::sleep(patience).await;
         let is_acked = || client.stats().acked > 0;
-        if !is_acked() {
+        if let Some(why) = self.hears_nothing(client) {
+            complain(&format!("{why}; trying on"));
+        } else if !is_acked() {
             let silence = || format!("no reply from {} for {} seconds", self.client.server, patience.as_secs());
             // Who takes hears nothing while the server holds the TAKE: that is no trouble.
             let why = obstacle(client.stats().refusal, client.trouble().as_deref())
@@ -338,7 +354,13 @@ async fn say_had(client: &Client, name: Name) {
 
 /// Why a message is not on the server's disk, as far as is known.
 fn why(error: &SendError) -> String {
-    error.to_string()
+    let what_to_do = match error {
+        SendError::Rejected(FailReason::Unsupported) => {
+            "; its operator can allow it to be asked (asks_max), and without encryption over a network (plain_asks)"
+        }
+        _ => "",
+    };
+    format!("{error}{what_to_do}")
 }
 
 fn as_json(client: ClientId, answer: &Answer) -> Value {

@@ -70,11 +70,14 @@ pub(super) fn obstacle(refusal: Option<RejectCode>, trouble: Option<&str>) -> Op
 pub(super) fn refusal_text(code: RejectCode) -> String {
     let (name, meaning) = match code {
         RejectCode::Version => ("VERSION", "it speaks another version of the protocol"),
-        RejectCode::Unsupported => ("UNSUPPORTED", "it does not have a feature that the record needs"),
+        RejectCode::Unsupported => (
+            "UNSUPPORTED",
+            "it does not have a feature that the record needs, or does not allow it (its asks_max and plain_asks)",
+        ),
         RejectCode::TooLarge => ("TOO_LARGE", "the datagram is longer than it accepts (its datagram_bytes_max)"),
         RejectCode::StaleEpoch => ("STALE_EPOCH", "the session does not fit its journal"),
         RejectCode::BeyondWindow => ("BEYOND_WINDOW", "its window is full"),
-        RejectCode::Busy => ("BUSY", "it has no room for another session (its sessions_max)"),
+        RejectCode::Busy => ("BUSY", "it has no room for another session or ask (its sessions_max and asks_max)"),
         RejectCode::Storage => ("STORAGE", "its disk has less free space than its reserve (its reserve_bytes)"),
         RejectCode::Channel => ("CHANNEL", "it does not accept this channel"),
         RejectCode::SealedOnly => ("SEALED_ONLY", "it takes sealed traffic alone, which needs --key-file"),

@@ -77,6 +77,13 @@ impl AskRequests {
     }
 }
 
+/// What waits in a channel outlives its receiver: nobody would hear that no answer will come.
+impl Drop for AskRequests {
+    fn drop(&mut self) {
+        self.waiting.try_iter().for_each(drop);
+    }
+}
+
 impl Told {
     /// Sends the report, now that the commit on which it rests has landed.
     pub(super) fn tell(self) {

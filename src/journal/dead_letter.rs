@@ -182,7 +182,7 @@ struct Stored {
     gap_from: u64,
     epoch: u32,
     attempts: u16,
-    /// Before format 5 these were the upper half of `attempts`, which never came to so many.
+    /// Up to format 4 of the data directory these were the upper half of `attempts`, which never came to so many: 0.
     flags: u16,
     channel: u16,
     payload: Vec<u8>,

@@ -63,7 +63,7 @@ pub struct AsksReport {
     pub asks: Vec<AskView>,
 }
 
-/// Operators see one ask like this.
+/// What became of one ask so far; never its body, which is its client's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AskView {
     /// Its session and its seq name it.

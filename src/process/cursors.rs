@@ -19,8 +19,10 @@ pub struct Cursors {
     groups: Vec<Arc<Progress>>,
     /// What each of them says of records that asked, in their order.
     answering: Vec<Answering>,
-    /// What was said last of all asks below an offset.
+    /// The highest offset below which all asks have been spoken of.
     said: AtomicU64,
+    /// What is open below at the start was not answered before the marks moved beyond it: it was lost, or another sink answered.
+    started_at: Offset,
     /// Sinks that are not configured any more. They hold what they have not processed until an operator removes them.
     gone: Mutex<Vec<SinkRecord>>,
     mailbox: Arc<Mailbox<LaneMessage>>,
@@ -38,16 +40,19 @@ impl Cursors {
         let (groups, answering): (Vec<_>, Vec<_>) = groups.into_iter().unzip();
         let mailbox = groups.first().map_or_else(Progress::new_mailbox, |group| Arc::clone(group.mailbox()));
         debug_assert!(groups.iter().all(|group| Arc::ptr_eq(group.mailbox(), &mailbox)), "all sinks share a mailbox");
-        Self {
+        let mut cursors = Self {
             groups,
             answering,
             said: AtomicU64::new(0),
+            started_at: Offset(0),
             gone: Mutex::new(gone),
             mailbox,
             wants_checkpoint: AtomicBool::new(false),
             asked: AtomicU64::new(0),
             waiting: Mutex::default(),
-        }
+        };
+        cursors.started_at = cursors.holding().map(Progress::lowest_watermark).min().unwrap_or_default();
+        cursors
     }
 
     /// The sinks that are at work, in the order of the configuration.
@@ -89,26 +94,36 @@ impl Cursors {
     /// A lane posts its answers before its watermark moves. So who reads this, and takes the messages until there is none only
     /// after that, has heard all that is said of what lies below.
     pub fn processed(&self) -> Option<Processed> {
-        let removed = |group: &Progress| group.cursor().is_some_and(Cursor::is_removed);
-        let of = |answering| {
-            self.groups.iter().zip(&self.answering).filter(move |(_, of)| **of == answering).map(|(group, _)| &**group)
-        };
-        if let Some(answers) = of(Answering::Bodies).next() {
+        if let Some(answers) = self.that_say(Answering::Bodies).next() {
             // One that was removed says nothing any more.
-            let passed = if removed(answers) { answers.durable_end() } else { answers.lowest_watermark() };
+            let passed = if is_removed(answers) { answers.durable_end() } else { answers.lowest_watermark() };
             return Some(Processed::Passed(passed));
         }
-        of(Answering::Receipts).next()?;
-        let at_work = || of(Answering::Receipts).filter(|group| !removed(group));
-        let holding = || at_work().filter(|group| group.cursor().is_none_or(Cursor::holds));
-        if let Some(lowest) = holding().map(Progress::lowest_watermark).min() {
-            let said = Offset(self.said.swap(lowest.0, Ordering::SeqCst));
+        self.that_say(Answering::Receipts).next()?;
+        if let Some(lowest) = self.holding().map(Progress::lowest_watermark).min() {
+            let said = Offset(self.said.fetch_max(lowest.0, Ordering::SeqCst));
             // A mark that has moved over what is lost makes nothing processed.
-            let skipped = holding().filter_map(Progress::cursor).any(|cursor| cursor.has_skipped(said, lowest));
-            return Some(if skipped { Processed::Passed(lowest) } else { Processed::ByAll(lowest) });
+            let skipped = self.holding().filter_map(Progress::cursor).any(|cursor| cursor.has_skipped(said, lowest));
+            let passed = skipped || said < self.started_at;
+            return Some(if passed { Processed::Passed(lowest) } else { Processed::ByAll(lowest) });
         }
         // Nobody holds what is not processed yet: it may be gone before anybody has it.
-        Some(Processed::Passed(at_work().map(Progress::lowest_watermark).min().unwrap_or(self.durable_end())))
+        Some(Processed::Passed(self.receiving().map(Progress::lowest_watermark).min().unwrap_or(self.durable_end())))
+    }
+
+    /// Those that say this of records that asked.
+    fn that_say(&self, answering: Answering) -> impl Iterator<Item = &Progress> {
+        self.groups.iter().zip(&self.answering).filter(move |(_, of)| **of == answering).map(|(group, _)| &**group)
+    }
+
+    /// Of several of which none answers alone, those that are at work.
+    fn receiving(&self) -> impl Iterator<Item = &Progress> {
+        self.that_say(Answering::Receipts).filter(|group| !is_removed(group))
+    }
+
+    /// Of these, those that hold the journal.
+    fn holding(&self) -> impl Iterator<Item = &Progress> {
+        self.receiving().filter(|group| group.cursor().is_none_or(Cursor::holds))
     }
 
     /// Every entry below is durable.
@@ -207,6 +222,10 @@ impl Cursors {
     fn waiting(&self) -> MutexGuard<'_, Vec<(u64, Sender<()>)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_removed(group: &Progress) -> bool {
+    group.cursor().is_some_and(Cursor::is_removed)
 }
 
 #[cfg(test)]

@@ -259,8 +259,9 @@ impl Progress {
                 mark.sink_state = sink_state;
                 self.cursor.iter().for_each(Cursor::told);
             }
+            // Under the lock: who has read the mark for a checkpoint, and then asks how far the lanes are, must not hear of less.
+            state.watermark.store(watermark.0, Ordering::Release);
         }
-        state.watermark.store(watermark.0, Ordering::Release);
         state.show_lag(self.durable_end());
         flushed && self.lock_retried().flushed(lane)
     }

@@ -109,7 +109,7 @@ fn now_or_later(factory: &Arc<Mutex<HandlerFactory>>, later: bool) -> HandlerFac
             return (factory.lock().unwrap_or_else(PoisonError::into_inner))(start);
         }
         let (journal, mark) = ((start.journal, start.instance), start.mark().clone());
-        Ok(Box::new(Remade::new(Arc::clone(&factory), journal, start.sink, mark, start.durable_end)))
+        Ok(Box::new(Remade::new(Arc::clone(&factory), journal, start.sink, mark, start.durable_end).at_start()))
     })
 }
 

@@ -255,3 +255,19 @@ fn at_rest(sink: &SinkStatus) -> Option<String> {
         (true, false) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_are_reported_from_nine_tenths_of_their_bound_on_and_plain_ones_from_those_of_theirs() {
+        let totals = AskTotals { open: 3, answered: 5, plain: 4, asks_max: 10, plain_max: 5, held_takes: 0 };
+        assert_eq!(near_their_bound(totals), None);
+        let told = near_their_bound(AskTotals { answered: 6, ..totals }).unwrap();
+        assert!(told.starts_with("asks: 9 of 10 (asks_max) are remembered, 3 "), "{told}");
+        let told = near_their_bound(AskTotals { plain: 5, ..totals }).unwrap();
+        assert!(told.starts_with("asks: 5 plain of 5 that may be plain"), "{told}");
+        assert_eq!(near_their_bound(AskTotals::default()), None, "nobody may ask");
+    }
+}

@@ -3,6 +3,7 @@
 use duragram::commit::CommitterConfig;
 use duragram::dialect::duragram::{AskConfig, DuragramConfig};
 
+use crate::asks::AsksPlan;
 use crate::rng::Rng;
 use crate::sealed::Mode;
 use crate::sinks::SinksPlan;
@@ -110,6 +111,8 @@ pub(crate) struct Plan {
     pub(crate) lanes: u16,
     /// The configured sinks, in the place of lanes.
     pub(crate) sinks: Option<SinksPlan>,
+    /// Some clients ask by this plan; `None`: nobody asks.
+    pub(crate) asks: Option<AsksPlan>,
     pub(crate) lanes_change: bool,
     pub(crate) datagram_max: usize,
     pub(crate) refuse_channels: bool,
@@ -163,6 +166,9 @@ impl Plan {
         if SinksPlan::has(seed) {
             plan.sinks = Some(SinksPlan::of(seed, &mut plan));
         }
+        if AsksPlan::has(seed) {
+            plan.asks = Some(AsksPlan::of(seed, &mut plan));
+        }
         plan
     }
 
@@ -193,6 +199,7 @@ impl Plan {
             },
             mode,
             sinks: None,
+            asks: None,
             lanes: u16::try_from(rng.within(1, 4)).expect("small"),
             lanes_change: rng.one_in(4),
             datagram_max: usize::try_from(rng.within(300, 1472)).expect("small"),

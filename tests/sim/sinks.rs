@@ -11,7 +11,7 @@ mod target;
 mod watched;
 
 pub(crate) use commands::{Command, Commands};
-pub(crate) use plan::{SinkPlan, SinksPlan, Trouble};
+pub(crate) use plan::{NAMES, SinkPlan, SinksPlan, Trouble};
 pub(crate) use start::lanes;
 pub(crate) use watched::Watched;
 

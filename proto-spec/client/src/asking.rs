@@ -129,7 +129,8 @@ impl Client {
 
 impl Answering {
     /// Leaves the answer at the server, for a later run or another process, which takes it by the receipt's epoch and seq
-    /// ([`Client::take`]). It is not waited for in this run.
+    /// ([`Client::take`]). It is not waited for in this run, unless this run takes it. To be done last: the server keeps all asks of a
+    /// session from the lowest one on that is not had, and no more than 64 of a client, so those that follow are refused at some point.
     pub fn leave(mut self) {
         if let Some((asker, shared)) = self.waits.take() {
             shared.state().core.leave(asker);

@@ -309,6 +309,7 @@ impl Core {
             unacked: self.unacked,
             asking: self.machine.asking() as u64,
             answered: self.answered,
+            takes_unheard: self.machine.takes_in_silence(),
             transmissions: machine.transmissions,
             retransmissions: machine.retransmissions,
             rejects: self.rejects,

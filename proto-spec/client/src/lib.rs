@@ -125,6 +125,8 @@ pub struct Stats {
     pub asking: u64,
     /// So many answers came, each counted once.
     pub answered: u64,
+    /// An answer was asked for and the server has not replied in time, nor since.
+    pub takes_unheard: bool,
     /// So many DATA datagrams were sent, those sent again included.
     pub transmissions: u64,
     /// Of these, how many had been sent before.

@@ -296,7 +296,7 @@ impl Survey {
                     visit(Visit::Ask(ask));
                 }
                 Ok(MetaRecord::Answers(answers)) => {
-                    self.scan.answers += answers.answers.len() as u64;
+                    self.scan.answers += answers.answers.iter().filter(|ask| ask.answer.is_some()).count() as u64;
                     visit(Visit::Answers(answers));
                 }
                 Ok(MetaRecord::Session(session)) => {

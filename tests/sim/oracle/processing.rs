@@ -79,6 +79,7 @@ impl Oracle {
     pub(crate) fn flushed(&mut self, lane: usize) {
         for key in std::mem::take(&mut self.lanes[lane].unflushed) {
             self.entries[index(key.0)].records[usize::from(key.1)].kept = true;
+            self.effect_is_durable(key);
         }
     }
 

@@ -74,6 +74,24 @@ fn sigterm_keeps_asks_and_answers() {
     assert_eq!(service.times(b"open"), 1);
 }
 
+#[test]
+fn a_directory_of_the_former_format_is_taken_over_and_has_asks_then() {
+    let place = Place::new();
+    let wire = place.wire(0xe6);
+    wire.ask_ack(&wire.data(1, b"asks nothing"));
+    let Place { server, service, home } = place;
+    assert!(server.terminate().success());
+    // Without asks nothing else differs.
+    let marker = home.data().join("DURAGRAM");
+    std::fs::write(&marker, "duragram data directory, format 4 crc32 df1005ec\n").unwrap();
+    let server = home.serve_sinks(&[&service.sink()]);
+    assert!(std::fs::read_to_string(&marker).unwrap().starts_with("duragram data directory, format 5 "));
+    let wire = Wire::new(&server, 0xe6);
+    assert!(wire.ask_ack(&wire.data(1, b"asks nothing")).duplicate);
+    wire.ask_ack(&wire.asking(2, b"open"));
+    assert_eq!(wire.taken(wire.held(2, 0)).said(), (Done, "OPEN".to_owned()));
+}
+
 /// A server that ends itself at the sync of an answer while a TAKE is held, and a service that counts: the body says how often the
 /// record came.
 fn killed_at_the_sync(action: Action) -> (Home, Service, Wire) {

@@ -252,6 +252,55 @@ fn a_later_run_takes_what_an_earlier_one_left() {
 }
 
 #[test]
+fn an_answer_that_was_left_can_be_taken_in_the_same_run_too() {
+    let fake = Fake::start();
+    run(async {
+        let client = fake.builder().connect().await.unwrap();
+        let asked = client.ask(b"for now").await.unwrap();
+        asked.answer.leave();
+        let receipt = asked.receipt.await.unwrap();
+        fake.answer(1, AnswerStatus::Done, b"done");
+        let taken = client.take(receipt.epoch, receipt.seq).unwrap();
+        let answer = tokio::time::timeout(PATIENCE, taken).await.expect("it is never taken").unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (Status::Done, &b"done"[..]));
+    });
+}
+
+#[test]
+fn who_takes_an_answer_by_its_place_gets_it_also_where_its_message_was_sent_in_this_run() {
+    let fake = Fake::start();
+    run(async {
+        let client = fake.builder().connect().await.unwrap();
+        let asked = client.ask(b"twice").await.unwrap();
+        let receipt = asked.receipt.await.unwrap();
+        let taken = client.take(receipt.epoch, receipt.seq).unwrap();
+        fake.answer(1, AnswerStatus::Done, b"done");
+        let both = async { (asked.answer.await.unwrap(), taken.await.unwrap()) };
+        let (one, other) = tokio::time::timeout(PATIENCE, both).await.expect("one of them is never told");
+        assert_eq!((one.body, other.body), (b"done".to_vec(), b"done".to_vec()));
+    });
+}
+
+#[test]
+fn who_takes_an_answer_can_tell_a_server_that_does_not_reply_from_one_that_has_no_answer_yet() {
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let fake = Fake::start();
+    run(async {
+        let config = AskConfig { first_wait_ms: 10, ..AskConfig::HELD };
+        let of = |addr: SocketAddr| Client::builder(addr.to_string()).client_id(0xa1).epoch(EPOCH).asks(config);
+        let unheard = of(nobody.local_addr().unwrap()).connect().await.unwrap();
+        let heard = of(fake.addr).connect().await.unwrap();
+        let _waits = (unheard.take(EPOCH, Seq(1)).unwrap(), heard.take(EPOCH, Seq(1)).unwrap());
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !unheard.stats().takes_unheard {
+            assert!(tokio::time::Instant::now() < deadline, "it is never noticed");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!heard.stats().takes_unheard);
+    });
+}
+
+#[test]
 fn a_sleeper_asks_for_answers_when_it_wakes() {
     let fake = Fake::start();
     run(async {

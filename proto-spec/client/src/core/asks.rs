@@ -134,13 +134,15 @@ impl Core {
     pub(super) fn tell_answers(&mut self) {
         while let Some(answered) = self.machine.poll_answer() {
             let Answered { message, epoch, seq, status, length, body } = answered;
-            let asker = message.map_or(Asker::Place(epoch, seq), Asker::Message);
             self.has_news = true;
             self.answered += 1;
-            if let Some(at) = self.askers.iter().position(|(other, _)| *other == asker) {
-                let answer = Answer { epoch, seq, status, length, body: body.to_vec() };
-                // Nobody may be waiting any more.
-                self.askers.swap_remove(at).1.send(Ok(answer)).ok();
+            // Who has named its place may wait beside who has sent it in this run.
+            for asker in message.map(Asker::Message).into_iter().chain([Asker::Place(epoch, seq)]) {
+                if let Some(at) = self.askers.iter().position(|(other, _)| *other == asker) {
+                    let answer = Answer { epoch, seq, status, length, body: body.to_vec() };
+                    // Nobody may be waiting any more.
+                    self.askers.swap_remove(at).1.send(Ok(answer)).ok();
+                }
             }
         }
     }

@@ -89,9 +89,14 @@ where
     /// sent, since what lies below the lowest one known is forgotten by the server.
     ///
     /// # Errors
-    /// `Full` when as many asks are unfinished as there are slots; nothing has changed. One that waits already waits on.
+    /// `Full` when as many asks are unfinished as there are slots; nothing has changed. One that waits already waits on, and one
+    /// that was left ([`Client::leave_ask`]) is taken after all.
     pub fn take(&mut self, now_us: u64, epoch: Epoch, seq: Seq) -> Result<(), SendError> {
-        if self.asks.acked().any(|known| known == (epoch, seq)) || seq == Seq::ZERO {
+        if let Some(at) = self.asks.of_place(epoch, seq) {
+            self.asks.take_back(now_us, at);
+            return Ok(());
+        }
+        if seq == Seq::ZERO {
             return Ok(());
         }
         if !self.asks.has_room() {
@@ -131,7 +136,7 @@ where
     }
 
     /// The answer to this message stays at the server for another run, which can [`take`](Client::take) it: it is told as
-    /// waiting, and never handed out in this run. Returns whether it was waited for.
+    /// waiting, and not handed out in this run unless this run takes it. Returns whether it was waited for.
     pub fn leave_ask(&mut self, message: MessageId) -> bool {
         let at = self.asks.of_message(message);
         at.map(|at| self.asks.leave(at)).is_some()

@@ -64,6 +64,13 @@ impl Ask {
     }
 }
 
+/// Which of a client's asks has to give way to a new one: to a sealed one a plain one, which anybody can have forged and nobody can
+/// take any more, whatever its epoch is; else that of the lowest epoch, if that is lower.
+fn gives_way(asks: &[Ask], session: SessionId, sealed: bool) -> Option<&Ask> {
+    let plain = asks.iter().find(|ask| sealed && !ask.sealed);
+    plain.or_else(|| asks.first().filter(|ask| ask.epoch < session.epoch))
+}
+
 /// An ask that is no more.
 #[derive(Debug)]
 pub(in crate::dialect::duragram) struct Gone {
@@ -136,12 +143,12 @@ impl AskTable {
         self.opened
     }
 
-    /// Whether there is room for another ask of a session, in the place of one of an older epoch of its client if need be.
+    /// Whether there is room for another ask of a session, in the place of another one of its client if need be.
     pub(in crate::dialect::duragram) fn has_room(&self, session: SessionId, sealed: bool) -> bool {
         let asks = self.clients.get(&session.client).map_or(&[][..], Vec::as_slice);
         self.fits(asks.len(), self.len, self.plain, sealed)
-            || asks.first().filter(|ask| ask.epoch < session.epoch).is_some_and(|oldest| {
-                self.fits(asks.len() - 1, self.len - 1, self.plain - usize::from(!oldest.sealed), sealed)
+            || gives_way(asks, session, sealed).is_some_and(|other| {
+                self.fits(asks.len() - 1, self.len - 1, self.plain - usize::from(!other.sealed), sealed)
             })
     }
 
@@ -156,8 +163,8 @@ impl AskTable {
         if self.fits(asks.len(), self.len, self.plain, sealed) {
             return None;
         }
-        let oldest = asks.first().filter(|ask| ask.epoch < session.epoch)?;
-        let id = AskId { session: SessionId { epoch: oldest.epoch, ..session }, seq: oldest.seq };
+        let other = gives_way(asks, session, sealed)?;
+        let id = AskId { session: SessionId { epoch: other.epoch, ..session }, seq: other.seq };
         self.forget(id)
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::journal::meta::{MetaRecord, decode};
-use crate::journal::testing::shared::{answered, answers, open_ask};
+use crate::journal::testing::shared::{answered, answers};
 
 fn row(epoch: u32, seq: u64, body_bytes: u32) -> StoredRow {
     StoredRow { client: 1, epoch, seq, offset: 3, outcome: DONE, body_bytes, answered_s: 7 }
@@ -36,14 +36,6 @@ fn each_answer_gets_its_own_body_back_whatever_the_others_are() {
     let empty = answers(0, []);
     let (key, value) = empty.encode();
     assert_eq!(decode(&key, &value), Ok(MetaRecord::Answers(empty)));
-}
-
-/// It has no answer that could be told, and must not become one that says nothing.
-#[test]
-fn an_ask_that_is_open_is_no_answer() {
-    let record = answers(3, [open_ask(1), answered(2, false, b"done")]);
-    let (key, value) = record.encode();
-    assert_eq!(decode(&key, &value), Ok(MetaRecord::Answers(answers(3, [answered(2, false, b"done")]))));
 }
 
 #[test]

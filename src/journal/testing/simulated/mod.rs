@@ -17,7 +17,7 @@ use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, surv
 use crate::journal::store::{self, Shared, StoredWriter};
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
 use crate::journal::{Commit, Durable, JournalError, Landed, Opened, Replay, Room, StorageError};
-use crate::model::{ClientRecord, Offset, SessionRecord, SinkRecord};
+use crate::model::{AnswersRecord, AskRecord, ClientRecord, Offset, SessionRecord, SinkRecord};
 pub use database::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
 use disk::{Disk, State, StoredWitness};
 
@@ -390,6 +390,27 @@ pub fn encoded_client(client: &ClientRecord) -> (Vec<u8>, Vec<u8>) {
 /// The same of the limit of the server's counter.
 pub fn encoded_counter_limit(limit: u64) -> (Vec<u8>, Vec<u8>) {
     (COUNTER_KEY.to_vec(), encode_counter_limit(limit))
+}
+
+/// The same of an ask.
+pub fn encoded_ask(ask: &AskRecord) -> (Vec<u8>, Vec<u8>) {
+    let (key, value) = ask.encode();
+    (key.to_vec(), value)
+}
+
+/// The same of what became of asks with one commit.
+pub fn encoded_answers(answers: &AnswersRecord) -> (Vec<u8>, Vec<u8>) {
+    let (key, value) = answers.encode();
+    (key.to_vec(), value)
+}
+
+/// What became of asks, when key and value are those of an ask's own record or of the answers of a commit; else nothing.
+pub fn stored_answers(key: &[u8], value: &[u8]) -> Vec<AskRecord> {
+    match decode(key, value) {
+        Ok(MetaRecord::Ask(ask)) => vec![ask],
+        Ok(MetaRecord::Answers(answers)) => answers.answers,
+        _ => Vec::new(),
+    }
 }
 
 /// What is kept of the configured sinks, when key and value are those of a checkpoint.

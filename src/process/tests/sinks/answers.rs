@@ -156,3 +156,23 @@ fn what_one_of_several_sinks_has_lost_is_not_said_to_be_processed() {
     sinks.settle(1_000_000);
     assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(9))), "an operator has let it pass over 7 and 8");
 }
+
+#[test]
+fn what_a_sink_had_lost_before_a_start_is_not_said_to_be_processed_after_it() {
+    let setup = Setup { answering: Answering::Receipts, ..Setup::default() };
+    let mut sinks = Sinks::start(MemoryDisk::default(), &["a", "b"], BTreeMap::new(), 0, &setup);
+    sinks.target("a").away = true;
+    sinks.ask_on(5, 0);
+    sinks.settle(0);
+    sinks.lose_below("a", 4);
+    sinks.checkpoint().unwrap();
+    let mut sinks = Sinks::start(sinks.disk, &["a", "b"], sinks.targets, sinks.seqs, &setup);
+    assert_eq!(
+        sinks.processed(),
+        Some(Processed::Passed(Offset(4))),
+        "what is open below the marks of a start is gone"
+    );
+    sinks.target("a").away = false;
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(5))), "the rest it has got");
+}

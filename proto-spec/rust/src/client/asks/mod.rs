@@ -194,6 +194,14 @@ where
         }
     }
 
+    /// What was left is wanted after all.
+    pub(super) fn take_back(&mut self, now_us: u64, at: usize) {
+        let slot = self.slot_mut(at);
+        if slot.state == State::Left {
+            (slot.state, slot.at_us, slot.is_left) = (State::Due, now_us, false);
+        }
+    }
+
     /// The answer of this one is not wanted any more, or was handed out.
     pub(super) fn free(&mut self, at: usize) {
         let is_acked = self.slot(at).state != State::Unacked;

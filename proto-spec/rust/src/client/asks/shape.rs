@@ -89,7 +89,7 @@ pub(in crate::client) enum State {
     Open,
     /// The server had no answer yet: not before `at_us`.
     Paused,
-    /// Never to be taken in this run: it stays at the server for another one.
+    /// Not to be taken unless the caller names it: it stays at the server for another run.
     Left,
     /// To be taken when the caller or the server says so, after `at_us`.
     Asleep,

@@ -79,8 +79,8 @@ fn looking_writes_nothing_and_neither_does_forgetting_what_is_not_there() {
 #[test]
 fn an_overview_names_the_oldest_open_ask_and_the_clients_with_the_most() {
     let mut rig = Rig::new();
-    let clients = limits::ASK_CLIENTS_SHOWN as u64 + 20;
-    for client in 1..=clients {
+    let clients = limits::ASK_CLIENTS_SHOWN + 20;
+    for client in 1..=clients as u64 {
         rig.tell(&ask(client, 1));
     }
     for client in [7, 110, 9] {
@@ -92,14 +92,14 @@ fn an_overview_names_the_oldest_open_ask_and_the_clients_with_the_most() {
     rig.commit();
     rig.advance_ms(5_000);
     let told = wants(&mut rig, AsksRequest::Overview);
-    let open = clients as usize + 2;
+    let open = clients + 2;
     assert_eq!((told.totals.open, told.totals.answered, told.totals.asks_max), (open, 2, 65_536));
     let oldest = told.oldest.unwrap();
     assert_eq!(
         (oldest.id, oldest.offset, oldest.state, oldest.asked_s),
         (id(2, 1), Offset(1), AskState::Open, Some(5))
     );
-    assert_eq!((told.clients.len(), told.clients_len as u64), (limits::ASK_CLIENTS_SHOWN, clients));
+    assert_eq!((told.clients.len(), told.clients_len), (limits::ASK_CLIENTS_SHOWN, clients));
     let of = |client, open, answered| ClientAsks { client: ClientId(client), open, answered };
     assert_eq!(told.clients[..5], [of(110, 2, 1), of(7, 2, 0), of(9, 2, 0), of(1, 0, 1), of(2, 1, 0)]);
     assert_eq!(told.clients.last(), Some(&of(99, 1, 0)), "of those with equally many the lowest ids");

@@ -147,3 +147,21 @@ fn asks_end_with_a_sealed_session_that_had_to_give_way() {
     rig.checkpoint();
     assert!(rig.record(in_epoch(1)).is_none());
 }
+
+#[test]
+fn plain_asks_which_anybody_can_forge_keep_no_sealed_client_from_asking() {
+    let mut rig = Rig::sealed();
+    // A client that seals with the network's key has no key of its own, for which plain datagrams would be refused.
+    let keys = std::mem::replace(&mut rig.admission_config.keys, crate::keys::KeyRing::none());
+    rig.admit_anew();
+    for seq in 1..=64 {
+        let forged = AskId { session: session(1, u32::MAX), ..id(1, seq) };
+        assert_eq!(rig.tell(&ask_at(forged, 0)), [acked(seq)]);
+    }
+    rig.admission_config.keys = keys;
+    rig.admit_anew();
+    for seq in 1..=64 {
+        assert_eq!(rig.tell(&sealed_ask(sealed_id(seq), seq)), [acked(seq)]);
+    }
+    assert_eq!(rig.tell(&sealed_ask(sealed_id(65), 65)), [BUSY], "its own give way to none of the same epoch");
+}
