@@ -19,7 +19,7 @@ use super::state::{AdminState, AsksStatus};
 use crate::journal::StorageError;
 use crate::model::{AskState, AskView, AsksReport, AsksRequest, ClientAsks, parse_client_id};
 
-/// The query names the client whose asks are wanted, or nobody.
+/// Which client's asks are wanted, in the query of the URL.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WhoseQuery {

@@ -40,7 +40,7 @@ struct Asked {
     answer: Sender<AsksReport>,
 }
 
-/// The committer takes requests from this end.
+/// What the committer looks at for requests, which others make by `AskControl`.
 #[derive(Debug)]
 pub(super) struct AskRequests {
     waiting: Receiver<Asked>,
@@ -62,7 +62,7 @@ impl Default for AskRequests {
 }
 
 impl AskRequests {
-    /// Returns the end by which others ask.
+    /// What others make their requests by.
     pub(super) fn control(&self) -> AskControl {
         self.control.clone()
     }
@@ -85,7 +85,7 @@ impl Drop for AskRequests {
 }
 
 impl Told {
-    /// Sends the report, now that the commit on which it rests has landed.
+    /// Tells whoever asked, once the commit that this rests on has landed.
     pub(super) fn tell(self) {
         // Whoever asked may have lost patience.
         let _nobody_waits = self.answer.try_send(self.report);

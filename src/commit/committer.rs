@@ -131,6 +131,8 @@ pub struct Committer<D: Dialect, J, T, L> {
     absorbed_from_us: u64,
     /// There may be messages of processing that the last commit has not heard.
     unheard: bool,
+    /// What processing has to say of all asks below an offset was heard in this run.
+    has_listened: bool,
     /// Kept for the next flights: one more at most is in use than may be in flight.
     spares: Vec<Flight<D::Owed>>,
     spare_blocks: Vec<BlockBuilder>,
@@ -170,6 +172,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             absorbed: 0,
             absorbed_from_us: u64::MAX,
             unheard: false,
+            has_listened: false,
             spares: Vec::new(),
             spare_blocks: Vec::new(),
             pressure: 0,

@@ -66,11 +66,11 @@ pub struct AsksReport {
 /// What became of one ask so far; never its body, which is its client's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AskView {
-    /// Its session and its seq name it.
+    /// The session and the seq that name it.
     pub id: AskId,
     /// The offset of its entry.
     pub offset: Offset,
-    /// It says whether the ask is open, and what became of it.
+    /// Whether it is answered, and how.
     pub state: AskState,
     /// Seconds since its entry was acked; `None` where that was before the start, or is not yet.
     pub asked_s: Option<u64>,
@@ -81,18 +81,18 @@ pub struct AskView {
 /// What became of an ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AskState {
-    /// The ask is not answered yet.
+    /// On disk, and not answered yet.
     Open,
     /// It is processed, and its answer has a body of so many bytes.
     Done(usize),
-    /// The record was given up, and FAILED is its answer.
+    /// The message was given up: FAILED.
     Failed,
 }
 
 /// How many asks a client has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientAsks {
-    /// The asks are those of this client.
+    /// The client whose asks they are.
     pub client: ClientId,
     /// Those that are not answered.
     pub open: usize,

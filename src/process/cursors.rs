@@ -101,11 +101,15 @@ impl Cursors {
         }
         self.that_say(Answering::Receipts).next()?;
         if let Some(lowest) = self.holding().map(Progress::lowest_watermark).min() {
+            if Offset(self.said.load(Ordering::SeqCst)) < self.started_at {
+                // Of that alone: what lies between it and the marks of now was processed in this run.
+                self.said.fetch_max(self.started_at.0, Ordering::SeqCst);
+                return Some(Processed::Passed(self.started_at));
+            }
             let said = Offset(self.said.fetch_max(lowest.0, Ordering::SeqCst));
             // A mark that has moved over what is lost makes nothing processed.
             let skipped = self.holding().filter_map(Progress::cursor).any(|cursor| cursor.has_skipped(said, lowest));
-            let passed = skipped || said < self.started_at;
-            return Some(if passed { Processed::Passed(lowest) } else { Processed::ByAll(lowest) });
+            return Some(if skipped { Processed::Passed(lowest) } else { Processed::ByAll(lowest) });
         }
         // Nobody holds what is not processed yet: it may be gone before anybody has it.
         Some(Processed::Passed(self.receiving().map(Progress::lowest_watermark).min().unwrap_or(self.durable_end())))

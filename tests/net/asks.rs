@@ -1,7 +1,7 @@
 //! What other machines may hold and be told without a session; the machine's own are not bounded so.
 
 use duragram_proto::ClientId;
-use duragram_proto::codec::AnswerStatus::{Done, Gone, Pending};
+use duragram_proto::codec::AnswerStatus::{Done, Pending};
 use duragram_proto::codec::Take;
 
 use super::addresses::in_a_network_of_its_own;
@@ -63,5 +63,4 @@ fn the_takes_of_another_machine_are_held_up_to_a_number_and_answered_up_to_a_rat
         next += MANY;
         (server.metric("duragram_replies_withheld_total", "limited") > 0.0).then_some(())
     });
-    assert_eq!(other.taken(Take { client: ClientId(7), ..other.take(1, 0) }).status, Gone, "others are told");
 }

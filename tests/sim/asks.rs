@@ -19,7 +19,7 @@ const OVERHEAD: usize = 52;
 /// Who says what became of records that asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Answerer {
-    /// The embedded handler says it.
+    /// An embedded handler answers, by itself.
     Embedded,
     /// The sink of this number.
     Sink(usize),
@@ -27,7 +27,7 @@ pub(crate) enum Answerer {
     Receipts,
 }
 
-/// A client asks and takes by this plan.
+/// How often a client asks, and takes its answers.
 #[derive(Clone, Debug)]
 pub(crate) struct AskerPlan {
     /// How many of a million messages ask.

@@ -111,7 +111,7 @@ pub(crate) struct Plan {
     pub(crate) lanes: u16,
     /// The configured sinks, in the place of lanes.
     pub(crate) sinks: Option<SinksPlan>,
-    /// Some clients ask by this plan; `None`: nobody asks.
+    /// How some clients ask; `None` where nobody does.
     pub(crate) asks: Option<AsksPlan>,
     pub(crate) lanes_change: bool,
     pub(crate) datagram_max: usize,

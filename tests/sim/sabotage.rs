@@ -7,7 +7,7 @@ use duragram::proto::codec::{self, Answer, AnswerStatus, Datagram};
 
 use crate::core::Core;
 
-/// A defect that the simulator must find.
+/// A defect that is put in, so that an oracle must find it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sabotage {
     /// The disk says that a batch is durable, and a power cut takes it.
@@ -20,7 +20,7 @@ pub(crate) enum Sabotage {
     ForgedPayload,
     /// The server's acks count one seq more than they should.
     AcksBeyond,
-    /// The server answers each datagram twice.
+    /// The server sends each reply twice.
     DoubleReply,
     /// The server's floors step back now and then.
     FloorsBack,
@@ -52,7 +52,7 @@ pub(crate) enum Sabotage {
     MarkBeforeAnswer,
     /// A start forgets answers: what is processed again is answered again.
     ForgottenAnswers,
-    /// A start forgets the asks that a checkpoint holds.
+    /// A start forgets the asks that were open.
     ForgottenAsks,
     /// An ANSWER goes to where the newest datagram of the session came from.
     AnswerToNewest,

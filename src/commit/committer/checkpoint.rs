@@ -116,9 +116,12 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         // So that a checkpoint that is asked for is part of this commit already.
         self.hear(now);
         let checkpoint = self.checkpoint(now, end, records);
+        // The first word of a run may be of what earlier runs have left alone; what this run has processed follows at once, since
+        // the marks above may be beyond that already.
+        let first = (!std::mem::replace(&mut self.has_listened, true)).then(|| self.downstream.processed());
         let processed = self.downstream.processed();
         self.hear(now);
-        if let Some(processed) = processed {
+        for processed in first.flatten().into_iter().chain(processed) {
             self.dialect.processed(processed, now);
         }
         checkpoint

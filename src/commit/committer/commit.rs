@@ -27,7 +27,7 @@ pub(super) struct Flight<O> {
     closed: Now,
     /// The checkpoint that is part of it.
     checkpoint: Option<Written>,
-    /// Operators are told this when it has landed.
+    /// What operators are told when the commit has landed.
     told: Vec<Told>,
 }
 

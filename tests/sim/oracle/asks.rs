@@ -65,7 +65,7 @@ struct Ask {
     found: Option<AskSeen>,
 }
 
-/// An answer that the journal holds durably.
+/// An answer that is durable at the server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Stored {
     failed: bool,
@@ -73,10 +73,10 @@ struct Stored {
     since_us: u64,
 }
 
-/// A handler gave this answer to a record.
+/// What a handler gave for one record.
 struct Given {
     body: Vec<u8>,
-    /// The effect of the record is durable.
+    /// Whether a flush has made its effect durable.
     kept: bool,
 }
 

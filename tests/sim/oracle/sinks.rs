@@ -125,6 +125,11 @@ impl Known {
 }
 
 impl Truth {
+    /// Some sink was removed by an operator, durably.
+    pub(super) fn has_removed(&self) -> bool {
+        !self.removed.is_empty()
+    }
+
     /// Every sink that there has been.
     pub(super) fn all_known(&self) -> impl Iterator<Item = &Known> {
         self.known.values()

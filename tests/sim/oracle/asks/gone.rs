@@ -82,7 +82,7 @@ impl Oracle {
         match self.asks.answerer {
             None | Some(Answerer::Embedded) => false,
             Some(Answerer::Sink(n)) => self.truth.in_place(n).any(is_passed),
-            Some(Answerer::Receipts) => self.truth.all_known().any(is_passed),
+            Some(Answerer::Receipts) => self.truth.has_removed() || self.truth.all_known().any(is_passed),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::oracle::{Oracle, RUDE, Sid};
 /// A TAKE that the server's socket has got, and has not answered.
 #[derive(Clone, Debug)]
 pub(super) struct Voucher {
-    /// TAKEs are numbered as they are delivered.
+    /// Grows with each datagram that is delivered.
     pub(super) number: u64,
     len: usize,
     from: SocketAddr,

@@ -13,9 +13,9 @@ use crate::model::{AskId, AskState, AskTotals, AskView, ClientAsks, SessionId};
 /// The time from which ages are told.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::dialect::duragram) struct SeenAt {
-    /// The monotonic clock says so many microseconds.
+    /// Of the monotonic clock, in microseconds.
     pub(in crate::dialect::duragram) mono_us: u64,
-    /// The server has been in service for so many seconds.
+    /// How long the server was in service, in seconds.
     pub(in crate::dialect::duragram) service_s: u64,
 }
 
