@@ -13,7 +13,7 @@ use duragram_proto::seal::FleetKey;
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use super::bulk::{BulkSocket, Burst, Inbox, Poller};
-use super::flow::{Asks, Flow, Outgoing, Refused, Taking, WAIT_MS};
+use super::flow::{Asks, Flow, Outgoing, Refused, Taking};
 use super::pace::Pace;
 use super::payloads::Payloads;
 use super::tally::Tally;
@@ -327,9 +327,9 @@ impl<'a> Engine<'a> {
             let (datagram, alone) = match outgoing {
                 // Of another length than its neighbours would be.
                 Outgoing::Ping => (Datagram::Ping(Ping { client: flow.client, epoch: flow.epoch }), true),
-                Outgoing::Take(Taking { seq, span, room }) => {
+                Outgoing::Take(Taking { seq, span, wait_ms, room }) => {
                     let (client, epoch) = (flow.client, flow.epoch);
-                    (Datagram::Take(Take { client, epoch, seq: Seq(seq), span, wait_ms: WAIT_MS, room }), true)
+                    (Datagram::Take(Take { client, epoch, seq: Seq(seq), span, wait_ms, room }), true)
                 }
                 Outgoing::Data { seq, span, attempt } => {
                     let data = Data {

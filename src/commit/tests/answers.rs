@@ -146,10 +146,10 @@ fn the_last_checkpoint_has_the_last_answers_and_leaves_no_record_beside_the_asks
 /// Without a wake, each answer would wait for the committer's next look at its sockets.
 #[test]
 fn an_answer_that_is_posted_while_the_committer_sleeps_is_committed_at_once() {
-    const ROUNDS: u64 = 30;
+    const ROUNDS: u32 = 30;
     for threading in [Threading::Single, Threading::Pipeline] {
         let mut rig = AskRig::new();
-        rig.absorb(ROUNDS as usize);
+        rig.absorb(30);
         rig.commit();
         let (seen, sink) = (Arc::clone(&rig.seen), rig.sink.clone());
         let metrics = Metrics::register(&mut Registry::default());
@@ -157,7 +157,7 @@ fn an_answer_that_is_posted_while_the_committer_sleeps_is_committed_at_once() {
         let receivers = bound.sockets.into_iter().map(|socket| (Receiver::new(socket, 0), Pass(0))).collect();
         let (ingest, _ended) = spawn(receivers, rig.committer, threading, SystemClock::start(), metrics).unwrap();
         let mut slowest_first = Vec::new();
-        for offset in 0..ROUNDS {
+        for offset in 0..u64::from(ROUNDS) {
             // Just asleep again, for as long as it sleeps.
             let posted = Instant::now();
             sink.lane().post(answer(offset));

@@ -14,7 +14,7 @@ pub(in super::super) const UNFINISHED_MAX: u16 = 64;
 /// TAKEs of one client that may be open (C4).
 const OPEN_MAX: usize = 16;
 /// How long the server may hold a TAKE, in milliseconds: a load of which TAKEs are lost does not wait as long for it as clients would.
-pub(in super::super) const WAIT_MS: u32 = 1_000;
+const WAIT_MS: u32 = 1_000;
 /// The longest wait between two TAKEs of one message (C4), in nanoseconds.
 const WAIT_NS_MAX: u64 = 60_000 * MS;
 
@@ -31,6 +31,8 @@ pub(in super::super) struct Asks {
     /// Bytes of body that a TAKE has room for.
     room: usize,
     room_max: usize,
+    /// The server is to hear which answers were had: they may be what fills its room for asks.
+    says_had: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +62,7 @@ enum State {
 pub(in super::super) struct Taking {
     pub(in super::super) seq: u64,
     pub(in super::super) span: u16,
+    pub(in super::super) wait_ms: u32,
     pub(in super::super) room: usize,
 }
 
@@ -67,7 +70,7 @@ impl Asks {
     /// None yet. A TAKE has room for `room` bytes of body at first, and for what an answer says later, up to `room_max`.
     pub(in super::super) fn new(room: usize, room_max: usize) -> Self {
         let slots = [Ask::default(); UNFINISHED_MAX as usize];
-        Self { slots, lowest: 1, due: VecDeque::new(), open: 0, room, room_max }
+        Self { slots, lowest: 1, due: VecDeque::new(), open: 0, room, room_max, says_had: false }
     }
 
     /// Whether a message with this seq may ask now.
@@ -88,8 +91,18 @@ impl Asks {
         waited as u64
     }
 
+    /// The server has no room for one more ask (PROTOCOL.md#duty-had).
+    pub(super) fn was_refused(&mut self) {
+        self.says_had = true;
+    }
+
     /// The TAKE that is to be sent now.
     pub(super) fn next(&mut self, now_ns: u64, rto_ns: u64) -> Option<Taking> {
+        if std::mem::take(&mut self.says_had) {
+            // It names a seq far above all that ask: its answer says nothing.
+            let seq = self.lowest.saturating_add(u64::from(u16::MAX));
+            return Some(Taking { seq, span: u16::MAX, wait_ms: 0, room: 0 });
+        }
         while self.open < OPEN_MAX {
             let seq = self.due.pop_front()?;
             if seq < self.lowest || self.slot(seq).state != State::Due {
@@ -102,7 +115,7 @@ impl Asks {
             self.open += 1;
             // Fewer than 64 lie between.
             let span = u16::try_from(seq - self.lowest).unwrap_or(u16::MAX);
-            return Some(Taking { seq, span, room: self.room });
+            return Some(Taking { seq, span, wait_ms: WAIT_MS, room: self.room });
         }
         None
     }

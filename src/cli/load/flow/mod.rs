@@ -25,7 +25,7 @@ mod refusals;
 mod tests;
 mod timer;
 
-pub(super) use asks::{Asks, Taking, UNFINISHED_MAX, WAIT_MS};
+pub(super) use asks::{Asks, Taking, UNFINISHED_MAX};
 use newly::{Newly, highest_bit, words};
 
 /// A datagram is lost when one that was sent this many transmissions later has arrived (RFC 9002 §6.1.1).

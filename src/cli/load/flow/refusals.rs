@@ -34,7 +34,10 @@ impl Flow {
                 }
             }
             RejectCode::Busy | RejectCode::Storage | RejectCode::Unknown(_) => {
-                self.pause(now_ns, reject.retry_after_ms)
+                if reject.code == RejectCode::Busy {
+                    self.asks.iter_mut().for_each(|asks| asks.was_refused());
+                }
+                self.pause(now_ns, reject.retry_after_ms);
             }
             RejectCode::StaleEpoch => {
                 self.fruitless_epochs += 1;

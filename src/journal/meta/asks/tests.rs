@@ -43,7 +43,7 @@ fn answers_are_stored_in_the_order_of_their_numbers_and_between_the_keys_of_thei
     let keys = [0, 1, 255, 256, 1 << 32, u64::MAX].map(answers_key);
     assert!(keys.is_sorted());
     let (from, to) = ANSWERS_KEYS;
-    assert!(keys.iter().all(|key| &key[..] >= &from[..] && &key[..] < &to[..]));
+    assert!(keys.iter().all(|key| key[..] >= from[..] && key[..] < to[..]));
 }
 
 #[test]
