@@ -43,7 +43,7 @@ pub(crate) struct Asks {
     had: Map<Sid, Vec<(u64, u64)>>,
     vouchers: BTreeMap<(Sid, u64), Vec<Voucher>>,
     /// Of sealed sessions, which counters came first from where, in this life of the process.
-    heard: Map<Sid, BTreeMap<u64, SocketAddr>>,
+    heard: Map<Sid, BTreeMap<u64, Vec<SocketAddr>>>,
     /// Where the newest datagram of a session came from.
     newest: Map<Sid, SocketAddr>,
     life: u64,
