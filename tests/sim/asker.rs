@@ -22,6 +22,8 @@ pub(crate) struct Asker {
     pub(crate) plan: AskerPlan,
     /// Asks that may never be answered are not waited for at the end.
     may_starve: bool,
+    /// Others may have taken all the room for asks, and give it back by and by.
+    is_crowded: bool,
     /// Acked, and not finished: (epoch, seq).
     waiting: BTreeSet<(u32, u64)>,
     /// Of these, what was stored by an earlier run.
@@ -35,10 +37,11 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    pub(crate) fn new(plan: AskerPlan, may_starve: bool) -> Self {
+    pub(crate) fn new(plan: AskerPlan, may_starve: bool, is_crowded: bool) -> Self {
         Self {
             plan,
             may_starve,
+            is_crowded,
             waiting: BTreeSet::new(),
             earlier: BTreeSet::new(),
             stored: Vec::new(),
@@ -129,6 +132,11 @@ impl Asker {
     pub(crate) fn is_late(&self, now_us: u64) -> bool {
         let late = self.calm_since_us.is_some_and(|since| now_us > since + CALM_US_MAX);
         late && !self.waiting.is_empty() && !self.may_starve
+    }
+
+    /// Whether its messages may wait for as long as others' answers take.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.is_crowded
     }
 
     /// Whether nothing more is waited for.

@@ -49,6 +49,8 @@ pub(crate) struct AsksPlan {
     pub(crate) askers: Vec<Option<AskerPlan>>,
     /// Some asks may never be answered, also not when all faults end: a sink that holds them never comes back.
     pub(crate) may_starve: bool,
+    /// There is room for few asks: who finds none waits until others are answered, or too old, for as long as that takes.
+    pub(crate) is_crowded: bool,
 }
 
 impl AsksPlan {
@@ -85,10 +87,14 @@ impl AsksPlan {
             }
             Some(sinks) => {
                 may_starve = sinks.sinks.iter().any(|sink| sink.stays_away());
+                if may_starve {
+                    // Asks that are never answered would leave no room for others, ever.
+                    plan.dialect.asks.asks_max = 65_536;
+                }
                 Answerer::Receipts
             }
         };
-        Self { answerer, answer_bytes_max, askers, may_starve }
+        Self { answerer, answer_bytes_max, askers, may_starve, is_crowded: few }
     }
 
     /// What the lane of the sink of this number says of records that asked, or the embedded handler's.

@@ -85,7 +85,8 @@ impl SimClient {
     pub(crate) fn new(index: usize, of: &Plan, mut rng: Rng) -> Self {
         let plan = of.clients[index].clone();
         let asks = of.asks.as_ref();
-        let asker = asks.and_then(|asks| Some(Asker::new(asks.askers[index].clone()?, asks.may_starve)));
+        let asker =
+            asks.and_then(|asks| Some(Asker::new(asks.askers[index].clone()?, asks.may_starve, asks.is_crowded)));
         let first_us = rng.below(plan.pause_us.min(2_000_000));
         Self {
             id: index as u64 + 1,
@@ -167,7 +168,9 @@ impl SimClient {
             calm.from_us = calm.from_us.max(next_us);
         }
         let all_acked = self.machine.as_ref().is_none_or(Client::is_idle);
-        now_us > calm.until_us() && !all_acked || self.asker.as_ref().is_some_and(|asker| asker.is_late(now_us))
+        let is_crowded = self.asker.as_ref().is_some_and(Asker::is_crowded);
+        now_us > calm.until_us() && !all_acked && !is_crowded
+            || self.asker.as_ref().is_some_and(|asker| asker.is_late(now_us))
     }
 
     /// All is acked, and answered.

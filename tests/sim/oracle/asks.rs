@@ -21,6 +21,8 @@ use vouchers::Voucher;
 #[derive(Default)]
 pub(crate) struct Asks {
     answerer: Option<Answerer>,
+    /// The configuration of sinks changes between starts: who answers is not the same in each, nor who holds the journal.
+    changes: bool,
     ttl_us: u64,
     asks_max: usize,
     plain_max: usize,
@@ -43,7 +45,7 @@ pub(crate) struct Asks {
     had: Map<Sid, Vec<(u64, u64)>>,
     vouchers: BTreeMap<(Sid, u64), Vec<Voucher>>,
     /// Of sealed sessions, which counters came first from where, in this life of the process.
-    heard: Map<Sid, BTreeMap<u64, SocketAddr>>,
+    heard: Map<Sid, BTreeMap<u64, Vec<SocketAddr>>>,
     /// Where the newest datagram of a session came from.
     newest: Map<Sid, SocketAddr>,
     life: u64,
@@ -88,6 +90,7 @@ impl Asks {
         let slow_us = if plan.disk.slow > 0 { 8 * plan.slow_sync_us } else { 0 };
         Self {
             answerer: plan.asks.as_ref().map(|asks| asks.answerer),
+            changes: plan.sinks.as_ref().is_some_and(|sinks| sinks.changes > 0),
             ttl_us: config.answer_ttl_s * 1_000_000,
             asks_max: config.asks_max,
             plain_max: if plan.mode.has_keys() { config.asks_max / 2 } else { config.asks_max },

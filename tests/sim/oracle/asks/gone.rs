@@ -79,10 +79,12 @@ impl Oracle {
             let removed = known.asked == Some(Command::Remove);
             !known.takes(entry.channel) || removed || known.is_lost_or_skipped(offset) || known.may_lose()
         };
+        // What a sink had when it went, and what it held, is not what those who come or stay have.
+        let is_other = self.asks.changes || self.truth.has_removed();
         match self.asks.answerer {
             None | Some(Answerer::Embedded) => false,
-            Some(Answerer::Sink(n)) => self.truth.in_place(n).any(is_passed),
-            Some(Answerer::Receipts) => self.truth.has_removed() || self.truth.all_known().any(is_passed),
+            Some(Answerer::Sink(n)) => is_other || self.truth.in_place(n).any(is_passed),
+            Some(Answerer::Receipts) => is_other || self.truth.all_known().any(is_passed),
         }
     }
 

@@ -7,6 +7,9 @@ use duragram::proto::codec::{Answer, AnswerStatus, Take};
 
 use crate::oracle::{Oracle, RUDE, Sid};
 
+/// What comes within this time may be judged in another order than it came in, in microseconds.
+const MOMENT_US: u64 = 200_000;
+
 /// A TAKE that the server's socket has got, and has not answered.
 #[derive(Clone, Debug)]
 pub(super) struct Voucher {
@@ -14,6 +17,8 @@ pub(super) struct Voucher {
     pub(super) number: u64,
     len: usize,
     from: SocketAddr,
+    /// The number under which it was sealed.
+    counter: Option<u64>,
     /// Where its ANSWER may go.
     to: Vec<SocketAddr>,
     pub(super) arrived_us: u64,
@@ -41,7 +46,19 @@ impl Oracle {
         }
         self.asks.newest.insert(sid, from);
         if let Some(counter) = counter {
-            self.asks.heard.entry(sid).or_default().entry(counter).or_insert(from);
+            // The sockets of a server are read in an order of their own: what has come a moment after a TAKE may be judged before it.
+            let now_us = self.now_us;
+            let open = self.asks.vouchers.range_mut((sid, 0)..=(sid, u64::MAX)).flat_map(|(_, vouchers)| vouchers);
+            for voucher in open.filter(|voucher| now_us <= voucher.arrived_us + MOMENT_US) {
+                if voucher.counter.is_some_and(|of_take| of_take <= counter) && !voucher.to.contains(&from) {
+                    voucher.to.push(from);
+                }
+            }
+            // The server counts the first that it takes: what came before may have been refused.
+            let places = self.asks.heard.entry(sid).or_default().entry(counter).or_default();
+            if !places.contains(&from) {
+                places.push(from);
+            }
         }
     }
 
@@ -71,12 +88,15 @@ impl Oracle {
             // Of a sealed session that is where the highest counter came from; what the server has refused is not heard.
             Some(counter) => {
                 let heard = self.asks.heard.get(&sid);
-                heard.into_iter().flat_map(|heard| heard.range(counter..).map(|(_, &from)| from)).collect()
+                heard
+                    .into_iter()
+                    .flat_map(|heard| heard.range(counter..).flat_map(|(_, places)| places.iter().copied()))
+                    .collect()
             }
         };
         to.dedup();
         let wait_us = u64::from(take.wait_ms.min(limits::TAKE_HOLD_MS)) * 1_000;
-        let voucher = Voucher { number, len, from, to, arrived_us: self.now_us, wait_us };
+        let voucher = Voucher { number, len, from, counter, to, arrived_us: self.now_us, wait_us };
         self.asks.vouchers.entry((sid, seq)).or_default().push(voucher);
     }
 
