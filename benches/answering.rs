@@ -44,8 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let echo = |_start: &LaneStart<'_>| Ok(Box::new(Echo) as Box<dyn Handler>);
     server::run_with(config, echo, |ready| {
         let admin = ready.admin.map_or_else(|| "none".to_owned(), |admin| admin.to_string());
-        println!("answering ready udp={} admin={admin}", ready.udp[0]);
-        drop(std::io::stdout().flush());
+        let mut stdout = std::io::stdout();
+        drop(writeln!(stdout, "answering ready udp={} admin={admin}", ready.udp[0]).and_then(|()| stdout.flush()));
     })?;
     Ok(())
 }

@@ -249,7 +249,10 @@ pub(super) fn ask(offset: u64) -> AskRecord {
 /// The same with its answer, which its offset tells.
 pub(super) fn answered(offset: u64) -> AskRecord {
     let body = payload_of(offset, (offset % 90) as usize).into();
-    AskRecord { answer: Some(AnswerRecord { failed: offset.is_multiple_of(3), body, answered_s: offset }), ..ask(offset) }
+    AskRecord {
+        answer: Some(AnswerRecord { failed: offset.is_multiple_of(3), body, answered_s: offset }),
+        ..ask(offset)
+    }
 }
 
 fn is_ours(told: &AskRecord) -> bool {

@@ -55,6 +55,7 @@ fn a_record_that_is_tried_again_and_again_does_not_hold_the_answers_of_others() 
 for line in sys.stdin:
     record = json.loads(line)
     while record['payload'] == 'gate' and not os.path.exists('open'):
+        open('busy', 'w').close()
         time.sleep(0.01)
     if record['payload'] == 'poison' and not os.path.exists('cured'):
         say(record, retry='busy')
@@ -66,6 +67,7 @@ for line in sys.stdin:
     let (poisoned, wire) = (Wire::new(&server, 0xf2), Wire::new(&server, 0xf3));
     // What comes while the child is busy is given to it in one batch; later batches wait for the poisoned record.
     wire.ask_ack(&wire.asking(1, b"gate"));
+    wait_for("the child to be busy", || home.path().join("busy").exists().then_some(()));
     poisoned.ask_ack(&poisoned.asking(1, b"poison"));
     for seq in 2..=20 {
         wire.ask_ack(&wire.asking(seq, format!("order {seq}").as_bytes()));
