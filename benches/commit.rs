@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{Payload, meta, session};
 
-/// The server's default.
+/// A server writes a checkpoint after so many bytes by default.
 const CHECKPOINT_BYTES: usize = 8 << 20;
 /// So much is written first that RocksDB's logs are recycled, as after some minutes of service: three memtables.
 const WARM_UP_BYTES: usize = 256 << 20;

@@ -173,6 +173,7 @@ fn ack(socket: &UdpSocket, heard: &HashMap<u64, Heard>) -> io::Result<()> {
             durability: Durability::Synced,
             duplicate: false,
             complete: false,
+            ready: false,
             delay_us: 0,
             bitmap: &[],
         };

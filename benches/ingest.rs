@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput};
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::config::Config;
 use duragram::dialect::Arrivals;
-use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
+use duragram::dialect::duragram::{Admission, AdmissionConfig, AskConfig, Duragram, DuragramConfig};
 use duragram::journal::Durable;
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::metrics::Metrics;
@@ -25,9 +25,9 @@ struct Load {
     clients: u64,
     /// Datagrams of one client that come one after the other.
     run: u64,
-    /// Runs of each client.
+    /// Each client sends so many runs.
     runs: u64,
-    /// Each run comes backwards.
+    /// Each run is sent backwards, its last datagram first.
     reversed: bool,
     payload: Payload,
 }
@@ -77,7 +77,7 @@ pub(crate) fn benches(c: &mut Criterion) {
 struct Rig {
     committer: Committer<Duragram, MemoryJournal, Nowhere, Done>,
     clock: SystemClock,
-    /// By each client.
+    /// Each client has sent so many datagrams.
     sent: u64,
 }
 
@@ -93,8 +93,13 @@ impl Rig {
             reserve_bytes: 0,
         };
         let metrics = Metrics::register(&mut Registry::default());
-        let dialect =
-            DuragramConfig { window: defaults.window, sessions_max: 1_000_000, session_ttl_s: 3600, sealed: false };
+        let dialect = DuragramConfig {
+            window: defaults.window,
+            sessions_max: 1_000_000,
+            session_ttl_s: 3600,
+            sealed: false,
+            asks: AskConfig::default(),
+        };
         let mut recovery = Recovery::new(Duragram::new(dialect, metrics.clone()));
         let opened = MemoryDisk::default().open(&mut |replay| recovery.apply(replay));
         let recovered = recovery.finish(&opened).expect("nothing was replayed");

@@ -17,7 +17,7 @@ use duragram_proto::{ClientId, Epoch, Seq};
 struct Args {
     #[arg(long)]
     server: SocketAddr,
-    /// Datagrams a second.
+    /// Datagrams to send in each second
     #[arg(long)]
     rate: u32,
     #[arg(long)]

@@ -58,6 +58,7 @@ pub(crate) fn ack(bitmap: &[u8]) -> Ack<'_> {
         durability: Durability::Synced,
         duplicate: false,
         complete: false,
+        ready: false,
         delay_us: 100,
         bitmap,
     }
@@ -78,6 +79,7 @@ pub(crate) fn meta(session: SessionId, seq: u64, payload: &Payload) -> EntryMeta
         span: 0,
         skip: false,
         batch: payload.batch,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: 1_800_000_000_000_000,

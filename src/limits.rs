@@ -17,9 +17,9 @@ const TIB: u64 = 1 << 40;
 
 // ---- Ranges of configured values -------------------------------------------------------------------------------
 
-/// Addresses in `listen`.
+/// `listen` names so many addresses.
 pub const LISTEN: RangeInclusive<u64> = 1..=16;
-/// Sinks in `sink`.
+/// `sink` is given so many times.
 pub const SINKS: RangeInclusive<u64> = 1..=16;
 /// `timeout` of a sink, milliseconds: a call to its target takes no longer.
 pub const SINK_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
@@ -44,11 +44,17 @@ pub const CHANNELS: RangeInclusive<u64> = 0..=1024;
 pub const DATAGRAM_BYTES: RangeInclusive<u64> = MIN_LEN as u64..=DATAGRAM_LEN_MAX as u64;
 /// `window`, seqs: what fits into `span` and `credit` on the wire.
 pub const WINDOW: RangeInclusive<u64> = 1..=65_535;
-/// `sessions_max`, sessions.
+/// `sessions_max` allows so many sessions at a time.
 pub const SESSIONS: RangeInclusive<u64> = 1..=100_000_000;
 /// `session_ttl`, milliseconds: one second to ten years.
 pub const SESSION_TTL_MS: RangeInclusive<u64> = 1_000..=10 * 366 * 86_400_000;
-/// `lanes`, threads.
+/// `asks_max` allows so many asks at a time; 0 switches them off.
+pub const ASKS: RangeInclusive<u64> = 0..=10_000_000;
+/// `answer_bytes_max`, bytes: what fits into a datagram, with room for its head.
+pub const ANSWER_BYTES: RangeInclusive<u64> = 0..=60 * KIB;
+/// `answer_ttl`, milliseconds: one second to ten years.
+pub const ANSWER_TTL_MS: RangeInclusive<u64> = SESSION_TTL_MS;
+/// `lanes` gives so many threads to handlers.
 pub const LANES: RangeInclusive<u64> = 1..=256;
 /// `receivers`, sockets and threads for each address.
 pub const RECEIVERS: RangeInclusive<u64> = 1..=64;
@@ -59,20 +65,20 @@ pub const RECEIVE_BUFFER_BYTES: RangeInclusive<u64> = 64 * KIB..=GIB;
 pub const COMMIT_BYTES: RangeInclusive<u64> = 64 * KIB..=128 * MIB;
 /// `checkpoint_bytes`, bytes journaled between checkpoints: what a start applies to the sessions again.
 pub const CHECKPOINT_BYTES: RangeInclusive<u64> = 64 * KIB..=16 * GIB;
-/// `checkpoint_interval`, milliseconds.
+/// `checkpoint_interval` lies within this many milliseconds.
 pub const CHECKPOINT_INTERVAL_MS: RangeInclusive<u64> = 10..=3_600_000;
-/// `retain_bytes`, bytes of disk.
+/// `retain_bytes` keeps so many bytes of disk for what is processed.
 pub const RETAIN_BYTES: RangeInclusive<u64> = 0..=1024 * TIB;
 /// `reserve_bytes`, bytes of disk: no less than what memory may still have to go to table files, since a write that runs
 /// out of space is final.
 pub const RESERVE_BYTES: RangeInclusive<u64> = (MEMTABLES * MEMTABLE_BYTES) as u64..=1024 * TIB;
-/// `retry.attempts_max`, attempts.
+/// `retry.attempts_max` allows a record so many attempts.
 pub const RETRY_ATTEMPTS: RangeInclusive<u64> = 1..=65_535;
-/// `retry.first_delay` and `retry.longest_delay`, milliseconds.
+/// `retry.first_delay` and `retry.longest_delay` lie within this many milliseconds.
 pub const RETRY_DELAY_MS: RangeInclusive<u64> = 1..=86_400_000;
-/// `dead_letters_max`, letters.
+/// `dead_letters_max` lets so many dead letters be kept.
 pub const DEAD_LETTERS: RangeInclusive<u64> = 1..=100_000_000;
-/// `drain_timeout`, milliseconds.
+/// `drain_timeout` lies within this many milliseconds.
 pub const DRAIN_TIMEOUT_MS: RangeInclusive<u64> = 0..=3_600_000;
 
 // ---- Constants of the data path --------------------------------------------------------------------------------
@@ -161,8 +167,6 @@ pub const HTTP_RETRY_AFTER_S: u64 = 600;
 pub const HTTP_BATCH_BYTES_LEAST: usize = 1024;
 /// Bytes of a file that holds a secret or a private key.
 pub const SECRET_BYTES: usize = 64 * 1024;
-/// Bytes of the answer that the child of an `exec` sink gives beside *done*: what fits into a datagram, with room for its head.
-pub const EXEC_ANSWER_BYTES: usize = 60 * 1024;
 /// Bytes of lines that are made for that child at a time (and the line that exceeds them), and that are read of it at a time.
 pub const EXEC_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a line on that child's standard output: an answer that is all escapes.
@@ -204,6 +208,15 @@ pub const LANE_MESSAGES: usize = 1024;
 pub const LANE_POST_AGAIN_US: u64 = 5_000;
 /// A lane that an operator has stopped looks about after so many microseconds, and at once when it is asked for something.
 pub const LANE_REST_US: u64 = 60_000_000;
+/// Bytes of an answer, where nothing else is configured.
+pub const LANE_ANSWER_BYTES: usize = 1024;
+/// Bytes of answers from which on a lane flushes before it presents more (and what one batch gives); and that wait for the committer in
+/// its mailbox (and the message that exceeds them).
+pub const LANE_ANSWERS_BYTES: usize = 1024 * 1024;
+/// What an answer takes beside its body on its way from a lane to the committer.
+pub const ANSWER_OVERHEAD_BYTES: usize = 128;
+/// A lane tells the operator of answers that are too long once in so many microseconds.
+pub const LANE_TOO_LONG_LOG_US: u64 = 60_000_000;
 /// Requests that wait for a lane, such as to retry a dead letter.
 pub const LANE_COMMANDS: usize = 16;
 /// Dead letters that a lane is asked to retry, from the request up to the checkpoint that deletes them; and how many may ask for
@@ -255,6 +268,29 @@ pub const PENDING_ACK_BYTES: usize = 120;
 pub const RENEWED_SESSION_BYTES: usize = 16;
 /// Bytes of an ack that waits for its commit to land, without its bitmap.
 pub const OWED_ACK_BYTES: usize = 144;
+/// Bytes of answers from which on a commit takes no further ones.
+pub const ANSWERS_COMMIT_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of an ANSWER that waits for its commit to land, without its body, which the ask has too.
+pub const DUE_ANSWER_BYTES: usize = 152;
+/// Asks that are opened before a checkpoint is due: a start opens them again, beside those that have a record.
+pub const ASKS_BETWEEN_CHECKPOINTS: usize = 65_536;
+/// Asks of one client that are remembered, over all its epochs.
+pub const ASKS_PER_CLIENT: usize = 64;
+/// Bytes of an ask without the body of its answer: itself, its places where it is found by its client, by its offset and by the
+/// next checkpoint. A test fills a table and holds it against this.
+pub const ASK_BYTES: usize = 420;
+/// TAKEs that are held for one session,
+pub const HELD_TAKES_PER_SESSION: usize = 16;
+/// and for one address from which they come plain.
+pub const HELD_TAKES_PER_SOURCE: usize = 256;
+/// Bytes of a TAKE that is held, its places where it is found included.
+pub const HELD_TAKE_BYTES: usize = 288;
+/// The longest that a TAKE is held, in milliseconds: far below the time after which a NAT forgets whom a datagram was for.
+pub const TAKE_HOLD_MS: u32 = 20_000;
+/// `retry_after_ms` of PENDING where the TAKE was not held.
+pub const PENDING_RETRY_MS: u32 = 1_000;
+/// `retry_after_ms` of REJECT 6 for want of room for an ask.
+pub const ASK_RETRY_MS: u32 = 1_000;
 /// Sessions looked at for expiry with each checkpoint.
 pub const SESSIONS_SWEPT: usize = 16_384;
 /// `retry_after_ms` of REJECT 6: the table of sessions empties slowly.
@@ -349,7 +385,7 @@ pub const HELLO_RETRY_MS: u32 = 1_000;
 /// Clients in sealed mode whose epochs are remembered, for each session that the table may hold: they are remembered for as
 /// long as their keys exist.
 pub const SEALED_CLIENTS_PER_SESSION: usize = 4;
-/// Bytes of one.
+/// One such client takes so many bytes of memory.
 pub const SEALED_CLIENT_BYTES: usize = 48;
 /// Sealed sessions that one client may have at a time: whoever has a key cannot fill the table with it.
 pub const SEALED_SESSIONS_PER_CLIENT: usize = 64;
@@ -401,6 +437,10 @@ pub const ADMIN_CHUNK_BYTES: usize = 64 * 1024;
 pub const ADMIN_ENTRIES: usize = 10_000;
 /// Dead letters in one answer of `/api/dead`.
 pub const ADMIN_DEAD_LETTERS: usize = 100;
+/// Clients in one answer of `/api/asks`, those with the most asks.
+pub const ASK_CLIENTS_SHOWN: usize = 100;
+/// Requests about asks that wait for the committer, which takes one with each commit; further ones get status 503.
+pub const ASK_REQUESTS: usize = 16;
 /// Threads that read the journal and the dead letters for requests.
 pub const ADMIN_READERS: usize = 8;
 /// Milliseconds in which a request's head must have come, the wait for it on an idle connection included.

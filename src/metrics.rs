@@ -20,11 +20,12 @@ pub use sinks::SinkMetrics;
 
 /// What can become of a datagram. Each is counted from 0: a rate of failures that begins with the first failure, and an alert
 /// on a counter that is not there, would miss it.
-const DATAGRAMS: [&str; 25] = [
+const DATAGRAMS: [&str; 26] = [
     "journaled",
     "duplicate",
     "hello",
     "ping",
+    "take",
     "truncated",
     "checksum",
     "malformed",
@@ -48,7 +49,7 @@ const DATAGRAMS: [&str; 25] = [
     "sealed_only",
 ];
 /// Types of replies, each counted from 0.
-const REPLIES: [&str; 3] = ["ack", "reject", "welcome"];
+const REPLIES: [&str; 4] = ["ack", "reject", "welcome", "answer"];
 /// Why replies are withheld, each counted from 0.
 const WITHHELD: [&str; 2] = ["limited", "unsealable"];
 /// What came of reading the key file again, each counted from 0.
@@ -73,22 +74,22 @@ pub struct LaneLabel {
 /// The label of what is counted by configured sink.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SinkLabel {
-    /// The sink's name.
+    /// The name is the one that the configuration gives.
     pub sink: String,
 }
 
 /// The metrics, cheap to share and to clone: every clone counts into the same values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// See [`Outcome`].
+    /// Each datagram counts once, under its [`Outcome`].
     pub datagrams: Family<Outcome, Counter>,
-    /// UDP payload bytes received.
+    /// The UDP payloads received since the start have so many bytes.
     pub received_bytes: Counter,
     /// Datagrams that the kernel dropped because the receive buffer was full.
     pub kernel_drops: Counter,
     /// Receives that failed, and are tried again.
     pub receive_errors: Counter,
-    /// Replies handed to the kernel, by type: ack, reject, welcome.
+    /// Replies handed to the kernel, by type: ack, reject, welcome, answer.
     pub replies: Family<Outcome, Counter>,
     /// Replies that were not sent: too many to one source, or no number on disk to seal with.
     pub replies_withheld: Family<Outcome, Counter>,
@@ -106,12 +107,29 @@ pub struct Metrics {
     pub journal_bytes: Counter,
     /// Bytes of blocks in the journal, not trimmed.
     pub backlog_bytes: Gauge,
-    /// Checkpoints that were written.
+    /// So many checkpoints became durable since the start.
     pub checkpoints: Counter,
     /// How many sessions are in the table.
     pub sessions: Gauge,
-    /// Sessions that expired.
+    /// So many sessions expired since the start.
     pub sessions_expired: Counter,
+    /// Asks that are not answered.
+    pub asks_open: Gauge,
+    /// Asks that are answered, and whose answers wait to be had.
+    pub asks_answered: Gauge,
+    /// TAKEs that are held until their answer is there.
+    pub takes_held: Gauge,
+    /// Answers that clients have had.
+    pub asks_taken: Counter,
+    /// Asks that ended without their client saying so: with their session, by their age, for a newer epoch, or because no answer
+    /// will come.
+    pub asks_expired: Counter,
+    /// Asks that operators had forgotten.
+    pub asks_forgotten: Counter,
+    /// Asks that were refused because there was no room for one more.
+    pub asks_refused: Counter,
+    /// Seconds from the ack of an ask until its answer is durable.
+    pub answer_delay_seconds: Histogram,
     /// Seqs that clients gave up (SKIP).
     pub abandoned: Counter,
     /// Seqs that clients count as acked and the journal does not hold: lost data.
@@ -120,7 +138,7 @@ pub struct Metrics {
     pub free_bytes: FreeBytes,
     /// Entries that a lane has not yet processed.
     pub lane_lag: Family<LaneLabel, Gauge>,
-    /// Records that handlers finished.
+    /// Handlers have finished so many records since the start.
     pub processed: Family<LaneLabel, Counter>,
     /// Records that handlers asked to see again, times.
     pub retries: Counter,
@@ -150,8 +168,10 @@ pub struct Metrics {
     pub sink_lost_entries: Family<SinkLabel, Counter>,
     /// 1 while new data is refused because of what a sink holds.
     pub sink_blocks: Family<SinkLabel, Gauge>,
-    /// Panics of handlers, contained.
+    /// Handlers panicked so many times, and the lane went on.
     pub handler_panics: Counter,
+    /// Answers of handlers that were longer than they may be.
+    pub answers_too_long: Counter,
     /// Times a lane read blocks back from the journal, because they were not in memory any more or the server had restarted.
     pub lane_journal_reads: Counter,
     /// Times the key file was read again (SIGHUP), by what came of it: done, failed.
@@ -165,7 +185,7 @@ pub struct FreeBytes(Gauge<u64, AtomicU64>);
 impl FreeBytes {
     const UNKNOWN: u64 = u64::MAX;
 
-    /// `None`: it is not known.
+    /// Sets the number of bytes; with `None` the metric is not shown.
     pub fn set(&self, bytes: Option<u64>) {
         self.0.set(bytes.unwrap_or(Self::UNKNOWN));
     }
@@ -214,6 +234,14 @@ impl Metrics {
             checkpoints: Counter::default(),
             sessions: Gauge::default(),
             sessions_expired: Counter::default(),
+            asks_open: Gauge::default(),
+            asks_answered: Gauge::default(),
+            takes_held: Gauge::default(),
+            asks_taken: Counter::default(),
+            asks_expired: Counter::default(),
+            asks_forgotten: Counter::default(),
+            asks_refused: Counter::default(),
+            answer_delay_seconds: Histogram::new(exponential_buckets(50e-6, 2.0, 28)),
             abandoned: Counter::default(),
             lost: Counter::default(),
             free_bytes: FreeBytes::default(),
@@ -234,6 +262,7 @@ impl Metrics {
             sink_lost_entries: Family::default(),
             sink_blocks: Family::default(),
             handler_panics: Counter::default(),
+            answers_too_long: Counter::default(),
             lane_journal_reads: Counter::default(),
             key_reloads: Family::default(),
         };
@@ -280,6 +309,19 @@ impl Metrics {
         r.register("checkpoints", "Checkpoints written", m.checkpoints.clone());
         r.register("sessions", "Sessions in the table", m.sessions.clone());
         r.register("sessions_expired", "Sessions that expired", m.sessions_expired.clone());
+        r.register("asks_open", "Asks that are not answered", m.asks_open.clone());
+        r.register("asks_answered", "Asks whose answers wait to be had", m.asks_answered.clone());
+        r.register("takes_held", "TAKEs held until their answer is there", m.takes_held.clone());
+        r.register("asks_taken", "Answers that clients have had", m.asks_taken.clone());
+        r.register("asks_expired", "Asks that ended without their client saying so", m.asks_expired.clone());
+        r.register("asks_forgotten", "Asks that operators had forgotten", m.asks_forgotten.clone());
+        r.register("asks_refused", "Asks refused because there was no room", m.asks_refused.clone());
+        r.register_with_unit(
+            "answer_delay",
+            "From the ack of an ask until its answer is durable",
+            Unit::Seconds,
+            m.answer_delay_seconds.clone(),
+        );
         r.register("abandoned_seqs", "Seqs that clients gave up (SKIP)", m.abandoned.clone());
         r.register("lost_seqs", "Seqs acked once that this journal does not hold", m.lost.clone());
         r.register_with_unit("free", "Free on the journal's file system", Unit::Bytes, m.free_bytes.clone());
@@ -320,6 +362,11 @@ impl Metrics {
         r.register("sink_dead_letters", "Records of a sink that became dead letters", m.sink_dead_letters.clone());
         r.register("sink_lost_entries", "Entries lost to a sink that held too much", m.sink_lost_entries.clone());
         r.register("handler_panics", "Panics of handlers, contained", m.handler_panics.clone());
+        r.register(
+            "answers_too_long",
+            "Answers of handlers that were longer than answer_bytes_max: refused",
+            m.answers_too_long.clone(),
+        );
         r.register("lane_journal_reads", "Times a lane read back from the journal", m.lane_journal_reads.clone());
         r.register("key_reloads", "Times the key file was read again, by what came of it", m.key_reloads.clone());
         metrics
@@ -386,7 +433,7 @@ impl Metrics {
     }
 }
 
-/// A line of [`Metrics::catalogue`].
+/// One metric of [`Metrics::catalogue`] is described by this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     /// As it is written at `/metrics`, such as `duragram_commits_total`.

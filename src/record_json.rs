@@ -36,7 +36,7 @@ pub(crate) fn parse_lost(line: &[u8]) -> Option<(Offset, Offset)> {
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Writes records as lines.
+/// It writes each record as one line of JSON, with memory that is used again.
 #[derive(Debug, Default)]
 pub(crate) struct Formatter {
     /// The second that `stamp` shows, since 1970: records that come in a row mostly share it.
@@ -63,15 +63,19 @@ impl Formatter {
         write_json(record.channel, out);
         out.extend_from_slice(b",\"received_at\":\"");
         self.time(record.received_unix_us, out);
+        out.push(b'"');
+        if record.asks {
+            out.extend_from_slice(b",\"ask\":true");
+        }
         match record.content {
             Content::Payload(payload) => match str::from_utf8(payload) {
                 Ok(text) => {
-                    out.extend_from_slice(b"\",\"payload\":");
+                    out.extend_from_slice(b",\"payload\":");
                     write_json(text, out);
                     out.extend_from_slice(b"}\n");
                 }
                 Err(_) => {
-                    out.extend_from_slice(b"\",\"payload_base64\":\"");
+                    out.extend_from_slice(b",\"payload_base64\":\"");
                     self.base64.clear();
                     STANDARD.encode_string(payload, &mut self.base64);
                     out.extend_from_slice(self.base64.as_bytes());
@@ -79,7 +83,7 @@ impl Formatter {
                 }
             },
             Content::Gap { from, to } => {
-                out.extend_from_slice(b"\",\"gap\":{\"from\":");
+                out.extend_from_slice(b",\"gap\":{\"from\":");
                 write_json(from.0, out);
                 out.extend_from_slice(b",\"to\":");
                 write_json(to.0, out);
@@ -126,6 +130,9 @@ pub(crate) fn dead_letter(letter: &DeadLetter, sink: Option<&str>, with_payload:
         "error": letter.error,
         "payload_bytes": letter.payload.len(),
     });
+    if letter.told_failed {
+        value["told_failed"] = true.into();
+    }
     if let Some(name) = sink {
         value["sink"] = name.into();
         value["sink_id"] = letter.id.sink.to_string().into();
@@ -189,6 +196,7 @@ mod tests {
             seq: Seq(9),
             channel: 0,
             received_unix_us: 1_767_323_045_678_901,
+            asks: false,
             content,
         }
     }
@@ -211,6 +219,11 @@ mod tests {
             "{\"offset\":7,\"index\":0,\"client\":\"00000000000000a1\",\"epoch\":3,\"seq\":9,\"channel\":0,\
              \"received_at\":\"2026-01-02T03:04:05.678901Z\",\"gap\":{\"from\":5,\"to\":8}}\n"
         );
+        assert_eq!(
+            line(&Record { asks: true, ..record(Content::Payload(b"text")) }),
+            "{\"offset\":7,\"index\":0,\"client\":\"00000000000000a1\",\"epoch\":3,\"seq\":9,\"channel\":0,\
+             \"received_at\":\"2026-01-02T03:04:05.678901Z\",\"ask\":true,\"payload\":\"text\"}\n"
+        );
         let extreme = Record {
             offset: Offset(u64::MAX),
             index: 32_752,
@@ -218,6 +231,7 @@ mod tests {
             seq: Seq(u64::MAX),
             channel: 65_535,
             received_unix_us: 1_767_323_045_000_001,
+            asks: false,
             content: Content::Payload(b"\xff\x00\xfe\x01"),
         };
         assert_eq!(
@@ -277,7 +291,7 @@ mod tests {
             let session = SessionId { client: ClientId(client), epoch: Epoch::new(epoch).unwrap() };
             let content = Content::Payload(&payload);
             let record =
-                Record { offset: Offset(offset), index, session, seq: Seq(seq), channel, received_unix_us, content };
+                Record { offset: Offset(offset), index, session, seq: Seq(seq), channel, received_unix_us, asks: false, content };
             let line = line(&record);
             prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
             let value: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -329,6 +343,7 @@ mod tests {
                 error: "the printer is on fire".into(),
                 attempts: 10,
                 since_unix_us: 1_767_323_046_000_000,
+                told_failed: false,
             };
             let shown = dead_letter(&letter, None, true);
             assert!(shown.get("sink").is_none(), "a handler of a program has no name");
@@ -340,6 +355,9 @@ mod tests {
             assert_eq!(shown["payload_bytes"], letter.payload.len());
             assert_eq!((&shown["attempts"], &shown["error"]), (&json!(10), &json!("the printer is on fire")));
             assert_eq!(shown["dead_since"], "2026-01-02T03:04:06.000000Z");
+            assert!(shown.get("told_failed").is_none(), "only where its sender has asked");
+            let told = DeadLetter { told_failed: true, ..letter.clone() };
+            assert_eq!(dead_letter(&told, None, false)["told_failed"], true);
             let brief = dead_letter(&letter, None, false);
             assert!(brief.get("payload").is_none() && brief.get("payload_base64").is_none());
             assert_eq!(brief.get("gap"), line.get("gap"), "without a payload the news is the gap");

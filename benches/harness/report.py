@@ -27,6 +27,7 @@ def write(results):
         parts.append("## Goals\n\n" + GOALS_HEAD + "".join(rows))
     for key, part in (("growth", growth), ("soak", soak), ("sessions", sessions), ("recovery", recovery),
                       ("idle", idle), ("overload", overload), ("sealed", sealed), ("burst", burst), ("sinks", sinks),
+                      ("answers", answers),
                       ("redis-benchmark", redis)):
         if key in found:
             parts.append(part(found[key]))
@@ -277,6 +278,27 @@ def overload(found):
         text += f"| {name}, {found['seconds']:.0f} s | {count(run['acked_per_s'])} | {both} | {goodput} | {longest} | {mib(run['rss_bytes_max'])} "
         text += f"| {mib(run['bound_bytes'])} | {ms(run['before']['p99_us'])}, {ms(run['after']['p99_us'])} |\n"
     return text
+
+
+def answers(found):
+    rows = "".join(
+        f"| {name} | {of['p50_us']:,.0f} | {number(of, 'answer_p50_us')} | {number(of, 'answer_p99_us')} "
+        f"| {of['acked_per_s']:,.0f} | {number(of, 'answered_per_s')} | {of['server_rss_bytes'] / (1 << 20):,.0f} |\n"
+        for name, of in found["medians"].items()
+    )
+    shares = found["shares"]
+    return (
+        f"## Answers\n\n{head(found)}\nOne message at a time, and 64 of each of 512 clients; 100 bytes, which are the answer too. `exec` is a child "
+        "in Python, `embedded` a handler in Rust.\n\n"
+        "| | ack p50 (us) | answer p50 (us) | answer p99 (us) | acked a second | answered a second | MiB |\n"
+        f"|---|---|---|---|---|---|---|\n{rows}\n"
+        f"The ack of an ask takes {shares['ack_p50_asked_to_plain']} of a plain one, the answer of `exec` "
+        f"{shares['answer_p50_to_ack_p50']} of its ack.\n"
+    )
+
+
+def number(of, key):
+    return f"{of[key]:,.0f}" if key in of else ""
 
 
 def burst(found):

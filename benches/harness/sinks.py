@@ -66,8 +66,12 @@ def sinks(options, programs, space, save):
         if "tool_per_s" in runs[0]:
             row["tool"], row["tool_per_s"] = runs[0]["tool"], statistics.median(run["tool_per_s"] for run in runs)
             row["share"] = ours / row["tool_per_s"]
+        if "same_headers_per_s" in runs[0]:
+            row["same_headers_per_s"] = statistics.median(run["same_headers_per_s"] for run in runs)
         found["sinks"][name] = row
         beside = f", {row['share']:.2f} of the {row['tool_per_s']:,.0f}/s of {row['tool']}" if "share" in row else ""
+        if "same_headers_per_s" in row:
+            beside += f", {ours / row['same_headers_per_s']:.2f} of the {row['same_headers_per_s']:,.0f}/s with the sink's headers"
         say(f"{name}: {ours:,.0f} records/s{beside}")
         save(found)
     found["ingestion"] = ingestion(options, programs, space)
@@ -205,17 +209,21 @@ def redis(programs, space):
 
 def nats(programs, space):
     """Beside JetStream publishes of which 1,000 await their acks, as `nats bench js pub` does them: the NATS command line comes from
-    no registry here."""
+    no registry here. And beside the same publishes with the sink's headers: so much the server takes that is asked for exactness."""
     if not programs.nats_server:
         raise FileNotFoundError(programs.why_missing("nats_server"))
+    shape = {"clients": 1, "window": BATCH, "size": BYTES}
+    with measure.serving(systems.NatsChained(programs), space) as (server, directory):
+        chained = systems.load(systems.NatsChained(programs), server, shape, SECONDS, directory, check=False)["acked_per_s"]
     system = systems.NatsDefault(programs)
     directory = space.fresh()
     server = system.start(directory)
     try:
-        loaded = systems.load(system, server, {"clients": 1, "window": BATCH, "size": BYTES}, SECONDS, directory, check=False)
+        loaded = systems.load(system, server, shape, SECONDS, directory, check=False)
         ours = drained(programs, space, type='"nats"', url=f'"nats://{server.address}"', stream='"EVENTS"', subject='"events"', exclusive="true",
                        **{"batch.records_max": BATCH})
-        return {"sink_per_s": ours, "tool": "JetStream publishes, 1,000 in flight", "tool_per_s": loaded["acked_per_s"]}
+        return {"sink_per_s": ours, "tool": "JetStream publishes, 1,000 in flight", "tool_per_s": loaded["acked_per_s"],
+                "same_headers_per_s": chained}
     finally:
         server.stop()
 

@@ -161,6 +161,12 @@ class NatsDefault(Nats):
     shapes = Peer.shapes | {"bulk": {"clients": 16, "window": 256, "size": 100}}
 
 
+class NatsChained(NatsDefault):
+    """What the exactness of Duragram's sink asks of the server, by the client of the other measurements."""
+
+    key, title, peer = "nats-chained", "NATS, default, with the sink's headers", "nats-chained"
+
+
 class Beanstalkd(Peer):
     key, title, program, peer = "beanstalkd", "beanstalkd", "beanstalkd", "beanstalkd"
     note = "`-f 0`: a sync after each write; `put`"

@@ -29,7 +29,7 @@ pub(crate) struct Plan {
     pub(crate) draining: Duration,
 }
 
-/// What was done.
+/// A load returns this when it has ended.
 pub(crate) struct Done {
     pub(crate) tally: Tally,
     /// Acked while new ones were sent, and how long that was.
@@ -90,7 +90,7 @@ pub(crate) fn run(plan: &Plan, connect: &dyn Connect) -> io::Result<Done> {
     }
 }
 
-/// What all connections share.
+/// All connections of a load share this.
 struct Run {
     noise: Vec<u8>,
     size: usize,

@@ -79,6 +79,8 @@ enum Peer {
     Redis,
     /// NATS JetStream
     Nats,
+    /// NATS JetStream, each message with the headers of Duragram's sink, behind the one before it: with one client only
+    NatsChained,
     /// beanstalkd
     Beanstalkd,
 }
@@ -99,7 +101,9 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
     let connect: Box<dyn Connect> = match args.peer {
         Peer::Redis => Box::new(redis::Redis),
-        Peer::Nats => Box::new(nats::Nats::set_up(args.server)?),
+        Peer::Nats | Peer::NatsChained => {
+            Box::new(nats::Nats::set_up(args.server, matches!(args.peer, Peer::NatsChained))?)
+        }
         Peer::Beanstalkd => Box::new(beanstalkd::Beanstalkd),
     };
     let plan = Plan {

@@ -15,19 +15,32 @@ const SUBJECT: &str = "bench.messages";
 /// Creating a stream takes no longer.
 const SET_UP: Duration = Duration::from_secs(5);
 
+/// What Duragram's sink writes beside a record, for a record of no journal: without its number.
+const RECORD: &str = "0123456789abcdef0123456789abcdef";
+const WRITER: &str = "3-0123456789abcdef-0123456789abcdef0123456789abcdef";
+const SOURCE: &str = "client=00000000000000a1;epoch=3;seq=1234567;channel=0;received_at=2026-01-02T03:04:05.678901Z";
+/// How long the stream remembers ids, in nanoseconds: as one that the sink has made.
+const WINDOW_NS: u64 = 1_000_000_000;
+
 /// A server that has the stream.
-pub(crate) struct Nats;
+pub(crate) struct Nats {
+    chained: bool,
+}
 
 impl Nats {
-    /// Creates the stream, a file, unless it is there.
+    /// Creates the stream, a file, unless it is there. `chained`: each message gets the headers that Duragram's sink gives it, and
+    /// is stored only behind the one before it; so only one connection can publish.
     ///
     /// # Errors
     /// The server cannot be reached or refuses that.
-    pub(crate) fn set_up(server: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn set_up(server: SocketAddr, chained: bool) -> io::Result<Self> {
         let mut reader = greet(server, "_INBOX.setup")?;
-        let config = json!({
+        let mut config = json!({
             "name": STREAM, "subjects": [SUBJECT], "storage": "file", "retention": "limits", "num_replicas": 1,
         });
+        if chained {
+            config["duplicate_window"] = WINDOW_NS.into();
+        }
         let config = config.to_string();
         let request = format!("PUB $JS.API.STREAM.CREATE.{STREAM} _INBOX.setup {}\r\n{config}\r\n", config.len());
         reader.get_ref().write_all(request.as_bytes())?;
@@ -42,7 +55,7 @@ impl Nats {
             reader.read_exact(&mut answer)?;
             let answer: Value = serde_json::from_slice(&answer)?;
             return match answer.get("error") {
-                None => Ok(Self),
+                None => Ok(Self { chained }),
                 Some(error) => Err(io::Error::other(format!("no stream: {error}"))),
             };
         }
@@ -56,8 +69,9 @@ impl Connect for Nats {
         let input = reader.buffer().to_vec();
         let stream = reader.into_inner();
         stream.set_read_timeout(None)?;
-        let head = format!("PUB {SUBJECT} {inbox}.");
-        Ok(Connection { stream, input, protocol: Box::new(Publisher { head, inbox, window }) })
+        let head = format!("{} {SUBJECT} {inbox}.", if self.chained { "HPUB" } else { "PUB" });
+        let headers = self.chained.then(|| Headers { number: rand::random(), text: Vec::new() });
+        Ok(Connection { stream, input, protocol: Box::new(Publisher { head, headers, inbox, window }) })
     }
 }
 
@@ -96,6 +110,7 @@ fn read_line(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
 struct Publisher {
     /// Of a publish, up to the slot.
     head: String,
+    headers: Option<Headers>,
     inbox: String,
     window: usize,
 }
@@ -111,11 +126,39 @@ struct PubAck<'a> {
     error: Option<Value>,
 }
 
+/// The headers of one message after the other.
+struct Headers {
+    /// How many there were, from a random number on: a stream may know earlier ones.
+    number: u32,
+    text: Vec<u8>,
+}
+
+impl Headers {
+    fn next(&mut self) -> &[u8] {
+        let is_first = self.text.is_empty();
+        let (number, next) = (self.number, self.number.wrapping_add(1));
+        self.text.clear();
+        let before =
+            if is_first { String::new() } else { format!("Nats-Expected-Last-Msg-Id: {WRITER}-{number}-0\r\n") };
+        let _infallible = write!(
+            self.text,
+            "NATS/1.0\r\nDuragram-Record: {RECORD}-{next}-0\r\nDuragram-Source: {SOURCE}\r\nNats-Msg-Id: {WRITER}-{next}-0\r\n{before}\r\n"
+        );
+        self.number = next;
+        &self.text
+    }
+}
+
 impl Protocol for Publisher {
     fn write_request(&mut self, slot: usize, payload: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(self.head.as_bytes());
+        let headers = self.headers.as_mut().map_or(&[][..], Headers::next);
         // Writing to a vector cannot fail.
-        let _infallible = write!(out, "{slot} {}\r\n", payload.len());
+        let _infallible = match headers.len() {
+            0 => write!(out, "{slot} {}\r\n", payload.len()),
+            len => write!(out, "{slot} {len} {}\r\n", len + payload.len()),
+        };
+        out.extend_from_slice(headers);
         out.extend_from_slice(payload);
         out.extend_from_slice(b"\r\n");
     }

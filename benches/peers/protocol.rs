@@ -12,7 +12,7 @@ pub(crate) trait Connect {
     fn connect(&self, server: SocketAddr, window: usize) -> io::Result<Connection>;
 }
 
-/// An open connection.
+/// The connection is open, and its handshake is done.
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     /// What came after the handshake and was read with it.
@@ -40,13 +40,13 @@ pub(crate) struct Taken {
     pub(crate) reply: Reply,
 }
 
-/// What a reply says.
+/// A reply of a peer says one of these.
 pub(crate) enum Reply {
     /// The request in this slot is stored, as the peer is configured to understand that.
     Stored { slot: usize },
-    /// It is not.
+    /// The request in this slot is not stored, for this reason.
     Refused { slot: usize, why: String },
-    /// Nothing about a request.
+    /// The reply says nothing about a request.
     Nothing,
 }
 

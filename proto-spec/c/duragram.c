@@ -1,10 +1,11 @@
 /*
  * Duragram client for microcontrollers; duragram.h says what each function does. From above to below: bytes and checksum,
- * randomness and time, the ring of messages, congestion, epochs, the timer, sending, receiving, the calls.
+ * randomness and time, the ring of messages, congestion, epochs, the timer, sending, taking answers, receiving, the calls.
  *
  * Messages stand in a ring of cells in the order of their seqs: one cell for dg_message, then those of the payload. `head`
  * is the oldest one that is neither acked nor given up; its seq, if it has one yet, is `base`. There is one timer, and what
- * it is for follows from the state, so that no two timers can contradict each other.
+ * it is for follows from the state, so that no two timers can contradict each other. Asks (DG_ANSWERS) outlive their messages, in
+ * an array that the caller lends; each has a time of its own, and nothing but dg_poll looks at it.
  */
 #include "duragram.h"
 
@@ -28,7 +29,7 @@ void *memset(void *to, int byte, size_t len);
 #define UINT_HALF (~0u / 2)
 #define CELLS_MAX (SIZE_MAX / 16 < 65535 ? SIZE_MAX / 16 : UINT_HALF < 65535 ? UINT_HALF : 65535)
 
-enum { TYPE_DATA = 1, TYPE_ACK, TYPE_REJECT, TYPE_HELLO, TYPE_WELCOME, TYPE_PING };
+enum { TYPE_DATA = 1, TYPE_ACK, TYPE_REJECT, TYPE_HELLO, TYPE_WELCOME, TYPE_PING, TYPE_ANSWER, TYPE_TAKE };
 enum { FLAG_DURABILITY = 3, FLAG_SEALED = 8, FLAG_WHOLE = 16 | 32, FLAG_SKIP = 128, ATTEMPT_MAX = 7 };
 /* Of an ACK. */
 enum { FLAG_DUPLICATE = 16, FLAG_COMPLETE = 64 };
@@ -40,6 +41,25 @@ enum { REORDERING_MAX = 3 };
 
 /* Of a message. The first three are undecided; GONE is decided and has no seq in this epoch. */
 enum { UNSENT, IN_FLIGHT, LOST, ACKED, REFUSED, GONE };
+
+#if DG_ANSWERS
+/*
+ * Of an ask: without a message or answer; its message is not acked. Once it is: left in peace until dg_take; to be taken after some
+ * time, which may be none; a TAKE is open.
+ */
+enum { FREE, NAMED, RESTING, PAUSING, TAKING };
+/* Of an ANSWER; TAKEs that may be open; of an ACK. */
+enum { PENDING = 2, TAKES_MAX = 16, FLAG_READY = 32, FAR_BEYOND = 32767 };
+#endif
+
+/* In a message's `batch`: 64 for a batch, or this and the number of its ask. What dg_send may be given. */
+#if DG_ANSWERS
+enum { ASKS = 128, SEND_FLAGS = DG_BATCH | DG_MAKE_ROOM | DG_ASK };
+#define BATCH_OF(m) ((uint32_t)(m)->batch & DG_BATCH)
+#else
+enum { SEND_FLAGS = DG_BATCH | DG_MAKE_ROOM };
+#define BATCH_OF(m) ((uint32_t)(m)->batch)
+#endif
 
 /* Of an epoch that the device chose: something was acked in it; nothing yet; nothing, and a PING was sent; used before. */
 enum { PROVEN, DOUBTED, DOUBTED_AND_PINGED, USED };
@@ -254,9 +274,27 @@ static void pop(dg_client *c) {
     }
 }
 
+#if DG_ANSWERS
+static dg_ask *ask_of(const dg_client *c, const dg_message *m) {
+    return c->asks + (m->batch & ~ASKS);
+}
+
+/* An ask waits for a while, at least for a round trip. */
+static void put_off(dg_client *c, dg_ask *a, uint8_t state, uint32_t ms, uint32_t now) {
+    a->state = state;
+    a->from_ms = now;
+    a->ms = jittered(c, ms > c->rto ? ms : c->rto, 2);
+}
+#endif
+
 static void decide(dg_client *c, dg_message *m, uint8_t state) {
     m->state = state;
     c->pending--;
+#if DG_ANSWERS
+    if (m->batch & ASKS) {
+        ask_of(c, m)->state = state == ACKED ? RESTING : FREE;
+    }
+#endif
 }
 
 /* A loop over all messages, the oldest first. With m = NULL it stands before the oldest; then the rest need not be set. */
@@ -438,6 +476,19 @@ static void make_nonce(uint8_t nonce[12], uint32_t direction, uint64_t counter) 
 }
 #endif
 
+#if DG_ANSWERS
+/* The asks in a state are to be taken now. */
+static void hasten(dg_client *c, uint8_t state) {
+    dg_ask *a;
+    for (a = c->asks; a != c->asks_end; a++) {
+        if (a->state == state) {
+            a->state = PAUSING;
+            a->ms = 0;
+        }
+    }
+}
+#endif
+
 /* A session begins: what is unacked gets new seqs, from 1 on and without holes, and counts as not transmitted. */
 static void enter_epoch(dg_client *c, uint32_t epoch) {
     cursor i;
@@ -460,11 +511,19 @@ static void enter_epoch(dg_client *c, uint32_t epoch) {
         c->doubt = DOUBTED;
     }
 #if DG_SEALED
-    c->used_up = false;
-    if (c->config.crypto) {
-        uint32_t high = c->config.boot_count ? c->config.boot_count : random32(c) >> 1;
-        c->counter = (uint64_t)high << 32 | (c->config.boot_count ? 0 : random32(c));
+#if DG_ANSWERS
+    /* The counter goes on, for what is taken in the old epoch. Once it is used up, nothing is. */
+    if (c->config.crypto && c->counter && !c->used_up) {
         derive(c, epoch, c->keys);
+    } else
+#endif
+    {
+        c->used_up = false;
+        if (c->config.crypto) {
+            uint32_t high = c->config.boot_count ? c->config.boot_count : random32(c) >> 1;
+            c->counter = (uint64_t)high << 32 | (c->config.boot_count ? 0 : random32(c));
+            derive(c, epoch, c->keys);
+        }
     }
 #endif
     tell(c, DG_EPOCH, 0, epoch);
@@ -585,6 +644,10 @@ static void on_timer(dg_client *c) {
         c->window = 1;
         c->grown = 0;
         c->hello_due = c->asking;
+#if DG_ANSWERS
+        /* What was had and not forgotten may be what the server has no room for. */
+        c->heard.state = RESTING;
+#endif
         return;
     }
     if (what == A_TRUE_ACK) {
@@ -610,14 +673,28 @@ static void dispatch(dg_client *c, uint32_t first_word, uint64_t number, dg_mess
     uint8_t *d = c->scratch->bytes, *p = d + HEAD_LEN;
     uint32_t head[HEAD_WORDS];
     unsigned w;
+#if DG_ANSWERS
+    const dg_ask *a = c->taken;
+#endif
     head[0] = VERSION << 4 | first_word;
-    /* Nothing but HELLO is sent while an epoch is asked for. */
+    /* Nothing but HELLO, and TAKE in epochs that had one, is sent while an epoch is asked for. */
     head[HEAD_EPOCH] = c->asking ? 0 : c->epoch;
     head[HEAD_CLIENT] = (uint32_t)c->config.client_id;
     head[HEAD_CLIENT + 1] = (uint32_t)(c->config.client_id >> 32);
     head[HEAD_NUMBER] = (uint32_t)number;
     head[HEAD_NUMBER + 1] = (uint32_t)(number >> 32);
     head[HEAD_WORD] = m ? m->channel : 0;
+#if DG_ANSWERS
+    if (m) {
+        head[HEAD_WORD] |= (uint32_t)(m->batch & ASKS) << 10; /* 2 in the upper half. */
+    }
+    if (a) {
+        head[HEAD_EPOCH] = a->epoch;
+        if (a->state == TAKING) {
+            head[HEAD_WORD] = c->wait_ms;
+        }
+    }
+#endif
     for (w = 0; w < HEAD_WORDS; w++) {
         put32(d + 4 * w, head[w]);
     }
@@ -630,13 +707,27 @@ static void dispatch(dg_client *c, uint32_t first_word, uint64_t number, dg_mess
         copy_payload(c, m, p, NULL);
         p += m->len;
     }
+#if DG_ANSWERS
+    if (a) {
+        memset(p, 0, a->room);
+        p += a->room;
+    }
+#endif
 #if DG_SEALED
     if (c->config.crypto) {
         uint8_t nonce[12], hello_keys[64];
         const uint8_t *key = c->keys;
         uint64_t counter = number;
         size_t clear = (size_t)(p - d);
+#if DG_ANSWERS
+        if (a && a->epoch != c->epoch) {
+            derive(c, a->epoch, hello_keys);
+            key = hello_keys;
+        }
+        if (c->asking && !a) {
+#else
         if (c->asking) {
+#endif
             /* Its counter is its nonce: it has no other field, so the same counter makes the same bytes. */
             derive(c, 0, hello_keys);
             key = hello_keys;
@@ -727,7 +818,14 @@ static bool transmit(dg_client *c, uint32_t now) {
         i.m->order = c->order++;
         i.m->sent_ms = now;
         c->in_flight++;
-        first_word = FLAG_WHOLE | (uint32_t)i.m->batch | i.m->attempt;
+#if DG_ANSWERS
+        if (i.m->batch & ASKS) {
+            dg_ask *a = ask_of(c, i.m);
+            a->epoch = c->epoch;
+            a->seq = c->base + i.ahead;
+        }
+#endif
+        first_word = FLAG_WHOLE | BATCH_OF(i.m) | i.m->attempt;
         if (c->above_skipped < c->above_floor) {
             first_word |= FLAG_SKIP;
         }
@@ -745,6 +843,115 @@ static bool transmit(dg_client *c, uint32_t now) {
     }
     return false;
 }
+
+#if DG_ANSWERS
+/* ---- Taking answers (PROTOCOL.md#answers) ---- */
+
+/* The application hears an answer, and the ask is free again. */
+static void hear(dg_client *c, dg_ask *a, uint32_t answer, const uint8_t *body, uint32_t len) {
+    dg_ask *h = &c->heard;
+    if (h->epoch != a->epoch || !before((uint32_t)a->seq, (uint32_t)h->seq)) {
+        h->epoch = a->epoch;
+        h->seq = a->seq + 1;
+    }
+    h->state = NAMED;
+    c->config.answer(c->config.user, a, (dg_answer)answer, body, len);
+    a->state = FREE;
+}
+
+/*
+ * How far an ask's seq lies above the lowest of its epoch whose answer was not heard. In 32 bits, as other distances here: an ask
+ * that waits while 2^31 messages follow is given up.
+ */
+static uint32_t span_of(const dg_client *c, const dg_ask *ask) {
+    int32_t span = 0;
+    const dg_ask *a;
+    for (a = c->asks; a != c->asks_end; a++) {
+        if (a->state >= NAMED && a->epoch == ask->epoch) {
+            int32_t above = (int32_t)((uint32_t)ask->seq - (uint32_t)a->seq);
+            if (span < above) {
+                span = above;
+            }
+        }
+    }
+    return (uint32_t)span;
+}
+
+/* Sends the TAKEs that may be sent now. In how many milliseconds to look again. */
+static uint32_t take_answers(dg_client *c, uint32_t now) {
+    for (;;) {
+        uint32_t wait = UINT32_MAX, longest = 0, recent = 0, open = 0, span, beyond = 0;
+        unsigned busy = FREE;
+        dg_ask *due = NULL, *a;
+        for (a = c->asks; a != c->asks_end; a++) {
+            uint32_t passed = now - a->from_ms, ms = a->ms;
+            unsigned state;
+#if DG_SEALED
+            if (c->used_up && a->state >= RESTING) {
+                /* The session can send no more, and the counter of the next would repeat. */
+                hear(c, a, DG_ANSWER_GONE, NULL, 0);
+            }
+#endif
+            state = a->state;
+            if (busy < state) {
+                busy = state;
+            }
+            if (state < RESTING || (state == RESTING && !c->wait_ms)) {
+                continue;
+            }
+            if (state == TAKING) {
+                ms += c->wait_ms;
+            }
+            if (state != RESTING && passed < ms) {
+                if (state == TAKING) {
+                    open++;
+                    recent += passed < c->rto;
+                }
+                if (wait > ms - passed) {
+                    wait = ms - passed;
+                }
+            } else if (passed >= longest) { /* Those that have waited longest come first. */
+                longest = passed;
+                due = a;
+            }
+        }
+        if (due) {
+            if (open >= TAKES_MAX) {
+                return wait;
+            }
+            if (recent >= c->window) {
+                return c->rto;
+            }
+            if (due->state != TAKING) {
+                due->ms = c->rto;
+            } else {
+                due->ms += due->ms;
+                if (due->ms > DG_RTO_MAX_MS) {
+                    due->ms = DG_RTO_MAX_MS;
+                }
+            }
+            due->state = TAKING;
+            due->from_ms = now;
+        } else if (busy < c->heard.state && c->heard.epoch && !is_used_up(c)) {
+            /* All is had below that seq. It names one that does not ask soon: a late GONE would be taken for its answer. */
+            due = &c->heard;
+            due->state = FREE;
+            beyond = FAR_BEYOND;
+        } else {
+            return wait;
+        }
+        span = span_of(c, due) + beyond;
+        if (span > UINT16_MAX) {
+            /* It would give up the answer of the lowest, which must be had first. */
+            due->ms = DG_RTO_MAX_MS;
+            continue;
+        }
+        c->taken = due;
+        dispatch(c, TYPE_TAKE | span << 16, due->seq + beyond, NULL);
+        c->taken = NULL;
+    }
+}
+#endif
 
 /* ---- Receiving ---- */
 
@@ -848,6 +1055,9 @@ static dg_result on_ack(dg_client *c, const uint32_t *head, int32_t floor, const
     if (strange) {
         return DG_NEVER_SENT;
     }
+#if DG_ANSWERS
+    c->ready = flags_of(head) & FLAG_READY;
+#endif
     /* One of a lower floor is out of date, unless it answers a PING: then the server has forgotten the session. */
     if (behind <= (int32_t)c->above_floor || (!c->awaited && c->pinged)) {
         set_credit(c, small_of(head));
@@ -982,11 +1192,53 @@ static dg_result on_welcome(dg_client *c, const uint32_t *head, uint64_t number)
     return DG_OK;
 }
 
+#if DG_ANSWERS
+/* The ask whose answer this is; NULL if none waits for it. */
+static dg_ask *ask_answered(const dg_client *c, const uint32_t *head) {
+    dg_ask *a;
+    for (a = c->asks; a != c->asks_end; a++) {
+        if (a->state >= RESTING && a->epoch == head[HEAD_EPOCH] && a->seq == long_of(head)) {
+            return a;
+        }
+    }
+    return NULL;
+}
+
+static dg_result on_answer(dg_client *c, const uint32_t *head, const uint8_t *body, uint32_t rest, uint32_t now) {
+    uint32_t answer = small_of(head), len = head[HEAD_WORD];
+    dg_ask *a = ask_answered(c, head);
+    if (!a || (flags_of(head) & ~(unsigned)FLAG_SEALED) || rest > DG_ANSWER_MAX) {
+        return DG_IGNORED;
+    }
+    if ((rest && answer <= DG_ANSWER_GONE && (rest != len || answer >= PENDING)) || (answer == DG_ANSWER_GONE && len)) {
+        return DG_IGNORED; /* Broken. */
+    }
+    if (answer >= PENDING && answer != DG_ANSWER_GONE) {
+        if (a->state == TAKING) {
+            put_off(c, a, c->wait_ms ? PAUSING : RESTING, len, now);
+        }
+    } else if (rest != len && len <= DG_ANSWER_MAX) {
+        if (a->room >= len) {
+            return DG_IGNORED; /* Of an earlier TAKE, which had less room. */
+        }
+        a->room = (uint16_t)len;
+        a->state = PAUSING;
+        a->ms = 0;
+    } else {
+        hear(c, a, answer, rest ? body : NULL, len);
+    }
+    return DG_OK;
+}
+#endif
+
 #if DG_SEALED
 /* PROTOCOL.md#sealed-client. */
 static bool is_sealed_for(const dg_client *c, const uint32_t *head, const uint8_t *d, size_t len) {
     uint8_t nonce[12], hello_keys[64];
     const uint8_t *key = c->keys + 32;
+#if DG_ANSWERS
+    size_t text_len = 0;
+#endif
     bool right;
     if (head[HEAD_EPOCH] == 0 || type_of(head) == TYPE_WELCOME) {
         if (!c->asking || long_of(head) != c->nonce) {
@@ -994,11 +1246,27 @@ static bool is_sealed_for(const dg_client *c, const uint32_t *head, const uint8_
         }
         derive(c, 0, hello_keys);
         key = hello_keys + 32;
+#if DG_ANSWERS
+    } else if (type_of(head) == TYPE_ANSWER) {
+        text_len = len - HEAD_LEN - COUNTER_LEN - TAG_LEN;
+        if (!ask_answered(c, head) || text_len > DG_ANSWER_MAX) {
+            return false;
+        }
+        memcpy(c->scratch, d + HEAD_LEN + COUNTER_LEN, text_len);
+        if (head[HEAD_EPOCH] != c->epoch) {
+            derive(c, head[HEAD_EPOCH], hello_keys);
+            key = hello_keys + 32;
+        }
+#endif
     } else if (head[HEAD_EPOCH] != c->epoch) {
         return false;
     }
     make_nonce(nonce, 2, get64(d + HEAD_LEN));
+#if DG_ANSWERS
+    right = c->config.crypto->unlock(c->scratch->bytes, text_len, d + len - TAG_LEN, key, nonce, d, len - TAG_LEN - text_len) == 0;
+#else
     right = c->config.crypto->verify(d + len - TAG_LEN, key, nonce, d, len - TAG_LEN) == 0;
+#endif
     c->config.crypto->wipe(hello_keys, sizeof hello_keys);
     return right;
 }
@@ -1035,6 +1303,9 @@ static unsigned head_len(const dg_client *c, uint32_t *head, const uint8_t *d, s
 
 dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t cells) {
     unsigned scratch_cells, i;
+#if DG_ANSWERS
+    dg_ask *a;
+#endif
     if (!c || !config || !config->send || !buffer
         || ((uintptr_t)c | (uintptr_t)buffer) % offsetof(dg_number_in_struct, number) != 0) {
         return DG_BAD_ARGUMENT;
@@ -1044,10 +1315,16 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
         return DG_BAD_ARGUMENT;
     }
 #endif
+#if DG_ANSWERS
+    if (config->asks_max > DG_ASKS_MAX || (config->asks_max && (!config->asks || !config->answer))
+        || (uintptr_t)config->asks % offsetof(dg_number_in_struct, number) != 0) {
+        return DG_BAD_ARGUMENT;
+    }
+#endif
     if (config->payload_max > DG_PAYLOAD_MAX) {
         return DG_TOO_LARGE;
     }
-    scratch_cells = cells_of((size_t)config->payload_max + DG_OVERHEAD) - 1;
+    scratch_cells = cells_of((size_t)DG_LONGEST(config->payload_max) + DG_OVERHEAD) - 1;
     if (cells < (size_t)scratch_cells + cells_of(config->payload_max)) {
         return DG_TOO_LARGE;
     }
@@ -1067,6 +1344,15 @@ dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t
     for (i = 0; i < 20; i++) {
         random32(c);
     }
+#if DG_ANSWERS
+    /* What was not acked has no message any more. */
+    c->asks = config->asks;
+    for (i = 0, a = c->asks; i < config->asks_max; i++, a++) {
+        a->room = DG_ANSWER_ROOM;
+        a->state = a->state >= RESTING ? RESTING : FREE;
+    }
+    c->asks_end = a;
+#endif
     c->config.event = NULL; /* Its own epoch is no news, and 0 is none. */
     enter_epoch(c, config->epoch);
     c->config.event = config->event;
@@ -1096,9 +1382,25 @@ static bool is_batch(const uint8_t *bytes, size_t len) {
 dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t len, unsigned flags) {
     const uint8_t *bytes = (const uint8_t *)payload;
     dg_message *m;
-    if (!c || channel > UINT16_MAX || (flags & ~(unsigned)(DG_BATCH | DG_MAKE_ROOM)) || (len && !bytes)) {
+#if DG_ANSWERS
+    dg_ask *a;
+#endif
+    if (!c || channel > UINT16_MAX || (flags & ~(unsigned)SEND_FLAGS) || (len && !bytes)) {
         return DG_BAD_ARGUMENT;
     }
+#if DG_ANSWERS
+    if ((flags & (DG_BATCH | DG_ASK)) == (DG_BATCH | DG_ASK)) {
+        return DG_BAD_ARGUMENT;
+    }
+    a = c->asks;
+    if (flags & DG_ASK) {
+        for (; a == c->asks_end || a->state != FREE; a++) {
+            if (a == c->asks_end) {
+                return DG_FULL;
+            }
+        }
+    }
+#endif
     if (len > c->config.payload_max) {
         return DG_TOO_LARGE;
     }
@@ -1115,7 +1417,18 @@ dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t le
     m->attempt = 0;
     m->len = (uint16_t)len;
     m->channel = (uint16_t)channel;
-    m->batch = (uint8_t)(flags & DG_BATCH);
+#if DG_ANSWERS
+    if (flags & DG_ASK) {
+        a->message = c->first_message + c->count;
+        a->room = DG_ANSWER_ROOM;
+        a->state = NAMED;
+        a->epoch = 0; /* In none yet. */
+        m->batch = (uint8_t)(ASKS | (a - c->asks));
+    } else
+#endif
+    {
+        m->batch = (uint8_t)(flags & DG_BATCH);
+    }
     copy_payload(c, m, NULL, bytes);
     c->used = (uint16_t)(c->used + cells_of(len));
     c->count++;
@@ -1148,6 +1461,11 @@ dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_
     } else if (rest == 0 && type == TYPE_WELCOME) {
         result = on_welcome(c, head, number);
     }
+#if DG_ANSWERS
+    else if (type == TYPE_ANSWER) {
+        result = on_answer(c, head, before_rest == HEAD_LEN ? d + HEAD_LEN : c->scratch->bytes, rest, now_ms);
+    }
+#endif
     if (result == DG_OK) {
         c->silent = false;
     }
@@ -1155,7 +1473,10 @@ dg_result dg_input(dg_client *c, const void *datagram, size_t len, uint32_t now_
 }
 
 uint32_t dg_poll(dg_client *c, uint32_t now_ms) {
-    uint32_t passed;
+    uint32_t passed, wait;
+#if DG_ANSWERS
+    uint32_t take_wait;
+#endif
     if (!c) {
         return UINT32_MAX;
     }
@@ -1163,10 +1484,17 @@ uint32_t dg_poll(dg_client *c, uint32_t now_ms) {
     if (c->timer != NOTHING && passed >= c->timer_ms) {
         on_timer(c);
     }
+#if DG_ANSWERS
+    take_wait = take_answers(c, now_ms);
+#endif
     while (transmit(c, now_ms)) {
     }
     set_timer(c, now_ms);
-    return c->timer == NOTHING ? UINT32_MAX : c->timer_ms - (now_ms - c->timer_from);
+    wait = c->timer == NOTHING ? UINT32_MAX : c->timer_ms - (now_ms - c->timer_from);
+#if DG_ANSWERS
+    wait = wait < take_wait ? wait : take_wait;
+#endif
+    return wait;
 }
 
 void dg_too_large(dg_client *c) {
@@ -1198,9 +1526,22 @@ void dg_path_changed(dg_client *c) {
     c->silent = false;
     c->timer = NOTHING;
     lose_flight(c, true);
+#if DG_ANSWERS
+    hasten(c, TAKING); /* What is held goes to where the session was. */
+#endif
     c->hello_due = c->asking;
     c->ping_due = !c->asking && blocked(c);
 }
+
+#if DG_ANSWERS
+void dg_take(dg_client *c, uint16_t wait_ms) {
+    if (c) {
+        c->wait_ms = wait_ms;
+        hasten(c, RESTING);
+    }
+}
+
+#endif
 
 dg_result dg_batch(uint8_t *batch, size_t size, size_t *len, const void *record, size_t record_len) {
     size_t used;

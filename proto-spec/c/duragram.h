@@ -21,6 +21,18 @@ extern "C" {
 #ifndef DG_SEALED
 #define DG_SEALED 0
 #endif
+/* 1: messages may ask for an answer (PROTOCOL.md#answers): DG_ASK, dg_take. */
+#ifndef DG_ANSWERS
+#define DG_ANSWERS 0
+#endif
+/* The longest answer that is handed over with its body, in bytes. Of a longer one the application hears without it. */
+#ifndef DG_ANSWER_MAX
+#define DG_ANSWER_MAX 128u
+#endif
+/* How long a body is taken at the first try, in bytes, of which each TAKE is longer; what is longer costs a round trip more. */
+#ifndef DG_ANSWER_ROOM
+#define DG_ANSWER_ROOM 0u
+#endif
 /* The checksum. 0: smallest; 1: with a table of 64 bytes, four times as fast; 2: you provide dg_crc32 (hardware). */
 #ifndef DG_CRC
 #define DG_CRC 1
@@ -51,6 +63,15 @@ extern "C" {
 #if DG_SEALED != 0 && DG_SEALED != 1
 #error "DG_SEALED: 0 (plain mode only) or 1 (sealed mode too)"
 #endif
+#if DG_ANSWERS != 0 && DG_ANSWERS != 1
+#error "DG_ANSWERS: 0 (messages only) or 1 (messages may ask for an answer)"
+#endif
+#if DG_ANSWER_MAX < 0 || DG_ANSWER_MAX > 65000
+#error "DG_ANSWER_MAX: 0 to 65,000 bytes; a server gives 1,024 unless it was told otherwise"
+#endif
+#if DG_ANSWER_ROOM < 0 || DG_ANSWER_ROOM > DG_ANSWER_MAX
+#error "DG_ANSWER_ROOM: 0 to DG_ANSWER_MAX bytes"
+#endif
 #if DG_CRC < 0 || DG_CRC > 2
 #error "DG_CRC: 0 (smallest), 1 (with a table) or 2 (you provide dg_crc32)"
 #endif
@@ -71,13 +92,18 @@ extern "C" {
 #endif
 /* The preprocessor takes a word for 0 (-DDG_SEALED=yes). The compiler does not know it, and says so here. */
 enum {
-    DG_OPTIONS_ARE_NUMBERS = (DG_SEALED == 0) + (DG_CRC == 0) + (DG_RTO_INITIAL_MS == 0) + (DG_RTO_MIN_MS == 0)
+    DG_OPTIONS_ARE_NUMBERS = (DG_SEALED == 0) + (DG_ANSWERS == 0) + (DG_ANSWER_MAX == 0)
+                             + (DG_ANSWER_ROOM == 0) + (DG_CRC == 0) + (DG_RTO_INITIAL_MS == 0) + (DG_RTO_MIN_MS == 0)
                              + (DG_RTO_MAX_MS == 0) + (DG_WINDOW_INITIAL == 0) + (DG_SHORT_PATH == 0)
 };
 
-/* A dg_client has other fields with DG_SEALED. Files that disagree about it do not link, rather than overwrite memory. */
-#if DG_SEALED
+/* A dg_client has other fields with each. Files that disagree about them do not link, rather than overwrite memory. */
+#if DG_SEALED && DG_ANSWERS
+#define dg_init dg_init_sealed_answers
+#elif DG_SEALED
 #define dg_init dg_init_sealed
+#elif DG_ANSWERS
+#define dg_init dg_init_answers
 #endif
 
 /* What a datagram is longer than its payload, in bytes. Keep a datagram to 1,200: then it passes nearly every path. */
@@ -89,7 +115,11 @@ enum {
 /* The longest payload that a UDP datagram can carry. */
 #define DG_PAYLOAD_MAX (65507u - DG_OVERHEAD)
 /* The longest datagram that a server sends: the size of your receive buffer. */
+#if DG_ANSWERS && DG_ANSWER_MAX > 128
+#define DG_REPLY_MAX (DG_OVERHEAD + DG_ANSWER_MAX)
+#else
 #define DG_REPLY_MAX (DG_OVERHEAD + 128)
+#endif
 
 /* What a function says of its success. Anything but DG_OK means that nothing has changed. */
 typedef enum {
@@ -131,9 +161,46 @@ typedef enum {
 enum {
     /* The payload is a run of records, each a length (2 bytes, little-endian) and that many bytes: see dg_batch. */
     DG_BATCH = 64,
+#if DG_ANSWERS
+    /* When the message is processed, its answer is wanted: see dg_take. Not with DG_BATCH. */
+    DG_ASK = 2,
+#endif
     /* If there is no room, give up the oldest messages (PROTOCOL.md#duty-skip) rather than refuse this one. */
     DG_MAKE_ROOM = 1
 };
+
+#if DG_ANSWERS
+/* What came of a message that asked. As on the wire (PROTOCOL.md#answer). */
+typedef enum {
+    /* Processed. The body is what the service gave, often nothing. */
+    DG_ANSWER_DONE = 0,
+    /* The service gave it up; an operator may still process it. */
+    DG_ANSWER_FAILED = 1,
+    /* No answer will come: had before, expired or lost. It says nothing of what became of the message. */
+    DG_ANSWER_GONE = 3
+} dg_answer;
+
+/*
+ * A message whose answer waits, in the array that dg_config lends. Only dg_ functions change it, but it may be read: from DG_ACKED
+ * on until its answer was told, epoch and seq are what the answer is taken by. To go on after a restart, store the array, or keep
+ * it in memory that outlasts one, and give it to dg_init as it was; an answer may then be told twice.
+ */
+typedef struct {
+    uint64_t seq;
+    uint32_t epoch;
+    /* As dg_send counted it, in the run that sent it. */
+    uint32_t message;
+    /* Since when it waits for what it waits for, and how long. */
+    uint32_t from_ms, ms;
+    /* How long a body its TAKE has room for. */
+    uint16_t room;
+    /* 0: free. */
+    uint8_t state;
+} dg_ask;
+
+/* The most asks that a server lets one client have. */
+#define DG_ASKS_MAX 64
+#endif
 
 /* A message's entry in the buffer. Not for callers. */
 typedef struct {
@@ -182,7 +249,12 @@ typedef char dg_a_cell_has_16_bytes[sizeof(dg_cell) == 16 ? 1 : -1];
 
 /* The cells that a buffer must have for so many messages of up to `payload` bytes. Shorter ones take less room. */
 #define DG_CELLS(messages, payload) \
-    ((messages) * (1 + ((payload) + 15) / 16) + ((payload) + DG_OVERHEAD + 15) / 16)
+    ((messages) * (1 + ((payload) + 15) / 16) + (DG_LONGEST(payload) + DG_OVERHEAD + 15) / 16)
+#if DG_ANSWERS
+#define DG_LONGEST(payload) ((payload) > DG_ANSWER_MAX ? (payload) : DG_ANSWER_MAX)
+#else
+#define DG_LONGEST(payload) (payload)
+#endif
 
 #if DG_SEALED
 /* RFC 8439 and RFC 7693, by any library. duragram_monocypher.h has one for Monocypher. */
@@ -197,6 +269,14 @@ typedef struct {
     void (*hash)(uint8_t out[64], const uint8_t key[32], const uint8_t *text, size_t len);
     /* Overwrites secrets, in a way that the compiler does not remove. */
     void (*wipe)(void *secret, size_t len);
+#if DG_ANSWERS
+    /*
+     * Decrypts text where it stands and returns 0, if the tag is that of `clear` and it, which may be empty. In constant time.
+     * With DG_ANSWERS it takes the place of `verify`.
+     */
+    int (*unlock)(uint8_t *text, size_t len, const uint8_t tag[16], const uint8_t key[32], const uint8_t nonce[12],
+                  const uint8_t *clear, size_t clear_len);
+#endif
 } dg_crypto;
 #endif
 
@@ -219,6 +299,16 @@ typedef struct {
     void (*event)(void *user, dg_event event, uint32_t message, uint32_t detail);
     /* Unix time in seconds, or 0 when not known; may be NULL. New epochs then are at least that. */
     uint32_t (*unix_time)(void *user);
+#if DG_ANSWERS
+    /* Room for so many asks at a time, at most DG_ASKS_MAX; zeros, or what was there when the device went down. */
+    dg_ask *asks;
+    uint8_t asks_max;
+    /*
+     * Told the answer, once, from within dg_input and dg_poll; must not call this client. `body` is there during the call only, and
+     * NULL if there is none or `len` is above DG_ANSWER_MAX.
+     */
+    void (*answer)(void *user, const dg_ask *ask, dg_answer answer, const uint8_t *body, uint32_t len);
+#endif
     /* Given to the functions. */
     void *user;
 #if DG_SEALED
@@ -238,6 +328,10 @@ typedef struct {
     uint8_t probe, silent, limited, timed_out, awaited;
     /* least: as few datagrams in flight as the path asks for, after timeouts too. */
     uint8_t least, too_large, doubt;
+#if DG_ANSWERS
+    /* See dg_ready. */
+    uint8_t ready;
+#endif
     /* reach: the largest credit and 1; 0: none was told yet. */
     uint16_t credit, reach, window, threshold, grown;
     uint16_t cells_max, used, count, pending;
@@ -257,10 +351,26 @@ typedef struct {
     /* The ring's first cell, what follows its last one, in which datagrams are made; the oldest message. */
     dg_cell *cells, *scratch;
     dg_message *head;
+#if DG_ANSWERS
+    /* The asks that were lent. */
+    dg_ask *asks, *asks_end;
+    uint32_t rto, wait_ms;
+#endif
     /* Smoothed RTT times 8, its variance times 4, the server's delay times 16; the least that an answer took, and 1; 0: none. */
-    uint32_t rtt8, variance4, delay16, shortest, rto;
+    uint32_t rtt8, variance4, delay16, shortest;
+#if !DG_ANSWERS
+    uint32_t rto;
+#endif
     uint32_t random[4];
     dg_config config;
+#if DG_ANSWERS
+    /*
+     * Whose TAKE is made at the moment, if it is one. And what the server may be told: all is had below the seq of `heard`. Its state
+     * says when: 0, it was; 1, when nothing waits; 2, also while what waits is not acked.
+     */
+    const dg_ask *taken;
+    dg_ask heard;
+#endif
 #if DG_SEALED
     uint64_t counter;
     uint8_t used_up, keys[64];
@@ -270,13 +380,15 @@ typedef struct {
 /*
  * Makes a client with nothing to send. The buffer, `cells` long, belongs to it from now on; DG_CELLS says how long.
  * DG_TOO_LARGE if it does not hold one message, or payload_max is above DG_PAYLOAD_MAX. DG_BAD_ARGUMENT if a pointer is NULL or
- * misaligned, there is no `send`, or in sealed mode no key or no random_seed; then *c is as it was.
+ * misaligned, there is no `send`, in sealed mode no key or no random_seed, or there are asks without `answer` or more than
+ * DG_ASKS_MAX; then *c is as it was.
  */
 dg_result dg_init(dg_client *c, const dg_config *config, dg_cell *buffer, size_t cells);
 
 /*
  * Takes a message: copies the payload, of 0 bytes or more. It ends in one of the events DG_ACKED, DG_FAILED and DG_ABANDONED.
- * DG_BAD_ARGUMENT: a channel above 65,535, an unknown flag, or no payload though it has a length.
+ * DG_BAD_ARGUMENT: a channel above 65,535, an unknown flag, a batch that asks, or no payload though it has a length. A message that
+ * asks finds no room (DG_FULL) either when as many asks wait as dg_config has room for.
  */
 dg_result dg_send(dg_client *c, uint32_t channel, const void *payload, size_t len, unsigned flags);
 
@@ -298,6 +410,30 @@ void dg_too_large(dg_client *c);
 
 /* Messages that are neither acked nor given up. 0: the server has all of them. */
 unsigned dg_pending(const dg_client *c);
+
+#if DG_ANSWERS
+/*
+ * Takes the answers of all asks that are acked or will be. With a wait, for which the server may hold each TAKE until there is an
+ * answer (up to 20,000 ms), they are taken again until they come: call it once. With 0, for devices that sleep, each is taken once,
+ * and is left in peace when the answer is not there yet: call it when the device wakes, or only when dg_ready says so; when
+ * dg_poll returns UINT32_MAX it may sleep. Asks that dg_init found wait for this, too.
+ */
+void dg_take(dg_client *c, uint16_t wait_ms);
+
+/* Whether the server said in its last ack that an answer is there to be taken. A hint: 0 does not mean that there is none. */
+static inline int dg_ready(const dg_client *c) {
+    return c && c->ready;
+}
+
+/* Asks that were neither answered nor failed with their message. 0: nothing waits. */
+static inline unsigned dg_waiting(const dg_client *c) {
+    unsigned i, waiting = 0;
+    for (i = 0; c && i < c->config.asks_max; i++) {
+        waiting += c->config.asks[i].state != 0;
+    }
+    return waiting;
+}
+#endif
 
 /* Gives up the oldest message. DG_IGNORED when there is none. */
 dg_result dg_abandon(dg_client *c);

@@ -11,7 +11,7 @@ from typing import Optional
 
 from duragram.wire import Hello
 
-from . import pace, paths, real, refusals, server
+from . import answering, asking, pace, paths, real, refusals, server
 from .run import CLIENT_ANCHORS, Scenario, Verdict
 
 SCENARIOS = paths.SCENARIOS + pace.SCENARIOS + refusals.SCENARIOS
@@ -22,10 +22,12 @@ MARK = {True: "ok", False: "FAILED", None: "not seen"}
 DOUBTS = 2
 
 
-def client(command: str, only: str, jobs: int, key_file: Optional[str] = None, quiet: bool = False, patience: float = 60.0) -> list[Verdict]:
+def client(
+    command: str, only: str, jobs: int, key_file: Optional[str] = None, quiet: bool = False, patience: float = 60.0, asks: bool = False,
+) -> list[Verdict]:
     """A client command against every scenario whose name matches, several at a time: they mostly wait. None takes longer than
     `patience`."""
-    classes = [one for one in SCENARIOS if re.search(only, one.__name__, re.I)]
+    classes = [one for one in (asking.SCENARIOS if asks else SCENARIOS) if re.search(only, one.__name__, re.I)]
     scenarios = [one(command, key_file) for one in classes if (one.plain_too if key_file is None else one.sealed_too)]
 
     def run(scenario: Scenario) -> list[Verdict]:
@@ -65,17 +67,17 @@ def epochs_of(scenarios: list[Scenario]) -> list[Verdict]:
     return [Verdict("duty-epoch", not twice, said.rstrip(), "all runs")]
 
 
-def doubted(verdicts: list[Verdict], command: str, key_file: Optional[str] = None, quiet: bool = False) -> list[Verdict]:
+def doubted(verdicts: list[Verdict], command: str, key_file: Optional[str] = None, quiet: bool = False, asks: bool = False) -> list[Verdict]:
     """The same, where each scenario that failed has been run again with nothing beside it.
 
     A client that got no processor for a moment looks like one that did not listen; one that is wrong is so each time."""
     for _ in range(DOUBTS):
-        names = {verdict.scenario for verdict in verdicts if verdict.fulfilled is False} & {one.__name__ for one in SCENARIOS}
+        names = {verdict.scenario for verdict in verdicts if verdict.fulfilled is False} & {one.__name__ for one in SCENARIOS + asking.SCENARIOS}
         if not names:
             break
         if not quiet:
             print(f"again, one at a time: {', '.join(sorted(names))}", file=sys.stderr, flush=True)
-        later = client(command, f"^({'|'.join(map(re.escape, names))})$", 1, key_file, quiet)
+        later = client(command, f"^({'|'.join(map(re.escape, names))})$", 1, key_file, quiet, asks=asks)
         verdicts = [verdict for verdict in verdicts if verdict.scenario not in names] + later
     return verdicts
 
@@ -114,22 +116,25 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="PATTERN", help="scenarios whose name matches")
     parser.add_argument("--jobs", type=int, default=6, help="scenarios at a time [6]")
     parser.add_argument("--key-file", metavar="FILE", help="the fake server speaks sealed mode alone, with the keys of this file")
+    parser.add_argument("--ask", action="store_true", help="the command asks with each line, and writes what it hears to stdout (README.md)")
     parser.add_argument("--server", action="store_true", help="run the command against the real server instead ($DURAGRAM, or as cargo built it), through a\n"
                         "path that loses, repeats and reorders, and through its kills and restarts, and compare what its sink holds")  # fmt: skip
-    parser.add_argument("--lines", type=int, default=real.LINES, help=f"with --server: how many; {real.LINES_FEW} do for a client that sends one at a time and does\nnot measure the path [{real.LINES}]")
+    parser.add_argument("--lines", type=int, help=f"with --server: how many; {real.LINES_FEW} do for a client that sends one at a time and does\nnot measure the path [{real.LINES}; with --ask {real.LINES_ASKED}]")
     parser.add_argument("--rounds", type=int, default=3, help="with --server: how often [3]")
     args = parser.parse_args()
     if re.fullmatch(r"\S+:\d+", args.subject):
-        unseen, complete = report(server.check(args.subject), server.ANCHORS)
+        verdicts = server.check(args.subject) + answering.check(args.subject)
+        unseen, complete = report(verdicts, server.ANCHORS + answering.ANCHORS)
     elif args.server:
         try:
-            verdicts = real.check(args.subject, args.rounds, args.lines)
+            verdicts = real.check(args.subject, args.rounds, args.lines, args.ask)
         except RuntimeError as error:
             parser.error(str(error))
-        unseen, complete = report(verdicts, ("duty-retransmission",))
+        unseen, complete = report(verdicts, ("duty-ask" if args.ask else "duty-retransmission",))
     else:
-        verdicts = client(args.subject, args.only, args.jobs, args.key_file)
-        unseen, complete = report(doubted(verdicts, args.subject, args.key_file), CLIENT_ANCHORS)
+        verdicts = client(args.subject, args.only, args.jobs, args.key_file, asks=args.ask)
+        verdicts = doubted(verdicts, args.subject, args.key_file, asks=args.ask)
+        unseen, complete = report(verdicts, asking.ANCHORS if args.ask else CLIENT_ANCHORS)
     if not complete:
         print("\nnot conformant")
     elif unseen:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from duragram import wire
-from duragram.wire import Ack, Data, Datagram, Hello, Ping, Reject, Welcome
+from duragram.wire import Ack, Answer, Data, Datagram, Hello, Ping, Reject, Take, Welcome
+
+from .asks import Asks
 
 
 @dataclass
@@ -40,18 +43,25 @@ class Model:
         self.lost: list[int] = []
         #: What another run of the client has left in an epoch that it chooses itself: so many messages.
         self.former = 0
+        #: `None`: a server without the extension for answers.
+        self.asks: Optional[Asks] = Asks()
         #: By HELLO.
         self.given: set[tuple[int, int]] = set()
 
     def forget(self) -> None:
         """As a server that has lost or forgotten its sessions."""
         self.sessions.clear()
+        if self.asks is not None:
+            self.asks.asks.clear()
 
     def note_epoch(self, epoch: int) -> None:
         """The client has used it, whether that was refused or not: what a WELCOME gives is above it."""
         self.highest_epoch = max(self.highest_epoch, epoch)
 
-    def answer(self, datagram: Datagram) -> Optional[Union[Ack, Reject, Welcome]]:
+    def answer(self, datagram: Datagram, peer: Any = None) -> Optional[Union[Ack, Reject, Welcome, Answer]]:
+        """What it says at once. A TAKE that is held says nothing; its end comes from `asks.due`, with `peer`."""
+        if isinstance(datagram, Take):
+            return None if self.asks is None else self.asks.take(datagram, time.monotonic(), peer)
         if isinstance(datagram, Hello):
             if datagram.nonce not in self.epochs:
                 self.highest_epoch += 1
@@ -65,10 +75,15 @@ class Model:
 
     def data(self, d: Data) -> Union[Ack, Reject]:
         base = d.seq - d.span
+        asks = bool(d.options & wire.ASK)
+        if d.options & ~wire.ASK or not d.begin or not d.end or asks and (d.batch or self.asks is None):
+            return Reject(d.client, d.epoch, wire.REJECT_UNSUPPORTED, d.seq)
         session = self.sessions.get((d.client, d.epoch))
         if session is None:
             if d.span >= self.window:
                 return Reject(d.client, d.epoch, wire.REJECT_BEYOND_WINDOW, d.seq)
+            if asks and self.asks is not None and not self.asks.has_room(d.client, d.epoch):
+                return Reject(d.client, d.epoch, wire.REJECT_BUSY, d.seq, 1000)
             used = self.former and (d.client, d.epoch) not in self.given
             session = self.sessions[d.client, d.epoch] = Session(self.former if used else base - 1)
         if base - 1 > session.floor + self.window:
@@ -82,7 +97,13 @@ class Model:
         if d.seq > session.floor + self.window:
             return Reject(d.client, d.epoch, wire.REJECT_BEYOND_WINDOW, d.seq)
         duplicate = d.seq <= session.floor or d.seq in session.above
+        if duplicate and asks and self.asks is not None:
+            self.asks.repeated(d, time.monotonic())
         if not duplicate:
+            if asks and self.asks is not None:
+                if not self.asks.has_room(d.client, d.epoch):
+                    return Reject(d.client, d.epoch, wire.REJECT_BUSY, d.seq, 1000)
+                self.asks.open(d, time.monotonic())
             session.above.add(d.seq)
             records = wire.records(d.payload) if d.batch else [d.payload]
             self.journal += records or []
@@ -101,6 +122,7 @@ class Model:
         return Ack(
             client, epoch, session.floor, self._credit(),
             delay_us=self.delay_us, bitmap=bitmap, duplicate=duplicate, complete=complete,
+            ready=self.asks is not None and self.asks.is_ready(client, epoch),
         )  # fmt: skip
 
     def note_told(self, ack: Ack) -> None:

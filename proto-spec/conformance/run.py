@@ -19,7 +19,7 @@ from itertools import count
 from typing import Iterable, Optional, Union
 
 from duragram import wire
-from duragram.wire import Ack, Data, Datagram, DecodeError, Hello, Ping
+from duragram.wire import Ack, Answer, Data, Datagram, DecodeError, Hello, Ping, Take
 
 from .model import Model, Told
 from .seals import ServerSeal
@@ -72,6 +72,8 @@ class Scenario:
     #: Whether it makes sense in sealed mode, and in plain mode.
     sealed_too = True
     plain_too = True
+    #: Whether the command is one that asks with each line, and writes what it hears to stdout.
+    asks = False
 
     def __init__(self, command: str, key_file: Optional[str] = None) -> None:
         self.command = command
@@ -85,10 +87,11 @@ class Scenario:
         self.verdicts: list[Verdict] = []
         self.exit_code: Optional[int] = None
         self.stderr = ""
+        self.stdout = b""
         self.began = 0.0
         self.peer: Optional[tuple[str, int]] = None
-        #: What is to be sent: when, its place in the order of making, what, and which ack it is.
-        self.held: list[tuple[float, int, bytes, Optional[Ack]]] = []
+        #: What is to be sent: when, its place in the order of making, what, and which ack or answer it is.
+        self.held: list[tuple[float, int, bytes, Optional[Union[Ack, Answer]]]] = []
         self._made = count()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
@@ -116,7 +119,7 @@ class Scenario:
 
     def send(self, reply: Datagram, delay: float = 0.0) -> None:
         """Something true, which the client may believe."""
-        told = reply if isinstance(reply, Ack) else None
+        told = reply if isinstance(reply, (Ack, Answer)) else None
         heappush(self.held, (time.monotonic() + delay, next(self._made), self._encode(reply), told))
 
     def lie(self, what: Union[bytes, Datagram]) -> None:
@@ -152,11 +155,11 @@ class Scenario:
         address = "127.0.0.1:%d" % self.socket.getsockname()[1]
         command = self.command.replace("{}", address)
         environment = {**os.environ, "DURAGRAM_SERVER": address}
-        with tempfile.TemporaryFile() as records, tempfile.TemporaryFile() as errors:
+        with tempfile.TemporaryFile() as records, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as output:
             records.write(b"".join(line + b"\n" for line in self.lines))
             records.seek(0)
             client = subprocess.Popen(
-                shlex.split(command), env=environment, stdin=records, stdout=subprocess.DEVNULL, stderr=errors,
+                shlex.split(command), env=environment, stdin=records, stdout=output if self.asks else subprocess.DEVNULL, stderr=errors,
                 # A group of its own: what a wrapper has started ends with it.
                 start_new_session=True,
             )  # fmt: skip
@@ -169,6 +172,8 @@ class Scenario:
                 self.socket.close()
             errors.seek(0)
             self.stderr = errors.read().decode(errors="replace").strip()
+            output.seek(0)
+            self.stdout = output.read()
         self._expect_of_all()
         self.expect()
         return self.verdicts
@@ -211,11 +216,12 @@ class Scenario:
                 late = min(max(time.time() - seconds - nanoseconds / 1e9, 0.0), 1.0)
         return bytes_, time.monotonic() - late
 
-    def _deliver(self, bytes_: bytes, told: Optional[Ack]) -> None:
+    def _deliver(self, bytes_: bytes, told: Optional[Union[Ack, Answer]]) -> None:
         if self.peer is None:
             return
-        if told is not None:
+        if isinstance(told, Ack):
             self.model.note_told(told)
+        if told is not None:
             self.trace.append(Seen(time.monotonic(), told, sent=True))
         try:
             self.socket.sendto(bytes_, self.peer)
@@ -241,11 +247,12 @@ class Scenario:
         if self.seal is not None:
             self.verdict("sealed-client", not self.undecodable, "sends only sealed datagrams, each under the keys of its epoch")
             self.verdict("sealed-counter", not self.seal.repeated, f"no counter twice {self.seal.repeated[:3] or ''}")
-        strangers = self.came(*set(map(type, (seen.datagram for seen in self.trace))) - {Data, Hello, Ping})
+        strangers = self.came(*set(map(type, (seen.datagram for seen in self.trace))) - {Data, Hello, Ping} - ({Take} if self.asks else set()))
         if strangers:
             self.verdict("datagrams", False, f"a client does not send {strangers[0].datagram}")
-        if any(not (d.begin and d.end) or d.reserved for d in self.data):
-            self.verdict("datagrams", False, "BEGIN and END are set, reserved is 0")
+        options = wire.ASK if self.asks else 0
+        if any(not (d.begin and d.end) or d.options != options for d in self.data):
+            self.verdict("datagrams", False, f"BEGIN and END are set, options are {options}")
         self.verdict("size", self.longest <= wire.DATAGRAM_RECOMMENDED, f"datagrams of at most 1,200 bytes ({self.longest})")
         if any(d.batch for d in self.data):
             self.verdict("batch", True, "its batches are whole")
@@ -264,7 +271,7 @@ class Scenario:
             known = first.setdefault(name, d)
             if known is d and d.seq != highest.get(d.epoch, 0) + 1:
                 wrong.append(f"seq {d.seq} after {highest.get(d.epoch, 0)}")
-            if (known.payload, known.channel, known.batch) != (d.payload, d.channel, d.batch):
+            if (known.payload, known.channel, known.batch, known.options) != (d.payload, d.channel, d.batch, d.options):
                 wrong.append(f"seq {d.seq} came with two payloads")
             highest[d.epoch] = max(highest.get(d.epoch, 0), d.seq)
             if d.attempt != min(attempts.get(name, -1) + 1, 7):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable, Optional, Union
 
 from duragram import wire
-from duragram.wire import Ack, Data, Datagram, DecodeError, Hello, Ping, Reject, Welcome
+from duragram.wire import Ack, Answer, Data, Datagram, DecodeError, Hello, Ping, Reject, Take, Welcome
 
 from .run import Verdict
 
@@ -55,6 +55,19 @@ class Peer:
     def data(self, seq: int, payload: bytes = bytes(16), span: int = 0, attempt: int = 0, skip: bool = False) -> Data:
         return Data(self.client, self.epoch, seq, payload, span, attempt, skip=skip)
 
+    def asking(self, seq: int, payload: bytes = b"work", span: int = 0, attempt: int = 0) -> Data:
+        return self.data(seq, payload, span, attempt)._replace(options=wire.ASK)
+
+    def take(self, seq: int, wait_ms: int = 0, room: int = 1024, span: int = 0) -> Take:
+        return Take(self.client, self.epoch, seq, span, wait_ms, room)
+
+    def takes(self, take: Take) -> Answer:
+        """What a TAKE draws, however long it is held."""
+        reply = self.ask(take, PATIENCE + take.wait_ms / 1000)
+        if not isinstance(reply, Answer) or reply.seq != take.seq:
+            raise Wrong(f"{reply} instead of an ANSWER to {take}")
+        return reply
+
     def ask(self, what: Union[Datagram, bytes], patience: float = PATIENCE) -> Datagram:
         """Sends it and gives the answer."""
         bytes_ = what if isinstance(what, bytes) else wire.encode(what)
@@ -94,24 +107,34 @@ def expect(condition: bool, what: str) -> None:
 
 def vectors(address: str) -> list[Verdict]:
     """Each golden datagram as the first of a session: a server with default limits does what its `server` says."""
+    with Peer(address) as peer:
+        answers = has_answers(peer)
     wrong: dict[str, list[str]] = {"server-order": [], "silence": [], "versions": [], "batch": []}
     for vector in json.loads(VECTORS.read_text())["datagrams"]:
-        anchor = "silence" if vector["server"] == "drop" else "server-order"
+        # What a server without the extension for answers does stands beside it.
+        does = vector if answers else vector.get("without", vector)
+        anchor = "silence" if does["server"] == "drop" else "server-order"
         if "version" in vector or "version_refusal" in vector:
             anchor = "versions"
         elif "records" in vector or vector.get("error") == "broken_batch":
             anchor = "batch"
-        bytes_, reply = bytes.fromhex(vector["hex"]), bytes.fromhex(vector.get("reply", ""))
+        bytes_, reply = bytes.fromhex(vector["hex"]), bytes.fromhex(does.get("reply", ""))
         with Peer(address) as peer:
-            if "error" not in vector and vector["server"] != "drop":
+            if "error" not in vector and does["server"] != "drop":
                 # Under a name of its own, lest it be a duplicate of what an earlier run sent.
                 bytes_ = _renamed(bytes_, peer.client)
                 reply = _renamed(reply, peer.client) if reply else b""
             try:
-                _check_vector(peer, vector["server"], bytes_, reply)
+                _check_vector(peer, does["server"], bytes_, reply)
             except Wrong as error:
                 wrong[anchor].append(f"{vector['name']}: {error}")
     return [Verdict(anchor, not of, "; ".join(of[:3]) or "every golden datagram of this kind") for anchor, of in wrong.items()]
+
+
+def has_answers(peer: Peer) -> bool:
+    """Whether it has the extension: one without it refuses ASK as an option that it does not have (PROTOCOL.md#ask)."""
+    reply = peer.ask(peer.asking(1))
+    return not (isinstance(reply, Reject) and reply.code == wire.REJECT_UNSUPPORTED)
 
 
 def _check_vector(peer: Peer, server: str, bytes_: bytes, expected: bytes) -> None:
@@ -123,7 +146,7 @@ def _check_vector(peer: Peer, server: str, bytes_: bytes, expected: bytes) -> No
         expect(isinstance(reply, Ack) and reply.client == peer.client, f"answered by {reply}")
         return
     reply = peer.ask(bytes_)
-    if server == "reject":
+    if server in ("reject", "answer"):
         expect(wire.encode(reply) == expected, f"{reply}")
     else:
         kind = {"journal": Ack, "ack": Ack, "welcome": Welcome}[server]
@@ -243,8 +266,13 @@ CHECKS: dict[str, Callable[[Peer], str]] = {
 
 
 def check(address: str) -> list[Verdict]:
-    verdicts = vectors(address)
-    for anchor, one in CHECKS.items():
+    return vectors(address) + run(address, CHECKS)
+
+
+def run(address: str, checks: dict[str, Callable[[Peer], str]]) -> list[Verdict]:
+    """Each with a client of its own."""
+    verdicts = []
+    for anchor, one in checks.items():
         try:
             with Peer(address) as peer:
                 verdicts.append(Verdict(anchor, True, one(peer)))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional
 
 from tests.support import Server, binary
 
-from . import server
+from . import minimal, server
 from .__main__ import DOUBTS, client, doubted
 from .run import CLIENT_ANCHORS, Verdict
 from .sabotaged import SABOTAGES
@@ -29,35 +29,15 @@ def failed(verdicts: list[Verdict]) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.fulfilled is False]
 
 
-def minimal_code() -> str:
-    text = (PROTO_SPEC / "PROTOCOL.md").read_text()
-    return text.split('<a id="minimal-client"></a>')[1].split("```python\n")[1].split("```")[0]
-
-
-def minimal_client(directory: str) -> str:
-    """The client that PROTOCOL.md#minimal-client shows, as a command."""
-    command = """
-import os, sys
-host, port = os.environ["DURAGRAM_SERVER"].split(":")
-client, refused = Client(host, int(port), random.getrandbits(64)), 0
-for line in sys.stdin.buffer:
-    try:
-        client.send(line.rstrip(b"\\n"))
-    except Refused:
-        refused += 1
-sys.exit(refused > 0)
-"""
-    Path(directory, "minimal.py").write_text(minimal_code() + command)
-    return f"{sys.executable} {directory}/minimal.py"
-
-
-def c_client(directory: str, sealed: bool = False) -> str:
+def c_client(directory: str, sealed: bool = False, asks: bool = False) -> str:
     """The C client's example: the program's path."""
-    c, program = PROTO_SPEC / "c", f"{directory}/c{'-sealed' * sealed}"
+    c, program = PROTO_SPEC / "c", f"{directory}/c{'-sealed' * sealed}{'-asks' * asks}"
     sources = [str(c / "examples" / "posix.c"), str(c / "duragram.c")]
     if sealed:
         sources += ["-DDG_SEALED=1", "-I", str(c / "tests/monocypher"), str(c / "duragram_monocypher.c"), str(c / "tests/monocypher/monocypher.c")]
-    subprocess.run(["cc", "-std=c99", "-O1", "-o", program, *sources], check=True)
+    # Room for all that a server keeps by default.
+    options = ["-DDG_ANSWERS=1", "-DDG_ANSWER_MAX=1024"] if asks else []
+    subprocess.run(["cc", "-std=c99", "-O1", "-o", program, *options, *sources], check=True)
     return program
 
 
@@ -73,7 +53,7 @@ class Subject(NamedTuple):
 def subjects(directory: str) -> dict[str, Subject]:
     key_file = key_for_a_client(directory)
     key = next(words[2] for line in Path(key_file).read_text().splitlines() if (words := line.split())[:1] == ["client"])
-    found = {"the minimal client": Subject(minimal_client(directory))}
+    found = {"the minimal client": Subject(minimal.command(directory))}
     # What is looked at in each mode: beginnings, epochs, what is believed, timers, losses.
     own_epoch = "^(Clean|FirstFlight|HelloLost|Hole|Karn|Liar|Lossy|Silence|Stale|StaleThrice|UsedEpoch|UsedEpochOnce|Wait6)$"
     batches = "^(Clean|Small|Lossy|Refused8|RefusedRun|Stale|Liar)$"
@@ -168,7 +148,7 @@ class Text(unittest.TestCase):
     def test_the_minimal_client_takes_no_datagram_that_the_vectors_call_bad(self) -> None:
         """And takes those that a client may get: its own short ones."""
         names: dict[str, Any] = {}
-        exec(minimal_code(), names)
+        exec(minimal.code(), names)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.bind(("127.0.0.1", 0))
             subject = names["Client"](*peer.getsockname(), 0xA1)
@@ -176,8 +156,8 @@ class Text(unittest.TestCase):
                 good = vector.get("datagram", {})
                 subject.client_id = int(good.get("client", "a1"), 16)
                 peer.sendto(bytes.fromhex(vector["hex"]), subject.socket.getsockname())
-                taken = subject.receive(0.05, lambda kind, epoch, long: kind in (names["ACK"], names["REJECT"], names["WELCOME"]))
-                for_it = good.get("type") in ("ACK", "REJECT", "WELCOME") and len(vector["hex"]) == 64
+                taken = subject.receive(0.05, lambda kind, epoch, long: kind in (names["ACK"], names["REJECT"], names["WELCOME"], names["ANSWER"]))
+                for_it = good.get("type") == "ANSWER" or good.get("type") in ("ACK", "REJECT", "WELCOME") and len(vector["hex"]) == 64
                 with self.subTest(vector["name"]):
                     self.assertEqual(taken is not None, for_it or "version_refusal" in vector)
             subject.socket.close()

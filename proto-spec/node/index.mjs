@@ -1,4 +1,4 @@
 import Client from './index.js'
 
-export const { Refused, TooLarge, Full, Closed, PAYLOAD_MAX } = Client
+export const { Refused, TooLarge, Full, Closed, Gone, PAYLOAD_MAX } = Client
 export { Client, Client as default }

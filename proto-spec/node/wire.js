@@ -1,7 +1,11 @@
 // Datagrams to bytes and back (PROTOCOL.md#datagrams), as far as a client with one message in flight needs them.
 'use strict'
 
-const DATA = 1, ACK = 2, REJECT = 3, HELLO = 4, WELCOME = 5, PING = 6
+const DATA = 1, ACK = 2, REJECT = 3, HELLO = 4, WELCOME = 5, PING = 6, ANSWER = 7, TAKE = 8
+/** The option of a DATA whose sender wants an answer, and the statuses of ANSWER (PROTOCOL.md#answers). */
+const ASK = 2, DONE = 0, FAILED = 1, PENDING = 2, GONE = 3
+/** The flag of an ACK: an answer waits. */
+const READY = 0x20
 const SEALED = 0x08
 /** The length of a datagram without payload. */
 const OVERHEAD = 32
@@ -23,16 +27,17 @@ function crc32(bytes) {
   return (c ^ 0xffffffff) >>> 0
 }
 
-/** A datagram whose span is 0: with one message in flight it is the oldest that is held. */
-function encode({ kind, flags = 0, epoch = 0, client, long = 0n, channel = 0, payload = null }) {
+/** A datagram. `small` is the span of a TAKE; that of a DATA is 0: with one message in flight it is the oldest that is held. */
+function encode({ kind, flags = 0, small = 0, epoch = 0, client, long = 0n, word = 0, payload = null }) {
   const length = payload ? payload.length : 0
   const bytes = Buffer.alloc(OVERHEAD + length)
   bytes[0] = 0x10 | kind
   bytes[1] = flags
+  bytes.writeUInt16LE(small, 2)
   bytes.writeUInt32LE(epoch, 4)
   bytes.writeBigUInt64LE(client, 8)
   bytes.writeBigUInt64LE(long, 16)
-  bytes.writeUInt16LE(channel, 24)
+  bytes.writeUInt32LE(word, 24)
   if (payload) payload.copy(bytes, 28)
   bytes.writeUInt32LE(crc32(bytes.subarray(0, -4)), bytes.length - 4)
   return bytes
@@ -43,6 +48,7 @@ function decode(bytes, client) {
   if (bytes.length < OVERHEAD || crc32(bytes.subarray(0, -4)) !== bytes.readUInt32LE(bytes.length - 4)) return null
   const kind = bytes[0] & 15, flags = bytes[1], small = bytes.readUInt16LE(2), epoch = bytes.readUInt32LE(4)
   if (bytes[0] >> 4 === 1) {
+    if (kind === ANSWER) return answer(bytes, client)
     // With one message in flight an ACK has no bitmap: bits would tell of what was never sent.
     if (bytes.length !== OVERHEAD || flags & SEALED) return null
     if (kind === ACK ? !epoch || (flags & 3) === 3 : kind === WELCOME ? !epoch || bytes.readUInt32LE(24) : kind !== REJECT) return null
@@ -50,7 +56,18 @@ function decode(bytes, client) {
     return null
   }
   if (bytes.readBigUInt64LE(8) !== client) return null
-  return { kind, small, epoch, long: bytes.readBigUInt64LE(16), word: bytes.readUInt32LE(24) }
+  return { kind, flags, small, epoch, long: bytes.readBigUInt64LE(16), word: bytes.readUInt32LE(24) }
 }
 
-module.exports = { DATA, ACK, REJECT, HELLO, WELCOME, PING, OVERHEAD, DATAGRAM_MAX, NAMES, encode, decode, crc32 }
+/** An ANSWER whose checksum is right, or null. */
+function answer(bytes, client) {
+  const small = bytes.readUInt16LE(2), epoch = bytes.readUInt32LE(4), long = bytes.readBigUInt64LE(16), word = bytes.readUInt32LE(24)
+  const body = bytes.subarray(28, -4)
+  const whole = body.length === 0 || ((small === DONE || small === FAILED) && body.length === word) || small > GONE
+  if (bytes[1] || !epoch || !long || !whole || (small === GONE && word) || bytes.readBigUInt64LE(8) !== client) return null
+  return { kind: ANSWER, flags: 0, small, epoch, long, word, body }
+}
+
+module.exports = {
+  DATA, ACK, REJECT, HELLO, WELCOME, PING, ANSWER, TAKE, ASK, DONE, FAILED, PENDING, GONE, READY, OVERHEAD, DATAGRAM_MAX, NAMES, encode, decode, crc32,
+}

@@ -1,14 +1,16 @@
 """Numbers of PROTOCOL.md, and how the vectors describe the fields of a datagram: what both generators share."""
 
-DATA, ACK, REJECT, HELLO, WELCOME, PING = 1, 2, 3, 4, 5, 6
-SEALED, BEGIN, END, BATCH, SKIP, DUPLICATE, COMPLETE = 8, 16, 32, 64, 128, 16, 64
+DATA, ACK, REJECT, HELLO, WELCOME, PING, ANSWER, TAKE = 1, 2, 3, 4, 5, 6, 7, 8
+ASK = 2
+DONE, FAILED, PENDING, GONE = 0, 1, 2, 3
+SEALED, BEGIN, END, BATCH, SKIP, DUPLICATE, READY, COMPLETE = 8, 16, 32, 64, 128, 16, 32, 64
 WHOLE = BEGIN | END
 CLIENT = 0x00000000000000A1
 OTHER = 0xFEDCBA9876543210
 LAST = 2**64 - 1
 
 
-def data_fields(seq, payload, span, flags, channel, reserved, epoch):
+def data_fields(seq, payload, span, flags, channel, options, epoch):
     return {
         "type": "DATA",
         "epoch": epoch,
@@ -20,7 +22,7 @@ def data_fields(seq, payload, span, flags, channel, reserved, epoch):
         "batch": bool(flags & BATCH),
         "skip": bool(flags & SKIP),
         "channel": channel,
-        "reserved": reserved,
+        "options": options,
         "payload": payload.hex(),
     }
 
@@ -34,6 +36,7 @@ def ack_fields(floor, bitmap, flags, credit, delay_us, epoch):
         "durability": flags & 3,
         "duplicate": bool(flags & DUPLICATE),
         "complete": bool(flags & COMPLETE),
+        "ready": bool(flags & READY),
         "delay_us": delay_us,
         "bitmap": bitmap.hex(),
     }
@@ -53,3 +56,11 @@ def welcome_fields(nonce, epoch, credit):
 
 def ping_fields(epoch):
     return {"type": "PING", "epoch": epoch}
+
+
+def answer_fields(seq, status, number, body, epoch):
+    return {"type": "ANSWER", "epoch": epoch, "seq": str(seq), "status": status, "number": number, "body": body.hex()}
+
+
+def take_fields(seq, span, wait_ms, room, epoch):
+    return {"type": "TAKE", "epoch": epoch, "seq": str(seq), "span": span, "wait_ms": wait_ms, "room": room}

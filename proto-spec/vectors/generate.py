@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes datagrams.json, from PROTOCOL.md alone: struct and zlib, none of the project's code.
 
-The file is fixed: datagrams may be added, none may change. Where a flag is given a meaning, descriptions gain its field. `python3 generate.py | diff - datagrams.json` prints nothing.
+The file is fixed: datagrams may be added, none may change. Where a flag or a type is given a meaning, descriptions say it.
+`python3 generate.py | diff - datagrams.json` prints nothing.
 """
 
 import json
@@ -45,9 +46,9 @@ def described(client, fields):
     return {"type": fields["type"], "client": f"{client:016x}", **fields}
 
 
-def data(name, about, seq, payload=b"", span=0, flags=WHOLE, channel=0, reserved=0, epoch=3, client=CLIENT, **more):
-    bytes_ = crc(body(DATA, flags, span, epoch, client, seq, channel | reserved << 16, payload))
-    fields = data_fields(seq, payload, span, flags, channel, reserved, epoch)
+def data(name, about, seq, payload=b"", span=0, flags=WHOLE, channel=0, options=0, epoch=3, client=CLIENT, **more):
+    bytes_ = crc(body(DATA, flags, span, epoch, client, seq, channel | options << 16, payload))
+    fields = data_fields(seq, payload, span, flags, channel, options, epoch)
     more.setdefault("server", "journal")
     add(name, about, bytes_, datagram=described(client, fields), **more)
 
@@ -81,6 +82,30 @@ def welcome(name, about, nonce, epoch, credit=1024, client=CLIENT):
 def ping(name, about, epoch=3, client=CLIENT):
     bytes_ = crc(body(PING, 0, 0, epoch, client, 0, 0))
     add(name, about, bytes_, datagram=described(client, ping_fields(epoch)), server="ack")
+
+
+def answer_bytes(seq, status, number, body_=b"", epoch=3, client=CLIENT):
+    return crc(body(ANSWER, 0, status, epoch, client, seq, number, body_))
+
+
+def answer(name, about, seq, status, number, body_=b"", epoch=3, client=CLIENT):
+    fields = answer_fields(seq, status, number, body_, epoch)
+    bytes_ = answer_bytes(seq, status, number, body_, epoch, client)
+    add(name, about, bytes_, datagram=described(client, fields), server="drop")
+
+
+def take(name, about, seq, span=0, wait_ms=0, room=0, epoch=3, client=CLIENT, **more):
+    bytes_ = crc(body(TAKE, 0, span, epoch, client, seq, wait_ms, bytes(room)))
+    if not more:
+        # Of a session that the server does not know.
+        gone = answer_bytes(seq, GONE, 0, epoch=epoch, client=client)
+        more = {"server": "answer", "reply": gone.hex(), "without": {"server": "drop"}}
+    add(name, about, bytes_, datagram=described(client, take_fields(seq, span, wait_ms, room, epoch)), **more)
+
+
+def ask(name, about, seq, payload=b"", epoch=3, client=CLIENT, **more):
+    without = {"server": "reject", "reply": reject_bytes(2, seq, epoch=epoch, client=client).hex()}
+    data(name, about, seq, payload, options=ASK, epoch=epoch, client=client, without=without, **more)
 
 
 def bad(name, about, bytes_, error, **more):
@@ -120,8 +145,8 @@ data("data-fragment-first", "fragments are for a later version", 1, b"z", flags=
 data("data-fragment-last", "the same", 1, b"z", flags=END, **unsupported)
 data("data-fragment-middle", "the same", 1, b"z", flags=0, **unsupported)
 data("data-fragment-of-a-batch", "refused before the batch is looked into", 1, b"\x07\x00z", flags=BEGIN | BATCH, **unsupported)
-data("data-reserved", "reserved is not 0", 1, b"z", reserved=1, **unsupported)
-data("data-reserved-with-a-broken-batch", "refused before the batch is looked into", 1, b"", flags=WHOLE | BATCH, reserved=0x8000, **unsupported)
+data("data-reserved", "reserved is not 0", 1, b"z", options=1, **unsupported)
+data("data-reserved-with-a-broken-batch", "refused before the batch is looked into", 1, b"", flags=WHOLE | BATCH, options=0x8000, **unsupported)
 data("data-too-long-for-the-default", "1,473 bytes; the default limit is 1,472", 1, b"\xaa" * 1441, server="reject", reply=reject_bytes(3, 1).hex())
 
 # ACK.
@@ -134,7 +159,7 @@ ack("ack-bitmap-shortest", "seq floor + 2 alone", 4, b"\x02" + bytes(7))
 ack("ack-bitmap-longest", "128 bytes, all but the first bit set", 4, b"\xfe" + b"\xff" * 127)
 ack("ack-bitmap-zero-words", "zero words at the end mean nothing", 4, b"\x02" + bytes(15))
 ack("ack-last", "the largest of every number", LAST, b"", 0, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, LAST)
-add("ack-unknown-flags", "flags that have no meaning yet are ignored", crc(body(ACK, 0b1110_0100, 1, 3, CLIENT, 1, 0)), datagram={"type": "ACK", "client": f"{CLIENT:016x}", "epoch": 3, "floor": "1", "credit": 1, "durability": 0, "duplicate": False, "complete": True, "delay_us": 0, "bitmap": ""}, canonical=False, server="drop")
+add("ack-unknown-flags", "flags that have no meaning yet are ignored", crc(body(ACK, 0b1110_0100, 1, 3, CLIENT, 1, 0)), datagram={"type": "ACK", "client": f"{CLIENT:016x}", "epoch": 3, "floor": "1", "credit": 1, "durability": 0, "duplicate": False, "complete": True, "ready": True, "delay_us": 0, "bitmap": ""}, canonical=False, server="drop")
 
 # COMPLETE, and the worked example with it.
 ack("ack-complete", "nothing is journaled above the floor", 7, flags=COMPLETE)
@@ -176,7 +201,7 @@ bad("bad-version-2", "answered, so that an operator learns why", crc(body(DATA, 
 bad("bad-version-0", "the same", crc(body(HELLO, 0, 0, 0, CLIENT, 77, 0, version=0)), "version", version={"client": f"{CLIENT:016x}", "epoch": 0, "seq": "77"}, server="reject", reply=reject_bytes(1, 77, epoch=0).hex())
 bad("bad-version-15", "with a type that version 1 does not have", crc(body(12, 0xFF, 0, 3, OTHER, 9, 0, version=15)), "version", version={"client": f"{OTHER:016x}", "epoch": 3, "seq": "9"}, server="reject", reply=reject_bytes(1, 9, client=OTHER).hex())
 bad("bad-version-2-reject", "a server of version 2 refuses version 1: for clients; a server must not answer it", reject_bytes(1, 9, version=2), "unknown_type", version_refusal={"client": f"{CLIENT:016x}", "epoch": 3, "refused": "9"})
-for kind in [0, *range(7, 16)]:
+for kind in [0, *range(9, 16)]:
     bad(f"bad-type-{kind}", "an unassigned type", crc(body(kind, 0, 0, 3, CLIENT, 1, 0)), "unknown_type")
 bad("bad-data-epoch-0", "no session has epoch 0", crc(body(DATA, WHOLE, 0, 0, CLIENT, 1, 0)), "malformed")
 bad("bad-data-seq-0", "the first seq is 1", crc(body(DATA, WHOLE, 0, 3, CLIENT, 0, 0)), "malformed")
@@ -220,13 +245,77 @@ for kind, name in [(REJECT, "reject"), (WELCOME, "welcome")]:
     bad(f"sealed-{name}", "sealed, and there is no key", sealed, "sealed")
 bad("sealed-with-a-crc", "SEALED is set, so the last bytes are no CRC-32, though they look like one", crc(body(DATA, WHOLE | SEALED, 0, 3, CLIENT, 1, 0, bytes(24))), "sealed")
 
+# Answers: the example of PROTOCOL.md.
+ask("example-ask", "a message that asks", 5, b"open valve 7")
+ack("example-ask-ack", "it is on disk", 5, delay_us=170)
+take("example-take", "the server may hold it for 20 seconds; no room for a body", 5, wait_ms=20_000)
+answer("example-answer-no-room", "processed; the body of 11 bytes did not fit", 5, DONE, 11)
+take("example-take-room", "the same with room for it", 5, wait_ms=20_000, room=11)
+answer("example-answer", "what the handler gave", 5, DONE, 11, b"valve: open")
+take("example-take-had", "the seq after the last that asked: the answers below are had", 6)
+answer("example-answer-gone", "it never asked", 6, GONE, 0)
+
+# Answers.
+ask("data-ask", "the shortest message that asks", 1)
+ask("data-ask-skip", "with every flag that may stand beside ASK", 9, b"z", span=2, flags=WHOLE | SKIP | 7, channel=513)
+ask("data-ask-last", "the last seq, epoch and client", LAST, b"z", epoch=0xFFFFFFFF, client=LAST)
+data("data-ask-batch", "one answer could not speak of several records", 1, batch(b"a", b"b"), flags=WHOLE | BATCH, options=ASK, **unsupported)
+data("data-ask-broken-batch", "refused before the batch is looked into", 1, b"\x07\x00z", flags=WHOLE | BATCH, options=ASK, **unsupported)
+data("data-ask-fragment", "fragments are for a later version", 1, b"z", flags=BEGIN, options=ASK, **unsupported)
+data("data-ask-and-more", "ASK and an option that is not known", 1, b"z", options=ASK | 4, **unsupported)
+data("data-option-last", "an option that is not known", 1, b"z", options=0x8000, **unsupported)
+ack("ack-ready", "an answer of this session waits", 7, flags=READY)
+ack("ack-ready-every-flag", "all flags that have a meaning, at their highest", 4, b"\xfe" + b"\xff" * 127, flags=COMPLETE | READY | DUPLICATE | 2)
+answer("answer-done", "processed, and there is nothing to say: the shortest ANSWER", 1, DONE, 0)
+answer("answer-done-one-byte", "a body of one byte", 1, DONE, 1, b"z")
+answer("answer-binary", "any byte may stand in a body", 1, DONE, 256, bytes(range(256)))
+answer("answer-longest", "1,024 bytes, the default of what a server keeps", 1, DONE, 1024, b"\xaa" * 1024)
+answer("answer-failed", "given up", 7, FAILED, 0)
+answer("answer-failed-body", "given up, with what the handler says of it", 7, FAILED, 9, b"no valve7")
+answer("answer-failed-no-room", "its body did not fit", 7, FAILED, 9)
+answer("answer-length-last", "longer than any datagram: it never fits", 7, DONE, 2**32 - 1)
+answer("answer-pending", "open; the TAKE was held to its end: again at once", 7, PENDING, 0)
+answer("answer-pending-later", "open; again in a second", 7, PENDING, 1000)
+answer("answer-pending-last", "the largest of every number", LAST, PENDING, 2**32 - 1, epoch=0xFFFFFFFF, client=LAST)
+answer("answer-gone", "no answer will come", 7, GONE, 0)
+answer("answer-unknown-status", "a later version's: taken for PENDING", 7, 4711, 2500)
+answer("answer-unknown-status-body", "a later version's may have a body of any length", 7, 4, 9, b"z")
+answer("answer-every-field", "every field at a value of its own", 0x0123456789ABCDEF, FAILED, 40, bytes(range(40)), epoch=0xCAFEBABE, client=OTHER)
+take("take-shortest", "an answer now, without room for a body", 1)
+take("take-span", "answers below 7 are had", 9, span=2)
+take("take-span-widest", "answers below 1: none", 65536, span=65535)
+take("take-one-byte-of-room", "room for one byte", 7, room=1)
+take("take-longest-recommended", "1,200 bytes", 7, wait_ms=20_000, room=1168)
+take("take-every-field", "every field at a value of its own", 0x0123456789ABCDEF, 0x1234, 0x89ABCDEF, 40, 0xCAFEBABE, OTHER)
+take("take-last", "the largest of every number", LAST, 65535, 2**32 - 1, 0, 0xFFFFFFFF, LAST)
+take("take-too-long-for-the-default", "1,473 bytes; the default limit is 1,472: there is no message that a REJECT could refuse", 7, room=1441, server="drop")
+bad("bad-answer-epoch-0", "no session has epoch 0", crc(body(ANSWER, 0, DONE, 0, CLIENT, 1, 0)), "malformed")
+bad("bad-answer-seq-0", "the first seq is 1", crc(body(ANSWER, 0, DONE, 3, CLIENT, 0, 0)), "malformed")
+bad("bad-answer-flags", "must be 0", crc(body(ANSWER, 1, DONE, 3, CLIENT, 1, 0)), "malformed")
+bad("bad-answer-cut", "a body that lost a byte and has a new checksum: neither empty nor whole", crc(body(ANSWER, 0, DONE, 3, CLIENT, 1, 11, b"valve: ope")), "malformed")
+bad("bad-answer-longer", "a body that is longer than its length", crc(body(ANSWER, 0, FAILED, 3, CLIENT, 1, 1, b"ab")), "malformed")
+bad("bad-answer-length-0", "length 0, and a body", crc(body(ANSWER, 0, DONE, 3, CLIENT, 1, 0, b"a")), "malformed")
+bad("bad-answer-pending-body", "PENDING has no body, even where its number is so long", crc(body(ANSWER, 0, PENDING, 3, CLIENT, 1, 1, b"a")), "malformed")
+bad("bad-answer-gone-body", "GONE has no body", crc(body(ANSWER, 0, GONE, 3, CLIENT, 1, 0, b"a")), "malformed")
+bad("bad-answer-gone-number", "must be 0", crc(body(ANSWER, 0, GONE, 3, CLIENT, 1, 1)), "malformed")
+bad("bad-take-epoch-0", "no session has epoch 0", crc(body(TAKE, 0, 0, 0, CLIENT, 1, 0)), "malformed")
+bad("bad-take-seq-0", "the first seq is 1", crc(body(TAKE, 0, 0, 3, CLIENT, 0, 0)), "malformed")
+bad("bad-take-span", "what is wanted would be below 1", crc(body(TAKE, 0, 5, 3, CLIENT, 5, 0)), "malformed")
+bad("bad-take-flags", "must be 0", crc(body(TAKE, 0x10, 0, 3, CLIENT, 1, 0)), "malformed")
+bad("bad-take-room", "the room has zeros alone", crc(body(TAKE, 0, 0, 3, CLIENT, 1, 0, bytes(10) + b"\x01")), "malformed")
+bad("bad-take-room-first", "from its first byte on", crc(body(TAKE, 0, 0, 3, CLIENT, 1, 0, b"\x80" + bytes(10))), "malformed")
+for kind, name in [(ANSWER, "answer"), (TAKE, "take")]:
+    sealed = body(kind, SEALED, 0, 3, CLIENT, 1, 0, bytes(8) + b"\x5a" * 16)
+    bad(f"sealed-{name}", "sealed, and there is no key", sealed, "sealed")
+
 about = [
     "Golden datagrams of the Duragram protocol, version 1, plain mode. See PROTOCOL.md#conformance.",
     "hex: the datagram. It either decodes to `datagram`, or does not, for the reason `error`.",
-    "datagram: 64-bit numbers are decimal strings, client is 16 hexadecimal digits, payload and bitmap are hexadecimal.",
+    "datagram: 64-bit numbers are decimal strings, client is 16 hexadecimal digits, payload, bitmap and body are hexadecimal.",
     "records: of a batch, its records. canonical: false where encoding `datagram` gives other bytes than hex.",
     "server: what a server with default limits does with it as the first datagram of all: journal (and ack), ack, welcome,",
-    "reject (with exactly the bytes of `reply`) or drop (in silence). version: what is read of another version's header.",
+    "reject or answer (with exactly the bytes of `reply`) or drop (in silence). without: the same of a server without the extension",
+    "for answers, where it differs. version: what is read of another version's header.",
     "version_refusal: what a client reads from another version's REJECT.",
 ]
 document = {"format": 1, "protocol_version": 1, "about": about, "datagrams": vectors}

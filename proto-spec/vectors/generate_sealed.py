@@ -160,7 +160,7 @@ def clear_part(kind, flags, small, epoch, client, long, word, counter, version=1
 
 
 def sealed(clear, text, keys, direction, counter):
-    if clear[0] & 15 != DATA:
+    if clear[0] & 15 not in (DATA, ANSWER):
         clear, text = clear + text, b""
     cipher, tag = aead(keys[direction], struct.pack("<IQ", direction, counter), clear, text)
     return clear + cipher + tag
@@ -173,7 +173,7 @@ def add(name, about, bytes_, key, **more):
 
 def good(name, about, kind, flags, small, epoch, client, long, word, counter, fields, variable=b"", key=KEY, **more):
     keys_epoch = 0 if kind in (HELLO, WELCOME) else epoch
-    direction = TO_SERVER if kind in (DATA, HELLO, PING) else TO_CLIENT
+    direction = TO_SERVER if kind in (DATA, HELLO, PING, TAKE) else TO_CLIENT
     clear = clear_part(kind, flags, small, epoch, client, long, word, counter)
     bytes_ = sealed(clear, variable, session_keys(key, client, keys_epoch), direction, counter)
     more = {"keys_epoch": keys_epoch, "counter": str(counter), **more}
@@ -181,9 +181,9 @@ def good(name, about, kind, flags, small, epoch, client, long, word, counter, fi
     return bytes_
 
 
-def data(name, about, seq, payload=b"", counter=7, span=0, flags=WHOLE, channel=0, reserved=0, epoch=3, client=CLIENT, **more):
-    fields = data_fields(seq, payload, span, flags, channel, reserved, epoch)
-    word = channel | reserved << 16
+def data(name, about, seq, payload=b"", counter=7, span=0, flags=WHOLE, channel=0, options=0, epoch=3, client=CLIENT, **more):
+    fields = data_fields(seq, payload, span, flags, channel, options, epoch)
+    word = channel | options << 16
     return good(name, about, DATA, flags, span, epoch, client, seq, word, counter, fields, payload, **more)
 
 
@@ -210,6 +210,16 @@ def ping(name, about, epoch=3, counter=7, client=CLIENT, **more):
     return good(name, about, PING, 0, 0, epoch, client, 0, 0, counter, ping_fields(epoch), **more)
 
 
+def answer(name, about, seq, status, number, body=b"", counter=9, epoch=3, client=CLIENT, **more):
+    fields = answer_fields(seq, status, number, body, epoch)
+    return good(name, about, ANSWER, 0, status, epoch, client, seq, number, counter, fields, body, **more)
+
+
+def take(name, about, seq, span=0, wait_ms=0, room=0, counter=7, epoch=3, client=CLIENT, **more):
+    fields = take_fields(seq, span, wait_ms, room, epoch)
+    return good(name, about, TAKE, 0, span, epoch, client, seq, wait_ms, counter, fields, bytes(room), **more)
+
+
 first = data("data-1", "the first message", 1, b"hello", counter=0x5EED)
 data("data-1-again", "the same again: another attempt, another counter, other ciphertext", 1, b"hello", counter=0x5EEE, flags=WHOLE | 1)
 data("data-empty", "the shortest: 52 bytes", 2)
@@ -221,7 +231,7 @@ data("data-last", "the largest of every number", LAST, b"z", LAST, channel=0xFFF
 data("data-counter-0", "any counter will do", 1, b"z", counter=0)
 data("data-boot-count", "a counter from boot count 3", 1, b"z", counter=3 << 32)
 data("data-fragment", "what version 1 does not have is told after the seal", 1, b"\x07\x00z", flags=BEGIN | BATCH)
-data("data-reserved", "the same", 1, b"z", reserved=1)
+data("data-reserved", "the same", 1, b"z", options=1)
 
 reply = ack("ack-1", "it is on disk", 1)
 ack("ack-bitmap", "3 is journaled, 2 is not; the bitmap is in clear", 1, b"\x02" + bytes(7), delay_us=210, counter=10)
@@ -272,7 +282,8 @@ bad_data("bad-epoch-0", "no session has epoch 0", "malformed", epoch=0)
 bad_data("bad-span", "span is not below seq", "malformed", span=1)
 bad_data("bad-batch", "a broken batch, rightly sealed", "broken_batch", flags=WHOLE | BATCH, payload=b"\x07\x00z")
 bad_data("bad-type-0", "unassigned", "unknown_type", kind=0)
-bad_data("bad-type-7", "unassigned", "unknown_type", kind=7)
+clear = clear_part(ANSWER, WHOLE, DONE, 3, CLIENT, 1, 0, 7) + b"hello"
+bad("bad-answer-as-data", "with the flags and the body of a DATA", clear + aead(keys[TO_SERVER], struct.pack("<IQ", TO_SERVER, 7), clear, b"")[1], "malformed")
 bad_data("bad-type-15", "unassigned", "unknown_type", kind=15)
 
 # Added later: what the first edition left out.
@@ -309,6 +320,58 @@ bad("bad-header-bit", "attempt is under the tag too", first[:1] + bytes([first[1
 bad("bad-counter-bit", "another counter is another nonce", first[:28] + bytes([first[28] ^ 1]) + first[29:], "bad_seal")
 bad("bad-ping-epoch-0", "no session has epoch 0", sealed(clear_part(PING, 0, 0, 0, CLIENT, 0, 0, 7), b"", session_keys(KEY, CLIENT, 0), TO_SERVER, 7), "malformed", 0)
 bad("bad-hello-epoch", "a HELLO has epoch 0", sealed(clear_part(HELLO, 0, 0, 3, CLIENT, 5, 0, 5), b"", session_keys(KEY, CLIENT, 0), TO_SERVER, 5), "malformed", 0)
+
+# Answers.
+data("data-ask", "a message that asks", 5, b"open valve 7", options=ASK)
+data("data-ask-batch", "what is not supported is told after the seal", 5, b"\x01\x00a", flags=WHOLE | BATCH, options=ASK)
+ack("ack-ready", "an answer of this session waits", 7, flags=READY)
+ack("ack-ready-every-flag", "all flags that have a meaning, at their highest", 4, b"\xfe" + b"\xff" * 127, flags=COMPLETE | READY | DUPLICATE | 2)
+told = answer("answer", "what the handler gave, encrypted", 5, DONE, 11, b"valve: open")
+answer("answer-again", "the same again: another counter, other ciphertext", 5, DONE, 11, b"valve: open", counter=10)
+for length in (0, 1, 15, 16, 17, 63, 64, 65, 128, 256, 1024):
+    answer(f"answer-{length}-bytes", "block edges of the cipher", 3, DONE, length, bytes(i * 7 & 255 for i in range(length)), counter=length)
+answer("answer-no-room", "the body did not fit", 5, DONE, 11)
+answer("answer-failed", "given up", 5, FAILED, 0)
+answer("answer-failed-body", "given up, with what the handler says of it", 5, FAILED, 9, b"no valve7")
+answer("answer-pending", "open", 5, PENDING, 1000)
+answer("answer-gone", "no answer will come", 6, GONE, 0)
+answer("answer-unknown-status", "a later version's, with a body of any length", 5, 4711, 2500, b"z")
+answer("answer-every-field", "every field at a value of its own", 0x0123456789ABCDEF, FAILED, 40, bytes(range(40)), 0x0F1E2D3C4B5A6978, 0xCAFEBABE, OTHER, key=OTHER_KEY)
+answer("answer-last", "the largest of every number", LAST, PENDING, 2**32 - 1, b"", LAST, 0xFFFFFFFF, LAST, key=client_key(FLEET, LAST))
+wants = take("take", "held for 20 seconds, with room for 11 bytes: zeros in clear", 5, 0, 20_000, 11)
+take("take-shortest", "an answer now, without room for a body", 1)
+take("take-span", "answers below 7 are had", 9, span=2)
+take("take-longest-recommended", "1,200 bytes", 7, wait_ms=20_000, room=1148)
+take("take-every-field", "every field at a value of its own", 0x0123456789ABCDEF, 0x1234, 0x89ABCDEF, 40, 0x0F1E2D3C4B5A6978, 0xCAFEBABE, OTHER, key=OTHER_KEY)
+take("take-last", "the largest of every number", LAST, 65535, 2**32 - 1, 0, LAST, 0xFFFFFFFF, LAST, key=client_key(FLEET, LAST))
+
+
+def bad_take(name, about, error, flags=0, span=0, epoch=3, seq=5, room=b"", counter=7):
+    clear = clear_part(TAKE, flags, span, epoch, CLIENT, seq, 0, counter)
+    bad(name, about, sealed(clear, room, session_keys(KEY, CLIENT, epoch), TO_SERVER, counter), error, epoch)
+
+
+bad_reply("bad-answer-epoch-0", "no session has epoch 0", "malformed", ANSWER, small=DONE, epoch=0)
+bad_reply("bad-answer-seq-0", "the first seq is 1", "malformed", ANSWER, small=DONE, long=0)
+bad_reply("bad-answer-flags", "must be SEALED alone", "malformed", ANSWER, flags=1, small=DONE)
+bad_reply("bad-answer-cut", "the body is neither empty nor whole", "malformed", ANSWER, small=DONE, word=11, variable=b"valve: ope")
+bad_reply("bad-answer-pending-body", "PENDING has no body", "malformed", ANSWER, small=PENDING, word=1, variable=b"a")
+bad_reply("bad-answer-gone-body", "GONE has no body", "malformed", ANSWER, small=GONE, variable=b"a")
+bad_reply("bad-answer-gone-number", "must be 0", "malformed", ANSWER, small=GONE, word=1)
+clear = clear_part(ANSWER, 0, DONE, 3, CLIENT, 5, 11, 9)
+bad("bad-answer-in-clear", "an ANSWER's body is encrypted, not authenticated alone", (lambda made: clear + b"valve: open" + made[1])(aead(keys[TO_CLIENT], struct.pack("<IQ", TO_CLIENT, 9), clear + b"valve: open", b"")), "bad_seal", sender="server")
+bad("bad-answer-reflected", "an ANSWER made with what the client seals with", sealed(clear, b"valve: open", keys, TO_SERVER, 9), "bad_seal", sender="server")
+bad("bad-answer-body-bit", "one bit of the body is wrong", told[:40] + bytes([told[40] ^ 1]) + told[41:], "bad_seal", sender="server")
+bad("bad-answer-other-epoch", "the keys of another epoch", told, "bad_seal", keys_epoch=4, sender="server")
+bad_take("bad-take-epoch-0", "no session has epoch 0", "malformed", epoch=0)
+bad_take("bad-take-seq-0", "the first seq is 1", "malformed", seq=0)
+bad_take("bad-take-span", "what is wanted would be below 1", "malformed", span=5)
+bad_take("bad-take-flags", "must be SEALED alone", "malformed", flags=0x10)
+bad_take("bad-take-room", "the room has zeros alone, rightly sealed or not", "malformed", room=bytes(10) + b"\x01")
+bad("bad-take-room-encrypted", "a TAKE has no plaintext: its zeros are in clear", (lambda made, clear: clear + made[0] + made[1])(aead(keys[TO_SERVER], struct.pack("<IQ", TO_SERVER, 7), clear_part(TAKE, 0, 0, 3, CLIENT, 5, 0, 7), bytes(11)), clear_part(TAKE, 0, 0, 3, CLIENT, 5, 0, 7)), "malformed")
+bad("bad-take-shortened", "its room is under the tag", wants[:36] + wants[37:], "bad_seal")
+bad("bad-take-lengthened", "the same", wants[:36] + b"\0" + wants[36:], "bad_seal")
+bad_data("bad-type-9", "unassigned", "unknown_type", kind=9)
 
 
 def hexed(vectors):

@@ -3,6 +3,7 @@
 
     python3 capture.py traffic.pcap     # real traffic: the server, the Python client, a path that loses and repeats
     python3 capture.py vectors.pcap     # the golden datagrams, plain and sealed
+    python3 capture.py answers.pcap     # the golden datagrams of one ask, as a client and a server exchange them
 
 Real traffic differs at each run; the committed capture and its golden output belong together. Nothing is captured from
 an interface, which would need privileges: the proxy between client and server writes what it sees on the client's side.
@@ -25,6 +26,7 @@ from duragram import Client, Incomplete, wire  # noqa: E402
 from tests.support import Proxy, Server  # noqa: E402
 
 CLIENT_PORT, SERVER_PORT = 40000, 7117
+REPLIES = (wire.ACK, wire.REJECT, wire.WELCOME, wire.ANSWER)
 LINKTYPE_RAW = 101
 
 
@@ -32,6 +34,7 @@ class Pcap:
     """A capture file of UDP over IPv4."""
 
     def __init__(self, path: str) -> None:
+        self.at = 1_790_000_000.0
         self.file = open(path, "wb")
         self.file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, LINKTYPE_RAW))
 
@@ -107,15 +110,26 @@ def vectors(pcap: Pcap) -> None:
         for vector in json.loads((HERE.parent / "vectors" / name).read_text())["datagrams"]:
             payload = bytes.fromhex(vector["hex"])
             kind = payload[0] & 15 if payload else 0
-            pcap.write(at, kind not in (wire.ACK, wire.REJECT, wire.WELCOME), payload)
+            pcap.write(at, kind not in REPLIES, payload)
             at += 0.001
     # The path repeats a datagram.
     first = json.loads((HERE.parent / "vectors" / "datagrams.json").read_text())["datagrams"][0]
     pcap.write(at, True, bytes.fromhex(first["hex"]))
 
 
+def answers(pcap: Pcap) -> None:
+    golden = {v["name"]: bytes.fromhex(v["hex"]) for v in json.loads((HERE.parent / "vectors" / "datagrams.json").read_text())["datagrams"]}
+    # Each after so many milliseconds: the first TAKE is lost and repeated, the server holds it, and the path repeats an ANSWER.
+    for after, name in [
+        (0, "example-ask"), (1, "example-ask-ack"), (0, "example-take"), (21_000, "example-take"), (740, "example-answer-no-room"),
+        (0, "example-take-room"), (1, "example-answer"), (1, "example-answer"), (0, "example-take-had"), (1, "example-answer-gone"),
+    ]:  # fmt: skip
+        pcap.at += after / 1000
+        pcap.write(pcap.at, golden[name][0] & 15 not in REPLIES, golden[name])
+
+
 if __name__ == "__main__":
     path = sys.argv[1]
     pcap = Pcap(path)
-    {"traffic.pcap": traffic, "vectors.pcap": vectors}[Path(path).name](pcap)
+    {"traffic.pcap": traffic, "vectors.pcap": vectors, "answers.pcap": answers}[Path(path).name](pcap)
     pcap.file.close()

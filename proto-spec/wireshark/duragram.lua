@@ -3,14 +3,17 @@
 -- Plain datagrams are found on any port by their CRC-32; sealed ones on port 7117 (or by Decode As), where the clear
 -- fields are shown. Per session, requests are linked with their answers; that needs the whole capture, in order.
 
-local TYPES = { [1] = "DATA", [2] = "ACK", [3] = "REJECT", [4] = "HELLO", [5] = "WELCOME", [6] = "PING" }
-local DATA, ACK, REJECT, HELLO, WELCOME, PING = 1, 2, 3, 4, 5, 6
+local TYPES = { [1] = "DATA", [2] = "ACK", [3] = "REJECT", [4] = "HELLO", [5] = "WELCOME", [6] = "PING", [7] = "ANSWER", [8] = "TAKE" }
+local DATA, ACK, REJECT, HELLO, WELCOME, PING, ANSWER, TAKE = 1, 2, 3, 4, 5, 6, 7, 8
 local CODES = {
     [1] = "VERSION", [2] = "UNSUPPORTED", [3] = "TOO_LARGE", [4] = "STALE_EPOCH", [5] = "BEYOND_WINDOW",
     [6] = "BUSY", [7] = "STORAGE", [8] = "CHANNEL", [9] = "SEALED_ONLY",
 }
 local DURABILITIES = { [0] = "synced to disk", [1] = "handed to the operating system", [2] = "replicated", [3] = "malformed" }
-local SEALED, BEGIN, END, BATCH, SKIP, DUPLICATE, COMPLETE = 0x08, 0x10, 0x20, 0x40, 0x80, 0x10, 0x40
+local STATUSES = { [0] = "DONE", [1] = "FAILED", [2] = "PENDING", [3] = "GONE" }
+local DONE, FAILED, PENDING, GONE = 0, 1, 2, 3
+local SEALED, BEGIN, END, BATCH, SKIP, DUPLICATE, READY, COMPLETE = 0x08, 0x10, 0x20, 0x40, 0x80, 0x10, 0x20, 0x40
+local ASK = 2
 local PLAIN_MIN, SEALED_MIN = 32, 52
 
 local duragram = Proto("duragram", "Duragram")
@@ -34,6 +37,7 @@ local f = {
     batch = flag("batch", "Batch", BATCH),
     skip = flag("skip", "Skip", SKIP),
     duplicate = flag("duplicate", "Duplicate: nothing new in this ack", DUPLICATE),
+    ready = flag("ready", "Ready: an answer waits", READY),
     complete = flag("complete", "Complete: nothing is journaled beyond the bitmap", COMPLETE),
     small = ProtoField.uint16("duragram.zero", "Zero", base.DEC),
     span = ProtoField.uint16("duragram.span", "Span", base.DEC),
@@ -45,10 +49,17 @@ local f = {
     floor = ProtoField.uint64("duragram.floor", "Floor", base.DEC),
     refused = ProtoField.uint64("duragram.refused", "Refused seq", base.DEC),
     nonce = ProtoField.uint64("duragram.nonce", "Nonce", base.HEX),
-    base = ProtoField.uint64("duragram.base", "Base (lowest seq that the client holds)", base.DEC),
+    base = ProtoField.uint64("duragram.base", "Base (lowest seq that the client holds, or waits for)", base.DEC),
     limit = ProtoField.uint64("duragram.limit", "Highest seq that the client may send", base.DEC),
     channel = ProtoField.uint16("duragram.channel", "Channel", base.DEC),
-    reserved = ProtoField.uint16("duragram.reserved", "Reserved", base.DEC),
+    options = ProtoField.uint16("duragram.options", "Options", base.HEX),
+    ask = ProtoField.bool("duragram.options.ask", "Ask: an answer is wanted", 16, nil, ASK),
+    status = ProtoField.uint16("duragram.status", "Status", base.DEC, STATUSES),
+    length = ProtoField.uint32("duragram.length", "Length of the body", base.DEC),
+    wait = ProtoField.uint32("duragram.wait_ms", "May be held for (ms)", base.DEC),
+    body = ProtoField.bytes("duragram.body", "Body"),
+    body_ciphertext = ProtoField.bytes("duragram.body.ciphertext", "Body, encrypted"),
+    room = ProtoField.uint32("duragram.room", "Room for a body", base.DEC),
     delay = ProtoField.uint32("duragram.delay_us", "Server's delay (µs)", base.DEC),
     retry = ProtoField.uint32("duragram.retry_after_ms", "Retry after (ms)", base.DEC),
     word = ProtoField.uint32("duragram.word", "Zero", base.DEC),
@@ -69,6 +80,7 @@ local f = {
     first_in = ProtoField.framenum("duragram.first_in", "First sent in", base.NONE, frametype.RETRANS_PREV),
     answered_in = ProtoField.framenum("duragram.answered_in", "Answered in", base.NONE, frametype.RESPONSE),
     answers = ProtoField.framenum("duragram.answers", "Answers", base.NONE, frametype.REQUEST),
+    asked_in = ProtoField.framenum("duragram.asked_in", "Asked in", base.NONE, frametype.REQUEST),
     time = ProtoField.relative_time("duragram.time", "Time from the request"),
 }
 local fields = {}
@@ -83,6 +95,9 @@ local e = {
     retransmission = ProtoExpert.new("duragram.expert.retransmission", "Retransmission", expert.group.SEQUENCE, expert.severity.NOTE),
     duplicate = ProtoExpert.new("duragram.expert.duplicate", "The path repeated it", expert.group.SEQUENCE, expert.severity.NOTE),
     skip = ProtoExpert.new("duragram.expert.skip", "The client has abandoned messages", expert.group.SEQUENCE, expert.severity.NOTE),
+    failed = ProtoExpert.new("duragram.expert.failed", "The message was given up", expert.group.RESPONSE_CODE, expert.severity.WARN),
+    gone = ProtoExpert.new("duragram.expert.gone", "No answer will come", expert.group.RESPONSE_CODE, expert.severity.NOTE),
+    no_room = ProtoExpert.new("duragram.expert.no_room", "The body did not fit", expert.group.RESPONSE_CODE, expert.severity.NOTE),
     unsent = ProtoExpert.new("duragram.expert.never_sent", "Acks what is not in this capture", expert.group.SEQUENCE, expert.severity.WARN),
     version = ProtoExpert.new("duragram.expert.version", "Another version", expert.group.UNDECODED, expert.severity.WARN),
 }
@@ -124,7 +139,7 @@ end
 
 local function session_of(client, epoch)
     local name = tostring(client) .. "/" .. epoch
-    sessions[name] = sessions[name] or { sent = {}, waiting = {}, floor = 0, asked = {} }
+    sessions[name] = sessions[name] or { sent = {}, waiting = {}, floor = 0, asked = {}, taken = {} }
     return sessions[name]
 end
 
@@ -225,6 +240,7 @@ local function add_analysis(tree, frame, now)
         tree:add(f.repeated, true):set_generated()
         tree:add_proto_expert_info(e.duplicate)
     end
+    if known.asked_in then tree:add(f.asked_in, known.asked_in):set_generated() end
     if known.first_in then tree:add(f.first_in, known.first_in):set_generated() end
     if known.answered_in then
         tree:add(f.answered_in, known.answered_in):set_generated()
@@ -253,9 +269,14 @@ dissect[DATA] = function(d)
         tree:add(f.base, tvb(2, 2), seq - UInt64(span)):set_generated()
     end
     tree:add_le(f.channel, tvb(24, 2))
-    tree:add_le(f.reserved, tvb(26, 2))
+    local options = tree:add_le(f.options, tvb(26, 2))
+    options:add_le(f.ask, tvb(26, 2))
+    local asks = bit.band(tvb(26, 2):le_uint(), ASK) ~= 0
+    if asks and bit.band(flags, BATCH) ~= 0 then
+        tree:add_proto_expert_info(e.malformed, "a batch that asks is refused")
+    end
     d.counter()
-    d.info(" seq=" .. tostring(seq) .. " span=" .. span)
+    d.info(" seq=" .. tostring(seq) .. " span=" .. span .. (asks and " ASK" or ""))
     if d.rest:len() > 0 then
         if d.sealed then
             tree:add(f.ciphertext, d.rest)
@@ -388,6 +409,89 @@ dissect[PING] = function(d)
     if d.first_pass then session_of(d.client, d.epoch).asked.ping = d.frame end
 end
 
+-- The seq as a number, where Lua has it exactly.
+local function exact_seq(tvb)
+    local seq = tvb(16, 8):le_uint64():tonumber()
+    return seq < 2 ^ 53 and seq or nil
+end
+
+dissect[TAKE] = function(d)
+    local tvb, tree = d.tvb, d.tree
+    local seq, span = tvb(16, 8):le_uint64(), tvb(2, 2):le_uint()
+    local room = d.rest:len()
+    tree:add_le(f.span, tvb(2, 2))
+    d.header()
+    tree:add_le(f.seq, tvb(16, 8))
+    if d.epoch == 0 or seq:tonumber() <= span or bit.band(tvb(1, 1):uint(), 0xff - SEALED) ~= 0 then
+        tree:add_proto_expert_info(e.malformed, "epoch 0, a flag, or span is not below seq")
+    else
+        tree:add(f.base, tvb(2, 2), seq - UInt64(span)):set_generated()
+    end
+    tree:add_le(f.wait, tvb(24, 4))
+    d.counter()
+    local about = room > 0 and tree:add(f.room, d.rest, room) or tree:add(f.room, room)
+    about:set_generated()
+    if room > 0 and d.rest:raw():find("[^%z]") then
+        tree:add_proto_expert_info(e.malformed, "the room has zeros alone")
+    end
+    d.info(" seq=" .. tostring(seq) .. " span=" .. span .. " wait=" .. tvb(24, 4):le_uint() .. "ms room=" .. room)
+    local exact = exact_seq(tvb)
+    if d.first_pass and exact then
+        local session = session_of(d.client, d.epoch)
+        local latest = session.taken[exact]
+        if latest and latest.bytes == tvb:raw() and not frames[latest.frame].answered_in then
+            frames[d.frame].retransmission, frames[d.frame].first_in = true, latest.frame
+        end
+        session.taken[exact] = { frame = d.frame, bytes = tvb:raw() }
+    end
+end
+
+dissect[ANSWER] = function(d)
+    local tvb, tree = d.tvb, d.tree
+    local status, number, len = tvb(2, 2):le_uint(), tvb(24, 4):le_uint(), d.rest:len()
+    local has_length = status == DONE or status == FAILED
+    tree:add_le(f.status, tvb(2, 2))
+    d.header()
+    tree:add_le(f.seq, tvb(16, 8))
+    local number_field = has_length and f.length or status == GONE and f.word or f.retry
+    tree:add_le(number_field, tvb(24, 4))
+    d.counter()
+    if len > 0 then tree:add(d.sealed and f.body_ciphertext or f.body, d.rest) end
+    local fits = len == 0 or has_length and len == number or status > GONE
+    if d.epoch == 0 or tvb(16, 8):le_uint64() == UInt64(0) or bit.band(tvb(1, 1):uint(), 0xff - SEALED) ~= 0 then
+        tree:add_proto_expert_info(e.malformed, "epoch 0, seq 0, or a flag")
+    elseif not fits or status == GONE and number ~= 0 then
+        tree:add_proto_expert_info(e.malformed, "a number or a body that this status does not have")
+    end
+    local name = STATUSES[status] or "status " .. status
+    d.info(" " .. name .. " seq=" .. tostring(tvb(16, 8):le_uint64()))
+    if has_length then
+        d.info(" length=" .. number)
+        if status == FAILED then tree:add_proto_expert_info(e.failed) end
+        if len < number then
+            tree:add_proto_expert_info(e.no_room)
+            d.info(" [no room]")
+        end
+    elseif status == GONE then
+        tree:add_proto_expert_info(e.gone)
+    else
+        d.info(" again in " .. number .. "ms")
+    end
+    local exact = exact_seq(tvb)
+    if d.first_pass and exact then
+        local session = session_of(d.client, d.epoch)
+        local taken, sent = session.taken[exact], session.sent[exact]
+        -- One TAKE draws one ANSWER (PROTOCOL.md#rule-a5): what comes without one was repeated by the path, or is a stranger's.
+        if taken and not frames[taken.frame].answered_in then
+            link(taken.frame, d.frame)
+        elseif taken then
+            frames[d.frame].repeated = true
+        end
+        frames[d.frame].asked_in = sent and sent.first
+    end
+    if frames[d.frame].repeated then d.info(" [duplicate]") end
+end
+
 local function add_flags(tree, tvb, kind)
     local flags = tree:add(f.flags, tvb(1, 1))
     local names = {}
@@ -405,6 +509,7 @@ local function add_flags(tree, tvb, kind)
         add(f.skip, SKIP, "SKIP")
     elseif kind == ACK then
         add(f.duplicate, DUPLICATE, "DUPLICATE")
+        add(f.ready, READY, "READY")
         add(f.complete, COMPLETE, "COMPLETE")
     end
     flags:append_text(#names > 0 and " (" .. table.concat(names, ", ") .. ")" or "")
@@ -462,7 +567,7 @@ function duragram.dissector(tvb, pinfo, root)
         d.header()
     elseif handle then
         handle(d)
-        if kind > REJECT and d.rest:len() > 0 then
+        if kind > REJECT and kind <= PING and d.rest:len() > 0 then
             tree:add_proto_expert_info(e.malformed, "this type has " .. (sealed and SEALED_MIN or PLAIN_MIN) .. " bytes")
         end
     else

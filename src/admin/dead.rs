@@ -93,19 +93,20 @@ pub(super) async fn retry(
     whose: Whose,
 ) -> Result<Json<Value>, ApiError> {
     let wanted = Wanted::parse(id, whose)?;
-    let (id, answer) = interface
+    let (id, told_failed, answer) = interface
         .blocking(move |state| {
             let letter = wanted.find(state)?;
-            Ok((letter.id, state.retry_dead(&letter)))
+            Ok((letter.id, letter.told_failed, state.retry_dead(&letter)))
         })
         .await?;
     match wait_for(answer).await {
         Some(Retried::Done) => {
             tracing::info!(offset = id.offset.0, index = id.index, "a dead letter was processed at last");
-            Ok(Json(json!({ "retried": true })))
+            Ok(Json(json!({ "retried": true, "told_failed": told_failed })))
         }
         Some(Retried::Gone) => Err(unknown(id.offset, id.index)),
         Some(Retried::Failed(reason)) => Err(ApiError::new(StatusCode::CONFLICT, format!("it failed again: {reason}"))),
+        Some(Retried::Impossible(why)) => Err(ApiError::new(StatusCode::CONFLICT, why)),
         Some(Retried::Unanswered(why)) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)),
         None => {
             let message = format!(
@@ -118,7 +119,7 @@ pub(super) async fn retry(
     }
 }
 
-/// Forgets a dead letter.
+/// Forgets a dead letter for good: its record is never processed.
 pub(super) async fn discard(
     State(interface): State<Arc<Interface>>,
     id: Id,

@@ -34,7 +34,7 @@ const JOURNAL_HEADER: &str = "duragram-journal";
 /// How often a stream that has sent everything looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What `/api/entries` takes.
+/// `/api/entries` takes these parameters, and refuses others.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
@@ -44,7 +44,7 @@ pub(super) struct PageQuery {
     journal: Option<String>,
 }
 
-/// What `/api/tail` takes.
+/// `/api/tail` takes these parameters, and refuses others.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TailQuery {
@@ -134,11 +134,11 @@ enum Cut {
     Storage(#[from] StorageError),
 }
 
-/// Why a walk ends.
+/// A walk ends for one of these reasons.
 enum End {
     /// The reader has gone, or has all that it asked for.
     Done,
-    /// Before all was sent.
+    /// The walk was cut off before all was sent.
     Cut(Cut),
 }
 

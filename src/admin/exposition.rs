@@ -12,14 +12,14 @@ use axum::http::header::ACCEPT;
 /// A format in which metrics are exposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Exposition {
-    /// `text/plain; version=0.0.4`
+    /// Prometheus defines this text format: `text/plain; version=0.0.4`.
     Classic,
-    /// `application/openmetrics-text; version=1.0.0`
+    /// OpenMetrics defines this format: `application/openmetrics-text; version=1.0.0`.
     OpenMetrics,
 }
 
 impl Exposition {
-    /// The value of `Content-Type`.
+    /// Returns the value of the header `Content-Type`.
     pub(super) fn content_type(self) -> &'static str {
         match self {
             Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
@@ -53,7 +53,7 @@ struct Range<'a> {
     kind: &'a str,
     subtype: &'a str,
     version: Option<&'a str>,
-    /// The weight in thousandths.
+    /// The client weighs it so, in thousandths from 0 to 1000.
     weight: u16,
 }
 

@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use super::error::ApiError;
 use super::token::Token;
 
-/// What probes ask for.
+/// Probes ask for these paths, and need no token.
 pub(super) const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Rules and secret of one admin interface.

@@ -29,7 +29,7 @@ pub(super) struct Interface {
     pub(super) stopping: watch::Receiver<bool>,
     /// What of `/api/status` never changes.
     pub(super) fixed: Map<String, Value>,
-    /// The configured sinks.
+    /// The configuration names these sinks.
     pub(super) sinks: Arc<[KnownSink]>,
 }
 

@@ -1,14 +1,17 @@
 //! The admin interface: HTTP for operators, probes, Prometheus and the command line.
 //!
 //! One thread with its own single-threaded runtime, so that nothing here can take a processor from the data path for
-//! long. It reads: health, metrics, status, entries. The only changes it can make are to sinks and dead letters. It sees the rest
+//! long. It reads: health, metrics, status, entries. The only changes it can make are to sinks, dead letters
+//! and asks. It sees the rest
 //! of the server through [`AdminState`] alone and knows neither sockets, sessions nor storage.
 //!
 //! Who may ask for what is decided in `guard`: changes need a token, and so does everything on an address that other
 //! machines reach.
 //! Everything is bounded by `limits`: connections, heads, bodies, streams, and the time that a peer may stall.
 
+mod age;
 mod answer;
+mod asks;
 mod connections;
 mod dead;
 mod entries;
@@ -38,7 +41,9 @@ use guard::Guard;
 use interface::Interface;
 pub use sink_view::{SinkAnswer, SinkChange, SinkRefused, SinkState, SinkView};
 pub use starting::{Starting, StartingAt};
-pub use state::{AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, RetryAnswer, Status};
+pub use state::{
+    AdminState, AsksAnswer, AsksStatus, KeysStatus, LaneStatus, Offsets, Phase, Retried, RetryAnswer, Status,
+};
 pub use token::{TOKEN_FILE, Token, TokenError};
 use tokio::sync::watch;
 

@@ -1,4 +1,4 @@
-//! Which path answers what.
+//! Each path of the interface has its handler here.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::header::{CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router, middleware};
 use prometheus_client::encoding::text::encode;
 use serde_json::{Value, json};
@@ -15,10 +15,10 @@ use super::error::ApiError;
 use super::exposition::Exposition;
 use super::guard::{self, Guard, MayKnow};
 use super::interface::Interface;
-use super::{dead, entries, sinks};
+use super::{asks, dead, entries, sinks};
 use crate::limits;
 
-/// The whole interface.
+/// Makes the whole interface, with the guard before every path.
 pub(super) fn router(interface: Interface, guard: Guard) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
@@ -27,6 +27,8 @@ pub(super) fn router(interface: Interface, guard: Guard) -> Router {
         .route("/api/status", get(status))
         .route("/api/entries", get(entries::page))
         .route("/api/tail", get(entries::tail))
+        .route("/api/asks", get(asks::show))
+        .route("/api/asks/{client}", delete(asks::forget))
         .route("/api/dead", get(dead::list))
         .route("/api/dead/{offset}/{index}", get(dead::show).delete(dead::discard))
         .route("/api/dead/{offset}/{index}/retry", post(dead::retry))

@@ -7,7 +7,7 @@ use crate::model::{BacklogConfig, Offset, SinkRecord};
 pub struct SinkView {
     /// What is kept of it on disk, as it is now.
     pub record: SinkRecord,
-    /// What it does.
+    /// The sink was in this state when it was looked at.
     pub state: SinkState,
     /// Since when it is up or down, in seconds since 1970; `None` where neither can be said of it.
     pub since_unix_s: Option<u64>,
@@ -21,10 +21,10 @@ pub struct SinkView {
     pub blocks: bool,
 }
 
-/// What a sink does.
+/// A sink is in one of these states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SinkState {
-    /// It takes records.
+    /// It takes records, or would if there were any.
     Up,
     /// It is away, or waits for room for its dead letters.
     Down,
@@ -37,7 +37,7 @@ pub enum SinkState {
 }
 
 impl SinkState {
-    /// As operators read it.
+    /// Returns the word by which operators know the state.
     pub fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -68,9 +68,9 @@ pub type SinkAnswer = Box<dyn FnMut() -> Option<Result<(), String>> + Send>;
 /// Why a sink was not asked; each says so in a sentence.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SinkRefused {
-    /// None has the name.
+    /// No sink has this name.
     Unknown(String),
-    /// It does not run.
+    /// The journal knows the sink, and the configuration does not.
     NotConfigured(String),
     /// It takes no requests now.
     Busy(String),

@@ -3,7 +3,6 @@
 //! A sink is named in the query (`?name=`): names hold `/` and `:`, which proxies decode, join or refuse in a path.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -13,6 +12,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::age::oldest_from;
 use super::answer::{PATIENCE, wait_for};
 use super::error::ApiError;
 use super::interface::{Interface, KnownSink};
@@ -108,12 +108,7 @@ fn oldest_seconds(state: &dyn AdminState, watermark: Offset, end: Offset) -> Res
     if watermark >= end {
         return Ok(None);
     }
-    let blocks = state.journal().read(watermark, 1)?;
-    let oldest = blocks.first().and_then(|block| block.entries_from(watermark).next());
-    let received_us = oldest.map(|entry| entry.meta.received_unix_us);
-    let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
-    let now_us = u64::try_from(now_us).unwrap_or(u64::MAX);
-    Ok(received_us.map(|received_us| now_us.saturating_sub(received_us) / 1_000_000))
+    Ok(oldest_from(state, watermark)?.map(|(_, age_s)| age_s))
 }
 
 /// Stops a sink until it is resumed.
@@ -128,7 +123,7 @@ pub(super) async fn resume(State(interface): State<Arc<Interface>>, which: Which
     Ok(Json(json!({ "resumed": true })))
 }
 
-/// What `seek` takes.
+/// The body of `seek` says where the sink is to go on.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SeekBody {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::sink_view::{SinkAnswer, SinkChange, SinkRefused, SinkView};
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::{KeyRing, Summary, show_fingerprint};
-use crate::model::{Offset, SinkId};
+use crate::model::{AskTotals, AsksReport, AsksRequest, Offset, SinkId};
 use crate::record_json::timestamp;
 
 /// What the admin interface sees of the server.
@@ -45,6 +45,11 @@ pub trait AdminState: Send + Sync + 'static {
         let _there_are_none = change;
         Err(SinkRefused::Unknown(format!("there is no sink \"{name}\": there are none")))
     }
+    /// Asks about asks. Waits for nothing: whoever wants to know asks the answer again and again.
+    ///
+    /// # Errors
+    /// Too many others ask, or the server stops: nothing was asked, and nothing has changed.
+    fn ask_about_asks(&self, request: AsksRequest) -> Result<AsksAnswer, String>;
     /// Whether nothing is done any more for a sink that was removed, so that it makes no more dead letters.
     fn sink_has_stopped(&self, sink: SinkId) -> bool {
         let _there_are_none = sink;
@@ -58,6 +63,9 @@ pub trait AdminState: Send + Sync + 'static {
 /// The answer to a retry, `None` as long as there is none.
 pub type RetryAnswer = Box<dyn FnMut() -> Option<Retried> + Send>;
 
+/// The answer about asks, `None` as long as there is none: all that it says is durable. Or why nobody can say.
+pub type AsksAnswer = Box<dyn FnMut() -> Option<Result<AsksReport, String>> + Send>;
+
 /// What became of another attempt with a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Retried {
@@ -69,6 +77,8 @@ pub enum Retried {
     Gone,
     /// Its lane takes no requests, or has ended. It may still be processed.
     Unanswered(String),
+    /// Nobody here could process it, for this reason; the letter is as it was.
+    Impossible(String),
 }
 
 /// A snapshot of the server. With the configuration it makes `/api/status`.
@@ -80,8 +90,10 @@ pub struct Status {
     pub uptime_s: u64,
     /// UDP addresses that it listens on, with real ports.
     pub udp: Vec<SocketAddr>,
-    /// Sessions in the table.
+    /// So many sessions are in the table.
     pub sessions: u64,
+    /// How many asks there are.
+    pub asks: AsksStatus,
     /// How far the journal reaches.
     pub offsets: Offsets,
     /// How far each lane has come, in lane order.
@@ -94,6 +106,30 @@ pub struct Status {
     pub dead_letters: u64,
     /// The keys in force; `None` for a server without keys.
     pub keys: Option<KeysStatus>,
+}
+
+/// How many asks there are, and how many there may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AsksStatus {
+    /// Those that are not answered.
+    pub open: usize,
+    /// Those whose answers wait to be had.
+    pub answered: usize,
+    /// TAKEs that are held until their answer is there.
+    pub held_takes: usize,
+    /// Those of both kinds that came plain, not sealed.
+    pub plain: usize,
+    /// The most that are remembered; 0: nobody may ask.
+    pub asks_max: usize,
+    /// The most plain ones among them.
+    pub plain_max: usize,
+}
+
+impl From<AskTotals> for AsksStatus {
+    fn from(totals: AskTotals) -> Self {
+        let AskTotals { open, answered, held_takes, plain, asks_max, plain_max } = totals;
+        Self { open, answered, held_takes, plain, asks_max, plain_max }
+    }
 }
 
 /// What may be shown of the keys in force.
@@ -139,7 +175,7 @@ pub enum Phase {
 pub struct Offsets {
     /// Every entry below is processed and may be trimmed.
     pub low: u64,
-    /// Recovery starts here.
+    /// Recovery would start from this entry.
     pub checkpoint: u64,
     /// Every entry below is durable.
     pub end: u64,

@@ -1,5 +1,6 @@
 //! The admin interface over real sockets, with a state that the tests make.
 
+mod asks;
 mod bounds;
 mod dead;
 mod entries;
@@ -25,7 +26,7 @@ use crate::journal::{
     Block, BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal, StorageError,
 };
 use crate::metrics::Metrics;
-use crate::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId};
+use crate::model::{AsksReport, AsksRequest, DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -51,6 +52,12 @@ struct Fake {
     lanes_run: AtomicBool,
     /// How often it was looked whether they have stopped.
     looks: AtomicUsize,
+    /// What is told of asks.
+    asks: Mutex<AsksReport>,
+    /// What was wanted of them, in its order.
+    asks_wanted: Mutex<Vec<AsksRequest>>,
+    /// Why they are not asked about.
+    asks_refusal: Mutex<Option<String>>,
 }
 
 impl Fake {
@@ -75,6 +82,9 @@ impl Fake {
             refusal: Mutex::default(),
             lanes_run: AtomicBool::default(),
             looks: AtomicUsize::default(),
+            asks: Mutex::default(),
+            asks_wanted: Mutex::default(),
+            asks_refusal: Mutex::default(),
         })
     }
 
@@ -89,6 +99,7 @@ impl Fake {
                 span: 0,
                 skip: false,
                 batch: false,
+                asks: false,
                 sealed: false,
                 channel: 0,
                 received_unix_us: 1_700_000_000_000_000,
@@ -135,6 +146,7 @@ impl AdminState for Fake {
             uptime_s: 5,
             udp: vec!["127.0.0.1:7117".parse().unwrap()],
             sessions: 2,
+            asks: self.asks.lock().unwrap().totals.into(),
             offsets: Offsets { low: 0, checkpoint: 0, end: self.disk.end().0 },
             lanes: vec![LaneStatus { lane: 0, watermark: 1, lag: 2 }],
             backlog_bytes: 100,
@@ -167,6 +179,17 @@ impl AdminState for Fake {
         Ok(Box::new(move || {
             looks += 1;
             (looks > 1).then_some(Ok(()))
+        }))
+    }
+    fn ask_about_asks(&self, request: AsksRequest) -> Result<AsksAnswer, String> {
+        if let Some(refusal) = self.asks_refusal.lock().unwrap().take() {
+            return Err(refusal);
+        }
+        self.asks_wanted.lock().unwrap().push(request);
+        let (report, mut looks) = (self.asks.lock().unwrap().clone(), 0);
+        Ok(Box::new(move || {
+            looks += 1;
+            (looks > 1).then(|| Ok(report.clone()))
         }))
     }
     fn sink_has_stopped(&self, _: SinkId) -> bool {
@@ -335,6 +358,7 @@ fn letter(offset: u64, index: u16) -> DeadLetter {
         error: "no paper".into(),
         attempts: 10,
         since_unix_us: 1_767_323_046_000_000,
+        told_failed: false,
     }
 }
 

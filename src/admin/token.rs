@@ -16,7 +16,7 @@ pub const TOKEN_FILE: &str = "admin-token";
 /// Shorter ones could be guessed.
 const BYTES_MIN: usize = 16;
 
-/// A token. Never shown.
+/// Whoever has a token is let in, so it is never shown.
 pub struct Token(Zeroizing<Vec<u8>>);
 
 /// Why there is no token.

@@ -108,7 +108,7 @@ impl Resolver for Fixed {
 /// Why a call came to nothing.
 #[derive(Debug)]
 pub(super) enum ApiFailure {
-    /// No server answered.
+    /// No server answered, for this reason.
     Unreachable(String),
     /// The server refused, and said why.
     Refused { status: StatusCode, message: String },
@@ -184,7 +184,7 @@ impl Api {
         self.json(self.reading(request).call())
     }
 
-    /// Asks for a change.
+    /// Asks the server for a change, and returns its answer.
     pub(super) fn post(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ApiFailure> {
         let request = self.agent.post(self.url(path)).query_pairs(query.iter().copied());
         self.json(self.authorized(request).send_empty())
@@ -196,7 +196,7 @@ impl Api {
         self.json(self.authorized(request).content_type("application/json").send(body.to_string()))
     }
 
-    /// Asks for a deletion.
+    /// Asks the server to delete something, and returns its answer.
     pub(super) fn delete(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ApiFailure> {
         let request = self.agent.delete(self.url(path)).query_pairs(query.iter().copied());
         self.json(self.authorized(request).call())

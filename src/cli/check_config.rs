@@ -30,7 +30,7 @@ pub(super) struct CheckConfigArgs {
     json: bool,
 }
 
-/// Checks and shows.
+/// Checks the configuration, and shows what a server would do with it.
 pub(super) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
     let (loaded, strangers) = args.config.load()?;
     if let Some(strangers) = strangers {
@@ -53,7 +53,10 @@ fn as_json(loaded: &Loaded, keys: &KeyRing) -> Value {
         .config
         .sink
         .iter()
-        .map(|sink| json!({ "name": sink.name, "type": sink.target.kind(), "promise": promise_of(sink) }))
+        .map(|sink| {
+            json!({ "name": sink.name, "type": sink.target.kind(), "promise": promise_of(sink),
+                "answers": loaded.config.answers_by() == Some(sink.name.as_str()) })
+        })
         .collect();
     json!({ "config": config, "places": loaded.places, "memory": memory_bound(&loaded.config), "sinks": sinks,
         "keys": KeysStatus::of(keys) })
@@ -72,6 +75,14 @@ fn as_toml(loaded: &Loaded, keys: &KeyRing) -> String {
         let name = sink.name.replace(char::is_control, " ");
         let _infallible = writeln!(text, "# {name}: {}", promise_of(sink));
     }
+    let answers = match loaded.config.answers_by() {
+        Some(name) if loaded.config.sink.len() > 1 => {
+            format!("sink {} answers; the others only store", name.replace(char::is_control, " "))
+        }
+        Some(name) => format!("sink {} answers", name.replace(char::is_control, " ")),
+        None => "no sink answers alone: a client hears that its message is processed when all of them have it (answering_sink)".into(),
+    };
+    let _infallible = writeln!(text, "\n# Clients that ask what came of a message (docs/sinks.md): {answers}");
     if let Some((summary, _)) = keys.summary() {
         let _infallible = writeln!(text, "\n# Keys: {summary}");
     }

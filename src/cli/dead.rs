@@ -38,6 +38,8 @@ Examples:
   duragram dead retry --all --sink events
   duragram dead list --json | jq -r 'select(.channel == 9) | \"\\(.offset)/\\(.index)\"' | xargs duragram dead discard
 
+TOLD is FAILED where the sender asked and hears that its message failed. It hears nothing more: not of a retry that succeeds either.
+
 Exit codes:
   0  done
   1  not done for at least one dead letter, or no server
@@ -109,7 +111,7 @@ struct Whose {
     sink: Option<String>,
 }
 
-/// Some dead letters.
+/// An operator names one dead letter, or all of them.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Which {
@@ -176,6 +178,9 @@ impl Wanted {
     }
 }
 
+/// What is said of a letter that is retried with success, and whose sender hears nothing of it.
+const RETRIED_UNTOLD: &str = "retried; its sender asked and was told that it failed, and is told nothing more";
+
 /// Runs one of the commands.
 pub(super) fn run(args: &DeadArgs) -> Result<(), Failure> {
     match &args.command {
@@ -186,8 +191,10 @@ pub(super) fn run(args: &DeadArgs) -> Result<(), Failure> {
         }
         Command::Retry { admin, which, whose } => {
             let api = Api::new(admin)?;
-            let retry =
-                |wanted: &Wanted| Ok(api.post(&format!("{}/retry", wanted.path()), &wanted.query()).map(drop)?);
+            let retry = |wanted: &Wanted| {
+                let told = api.post(&format!("{}/retry", wanted.path()), &wanted.query())?;
+                Ok(if told["told_failed"] == true { RETRIED_UNTOLD } else { "retried" })
+            };
             each(&which.wanted(&Store::Running(Api::new(admin)?), whose)?, "retried", retry)
         }
         Command::Discard { place, which, whose } => {
@@ -195,14 +202,14 @@ pub(super) fn run(args: &DeadArgs) -> Result<(), Failure> {
             let wanted = which.wanted(&store, whose)?;
             let (Some(dir), Store::Offline(left)) = (&place.data, &store) else {
                 let api = Api::new(&place.admin)?;
-                let discard = |wanted: &Wanted| Ok(api.delete(&wanted.path(), &wanted.query()).map(drop)?);
+                let discard = |wanted: &Wanted| Ok(api.delete(&wanted.path(), &wanted.query()).map(|_| "discarded")?);
                 return each(&wanted, "discarded", discard);
             };
             let journal = RocksJournal::open(dir, &RocksOptions::default(), &mut |_| {}).map_err(open_failure)?;
             each(&wanted, "discarded", |wanted| {
                 let id = find(left, wanted)?.id;
                 match journal.dead.delete(id).map_err(storage_failure)? {
-                    true => Ok(()),
+                    true => Ok("discarded"),
                     false => Err(unknown(wanted)),
                 }
             })
@@ -219,13 +226,13 @@ fn list(store: &Store, whose: &Whose, json: bool) -> Result<(), Failure> {
         }
         if std::mem::take(&mut empty) {
             print(format_args!(
-                "{:<24} {:<16} {:<16} {:>20} {:>7} {:<27} {:>8} ERROR\n",
-                "ID", "SINK", "CLIENT", "SEQ", "CHANNEL", "DEAD SINCE", "ATTEMPTS"
+                "{:<24} {:<16} {:<16} {:>20} {:>7} {:<27} {:>8} {:<6} ERROR\n",
+                "ID", "SINK", "CLIENT", "SEQ", "CHANNEL", "DEAD SINCE", "ATTEMPTS", "TOLD"
             ))?;
         }
         let text = |name: &str| letter[name].as_str().unwrap_or_default().to_owned();
         print(format_args!(
-            "{:<24} {:<16} {:<16} {:>20} {:>7} {:<27} {:>8} {}\n",
+            "{:<24} {:<16} {:<16} {:>20} {:>7} {:<27} {:>8} {:<6} {}\n",
             id_of(letter)?.to_string(),
             letter["sink"].as_str().unwrap_or("-"),
             text("client"),
@@ -233,6 +240,7 @@ fn list(store: &Store, whose: &Whose, json: bool) -> Result<(), Failure> {
             letter["channel"],
             text("dead_since"),
             letter["attempts"],
+            if letter["told_failed"] == true { "FAILED" } else { "-" },
             on_a_terminal(&text("error")),
         ))
     })?;
@@ -258,13 +266,17 @@ fn show(letter: &Value, payload: bool) -> Result<(), Failure> {
     stdout.write_all(&bytes).and_then(|()| stdout.flush()).map_err(output_failure)
 }
 
-/// Does something with each; goes on after one that fails, and fails in the end.
-fn each(ids: &[Wanted], done: &str, mut work: impl FnMut(&Wanted) -> Result<(), Failure>) -> Result<(), Failure> {
+/// Does something with each, which gives what is to be said of it; goes on after one that fails, and fails in the end.
+fn each(
+    ids: &[Wanted],
+    done: &str,
+    mut work: impl FnMut(&Wanted) -> Result<&'static str, Failure>,
+) -> Result<(), Failure> {
     let mut failed = 0;
     let mut report = Report::default();
     for id in ids {
         match work(id) {
-            Ok(()) => report.tell(format_args!("{id} {done}\n")),
+            Ok(said) => report.tell(format_args!("{id} {said}\n")),
             // Nothing of what is left can succeed.
             Err(Failure::Failed { code, message }) if code != super::EXIT_NOT_DONE => {
                 return Err(Failure::Failed { code, message });

@@ -32,7 +32,7 @@ pub(super) struct ManArgs {
     pub(super) dir: Option<PathBuf>,
 }
 
-/// Prints the script.
+/// Prints the script with which a shell completes commands.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command(), "duragram", &mut script);

@@ -45,7 +45,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Tell what the journal holds: offsets, entries, sessions, lanes, sinks, bytes on disk
+    /// Tell what the journal holds: offsets, entries, sessions, asks, lanes, sinks, bytes on disk
     Stats {
         #[command(flatten)]
         place: Place,
@@ -186,6 +186,7 @@ fn as_json(stats: &Stats) -> Value {
         "blocks": stats.blocks,
         "block_bytes": stats.block_bytes,
         "sessions": stats.sessions,
+        "asks": { "kept": stats.asks, "answered": stats.asks_answered, "answers_waiting": stats.answers },
         "dead_letters": stats.dead_letters,
         "losses": losses,
         "disk": {
@@ -226,6 +227,10 @@ fn as_text(stats: &Stats) -> String {
             |witness| format!("witness       every entry below {witness} was durable"),
         ),
         format!("sessions      {}", stats.sessions),
+        format!(
+            "asks          {} kept, {} of them answered; {} answers wait for the next checkpoint",
+            stats.asks, stats.asks_answered, stats.answers
+        ),
     ];
     for (lane, mark) in stats.lanes.iter().enumerate() {
         let lag = stats.end.since(mark.watermark);

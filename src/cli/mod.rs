@@ -15,8 +15,12 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::environment;
 
+mod answer_json;
 mod api;
+mod ask;
+mod ask_status;
 mod check_config;
+mod client_args;
 mod config_args;
 mod dead;
 mod docs;
@@ -32,13 +36,13 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-/// Exit code: not done.
+/// Exit code: what the command was asked to do is not done.
 pub const EXIT_NOT_DONE: u8 = 1;
 /// Exit code: the command line or the configuration is wrong; nothing was done.
 pub const EXIT_USAGE: u8 = 2;
 /// Exit code: the journal is damaged; it was not changed.
 pub const EXIT_DAMAGED: u8 = 3;
-/// Exit code: storage failed.
+/// Exit code: the storage failed, and the command ended for that.
 pub const EXIT_STORAGE: u8 = 4;
 
 /// A durable UDP ingestion server: acked means on disk, on disk means processed.
@@ -54,6 +58,7 @@ const AFTER_HELP: &str = "\
 Examples:
   duragram serve                                     listen on 127.0.0.1:7117, print records as JSON lines
   seq 1000 | duragram send                           send 1000 records; 0 when all are on the server's disk
+  duragram ask 'open valve 7'                        send one, and print what the server's handler answers
   duragram tail --from-start                         what the journal holds, then what comes
 
 Exit codes:
@@ -70,6 +75,8 @@ that a report of it could not be written to stdout is said on stderr.";
 enum Command {
     Serve(serve::ServeArgs),
     Send(send::SendArgs),
+    Ask(ask::AskArgs),
+    AskStatus(ask_status::AskStatusArgs),
     Load(load::LoadArgs),
     Tail(tail::TailArgs),
     Journal(journal::JournalArgs),
@@ -102,6 +109,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Send(args) => return send::run(args),
+        Command::Ask(args) => return ask::run(&args),
+        Command::AskStatus(args) => ask_status::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Journal(args) => journal::run(&args),
@@ -190,6 +199,16 @@ fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
 /// A text that may hold anything, as a terminal may be shown it: it must not obey.
 fn on_a_terminal(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A time in seconds as people tell it.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
 }
 
 /// What a failed write to stdout means.

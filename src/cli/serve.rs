@@ -1,4 +1,4 @@
-//! `duragram serve`: the server.
+//! `duragram serve` runs the server until it is told to stop.
 
 use std::fs;
 use std::io::{self, Write as _};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::api::{AdminArgs, Api};
 use super::journal::{lost_entries, open_failure};
-use super::{Failure, Report, complain, on_a_terminal, print, print_json};
+use super::{Failure, Report, age, complain, on_a_terminal, print, print_json};
 use crate::host::resources;
 use crate::journal::inspect::{self, Left};
 use crate::model::SinkRecord;
@@ -255,16 +255,6 @@ fn list(all: &Value) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// A time in seconds as people tell it.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
-    }
 }
 
 fn strange() -> Failure {

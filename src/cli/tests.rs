@@ -33,6 +33,8 @@ fn every_command_of_the_contract_is_there() {
     for name in [
         "serve",
         "send",
+        "ask",
+        "ask-status",
         "load",
         "tail",
         "journal verify",
@@ -71,8 +73,8 @@ fn every_command_and_every_argument_explains_itself() {
 #[test]
 fn commands_that_can_fail_in_several_ways_list_their_exit_codes() {
     for (name, mut command) in commands() {
-        let documented =
-            ["serve", "send", "tail", "journal", "sink", "dead", "check-config"].map(|name| format!("duragram {name}"));
+        let documented = ["serve", "send", "ask", "ask-status", "tail", "journal", "sink", "dead", "check-config"]
+            .map(|name| format!("duragram {name}"));
         if documented.contains(&name) {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Exit codes:\n  0  "), "{name}: {help}");

@@ -13,7 +13,7 @@ pub struct Backlog {
     added: u64,
 }
 
-/// Where an extent begins.
+/// An extent begins here, in entries and in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     first: Offset,
@@ -40,7 +40,7 @@ impl Backlog {
         self.added += bytes;
     }
 
-    /// Bytes of all blocks.
+    /// Returns how many bytes all blocks take that are not trimmed.
     pub fn bytes(&self) -> u64 {
         self.extents.front().map_or(0, |front| self.added - front.before)
     }

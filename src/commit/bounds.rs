@@ -40,7 +40,7 @@ pub struct Verdict {
 /// How much room the disk has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Room {
-    /// There is enough.
+    /// There is enough room for new data.
     Enough,
     /// Free space is near its reserve, and what was lost a moment ago is not free yet: nobody loses more for that.
     Near,

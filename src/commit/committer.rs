@@ -9,19 +9,20 @@ mod space;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::commit::ask_control::{AskControl, AskRequests};
 use crate::commit::{Backlog, Holding, Recovered, Verdict};
 use crate::dialect::{Arrivals, Dialect, Work};
 use crate::journal::{BlockBuilder, DeadLetterId, Durable, Journal, JournalError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{Clock, FormerLanes, LaneMark, LaneMessage, Now, Offset, SinkRecord};
+use crate::model::{AskTotals, Clock, FormerLanes, LaneMark, LaneMessage, Now, Offset, Processed, SinkRecord};
 use crate::net::{ReplyQueue, Transmit};
 use checkpoint::Checkpointing;
 use commit::Flight;
 use holding::Bounds;
 use space::Space;
 
-/// What follows the committer: the lanes.
+/// The lanes stand behind the committer, and hear from it what is durable.
 pub trait Downstream: Send {
     /// A commit is durable: its block may be processed. Must not block.
     fn committed(&mut self, receipt: &Durable);
@@ -31,8 +32,15 @@ pub trait Downstream: Send {
     fn sinks(&self) -> Vec<SinkRecord> {
         Vec::new()
     }
-    /// The next thing that processing has to say. Must not block. After `None` the committer may sleep until it is woken.
+    /// The next thing that processing has to say, in the order in which it was said. At most
+    /// [`LANE_MESSAGES`](limits::LANE_MESSAGES) wait at a time. Must not block. After `None` the committer may sleep until it is
+    /// woken.
     fn next_message(&mut self) -> Option<LaneMessage> {
+        None
+    }
+    /// What processing says of all asks below an offset, if anybody processes. Whatever it has to say of one of these it has said
+    /// before, so that the messages which are taken after this call have it.
+    fn processed(&self) -> Option<Processed> {
         None
     }
     /// Says how to wake the committer when there is a message for it.
@@ -89,6 +97,8 @@ pub struct IngestStatus {
     pub checkpoint: Offset,
     /// Sessions that the dialect remembers.
     pub sessions: usize,
+    /// Asks that the dialect remembers.
+    pub asks: AskTotals,
     /// Bytes of blocks in the journal.
     pub backlog_bytes: u64,
     /// Bytes free on the journal's file system, if it tells.
@@ -117,6 +127,12 @@ pub struct Committer<D: Dialect, J, T, L> {
 
     /// Requests absorbed for the commit that is being built.
     absorbed: usize,
+    /// When the first of them arrived, in monotonic microseconds; `u64::MAX` without any.
+    absorbed_from_us: u64,
+    /// There may be messages of processing that the last commit has not heard.
+    unheard: bool,
+    /// What processing has to say of all asks below an offset was heard in this run.
+    has_listened: bool,
     /// Kept for the next flights: one more at most is in use than may be in flight.
     spares: Vec<Flight<D::Owed>>,
     spare_blocks: Vec<BlockBuilder>,
@@ -126,6 +142,8 @@ pub struct Committer<D: Dialect, J, T, L> {
     checkpointing: Checkpointing,
     space: Space,
     bounds: Bounds,
+    /// What operators ask about asks.
+    ask_requests: AskRequests,
 }
 
 impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
@@ -152,12 +170,16 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             receipt,
             failed: None,
             absorbed: 0,
+            absorbed_from_us: u64::MAX,
+            unheard: false,
+            has_listened: false,
             spares: Vec::new(),
             spare_blocks: Vec::new(),
             pressure: 0,
             checkpointing: Checkpointing::new(recovered.checkpoint_at, recovered.low),
             space: Space::default(),
             bounds: Bounds::default(),
+            ask_requests: AskRequests::default(),
         };
         committer.report();
         committer
@@ -166,6 +188,11 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     /// Says how the thread that drives the committer is woken when processing has a message for it.
     pub fn wake_by(&mut self, wake: impl Fn() + Send + Sync + 'static) {
         self.downstream.wake_by(Box::new(wake));
+    }
+
+    /// How operators ask about asks, from any thread.
+    pub fn ask_control(&self) -> AskControl {
+        self.ask_requests.control()
     }
 
     /// Reports how full the queue before the committer is, from 0 to 1024: clients are asked to send less.
@@ -200,8 +227,11 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
                 self.launch(clock)?;
             }
             self.absorbed += 1;
+            self.absorbed_from_us = self.absorbed_from_us.min(slab.arrived.mono_us);
+            let first = self.appended_end();
             let mut work = Work {
                 block: &mut self.block,
+                first,
                 replies: &mut self.replies,
                 pressure: self.pressure,
                 storage_short: self.space.is_short() || self.bounds.is_blocked(),
@@ -223,19 +253,20 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// The state now.
+    /// Returns what others may know of the committer, as it is now.
     pub fn status(&self) -> IngestStatus {
         IngestStatus {
             end: self.receipt.end(),
             checkpoint: self.checkpointing.last(),
             sessions: self.dialect.sessions(),
+            asks: self.dialect.asks(),
             backlog_bytes: self.backlog.bytes(),
             free_bytes: self.space.free_bytes(),
             storage_short: self.space.is_short(),
         }
     }
 
-    /// What the dialect remembers.
+    /// Tests look at what the dialect remembers.
     #[cfg(test)]
     pub(super) fn dialect(&self) -> &D {
         &self.dialect

@@ -12,7 +12,7 @@ pub struct LivenessProbe {
     last: Option<u64>,
 }
 
-/// What [`LivenessProbe::check`] finds.
+/// [`LivenessProbe::check`] finds one of these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Liveness {
     /// The thread has gone round its loop since the last look.

@@ -30,6 +30,7 @@
 //! | [`set_pressure`](Committer::set_pressure): the state of the queue | [`Journal::append`](crate::journal::Journal::append): blocks, records, checkpoints |
 //! | [`Downstream`]: the lanes' marks, and their wish for a checkpoint | [`Downstream::committed`]: receipts of durable blocks |
 //! | a [`Clock`](crate::model::Clock), asked at each step | [`status`](Committer::status): what of it is durable |
+//! | [`AskControl`]: what operators ask about asks | its answers, with the receipt of the commit |
 //!
 //! # After an error
 //!
@@ -37,6 +38,7 @@
 //! owner or has lost what was acked, is final: every later call
 //! returns the same error, and nothing is confirmed any more. A write is never tried again.
 
+mod ask_control;
 mod backlog;
 mod bounds;
 mod committer;
@@ -46,6 +48,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+pub use ask_control::{AskControl, AsksAnswer, AsksNotAsked};
 pub use backlog::Backlog;
 pub use bounds::{Holding, Verdict};
 pub use committer::{Committer, CommitterConfig, Downstream, IngestStatus};

@@ -23,7 +23,7 @@ pub struct Recovered<D> {
 }
 
 impl<D: Dialect> Recovery<D> {
-    /// Nothing is replayed yet.
+    /// Begins with a dialect to which nothing was replayed yet.
     pub fn new(dialect: D) -> Self {
         Self(dialect)
     }

@@ -50,13 +50,13 @@ type Ended<D, J, T, L> = Result<Committer<D, J, T, L>, IngestError>;
 /// Ingestion at work, and the channel that closes when it has ended.
 pub type Started<D, J, T, L> = (Ingest<D, J, T, L>, Queue<Infallible>);
 
-/// Ingestion at work.
+/// Ingestion runs until this is stopped or dropped.
 pub struct Ingest<D: Dialect, J, T, L> {
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<IngestStatus>>,
     /// Rounds of the committer's thread; gone with it.
     rounds: Weak<AtomicU64>,
-    /// The thread; taken by `stop`.
+    /// The committer's thread; `None` once `stop` has taken it.
     committer: Option<JoinHandle<Ended<D, J, T, L>>>,
 }
 
@@ -220,7 +220,7 @@ fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
             wait_readable(
                 receivers.iter().map(|(receiver, _)| receiver),
                 waker,
-                limits::RECEIVE_WAIT_MS,
+                if !in_flight && committer.has_more_to_do() { 0 } else { limits::RECEIVE_WAIT_MS },
                 &shared.clock,
             )?;
         }
@@ -307,7 +307,7 @@ fn receive<A: Admit>(
 /// What ends the sleep of the committer's thread in the pipeline.
 struct Incoming<A: Admit> {
     arrivals: Queue<Result<Arrivals<A>, IngestError>>,
-    /// Processing has a message.
+    /// Processing has a message for the committer.
     rung: Queue<()>,
 }
 
@@ -342,7 +342,8 @@ fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
         rounds.fetch_add(1, Ordering::Relaxed);
         // With a commit in flight, that is what is waited for.
         let in_flight = committer.is_in_flight();
-        match incoming.next(if in_flight { Duration::ZERO } else { wait }) {
+        let at_once = in_flight || committer.has_more_to_do();
+        match incoming.next(if at_once { Duration::ZERO } else { wait }) {
             Ok(first) => {
                 let mut next = Some(first);
                 let mut left = limits::RECEIVES_PER_COMMIT;

@@ -1,5 +1,7 @@
 //! The committer's steps with the project's own dialect, called directly, over a journal in memory.
 
+mod answers;
+mod asks;
 mod commits;
 mod flight;
 mod property;
@@ -16,7 +18,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::dialect::Arrivals;
-use crate::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
+use crate::dialect::duragram::{Admission, AdmissionConfig, AskConfig, Duragram, DuragramConfig};
 use crate::journal::testing::memory::{MemoryDisk, MemoryHand, MemoryJournal, Write, WriteFate};
 use crate::journal::{Durable, JournalError};
 use crate::metrics::Metrics;
@@ -99,12 +101,13 @@ struct Config {
     reserve_bytes: u64,
     session_ttl_s: u64,
     sealed: bool,
+    asks: AskConfig,
 }
 
 impl Config {
     fn dialect(&self, sessions_max: usize) -> DuragramConfig {
-        let Self { window, session_ttl_s, sealed, .. } = *self;
-        DuragramConfig { window, sessions_max, session_ttl_s, sealed }
+        let Self { window, session_ttl_s, sealed, asks, .. } = *self;
+        DuragramConfig { window, sessions_max, session_ttl_s, sealed, asks }
     }
 
     fn committer(&self) -> CommitterConfig {
@@ -124,6 +127,7 @@ fn config() -> Config {
         reserve_bytes: 1000,
         session_ttl_s: 100,
         sealed: false,
+        asks: AskConfig::default(),
     }
 }
 
@@ -159,7 +163,7 @@ impl Rig {
         }
     }
 
-    /// As after a SIGKILL.
+    /// Starts again from the disk alone, as after a SIGKILL.
     fn restart(self) -> Self {
         Self::on(self.disk, self.config, 10)
     }

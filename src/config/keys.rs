@@ -155,6 +155,15 @@ pub const KEYS: &[Key] = &[
         show: |config| config.sink.iter().map(sinks::show).collect(),
     },
     one!(
+        "answering_sink",
+        answering_sink,
+        answering_sink,
+        |name: &Option<String>| Json::from(name.as_deref().unwrap_or(ALL_SINKS)),
+        "NAME|all",
+        "Sink that answers clients which ask what came of a message; \"all\": with several sinks they hear that it is processed \
+         when all have it"
+    ),
+    one!(
         "keys",
         keys,
         |text: &str| file_or(text, "off"),
@@ -189,6 +198,38 @@ pub const KEYS: &[Key] = &[
         "Sessions in memory; with a full table new clients are told to wait"
     ),
     one!("session_ttl", session_ttl, duration, show_time, "TIME", "A session that is silent for so long is forgotten"),
+    one!(
+        "asks_max",
+        asks_max,
+        number,
+        show_number,
+        "N",
+        "Messages at a time whose senders want an answer and have not had it; 0: nobody may ask"
+    ),
+    one!(
+        "answer_bytes_max",
+        answer_bytes_max,
+        size,
+        show_size,
+        "SIZE",
+        "Longest body of an answer; one that does not fit into datagram_bytes_max is too long all the same"
+    ),
+    one!(
+        "answer_ttl",
+        answer_ttl,
+        duration,
+        show_time,
+        "TIME",
+        "An answer that nobody takes is forgotten after so long"
+    ),
+    one!(
+        "plain_asks",
+        plain_asks,
+        boolean,
+        |&asks: &bool| asks.into(),
+        "BOOL",
+        "Take unencrypted asks although other machines reach an address: answers can be read on the way there"
+    ),
     one!(
         "retain_bytes",
         retain_bytes,
@@ -290,6 +331,17 @@ pub const KEYS: &[Key] = &[
     ),
     one!("checkpoint_interval", checkpoint_interval, duration, show_time, "TIME", "A checkpoint is due after so long"),
 ];
+
+/// In place of the name of the sink that answers.
+pub(super) const ALL_SINKS: &str = "all";
+
+fn answering_sink(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Err(format!("must name a sink, or be \"{ALL_SINKS}\"")),
+        ALL_SINKS => Ok(None),
+        name => Ok(Some(name.to_owned())),
+    }
+}
 
 fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
     match text {

@@ -9,14 +9,16 @@ use super::Config;
 use crate::host::resources::Needs;
 use crate::limits::{
     ADMIN_CHUNK_BYTES, ADMIN_CONNECTIONS, ADMIN_DEAD_LETTERS, ADMIN_HEAD_BYTES, ADMIN_READ_BYTES, ADMIN_READERS,
-    ADMIN_TAILS, BASE_BYTES, BLOCK_CACHE_BYTES, CHECKPOINT_RECORD_BYTES, DATABASE_THREADS, DATAGRAMS_PER_COMMIT,
-    DEAD_ERROR_BYTES, DEAD_LETTERS_WRITE_BYTES, ENTRY_RECORDS, HELLO_BUCKETS, HELLO_CLIENT_BYTES, HELLO_CLIENTS,
-    HTTP_BUFFER_BYTES, JOURNAL_FILES, KEY_CACHE, KEY_CACHE_BYTES, KEY_CHANNEL_LISTS, KEY_CLIENT_BYTES, KEY_CLIENTS,
-    KEY_FILE_BYTES, LANE_BATCH_RECORDS, LANE_QUEUE_BYTES, LANE_READ_BYTES, MEMTABLE_BYTES, MEMTABLES, OTHER_FILES,
-    OTHER_THREADS, OWED_ACK_BYTES, PENDING_ACK_BYTES, PIPE_BYTES, PRESENTED_RECORD_BYTES, RECEIVE_MESSAGES,
-    RECEIVE_STRIDE_BYTES, RECENT_BYTES, RENEWED_SESSION_BYTES, REPLY_MESSAGES, RUST_STACK_BYTES, SEALED_CLIENT_BYTES,
-    SEALED_CLIENTS_PER_SESSION, SEALED_SESSION_BYTES, SESSION_BYTES, SINK_CONNECTION_BYTES, SINK_LINES_BYTES,
-    SINK_WRITTEN_COPIES, SLABS_PER_RECEIVER, SOURCE_BUCKET_BYTES, TRIM_PLACES, UNUSED_SESSION_BYTES, UNUSED_SESSIONS,
+    ADMIN_TAILS, ANSWER_OVERHEAD_BYTES, ANSWERS_COMMIT_BYTES, ASK_BYTES, ASKS_BETWEEN_CHECKPOINTS, BASE_BYTES,
+    BLOCK_CACHE_BYTES, CHECKPOINT_RECORD_BYTES, DATABASE_THREADS, DATAGRAMS_PER_COMMIT, DEAD_ERROR_BYTES,
+    DEAD_LETTERS_WRITE_BYTES, DUE_ANSWER_BYTES, ENTRY_RECORDS, HELD_TAKE_BYTES, HELLO_BUCKETS, HELLO_CLIENT_BYTES,
+    HELLO_CLIENTS, HTTP_BUFFER_BYTES, JOURNAL_FILES, KEY_CACHE, KEY_CACHE_BYTES, KEY_CHANNEL_LISTS, KEY_CLIENT_BYTES,
+    KEY_CLIENTS, KEY_FILE_BYTES, LANE_ANSWERS_BYTES, LANE_BATCH_RECORDS, LANE_QUEUE_BYTES, LANE_READ_BYTES,
+    MEMTABLE_BYTES, MEMTABLES, OTHER_FILES, OTHER_THREADS, OWED_ACK_BYTES, PENDING_ACK_BYTES, PIPE_BYTES,
+    PRESENTED_RECORD_BYTES, RECEIVE_MESSAGES, RECEIVE_STRIDE_BYTES, RECENT_BYTES, RENEWED_SESSION_BYTES,
+    REPLY_MESSAGES, RUST_STACK_BYTES, SEALED_CLIENT_BYTES, SEALED_CLIENTS_PER_SESSION, SEALED_SESSION_BYTES,
+    SESSION_BYTES, SINK_CONNECTION_BYTES, SINK_LINES_BYTES, SINK_WRITTEN_COPIES, SLABS_PER_RECEIVER,
+    SOURCE_BUCKET_BYTES, TRIM_PLACES, UNUSED_SESSION_BYTES, UNUSED_SESSIONS,
 };
 
 /// What the system must grant a server with this configuration.
@@ -43,7 +45,7 @@ pub(crate) fn needs(config: &Config) -> Needs {
 /// One part of the sum.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryItem {
-    /// What takes the memory.
+    /// The name tells an operator what takes the memory.
     pub what: &'static str,
     /// How it is reckoned from configuration and constants.
     pub formula: String,
@@ -97,8 +99,8 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     );
     add(
         "reply buffers",
-        format!("{REPLY_MESSAGES} x {SEALED_ACK_LEN_MAX} B"),
-        &[REPLY_MESSAGES as u64, SEALED_ACK_LEN_MAX as u64],
+        format!("{REPLY_MESSAGES} x ({SEALED_ACK_LEN_MAX} B + answer_bytes_max)"),
+        &[REPLY_MESSAGES as u64, (SEALED_ACK_LEN_MAX + config.answer_bytes()) as u64],
     );
     add(
         "source limits",
@@ -125,6 +127,43 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
         format!("sessions_max x ({SESSION_BYTES} B + {bitmap} B of bitmap)"),
         &[config.sessions_max as u64, SESSION_BYTES as u64 + bitmap],
     );
+    let asks = config.asks_max as u64;
+    if asks > 0 {
+        add(
+            "asks",
+            format!(
+                "(asks_max + {ASKS_BETWEEN_CHECKPOINTS} (what a start opens again)) x {ASK_BYTES} B, asks_max x \
+                 ({HELD_TAKE_BYTES} B (a TAKE that is held) + answer_bytes_max)"
+            ),
+            &[asks
+                .saturating_mul((ASK_BYTES + HELD_TAKE_BYTES + config.answer_bytes()) as u64)
+                .saturating_add((ASKS_BETWEEN_CHECKPOINTS * ASK_BYTES) as u64)],
+        );
+        add(
+            "answers in hand",
+            format!(
+                "{DATAGRAMS_PER_COMMIT} x 2 (lists that grow) x 3 (commits) x {DUE_ANSWER_BYTES} B, 4 copies x \
+                 {ANSWERS_COMMIT_BYTES} B of records"
+            ),
+            &[(DATAGRAMS_PER_COMMIT * 2 * 3 * DUE_ANSWER_BYTES) as u64 + 4 * ANSWERS_COMMIT_BYTES as u64],
+        );
+        // Either the lanes of a handler that a program embeds, or that of the sink which answers.
+        let answering = config.sink.iter().filter(|sink| Some(sink.name.as_str()) == config.answers_by());
+        let batches = answering.map(|sink| sink.batch.records_max as u64);
+        let records =
+            batches.chain([u64::from(config.lanes).saturating_mul(LANE_BATCH_RECORDS as u64)]).max().unwrap_or(0);
+        let waiting = u64::from(config.lanes).saturating_add(1).saturating_mul(LANE_ANSWERS_BYTES as u64);
+        add(
+            "answers of lanes",
+            format!(
+                "(lanes + 1 (the mailbox)) x {LANE_ANSWERS_BYTES} B, and of each record in a batch 2 x (answer_bytes_max + \
+                 {ANSWER_OVERHEAD_BYTES} B)"
+            ),
+            &[records
+                .saturating_mul(2 * (config.answer_bytes() + ANSWER_OVERHEAD_BYTES) as u64)
+                .saturating_add(waiting)],
+        );
+    }
     add("recent blocks", format!("{RECENT_BYTES} B + one block, shared by all lanes"), &[RECENT_BYTES as u64 + block]);
     add(
         "lane read-back",
@@ -260,6 +299,8 @@ mod tests {
             Config { lanes: base.lanes + 1, ..base.clone() },
             Config { sessions_max: base.sessions_max + 1, ..base.clone() },
             Config { window: base.window * 2, ..base.clone() },
+            Config { asks_max: base.asks_max + 1, ..base.clone() },
+            Config { answer_bytes_max: base.answer_bytes_max + 1, ..base.clone() },
             Config { commit_bytes_max: base.commit_bytes_max + 1, ..base.clone() },
             Config { receive_buffer_bytes: base.receive_buffer_bytes + 1, ..base.clone() },
             Config { sink: vec!["redis://h?key=k".parse().unwrap()], ..base.clone() },

@@ -10,6 +10,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use duragram_proto::codec::SEALED_MIN_LEN;
+
 use crate::limits;
 use crate::model::{SinkConfig, SinkTarget};
 
@@ -33,7 +35,7 @@ pub use keys::{KEYS, Key};
 pub use load::{Loaded, Sources};
 pub use sinks::{SINK_KEYS, SinkKey, promise_of};
 
-/// The default UDP port.
+/// The server listens on this UDP port unless it is told another.
 pub const UDP_PORT: u16 = 7117;
 /// The default TCP port of the admin interface.
 pub const ADMIN_PORT: u16 = 7118;
@@ -53,6 +55,10 @@ pub struct Config {
     pub data: PathBuf,
     /// Where records go. A short form is read by `"stdout".parse()`. Default `stdout`.
     pub sink: Vec<SinkConfig>,
+    /// The name of the sink that answers clients which ask what came of a message; the others only store. `None`: the only one
+    /// there is, and of several none, so that clients hear that a message is processed when all of them have it. An embedded handler
+    /// answers by itself. Default `None`.
+    pub answering_sink: Option<String>,
     /// The file with the clients' keys (`crate::keys`): the server then takes sealed traffic alone, unless `allow_plain`.
     /// Default none.
     pub keys: Option<PathBuf>,
@@ -67,6 +73,15 @@ pub struct Config {
     pub sessions_max: usize,
     /// After this long without a datagram a session is forgotten. Default 7 days.
     pub session_ttl: Duration,
+    /// Asks that are remembered, of all clients: messages whose senders want an answer, until they have had it. 0: nobody may ask.
+    /// Default 65,536.
+    pub asks_max: usize,
+    /// The longest body of an answer, bytes; see [`Config::answer_bytes`]. Default 1,024.
+    pub answer_bytes_max: usize,
+    /// An answer that nobody takes is forgotten after so long. Default 1 day.
+    pub answer_ttl: Duration,
+    /// Plain (unsealed) asks are taken although other machines can reach an address: answers are readable there. Default false.
+    pub plain_asks: bool,
     /// The channels that clients may use; others get REJECT 8. Default all.
     pub channels: Channels,
     /// Processing threads of an embedded handler; each configured sink has one. Default half of the cores, at least 1 and at most 4.
@@ -113,7 +128,7 @@ pub struct Retry {
     pub longest_delay: Duration,
 }
 
-/// How the server logs.
+/// The server logs in this form, from this level on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// For people or for programs. Default text.
@@ -156,7 +171,7 @@ impl Channels {
         self.0.is_empty() || self.0.iter().any(|range| range.contains(&channel))
     }
 
-    /// The ranges; empty means all.
+    /// Returns the ranges; where there are none, every channel is allowed.
     pub fn ranges(&self) -> &[RangeInclusive<u16>] {
         &self.0
     }
@@ -223,12 +238,17 @@ impl Default for Config {
             admin_token_file: None,
             data: PathBuf::from("./duragram-data"),
             sink: vec![SinkConfig::new("stdout", SinkTarget::Stdout)],
+            answering_sink: None,
             keys: None,
             allow_plain: false,
             datagram_bytes_max: 1472,
             window: 4096,
             sessions_max: 1_000_000,
             session_ttl: Duration::from_secs(7 * 86_400),
+            asks_max: 65_536,
+            answer_bytes_max: 1_024,
+            answer_ttl: Duration::from_secs(86_400),
+            plain_asks: false,
             channels: Channels::ALL,
             lanes: u16::try_from((cores / 2).clamp(1, 4)).unwrap_or(1),
             receivers: 1,
@@ -264,6 +284,15 @@ impl Config {
         if check.problems.is_empty() { Ok(()) } else { Err(ConfigError { problems: check.problems }) }
     }
 
+    /// The name of the configured sink that answers clients; `None` when none does alone.
+    pub fn answers_by(&self) -> Option<&str> {
+        match (&self.answering_sink, self.sink.as_slice()) {
+            (Some(name), _) => Some(name),
+            (None, [only]) => Some(&only.name),
+            (None, _) => None,
+        }
+    }
+
     fn check_bounds(&self, check: &mut Check) {
         check.within("listen", self.listen.len() as u64, limits::LISTEN, "addresses");
         check.within("sink", self.sink.len() as u64, limits::SINKS, "sinks");
@@ -272,6 +301,9 @@ impl Config {
         check.within("window", u64::from(self.window), limits::WINDOW, "seqs");
         check.within("sessions_max", self.sessions_max as u64, limits::SESSIONS, "sessions");
         check.lasts("session_ttl", self.session_ttl, limits::SESSION_TTL_MS);
+        check.within("asks_max", self.asks_max as u64, limits::ASKS, "asks");
+        check.within("answer_bytes_max", self.answer_bytes_max as u64, limits::ANSWER_BYTES, "bytes");
+        check.lasts("answer_ttl", self.answer_ttl, limits::ANSWER_TTL_MS);
         check.within("lanes", u64::from(self.lanes), limits::LANES, "threads");
         check.within("receivers", self.receivers as u64, limits::RECEIVERS, "sockets for each address");
         check.within("receive_buffer_bytes", self.receive_buffer_bytes as u64, limits::RECEIVE_BUFFER_BYTES, "bytes");
@@ -328,6 +360,11 @@ impl Config {
                  DURAGRAM_ALLOW_PLAIN=true, or --allow-plain); else listen on loopback, such as 127.0.0.1:{UDP_PORT}"
             )
         })
+    }
+
+    /// How long the body of an answer may be, in bytes: no longer than what fits into the longest TAKE that the server accepts.
+    pub fn answer_bytes(&self) -> usize {
+        self.answer_bytes_max.min(self.datagram_bytes_max.saturating_sub(SEALED_MIN_LEN))
     }
 
     fn check_together(&self, check: &mut Check) {

@@ -103,12 +103,17 @@ fn every_key_can_be_set_in_each_layer_and_is_shown_as_toml_that_reads_back() {
             .iter()
             .map(|sink| sink.parse().unwrap())
             .collect(),
+        answering_sink: Some("file:/tmp/x".into()),
         keys: Some(PathBuf::from("./off")),
         allow_plain: true,
         datagram_bytes_max: 1201,
         window: 77,
         sessions_max: 5,
         session_ttl: Duration::from_secs(3600),
+        asks_max: 9,
+        answer_bytes_max: 77,
+        answer_ttl: Duration::from_secs(60),
+        plain_asks: true,
         channels: [1..=1, 5..=9].into_iter().collect(),
         lanes: 3,
         receivers: 2,
@@ -381,4 +386,12 @@ fn two_problems_of_keys_with_one_name_in_different_tables_point_at_the_right_lin
         "d.toml:6: retry.attempts_max",
     );
     wrong("window = 5\nretry = { attempts_max = 0 }\n", "d.toml:2: retry.attempts_max");
+}
+
+#[test]
+fn no_answer_is_longer_than_what_a_take_may_make_room_for() {
+    let bytes = |answer_bytes_max, datagram_bytes_max| {
+        Config { answer_bytes_max, datagram_bytes_max, ..Config::default() }.answer_bytes()
+    };
+    assert_eq!((bytes(1_024, 1_472), bytes(1_024, 552), bytes(1_024, 40), bytes(0, 1_472)), (1_024, 500, 0, 0));
 }

@@ -18,6 +18,8 @@
 //!    their receipt, moves the rest into what is owed ([`Dialect::Owed`]), and names the records that must be durable beside
 //!    the block. What is owed is opaque to the committer, and holds what an answer says as it was at that moment: later
 //!    datagrams may change sessions while the commit is on its way to the disk.
+//!    What processing has finished comes by [`Dialect::answered`] and [`Dialect::processed`] while the commit is built, and
+//!    becomes durable with it; what is told of it is owed as acks are.
 //! 4. When the commit is durable, [`Dialect::landed`] learns it, and [`Dialect::answer`] makes the replies.
 //!
 //! At each start, [`Dialect::replay`] takes up what the journal holds, by the code that has accepted it.
@@ -54,7 +56,10 @@ pub mod duragram;
 use std::fmt;
 
 use crate::journal::{BlockBuilder, Durable, Records, Replay};
-use crate::model::{DialectId, DurabilityLevel, Now, SessionId, SessionRecord};
+use crate::model::{
+    AskId, AskRecord, AskTotals, AsksReport, AsksRequest, DialectId, DurabilityLevel, LaneAnswer, Now, Offset,
+    Processed, SessionId, SessionRecord,
+};
 use crate::net::{ReplyQueue, Slab, Transmit};
 
 /// A receiver's way in, on the receiver's thread: verifies datagrams, opens them, and refuses early what needs no session
@@ -106,6 +111,8 @@ impl<A: Admit> Arrivals<A> {
 pub struct Work<'a, T> {
     /// The block of the commit that is being built.
     pub block: &'a mut BlockBuilder,
+    /// The offset that the first entry of the block has or will have.
+    pub first: Offset,
     /// Where refusals go, and answers that say nothing of what is durable.
     pub replies: &'a mut ReplyQueue<T>,
     /// How full the queue before the committer is, from 0 to 1024.
@@ -179,6 +186,31 @@ pub trait Dialect: Send + 'static {
         now: Now,
     );
 
+    /// Processing has finished these records that asked, and their effects are durable. What was not answered before becomes part
+    /// of the commit that is being built.
+    fn answered(&mut self, _answers: Vec<LaneAnswer>, _now: Now) {}
+
+    /// What processing says of all asks that are open below an offset. The marks that a checkpoint stores with the commit that is
+    /// being built are not above it.
+    fn processed(&mut self, _processed: Processed, _now: Now) {}
+
+    /// How many asks there are. Called after each commit, so it costs nothing.
+    fn asks(&self) -> AskTotals {
+        AskTotals::default()
+    }
+
+    /// Does what an operator wants of the asks, as a part of the commit that is being built; the committer tells him when that has
+    /// landed. What is forgotten is durable then.
+    fn tell_of_asks(&mut self, _request: AsksRequest, _now: Now) -> AsksReport {
+        AsksReport::default()
+    }
+
+    /// Whether a checkpoint is to begin soon, rather than by its own rhythm: since the last one so much was accepted that a start
+    /// would have to remember more than the dialect has room for.
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+
     /// A checkpoint begins: sessions that are idle for too long expire. Returns how many have changed since the last one,
     /// whose records the checkpoint needs.
     fn begin_checkpoint(&mut self, now: Now) -> usize;
@@ -189,6 +221,12 @@ pub trait Dialect: Send + 'static {
 
     /// Takes the sessions whose records the checkpoint is to delete.
     fn take_expired(&mut self) -> Vec<SessionId>;
+
+    /// The checkpoint that ends now has taken all that was changed before it began: records of answers with a number below are
+    /// part of what it has taken.
+    fn answers_below(&self) -> u64 {
+        0
+    }
 
     /// How many sessions it remembers.
     fn sessions(&self) -> usize;
@@ -201,6 +239,10 @@ pub struct Touched {
     pub taken: usize,
     /// The records of the others.
     pub sessions: Vec<SessionRecord>,
+    /// The records of asks that have changed.
+    pub asks: Vec<AskRecord>,
+    /// Asks that are gone, and may have a record.
+    pub forgotten: Vec<AskId>,
 }
 
 /// The record of a session is one that no session can have made.

@@ -60,7 +60,7 @@ pub(crate) fn look_first() -> Result<(), Shortage> {
 /// What a process may need at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Needs {
-    /// How many file descriptors.
+    /// It opens at most so many file descriptors at a time.
     pub(crate) files: u64,
     /// How many threads, those of the database included.
     pub(crate) threads: usize,

@@ -27,7 +27,7 @@ pub enum SecretFileError {
     Read {
         /// The file that was to be read.
         path: PathBuf,
-        /// What the system said.
+        /// The system gave this as the reason.
         source: io::Error,
     },
     /// It could not be written. It is as it was, or is not there.
@@ -35,7 +35,7 @@ pub enum SecretFileError {
     Write {
         /// The file that was to be written.
         path: PathBuf,
-        /// What the system said.
+        /// The system gave this as the reason.
         source: io::Error,
     },
     /// A directory, a pipe, a device.
@@ -69,7 +69,7 @@ pub enum SecretFileError {
     Permissions {
         /// The file that others can use.
         path: PathBuf,
-        /// Its permission bits.
+        /// The file has these permission bits.
         mode: u32,
     },
     /// A group that the process is not in can read or change it.
@@ -81,7 +81,7 @@ pub enum SecretFileError {
     Group {
         /// The file that a group can use.
         path: PathBuf,
-        /// Its permission bits.
+        /// The file has these permission bits.
         mode: u32,
         /// The group that owns it.
         group: u32,

@@ -13,7 +13,7 @@
 //!
 //! | session row | size | | entry header | size |
 //! |---|---|---|---|---|
-//! | client id | 8 | | flags: 1 gap, 2 skip, 4 batch, 8 sealed | 1 |
+//! | client id | 8 | | flags: 1 gap, 2 skip, 4 batch, 8 sealed, 16 asks | 1 |
 //! | epoch | 4 | | which row, from 0 | 3 |
 //! | upper 32 bits of the time of arrival | 4 | | where its payload ends in the arena | 4 |
 //! | upper 48 bits of the seq | 6 | | lower 32 bits of the time of arrival, in microseconds since 1970 | 4 |
@@ -46,7 +46,7 @@ pub const BLOCK_VERSION: u32 = 2;
 /// The longest block, in bytes. Far above what a commit holds; it keeps every length within 32 bits.
 pub const BLOCK_BYTES_MAX: usize = 256 << 20;
 
-/// Bytes before the archive.
+/// The archive begins after so many bytes.
 const PREFIX_LEN: usize = 12;
 /// Where the checksum stands in it.
 const CHECKSUM_AT: usize = 8;
@@ -56,7 +56,9 @@ const FLAG_SKIP: u8 = 2;
 const FLAG_BATCH: u8 = 4;
 /// Since format 2 of the data directory.
 const FLAG_SEALED: u8 = 8;
-const FLAGS_KNOWN: u8 = FLAG_GAP | FLAG_SKIP | FLAG_BATCH | FLAG_SEALED;
+/// It came with format 5 of the data directory.
+const FLAG_ASK: u8 = 16;
+const FLAGS_KNOWN: u8 = FLAG_GAP | FLAG_SKIP | FLAG_BATCH | FLAG_SEALED | FLAG_ASK;
 
 /// Why bytes are not a block of a format that this program reads.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -80,7 +82,7 @@ pub enum BlockError {
     Checksum {
         /// What stands in the prefix.
         stated: u32,
-        /// What the bytes give.
+        /// The bytes as they are have this checksum.
         actual: u32,
     },
     /// The checksum fits, the archive is not one of this format.
@@ -120,6 +122,8 @@ struct Summary {
     end: Offset,
     committed_unix_us: u64,
     previous_checksum: u32,
+    /// An entry's sender wants an answer.
+    asks: bool,
 }
 
 impl std::fmt::Debug for Block {
@@ -190,6 +194,12 @@ impl Block {
     /// When it was committed, in microseconds since 1970.
     pub fn committed_unix_us(&self) -> u64 {
         self.summary.committed_unix_us
+    }
+
+    /// Whether the sender of any of its entries wants an answer. Found out when the block was verified, so that nobody need look
+    /// for asks where there are none.
+    pub fn has_asks(&self) -> bool {
+        self.summary.asks
     }
 
     /// Its entries, in offset order.
@@ -272,8 +282,13 @@ impl Attributes {
             if flags & !FLAG_SEALED != FLAG_GAP || span != 0 || channel != 0 {
                 return Err("a gap with attributes of a datagram");
             }
-        } else if flags & FLAG_BATCH != 0 && !is_run_of_records(payload) {
-            return Err("its batch is not a run of records");
+        } else if flags & FLAG_BATCH != 0 {
+            if flags & FLAG_ASK != 0 {
+                return Err("a batch that asks");
+            }
+            if !is_run_of_records(payload) {
+                return Err("its batch is not a run of records");
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::model::{Instance, JournalId, Offset};
 
 /// The family of blocks; their keys are [`block_key`]s.
 pub(in crate::journal) const JOURNAL: &str = "journal";
-/// The family of [`crate::journal::meta`].
+/// The family that holds the records of [`crate::journal::meta`].
 pub(in crate::journal) const META: &str = "meta";
 /// The family of dead letters.
 pub(in crate::journal) const DEAD: &str = "dead";
@@ -19,7 +19,7 @@ pub(in crate::journal) fn block_key(first: Offset) -> [u8; 8] {
     first.0.to_be_bytes()
 }
 
-/// What the witness says.
+/// The witness lies outside of the database, and shows whether the database has lost something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Witness {
     /// The directory is being made: there was never a journal in it.
@@ -113,7 +113,7 @@ pub trait Cursor {
     fn seek_to_first(&mut self);
     fn next(&mut self);
     fn valid(&self) -> bool;
-    /// Key and masked value.
+    /// Returns the key, and the value as it is stored, masked.
     fn item(&self) -> Option<(&[u8], &[u8])>;
     /// Why the cursor is invalid, if that is not the end.
     fn status(&self) -> Result<(), Self::Error>;
@@ -121,7 +121,7 @@ pub trait Cursor {
 
 /// The directory around the database.
 pub trait Sidecar: Send + Sync + 'static {
-    /// Replaces the witness, durably.
+    /// Replaces the witness, and returns when the new one is on the disk.
     fn write_witness(&self, witness: Witness) -> io::Result<()>;
     /// Bytes that this process may still write; `u64::MAX` where the file system does not tell.
     fn free_bytes(&self) -> Result<u64, StorageError>;

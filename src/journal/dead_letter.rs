@@ -51,7 +51,7 @@ pub enum NoRoom {
         "{kept} dead letters are kept, of {letters_max} that may be (dead_letters_max): retry or discard some (`duragram dead`)"
     )]
     Letters {
-        /// How many are kept.
+        /// So many dead letters are kept now.
         kept: u64,
         /// How many may be kept.
         letters_max: u64,
@@ -59,7 +59,7 @@ pub enum NoRoom {
     /// The disk is nearly full.
     #[error("{free_bytes} bytes are free, less than reserve_bytes = {reserve_bytes}: free some space")]
     Space {
-        /// How much is free.
+        /// The file system has so many bytes left.
         free_bytes: u64,
         /// How much must stay free.
         reserve_bytes: u64,
@@ -83,10 +83,10 @@ pub trait DeadLetters: Send + Sync {
     /// At most `limit` dead letters in order, the first being `from` or the next one after it.
     fn list(&self, from: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
 
-    /// One dead letter.
+    /// Reads one dead letter; `None` when it is not kept.
     fn get(&self, id: DeadLetterId) -> Result<Option<DeadLetter>, StorageError>;
 
-    /// Forgets one; whether it was there.
+    /// Forgets one dead letter, and returns whether it was there.
     fn delete(&self, id: DeadLetterId) -> Result<bool, StorageError> {
         self.delete_all(&[id]).map(|deleted| deleted > 0)
     }
@@ -112,7 +112,7 @@ pub trait DeadLetters: Send + Sync {
     /// How many are kept of each sink. Costs no reading.
     fn counts(&self) -> LetterCounts;
 
-    /// How many are kept.
+    /// Counts the dead letters of all sinks, without reading them.
     fn count(&self) -> u64 {
         self.counts().total()
     }
@@ -136,7 +136,7 @@ impl DeadLetterId {
 
     /// The length of the longest key in bytes, that of a configured sink.
     pub(in crate::journal) const KEY_LEN_MAX: usize = 26;
-    /// Behind all keys.
+    /// The range of all keys ends here: every key sorts before it.
     pub(in crate::journal) const KEYS_END: [u8; Self::KEY_LEN_MAX + 1] = [0xff; Self::KEY_LEN_MAX + 1];
 
     /// Sorts as the id does: what a longer key begins with comes before it.
@@ -181,11 +181,16 @@ struct Stored {
     /// 0 when it is no gap.
     gap_from: u64,
     epoch: u32,
-    attempts: u32,
+    attempts: u16,
+    /// Up to format 4 of the data directory these were the upper half of `attempts`, which never came to so many: 0.
+    flags: u16,
     channel: u16,
     payload: Vec<u8>,
     error: String,
 }
+
+/// The sender asked, and hears that it failed.
+const TOLD_FAILED: u16 = 1;
 
 impl Record for Stored {
     const VERSION: u32 = 1;
@@ -194,7 +199,11 @@ impl Record for Stored {
 impl DeadLetter {
     /// The value to store under the id's key.
     pub(in crate::journal) fn encode(&self) -> Vec<u8> {
-        let stored = Stored {
+        envelope::encode(&self.id.key(), &self.stored())
+    }
+
+    fn stored(&self) -> Stored {
+        Stored {
             client: self.session.client.0,
             seq: self.seq.0,
             received_unix_us: self.received_unix_us,
@@ -202,11 +211,11 @@ impl DeadLetter {
             gap_from: self.gap_from.map_or(0, |seq| seq.0),
             epoch: self.session.epoch.value(),
             attempts: self.attempts,
+            flags: if self.told_failed { TOLD_FAILED } else { 0 },
             channel: self.channel,
             payload: self.payload.clone(),
             error: self.error.clone(),
-        };
-        envelope::encode(&self.id.key(), &stored)
+        }
     }
 
     /// The dead letter stored under `key`.
@@ -214,6 +223,9 @@ impl DeadLetter {
         let malformed = |what: &str| RecordError::Malformed(what.into());
         let id = DeadLetterId::from_key(key).ok_or_else(|| malformed("its key is not that of a dead letter"))?;
         let stored: Stored = envelope::decode(key, value)?;
+        if stored.flags & !TOLD_FAILED != 0 {
+            return Err(malformed("flags that this program does not know"));
+        }
         let epoch = Epoch::new(stored.epoch).ok_or_else(|| malformed("epoch 0"))?;
         Ok(Self {
             id,
@@ -226,6 +238,7 @@ impl DeadLetter {
             error: stored.error,
             attempts: stored.attempts,
             since_unix_us: stored.since_unix_us,
+            told_failed: stored.flags & TOLD_FAILED != 0,
         })
     }
 }

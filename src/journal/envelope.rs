@@ -20,7 +20,7 @@ const PREFIX_LEN: usize = 8;
 /// From this version of a record on, the version is under its checksum.
 const CHECKED_VERSION: u32 = 3;
 
-/// A kind of record.
+/// Every kind of record has a version of its own, so that one can change alone.
 pub(in crate::journal) trait Record: Archive {
     /// The version of its format.
     const VERSION: u32;

@@ -11,7 +11,7 @@ use crate::model::Offset;
 pub struct StorageError {
     /// What was attempted, such as "commit of the block at offset 7".
     pub action: String,
-    /// What the storage said.
+    /// The storage gave this as the reason.
     pub cause: String,
     /// Something that was durable is not what it was: what a start would have refused, had it read so far.
     pub damage: Option<Box<Damage>>,
@@ -83,18 +83,18 @@ pub enum OpenError {
         /// The data directory asked for.
         path: PathBuf,
     },
-    /// Something else lives there.
+    /// The directory holds something else than a journal. It was not changed.
     #[error("{} is not a data directory of Duragram ({found}); choose an empty or new directory", path.display())]
     NotOurs {
         /// The data directory asked for.
         path: PathBuf,
-        /// What is there instead.
+        /// This stands there instead, in words for the operator.
         found: String,
     },
     /// A later version of this program wrote it.
     #[error("{} has format {found}, this program knows format {known}: start a newer version of Duragram", path.display())]
     NewerFormat {
-        /// The data directory.
+        /// The open was asked for this directory.
         path: PathBuf,
         /// The format in the directory.
         found: u32,
@@ -104,7 +104,7 @@ pub enum OpenError {
     /// A running server owns it, or an offline tool is reading it.
     #[error("{} is in use by another process", path.display())]
     Locked {
-        /// The data directory.
+        /// The open was asked for this directory.
         path: PathBuf,
     },
     /// No right to write, or a file system mounted read-only.
@@ -125,9 +125,9 @@ pub enum OpenError {
     /// write: RocksDB's own recovery, which keeps all data.
     #[error("{action}: {cause}")]
     Storage {
-        /// What was attempted.
+        /// The open failed while it did this.
         action: String,
-        /// What was said.
+        /// The system or the database gave this as the reason.
         cause: String,
     },
 }
@@ -149,7 +149,7 @@ pub struct Damage {
     pub kind: DamageKind,
     /// The part of the journal that is concerned.
     pub place: DamagePlace,
-    /// What is wrong.
+    /// It says what was found, and what should be there.
     pub problem: Box<str>,
     /// Files that are concerned; none where the journal is not in files, or where that is not known.
     pub files: Vec<String>,
@@ -230,7 +230,7 @@ impl DamageKind {
     }
 }
 
-/// What a finding concerns.
+/// A finding concerns this part of the journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DamagePlace {
     /// Entries `from..to` of the journal; without `to`, all from `from` on; the place itself when they are the same.

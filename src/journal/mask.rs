@@ -13,7 +13,7 @@
 //! | 8 | … | the value, each 8 bytes (the last ones: as many as there are) XORed with the mask |
 
 const MASK_LEN: usize = 8;
-/// A multiple of [`MASK_LEN`].
+/// Values are masked in pieces of so many bytes, a multiple of [`MASK_LEN`].
 const PIECE_LEN: usize = 8 << 10;
 
 /// Puts the stored form of `value` into `stored`, in place of what was in it.

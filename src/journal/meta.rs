@@ -11,11 +11,15 @@
 //! | `n` | the limit of the counter for all that the server seals | 1 | limit u64 |
 //! | `x`, number u32 | a loss that an operator has accepted | 1 | offsets from and to (optional), when u64, what, as text |
 //! | `a`, client u64, epoch u32, seq u64 | an ask: a message whose sender wants an answer, until that is had | 1 | offset of its entry u64; once answered: failed, body, when u64 |
+//! | `r`, number u64 | what was answered with one commit, until a checkpoint has it in the asks' records | 1 | a row for each: client u64, epoch u32, seq u64, offset of its entry u64, done (0), failed (1) or forgotten (2), length of its body u32, when u64; then all bodies |
 //! | `k`, dialect u8, key u128 | a key by which a dialect knows a message again | 1 | offset of its entry u64, when it expires u64 |
 //!
-//! `e` and `n` are never deleted: what they forgot, a recording could bring back (PROTOCOL.md#sealed-epoch). No version has written
-//! `a` or `k` so far: their formats are fixed, so that asks, and recent keys of dialect 0, do not change the directory's format. This
-//! version keeps such records as they are. A record of any other kind is damage.
+//! `e` and `n` are never deleted: what they forgot, a recording could bring back (PROTOCOL.md#sealed-epoch). `a` is written since
+//! format 5 of the data directory, which has brought `r`. No version has written `k` so far: its format is fixed, so that recent keys
+//! of dialect 0 do not change the directory's format. This version keeps such records as they are. A record of any other kind is
+//! damage.
+//!
+//! An ask whose entry the checkpoint does not include may have no record yet: the entry says that it asks.
 //!
 //! The checkpoint:
 //!
@@ -50,11 +54,14 @@ use duragram_proto::{ClientId, Epoch, Seq};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::journal::envelope::{self, Record, RecordError};
-use crate::model::{ClientRecord, DialectId, Offset, SessionId, SessionRecord};
+use crate::model::{AnswersRecord, AskRecord, ClientRecord, DialectId, Offset, SessionId, SessionRecord};
 
+mod asks;
 mod checkpoint;
 mod sinks;
 
+use asks::{ANSWERS, ASK, decode_answers, decode_ask};
+pub(in crate::journal) use asks::{ANSWERS_KEYS, ASK_KEY_LEN, answers_key, ask_key};
 pub(in crate::journal) use checkpoint::CheckpointState;
 use checkpoint::decode_checkpoint;
 pub(in crate::journal) use sinks::verify_sinks;
@@ -64,11 +71,7 @@ const CHECKPOINT: u8 = b'c';
 const LOSS: u8 = b'x';
 const CLIENT: u8 = b'e';
 const COUNTER: u8 = b'n';
-const ASK: u8 = b'a';
 const RECENT: u8 = b'k';
-
-/// The length of an ask's key in bytes: none of this column family is longer.
-pub(in crate::journal) const ASK_KEY_LEN: usize = 21;
 
 /// The key of the checkpoint.
 pub(in crate::journal) const CHECKPOINT_KEY: &[u8] = &[CHECKPOINT];
@@ -95,29 +98,8 @@ pub(in crate::journal) enum MetaRecord {
     Checkpoint(CheckpointState),
     Loss(Loss),
     Ask(AskRecord),
+    Answers(AnswersRecord),
     Recent(RecentRecord),
-}
-
-/// A message whose sender wants an answer. Once that is had, or cannot come any more, there is no record.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(in crate::journal) struct AskRecord {
-    pub(in crate::journal) session: SessionId,
-    pub(in crate::journal) seq: Seq,
-    /// The offset of its entry.
-    pub(in crate::journal) offset: Offset,
-    /// `None` until it is processed.
-    pub(in crate::journal) answer: Option<AnswerRecord>,
-}
-
-/// What became of a message, until its sender has heard it.
-#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
-pub(in crate::journal) struct AnswerRecord {
-    /// Its handler gave up.
-    pub(in crate::journal) failed: bool,
-    /// What the handler gave as an answer, often nothing.
-    pub(in crate::journal) body: Vec<u8>,
-    /// When it was answered, in seconds of service.
-    pub(in crate::journal) answered_s: u64,
 }
 
 /// What a dialect without numbers of its own knows a message by that came before.
@@ -168,12 +150,6 @@ struct StoredLoss {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct StoredAsk {
-    offset: u64,
-    answer: Option<AnswerRecord>,
-}
-
-#[derive(Archive, Serialize, Deserialize)]
 struct StoredRecent {
     offset: u64,
     expires_s: u64,
@@ -192,9 +168,6 @@ impl Record for StoredCounter {
     const VERSION: u32 = 1;
 }
 impl Record for StoredLoss {
-    const VERSION: u32 = 1;
-}
-impl Record for StoredAsk {
     const VERSION: u32 = 1;
 }
 impl Record for StoredRecent {
@@ -246,7 +219,7 @@ impl ClientRecord {
     }
 }
 
-/// The value under [`COUNTER_KEY`].
+/// Makes the value that stands under [`COUNTER_KEY`].
 pub(in crate::journal) fn encode_counter_limit(limit: u64) -> Vec<u8> {
     envelope::encode(COUNTER_KEY, &StoredCounter { limit })
 }
@@ -260,17 +233,6 @@ impl Loss {
             what: self.what.clone(),
         };
         envelope::encode(&loss_key(number), &stored)
-    }
-}
-
-impl AskRecord {
-    /// The key and the value to store under it.
-    pub(in crate::journal) fn encode(&self) -> ([u8; ASK_KEY_LEN], Vec<u8>) {
-        let mut key = [ASK; ASK_KEY_LEN];
-        key[1..9].copy_from_slice(&self.session.client.0.to_be_bytes());
-        key[9..13].copy_from_slice(&self.session.epoch.value().to_be_bytes());
-        key[13..].copy_from_slice(&self.seq.0.to_be_bytes());
-        (key, envelope::encode(&key, &StoredAsk { offset: self.offset.0, answer: self.answer.clone() }))
     }
 }
 
@@ -321,15 +283,8 @@ pub(in crate::journal) fn decode(key: &[u8], value: &[u8]) -> Result<MetaRecord,
                 what: stored.what,
             }))
         }
-        [ASK, id @ ..] if id.len() == ASK_KEY_LEN - 1 => {
-            let stored: StoredAsk = envelope::decode(key, value)?;
-            let (session, seq) = id.split_at(12);
-            let (session, seq) = (session_id(session)?, Seq(be(seq)));
-            if seq == Seq::ZERO {
-                return Err(malformed("seq 0"));
-            }
-            Ok(MetaRecord::Ask(AskRecord { session, seq, offset: Offset(stored.offset), answer: stored.answer }))
-        }
+        [ASK, id @ ..] if id.len() == ASK_KEY_LEN - 1 => Ok(MetaRecord::Ask(decode_ask(key, id, value)?)),
+        [ANSWERS, number @ ..] if number.len() == 8 => Ok(MetaRecord::Answers(decode_answers(key, number, value)?)),
         [RECENT, dialect, id @ ..] if id.len() == 16 => {
             let stored: StoredRecent = envelope::decode(key, value)?;
             let dialect = Some(DialectId(*dialect)).filter(|dialect| dialect.is_known());

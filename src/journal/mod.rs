@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::{io, mem};
 
 use crate::model::{
-    ClientRecord, DurabilityLevel, FormerLanes, Instance, JournalId, LaneMark, Offset, SessionId, SessionRecord,
-    SinkRecord,
+    AnswersRecord, AskId, AskRecord, ClientRecord, DurabilityLevel, FormerLanes, Instance, JournalId, LaneMark, Offset,
+    SessionId, SessionRecord, SinkRecord,
 };
 
 pub mod block;
@@ -79,6 +79,11 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// About how many bytes it writes, without its checkpoint.
+    fn size(&self) -> usize {
+        self.block.size() + self.records.answers_bytes()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.block.is_empty() && self.records.is_empty() && self.checkpoint.is_none()
@@ -142,12 +147,29 @@ pub struct Records {
     pub given_up: Vec<SessionId>,
     /// The limit below which the server's counter may go (PROTOCOL.md#sealed-server-counter).
     pub counter_limit: Option<u64>,
+    /// These answers become durable with the commit.
+    pub answers: Option<AnswersRecord>,
+    /// Asks as they are now: a part of a checkpoint.
+    pub asks: Vec<AskRecord>,
+    /// Asks whose records are taken away, before those above are put.
+    pub forgotten: Vec<AskId>,
 }
 
 impl Records {
-    /// Whether there is none.
+    /// Whether there is no record to write beside the block.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.clients.is_empty() && self.given_up.is_empty() && self.counter_limit.is_none()
+        self.sessions.is_empty()
+            && self.clients.is_empty()
+            && self.given_up.is_empty()
+            && self.counter_limit.is_none()
+            && self.answers.is_none()
+            && self.asks.is_empty()
+            && self.forgotten.is_empty()
+    }
+
+    /// About how many bytes the answers take when they are stored: of these records those that may be many in any commit.
+    fn answers_bytes(&self) -> usize {
+        self.answers.as_ref().map_or(0, AnswersRecord::size)
     }
 }
 
@@ -158,7 +180,7 @@ pub struct Checkpoint {
     pub at: Offset,
     /// Sessions touched since the last checkpoint.
     pub sessions: Vec<SessionRecord>,
-    /// Sessions that expired.
+    /// These sessions have expired, and their records are deleted.
     pub expired: Vec<SessionId>,
     /// Of the embedded handler: one for each lane, in lane order. Their number is the number of lanes; none with sinks.
     pub lanes: Vec<LaneMark>,
@@ -169,6 +191,8 @@ pub struct Checkpoint {
     pub sinks: Vec<SinkRecord>,
     /// Dead letters that were processed at last, as the states of lanes and sinks say: they are deleted.
     pub retried: Vec<DeadLetterId>,
+    /// The records of asks include every [`AnswersRecord`] with a number below: these are deleted.
+    pub answers_below: u64,
     /// Blocks that lie wholly below may be deleted. Never above `at` nor the lowest watermark of a lane or of a sink that holds.
     pub trim_below: Offset,
 }
@@ -292,7 +316,7 @@ pub trait Journal: Send {
         self.write(block, &Records { sessions: sessions.to_vec(), ..Records::default() }, None)
     }
 
-    /// Writes a checkpoint alone.
+    /// Writes a checkpoint without a block, and returns when it is durable.
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), JournalError> {
         self.write(&mut BlockBuilder::default(), &Records::default(), Some(checkpoint)).map(drop)
     }
@@ -333,7 +357,11 @@ pub enum Replay<'a> {
     Client(ClientRecord),
     /// The limit of the server's counter that was stored last.
     CounterLimit(u64),
-    /// The next block, verified.
+    /// An ask as the last checkpoint wrote it. Asks come before blocks.
+    Ask(AskRecord),
+    /// What was answered with one commit. These come behind all blocks, in the order of their numbers.
+    Answers(AnswersRecord),
+    /// The next block comes, and its checksum fits.
     Block(&'a Block),
 }
 
@@ -353,7 +381,7 @@ pub struct Opened<J> {
     pub sinks: Vec<SinkRecord>,
     /// The offset of the last checkpoint.
     pub checkpoint_at: Offset,
-    /// The lowest entry kept.
+    /// Entries below are trimmed, and not in the journal any more.
     pub low: Offset,
     /// The offset that the next entry gets.
     pub end: Offset,
@@ -368,7 +396,7 @@ pub struct Opened<J> {
 pub struct Extent {
     /// The first entry of the first block.
     pub first: Offset,
-    /// Bytes of the blocks.
+    /// Its blocks take so many bytes together.
     pub bytes: u64,
 }
 

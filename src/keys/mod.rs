@@ -31,7 +31,7 @@ pub struct KeyRing(Arc<Ring>);
 struct Ring {
     /// `None`: there is no file, so nothing to read again.
     path: Option<PathBuf>,
-    /// `None`: a server without keys.
+    /// The keys that hold now; `None` makes a server without keys.
     keys: Option<RwLock<InForce>>,
     generation: AtomicU64,
 }
@@ -89,7 +89,7 @@ pub struct Summary {
     pub clients: usize,
     /// Clients whose channels are restricted.
     pub restricted: usize,
-    /// Clients that are revoked.
+    /// So many clients are revoked: nothing of theirs is accepted.
     pub revoked: usize,
 }
 
@@ -188,7 +188,7 @@ impl Keys {
         parse::parse(text)
     }
 
-    /// As [`KeyRing::lookup`].
+    /// Finds a client's key as [`KeyRing::lookup`] does.
     pub fn lookup(&self, client: ClientId) -> Lookup {
         if self.revoked.binary_search(&client).is_ok() {
             return Lookup::Revoked;

@@ -30,7 +30,7 @@ pub enum LineProblem {
     Word,
     /// Something outside of a comment is not ASCII text.
     NotText,
-    /// A word is missing: this one.
+    /// The line ends before this word, which it needs.
     Missing(&'static str),
     /// Words after the last one that means something.
     Surplus,

@@ -14,9 +14,9 @@ pub struct SinkMetrics {
     pub held_bytes: Gauge,
     /// Seconds since its oldest record arrived.
     pub oldest_seconds: Gauge,
-    /// Whether it takes records,
+    /// It is 1 while the sink takes records, else 0.
     pub up: Gauge,
-    /// and since when that is so, in seconds since 1970; 0 when it was not noted yet.
+    /// That is so since this time, in seconds since 1970; 0 when it was not noted yet.
     pub changed: Gauge,
     /// Whether an operator has stopped it.
     pub paused: Gauge,
@@ -24,7 +24,7 @@ pub struct SinkMetrics {
     pub blocks: Gauge,
     /// Its records that became dead letters.
     pub dead_letters: Counter,
-    /// Entries lost to it.
+    /// So many entries were lost to it, since it held too much.
     pub lost_entries: Counter,
 }
 

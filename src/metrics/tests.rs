@@ -1,4 +1,4 @@
-//! Tests of the metrics.
+//! These tests check that every metric is counted, shown and described.
 
 use std::collections::BTreeSet;
 
@@ -67,7 +67,15 @@ fn every_outcome_that_is_counted_is_there_from_the_start_with_0() {
         let line = format!("duragram_{family}_total{{outcome=\"{outcome}\"}} 0\n");
         assert!(text.contains(&line), "{line} is not in\n{text}");
     }
-    for counter in ["lost_seqs", "reply_errors", "kernel_drops", "sink_failures", "dead_letters", "handler_panics"] {
+    for counter in [
+        "lost_seqs",
+        "reply_errors",
+        "kernel_drops",
+        "sink_failures",
+        "dead_letters",
+        "handler_panics",
+        "answers_too_long",
+    ] {
         assert!(text.contains(&format!("duragram_{counter}_total 0\n")), "{counter}");
     }
 }

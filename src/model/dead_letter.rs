@@ -18,13 +18,13 @@ pub struct DeadLetterId {
 /// A record that could not be processed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeadLetter {
-    /// Which record it is.
+    /// It names the sink and the record, and with them the dead letter.
     pub id: DeadLetterId,
     /// The session that sent it.
     pub session: SessionId,
     /// The seq of its datagram.
     pub seq: Seq,
-    /// The application's routing number.
+    /// The application routes by this number.
     pub channel: u16,
     /// Arrival of its datagram, in microseconds since 1970.
     pub received_unix_us: u64,
@@ -35,7 +35,9 @@ pub struct DeadLetter {
     /// What its handler said last.
     pub error: String,
     /// How often a handler has tried.
-    pub attempts: u32,
+    pub attempts: u16,
     /// When it became a dead letter, in microseconds since 1970.
     pub since_unix_us: u64,
+    /// Its sender asked, and hears that it failed: that stands, whatever becomes of the letter.
+    pub told_failed: bool,
 }

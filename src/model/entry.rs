@@ -5,10 +5,10 @@ use duragram_proto::codec::Records;
 
 use super::{DialectId, Offset, SessionId};
 
-/// What an entry is.
+/// An entry of the journal is one of these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryKind {
-    /// A client's datagram.
+    /// A client sent it, as one message or a batch of records.
     Data,
     /// Seqs that a client counts as acked but this journal does not hold: acked data was lost (design rule 4).
     Gap {
@@ -35,9 +35,11 @@ pub struct EntryMeta {
     pub skip: bool,
     /// The payload is a run of at least one record.
     pub batch: bool,
+    /// Its sender wants an answer. Never together with `batch`.
+    pub asks: bool,
     /// It came sealed: its epoch can never be opened again (PROTOCOL.md#sealed-epoch).
     pub sealed: bool,
-    /// The application's routing number.
+    /// The application routes by this number.
     pub channel: u16,
     /// Arrival, in microseconds since 1970.
     pub received_unix_us: u64,

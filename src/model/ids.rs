@@ -58,7 +58,7 @@ pub fn parse_client_id(text: &str) -> Option<ClientId> {
 pub struct DialectId(pub u8);
 
 impl DialectId {
-    /// Duragram's own protocol.
+    /// Entries of Duragram's own protocol have this id.
     pub const DURAGRAM: Self = Self(0);
 
     /// Whether this program knows what its entries mean.

@@ -3,6 +3,8 @@
 //!
 //! This module knows nobody but the protocol's own types.
 
+mod ask;
+mod ask_report;
 mod channels;
 mod dead_letter;
 mod durability;
@@ -17,6 +19,8 @@ mod sink_url;
 mod stored;
 mod time;
 
+pub use ask::{AnswerRecord, AnswersRecord, AskId, AskRecord, LaneAnswer, Processed};
+pub use ask_report::{AskState, AskTotals, AskView, AsksReport, AsksRequest, ClientAsks};
 pub use channels::{ChannelSet, parse_channels};
 pub use dead_letter::{DeadLetter, DeadLetterId};
 pub use durability::DurabilityLevel;

@@ -17,18 +17,20 @@ pub struct Record<'a> {
     pub session: SessionId,
     /// The number of its datagram within the session. Of a gap: its last seq.
     pub seq: Seq,
-    /// The application's routing number.
+    /// The application routes by this number.
     pub channel: u16,
     /// Arrival of its datagram, in microseconds since 1970.
     pub received_unix_us: u64,
+    /// Its sender wants an answer.
+    pub asks: bool,
     /// The message, or what is missing.
     pub content: Content<'a>,
 }
 
-/// What a [`Record`] holds.
+/// A [`Record`] holds one of these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content<'a> {
-    /// A client's message.
+    /// A client sent these bytes, which the server does not look into.
     Payload(&'a [u8]),
     /// The client holds acks for these seqs, and this journal does not hold them: data was lost before it came here
     /// (a lying disk, a restored backup).
@@ -56,6 +58,7 @@ pub(crate) fn records_of<'a>(entry: &Entry<'a>) -> impl Iterator<Item = Record<'
         seq: meta.seq,
         channel: meta.channel,
         received_unix_us: meta.received_unix_us,
+        asks: meta.asks,
         content,
     })
 }

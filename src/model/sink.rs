@@ -35,7 +35,7 @@ impl fmt::Display for SinkId {
 pub struct SinkConfig {
     /// Names its cursor, forever: letters, digits, `-`, `_`, `.`; a short form (`file:PATH`) is its own name.
     pub name: String,
-    /// Where records go.
+    /// Its records go to this target.
     pub target: SinkTarget,
     /// The channels whose records it takes; empty means all.
     pub channels: Vec<RangeInclusive<u16>>,
@@ -74,7 +74,7 @@ pub enum SinkStart {
     /// At the lowest entry that is kept.
     #[default]
     Oldest,
-    /// At the journal's end.
+    /// It takes what comes after its first start, and nothing older.
     Now,
     /// At this offset, or the lowest one kept.
     At(Offset),
@@ -177,12 +177,12 @@ pub struct TlsConfig {
     pub key_file: Option<PathBuf>,
 }
 
-/// `http`: requests to an HTTP server.
+/// `http` sends records in requests to an HTTP server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpTarget {
     /// `http://` or `https://`, without user and password.
     pub url: String,
-    /// What one request carries.
+    /// It says whether a request carries one record or a batch.
     pub mode: HttpMode,
     /// `Content-Type` of a record's request. Default `application/octet-stream`.
     pub content_type: String,
@@ -190,9 +190,9 @@ pub struct HttpTarget {
     pub headers: Vec<(String, String)>,
     /// How the server knows us.
     pub auth: Option<HttpAuth>,
-    /// For `https://`.
+    /// It holds for `https://` alone.
     pub tls: TlsConfig,
-    /// Bodies are compressed.
+    /// Bodies are compressed with gzip.
     pub gzip: bool,
     /// Requests under way at a time; above 1 records arrive in any order. Default 1.
     pub in_flight_max: usize,
@@ -211,33 +211,33 @@ pub enum HttpMode {
 /// How an HTTP server knows us.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HttpAuth {
-    /// `Authorization: Bearer TOKEN`.
+    /// Requests carry `Authorization: Bearer TOKEN`.
     Bearer(Secret),
-    /// `Authorization: Basic …`.
+    /// Requests carry `Authorization: Basic …`, made of both.
     Basic {
-        /// The user's name.
+        /// The HTTP server knows us by this name.
         user: String,
-        /// The user's password.
+        /// The HTTP server checks this password.
         password: Secret,
     },
 }
 
-/// `exec`: a child process.
+/// `exec` gives records to a child process, and reads its answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExecTarget {
-    /// Run by `sh -c`.
+    /// `sh -c` runs this command.
     pub command: String,
     /// Variables of the environment that it does not get: those in which other sinks have secrets. No key of the configuration;
     /// [`SinkConfig::withhold_secrets`] fills it.
     pub withheld: Vec<String>,
 }
 
-/// `postgres`: rows of a table.
+/// `postgres` writes records as rows of a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PostgresTarget {
-    /// `postgres://USER@HOST[:PORT][,HOST…]/DATABASE`, without a password.
+    /// It is `postgres://USER@HOST[:PORT][,HOST…]/DATABASE`, without a password.
     pub url: String,
-    /// The user's password.
+    /// PostgreSQL checks this password; `None` where it wants none.
     pub password: Option<Secret>,
     /// The table, as `TABLE` or `SCHEMA.TABLE`. Made when it is missing.
     pub table: String,
@@ -250,14 +250,14 @@ pub struct PostgresTarget {
 /// The type of the column `payload`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PostgresPayload {
-    /// `bytea`: any bytes.
+    /// The column is `bytea`, which takes any bytes.
     #[default]
     Bytea,
     /// `jsonb`: a payload that is not JSON, or that PostgreSQL cannot keep as such, becomes a dead letter.
     Jsonb,
 }
 
-/// `nats`: messages of a JetStream stream.
+/// `nats` publishes records as messages of a JetStream stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NatsTarget {
     /// `nats://HOST[:PORT]` or `tls://…`, several separated by commas; without user and password.
@@ -282,9 +282,9 @@ pub enum NatsAuth {
     Token(Secret),
     /// A user and a password.
     User {
-        /// The user's name.
+        /// The NATS server knows us by this name.
         user: String,
-        /// The user's password.
+        /// The NATS server checks this password.
         password: Secret,
     },
     /// The content of a `.creds` file: a JWT and a seed.
@@ -304,7 +304,7 @@ pub struct RedisTarget {
     pub key: String,
     /// Entries that the stream keeps at least (`MAXLEN ~`); `None`: all.
     pub entries_max: Option<u64>,
-    /// For `rediss://`.
+    /// It holds for `rediss://` alone.
     pub tls: TlsConfig,
 }
 
@@ -313,15 +313,15 @@ pub struct RedisTarget {
 pub struct MqttTarget {
     /// `mqtt://HOST[:PORT]` or `mqtts://…`, without user and password.
     pub url: String,
-    /// The user's name.
+    /// The broker knows us by this name; `None` where it wants none.
     pub user: Option<String>,
-    /// The user's password.
+    /// The broker checks this password; `None` where it wants none.
     pub password: Option<Secret>,
     /// The topic of each message; `{client}`, `{epoch}`, `{channel}`, `{journal}`, `{offset}`, `{index}` and `{seq}` stand for the
     /// record's own.
     pub topic: String,
     /// The client id at the broker; `None`: one made of the journal and the sink, the same at every start.
     pub client_id: Option<String>,
-    /// For `mqtts://`.
+    /// It holds for `mqtts://` alone.
     pub tls: TlsConfig,
 }

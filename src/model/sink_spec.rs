@@ -19,18 +19,18 @@ pub enum SinkSpecError {
     /// There is no sink of this name.
     #[error("unknown sink \"{0}\": there are {FORMS}")]
     Unknown(String),
-    /// It is `file:` alone.
+    /// It is `file:`, and no path follows.
     #[error("sink \"file:\" lacks its path: write file:PATH, such as file:/var/log/duragram.ndjson")]
     NoPath,
-    /// It is `exec:` alone.
+    /// It is `exec:`, and no command follows.
     #[error("sink \"exec:\" lacks its command: write exec:COMMAND, such as 'exec:python3 handler.py'")]
     NoCommand,
     /// Its URL has no host, or a port that is no number.
     #[error("sink {scheme}://… is no URL with a host: write {form}")]
     NoUrl {
-        /// What stands before `://`.
+        /// This stands before `://`, and says which sink it is.
         scheme: String,
-        /// How it is written.
+        /// The sink is to be written like this.
         form: &'static str,
     },
     /// A password stands in it.
@@ -38,27 +38,27 @@ pub enum SinkSpecError {
         "sink {scheme}://… has a password in its URL, where logs and lists of processes show it: take it out, and {instead}"
     )]
     Password {
-        /// What stands before `://`.
+        /// This stands before `://`, and says which sink it is.
         scheme: String,
-        /// How to give it.
+        /// The password is to be given like this.
         instead: &'static str,
     },
     /// Something that it needs is not there.
     #[error("sink {scheme}://… lacks {what}: write {form}")]
     Lacks {
-        /// What stands before `://`.
+        /// This stands before `://`, and says which sink it is.
         scheme: String,
-        /// What is missing.
+        /// It cannot do without this.
         what: &'static str,
-        /// How it is written.
+        /// The sink is to be written like this.
         form: &'static str,
     },
     /// A parameter is unknown, given twice or says what it cannot say.
     #[error("sink {scheme}://…: {name}: {problem}")]
     Parameter {
-        /// What stands before `://`.
+        /// This stands before `://`, and says which sink it is.
         scheme: String,
-        /// The parameter's name.
+        /// The parameter has this name in the URL.
         name: String,
         /// What is wrong with it.
         problem: String,
@@ -212,7 +212,12 @@ impl Form {
             return Err(SinkSpecError::Password { scheme: scheme(), instead });
         }
         if matches!(self, Self::Http) {
-            return Ok(SinkTarget::Http(HttpTarget::new(text)));
+            return match url.parameters().map(|(name, _)| name).find(|name| names_a_secret(name)) {
+                Some(name) => {
+                    Err(SinkSpecError::Parameter { scheme: scheme(), name, problem: SECRET_IN_NAME.to_owned() })
+                }
+                None => Ok(SinkTarget::Http(HttpTarget::new(text))),
+            };
         }
         let mut given = Parameters::of(url)?;
         let path = || Some(decoded(url.path)).filter(|path| !path.is_empty());
@@ -256,6 +261,20 @@ impl Form {
         given.none_left(form)?;
         Ok(target)
     }
+}
+
+/// Why a short form has no secret among its parameters.
+const SECRET_IN_NAME: &str = "looks like a secret, and a short form is the sink's name, which logs, metrics and lists of processes \
+                              show: write a table [[sink]] with a name and the url, or with a bearer token or a password if the \
+                              receiver takes these";
+
+/// Whether a parameter of this name gives access, as far as its name says.
+fn names_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let within = ["token", "secret", "signature", "passw", "credential"];
+    within.iter().any(|part| name.contains(part))
+        || name.ends_with("key")
+        || matches!(name.as_str(), "sig" | "auth" | "code")
 }
 
 /// A URL of PostgreSQL without its parameters.

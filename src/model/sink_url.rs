@@ -4,9 +4,9 @@
 /// A URL in its parts, none of them decoded.
 #[derive(Clone, Copy)]
 pub(crate) struct SinkUrl<'a> {
-    /// What stands before `://`.
+    /// This stands before `://`, and says which sink it is.
     pub(crate) scheme: &'a str,
-    /// The user's name.
+    /// The user's name stands before `@`; `None` where there is none.
     pub(crate) user: Option<&'a str>,
     /// A password stands in it, which is refused everywhere.
     pub(crate) has_password: bool,

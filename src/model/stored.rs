@@ -12,7 +12,7 @@ use super::{Lane, Offset, SessionId, SinkId};
 pub struct JournalId(u128);
 
 impl JournalId {
-    /// Makes a new one.
+    /// Makes a name for a new journal, which no other has.
     pub(crate) fn random() -> Self {
         Self(rand::random())
     }
@@ -61,7 +61,7 @@ impl fmt::Display for Instance {
 /// A session as it is kept on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionRecord {
-    /// Which session it is.
+    /// The record is kept under this id.
     pub id: SessionId,
     /// Every seq up to here is accounted for.
     pub floor: Seq,
@@ -123,7 +123,7 @@ impl FormerLanes {
 /// A configured sink as it is kept on disk: its name, what it was when its cursor began, and how far it has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SinkRecord {
-    /// Which sink it is.
+    /// The record is kept under this id, which does not change with the name.
     pub id: SinkId,
     /// The name that the configuration gives it.
     pub name: String,
@@ -166,9 +166,9 @@ impl SinkRecord {
 /// Entries that a sink will never see, because it had fallen too far behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SinkLoss {
-    /// The first of them.
+    /// The lost entries begin with this one.
     pub from: Offset,
-    /// The first after them.
+    /// The lost entries end before this one.
     pub to: Offset,
     /// How many of the entries between the two are lost: all, unless records of losses were put together.
     pub entries: u64,

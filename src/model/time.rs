@@ -13,11 +13,11 @@ pub struct Now {
 
 /// Where stages take the time from; the simulator gives its own.
 pub trait Clock {
-    /// The present moment.
+    /// Returns the present moment on both clocks.
     fn now(&self) -> Now;
 }
 
-/// The machine's clocks.
+/// It reads the clocks of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Instant,

@@ -110,7 +110,7 @@ pub(super) fn control_bytes(address: &SocketAddr) -> usize {
     with_source.len()
 }
 
-/// Stops joining datagrams.
+/// Has the kernel give each datagram by itself again.
 pub(super) fn stop_joining(socket: &impl AsFd) {
     want(socket, sockopt::UdpGroSegment, &false, "UDP_GRO");
 }

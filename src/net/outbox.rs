@@ -54,7 +54,7 @@ impl Outbox {
         self.replies.push((to, start..start + len));
     }
 
-    /// Forgets all replies; the buffers stay.
+    /// Forgets all replies, and keeps the buffers for the next ones.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.replies.clear();
@@ -65,7 +65,7 @@ impl Outbox {
         self.replies.is_empty()
     }
 
-    /// Number of replies.
+    /// Counts the replies that wait to be sent.
     pub fn len(&self) -> usize {
         self.replies.len()
     }

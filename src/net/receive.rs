@@ -22,7 +22,7 @@ const MESSAGES: usize = limits::RECEIVE_MESSAGES;
 const STRIDE: usize = limits::RECEIVE_STRIDE_BYTES;
 const WAIT: Duration = Duration::from_millis(limits::RECEIVE_WAIT_MS as u64);
 
-/// One socket's reader.
+/// It reads one socket, and one thread runs it.
 #[derive(Debug)]
 pub struct Receiver {
     socket: UdpSocket,
@@ -36,7 +36,7 @@ pub struct Receiver {
     log: LogLimit,
 }
 
-/// What a receive brought.
+/// A receive has brought so much.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Received {
     /// Messages of the system call; 0 when nothing was there.

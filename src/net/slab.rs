@@ -11,7 +11,7 @@ use crate::model::{Now, Peer};
 pub struct Slab {
     pub(super) bytes: Vec<u8>,
     messages: Vec<Message>,
-    /// When the receive returned.
+    /// The receive returned at this moment, which stands for the arrival of each datagram.
     pub arrived: Now,
     /// Datagrams that the kernel has cut, or whose sender it has not named; nothing of them is kept.
     pub cut: u64,
@@ -35,7 +35,7 @@ pub struct RawDatagram<'a> {
     pub peer: Peer,
     /// Where its first byte stands in the slab.
     pub at: usize,
-    /// The UDP payload.
+    /// The UDP payload stands here, and may be opened in place.
     pub bytes: &'a mut [u8],
 }
 
@@ -45,7 +45,7 @@ impl Slab {
         Self { bytes: vec![0; bytes], messages: Vec::new(), arrived: Now::default(), cut: 0, received_bytes: 0 }
     }
 
-    /// Forgets the datagrams; the buffer stays.
+    /// Forgets the datagrams, and keeps the buffer for the next ones.
     pub fn clear(&mut self) {
         self.messages.clear();
         (self.cut, self.received_bytes) = (0, 0);

@@ -1,4 +1,4 @@
-//! Binding the UDP sockets.
+//! Binds the UDP sockets, of which several may share an address.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};

@@ -185,6 +185,7 @@ fn replies_arrive_one_by_one_whatever_their_lengths_and_however_many_have_one_pe
                 durability: Durability::Synced,
                 duplicate: false,
                 complete: false,
+                ready: false,
                 delay_us: 0,
                 bitmap: &[7; 128][..words * 8],
             };

@@ -7,9 +7,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rand::rngs::SmallRng;
 
+use super::answers::{Answering, Answers};
 use super::config::LaneConfig;
 use super::dead_letters::{self, Burial, GivenUp};
-use super::handler::{Answer, Handler, HandlerError};
+use super::handler::{Handler, HandlerError, Outcome};
 use super::handler_calls::HandlerCalls;
 use super::lane_name::LaneName;
 use super::retried::RetryError;
@@ -29,12 +30,16 @@ pub(super) struct Attempts {
     metrics: Metrics,
     processed: Counter,
     down: Gauge,
-    /// Of a configured sink.
+    /// A configured sink has metrics of its own; `None` for an embedded handler.
     of_sink: Option<SinkMetrics>,
     /// The handler says that its sink is away.
     unavailable: Outage,
-    /// The handler cannot flush.
+    /// The handler says that it cannot flush.
     flushing: Outage,
+    /// What is said of records that asked.
+    pub(super) answers: Answers,
+    /// When the operator may be told again of answers that are too long, in microseconds of the monotonic clock.
+    tell_too_long_us: u64,
 }
 
 /// The records of a batch that are not finished, in order.
@@ -84,8 +89,9 @@ impl Attempts {
         metrics: &Metrics,
     ) -> Self {
         let label = name.label();
+        let answer_bytes_max = (config.answering == Answering::Bodies).then_some(config.answer_bytes_max);
         Self {
-            calls: HandlerCalls::new(name.clone(), handler, metrics),
+            calls: HandlerCalls::new(name.clone(), handler, answer_bytes_max, metrics),
             burial: Burial::new(name.clone(), dead, config.dead_letter_room, metrics),
             of_sink: name.sink().map(|sink| metrics.of_sink(sink)),
             name,
@@ -96,6 +102,8 @@ impl Attempts {
             metrics: metrics.clone(),
             unavailable: Outage::default(),
             flushing: Outage::default(),
+            answers: Answers::new(config.answering),
+            tell_too_long_us: 0,
         }
     }
 
@@ -121,13 +129,14 @@ impl Attempts {
             self.show(now, records, open);
         }
         if !open.given_up.is_empty() {
-            self.burial.bury(now, records, &mut open.given_up, &self.policy, &mut self.rng)?;
+            let how = (&self.policy, &mut self.rng);
+            self.burial.bury(now, records, &mut open.given_up, how, &mut self.answers)?;
             self.show_down(now);
         }
         Ok(())
     }
 
-    /// Calls the handler.
+    /// Calls the handler with these records, and notes what became of each.
     fn show(&mut self, now: Now, records: &[Record<'_>], open: &mut OpenBatch) {
         let shown = if open.one_by_one { 1 } else { open.records.len() };
         let panic = if shown == records.len() {
@@ -136,10 +145,13 @@ impl Attempts {
             let some: Vec<_> = open.records[..shown].iter().map(|left| records[left.nth]).collect();
             self.calls.process(&some)
         };
+        self.tell_too_long(now);
         if panic.is_none() && self.calls.outcomes.unavailable_reason().is_none() && self.calls.outcomes.all_done() {
             self.is_available(now);
             self.processed.inc_by(shown as u64);
-            open.records.drain(..shown);
+            for (i, left) in open.records.drain(..shown).enumerate() {
+                self.answers.done(now, &records[left.nth], self.calls.outcomes.body(i));
+            }
             open.due_us = 0;
             return;
         }
@@ -147,9 +159,13 @@ impl Attempts {
         let mut charged_most = 0;
         let mut kept = Vec::with_capacity(open.records.len());
         for (settled, mut left) in open.records.drain(..).enumerate() {
-            let answer = if settled < shown { self.calls.outcomes.answer(settled).clone() } else { Answer::Unanswered };
+            let outcome =
+                if settled < shown { self.calls.outcomes.outcome(settled).clone() } else { Outcome::Unanswered };
             let attempts = left.attempts;
-            if !self.settle(now, &records[left.nth], &mut left, answer, &mut open.given_up) {
+            if outcome == Outcome::Done {
+                self.answers.done(now, &records[left.nth], self.calls.outcomes.body(settled));
+            }
+            if !self.judge(now, &records[left.nth], &mut left, outcome, &mut open.given_up) {
                 charged_most = charged_most.max(if left.attempts > attempts { left.attempts } else { 0 });
                 kept.push(left);
             }
@@ -172,10 +188,10 @@ impl Attempts {
         if let Some(panic) = self.calls.retry(&dead_letters::record(&letter)) {
             return Err(RetryError::Failed(format!("the handler panicked: {panic}")));
         }
-        let reason = match (self.calls.outcomes.answer(0), self.calls.outcomes.unavailable_reason()) {
-            (Answer::Done, _) => return Ok(()),
-            (Answer::Retry(reason) | Answer::GiveUp(reason), _) => reason,
-            (Answer::Unanswered, reason) => reason.unwrap_or("the handler gave no answer"),
+        let reason = match (self.calls.outcomes.outcome(0), self.calls.outcomes.unavailable_reason()) {
+            (Outcome::Done, _) => return Ok(()),
+            (Outcome::Retry(reason) | Outcome::GiveUp(reason), _) => reason,
+            (Outcome::Unanswered, reason) => reason.unwrap_or("the handler said nothing of it"),
         };
         Err(RetryError::Failed(reason.to_owned()))
     }
@@ -186,29 +202,39 @@ impl Attempts {
     /// The handler's; it is logged, and [`flush_due`](Self::flush_due) says when to try again.
     pub(super) fn flush(&mut self, now: Now) -> Result<Vec<u8>, HandlerError> {
         let flushed = self.calls.flush();
-        match &flushed {
-            Ok(_) => {
+        self.note_flush(now, flushed.as_ref().err());
+        flushed
+    }
+
+    fn note_flush(&mut self, now: Now, error: Option<&HandlerError>) {
+        let (sink, lane) = (self.name.sink(), self.name.number());
+        match error {
+            None => {
                 if let Some(away) = self.flushing.over(now.mono_us) {
-                    tracing::info!(
-                        sink = self.name.sink(),
-                        lane = self.name.number(),
-                        ?away,
-                        "the sink takes records again"
-                    );
+                    tracing::info!(sink, lane, ?away, "the sink takes records again");
                 }
             }
-            Err(error) => {
+            Some(error) => {
                 self.metrics.sink_failures.inc();
                 if self.flushing.failed(now.mono_us, error.is_soon(), &self.policy, &mut self.rng) {
                     tracing::error!(
-                        sink = self.name.sink(), lane = self.name.number(), %error,
+                        sink, lane, %error,
                         "the sink cannot be written; its records wait in the journal"
                     );
                 }
             }
         }
         self.show_down(now);
-        flushed
+    }
+
+    /// Lets the handler make durable what it has done while records are open; returns whether it has.
+    ///
+    /// # Errors
+    /// As those of [`flush`](Self::flush).
+    pub(super) fn settle(&mut self, now: Now) -> Result<bool, HandlerError> {
+        let settled = self.calls.settle();
+        self.note_flush(now, settled.as_ref().err());
+        settled
     }
 
     /// Whether the last flush failed.
@@ -248,7 +274,7 @@ impl Attempts {
         self.show_down(now);
     }
 
-    /// Turns what is no answer of one record into answers: a panic, silence, an outage.
+    /// Turns what is said of no single record into outcomes: a panic, silence, an outage.
     fn blame(&mut self, now: Now, shown: usize, panic: Option<String>, open: &mut OpenBatch) {
         if let Some(error) = self.calls.outcomes.unavailable_error() {
             self.metrics.sink_failures.inc();
@@ -265,33 +291,33 @@ impl Attempts {
             self.is_available(now);
         }
         match panic {
-            Some(text) if shown == 1 && *self.calls.outcomes.answer(0) == Answer::Unanswered => {
+            Some(text) if shown == 1 && *self.calls.outcomes.outcome(0) == Outcome::Unanswered => {
                 self.calls.outcomes.retry(0, format!("the handler panicked: {text}"));
             }
             Some(_) => open.one_by_one = true,
             // Silence must not become a busy loop.
-            None if self.calls.outcomes.is_silent() => self.calls.outcomes.retry(0, "the handler gave no answer"),
+            None if self.calls.outcomes.is_silent() => self.calls.outcomes.retry(0, "the handler said nothing of it"),
             None => {}
         }
     }
 
     /// Returns whether the record need not be presented again.
-    fn settle(
+    fn judge(
         &self,
         now: Now,
         record: &Record<'_>,
         open: &mut OpenRecord,
-        answer: Answer,
+        outcome: Outcome,
         given_up: &mut Vec<GivenUp>,
     ) -> bool {
-        let (mut reason, again) = match answer {
-            Answer::Unanswered => return false,
-            Answer::Done => {
+        let (mut reason, again) = match outcome {
+            Outcome::Unanswered => return false,
+            Outcome::Done => {
                 self.processed.inc();
                 return true;
             }
-            Answer::Retry(reason) => (reason, true),
-            Answer::GiveUp(reason) => (reason, false),
+            Outcome::Retry(reason) => (reason, true),
+            Outcome::GiveUp(reason) => (reason, false),
         };
         open.attempts = open.attempts.saturating_add(1);
         let (offset, index, attempts) = (record.offset.0, record.index, open.attempts);
@@ -308,6 +334,24 @@ impl Attempts {
         reason.shrink_to_fit();
         given_up.push(GivenUp { nth: open.nth, attempts, reason, since_unix_us: now.unix_us });
         true
+    }
+
+    /// Counts the answers that were too long, and tells the operator of them now and then.
+    fn tell_too_long(&mut self, now: Now) {
+        let answers = self.calls.outcomes.too_long();
+        if answers == 0 {
+            return;
+        }
+        self.metrics.answers_too_long.inc_by(answers);
+        if now.mono_us >= self.tell_too_long_us {
+            self.tell_too_long_us = now.mono_us.saturating_add(limits::LANE_TOO_LONG_LOG_US);
+            tracing::warn!(
+                sink = self.name.sink(),
+                lane = self.name.number(),
+                answers,
+                "the handler gives answers that are longer than answer_bytes_max: who asked hears DONE without a body"
+            );
+        }
     }
 
     fn is_available(&mut self, now: Now) {

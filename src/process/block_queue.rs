@@ -45,6 +45,8 @@ pub(super) struct Taken {
     pub(super) end: Offset,
     /// Bytes of all entries that were looked at, those of other lanes too.
     pub(super) bytes: usize,
+    /// Some of them asked, and are not for this sink.
+    pub(super) passes_asks: bool,
 }
 
 impl BlockQueue {
@@ -114,7 +116,7 @@ impl BlockQueue {
     ) -> Taken {
         // With nothing in the queue, all from there up to what comes next is a hole that was given up.
         let start = if self.blocks.is_empty() { from.max(self.next) } else { from };
-        let mut taken = Taken { end: start, bytes: 0 };
+        let mut taken = Taken { end: start, bytes: 0, passes_asks: false };
         for block in &self.blocks {
             for entry in block.entries_from(taken.end) {
                 let full = records.len() >= limits.records || taken.bytes >= limits.bytes;
@@ -124,7 +126,12 @@ impl BlockQueue {
                 taken.end = entry.offset.plus(1);
                 taken.bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
                 let session = entry.meta.session;
-                if Lane::of(session, lanes) == self.lane && !self.progress.passes_over(&entry.meta, entry.offset) {
+                if Lane::of(session, lanes) != self.lane {
+                    continue;
+                }
+                if self.progress.passes_over(&entry.meta, entry.offset) {
+                    taken.passes_asks |= entry.meta.asks;
+                } else {
                     records.extend(records_of(&entry));
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::answers::Answering;
 use super::retry::RetryPolicy;
 use crate::journal::DeadLetterRoom;
 use crate::limits;
@@ -25,6 +26,10 @@ pub struct LaneConfig {
     pub flush_interval: Duration,
     /// What dead letters may take of the disk.
     pub dead_letter_room: DeadLetterRoom,
+    /// What is said of records that asked.
+    pub answering: Answering,
+    /// Bytes of an answer; a longer one is refused to the handler.
+    pub answer_bytes_max: usize,
 }
 
 impl Default for LaneConfig {
@@ -38,6 +43,8 @@ impl Default for LaneConfig {
             flush_bytes_max: limits::LANE_FLUSH_BYTES,
             flush_interval: Duration::from_millis(50),
             dead_letter_room: DeadLetterRoom::ANY,
+            answering: Answering::Nothing,
+            answer_bytes_max: limits::LANE_ANSWER_BYTES,
         }
     }
 }

@@ -70,7 +70,7 @@ pub enum SinkControlError {
 }
 
 impl SinkControl {
-    /// Of these lanes.
+    /// Takes the lanes that operators are to control.
     pub fn new(lanes: &Lanes) -> Self {
         Self { cursors: Arc::clone(&lanes.cursors), lanes: lanes.control.clone() }
     }

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::metrics::{Metrics, SinkMetrics};
 use crate::model::{BacklogConfig, ChannelSet, FormerLanes, LaneMark, Offset, SinkId, SinkLoss, SinkRecord};
 
-/// A configured sink.
+/// It says how far a configured sink has come, and what it has lost.
 #[derive(Debug)]
 pub struct Cursor {
     id: SinkId,
@@ -48,6 +48,19 @@ struct Kept {
     untold: Option<(Offset, Offset)>,
     /// or has been told of up to here, and has not flushed since.
     telling: Option<Offset>,
+    /// Within these its mark has moved in this run beyond what it has not processed. Not kept on disk: what asks at a start
+    /// below the marks is gone by that.
+    skipped: Option<(Offset, Offset)>,
+}
+
+impl Kept {
+    /// The mark moves from here to there without anything being processed.
+    fn skip(&mut self, from: Offset, to: Offset) {
+        if from < to {
+            let (first, end) = self.skipped.unwrap_or((from, to));
+            self.skipped = Some((first.min(from), end.max(to)));
+        }
+    }
 }
 
 /// What others want to know of it.
@@ -97,6 +110,7 @@ impl Cursor {
                 losses: record.losses.clone(),
                 untold: record.untold,
                 telling: None,
+                skipped: None,
             }),
             seen: Seen::default(),
             metrics,
@@ -104,7 +118,7 @@ impl Cursor {
         }
     }
 
-    /// Which sink it is.
+    /// Returns the id that the sink has in the journal.
     pub fn id(&self) -> SinkId {
         self.id
     }
@@ -238,11 +252,10 @@ impl Cursor {
 
     /// Shows how much of the journal it has not processed, in bytes and entries, and for how long its oldest record waits, at
     /// this time in microseconds since 1970.
-    pub fn show(&self, held_bytes: u64, lag: u64, unix_us: u64) {
+    pub fn show(&self, held_bytes: u64, unix_us: u64) {
         self.seen.held_bytes.store(held_bytes, Ordering::Relaxed);
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.held_bytes.set(gauge(held_bytes));
-        self.metrics.lag.set(gauge(lag));
         let age_us = self.oldest_unix_us().map_or(0, |oldest| unix_us.saturating_sub(oldest));
         self.metrics.oldest_seconds.set(gauge(age_us / 1_000_000));
     }
@@ -284,6 +297,7 @@ impl Cursor {
     /// presented: a target that has that takes what lies before for a repetition, if a crash undoes the loss.
     pub(super) fn lose(&self, loss: SinkLoss) -> SinkLoss {
         let mut kept = self.lock();
+        kept.skip(loss.from, loss.to);
         remember(&mut kept.losses, loss);
         let from = kept.untold.map_or(loss.from, |(from, _)| from);
         kept.untold = Some((from, loss.to));
@@ -316,12 +330,19 @@ impl Cursor {
     }
 
     /// It goes on elsewhere, as an operator has decided: nothing is lost by that, and nothing is to be told.
-    pub(super) fn sought(&self, to: Offset) {
+    pub(super) fn sought(&self, from: Offset, to: Offset) {
         let mut kept = self.lock();
+        kept.skip(from, to);
         (kept.untold, kept.telling) = (None, None);
         self.floor.fetch_min(to.0, Ordering::AcqRel);
         self.loss_waits.store(false, Ordering::Release);
         self.sought.store(true, Ordering::Release);
+    }
+
+    /// Whether its mark has moved in this run over an entry within these that it has not processed, as far as that is known: where
+    /// it has done so more than once, what lies between counts too.
+    pub(super) fn has_skipped(&self, from: Offset, to: Offset) -> bool {
+        self.lock().skipped.is_some_and(|(first, end)| first < to && from < end)
     }
 
     /// Whether an operator has moved it in this run: what earlier runs have processed comes again, if that is where it goes on.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 
+use super::answers::Answers;
 use super::lane_name::LaneName;
 use super::retry::{Outage, RetryPolicy};
 use crate::journal::{DeadLetter, DeadLetterId, DeadLetterRoom, DeadLetters, NoRoom, StorageError};
@@ -16,10 +17,10 @@ pub(super) struct Burial {
     name: LaneName,
     dead: Arc<dyn DeadLetters>,
     room: DeadLetterRoom,
-    /// There is no room.
+    /// Dead letters have no room at present.
     outage: Outage,
     metrics: Metrics,
-    /// Of a configured sink.
+    /// A configured sink has metrics of its own; `None` for an embedded handler.
     of_sink: Option<SinkMetrics>,
 }
 
@@ -56,7 +57,7 @@ impl Burial {
     }
 
     /// Makes dead letters of what is given up, as soon as there is room: one write for all, but that it takes no more memory
-    /// than it may. `records` are all of the batch.
+    /// than it may. `records` are all of the batch. Who has asked hears that it failed.
     ///
     /// # Errors
     /// A dead letter could not be stored. The server must stop.
@@ -65,8 +66,8 @@ impl Burial {
         now: Now,
         records: &[Record<'_>],
         given_up: &mut Vec<GivenUp>,
-        policy: &RetryPolicy,
-        rng: &mut SmallRng,
+        (policy, rng): (&RetryPolicy, &mut SmallRng),
+        answers: &mut Answers,
     ) -> Result<(), StorageError> {
         if given_up.is_empty() || self.outage.wait_until(now.mono_us).is_some() {
             return Ok(());
@@ -79,7 +80,8 @@ impl Burial {
             let mut bytes = 0;
             for left in &given_up[buried..] {
                 let (record, reason) = (&records[left.nth], left.reason.clone());
-                let letter = letter(self.name.id(), record, reason, left.attempts, left.since_unix_us);
+                let mut letter = letter(self.name.id(), record, reason, left.attempts, left.since_unix_us);
+                letter.told_failed = answers.will_tell(record);
                 bytes += letter.payload.len() + letter.error.len() + limits::DEAD_LETTER_BYTES;
                 letters.push(letter);
                 if bytes >= limits::DEAD_LETTERS_WRITE_BYTES {
@@ -117,7 +119,7 @@ impl Burial {
                 Err(problem) => no_room = Some(problem),
             }
         }
-        given_up.drain(..buried);
+        given_up.drain(..buried).for_each(|left| answers.failed(&records[left.nth]));
         if let Some(problem) = no_room {
             if self.outage.failed(now.mono_us, false, policy, rng) {
                 tracing::error!(sink = self.name.sink(), lane = self.name.number(), %problem, "there is no room for dead letters; the lane waits");
@@ -134,7 +136,7 @@ impl Burial {
     }
 }
 
-/// The letter for a record that the sink gave up at `since_unix_us`.
+/// The letter for a record that the sink gave up at `since_unix_us`, of which nobody is told.
 pub(super) fn letter(
     sink: SinkId,
     record: &Record<'_>,
@@ -155,8 +157,9 @@ pub(super) fn letter(
         payload,
         gap_from,
         error,
-        attempts: attempts.into(),
+        attempts,
         since_unix_us,
+        told_failed: false,
     }
 }
 
@@ -169,6 +172,8 @@ pub(super) fn record(letter: &DeadLetter) -> Record<'_> {
         seq: letter.seq,
         channel: letter.channel,
         received_unix_us: letter.received_unix_us,
+        // Who asked has heard that it failed.
+        asks: false,
         content: match letter.gap_from {
             Some(from) => Content::Gap { from, to: letter.seq },
             None => Content::Payload(&letter.payload),

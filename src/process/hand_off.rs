@@ -58,7 +58,7 @@ pub(super) struct Filler<T> {
     bytes_max: u64,
 }
 
-/// One lane's end.
+/// One lane takes blocks from this end.
 pub(super) struct Reader<T> {
     ring: Arc<Ring<T>>,
     asleep: Arc<AtomicBool>,

@@ -1,7 +1,7 @@
-//! What processes records: the [`Handler`] trait, and what goes in and comes out of it.
+//! What processes records: the [`Handler`] trait, and what goes in. What comes out of it is in `outcomes`.
 
-use std::fmt;
-
+pub use super::handler_error::HandlerError;
+pub use super::outcomes::{AnswerTooLong, Outcome, Outcomes};
 use crate::model::{Instance, JournalId, Lane, LaneMark, Offset, Record, SinkId};
 
 /// Processes the records of one lane. Every lane has its own handler, which runs on the lane's thread.
@@ -13,6 +13,7 @@ use crate::model::{Instance, JournalId, Lane, LaneMark, Offset, Record, SinkId};
 /// - [`flush`](Self::flush) is called only when each record that was presented is finished (done, or a dead letter), so
 ///   the state it returns covers exactly the entries below the watermark that it is stored with, but for those that are dead
 ///   letters. A dead letter that was retried with success is deleted in the very write that stores the state.
+/// - [`settle`](Self::settle) alone is called while records are open, and only when somebody waits for an answer.
 /// - When the server is stopped while a record is open, `flush` is not called any more: what was done since the last one comes
 ///   again after the next start.
 /// - A panic costs nothing but the record that causes it: the lane finds that record by presenting the records one by one,
@@ -20,24 +21,39 @@ use crate::model::{Instance, JournalId, Lane, LaneMark, Offset, Record, SinkId};
 ///   it panics.
 ///
 /// # What is asked of it
-/// - A record answered *done* is either durable where it went, or is made durable by the next `flush` that succeeds.
+/// - A record that is said to be *done* is either durable where it went, or is made durable by the next `flush` that succeeds.
 /// - To block is allowed: the journal absorbs what comes meanwhile, and no client notices.
 pub trait Handler: Send {
-    /// Processes `records`, never empty, and answers for each by its index in the slice.
+    /// Processes `records`, never empty, and says of each by its index in the slice what came of it.
     ///
-    /// Records that get no answer are presented again; so it is fine to stop early. A handler to which order matters
+    /// Records of which nothing is said are presented again; so it is fine to stop early. A handler to which order matters
     /// stops at the first record that it cannot process.
     fn process(&mut self, records: &[Record<'_>], outcomes: &mut Outcomes);
 
-    /// Makes everything answered *done* so far durable, and returns what the journal is to keep with the watermark.
+    /// Makes everything that is *done* so far durable, and returns what the journal is to keep with the watermark.
     ///
     /// These bytes come back in [`LaneStart::mark`] after a restart. They are stored with the watermark in one write, so
     /// they can name a position in the sink, or hold a small aggregate over exactly the entries below it.
     ///
     /// # Errors
     /// The watermark stays where it is; nothing new is presented, and `flush` is called again after a while, as often as
-    /// it takes. The handler still owns what it has answered *done*: it is not presented again before a restart.
+    /// it takes. The handler still owns what it has said to be *done*: it is not presented again before a restart.
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError>;
+
+    /// Makes everything that is *done* so far durable while other records of the same call are open, as far as that can be had
+    /// before they are finished, and returns whether it is. Called when somebody who has asked waits for the answer to a record
+    /// that is done, and what is open has to wait for a retry: so that one bad record does not hold the answers of a thousand
+    /// others. The watermark stays where it is, and after a crash what was settled comes again.
+    ///
+    /// By default nothing is done, and the answers wait until nothing is open any more: a handler whose effect is the state that
+    /// `flush` returns can have it stored only then. One that writes to somewhere else says
+    /// `self.flush().map(|_| true)`, if its `flush` is right also when a later record is done and an earlier one is not.
+    ///
+    /// # Errors
+    /// As those of `flush`: nothing of what it has done is answered yet, and it is called again after a while.
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        Ok(false)
+    }
 
     /// The operator asks to open files anew (SIGHUP, after log rotation). Called also while records are open. A `flush`
     /// follows, as soon as none is.
@@ -56,7 +72,7 @@ pub trait Handler: Send {
 
     /// The entries from `from` up to `to` will not be presented any more, since the sink had fallen too far behind. The
     /// next checkpoint records it; after a crash before that they may come all the same. None of them is half done: what was
-    /// answered is flushed before.
+    /// done is flushed before.
     fn lost(&mut self, _from: Offset, _to: Offset) {}
 
     /// An operator lets the sink go on elsewhere, back or forward: this handler is not called any more, and what it has not flushed
@@ -67,31 +83,6 @@ pub trait Handler: Send {
     /// Called also while records are open. It waits for nothing: the target may be away.
     fn moved(&mut self) -> Vec<u8> {
         Vec::new()
-    }
-}
-
-/// Why a handler could not start, flush or reopen, for the operator to read.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct HandlerError {
-    message: String,
-    soon: bool,
-}
-
-impl HandlerError {
-    /// Makes one of any error or text.
-    pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), soon: false }
-    }
-
-    /// Part of it was done, or to ask again costs nothing: the next try comes after the first delay of the
-    /// [`RetryPolicy`](crate::process::RetryPolicy), which does not grow.
-    pub fn soon(self) -> Self {
-        Self { soon: true, ..self }
-    }
-
-    pub(crate) fn is_soon(&self) -> bool {
-        self.soon
     }
 }
 
@@ -144,163 +135,3 @@ impl<'a> LaneStart<'a> {
 
 /// Makes the lanes' handlers; called once for each lane, in lane order, before the first record.
 pub type HandlerFactory = Box<dyn FnMut(&LaneStart<'_>) -> Result<Box<dyn Handler>, HandlerError> + Send>;
-
-/// A handler's answers to one call of [`Handler::process`]. The last answer to a record counts.
-#[derive(Debug, Default)]
-pub struct Outcomes {
-    len: usize,
-    /// Empty until a record gets an answer of its own: [`done_all`](Self::done_all) alone touches nothing per record.
-    answers: Vec<Answer>,
-    rest_done: bool,
-    unavailable: Option<HandlerError>,
-}
-
-/// What a handler said of one record.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Answer {
-    /// It said nothing: the record is presented again.
-    #[default]
-    Unanswered,
-    /// The record is processed.
-    Done,
-    /// The record cannot be processed now, for this reason.
-    Retry(String),
-    /// The record can never be processed, for this reason.
-    GiveUp(String),
-}
-
-impl Outcomes {
-    /// No answers yet to `len` records. Tests of handlers call it; lanes make their own.
-    pub fn new(len: usize) -> Self {
-        Self { len, ..Self::default() }
-    }
-
-    /// The record is processed.
-    ///
-    /// # Panics
-    /// This and the other answers panic when `index` is not one of a record.
-    pub fn done(&mut self, index: usize) {
-        self.set(index, Answer::Done);
-    }
-
-    /// Every record is processed, except those with another answer.
-    pub fn done_all(&mut self) {
-        self.rest_done = true;
-    }
-
-    /// The record could not be processed now. It comes again after a delay that grows with each attempt; after the last
-    /// attempt that [`RetryPolicy`](crate::process::RetryPolicy) allows it becomes a dead letter.
-    ///
-    /// For what may be this record's fault. When the sink as a whole does not answer, use [`unavailable`](Self::unavailable).
-    pub fn retry(&mut self, index: usize, reason: impl Into<String>) {
-        self.set(index, Answer::Retry(reason.into()));
-    }
-
-    /// The record cannot ever be processed: it becomes a dead letter at once.
-    pub fn give_up(&mut self, index: usize, reason: impl Into<String>) {
-        self.set(index, Answer::GiveUp(reason.into()));
-    }
-
-    /// What the handler writes to is away. Records without an answer come again after a delay, as often as it takes: an
-    /// outage makes no dead letters.
-    pub fn unavailable(&mut self, reason: impl Into<String>) {
-        self.unavailable_for(HandlerError { message: reason.into(), soon: false });
-    }
-
-    /// Like [`unavailable`](Self::unavailable), for an error that may be [`soon`](HandlerError::soon).
-    pub fn unavailable_for(&mut self, error: HandlerError) {
-        self.unavailable = Some(error);
-    }
-
-    /// What was answered for the record.
-    pub fn answer(&self, index: usize) -> &Answer {
-        match self.answers.get(index).unwrap_or(&Answer::Unanswered) {
-            Answer::Unanswered if self.rest_done => &Answer::Done,
-            answer => answer,
-        }
-    }
-
-    /// The reason given to [`unavailable`](Self::unavailable).
-    pub fn unavailable_reason(&self) -> Option<&str> {
-        self.unavailable.as_ref().map(|error| error.message.as_str())
-    }
-
-    pub(crate) fn unavailable_error(&self) -> Option<&HandlerError> {
-        self.unavailable.as_ref()
-    }
-
-    /// Whether each record is done; costs nothing when [`done_all`](Self::done_all) was the only answer.
-    pub(crate) fn all_done(&self) -> bool {
-        let done = |answer: &Answer| *answer == Answer::Done || (self.rest_done && *answer == Answer::Unanswered);
-        if self.answers.is_empty() { self.rest_done } else { self.answers.iter().all(done) }
-    }
-
-    /// Whether nothing at all was answered.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.unavailable.is_none() && !self.rest_done && self.answers.iter().all(|answer| *answer == Answer::Unanswered)
-    }
-
-    /// Takes [`done_all`](Self::done_all) back; answers of their own stand.
-    pub(crate) fn withdraw_done_all(&mut self) {
-        self.rest_done = false;
-    }
-
-    /// Makes this ready for the next call, keeping the memory.
-    pub(crate) fn reset(&mut self, len: usize) {
-        self.len = len;
-        self.answers.clear();
-        self.rest_done = false;
-        self.unavailable = None;
-    }
-
-    fn set(&mut self, index: usize, answer: Answer) {
-        assert!(index < self.len, "answer for record {index} of {}", self.len);
-        if self.answers.is_empty() {
-            self.answers.resize(self.len, Answer::Unanswered);
-        }
-        self.answers[index] = answer;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_of_its_own_stands_beside_done_all_in_either_order() {
-        for first in [true, false] {
-            let mut outcomes = Outcomes::new(3);
-            if first {
-                outcomes.done_all();
-            }
-            outcomes.retry(1, "busy");
-            if !first {
-                outcomes.done_all();
-            }
-            assert_eq!(outcomes.answer(0), &Answer::Done);
-            assert_eq!(outcomes.answer(1), &Answer::Retry("busy".into()));
-            assert_eq!(outcomes.answer(2), &Answer::Done);
-            assert!(!outcomes.all_done());
-            outcomes.done(1);
-            assert!(outcomes.all_done());
-        }
-    }
-
-    #[test]
-    fn no_answer_survives_a_reset() {
-        let mut outcomes = Outcomes::new(2);
-        outcomes.done_all();
-        outcomes.give_up(0, "broken");
-        outcomes.unavailable("gone");
-        outcomes.reset(1);
-        assert_eq!(outcomes.answer(0), &Answer::Unanswered);
-        assert_eq!(outcomes.unavailable_reason(), None);
-        assert!(!outcomes.all_done());
-    }
-
-    #[test]
-    #[should_panic(expected = "answer for record 2 of 2")]
-    fn an_answer_for_a_record_that_is_not_there_panics() {
-        Outcomes::new(2).done(2);
-    }
-}

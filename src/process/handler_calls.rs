@@ -14,16 +14,23 @@ pub(super) struct HandlerCalls {
     name: LaneName,
     handler: Box<dyn Handler>,
     metrics: Metrics,
-    /// The answers to the last call of [`process`](Self::process).
+    /// The handler answers, with up to so many bytes.
+    answer_bytes_max: Option<usize>,
+    /// What was said in the last call of [`process`](Self::process).
     pub(super) outcomes: Outcomes,
 }
 
 impl HandlerCalls {
-    pub(super) fn new(name: LaneName, handler: Box<dyn Handler>, metrics: &Metrics) -> Self {
-        Self { name, handler, metrics: metrics.clone(), outcomes: Outcomes::default() }
+    pub(super) fn new(
+        name: LaneName,
+        handler: Box<dyn Handler>,
+        answer_bytes_max: Option<usize>,
+        metrics: &Metrics,
+    ) -> Self {
+        Self { name, handler, metrics: metrics.clone(), answer_bytes_max, outcomes: Outcomes::default() }
     }
 
-    /// Presents records; returns what the handler said when it panicked. What it answered stands in `outcomes`.
+    /// Presents records; returns what the handler said when it panicked. What it said before stands in `outcomes`.
     pub(super) fn process(&mut self, records: &[Record<'_>]) -> Option<String> {
         self.present(records, |handler, outcomes| handler.process(records, outcomes))
     }
@@ -39,7 +46,10 @@ impl HandlerCalls {
         call: impl FnOnce(&mut dyn Handler, &mut Outcomes),
     ) -> Option<String> {
         self.outcomes.reset(records.len());
-        // The handler is asked to stay valid when it panics; `outcomes` holds whole answers at any time.
+        if let Some(bytes_max) = self.answer_bytes_max {
+            self.outcomes.are_asked_by(records, bytes_max);
+        }
+        // The handler is asked to stay valid when it panics; `outcomes` holds whole outcomes at any time.
         let panic = catch_unwind(AssertUnwindSafe(|| call(&mut *self.handler, &mut self.outcomes))).err()?;
         // "All done" may have been said before the work was.
         self.outcomes.withdraw_done_all();
@@ -80,6 +90,11 @@ impl HandlerCalls {
     /// Lets the handler make durable what it has done.
     pub(super) fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
         self.caught(|handler| handler.flush())
+    }
+
+    /// Lets the handler make durable what it has done while records are open, if it can.
+    pub(super) fn settle(&mut self) -> Result<bool, HandlerError> {
+        self.caught(|handler| handler.settle())
     }
 
     /// Lets the handler open its files anew.

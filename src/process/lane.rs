@@ -4,8 +4,10 @@
 //! - Entries are presented in offset order, each batch only when the one before is finished.
 //! - A handler is flushed only while no batch is open, and the watermark moves only after a flush that succeeded. So with
 //!   the watermark is stored the sink state that covers exactly the entries below it.
+//! - Who has asked hears what came of it before the watermark moves beyond it (`answers`).
 //! - What a lane holds in memory is bounded: fetched blocks (`block_queue`), one batch, and what its handler has not flushed.
 
+mod answering;
 mod stopped;
 
 use std::collections::VecDeque;
@@ -28,9 +30,9 @@ use super::retried::{RetryError, RetryReply};
 use crate::journal::{DeadLetterId, DeadLetters, ReadJournal, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{Lane, LaneMessage, Now, Offset, Record};
+use crate::model::{Lane, Now, Offset, Record};
 
-/// What a step did.
+/// A step tells its thread what it did, and so what to do next.
 #[derive(Debug)]
 pub enum LaneStep {
     /// Something; the next step may find more.
@@ -92,6 +94,8 @@ pub struct LaneWorker {
     /// Since when records wait for others to fill a call.
     gathers_since_us: Option<u64>,
     unflushed: Unflushed,
+    /// Where the watermark may move, with the state that the flush returned, when who has asked is told.
+    flushed: Option<(Offset, Vec<u8>)>,
     /// Dead letters to present when no batch is open.
     retries: VecDeque<(DeadLetterId, RetryReply)>,
     reopened: Reopened,
@@ -106,7 +110,7 @@ pub struct LaneWorker {
 enum Taking {
     /// It was presented, or what there is was for others.
     Took,
-    /// Nothing is there.
+    /// Nothing is there that the lane could take.
     Nothing,
     /// Records are there that wait for others until this time of the monotonic clock, in microseconds.
     Gathers { until_us: u64 },
@@ -184,6 +188,7 @@ impl LaneWorker {
             open: OpenBatch::default(),
             gathers_since_us: None,
             unflushed: Unflushed::default(),
+            flushed: None,
             retries: VecDeque::new(),
             reopened: Reopened::default(),
             wants_checkpoint: false,
@@ -197,7 +202,7 @@ impl LaneWorker {
         &self.name
     }
 
-    /// The lane's number.
+    /// Returns the lane's number, which is also its place among the lanes.
     pub fn lane(&self) -> Lane {
         self.lane
     }
@@ -210,7 +215,7 @@ impl LaneWorker {
             (LaneStep::RetryAt(at), Some(deadline)) => LaneStep::RetryAt(at.min(deadline)),
             (step, _) => step,
         };
-        if !self.wants_checkpoint {
+        if !self.wants_checkpoint && !self.attempts.answers.have_news() {
             return step;
         }
         // There was no room for its message.
@@ -224,13 +229,6 @@ impl LaneWorker {
         }
     }
 
-    /// Tells the committer what is still to be told. What finds no room is told by a later step: a lane waits for nobody.
-    fn post(&mut self) {
-        if self.wants_checkpoint {
-            self.wants_checkpoint = self.progress.mailbox().post(LaneMessage::Checkpoint).is_err();
-        }
-    }
-
     fn work(&mut self, now: Now) -> Result<LaneStep, StorageError> {
         if self.drain_by_us.is_some_and(|deadline| now.mono_us >= deadline) {
             // What an open batch has done so far comes again after the next start.
@@ -239,13 +237,21 @@ impl LaneWorker {
             }
             return Ok(LaneStep::Finished { drained: self.watermark_is_at_the_end() });
         }
+        if self.attempts.answers.wait_for_room() {
+            // The committer is behind: nothing is done that would add to it.
+            return Ok(LaneStep::RetryAt(now.mono_us.saturating_add(limits::LANE_POST_AGAIN_US)));
+        }
         if let Some(step) = self.stop_or_jump(now)? {
             return Ok(step);
         }
         if let Some(end) = self.batch_end {
             let due_us = self.attempts.due_us(&self.open, now);
             if due_us > now.mono_us {
+                self.settle(now);
                 return Ok(LaneStep::RetryAt(due_us));
+            }
+            if self.is_settling_due(now) {
+                self.settle(now);
             }
             self.present(now, end)?;
             return Ok(LaneStep::Worked);
@@ -277,6 +283,10 @@ impl LaneWorker {
             Taking::Nothing => None,
             Taking::Gathers { until_us } => Some(until_us),
         };
+        if self.attempts.answers.wait_since_us().is_some() {
+            self.flush(now);
+            return Ok(LaneStep::Worked);
+        }
         if self.drain_by_us.is_none() {
             let flush_at_us = (self.unflushed.records > 0).then(|| self.flush_at_us());
             return Ok(LaneStep::Idle { until_us: flush_at_us.into_iter().chain(gathers_until_us).min() });
@@ -296,6 +306,9 @@ impl LaneWorker {
         if taken.end == self.cursor {
             self.spare = recycle(records);
             return Ok(Taking::Nothing);
+        }
+        if taken.passes_asks {
+            self.attempts.answers.pass_over(now);
         }
         if !records.is_empty() {
             let mut gathers = None;
@@ -354,6 +367,8 @@ impl LaneWorker {
         if self.unflushed.records == 0 {
             // All of it was other lanes': the handler's state covers it as it is.
             self.progress.set_mark(self.lane, end, None);
+            self.attempts.answers.passed();
+            self.post();
         }
     }
 
@@ -362,7 +377,9 @@ impl LaneWorker {
     fn is_flush_due(&self, now: Now) -> bool {
         let unflushed = &self.unflushed;
         let due = unflushed.records >= self.config.flush_records_max || now.mono_us >= self.flush_at_us();
-        unflushed.bytes >= self.config.flush_bytes_max || (unflushed.records > 0 && due)
+        unflushed.bytes >= self.config.flush_bytes_max
+            || self.attempts.answers.are_full()
+            || (unflushed.records > 0 && due)
     }
 
     fn flush_at_us(&self) -> u64 {
@@ -370,14 +387,14 @@ impl LaneWorker {
         self.unflushed.since_us.saturating_add(interval_us)
     }
 
-    /// Flushes, and moves the watermark. What fails is logged, counted and tried again by a later step.
+    /// Flushes, tells who has asked, and moves the watermark. What fails is logged, counted and tried again by a later step.
     fn flush(&mut self, now: Now) {
         debug_assert!(self.batch_end.is_none(), "with an open batch the handler's state is of no single place");
         let Ok(sink_state) = self.attempts.flush(now) else { return };
         self.unflushed = Unflushed::default();
         self.note_oldest(None);
-        let retried = self.progress.set_mark(self.lane, self.cursor, Some(sink_state));
-        self.wants_checkpoint |= retried | std::mem::take(&mut self.reopened.checkpoint);
+        self.flushed = Some((self.cursor, sink_state));
+        self.attempts.answers.settled();
         self.post();
     }
 
@@ -438,6 +455,11 @@ impl LaneWorker {
         if flush {
             self.flush(now);
         }
+    }
+
+    /// Whether somebody has asked since this was last called: then who waits for an answer must not wait for a nap.
+    pub(super) fn take_asked(&mut self) -> bool {
+        self.attempts.answers.take_asked()
     }
 
     /// Whether to wait on the [`channels`](Self::channels) for a block; no, when one has come since the last step.

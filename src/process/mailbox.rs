@@ -1,11 +1,12 @@
 //! The mailbox of the committer: what processing has to say to it, and through it to clients.
 //!
-//! Bounded, and never waited for: a lane whose message finds no room keeps it and comes again later, since the lane is the one
+//! Bounded by messages and by bytes, and never waited for: a lane whose message finds no room keeps it and comes again later, since the lane is the one
 //! that may be slow. An idle committer is woken, so that a message waits for no round of its own. What a message says is not
 //! known here.
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -16,17 +17,21 @@ pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// A bounded queue from many lanes to one committer.
 pub struct Mailbox<M> {
-    sender: Sender<M>,
-    receiver: Receiver<M>,
+    sender: Sender<(M, usize)>,
+    receiver: Receiver<(M, usize)>,
+    /// Of the messages that wait.
+    bytes: AtomicUsize,
+    bytes_max: usize,
     bell: Doorbell,
     wake: OnceLock<Wake>,
 }
 
 impl<M> Mailbox<M> {
-    /// An empty one with room for so many messages.
-    pub fn new(messages_max: usize) -> Self {
+    /// An empty one with room for so many messages, and for no further one that has bytes of its own when those that wait have so
+    /// many.
+    pub fn new(messages_max: usize, bytes_max: usize) -> Self {
         let (sender, receiver) = bounded(messages_max);
-        Self { sender, receiver, bell: Doorbell::new(), wake: OnceLock::new() }
+        Self { sender, receiver, bytes: AtomicUsize::new(0), bytes_max, bell: Doorbell::new(), wake: OnceLock::new() }
     }
 
     /// Puts a message into the mailbox, and wakes the committer. Never waits.
@@ -34,7 +39,22 @@ impl<M> Mailbox<M> {
     /// # Errors
     /// There is no room now: the message comes back, and nothing has changed. The committer is at work on those before.
     pub fn post(&self, message: M) -> Result<(), M> {
-        self.sender.try_send(message).map_err(crossbeam_channel::TrySendError::into_inner)?;
+        self.post_of(message, 0)
+    }
+
+    /// The same with a message that takes so many bytes beside its place.
+    ///
+    /// # Errors
+    /// As those of [`post`](Self::post).
+    pub fn post_of(&self, message: M, bytes: usize) -> Result<(), M> {
+        if bytes > 0 && self.bytes.fetch_add(bytes, Ordering::SeqCst) >= self.bytes_max {
+            self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+            return Err(message);
+        }
+        self.sender.try_send((message, bytes)).map_err(|error| {
+            self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+            error.into_inner().0
+        })?;
         self.bell.ring(|| {
             if let Some(wake) = self.wake.get() {
                 wake();
@@ -45,7 +65,9 @@ impl<M> Mailbox<M> {
 
     /// The next message, in the order in which they were put in. Only after `None` may the committer sleep.
     pub fn take(&self) -> Option<M> {
-        self.bell.take(|| self.receiver.try_recv().ok())
+        let (message, bytes) = self.bell.take(|| self.receiver.try_recv().ok())?;
+        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        Some(message)
     }
 
     /// Says how the committer is woken from now on; the first call counts. It is woken at once, for what was put in before.

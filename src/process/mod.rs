@@ -48,6 +48,7 @@
 //! # drop(factory);
 //! ```
 
+mod answers;
 mod asked;
 mod attempts;
 mod block_queue;
@@ -61,9 +62,11 @@ mod fanout;
 mod hand_off;
 pub(crate) mod handler;
 mod handler_calls;
+mod handler_error;
 mod lane;
 mod lane_name;
 mod mailbox;
+mod outcomes;
 mod progress;
 mod recent;
 mod remade;
@@ -76,12 +79,13 @@ mod thread;
 // What `hand_off` and `doorbell` are made of; their models put others in their place.
 use std::sync::{RwLock, atomic};
 
+pub use answers::Answering;
 pub use config::LaneConfig;
 pub use control::{SinkAnswer, SinkControl, SinkControlError, SinkStatus};
 pub use cursor::Cursor;
 pub use cursors::Cursors;
 pub use fanout::Fanout;
-pub use handler::{Answer, Handler, HandlerError, HandlerFactory, LaneStart, Outcomes};
+pub use handler::{AnswerTooLong, Handler, HandlerError, HandlerFactory, LaneStart, Outcome, Outcomes};
 pub use lane::{LaneParts, LaneStep, LaneWorker};
 pub use lane_name::LaneName;
 pub use mailbox::{Mailbox, Wake};

@@ -39,6 +39,8 @@ struct LaneState {
     watermark: AtomicU64,
     mark: Mutex<LaneMark>,
     lag: Gauge,
+    /// The same of a configured sink, whose only lane it is.
+    sink_lag: Option<Gauge>,
 }
 
 impl Progress {
@@ -55,7 +57,7 @@ impl Progress {
         metrics: &Metrics,
     ) -> Arc<Self> {
         let renumbered = Renumbered::of(recovered, former, lanes);
-        Self::of(durable_end, renumbered, None, Arc::new(Mailbox::new(limits::LANE_MESSAGES)), metrics)
+        Self::of(durable_end, renumbered, None, Self::new_mailbox(), metrics)
     }
 
     /// Of a configured sink: where its only lane goes on. All sinks of a server share a mailbox.
@@ -72,7 +74,7 @@ impl Progress {
 
     /// An empty mailbox for the sinks of a server.
     pub fn new_mailbox() -> Arc<Mailbox<LaneMessage>> {
-        Arc::new(Mailbox::new(limits::LANE_MESSAGES))
+        Arc::new(Mailbox::new(limits::LANE_MESSAGES, limits::LANE_ANSWERS_BYTES))
     }
 
     fn of(
@@ -87,6 +89,7 @@ impl Progress {
             watermark: AtomicU64::new(mark.watermark.0),
             mark: Mutex::new(mark),
             lag: metrics.lane_lag.get_or_create(&name(Lane(lane)).label()).clone(),
+            sink_lag: cursor.as_ref().map(|cursor| cursor.metrics().lag.clone()),
         };
         let lanes = (0..u16::MAX).zip(marks).map(state).collect();
         let progress = Self {
@@ -103,7 +106,7 @@ impl Progress {
         Arc::new(progress)
     }
 
-    /// Whose lanes these are.
+    /// Returns the sink to which these lanes belong.
     pub fn sink(&self) -> SinkId {
         self.cursor.as_ref().map_or(SinkId::EMBEDDED, Cursor::id)
     }
@@ -143,7 +146,7 @@ impl Progress {
     pub(super) fn seek(&self, to: LaneMark) {
         if let Some(cursor) = &self.cursor {
             self.change_mark(|mark| {
-                cursor.sought(to.watermark);
+                cursor.sought(mark.watermark, to.watermark);
                 *mark = to;
             });
             self.lock_retried().forget_unflushed(Lane(0));
@@ -256,8 +259,9 @@ impl Progress {
                 mark.sink_state = sink_state;
                 self.cursor.iter().for_each(Cursor::told);
             }
+            // Under the lock: who has read the mark for a checkpoint, and then asks how far the lanes are, must not hear of less.
+            state.watermark.store(watermark.0, Ordering::Release);
         }
-        state.watermark.store(watermark.0, Ordering::Release);
         state.show_lag(self.durable_end());
         flushed && self.lock_retried().flushed(lane)
     }
@@ -290,7 +294,11 @@ impl Progress {
 impl LaneState {
     fn show_lag(&self, durable_end: Offset) {
         let lag = durable_end.since(Offset(self.watermark.load(Ordering::Relaxed)));
-        self.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        let lag = i64::try_from(lag).unwrap_or(i64::MAX);
+        self.lag.set(lag);
+        if let Some(of_sink) = &self.sink_lag {
+            of_sink.set(lag);
+        }
     }
 }
 

@@ -12,14 +12,14 @@ use crate::journal::Block;
 use crate::limits;
 use crate::model::Offset;
 
-/// The committer's end.
+/// The committer puts in blocks at this end.
 pub(super) struct RecentBlocks {
     filler: Filler<Arc<Block>>,
     /// What wakes each reader, in the order in which they were made.
     wakes: Vec<Sender<()>>,
 }
 
-/// A lane's end.
+/// A lane takes blocks out at this end.
 pub(super) struct RecentReader {
     reader: Reader<Arc<Block>>,
     woken: Receiver<()>,

@@ -12,7 +12,7 @@ pub struct RetryPolicy {
     pub attempts_max: u16,
     /// The delay after the first failure. It doubles with each further one.
     pub first_delay: Duration,
-    /// The longest delay.
+    /// The delay does not grow beyond this.
     pub longest_delay: Duration,
 }
 

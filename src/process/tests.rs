@@ -1,5 +1,6 @@
 //! Tests of lanes, and what they share: a journal in memory, lanes on it that are driven by hand, a handler that does as told.
 
+mod answers;
 mod attempts;
 mod commands;
 mod delivery;
@@ -22,7 +23,7 @@ use crate::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLet
 use crate::metrics::Metrics;
 use crate::model::{DialectId, EntryMeta, Lane, Now, Offset, SessionId};
 
-/// (offset, index)
+/// A record is named by its entry's offset and its index there.
 type Key = (u64, u16);
 
 fn session(client: u64) -> SessionId {
@@ -37,6 +38,7 @@ fn meta(client: u64, seq: u64) -> EntryMeta {
         span: 0,
         skip: false,
         batch: false,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: 1_700_000_000_000_000 + seq,
@@ -72,8 +74,10 @@ struct Log {
     /// Records that were done, with their lane, in order.
     done: Vec<(Lane, Key)>,
     flushes: usize,
+    /// How often what was done was settled; `None` for a handler that cannot.
+    settled: Option<usize>,
     reopened: usize,
-    /// What `flush` fails with.
+    /// Each `flush` fails with this text; `None` lets it succeed.
     flush_error: Option<&'static str>,
 }
 
@@ -95,7 +99,7 @@ impl Handler for Scripted {
                 Does::Done => {
                     self.done += 1;
                     lock(&self.log).done.push((self.lane, key(record)));
-                    outcomes.done(i);
+                    outcomes.done_with_what_fits(i, format!("re: {}", record.seq.0).as_bytes());
                 }
                 Does::Retry => outcomes.retry(i, "try later"),
                 Does::GiveUp => outcomes.give_up(i, "never"),
@@ -111,6 +115,14 @@ impl Handler for Scripted {
         let mut log = lock(&self.log);
         log.flushes += 1;
         log.flush_error.map_or_else(|| Ok(self.done.to_le_bytes().to_vec()), |error| Err(HandlerError::new(error)))
+    }
+
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        let mut log = lock(&self.log);
+        if let Some(error) = log.flush_error {
+            return Err(HandlerError::new(error));
+        }
+        Ok(log.settled.as_mut().map(|settled| *settled += 1).is_some())
     }
 
     fn reopen(&mut self) -> Result<(), HandlerError> {

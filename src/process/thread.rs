@@ -2,13 +2,14 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, bounded};
 
 use super::asked::{Asker, LaneCommand, asked};
+use super::cursor::Cursor;
 use super::cursors::Cursors;
 use super::fanout::Fanout;
 use super::handler::{HandlerError, HandlerFactory, LaneStart};
@@ -16,6 +17,7 @@ use super::lane::{LaneParts, LaneStep, LaneWorker};
 use super::lane_name::LaneName;
 use super::progress::Progress;
 use super::recent::RecentReader;
+use super::remade::Remade;
 use super::retried::RetryError;
 use crate::journal::{DeadLetter, StorageError};
 use crate::limits;
@@ -63,13 +65,15 @@ impl Lanes {
         factory: &mut HandlerFactory,
         not_configured: Vec<SinkRecord>,
     ) -> Result<Self, HandlerError> {
-        let cursors = Arc::new(Cursors::new(vec![Arc::clone(&parts.progress)], not_configured));
+        let cursors =
+            Arc::new(Cursors::new(vec![(Arc::clone(&parts.progress), parts.config.answering)], not_configured));
         let (fanout, blocks) = Fanout::new(Arc::clone(&cursors));
         let (workers, askers) = build(parts, blocks.into_iter().next().unwrap_or_default(), factory)?;
         Ok(Self { workers, fanout, control: LaneControl::new(&cursors, vec![askers]), cursors })
     }
 
-    /// Makes the lane of each configured sink, beside sinks that were configured once. The progress of all has one mailbox.
+    /// Makes the lane of each configured sink, beside sinks that were configured once. The progress of all has one mailbox. What is
+    /// paused is not opened before it goes on.
     ///
     /// # Errors
     /// A handler could not be made, or its first flush failed.
@@ -77,13 +81,15 @@ impl Lanes {
         sinks: Vec<(LaneParts, HandlerFactory)>,
         not_configured: Vec<SinkRecord>,
     ) -> Result<Self, HandlerError> {
-        let groups = sinks.iter().map(|(parts, _)| Arc::clone(&parts.progress)).collect();
+        let groups = sinks.iter().map(|(parts, _)| (Arc::clone(&parts.progress), parts.config.answering)).collect();
         let cursors = Arc::new(Cursors::new(groups, not_configured));
         let (fanout, blocks) = Fanout::new(Arc::clone(&cursors));
         let (mut workers, mut askers) = (Vec::new(), Vec::new());
-        for ((parts, mut factory), blocks) in sinks.into_iter().zip(blocks) {
+        for ((parts, factory), blocks) in sinks.into_iter().zip(blocks) {
             let name = parts.progress.lane_name(Lane(0));
-            let built = build(&parts, blocks, &mut factory);
+            let factory = Arc::new(Mutex::new(factory));
+            let is_paused = parts.progress.cursor().is_some_and(Cursor::is_paused);
+            let built = build(&parts, blocks, &mut now_or_later(&factory, is_paused));
             let (mut lane, asker) = built.map_err(|error| HandlerError::new(format_args!("{name}: {error}")))?;
             if let Some(worker) = lane.first_mut() {
                 worker.remake_by(factory);
@@ -93,6 +99,18 @@ impl Lanes {
         }
         Ok(Self { workers, fanout, control: LaneControl::new(&cursors, askers), cursors })
     }
+}
+
+/// Makes the handler now, or, of a sink that is paused, when it goes on: until then its target may be away.
+fn now_or_later(factory: &Arc<Mutex<HandlerFactory>>, later: bool) -> HandlerFactory {
+    let factory = Arc::clone(factory);
+    Box::new(move |start| {
+        if !later {
+            return (factory.lock().unwrap_or_else(PoisonError::into_inner))(start);
+        }
+        let (journal, mark) = ((start.journal, start.instance), start.mark().clone());
+        Ok(Box::new(Remade::new(Arc::clone(&factory), journal, start.sink, mark, start.durable_end).at_start()))
+    })
 }
 
 /// The lanes of one sink.
@@ -152,9 +170,9 @@ fn run(mut worker: LaneWorker, clock: &impl Clock) -> Result<bool, StorageError>
                 worked = true;
                 continue;
             }
-            // While blocks keep coming the lane naps and takes all that have come at once. Nobody waits for it, and
-            // being woken for each block would cost the committer a system call a lane and commit.
-            LaneStep::Idle { .. } if std::mem::take(&mut worked) => {
+            // While blocks keep coming the lane naps and takes all that have come at once. Nobody waits for it, unless for an
+            // answer, and being woken for each block would cost the committer a system call a lane and commit.
+            LaneStep::Idle { .. } if std::mem::take(&mut worked) && !worker.take_asked() => {
                 thread::sleep(Duration::from_micros(limits::LANE_NAP_US));
                 continue;
             }

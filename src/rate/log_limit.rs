@@ -13,7 +13,7 @@ pub(crate) struct LogLimit {
 }
 
 impl LogLimit {
-    /// `per_s` lines a second.
+    /// Allows `per_s` lines in each second.
     pub(crate) fn new(per_s: u32) -> Self {
         Self { per_s, second: 0, lines: 0, suppressed: 0 }
     }

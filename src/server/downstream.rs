@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::commit::{Downstream, Holding, Verdict};
 use crate::journal::{DeadLetterId, Durable};
-use crate::model::{BacklogConfig, FormerLanes, LaneMark, LaneMessage, Now, Offset, SinkRecord};
+use crate::model::{BacklogConfig, FormerLanes, LaneMark, LaneMessage, Now, Offset, Processed, SinkRecord};
 use crate::process::{Cursor, Cursors, Fanout, Progress};
 
 /// The configured sinks, those too that were removed since the start: so that each stays in its place.
@@ -51,7 +51,7 @@ impl Downstream for Fanout {
                 continue;
             }
             is_new |= cursor.set_holds(verdict.holds);
-            cursor.show(verdict.held_bytes, group.durable_end().since(group.lowest_watermark()), now.unix_us);
+            cursor.show(verdict.held_bytes, now.unix_us);
             cursor.set_bound(verdict.is_near, verdict.blocks);
             let lost = verdict.lose_below.and_then(|below| group.lose_below(below, now.unix_us));
             is_new |= lost.is_some();
@@ -69,11 +69,15 @@ impl Downstream for Fanout {
     }
 
     fn next_message(&mut self) -> Option<LaneMessage> {
-        self.cursors().mailbox().take()
+        self.cursors().next_message()
+    }
+
+    fn processed(&self) -> Option<Processed> {
+        self.cursors().processed()
     }
 
     fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {
-        self.cursors().mailbox().wake_by(wake);
+        self.cursors().wake_by(wake);
     }
 
     fn former(&self, marks: &[LaneMark]) -> Vec<FormerLanes> {

@@ -15,7 +15,7 @@ use crate::server::sinks::SinkRefusal;
 /// Why the server could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration contradicts itself.
+    /// The configuration contradicts itself, and nothing was opened.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
     /// The configured sinks cannot go on in this journal.
@@ -30,9 +30,9 @@ pub enum Error {
     /// An address is in use, or not this machine's.
     #[error("cannot listen on {address}: {source}")]
     Bind {
-        /// The address asked for.
+        /// The configuration names this address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system gave this as the reason.
         source: io::Error,
     },
     /// The journal was not opened.

@@ -12,7 +12,7 @@ use crate::server::starting::StartProgress;
 
 /// Opens the journal that a server writes.
 pub trait JournalSource {
-    /// What it opens.
+    /// The server writes a journal of this type.
     type Journal: Journal + 'static;
 
     /// Opens it, and gives `replay` what it holds. `progress` tells others how far that is.

@@ -1,7 +1,7 @@
 //! The server as a whole: the one place that wires concrete types together and starts threads.
 //!
 //! [`run`] is `duragram serve`. To embed the server with a [`Handler`] of your own, use
-//! [`run_with`], as `examples/embed.rs` does in 30 lines, or [`Server::start`] to keep signals to yourself.
+//! [`run_with`], as `examples/embed.rs` does in 40 lines, or [`Server::start`] to keep signals to yourself.
 
 mod downstream;
 mod error;
@@ -158,7 +158,7 @@ impl<J: Journal + 'static> Server<J> {
         let result = served.and_then(|()| {
             let mut committer = stopped?;
             tracing::info!(end = %state.end(), "draining the lanes");
-            drain(&lanes, &lane_ends, &requests.stop, clock, drain_timeout)?;
+            drain(&lanes, &lane_ends, &requests.stop, clock, drain_timeout, || committer.commit(&clock))?;
             committer.shut_down(&clock)?;
             Ok(())
         });

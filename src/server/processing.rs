@@ -13,7 +13,7 @@ use crate::server::sinks::{Known, Planned, lane_config_of, plan};
 use crate::server::waiting::Waiting;
 use crate::sink::{self, Fifos};
 
-/// Who processes records.
+/// Records are processed by handlers of the program, or by sinks.
 pub(super) enum Processing {
     /// Handlers of the program, one for each of `lanes`.
     Embedded(HandlerFactory),

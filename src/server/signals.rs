@@ -35,11 +35,11 @@ const STOPS: [i32; 5] = [SIGTERM, SIGINT, SIGALRM, SIGPWR, SIGXCPU];
 static OBEYING: Mutex<Obeying> = Mutex::new(Obeying::Nobody);
 
 enum Obeying {
-    /// No handler is installed.
+    /// No signal is taken yet: the system does what it does by default.
     Nobody,
     /// The server is not there yet.
     Starting {
-        /// SIGHUP has come.
+        /// SIGHUP has come, and the server is to hear of it when it is there.
         reopen: bool,
     },
     Server {

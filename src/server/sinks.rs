@@ -12,7 +12,7 @@ mod tests;
 use crate::config::Config;
 use crate::limits;
 use crate::model::{BatchConfig, FormerLanes, LaneMark, Offset, SinkConfig, SinkId, SinkRecord, SinkStart, SinkTarget};
-use crate::process::{LaneConfig, Renumbered};
+use crate::process::{Answering, LaneConfig, Renumbered};
 use crate::server::parts::lane_config;
 pub(super) use identity::identity;
 use shared_state::state_of;
@@ -27,12 +27,12 @@ pub enum SinkRefusal {
          `duragram sink remove {name}` while the server runs without it"
     )]
     Changed {
-        /// The sink's name.
+        /// The configuration gives this name to the sink.
         name: String,
         /// Where it would go on.
         at: Offset,
     },
-    /// The name stands twice.
+    /// Two sinks of the configuration have the same name.
     #[error("two sinks are named \"{0}\": a name is one place in the journal, so give each its own")]
     Twice(String),
     /// A short form is too long to be a name, or cannot be shown.
@@ -49,7 +49,7 @@ pub enum SinkRefusal {
         max = limits::SINKS_REMEMBERED
     )]
     TooMany {
-        /// How many are configured.
+        /// The configuration names so many sinks.
         configured: usize,
         /// How many others the journal knows.
         kept: usize,
@@ -65,9 +65,9 @@ pub struct Known<'a> {
     pub lanes: &'a [LaneMark],
     /// The lanes of runs before.
     pub former: &'a [FormerLanes],
-    /// The lowest entry kept.
+    /// Entries below are trimmed, and not in the journal any more.
     pub low: Offset,
-    /// The journal's end.
+    /// The next entry gets this offset.
     pub end: Offset,
     /// The number of this start.
     pub instance: u64,
@@ -78,7 +78,7 @@ pub struct Known<'a> {
 pub struct Planned {
     /// What is kept of it.
     pub record: SinkRecord,
-    /// Its only lane.
+    /// It has one lane, which goes on from here.
     pub renumbered: Renumbered,
 }
 
@@ -164,7 +164,7 @@ fn begin(start: SinkStart, known: Known<'_>) -> Offset {
     }
 }
 
-/// How the lane of a sink batches and retries.
+/// How the lane of a sink batches, retries and answers.
 pub(super) fn lane_config_of(config: &Config, sink: &SinkConfig) -> LaneConfig {
     let mut lane = lane_config(config);
     let BatchConfig { records_max, bytes_max, delay_max } = sink.batch;
@@ -172,5 +172,11 @@ pub(super) fn lane_config_of(config: &Config, sink: &SinkConfig) -> LaneConfig {
     if sink.attempts_max > 0 {
         lane.retry.attempts_max = sink.attempts_max;
     }
+    lane.answering = match config.answers_by() {
+        _ if config.asks_max == 0 => Answering::Nothing,
+        Some(name) if name == sink.name => Answering::Bodies,
+        Some(_) => Answering::Nothing,
+        None => Answering::Receipts,
+    };
     lane
 }

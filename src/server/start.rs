@@ -14,7 +14,7 @@ use crate::dialect::duragram::{Admission, Duragram};
 use crate::host::resources::{self, Shortage};
 use crate::journal::{Journal, RocksJournal};
 use crate::metrics::Metrics;
-use crate::model::{Clock as _, LaneMessage, SystemClock};
+use crate::model::{Clock as _, SystemClock};
 use crate::net::{Receiver, Sender};
 use crate::process::{Handler, HandlerError, LaneStart, Lanes, SinkControl, spawn_lanes};
 use crate::server::error::Error;
@@ -99,7 +99,7 @@ impl<J: Journal + 'static> Server<J> {
         let mut committer = Committer::new(committing, recovered, opened.journal, sender, fanout, metrics.clone());
         // Before a sink writes a line, the journal knows its files and where their lines begin: only so can the next start
         // tell what a power cut has left of them.
-        let _asked_for_already = cursors.mailbox().post(LaneMessage::Checkpoint);
+        cursors.want_checkpoint();
         committer.commit_checkpoint(&clock)?;
         let admission = admission(&config, keys.clone());
         let receiver = |(index, socket)| {
@@ -115,6 +115,7 @@ impl<J: Journal + 'static> Server<J> {
             signals::forward(handle.clone());
         }
         let no_thread = |error| Shortage::new("starting the threads of the server", error);
+        let asks = committer.ask_control();
         let lane_ends = spawn_lanes(workers, clock).map_err(no_thread)?;
         let spawned = commit::spawn(receivers, committer, threading(&config), clock, metrics.clone());
         let (ingest, ingest_ended) = spawned.map_err(|error| {
@@ -127,6 +128,7 @@ impl<J: Journal + 'static> Server<J> {
             start.since(),
             registry,
             ingest.status(),
+            asks,
             cursors,
             opened.reader,
             opened.dead,

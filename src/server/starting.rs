@@ -28,7 +28,7 @@ impl StartProgress {
         Arc::new(Self { since: Instant::now(), step, journal: Arc::default() })
     }
 
-    /// When the start began.
+    /// Returns when the start began, so that waits can be measured from there.
     pub(super) fn since(&self) -> Instant {
         self.since
     }

@@ -8,14 +8,14 @@ use crossbeam_channel::TryRecvError;
 use prometheus_client::registry::Registry;
 
 use crate::admin::{
-    AdminState, KeysStatus, LaneStatus, Offsets, Phase, Retried, RetryAnswer, SinkAnswer, SinkChange, SinkRefused,
-    SinkState, SinkView, Status,
+    AdminState, AsksAnswer, KeysStatus, LaneStatus, Offsets, Phase, Retried, RetryAnswer, SinkAnswer, SinkChange,
+    SinkRefused, SinkState, SinkView, Status,
 };
-use crate::commit::StatusReader;
+use crate::commit::{AskControl, StatusReader};
 use crate::journal::{DeadLetter, DeadLetters, ReadJournal};
 use crate::keys::KeyRing;
-use crate::model::{Lane, Offset, SinkId};
-use crate::process::{Cursors, LaneControl, RetryError, SinkControl, SinkControlError, SinkStatus};
+use crate::model::{AskTotals, AsksRequest, Lane, Offset, SinkId};
+use crate::process::{Cursors, LaneControl, NotAsked, RetryError, SinkControl, SinkControlError, SinkStatus};
 use crate::server::Error;
 use crate::server::waiting::Waiting;
 
@@ -26,6 +26,7 @@ pub(super) struct ServerState {
     udp: Vec<SocketAddr>,
     registry: Registry,
     ingest: StatusReader,
+    asks: AskControl,
     cursors: Arc<Cursors>,
     reader: Arc<dyn ReadJournal>,
     dead: Arc<dyn DeadLetters>,
@@ -43,6 +44,7 @@ impl ServerState {
         started: Instant,
         registry: Registry,
         ingest: StatusReader,
+        asks: AskControl,
         cursors: Arc<Cursors>,
         reader: Arc<dyn ReadJournal>,
         dead: Arc<dyn DeadLetters>,
@@ -52,7 +54,7 @@ impl ServerState {
         waiting: Arc<Waiting>,
     ) -> Self {
         let phase = Mutex::new((Phase::Running, None));
-        Self { phase, started, udp, registry, ingest, cursors, reader, dead, lanes, sinks, keys, waiting }
+        Self { phase, started, udp, registry, ingest, asks, cursors, reader, dead, lanes, sinks, keys, waiting }
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
@@ -111,6 +113,7 @@ impl AdminState for ServerState {
     fn waiting(&self) -> Vec<String> {
         let mut reasons = self.waiting.reasons(|name| self.cursors.named(name).is_some());
         reasons.extend(self.sinks.list().iter().filter_map(at_rest));
+        reasons.extend(near_their_bound(self.ingest.read().asks));
         reasons
     }
 
@@ -129,6 +132,7 @@ impl AdminState for ServerState {
             uptime_s: self.started.elapsed().as_secs(),
             udp: self.udp.clone(),
             sessions: ingest.sessions as u64,
+            asks: ingest.asks.into(),
             offsets: Offsets { low: self.cursors.lowest_watermark().0, checkpoint: ingest.checkpoint.0, end: end.0 },
             lanes: (0..).zip(of_all).map(lane).collect(),
             backlog_bytes: ingest.backlog_bytes,
@@ -179,6 +183,17 @@ impl AdminState for ServerState {
         }))
     }
 
+    fn ask_about_asks(&self, request: AsksRequest) -> Result<AsksAnswer, String> {
+        let answer = self.asks.ask(request).map_err(|error| error.to_string())?;
+        Ok(Box::new(move || match answer.try_recv() {
+            Ok(report) => Some(Ok(report)),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                Some(Err("the server stops: `duragram ask-status` shows after the next start what was done".to_owned()))
+            }
+        }))
+    }
+
     fn sink_has_stopped(&self, sink: SinkId) -> bool {
         self.sinks.has_stopped(sink)
     }
@@ -195,9 +210,26 @@ impl AdminState for ServerState {
                     Some(Retried::Unanswered("its lane has ended: the server stops".into()))
                 }
             }),
-            Err(busy) => Box::new(move || Some(Retried::Unanswered(busy.to_string()))),
+            Err(busy @ NotAsked::Busy(_)) => Box::new(move || Some(Retried::Unanswered(busy.to_string()))),
+            Err(never @ (NotAsked::NoSuchSink(_) | NotAsked::OfAllSinks)) => {
+                Box::new(move || Some(Retried::Impossible(never.to_string())))
+            }
         }
     }
+}
+
+/// Asks that come near to as many as there may be: what asks is then refused, though nothing else is.
+fn near_their_bound(asks: AskTotals) -> Option<String> {
+    let AskTotals { open, answered, plain, asks_max, plain_max, .. } = asks;
+    let (count, max) = match (asks.are_near(), asks.plain_are_near()) {
+        (true, _) => (format!("{}", open + answered), format!("{asks_max} (asks_max)")),
+        (false, true) => (format!("{plain} plain"), format!("{plain_max} that may be plain (half of asks_max)")),
+        (false, false) => return None,
+    };
+    Some(format!(
+        "asks: {count} of {max} are remembered, {open} of all of them not processed; what would be one more is refused; \
+         `duragram ask-status` shows whose they are"
+    ))
 }
 
 /// Why a sink does nothing although its target may be there.
@@ -221,5 +253,21 @@ fn at_rest(sink: &SinkStatus) -> Option<String> {
             Some(format!("sink {name}: it will soon hold as much of the journal as it may (backlog.bytes_max)"))
         }
         (true, false) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_are_reported_from_nine_tenths_of_their_bound_on_and_plain_ones_from_those_of_theirs() {
+        let totals = AskTotals { open: 3, answered: 5, plain: 4, asks_max: 10, plain_max: 5, held_takes: 0 };
+        assert_eq!(near_their_bound(totals), None);
+        let told = near_their_bound(AskTotals { answered: 6, ..totals }).unwrap();
+        assert!(told.starts_with("asks: 9 of 10 (asks_max) are remembered, 3 "), "{told}");
+        let told = near_their_bound(AskTotals { plain: 5, ..totals }).unwrap();
+        assert!(told.starts_with("asks: 5 plain of 5 that may be plain"), "{told}");
+        assert_eq!(near_their_bound(AskTotals::default()), None, "nobody may ask");
     }
 }

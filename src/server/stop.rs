@@ -4,22 +4,26 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Events, never, select};
 
-use crate::journal::StorageError;
+use crate::journal::{JournalError, StorageError};
+use crate::limits;
 use crate::model::{Clock, SystemClock};
 use crate::process::{LaneControl, LaneEnd};
+use crate::server::Error;
 
 /// How long lanes are waited for after an error.
 const LANES_END: Duration = Duration::from_secs(2);
 
 /// Lets the lanes process what is durable, until the deadline or a second request to stop. No lane that obeys is left at the
-/// database.
+/// database. `commit` is called again and again meanwhile: what the lanes say of asks becomes durable and is told, and a lane goes on
+/// only when there is room for what it has to say.
 pub(super) fn drain(
     lanes: &LaneControl,
     ends: &Events<LaneEnd>,
     stops: &Events<()>,
     clock: SystemClock,
     timeout: Duration,
-) -> Result<(), StorageError> {
+    mut commit: impl FnMut() -> Result<(), JournalError>,
+) -> Result<(), Error> {
     let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
     lanes.drain(clock.now().mono_us.saturating_add(timeout_us));
     // A lane looks at its deadline between two calls of its handler; one that hangs is left behind.
@@ -39,7 +43,7 @@ pub(super) fn drain(
             recv(second) -> stop => match stop {
                 Ok(()) => {
                     tracing::warn!("told to stop again: the lanes end where they are");
-                    return end_lanes(lanes, ends, clock);
+                    return Ok(end_lanes(lanes, ends, clock)?);
                 }
                 Err(_) => second = never(),
             },
@@ -47,6 +51,7 @@ pub(super) fn drain(
                 tracing::warn!("lanes are still busy at the deadline; what they have not finished follows after the next start");
                 break;
             }
+            default(Duration::from_micros(limits::LANE_POST_AGAIN_US)) => commit()?,
         }
     }
     Ok(())

@@ -35,7 +35,7 @@ pub(super) fn starting(status: &str, extension: Option<Duration>) {
     tell(&[Some(NotifyState::Status(status)), extension].into_iter().flatten().collect::<Vec<_>>());
 }
 
-/// Datagrams are accepted.
+/// Tells systemd that datagrams are accepted.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
 }

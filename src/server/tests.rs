@@ -40,6 +40,7 @@ fn letter(offset: u64) -> DeadLetter {
         error: "no paper".into(),
         attempts: 10,
         since_unix_us: 2,
+        told_failed: false,
     }
 }
 

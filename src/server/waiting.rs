@@ -110,6 +110,10 @@ impl Handler for Watched {
         flushed
     }
 
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        self.handler.settle()
+    }
+
     fn reopen(&mut self) -> Result<(), HandlerError> {
         self.handler.reopen()
     }

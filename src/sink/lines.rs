@@ -84,6 +84,12 @@ impl Handler for LineHandler {
         }
     }
 
+    /// Lines are in the order of the records, and none is behind an open record: what the file holds beyond the state that the
+    /// journal keeps is found again after a crash, as after any other write.
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        self.write().map(|()| true)
+    }
+
     fn reopen(&mut self) -> Result<(), HandlerError> {
         lock(&self.output).reopen()
     }
@@ -113,7 +119,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Without lines yet.
+    /// Begins without lines; those that are found are added.
     pub(super) fn new(state: Vec<u8>) -> Self {
         Self { lines: HashMap::default(), last: Default::default(), state }
     }

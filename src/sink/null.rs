@@ -14,4 +14,8 @@ impl Handler for Null {
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
         Ok(Vec::new())
     }
+
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        Ok(true)
+    }
 }

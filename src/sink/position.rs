@@ -47,7 +47,7 @@ impl fmt::Display for EntryId {
 /// What the journal keeps with the watermark.
 #[derive(Serialize, Deserialize)]
 struct Stored {
-    /// Which stream it is.
+    /// The position was reached in the stream of this key.
     key: String,
     last: String,
     /// What the broker numbered the last message with; 0 where it has no numbers of its own.

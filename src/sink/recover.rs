@@ -28,7 +28,7 @@ const UNKNOWN_SCAN_MAX: u64 = 1 << 30;
 pub(super) struct Opened {
     pub(super) file: File,
     pub(super) id: FileId,
-    /// Its length in bytes.
+    /// The file is so many bytes long.
     pub(super) len: u64,
     /// The last line, not ours, has no end.
     pub(super) newline_first: bool,
@@ -37,7 +37,7 @@ pub(super) struct Opened {
 /// What the journal knows of the lane's lines.
 #[derive(Debug)]
 pub(super) struct Recorded {
-    /// The lane's watermark.
+    /// The lane goes on at this watermark.
     pub(super) watermark: Offset,
     /// What was stored with it; or, of a journal in which several lanes went on together, what each of them left.
     pub(super) states: Vec<Option<FileState>>,
@@ -180,7 +180,7 @@ impl Recorded {
         self.positions().filter(|position| position.id == id).map(|position| position.len).min()
     }
 
-    /// The files, each once.
+    /// Returns the files that were stored, each once.
     fn ids(&self) -> Vec<FileId> {
         let mut ids: Vec<FileId> = self.positions().map(|position| position.id).collect();
         ids.sort_unstable();

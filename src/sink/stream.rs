@@ -200,10 +200,10 @@ impl<T: Target> Stream<T> {
     }
 }
 
-/// What ended a write.
+/// An error ended the write before all was written.
 struct Stopped {
     error: io::Error,
-    /// Something was taken before.
+    /// Something was taken before the error came.
     moved: bool,
 }
 

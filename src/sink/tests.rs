@@ -13,13 +13,13 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::{Content, Lane, LaneMark, Offset, Record, SessionId, SinkId};
-use crate::process::handler::{Answer, Outcomes};
+use crate::process::handler::{Outcome, Outcomes};
 
 fn record(offset: u64, payload: &[u8]) -> Record<'_> {
     let session = SessionId { client: ClientId(offset % 16), epoch: Epoch::new(1).unwrap() };
     let content = Content::Payload(payload);
     let (received_unix_us, seq) = (1_767_323_045_000_000 + offset, Seq(offset + 1));
-    Record { offset: Offset(offset), index: 0, session, seq, channel: 0, received_unix_us, content }
+    Record { offset: Offset(offset), index: 0, session, seq, channel: 0, received_unix_us, asks: false, content }
 }
 
 /// A sink's only lane, and what the journal holds of it.
@@ -171,7 +171,7 @@ fn lines_in_memory_are_bounded_also_when_nothing_is_flushed() {
     let records: Vec<_> = (0..records).map(|offset| record(offset, &payload)).collect();
     let mut outcomes = Outcomes::new(records.len());
     full.handler.process(&records, &mut outcomes);
-    let taken = (0..records.len()).take_while(|&i| *outcomes.answer(i) == Answer::Done).count();
+    let taken = (0..records.len()).take_while(|&i| *outcomes.outcome(i) == Outcome::Done).count();
     assert!((1..records.len() / 2).contains(&taken), "{taken} of {}", records.len());
     assert!(outcomes.unavailable_reason().is_some());
 }

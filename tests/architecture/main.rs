@@ -69,6 +69,6 @@ fn figures_of_a_tree() {
     eprintln!("files over 400 lines: {}; over 500: {}", over(400), over(500));
     eprintln!("circles: {}", count(&|what| what.starts_with("circle")));
     eprintln!("forbidden arrows, from a file to a part: {}", count(&|what| what.contains(" knows ")));
-    eprintln!("files with doc comments of a word or two: {}", count(&|what| what.contains(" has comments ")));
+    eprintln!("files with doc comments of a few words: {}", count(&|what| what.contains(" has comments ")));
     eprintln!("the largest folder: {} with {most} files", largest.display());
 }

@@ -10,6 +10,8 @@ use crate::source::{Modules, read_crate};
 
 /// How many lines of the source are shown of one finding.
 const LINES_SHOWN: usize = 8;
+/// A doc comment of so many plain words says no more than the name below it.
+const COMMENT_WORDS_SHORT: usize = 4;
 
 /// Something that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,10 +150,10 @@ pub(crate) fn of_file(file: &Path, text: &str) -> Vec<Finding> {
         fragments(text).iter().map(|(line, text)| format!("    {name}:{line}: {text}")).collect();
     if !fragments.is_empty() {
         findings.push(Finding {
-            what: format!("{name} has comments of a word or two"),
+            what: format!("{name} has comments of a few words"),
             explained: format!(
                 "{}\n    Rule: a doc comment is a sentence that tells something which the name does not, such as its unit, its range \
-                 or whose it is.",
+                 or whose it is. Four words or less never do.",
                 shown(&fragments)
             ),
         });
@@ -168,13 +170,13 @@ pub(crate) fn of_file(file: &Path, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// Doc comments of one or two words, such as "Whose.": where they begin, and the text.
+/// Doc comments of a few words, such as "Whose." or "Which of its runs.": where they begin, and the text.
 fn fragments(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut comment: Option<(usize, String)> = None;
     for (number, line) in (1..).zip(text.lines().chain([""])) {
         let line = line.trim_start();
-        match line.strip_prefix("///") {
+        match line.strip_prefix("///").or_else(|| line.strip_prefix("//!")) {
             Some(rest) => {
                 let (_, text) = comment.get_or_insert((number, String::new()));
                 text.push_str(rest);
@@ -185,11 +187,12 @@ fn fragments(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// One or two plain words and a full stop. What has code, a link or a number in it tells something.
+/// At most four plain words and a full stop. What has code, a link or a number in it tells something; and a help text of a
+/// command, which may be a phrase, has no full stop.
 fn is_fragment(comment: &str) -> bool {
     let Some(words) = comment.trim().strip_suffix('.') else { return false };
     let plain = words.chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '\'' | '-'));
-    plain && words.split_whitespace().count() <= 2
+    plain && words.split_whitespace().count() <= COMMENT_WORDS_SHORT
 }
 
 /// All files of Rust below the root, from there, but what is built and what is hidden.

@@ -37,7 +37,7 @@ pub(crate) struct Module {
     pub(crate) imports: Vec<Import>,
     /// Paths within code, outside of `use`.
     pub(crate) names: Vec<Name>,
-    /// What it defines itself.
+    /// The file itself defines items of these names.
     pub(crate) defined: Vec<String>,
     /// It stands within its parent's file.
     pub(crate) inline: bool,

@@ -202,11 +202,19 @@ fn a_long_file_a_fragment_and_a_file_of_tests_in_another_style_are_refused() {
     };
     assert_eq!(found("src/a.rs", &"\n".repeat(500)), [""; 0]);
     assert_eq!(found("src/a.rs", &"\n".repeat(501)), ["src/a.rs is too long"]);
-    for fragment in ["/// Whose.\nx", "    /// The file.\n    x", "///\n/// Why.", "/// Who\n/// asks.\nx"] {
-        assert_eq!(found("src/a.rs", fragment), ["src/a.rs has comments of a word or two"], "{fragment}");
+    for fragment in [
+        "/// Whose.\nx",
+        "    /// The file.\n    x",
+        "///\n/// Why.",
+        "/// Who\n/// asks.\nx",
+        "/// Which of its runs.\nx",
+        "//! Bytes to datagrams.\n\nx",
+    ] {
+        assert_eq!(found("src/a.rs", fragment), ["src/a.rs has comments of a few words"], "{fragment}");
     }
     for told in [
-        "/// Whose it is.\nx",
+        "/// The server sends it here.\nx",
+        "/// Who asks\n/// is answered here.\nx",
         "/// `stdout`.\nx",
         "/// From 1.\nx",
         "// Whose.\nx",

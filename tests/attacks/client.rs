@@ -107,6 +107,7 @@ fn plain(shared: &Shared) -> Vec<Vec<u8>> {
         durability: Durability::Synced,
         duplicate: false,
         complete: false,
+        ready: false,
         delay_us: 0,
         bitmap,
     };

@@ -26,7 +26,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
-/// Forged datagrams a second.
+/// An attacker sends so many forged datagrams a second.
 const FLOOD_PER_S: u64 = 200_000;
 
 /// A fleet key makes every client one that has a key: the dearest case, since keys are derived for each forgery.

@@ -1,6 +1,7 @@
 //! Attacks on sealed mode, by who can do what in PROTOCOL.md#sealed-threats: against the real server ([`server`]), against
-//! a client ([`client`]), on what the server answers a client ([`silence`]), and with very many datagrams ([`flood`]).
+//! a client ([`client`]), on asks and answers ([`asks`]), on what the server answers a client ([`silence`]), and with very many datagrams ([`flood`]).
 
+mod asks;
 mod client;
 mod flood;
 mod server;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use crate::common::PATIENCE;
 use crate::common::server::{Home, Server};
 use crate::common::wire::{Is, Reply, bytes_of};
-use duragram_proto::codec::{self, Data, Datagram, Hello, Ping};
+use duragram_proto::codec::{self, Data, Datagram, Hello, OPTION_ASK, Ping, Take};
 use duragram_proto::seal::ClientKey;
 use duragram_proto::{ClientId, Epoch, Seq};
 
@@ -83,6 +84,22 @@ impl Sealed {
         self.seal(&Datagram::Data(Data::whole(self.client, self.epoch, Seq(seq), span, payload)))
     }
 
+    /// As `data`, of a message whose answer is wanted.
+    fn asking(&self, seq: u64, payload: &[u8]) -> Vec<u8> {
+        let span = u16::try_from(seq - 1).expect("a span");
+        let data = Data::whole(self.client, self.epoch, Seq(seq), span, payload);
+        self.seal(&Datagram::Data(Data { options: OPTION_ASK, ..data }))
+    }
+
+    /// A TAKE with room for a short body.
+    fn take_of(&self, seq: u64, span: u16, wait_ms: u32) -> Take {
+        Take { client: self.client, epoch: self.epoch, seq: Seq(seq), span, wait_ms, room: 64 }
+    }
+
+    fn take(&self, seq: u64, span: u16, wait_ms: u32) -> Vec<u8> {
+        self.seal(&Datagram::Take(self.take_of(seq, span, wait_ms)))
+    }
+
     fn ping(&self) -> Vec<u8> {
         self.seal(&Datagram::Ping(Ping { client: self.client, epoch: self.epoch }))
     }
@@ -141,7 +158,8 @@ fn opened(bytes: &[u8]) -> Reply {
     }
     let head = codec::peek(bytes).expect("a sealed datagram");
     let keys = key(head.client.0).keys(head.client, head.keys.epoch());
-    let datagram = codec::unseal_reply(bytes, &keys).expect("a good seal");
+    let mut copy = bytes.to_vec();
+    let datagram = codec::unseal_reply(&mut copy, &keys).expect("a good seal");
     Reply { len: bytes.len(), ..Reply::parse(&bytes_of(&datagram)) }
 }
 

@@ -98,7 +98,10 @@ fn check_config_says_what_each_sink_promises_and_shows_where_secrets_come_from_a
     let (code, again, stderr) = outcome(&["check-config", "--config", file.to_str().unwrap(), "--json"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
     let json: Value = serde_json::from_str(&again).unwrap();
-    assert_eq!(json["sinks"][0], serde_json::json!({ "name": "events", "type": "postgres", "promise": "exact" }));
+    assert_eq!(
+        json["sinks"][0],
+        serde_json::json!({ "name": "events", "type": "postgres", "promise": "exact", "answers": false })
+    );
     assert_eq!(json["config"]["sink"][0]["password"], serde_json::json!({ "env": "PG_SECRET" }));
 
     let (code, shown, _) = outcome(&["check-config", "--sink", "nats://h/S?subject=a", "--sink", "stdout"]);
@@ -137,7 +140,7 @@ fn check_config_shows_values_places_and_memory_and_its_output_is_a_configuration
     let json: Value = serde_json::from_str(&again).unwrap();
     assert_eq!(json["config"]["window"], 77);
     assert_eq!(json["config"]["sink"], serde_json::json!(["null", "stdout"]));
-    assert_eq!(json["places"]["window"], format!("{}:10", file.display()));
+    assert_eq!(json["places"]["window"], format!("{}:11", file.display()));
     assert!(json["memory"]["total_bytes"].as_u64().unwrap() > 1 << 20);
 }
 

@@ -161,3 +161,21 @@ fn a_letter_is_that_of_the_sink_that_is_named() {
     let (code, stdout, _) = outcome_with_token(&["dead", "discard", "--all", "--admin", &address]);
     assert_eq!((code, stdout, server.dead_count()), (0, format!("6/0 of {gone} discarded\n"), 0));
 }
+
+#[test]
+fn it_is_shown_where_the_sender_was_told_that_its_message_failed_and_that_a_retry_tells_it_nothing() {
+    let (server, _admin, address) = server();
+    server.put_dead(1, 0, b"x", "no paper");
+    server.put_dead_told(2);
+    let (_, stdout, _) = outcome(&["dead", "list", "--admin", &address]);
+    let told = |line: &str| line.split_whitespace().rev().nth(2).map(str::to_owned);
+    let column: Vec<_> = stdout.lines().skip(1).map(told).collect();
+    assert_eq!(column, [Some("-".to_owned()), Some("FAILED".to_owned())], "{stdout}");
+    let (_, stdout, _) = outcome(&["dead", "list", "--json", "--admin", &address]);
+    let flags: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["told_failed"].clone()).collect();
+    assert_eq!(flags, [Value::Null, Value::Bool(true)]);
+    let (code, stdout, _) = outcome_with_token(&["dead", "retry", "2", "--admin", &address]);
+    let said = "2/0 retried; its sender asked and was told that it failed, and is told nothing more\n";
+    assert_eq!((code, stdout.as_str()), (0, said));
+}

@@ -157,7 +157,7 @@ fn a_server_that_is_not_there_is_exit_code_1() {
     let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let output = load(&gone.to_string(), &["--drain", "0.2"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no answer"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no reply"), "{output:?}");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The program's commands, run as users run them.
 
+mod ask;
+mod ask_many;
+mod ask_status;
 mod basics;
 mod dead;
 mod environment;

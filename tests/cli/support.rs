@@ -10,14 +10,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use duragram::admin::{
-    Admin, AdminState, Offsets, Phase, Retried, RetryAnswer, SinkAnswer, SinkChange, SinkRefused, SinkState, SinkView,
-    Status, Token,
+    Admin, AdminState, AsksAnswer, Offsets, Phase, Retried, RetryAnswer, SinkAnswer, SinkChange, SinkRefused,
+    SinkState, SinkView, Status, Token,
 };
 use duragram::config::Config;
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal};
 use duragram::journal::{BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, ReadJournal};
 use duragram::metrics::Metrics;
-use duragram::model::{BacklogConfig, DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId, SinkRecord};
+use duragram::model::{
+    AsksReport, AsksRequest, BacklogConfig, DialectId, EntryMeta, LaneMark, Offset, SessionId, SinkId, SinkRecord,
+};
 use duragram::proto::{ClientId, Epoch, Seq};
 use prometheus_client::registry::Registry;
 
@@ -32,6 +34,7 @@ pub(crate) struct FakeServer {
     dead: Arc<dyn DeadLetters>,
     registry: Registry,
     sinks: Mutex<Vec<SinkView>>,
+    asks: Mutex<AsksReport>,
 }
 
 impl FakeServer {
@@ -46,6 +49,7 @@ impl FakeServer {
             disk,
             registry,
             sinks: Mutex::default(),
+            asks: Mutex::default(),
         })
     }
 
@@ -76,7 +80,7 @@ impl FakeServer {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut block, &[]).unwrap();
     }
 
-    /// Trims every entry below.
+    /// Trims every entry below this offset.
     pub(crate) fn trim(&self, below: u64) {
         let at = self.disk.end();
         let lanes = vec![LaneMark { watermark: at, sink_state: Vec::new() }];
@@ -108,6 +112,15 @@ impl FakeServer {
         });
     }
 
+    /// What is told of asks, whatever is asked; those of a client are gone when they are forgotten.
+    pub(crate) fn set_asks(&self, report: AsksReport) {
+        *self.asks.lock().unwrap() = report;
+    }
+
+    pub(crate) fn put_dead_told(&self, offset: u64) {
+        self.dead.put(&DeadLetter { told_failed: true, ..letter(offset, 0, b"x", "no paper") }).unwrap();
+    }
+
     pub(crate) fn dead_count(&self) -> u64 {
         self.dead.count()
     }
@@ -126,6 +139,7 @@ impl AdminState for FakeServer {
             uptime_s: 5,
             udp: Vec::new(),
             sessions: 0,
+            asks: self.asks.lock().unwrap().totals.into(),
             offsets: Offsets { low: 0, checkpoint: 0, end: self.disk.end().0 },
             lanes: Vec::new(),
             backlog_bytes: 0,
@@ -149,7 +163,7 @@ impl AdminState for FakeServer {
     fn sinks(&self) -> Vec<SinkView> {
         self.sinks.lock().unwrap().clone()
     }
-    /// Is done at once.
+    /// The change is done when this returns.
     fn change_sink(&self, name: &str, change: SinkChange) -> Result<SinkAnswer, SinkRefused> {
         let mut sinks = self.sinks.lock().unwrap();
         let Some(at) = sinks.iter().position(|sink| sink.record.name == name) else {
@@ -162,6 +176,14 @@ impl AdminState for FakeServer {
             SinkChange::Remove => drop(sinks.remove(at)),
         }
         Ok(Box::new(|| Some(Ok(()))))
+    }
+    fn ask_about_asks(&self, request: AsksRequest) -> Result<AsksAnswer, String> {
+        let mut asks = self.asks.lock().unwrap();
+        let report = asks.clone();
+        if matches!(request, AsksRequest::Forget(_)) {
+            asks.asks.clear();
+        }
+        Ok(Box::new(move || Some(Ok(report.clone()))))
     }
     /// Succeeds for letters with an even offset.
     fn retry_dead(&self, letter: &DeadLetter) -> RetryAnswer {
@@ -185,6 +207,7 @@ pub(crate) fn entry(batch: bool) -> EntryMeta {
         span: 0,
         skip: false,
         batch,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: 1_700_000_000_000_000,
@@ -203,6 +226,7 @@ pub(crate) fn letter(offset: u64, index: u16, payload: &[u8], error: &str) -> De
         error: error.to_owned(),
         attempts: 10,
         since_unix_us: 1_767_323_046_000_000,
+        told_failed: false,
     }
 }
 

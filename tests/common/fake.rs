@@ -33,7 +33,7 @@ pub(crate) struct Memory {
     /// Datagrams that came, of any kind.
     pub(crate) arrived: u64,
     pub(crate) hellos: u64,
-    /// Where clients were seen.
+    /// Clients were seen at these addresses.
     pub(crate) peers: BTreeSet<SocketAddr>,
     /// Nothing is read nor answered.
     pub(crate) silent: bool,
@@ -236,6 +236,7 @@ impl Memory {
             durability: Durability::Synced,
             duplicate,
             complete,
+            ready: false,
             delay_us: 10,
             bitmap: &bitmap[..words * 8],
         }))

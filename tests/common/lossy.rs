@@ -98,7 +98,7 @@ impl LossyPath {
         Self::open((Ipv4Addr::LOCALHOST, 0).into(), server, weather, seed, None).expect("a loopback socket")
     }
 
-    /// Where clients send to.
+    /// Clients send to this address instead of the server's.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.front
     }

@@ -4,6 +4,7 @@
 pub(crate) mod fake;
 pub(crate) mod lossy;
 pub(crate) mod server;
+pub(crate) mod service;
 pub(crate) mod sink;
 pub(crate) mod wire;
 

@@ -64,7 +64,7 @@ impl Home {
         self.dir.path().join("disk")
     }
 
-    /// The journal's directory.
+    /// The journal lies in this directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.disk().join("data")
     }
@@ -74,7 +74,7 @@ impl Home {
         self.dir.path().join("stderr.log")
     }
 
-    /// The file sink's file.
+    /// The file sink writes to this file.
     pub(crate) fn out(&self) -> PathBuf {
         self.disk().join("out.ndjson")
     }
@@ -106,8 +106,23 @@ impl Home {
         Server::start(self, self.command(data))
     }
 
+    /// Starts the server with other sinks than the file.
+    pub(crate) fn serve_sinks(&self, sinks: &[&str]) -> Server {
+        Server::start(self, self.command_with_sinks(&self.data(), sinks))
+    }
+
     /// `duragram serve` with this home's arguments, not started.
     pub(crate) fn command(&self, data: &Path) -> Command {
+        self.command_with_sinks(data, &[&self.file_sink()])
+    }
+
+    /// The file sink goes by this name, which is its short form.
+    pub(crate) fn file_sink(&self) -> String {
+        format!("file:{}", self.out().display())
+    }
+
+    /// As `command`, with other sinks than the file; with none, those of the configuration file.
+    pub(crate) fn command_with_sinks(&self, data: &Path, sinks: &[&str]) -> Command {
         let mut command = duragram();
         command.arg("serve").arg("--config").arg(self.config()).args([
             "--listen",
@@ -115,7 +130,10 @@ impl Home {
             "--admin",
             "127.0.0.1:0",
         ]);
-        command.arg("--data").arg(data).args(["--sink", &format!("file:{}", self.out().display())]);
+        command.arg("--data").arg(data);
+        for sink in sinks {
+            command.args(["--sink", sink]);
+        }
         command
     }
 }
@@ -198,12 +216,12 @@ impl Server {
         wait_for("the server's end", || self.child().try_wait().expect("our own child"))
     }
 
-    /// Of the process.
+    /// The process of the server has this id.
     pub(crate) fn pid(&self) -> u32 {
         self.child().id()
     }
 
-    /// Whether it still runs.
+    /// Whether the process of the server still runs.
     pub(crate) fn is_running(&self) -> bool {
         self.child().try_wait().expect("our own child").is_none()
     }

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
-/// One record or gap.
+/// One line of a sink tells of one record or gap.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Line {
@@ -18,6 +18,9 @@ pub(crate) struct Line {
     pub(crate) seq: u64,
     pub(crate) channel: u16,
     pub(crate) received_at: String,
+    /// Whether its sender waits for an answer.
+    #[serde(default)]
+    pub(crate) ask: bool,
     payload: Option<String>,
     payload_base64: Option<String>,
     pub(crate) gap: Option<Gap>,

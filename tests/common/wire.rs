@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use duragram_proto::codec::{self, Data, Datagram, Durability, Hello, Ping, Reject, RejectCode, Welcome};
+use duragram_proto::codec::{
+    self, AnswerStatus, Data, Datagram, Durability, Hello, OPTION_ASK, Ping, Reject, RejectCode, Take, Welcome,
+};
 use duragram_proto::{ClientId, Epoch, Seq};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 
@@ -31,12 +33,13 @@ pub(crate) struct Reply {
     pub(crate) len: usize,
 }
 
-/// What a reply says.
+/// A reply of the server is one of these.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Is {
     Ack(Acked),
     Reject(Reject),
     Welcome(Welcome),
+    Answer(Answered),
 }
 
 /// An ACK with its bitmap as the seqs that it stands for.
@@ -45,13 +48,32 @@ pub(crate) struct Acked {
     pub(crate) client: ClientId,
     pub(crate) epoch: Epoch,
     pub(crate) floor: u64,
-    /// Journaled above the floor.
+    /// These seqs above the floor are journaled too.
     pub(crate) above: Vec<u64>,
     pub(crate) credit: u16,
     pub(crate) duplicate: bool,
     pub(crate) complete: bool,
+    pub(crate) ready: bool,
     pub(crate) durability: Durability,
     pub(crate) delay_us: u32,
+}
+
+/// An ANSWER says what became of a message that asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Answered {
+    pub(crate) client: ClientId,
+    pub(crate) epoch: Epoch,
+    pub(crate) seq: u64,
+    pub(crate) status: AnswerStatus,
+    pub(crate) number: u32,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answered {
+    /// Its status, and its body as text.
+    pub(crate) fn said(&self) -> (AnswerStatus, String) {
+        (self.status, String::from_utf8_lossy(&self.body).into_owned())
+    }
 }
 
 impl Wire {
@@ -65,6 +87,12 @@ impl Wire {
         Self { socket: socket(), server: server.udp, client: ClientId(client), epoch }
     }
 
+    /// Epoch 1 of a client that sends from one address to another.
+    pub(crate) fn between(from: SocketAddr, server: SocketAddr, client: u64) -> Self {
+        let socket = UdpSocket::bind(from).expect("an address of this machine");
+        Self { socket, server, client: ClientId(client), epoch: Epoch::new(1).expect("not 0") }
+    }
+
     /// Goes on from a new port, as after a NAT's reboot. The old socket is returned.
     pub(crate) fn rebind(&mut self) -> UdpSocket {
         std::mem::replace(&mut self.socket, socket())
@@ -73,6 +101,31 @@ impl Wire {
     /// A whole message whose base is 1: the client claims no acks. Seqs above 65,536 must set their own span.
     pub(crate) fn data<'a>(&self, seq: u64, payload: &'a [u8]) -> Data<'a> {
         Data::whole(self.client, self.epoch, Seq(seq), u16::try_from(seq.saturating_sub(1)).expect("a span"), payload)
+    }
+
+    /// As `data`, of a message whose answer is wanted.
+    pub(crate) fn asking<'a>(&self, seq: u64, payload: &'a [u8]) -> Data<'a> {
+        Data { options: OPTION_ASK, ..self.data(seq, payload) }
+    }
+
+    /// A TAKE that is answered at once and has room for a short body; all asks from `seq - span` on are wanted still.
+    pub(crate) fn take(&self, seq: u64, span: u16) -> Take {
+        Take { client: self.client, epoch: self.epoch, seq: Seq(seq), span, wait_ms: 0, room: 64 }
+    }
+
+    /// As `take`, which the server may hold for as long as it holds any.
+    pub(crate) fn held(&self, seq: u64, span: u16) -> Take {
+        Take { wait_ms: u32::MAX, ..self.take(seq, span) }
+    }
+
+    pub(crate) fn send_take(&self, take: Take) {
+        self.send_bytes(&bytes_of(&Datagram::Take(take)));
+    }
+
+    /// Sends a TAKE and waits for the ANSWER.
+    pub(crate) fn taken(&self, take: Take) -> Answered {
+        self.send_take(take);
+        self.answer()
     }
 
     pub(crate) fn send_bytes(&self, bytes: &[u8]) {
@@ -121,7 +174,7 @@ impl Wire {
         self.reject()
     }
 
-    /// The next reply.
+    /// Waits for the next reply of the server.
     pub(crate) fn reply(&self) -> Reply {
         let bytes = self.reply_bytes();
         Reply::parse(&bytes)
@@ -138,6 +191,13 @@ impl Wire {
         match self.reply().is {
             Is::Reject(reject) => reject,
             other => panic!("not a REJECT: {other:?}"),
+        }
+    }
+
+    pub(crate) fn answer(&self) -> Answered {
+        match self.reply().is {
+            Is::Answer(answer) => answer,
+            other => panic!("not an ANSWER: {other:?}"),
         }
     }
 
@@ -198,12 +258,13 @@ impl Wire {
 }
 
 impl Reply {
-    /// Whom it is for.
+    /// Returns the client to which the server sends it.
     pub(crate) fn client(&self) -> ClientId {
         match &self.is {
             Is::Ack(ack) => ack.client,
             Is::Reject(reject) => reject.client,
             Is::Welcome(welcome) => welcome.client,
+            Is::Answer(answer) => answer.client,
         }
     }
 
@@ -223,12 +284,21 @@ impl Reply {
                     credit: ack.credit,
                     duplicate: ack.duplicate,
                     complete: ack.complete,
+                    ready: ack.ready,
                     durability: ack.durability,
                     delay_us: ack.delay_us,
                 })
             }
             Datagram::Reject(reject) => Is::Reject(reject),
             Datagram::Welcome(welcome) => Is::Welcome(welcome),
+            Datagram::Answer(answer) => Is::Answer(Answered {
+                client: answer.client,
+                epoch: answer.epoch,
+                seq: answer.seq.0,
+                status: answer.status,
+                number: answer.number,
+                body: answer.body.to_vec(),
+            }),
             other => panic!("not a server's datagram: {other:?}"),
         };
         Self { is, len: bytes.len() }
@@ -255,7 +325,7 @@ pub(crate) fn fix_crc(bytes: &mut [u8]) {
     bytes[at..].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// A batch's payload.
+/// Makes a batch's payload, with a length before each record.
 pub(crate) fn batch_of(records: &[&[u8]]) -> Vec<u8> {
     let mut payload = Vec::new();
     for record in records {

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use duragram::journal::{
-    BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, RocksJournal, RocksOptions,
+    BlockBuilder, Checkpoint, DeadLetter, DeadLetterId, DeadLetters, Journal, Records, RocksJournal, RocksOptions,
 };
-use duragram::model::{LaneMark, Offset, SessionRecord, SinkId, SinkLoss, SinkRecord};
+use duragram::model::{AnswersRecord, LaneMark, Offset, SessionRecord, SinkId, SinkLoss, SinkRecord};
 use duragram_proto::Seq;
 
 use super::state::{
-    Files, OpenedState, State, accepting, in_memory, open, plain, push, read_files, session, write_files,
+    Files, OpenedState, State, accepting, answered, ask, in_memory, open, plain, push, read_files, session, write_files,
 };
 
 /// A directory, and what a start makes of it.
@@ -58,6 +58,16 @@ pub(super) fn all() -> Vec<Shape> {
                 work.letters_of_sinks();
             }
             work.blocks(2);
+        }),
+        made("asks", |work| {
+            for _ in 0..5 {
+                work.large_blocks(4);
+                work.answers(12);
+                work.checkpoint_of_asks();
+                work.answers(3);
+            }
+            work.blocks(2);
+            work.answers(1);
         }),
         made("ends-with-a-session", |work| {
             work.large_blocks(12);
@@ -114,6 +124,8 @@ struct Work {
     state: Option<OpenedState>,
     older: Vec<Files>,
     letters: u16,
+    /// How many entries are answered, from the first on, each in a record with the number of its offset.
+    answered: u64,
 }
 
 impl Work {
@@ -148,6 +160,27 @@ impl Work {
             LaneMark { watermark: at, sink_state: vec![] },
         ];
         self.journal().checkpoint(&Checkpoint { at, sessions, lanes, trim_below, ..Checkpoint::default() }).unwrap();
+        self.older.push(read_files(&self.path));
+    }
+
+    /// Each of so many entries is answered in a commit of its own, beside no block.
+    fn answers(&mut self, n: u64) {
+        for _ in 0..n {
+            let answers = AnswersRecord { number: self.answered, answers: vec![answered(self.answered)] };
+            self.answered += 1;
+            let records = Records { answers: Some(answers), ..Records::default() };
+            self.journal().write(&mut BlockBuilder::default(), &records, None).unwrap();
+        }
+    }
+
+    /// All that is answered so far is in the asks' records, of which the oldest are forgotten; as many are open.
+    fn checkpoint_of_asks(&mut self) {
+        let (at, answers_below) = (self.journal().end(), self.answered);
+        let forgotten = (0..answers_below / 3).map(|offset| ask(offset).id).collect();
+        let asks = (answers_below / 3..answers_below).map(answered).chain((answers_below..at.0).map(ask)).collect();
+        let records = Records { asks, forgotten, ..Records::default() };
+        let checkpoint = Checkpoint { at, answers_below, ..Checkpoint::default() };
+        self.journal().write(&mut BlockBuilder::default(), &records, Some(&checkpoint)).unwrap();
         self.older.push(read_files(&self.path));
     }
 
@@ -232,6 +265,7 @@ fn letter(number: u16) -> DeadLetter {
         error: "no paper".into(),
         attempts: 1,
         since_unix_us: 1,
+        told_failed: false,
     }
 }
 
@@ -240,7 +274,7 @@ fn made(name: &'static str, with: impl FnOnce(&mut Work)) -> Shape {
     let home = in_memory();
     let path = home.path().join("data");
     let state = Some(open(&path, &plain()).unwrap());
-    let mut work = Work { path, state, older: Vec::new(), letters: 0 };
+    let mut work = Work { path, state, older: Vec::new(), letters: 0, answered: 0 };
     with(&mut work);
     work.state = None;
     finish(name, read_files(&work.path), work.older, 0)
@@ -256,7 +290,7 @@ fn crashed(name: &'static str, behind: u64) -> Shape {
         options.witness_interval = Duration::from_secs(3600);
     }
     let state = Some(open(&path, &options).unwrap());
-    let mut work = Work { path, state, older: Vec::new(), letters: 0 };
+    let mut work = Work { path, state, older: Vec::new(), letters: 0, answered: 0 };
     work.large_blocks(15);
     work.checkpoint(40);
     work.dead_letter();
@@ -293,7 +327,8 @@ fn settle(path: &Path) {
 fn two_logs() -> Shape {
     let home = in_memory();
     let path = home.path().join("data");
-    let mut work = Work { state: Some(open(&path, &plain()).unwrap()), path, older: Vec::new(), letters: 0 };
+    let mut work =
+        Work { state: Some(open(&path, &plain()).unwrap()), path, older: Vec::new(), letters: 0, answered: 0 };
     work.blocks(5);
     work.checkpoint(0);
     let (mut files, next_log) = loop {

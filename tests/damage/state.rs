@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use duragram::journal::{
     BlockBuilder, DeadLetter, DeadLetterId, Journal, OpenError, Opened, Replay, RocksJournal, RocksOptions,
 };
-use duragram::model::{DialectId, EntryMeta, LaneMark, Offset, SessionId, SessionRecord, SinkRecord};
+use duragram::model::{
+    AnswerRecord, AnswersRecord, AskId, AskRecord, DialectId, EntryMeta, LaneMark, Offset, SessionId, SessionRecord,
+    SinkRecord,
+};
 use duragram_proto::{ClientId, Epoch, Seq};
 use tempfile::TempDir;
 
@@ -112,6 +115,8 @@ pub(super) fn accepting() -> RocksOptions {
 pub(super) struct OpenedState {
     pub(super) opened: Opened<RocksJournal>,
     sessions: Vec<SessionRecord>,
+    asks: Vec<AskRecord>,
+    answers: Vec<AnswersRecord>,
     replayed: Vec<(u64, u64)>,
 }
 
@@ -127,19 +132,23 @@ pub(super) fn open(path: &Path, options: &RocksOptions) -> Result<OpenedState, O
 }
 
 fn open_once(path: &Path, options: &RocksOptions) -> Result<OpenedState, OpenError> {
-    let (mut sessions, mut replayed) = (Vec::new(), Vec::new());
+    let (mut sessions, mut replayed, mut asks, mut answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let opened = RocksJournal::open(path, options, &mut |replay| match replay {
         Replay::Session(session) => sessions.push(session),
         Replay::Client(_) | Replay::CounterLimit(_) => {}
+        Replay::Ask(ask) => asks.push(ask),
+        Replay::Answers(of_a_commit) => answers.push(of_a_commit),
         Replay::Block(block) => replayed.push((block.first().0, block.end().0)),
     })?;
-    Ok(OpenedState { opened, sessions, replayed })
+    Ok(OpenedState { opened, sessions, asks, answers, replayed })
 }
 
 /// Everything that a start gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct State {
     pub(super) sessions: Vec<SessionRecord>,
+    pub(super) asks: Vec<AskRecord>,
+    pub(super) answers: Vec<AnswersRecord>,
     pub(super) replayed: Vec<(u64, u64)>,
     pub(super) lanes: Vec<LaneMark>,
     pub(super) sinks: Vec<SinkRecord>,
@@ -165,6 +174,8 @@ impl State {
         }
         Self {
             sessions: state.sessions.clone(),
+            asks: state.asks.clone(),
+            answers: state.answers.clone(),
             replayed: state.replayed.clone(),
             lanes: opened.lanes.clone(),
             sinks: opened.sinks.clone(),
@@ -184,13 +195,16 @@ impl State {
         shorter
     }
 
-    /// In a few words.
+    /// Says in a few words what differs.
     pub(super) fn difference(&self, good: &Self) -> String {
         let of = |state: &Self| {
-            let Self { sessions, replayed, lanes, sinks, checkpoint_at, low, end, entries, dead } = state;
+            let Self { sessions, asks, answers, replayed, lanes, sinks, checkpoint_at, low, end, entries, dead } =
+                state;
             format!(
-                "{} sessions, {} blocks replayed, {} lanes, {} sinks, checkpoint {checkpoint_at}, {low} to {end}, {} entries, {} dead",
+                "{} sessions, {} asks, {} answers, {} blocks replayed, {} lanes, {} sinks, checkpoint {checkpoint_at}, {low} to {end}, {} entries, {} dead",
                 sessions.len(),
+                asks.len(),
+                answers.len(),
                 replayed.len(),
                 lanes.len(),
                 sinks.len(),
@@ -214,12 +228,35 @@ impl State {
         let known =
             |sink: &&SinkRecord| good.sinks.iter().any(|known| (known.id, &known.name) == (sink.id, &sink.name));
         let sink = self.sinks.iter().find(|sink| !known(sink));
+        // An ask may be as it was at an earlier checkpoint, and a record of answers one that a later checkpoint has deleted.
+        let told = self.asks.iter().chain(self.answers.iter().flat_map(|answers| &answers.answers));
+        let ask = told.into_iter().find(|ask| !is_ours(ask));
         entry
             .map(|(offset, _)| format!("entry {offset}"))
             .or(sink.map(|sink| format!("sink {}", sink.name)))
+            .or(ask.map(|ask| format!("ask {:?}", ask.id)))
             .or(dead.map(|letter| format!("dead letter {:?}", letter.id)))
             .or(session.map(|session| format!("session {}", session.id)))
     }
+}
+
+/// The ask of the entry at this offset.
+pub(super) fn ask(offset: u64) -> AskRecord {
+    let EntryMeta { session, seq, .. } = meta_of(offset);
+    AskRecord { id: AskId { session, seq }, offset: Offset(offset), answer: None }
+}
+
+/// The same with its answer, which its offset tells.
+pub(super) fn answered(offset: u64) -> AskRecord {
+    let body = payload_of(offset, (offset % 90) as usize).into();
+    AskRecord {
+        answer: Some(AnswerRecord { failed: offset.is_multiple_of(3), body, answered_s: offset }),
+        ..ask(offset)
+    }
+}
+
+fn is_ours(told: &AskRecord) -> bool {
+    *told == ask(told.offset.0) || *told == answered(told.offset.0)
 }
 
 pub(super) fn session(client: u64) -> SessionId {
@@ -239,6 +276,7 @@ fn meta_of(offset: u64) -> EntryMeta {
         span: 0,
         skip: false,
         batch: false,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: offset,
@@ -249,7 +287,7 @@ fn payload_of(offset: u64, bytes: usize) -> Vec<u8> {
     offset.to_le_bytes().into_iter().cycle().take(bytes).collect()
 }
 
-/// Returns the journal's end.
+/// Commits an entry, and returns the journal's end after it.
 pub(super) fn commit_one(journal: &mut RocksJournal) -> Offset {
     let mut block = BlockBuilder::default();
     push(&mut block, journal.end().0, 20);

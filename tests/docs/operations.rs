@@ -93,3 +93,21 @@ fn the_commands_for_sinks_and_dead_letters_in_the_documents_are_commands() {
     let expected = ["discard", "list", "pause", "remove", "resume", "retry", "seek", "show"];
     assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn the_commands_for_asks_in_the_documents_are_commands() {
+    let mut seen = BTreeSet::new();
+    for document in [OPERATIONS, include_str!("../../docs/answers.md")] {
+        let indented = document.lines().filter_map(|line| line.strip_prefix("    "));
+        for text in indented.chain(quoted(document)) {
+            let text = text.split(" #").next().unwrap_or_default().trim();
+            let Some(rest) = text.strip_prefix("duragram ask-status") else { continue };
+            let args: Vec<&str> = rest.split_whitespace().collect();
+            let mut command = crate::common::server::duragram();
+            let output = command.arg("ask-status").args(&args).env("DURAGRAM_ADMIN", "127.0.0.1:1").output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+            seen.extend(args.first().map(|flag| (*flag).to_owned()));
+        }
+    }
+    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), ["--client", "--forget"]);
+}

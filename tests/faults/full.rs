@@ -68,7 +68,7 @@ impl SmallDisk {
         }
     }
 
-    /// Gives it back.
+    /// Gives back all the space that was taken.
     fn clear(&self) {
         for entry in fs::read_dir(&self.at).expect("it is mounted") {
             let path = entry.expect("it is mounted").path();

@@ -47,7 +47,7 @@ pub(crate) enum Action {
     Lie,
     /// Half of a write is done.
     Short,
-    /// It comes later.
+    /// The call takes effect after this time.
     Delay(Duration),
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// Every matching call.
+    /// The action concerns every matching call.
     pub(crate) fn always(calls: u32, part: &'static str, action: Action) -> Self {
         Self { calls, part, first: 1, times: EVER, action }
     }
@@ -139,7 +139,7 @@ impl Layer {
         self.write(index, 0, &rule.calls.to_le_bytes());
     }
 
-    /// Takes a rule away.
+    /// Takes a rule away, so that its calls go through again.
     pub(crate) fn clear(&self, index: usize) {
         self.write(index, 0, &[0; 4]);
     }
@@ -264,7 +264,7 @@ fn datagrams(mut data: &[u8]) -> Vec<Vec<u8>> {
     datagrams
 }
 
-/// The compiled layer.
+/// Compiles the layer once for all tests, and returns where it lies.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {

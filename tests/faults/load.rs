@@ -36,7 +36,7 @@ pub(crate) fn payload(client: u64, seq: u64, bytes_max: usize) -> Vec<u8> {
     payload
 }
 
-/// What a client does.
+/// A client sends and waits by this plan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     /// How many records; `u64::MAX` is forever.
@@ -54,7 +54,7 @@ pub(crate) struct Heard {
     pub(crate) above: HashSet<u64>,
     /// The highest number that was sent.
     pub(crate) sent: u64,
-    /// REJECTs by their code.
+    /// So many REJECTs came with each code.
     pub(crate) rejects: BTreeMap<String, u64>,
     pub(crate) retransmissions: u64,
     /// The longest time without progress.

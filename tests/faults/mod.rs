@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | power cut at any moment, recovery included | [`power`] | a trace of what was asked of the disk ([`layer`]), of which only what was synced survives ([`disk`]) |
 //! | SIGKILL at a named point, at the n-th call, at any time | [`kills`] | the layer strikes; clients on a bad network |
+//! | SIGKILL and SIGTERM of the server and of what answers its clients | [`asks`] | clients that ask, on a bad network |
 //! | failing writes and syncs, a lack of space, short writes, slow syncs | [`errors`] | the layer |
 //! | a file system without links, without a size; files deleted or replaced under the server | [`surroundings`] | the layer, and plain commands |
 //! | a file system that is full | [`full`] | a small one, mounted |
@@ -13,6 +14,7 @@
 //! The oracle stands outside ([`load`]): what clients have in acks against what comes out of the sink, each record once.
 //! The short form of each runs with all other tests. The long ones are ignored there; `scripts/soak` runs them.
 
+mod asks;
 mod disk;
 mod errors;
 mod full;

@@ -31,7 +31,7 @@ impl Ring<'_> {
         self.home.path().join(name)
     }
 
-    /// The server's file.
+    /// The server reads this key file.
     fn server(&self) -> PathBuf {
         self.path("keys")
     }

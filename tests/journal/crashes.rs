@@ -31,7 +31,7 @@ const ACKS_BETWEEN: u64 = 2000;
 struct Said {
     floors: HashMap<(u64, u32), u64>,
     acked: HashSet<(u64, u32, u64)>,
-    /// Floors that moved back.
+    /// These floors moved back, which no floor may.
     wrong: Vec<String>,
     /// To be called at the next ack that says something new.
     at_next_ack: Option<Box<dyn Fn() + Send>>,

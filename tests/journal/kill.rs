@@ -34,6 +34,7 @@ fn letter(offset: Offset, sink: SinkId) -> DeadLetter {
         error: String::new(),
         attempts: 1,
         since_unix_us: 1,
+        told_failed: false,
     }
 }
 
@@ -71,6 +72,7 @@ fn write_until_killed() {
                 span: 0,
                 skip: false,
                 batch: false,
+                asks: false,
                 sealed: false,
                 channel: 0,
                 received_unix_us: 1,

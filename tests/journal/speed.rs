@@ -35,6 +35,7 @@ fn fill(block: &mut BlockBuilder, entries: u64, payload: &[u8], seq: &mut u64) {
             span: 0,
             skip: false,
             batch: false,
+            asks: false,
             sealed: false,
             channel: 0,
             received_unix_us: 1,

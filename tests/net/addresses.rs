@@ -127,7 +127,7 @@ fn a_loopback_address_within_ipv6_is_a_loopback_address() {
 }
 
 /// Runs the calling test once more, in a network of its own with more addresses; false when this machine does not let it.
-fn in_a_network_of_its_own(test: &str) -> bool {
+pub(crate) fn in_a_network_of_its_own(test: &str) -> bool {
     const INSIDE: &str = "TEST_IN_ITS_OWN_NETWORK";
     if std::env::var_os(INSIDE).is_some() {
         // The other end of the link is in a network that nobody is in.

@@ -2,5 +2,6 @@
 
 pub(crate) mod addresses;
 mod adopted;
+mod asks;
 mod failures;
 mod sharing;

@@ -2,16 +2,17 @@
 
 use std::net::SocketAddr;
 
-use duragram::proto::client::{Client, ClientConfig, Event, MessageId, Outgoing, Sealing, Slot};
-use duragram::proto::codec::{self, Datagram};
+use duragram::proto::client::{AskConfig, Client, ClientConfig, Event, MessageId, Outgoing, Sealing, Slot};
+use duragram::proto::codec::{self, Datagram, RejectCode};
 use duragram::proto::seal::CounterStart;
 use duragram::proto::{ClientId, Epoch};
 
+use crate::asker::{Asker, Machine};
 use crate::core::{Core, Sabotage};
 use crate::oracle::Map;
-use crate::plan::{ClientPlan, EpochKind};
+use crate::plan::{ClientPlan, EpochKind, Plan};
 use crate::rng::Rng;
-use crate::sealed::{self, Mode};
+use crate::sealed;
 
 /// The channels that every server accepts.
 pub(crate) const CHANNELS: [u16; 2] = [0, 3];
@@ -22,10 +23,13 @@ const NEVER: u64 = u64::MAX;
 const CALM_WAIT_US_MAX: u64 = 75_000_000;
 /// Of a clean path, with a sync and what else the server does.
 const ROUND_TRIP_US_MAX: u64 = 50_000;
+/// After that a message comes again that was refused since there were too many asks.
+const BUSY_WAIT_US_MAX: u64 = 1_500_000;
 /// What it takes to send again whatever was lost, in round trips.
 const ROUND_TRIPS_CALM: u64 = 40;
 
 struct Message {
+    asks: bool,
     channel: u16,
     batch: bool,
     payload: Vec<u8>,
@@ -40,7 +44,7 @@ struct Message {
 struct Calm {
     /// When the timer expires that ran when it became calm, or the last wait ends that the server asked for.
     from_us: u64,
-    /// The longest timeout since.
+    /// No timeout was longer than this since then.
     rto_us: u64,
     /// No timeout becomes longer: where the round trips have become short, their variance makes 2.75 of 1 at most.
     rto_us_max: u64,
@@ -61,9 +65,10 @@ pub(crate) struct SimClient {
     plan: ClientPlan,
     sealed: bool,
     rng: Rng,
-    machine: Option<Client<Vec<Slot>, Vec<u8>>>,
+    machine: Option<Machine>,
+    asker: Option<Asker>,
     messages: Map<u64, Message>,
-    /// The highest epoch used.
+    /// The client has used no epoch above this.
     epoch: u32,
     addresses: u16,
     next_message_us: u64,
@@ -77,14 +82,19 @@ pub(crate) struct SimClient {
 }
 
 impl SimClient {
-    pub(crate) fn new(index: usize, plan: ClientPlan, mode: Mode, mut rng: Rng) -> Self {
+    pub(crate) fn new(index: usize, of: &Plan, mut rng: Rng) -> Self {
+        let plan = of.clients[index].clone();
+        let asks = of.asks.as_ref();
+        let asker =
+            asks.and_then(|asks| Some(Asker::new(asks.askers[index].clone()?, asks.may_starve, asks.is_crowded)));
         let first_us = rng.below(plan.pause_us.min(2_000_000));
         Self {
             id: index as u64 + 1,
             plan,
-            sealed: mode.seals(index as u64 + 1),
+            sealed: of.mode.seals(index as u64 + 1),
             rng,
             machine: None,
+            asker,
             messages: Map::default(),
             epoch: 0,
             addresses: 0,
@@ -97,7 +107,7 @@ impl SimClient {
         }
     }
 
-    /// Where it is now.
+    /// The client sends from this address until it moves again.
     pub(crate) fn address(&self) -> SocketAddr {
         let port = u16::try_from(self.id).expect("few clients") * 1000 + self.addresses % 1000;
         SocketAddr::from(([10, 0, 0, 1], port))
@@ -119,6 +129,9 @@ impl SimClient {
 
     /// It loses what it has not delivered, and begins anew with another epoch.
     pub(crate) fn restart(&mut self, now_us: u64) {
+        if let (Some(asker), Some(machine)) = (&mut self.asker, &self.machine) {
+            asker.crash(machine);
+        }
         self.machine = None;
         self.messages.clear();
         self.restart_us = Some(now_us + 2_000_000 + self.rng.wait(5_000_000));
@@ -134,6 +147,9 @@ impl SimClient {
     pub(crate) fn await_calm(&mut self, now_us: u64) {
         self.quiet_us = self.quiet_us.max(now_us);
         self.calm = None;
+        if let Some(asker) = &mut self.asker {
+            asker.await_calm(now_us);
+        }
     }
 
     /// Whether it should have been done by now, though nothing fails.
@@ -143,29 +159,48 @@ impl SimClient {
         }
         let rto_us = self.machine.as_ref().map_or(0, Client::rto_us);
         let next_us = self.due_us().min(now_us + CALM_WAIT_US_MAX).max(now_us);
-        let calm = self.calm.get_or_insert(Calm::of(next_us, rto_us));
+        // What was refused may wait for its turn behind TAKEs, which have longer timers.
+        let held_back_us = if self.asker.is_some() { now_us + CALM_WAIT_US_MAX } else { 0 };
+        let calm = self.calm.get_or_insert(Calm::of(next_us.max(held_back_us), rto_us));
         calm.rto_us = calm.rto_us.max(rto_us).min(calm.rto_us_max);
         // As long as the server gives no credit it asks, ever less often.
         if self.machine.as_ref().is_some_and(|machine| machine.credit() == Some(0)) {
             calm.from_us = calm.from_us.max(next_us);
         }
-        now_us > calm.until_us() && !self.is_idle()
+        let all_acked = self.machine.as_ref().is_none_or(Client::is_idle);
+        let is_crowded = self.asker.as_ref().is_some_and(Asker::is_crowded);
+        now_us > calm.until_us() && !all_acked && !is_crowded
+            || self.asker.as_ref().is_some_and(|asker| asker.is_late(now_us))
     }
 
+    /// All is acked, and answered.
     pub(crate) fn is_idle(&self) -> bool {
-        self.machine.as_ref().is_none_or(Client::is_idle)
+        self.machine.as_ref().is_none_or(Client::is_idle) && self.asker.as_ref().is_none_or(Asker::is_done)
+    }
+
+    /// Client and epoch, as who listens on the wire knows them.
+    pub(crate) fn name(&self) -> (u64, u32) {
+        (self.id, self.epoch)
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed
     }
 
     pub(crate) fn describe(&self) -> String {
         let machine = self.machine.as_ref();
         let queued = machine.map_or(0, Client::queued);
-        format!("client {} in epoch {:?} has {queued} messages left", self.id, machine.and_then(Client::epoch))
+        let waits = self.asker.as_ref().map_or(String::new(), |asker| format!(", and {}", asker.describe()));
+        format!("client {} in epoch {:?} has {queued} messages left{waits}", self.id, machine.and_then(Client::epoch))
     }
 
     /// When it has something to do next.
     pub(crate) fn due_us(&self) -> u64 {
         match &self.machine {
-            Some(machine) => self.next_message_us.min(machine.poll_timeout().unwrap_or(NEVER)),
+            Some(machine) => {
+                let wakes_us = self.asker.as_ref().map_or(NEVER, Asker::due_us);
+                self.next_message_us.min(machine.poll_timeout().unwrap_or(NEVER)).min(wakes_us)
+            }
             None => self.restart_us.unwrap_or(NEVER),
         }
     }
@@ -181,6 +216,9 @@ impl SimClient {
             machine.handle_timeout(now_us);
             self.may_repeat = true;
         }
+        if let Some(asker) = &mut self.asker {
+            asker.wake(machine, now_us, &mut self.rng);
+        }
         if self.next_message_us <= now_us {
             self.make(now_us);
         }
@@ -188,10 +226,26 @@ impl SimClient {
     }
 
     pub(crate) fn receive(&mut self, core: &mut Core, datagram: &[u8], out: &mut Vec<Vec<u8>>) {
+        self.note_refusal(core.now_us, datagram);
         if let Some(machine) = &mut self.machine {
             // What does not concern it, it ignores.
-            machine.handle_datagram(core.now_us, datagram).ok();
+            machine.handle_datagram(core.now_us, &mut datagram.to_vec()).ok();
             self.drain(core, out);
+        }
+    }
+
+    /// A message that asks and is refused for want of room comes again after a while, as often as that takes.
+    fn note_refusal(&mut self, now_us: u64, datagram: &[u8]) {
+        let (Some(_), Some(calm)) = (&self.asker, &mut self.calm) else { return };
+        let plain = sealed::read(datagram).map(|(plain, _)| plain).unwrap_or_default();
+        let is_refused = match codec::decode(&plain) {
+            Ok(Datagram::Reject(reject)) => reject.code == RejectCode::Busy,
+            // There may be room after this, when it is told to be had.
+            Ok(Datagram::Answer(_)) => true,
+            _ => false,
+        };
+        if is_refused {
+            calm.from_us = calm.from_us.max(now_us + 2 * BUSY_WAIT_US_MAX);
         }
     }
 
@@ -215,11 +269,19 @@ impl SimClient {
             ..ClientConfig::new(ClientId(self.id), epoch)
         };
         let (slots, buffer) = (vec![Slot::EMPTY; self.plan.slots], vec![0; self.plan.buffer]);
-        self.machine = Some(match self.sealed {
+        let machine = match self.sealed {
             false => Client::new(config, slots, buffer, self.rng.next()),
             true => {
                 let sealing = Sealing { key: sealed::key(self.id), counter: CounterStart::random(self.rng.next()) };
                 Client::sealed(config, sealing, slots, buffer, self.rng.next())
+            }
+        };
+        self.machine = Some(match &mut self.asker {
+            None => machine.with_asks(AskConfig::HELD, Vec::new(), Vec::new()),
+            Some(asker) => {
+                let mut machine = asker.lend(machine);
+                asker.begin(&mut machine, core.now_us);
+                machine
             }
         });
         self.restart_us = None;
@@ -256,8 +318,16 @@ impl SimClient {
         }
         let channel =
             if self.rng.ppm(self.plan.refused_channel) { REFUSED_CHANNEL } else { CHANNELS[self.rng.index(2)] };
-        if let Ok(id) = machine.send(now_us, Outgoing { channel, batch, payload: &payload }) {
-            self.messages.insert(id.0, Message { channel, batch, payload });
+        let asks = !batch && self.asker.as_ref().is_some_and(|asker| self.rng.ppm(asker.plan.share));
+        let taken = match asks {
+            true => machine.ask(now_us, channel, &payload),
+            false => machine.send(now_us, Outgoing { channel, batch, payload: &payload }),
+        };
+        if let Ok(id) = taken {
+            self.messages.insert(id.0, Message { asks, channel, batch, payload });
+        }
+        if self.made == self.plan.messages && self.asker.is_some() {
+            machine.finish_asks();
         }
     }
 
@@ -292,11 +362,14 @@ impl SimClient {
                 Event::Acked { message: MessageId(id), seq, epoch, .. } => {
                     core.counts.acked += 1;
                     core.trace.note(core.now_us, "believed", [self.id, seq.0], &[]);
-                    let Some(Message { channel, batch, payload }) = self.messages.remove(&id) else {
+                    let Some(Message { asks, channel, batch, payload }) = self.messages.remove(&id) else {
                         core.oracle.fail(|| format!("client {} is told twice of message {id}", self.id));
                         return;
                     };
                     core.oracle.believed((self.id, epoch.value()), seq.0, channel, batch, &payload);
+                    if let (true, Some(asker)) = (asks, &mut self.asker) {
+                        asker.acked(epoch, seq, core.now_us);
+                    }
                 }
                 Event::Failed { message, .. } | Event::Abandoned { message } => {
                     self.messages.remove(&message.0);
@@ -309,6 +382,9 @@ impl SimClient {
                 }
                 Event::ServerWaits { until_us, .. } => waits_until_us = Some(until_us),
             }
+        }
+        if let Some(asker) = &mut self.asker {
+            asker.drain(self.id, machine, core);
         }
         if let (Some(until_us), Some(calm)) = (waits_until_us, &mut self.calm) {
             calm.from_us = calm.from_us.max(until_us);

@@ -11,50 +11,12 @@ use duragram::net::{Outbox, Transmit};
 use duragram::process::{Handler, HandlerError, LaneStart, Outcomes};
 use duragram::proto::{ClientId, Epoch};
 
+use crate::asks;
 use crate::oracle::{Oracle, Sid};
 use crate::plan::{DiskFaults, HandlerFaults};
 use crate::rng::{Rng, mix};
-
-/// A defect that a test builds into the simulated parts, to see that the oracles find it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Sabotage {
-    /// The disk says that a batch is durable, and a power cut takes it.
-    LyingSync,
-    /// A start forgets the sessions.
-    ForgottenSessions,
-    /// A start forgets what a block did to its sessions.
-    ForgottenBlocks,
-    /// The network flips bits and makes the checksum right.
-    ForgedPayload,
-    /// The server's acks count one seq more than they should.
-    AcksBeyond,
-    /// The server answers twice.
-    DoubleReply,
-    /// The server's floors step back now and then.
-    FloorsBack,
-    /// A sink says that it has kept what it drops.
-    SinkForgets,
-    /// A handler's answers go to the record before.
-    LaneSkips,
-    /// A damaged table is repaired by leaving out what is damaged.
-    DamageSkipped,
-    /// The server goes on acking when its disk has failed.
-    AcksAfterFailure,
-    /// Replies never get to one client.
-    Starved,
-    /// Clients send again one datagram a timeout.
-    OneATimeout,
-    /// A start forgets which epochs were opened and given.
-    ForgottenEpochs,
-    /// A start forgets the limit of the server's counter.
-    ForgottenLimit,
-    /// The targets of sinks say that they have kept what they drop.
-    TargetForgets,
-    /// Losses of sinks are not stored.
-    LossesHidden,
-    /// What the first sink holds is trimmed.
-    HolderIgnored,
-}
+pub(crate) use crate::sabotage::Sabotage;
+use crate::sabotage::Stalled;
 
 pub(crate) struct Core {
     /// Microseconds since the simulation's start.
@@ -79,6 +41,12 @@ pub(crate) struct Core {
     pub(crate) dead: bool,
     /// Replies after which the process dies, if it is to die while it sends.
     pub(crate) dies_after_replies: Option<u64>,
+    /// How long an answer may be that a handler gives; `None` where nobody asks.
+    pub(crate) answer_bytes_max: Option<usize>,
+    /// Answers that handlers have given.
+    pub(crate) bodies: u64,
+    /// ANSWERs that a defect holds back.
+    pub(crate) stalled: Vec<Stalled>,
     /// Replies on their way: when they were sent, where to, what.
     pub(crate) replies: Vec<(SocketAddr, Vec<u8>)>,
     pub(crate) sabotage: Option<Sabotage>,
@@ -267,7 +235,7 @@ pub(crate) struct ProcessClock {
 }
 
 impl ProcessClock {
-    /// Nothing happens until then.
+    /// The clock goes on to that time, and nothing happens before it.
     pub(crate) fn pass_until(&self, mono_us: u64) {
         let mut core = self.core.lock();
         core.now_us = core.now_us.max(self.started_us + mono_us);
@@ -303,34 +271,36 @@ impl Transmit for Wire {
 }
 
 impl Core {
-    fn reply(&mut self, to: SocketAddr, datagram: &[u8]) {
+    fn reply(&mut self, mut to: SocketAddr, datagram: &[u8]) {
         let mut datagram = datagram.to_vec();
         if let Some(sabotage) = self.sabotage {
-            self.sabotage_reply(sabotage, to, &mut datagram);
+            self.sabotage_ack(sabotage, to, &mut datagram);
+            if self.sabotage_answer(sabotage, &mut to, &mut datagram).is_none() {
+                return;
+            }
+        }
+        while let Some(at) = self.stalled.iter().position(|(at_us, ..)| *at_us <= self.now_us) {
+            let (_, to, datagram) = self.stalled.swap_remove(at);
+            self.oracle.replied(to, &datagram);
         }
         self.trace.note(self.now_us, "reply", [u64::from(to.port()), 0], &datagram);
         self.oracle.replied(to, &datagram);
         self.replies.push((to, datagram));
     }
+}
 
-    fn sabotage_reply(&mut self, sabotage: Sabotage, to: SocketAddr, datagram: &mut [u8]) {
-        let len = datagram.len();
-        if datagram[0] != 0x12 || datagram[1] & 8 != 0 || len < 32 {
-            return;
+impl Core {
+    /// A handler has done a record; who asks gets an answer that is another one each time.
+    pub(crate) fn done(&mut self, i: usize, record: &Record<'_>, outcomes: &mut Outcomes) {
+        let (Some(bytes_max), Some(_)) = (self.answer_bytes_max, outcomes.awaits(i)) else { return outcomes.done(i) };
+        self.bodies += 1;
+        let body = asks::body(self.bodies, bytes_max);
+        if self.sabotage == Some(Sabotage::AnswerEarly) {
+            self.tell_early(record, &body);
         }
-        let floor = u64::from_le_bytes(datagram[16..24].try_into().expect("eight bytes"));
-        let wrong = match sabotage {
-            Sabotage::AcksBeyond => floor + 1,
-            Sabotage::FloorsBack if self.rng.one_in(8) => floor.saturating_sub(1),
-            Sabotage::DoubleReply => {
-                self.oracle.replied(to, datagram);
-                return;
-            }
-            _ => return,
-        };
-        datagram[16..24].copy_from_slice(&wrong.to_le_bytes());
-        let crc = crc32fast::hash(&datagram[..len - 4]).to_le_bytes();
-        datagram[len - 4..].copy_from_slice(&crc);
+        outcomes.done_with_what_fits(i, &body);
+        let fits = body.len() <= bytes_max;
+        self.oracle.gives((record.offset.0, record.index), if fits { body } else { Vec::new() });
     }
 }
 
@@ -382,7 +352,7 @@ impl Handler for Sink {
                 core.counts.panics += 1;
                 resume_unwind(Box::new("as planned"));
             } else {
-                outcomes.done(i);
+                core.done(i, record, outcomes);
                 if !(core.sabotage == Some(Sabotage::LaneSkips) && core.rng.one_in(16)) {
                     core.oracle.answered(self.lane, key, true);
                 }
@@ -403,5 +373,9 @@ impl Handler for Sink {
             resume_unwind(Box::new("as planned"));
         }
         Ok(Vec::new())
+    }
+
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        self.flush().map(|_| true)
     }
 }

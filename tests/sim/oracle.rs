@@ -17,6 +17,7 @@ use crate::rng::mix;
 use crate::sealed::Mode;
 pub(crate) use sinks::Truth;
 
+pub(crate) mod asks;
 mod disk;
 mod processing;
 mod sinks;
@@ -24,15 +25,15 @@ mod wires;
 
 /// Hashes alike in every run.
 pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
-/// Client and epoch.
+/// A client and an epoch name a session.
 pub(crate) type Sid = (u64, u32);
-/// Offset and index.
+/// An offset and an index name a record.
 type RecordKey = (u64, u16);
 
 /// Client ids from here on belong to nobody who keeps to the protocol.
 pub(crate) const RUDE: u64 = 1 << 32;
 
-/// One durable entry.
+/// The journal holds this entry durably.
 struct Journaled {
     session: Sid,
     channel: u16,
@@ -46,7 +47,7 @@ struct Journaled {
 struct RecordState {
     /// Made durable by its sink.
     kept: bool,
-    /// A durable dead letter.
+    /// It became a dead letter, durably.
     dead: bool,
 }
 
@@ -130,6 +131,7 @@ pub(crate) struct Oracle {
     /// Configured sinks have the place of the lanes.
     has_sinks: bool,
     pub(crate) truth: Truth,
+    pub(crate) asks: asks::Asks,
     pub(crate) acks: u64,
 }
 
@@ -138,7 +140,7 @@ pub(crate) struct Found {
     pub(crate) low: u64,
     pub(crate) end: u64,
     pub(crate) blocks: Vec<Arc<Block>>,
-    /// Keys and values of sessions, of sealed clients, of the counter's limit.
+    /// Keys and values of sessions, of sealed clients, of asks and their answers, of the counter's limit.
     pub(crate) records: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) dead: Vec<Vec<u8>>,
     pub(crate) sinks: Vec<SinkRecord>,
@@ -155,6 +157,7 @@ impl Oracle {
         Self {
             clock_wild: plan.clock_wild,
             has_sinks: plan.sinks.is_some(),
+            asks: asks::Asks::new(plan),
             mode: Some(plan.mode),
             ttl_us: match plan.mode {
                 // A plain session may have to give way before.

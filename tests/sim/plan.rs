@@ -1,8 +1,9 @@
 //! What a seed makes of a run: each draws its own mix of clients, faults and limits.
 
 use duragram::commit::CommitterConfig;
-use duragram::dialect::duragram::DuragramConfig;
+use duragram::dialect::duragram::{AskConfig, DuragramConfig};
 
+use crate::asks::AsksPlan;
 use crate::rng::Rng;
 use crate::sealed::Mode;
 use crate::sinks::SinksPlan;
@@ -110,6 +111,8 @@ pub(crate) struct Plan {
     pub(crate) lanes: u16,
     /// The configured sinks, in the place of lanes.
     pub(crate) sinks: Option<SinksPlan>,
+    /// How some clients ask; `None` where nobody does.
+    pub(crate) asks: Option<AsksPlan>,
     pub(crate) lanes_change: bool,
     pub(crate) datagram_max: usize,
     pub(crate) refuse_channels: bool,
@@ -163,6 +166,9 @@ impl Plan {
         if SinksPlan::has(seed) {
             plan.sinks = Some(SinksPlan::of(seed, &mut plan));
         }
+        if AsksPlan::has(seed) {
+            plan.asks = Some(AsksPlan::of(seed, &mut plan));
+        }
         plan
     }
 
@@ -188,10 +194,12 @@ impl Plan {
                 window,
                 session_ttl_s: rng.magnitude(40, 4_000),
                 sealed: mode.has_keys(),
+                asks: AskConfig::default(),
                 sessions_max: usize::try_from(rng.magnitude(4, 256)).expect("small"),
             },
             mode,
             sinks: None,
+            asks: None,
             lanes: u16::try_from(rng.within(1, 4)).expect("small"),
             lanes_change: rng.one_in(4),
             datagram_max: usize::try_from(rng.within(300, 1472)).expect("small"),

@@ -13,7 +13,7 @@ impl Rng {
         mix(self.0)
     }
 
-    /// An independent source.
+    /// Makes another source, with a seed of its own.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
     }

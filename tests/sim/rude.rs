@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use duragram::proto::codec::{Ack, Data, Datagram, Durability, Hello, Ping};
+use duragram::proto::codec::{Ack, Answer, AnswerStatus, Data, Datagram, Durability, Hello, OPTION_ASK, Ping, Take};
 use duragram::proto::{ClientId, Epoch, Seq};
 
 use crate::client::SimClient;
@@ -47,6 +47,46 @@ impl Rude {
         (from, datagram)
     }
 
+    /// A TAKE in some client's name, or an ask of somebody who never takes.
+    pub(crate) fn about_asks(&mut self, clients: &[SimClient]) -> (SocketAddr, Vec<u8>) {
+        let rng = &mut self.rng;
+        let port = u16::try_from(60_000 + rng.below(8)).expect("a port");
+        let victim = &clients[rng.index(clients.len())];
+        let from = if rng.one_in(3) { victim.address() } else { SocketAddr::from(([10, 0, 0, 2], port)) };
+        let (name, epoch) = if rng.one_in(2) { victim.name() } else { (RUDE + rng.below(64), 1) };
+        let client = ClientId(name);
+        let epoch = Epoch::new(epoch.max(1)).expect("not 0");
+        let seq = rng.within(1, 64);
+        let payload = [7; 8];
+        let datagram = if name >= RUDE && rng.one_in(2) {
+            self.seq += 1;
+            let seq = Seq(self.seq);
+            Datagram::Data(Data { options: OPTION_ASK, ..Data::whole(client, epoch, seq, 0, &payload) })
+        } else {
+            let span = u16::try_from(rng.below(seq)).expect("small");
+            let wait_ms = [0, 500, 20_000, u32::MAX][rng.index(4)];
+            Datagram::Take(Take { client, epoch, seq: Seq(seq), span, wait_ms, room: rng.index(300) })
+        };
+        let mut buffer = [0; 1500];
+        let len = datagram.encode(&mut buffer).expect("short");
+        (from, buffer[..len].to_vec())
+    }
+
+    /// An ANSWER that no server has sent: in plain to a client that seals, or of another epoch than the client's.
+    pub(crate) fn answer(&mut self, clients: &[SimClient]) -> (SocketAddr, Vec<u8>) {
+        let rng = &mut self.rng;
+        let victim = &clients[rng.index(clients.len())];
+        let (name, epoch) = victim.name();
+        let epoch = if victim.is_sealed() { epoch.max(1) } else { epoch ^ 1 << 31 };
+        let status = [AnswerStatus::Done, AnswerStatus::Failed, AnswerStatus::Gone][rng.index(3)];
+        let epoch = Epoch::new(epoch).expect("not 0");
+        let answer =
+            Answer { client: ClientId(name), epoch, seq: Seq(rng.within(1, 32)), status, number: 0, body: &[] };
+        let mut buffer = [0; 100];
+        let len = Datagram::Answer(answer).encode(&mut buffer).expect("short");
+        (victim.address(), buffer[..len].to_vec())
+    }
+
     /// A datagram, and where it claims to come from.
     pub(crate) fn datagram(&mut self, captured: &VecDeque<Vec<u8>>, clients: &[SimClient]) -> (SocketAddr, Vec<u8>) {
         let rng = &mut self.rng;
@@ -72,6 +112,7 @@ impl Rude {
                     durability: Durability::Synced,
                     duplicate: false,
                     complete: false,
+                    ready: false,
                     delay_us: 0,
                     bitmap,
                 })
@@ -92,7 +133,7 @@ impl Rude {
                     batch: false,
                     skip: rng.one_in(2),
                     channel: 0,
-                    reserved: 0,
+                    options: 0,
                     payload: &payload,
                 })
             }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::asks::AskSeen;
 use crate::core::{Counts, Sabotage};
 use crate::sinks::Seen;
 use crate::world::{Outcome, run};
@@ -15,6 +16,7 @@ pub(crate) struct Sum {
     pub(crate) hash: u64,
     pub(crate) counts: Counts,
     pub(crate) seen: [u64; Seen::COUNT],
+    pub(crate) asks_seen: [u64; AskSeen::COUNT],
     pub(crate) failures: Vec<(u64, String)>,
 }
 
@@ -40,6 +42,7 @@ impl Sum {
         self.simulated_us += outcome.simulated_us;
         self.hash = self.hash.rotate_left(1) ^ outcome.hash;
         self.seen.iter_mut().zip(outcome.seen).for_each(|(sum, one)| *sum += one);
+        self.asks_seen.iter_mut().zip(outcome.asks_seen).for_each(|(sum, one)| *sum += one);
         let (sum, one) = (&mut self.counts, &outcome.counts);
         sum.datagrams += one.datagrams;
         sum.writes += one.writes;
@@ -67,6 +70,11 @@ impl Sum {
     /// How often what happened to sinks.
     pub(crate) fn describe_sinks(&self) -> String {
         Seen::ALL.map(|seen| format!("{seen:?} {}", self.seen[seen as usize])).join(", ")
+    }
+
+    /// How often what happened to asks.
+    pub(crate) fn describe_asks(&self) -> String {
+        AskSeen::ALL.map(|seen| format!("{seen:?} {}", self.asks_seen[seen as usize])).join(", ")
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -98,5 +106,6 @@ pub(crate) fn sabotaged(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
         hash: 0,
         counts: Counts::default(),
         seen: Default::default(),
+        asks_seen: Default::default(),
     })
 }

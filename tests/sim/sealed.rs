@@ -76,7 +76,7 @@ pub(crate) fn read(datagram: &[u8]) -> Option<(Vec<u8>, Option<u64>)> {
     let mut copy = datagram.to_vec();
     let opened = match sender {
         Side::Client => codec::unseal_request(&mut copy, &keys),
-        Side::Server => codec::unseal_reply(&copy, &keys),
+        Side::Server => codec::unseal_reply(&mut copy, &keys),
     };
     let mut plain = vec![0; datagram.len()];
     let len = opened.ok()?.encode(&mut plain).expect("it was longer");

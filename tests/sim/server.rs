@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use duragram::commit::{Committer, Recovery};
 use duragram::dialect::Arrivals;
@@ -10,11 +11,11 @@ use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram};
 use duragram::journal::testing::simulated::{self, Housekeeping, SimulatedDisk, SimulatedHand, SimulatedJournal};
 use duragram::journal::{JournalError, OpenError, Opened, Replay, StorageError};
 use duragram::metrics::Metrics;
-use duragram::model::{ChannelSet, Clock as _, Lane, Peer, SinkId};
+use duragram::model::{AskRecord, ChannelSet, Clock as _, Lane, Peer, SinkId};
 use duragram::net::Slab;
 use duragram::process::{
-    Cursor, Cursors, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes, Progress,
-    RetryPolicy, SinkControl,
+    Answering, Cursor, Cursors, HandlerFactory, LaneConfig, LaneControl, LaneParts, LaneStep, LaneWorker, Lanes,
+    Progress, RetryPolicy, SinkControl,
 };
 use prometheus_client::registry::Registry;
 
@@ -33,6 +34,9 @@ pub(crate) struct Life {
     clock: ProcessClock,
     rng: Rng,
     committer: Committer<Duragram, SimulatedJournal, Wire, Watched>,
+    metrics: Metrics,
+    /// Processing has something to say to the committer.
+    woken: Arc<AtomicBool>,
     hand: SimulatedHand,
     cursors: Arc<Cursors>,
     /// Of the plan's sinks the number of that of each lane; empty when there are none.
@@ -84,10 +88,22 @@ impl Life {
                     records.push(simulated::encoded_counter_limit(*limit));
                     sabotage == Some(Sabotage::ForgottenLimit)
                 }
+                Replay::Ask(ask) => {
+                    records.push(simulated::encoded_ask(ask));
+                    sabotage == Some(Sabotage::ForgottenAsks)
+                }
+                Replay::Answers(answers) => {
+                    records.push(simulated::encoded_answers(answers));
+                    sabotage == Some(Sabotage::ForgottenAnswers)
+                }
                 Replay::Block(_) => sabotage == Some(Sabotage::ForgottenBlocks),
             };
-            if !forgotten {
-                recovery.apply(replay);
+            match replay {
+                Replay::Ask(ask) if sabotage == Some(Sabotage::ForgottenAnswers) => {
+                    recovery.apply(Replay::Ask(AskRecord { answer: None, ..ask }));
+                }
+                replay if !forgotten => recovery.apply(replay),
+                _ => {}
             }
         });
         let (opened, housekeeping) = match opened {
@@ -119,8 +135,8 @@ impl Life {
             longest_delay: std::time::Duration::from_secs(2),
         };
         let made = match &plan.sinks {
-            Some(sinks) => sinks::lanes(core, sinks, &opened, retry, &metrics, &mut rng),
-            None => embedded(core, &opened, lanes, retry, &metrics, &mut rng).map(|lanes| (lanes, Vec::new())),
+            Some(sinks) => sinks::lanes(core, (sinks, plan.asks.as_ref()), &opened, retry, &metrics, &mut rng),
+            None => embedded(core, plan, &opened, lanes, retry, &metrics, &mut rng).map(|lanes| (lanes, Vec::new())),
         };
         let Some((lanes, sinks)) = made else {
             return match core.lock().oracle.violation {
@@ -136,8 +152,17 @@ impl Life {
             hand.hold(plan.under_way_max);
         }
         let fanout = Watched::new(fanout, core, workers.len());
-        let mut committer =
-            Committer::new(plan.committer.clone(), recovered, opened.journal, Wire(core.clone()), fanout, metrics);
+        let mut committer = Committer::new(
+            plan.committer.clone(),
+            recovered,
+            opened.journal,
+            Wire(core.clone()),
+            fanout,
+            metrics.clone(),
+        );
+        let woken = Arc::new(AtomicBool::new(false));
+        let wakes = Arc::clone(&woken);
+        committer.wake_by(move || wakes.store(true, Ordering::Relaxed));
         let channels = plan.refuse_channels.then(|| ChannelSet::of(CHANNELS));
         let clock = ProcessClock { core: core.clone(), started_us: now_us };
         if plan.mode.has_keys() && committer.commit(&clock).is_err() {
@@ -148,6 +173,8 @@ impl Life {
             core: core.clone(),
             rng,
             committer,
+            metrics,
+            woken,
             hand,
             cursors,
             sinks,
@@ -279,6 +306,12 @@ impl Life {
         if status.sessions > plan.dialect.sessions_max {
             self.core.lock().oracle.fail(|| format!("{} sessions are in the table", status.sessions));
         }
+        let Metrics { asks_open, asks_answered, takes_held, .. } = &self.metrics;
+        let (open, asks, held) = (asks_open.get(), asks_open.get() + asks_answered.get(), takes_held.get());
+        let asks_max = i64::try_from(plan.dialect.asks.asks_max).expect("few");
+        if asks > asks_max || held > open {
+            self.core.lock().oracle.fail(|| format!("{asks} asks of {asks_max}, {open} open, and {held} TAKEs held"));
+        }
     }
 
     fn process(&mut self, plan: &Plan, now_us: u64) {
@@ -293,6 +326,9 @@ impl Life {
         let group = &self.cursors.groups()[if self.sinks.is_empty() { 0 } else { nth }];
         let stopped = |cursor: &Cursor| cursor.is_paused() || cursor.is_removed() || cursor.loss_waits();
         let step = worker.step(self.clock.now());
+        if plan.asks.is_some() && self.woken.swap(false, Ordering::Relaxed) {
+            self.step_us = self.step_us.min(now_us + self.rng.below(200));
+        }
         let mut lane_us = plan.lane_us;
         if let (Some(cursor), Some(sinks)) = (group.cursor(), &plan.sinks) {
             let mut core = self.core.lock();
@@ -396,6 +432,7 @@ impl Life {
 /// The lanes of an embedded handler.
 fn embedded(
     core: &Shared,
+    plan: &Plan,
     opened: &Opened<SimulatedJournal>,
     lanes: u16,
     retry: RetryPolicy,
@@ -411,6 +448,8 @@ fn embedded(
             retry,
             batch_records_max: usize::try_from(rng.within(1, 64)).expect("few"),
             flush_records_max: usize::try_from(rng.within(1, 256)).expect("few"),
+            answering: plan.asks.as_ref().map_or(Answering::Nothing, |asks| asks.answering(None)),
+            answer_bytes_max: plan.dialect.asks.answer_bytes_max,
             ..LaneConfig::default()
         },
         seed: rng.next(),

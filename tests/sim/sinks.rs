@@ -11,7 +11,7 @@ mod target;
 mod watched;
 
 pub(crate) use commands::{Command, Commands};
-pub(crate) use plan::{SinkPlan, SinksPlan, Trouble};
+pub(crate) use plan::{NAMES, SinkPlan, SinksPlan, Trouble};
 pub(crate) use start::lanes;
 pub(crate) use watched::Watched;
 
@@ -42,9 +42,9 @@ pub(crate) enum Seen {
     Full,
     /// New data was refused because of that.
     Refused,
-    /// It held less again.
+    /// A sink held less again after new data had been refused.
     TakenAgain,
-    /// Blocks were trimmed.
+    /// Blocks were trimmed, whoever held others.
     Trimmed,
     /// Blocks were trimmed while a sink held others.
     TrimmedToAHolder,

@@ -3,19 +3,22 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::asks::{AskSeen, AsksPlan};
 use crate::core::Sabotage;
 use crate::runs::{Sum, sabotaged};
 use crate::sinks::{Seen, SinksPlan};
 use crate::world::run;
 
-/// Of these at most, a quarter has sinks.
+/// Of these at most, a quarter has sinks,
 const SINK_SEEDS: u64 = 1_200;
+/// and of these three of thirteen have asks.
+const ASK_SEEDS: u64 = 4_000;
 
 #[test]
 fn nothing_acked_is_lost_over_many_seeds() {
     let until = Instant::now() + Duration::from_secs(20);
     let sum = Sum::of(0..1_000_000, Some(until), |_| {});
-    println!("{}; of sinks: {}", sum.describe(), sum.describe_sinks());
+    println!("{}; of sinks: {}; of asks: {}", sum.describe(), sum.describe_sinks(), sum.describe_asks());
     assert!(sum.failures.is_empty(), "{:?}", sum.failures);
 }
 
@@ -41,6 +44,18 @@ fn what_once_failed_does_not_fail_again() {
             "a lane waited for the checkpoint with its sink's loss, and the oracle took it for one that waits for nothing",
         ),
         (770_776, "a message waited for a timeout that a datagram on its way for seconds had made long"),
+        (10, "a sink that was paused at a start was let go on elsewhere with a state that was true at its old place"),
+        (43, "the same"),
+        (
+            258,
+            "a sink that was paused at a start had no handler yet, and the oracle took it for one that lacks entries",
+        ),
+        (324, "asks that were forgotten came back with a start, so that there were more than there may be"),
+        (818, "the same"),
+        (
+            441,
+            "a recorded TAKE of an ended session was answered to where it came from, and the oracle reckoned another for it",
+        ),
     ] {
         assert_eq!(run(seed, None, false).violation, None, "seed {seed}: {what}");
     }
@@ -54,6 +69,20 @@ fn whatever_may_happen_to_sinks_happens_and_no_oracle_minds() {
     let seeds = (0..SINK_SEEDS).filter(|&seed| SinksPlan::has(seed)).take_while(|_| !all_seen.get());
     let sum = Sum::of(seeds, None, |sum| all_seen.set(sum.runs >= 50 && never(sum).is_empty()));
     println!("{}; of sinks: {}", sum.describe(), sum.describe_sinks());
+    assert!(sum.failures.is_empty(), "{:?}", sum.failures);
+    let never = never(&sum);
+    assert!(never.is_empty(), "these happened in no run: {never:?}");
+}
+
+/// Three runs of thirteen have clients that ask: before long everything that may happen to asks does.
+#[test]
+fn whatever_may_happen_to_asks_happens_and_no_oracle_minds() {
+    let never =
+        |sum: &Sum| AskSeen::ALL.into_iter().filter(|&seen| sum.asks_seen[seen as usize] == 0).collect::<Vec<_>>();
+    let all_seen = Cell::new(false);
+    let seeds = (0..ASK_SEEDS).filter(|&seed| AsksPlan::has(seed)).take_while(|_| !all_seen.get());
+    let sum = Sum::of(seeds, None, |sum| all_seen.set(sum.runs >= 50 && never(sum).is_empty()));
+    println!("{}; of asks: {}", sum.describe(), sum.describe_asks());
     assert!(sum.failures.is_empty(), "{:?}", sum.failures);
     let never = never(&sum);
     assert!(never.is_empty(), "these happened in no run: {never:?}");
@@ -90,6 +119,13 @@ fn a_defect_in_any_part_is_found() {
         TargetForgets,
         LossesHidden,
         HolderIgnored,
+        AnswerEarly,
+        MarkBeforeAnswer,
+        ForgottenAnswers,
+        ForgottenAsks,
+        AnswerToNewest,
+        HeldBeyond,
+        AnswerTooLong,
     ];
     for sabotage in all {
         let found = (0..200).find_map(|seed| sabotaged(seed, Some(sabotage)).violation.map(|what| (seed, what)));
@@ -123,6 +159,6 @@ fn as_told() {
             );
         }
     });
-    println!("seeds from {from}: {}; trace {:016x}", sum.describe(), sum.hash);
+    println!("seeds from {from}: {}; of asks: {}; trace {:016x}", sum.describe(), sum.describe_asks(), sum.hash);
     assert!(sum.failures.is_empty(), "{:?}", sum.failures);
 }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use duragram::journal::testing::simulated::{Image, SimulatedDisk};
 
+use crate::asks::AskSeen;
 use crate::client::SimClient;
 use crate::core::{Core, Counts, Sabotage, Shared, Trace};
 use crate::oracle::Oracle;
@@ -24,7 +25,7 @@ const NEVER: u64 = u64::MAX;
 /// Datagrams that an attacker keeps.
 const RECORDED: usize = 200;
 
-/// How a run ended.
+/// A run ends with this, whether a rule was broken or not.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) violation: Option<String>,
@@ -33,6 +34,8 @@ pub(crate) struct Outcome {
     pub(crate) counts: Counts,
     /// What has happened to sinks.
     pub(crate) seen: [u64; Seen::COUNT],
+    /// What has happened to asks.
+    pub(crate) asks_seen: [u64; AskSeen::COUNT],
 }
 
 /// Time, number (so that what is simultaneous keeps its order), whether to the server, the address at the far end, what.
@@ -65,9 +68,11 @@ pub(crate) struct World {
     /// Sealed ones from the whole of the run, sessions that have ended long ago among them.
     recorded: Vec<Vec<u8>>,
     recordable: u64,
+    /// ANSWERs of late, for replays to clients.
+    answers: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
-/// Runs one seed.
+/// Runs one seed, and returns how that ended.
 pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>, print: bool) -> Outcome {
     World::new(seed, sabotage, print).run()
 }
@@ -92,6 +97,9 @@ impl World {
             broken: false,
             dead: false,
             dies_after_replies: None,
+            answer_bytes_max: plan.asks.as_ref().map(|asks| asks.answer_bytes_max),
+            bodies: 0,
+            stalled: Vec::new(),
             replies: Vec::new(),
             sabotage,
             trace: Trace { hash: seed, print },
@@ -99,9 +107,7 @@ impl World {
         });
         let decide = core.clone();
         let disk = SimulatedDisk::new(Box::new(move |write| decide.decide(write)));
-        let clients = plan.clients.iter().enumerate();
-        let clients =
-            clients.map(|(index, client)| SimClient::new(index, client.clone(), plan.mode, rng.fork())).collect();
+        let clients = (0..plan.clients.len()).map(|index| SimClient::new(index, &plan, rng.fork())).collect();
         let mut world = Self {
             core,
             disk,
@@ -118,6 +124,7 @@ impl World {
             captured: VecDeque::new(),
             recorded: Vec::new(),
             recordable: 0,
+            answers: VecDeque::new(),
             plan,
             rng,
         };
@@ -171,6 +178,7 @@ impl World {
             hash: core.trace.hash,
             counts: core.counts,
             seen: core.oracle.truth.seen,
+            asks_seen: core.oracle.asks.seen,
         }
     }
 
@@ -235,6 +243,7 @@ impl World {
     fn carry_replies(&mut self) {
         let replies = std::mem::take(&mut self.core.lock().replies);
         for (to, datagram) in replies {
+            self.keep_answer(to, &datagram);
             self.carry(false, to, datagram);
         }
     }

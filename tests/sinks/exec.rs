@@ -1,11 +1,13 @@
 //! `exec`: what a child gets, what its answers do, and that no child, however bad, costs more than its own records' time.
 
+mod answers;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use duragram::model::{ExecTarget, LaneMark, SinkConfig, SinkTarget};
-use duragram::process::{Answer, Handler, Outcomes};
+use duragram::process::{Handler, Outcome, Outcomes};
 use duragram::sink;
 use nix::sys::signal::{SigSet, Signal};
 use tempfile::TempDir;
@@ -101,7 +103,7 @@ fn drive_all(handler: &mut dyn Handler, messages: &[Message]) -> DeadLetters {
 fn reason(command: String, timeout: Duration) -> String {
     let mut handler = exec_within(command, timeout);
     let outcomes = process(&mut *handler, &messages(7, 1));
-    assert_eq!(outcomes.answer(0), &Answer::Unanswered);
+    assert_eq!(outcomes.outcome(0), &Outcome::Unanswered);
     outcomes.unavailable_reason().expect("a reason").to_owned()
 }
 
@@ -138,27 +140,6 @@ for line in sys.stdin:
 }
 
 #[test]
-fn answers_come_in_any_order_and_each_is_its_own_records() {
-    let place = Place::new();
-    let mut child = exec(place.python(
-        r#"
-lines = [json.loads(sys.stdin.readline()) for _ in range(4)]
-say(lines[3], done=True, answer="thanks")
-say(lines[1], retry="busy")
-say(lines[0], give_up="no such user")
-say(lines[2], done=True, answer_base64="AP8=")
-sys.stdin.read()
-"#,
-    ));
-    let outcomes = process(&mut *child, &messages(0, 4));
-    assert_eq!(outcomes.answer(0), &Answer::GiveUp("no such user".into()));
-    assert_eq!(outcomes.answer(1), &Answer::Retry("busy".into()));
-    assert_eq!(outcomes.answer(2), &Answer::Done);
-    assert_eq!(outcomes.answer(3), &Answer::Done);
-    assert_eq!(outcomes.unavailable_reason(), None);
-}
-
-#[test]
 fn full_pipes_in_both_directions_stop_nobody() {
     let place = Place::new();
     let mut child = exec(place.python(
@@ -170,7 +151,7 @@ for record in records():
     let messages = messages(0, 3000);
     let outcomes = process(&mut *child, &messages);
     assert_eq!(outcomes.unavailable_reason(), None);
-    assert!((0..messages.len()).all(|i| *outcomes.answer(i) == Answer::Done));
+    assert!((0..messages.len()).all(|i| *outcomes.outcome(i) == Outcome::Done));
 }
 
 #[test]
@@ -292,7 +273,7 @@ for record in records():
     fs::write(place.path("away"), "").unwrap();
     for _ in 0..12 {
         let outcomes = process(&mut *child, &messages(3, 3));
-        assert!((0..3).all(|i| *outcomes.answer(i) == Answer::Unanswered));
+        assert!((0..3).all(|i| *outcomes.outcome(i) == Outcome::Unanswered));
         assert!(outcomes.unavailable_reason().expect("a reason").contains("the database is away"));
     }
     fs::remove_file(place.path("away")).unwrap();
@@ -307,7 +288,7 @@ fn a_child_that_can_do_nothing_makes_no_dead_letters_however_often_it_is_tried()
     let messages = messages(0, 3);
     for _ in 0..12 {
         let outcomes = process(&mut *child, &messages);
-        assert!((0..3).all(|i| *outcomes.answer(i) == Answer::Unanswered));
+        assert!((0..3).all(|i| *outcomes.outcome(i) == Outcome::Unanswered));
         assert!(outcomes.unavailable_reason().expect("a reason").contains("exit status 1"));
     }
     fs::write(place.path("up"), format!("{PRELUDE}for record in records(): say(record, done=True)")).unwrap();
@@ -326,52 +307,6 @@ say(record, done=True)
     ));
     assert_eq!(drive_all(&mut *child, &messages(0, 8)), []);
     assert_eq!(place.seen(), (0..8).collect::<Vec<_>>(), "in order");
-}
-
-#[test]
-fn what_is_no_answer_is_named_and_confirms_nothing() {
-    let place = Place::new();
-    for (said, named) in [
-        ("hello", "a line that is no answer (expected value at line 1 column 1): hello"),
-        (r#"{"offset":7,"index":0,"done":false}"#, "a line that is no answer (exactly one of"),
-        (r#"{"offset":8,"index":0,"done":true}"#, "an answer to a record that it was not given: {\"offset\":8,"),
-        (r#"{"offset":7,"index":1,"done":true}"#, "an answer to a record that it was not given: {\"offset\":7,"),
-    ] {
-        let reason = reason(place.shell(&format!("read line; echo '{said}'; cat >/dev/null")), PATIENCE);
-        assert!(reason.starts_with(&format!("the sink's child wrote to its standard output {named}")), "{reason}");
-    }
-}
-
-#[test]
-fn a_second_answer_is_named_and_the_first_one_counts() {
-    let answer = r#"echo '{"offset":7,"index":0,"done":true}'"#;
-    let mut child = exec(format!("read line; {answer}; {answer}; cat >/dev/null"));
-    let outcomes = process(&mut *child, &messages(7, 2));
-    assert_eq!(outcomes.answer(0), &Answer::Done);
-    assert_eq!(outcomes.answer(1), &Answer::Unanswered);
-    let reason = outcomes.unavailable_reason().expect("a reason");
-    assert!(reason.contains("a second answer to a record"), "{reason}");
-}
-
-#[test]
-fn an_answer_that_was_given_before_it_was_asked_for_confirms_nothing() {
-    let place = Place::new();
-    let answer = |offset| format!(r#"echo '{{"offset":{offset},"index":0,"done":true}}'"#);
-    let program = format!("read line; {}; sleep 0.2; {}; echo > early; cat >/dev/null", answer(7), answer(8));
-    let mut child = exec(place.shell(&program));
-    assert_eq!(process(&mut *child, &messages(7, 1)).answer(0), &Answer::Done);
-    wait_for("the early answer", || place.path("early").exists().then_some(()));
-    let outcomes = process(&mut *child, &messages(8, 1));
-    assert_eq!(outcomes.answer(0), &Answer::Unanswered);
-    assert!(outcomes.unavailable_reason().expect("a reason").contains("an answer to a record that it was not given"));
-}
-
-#[test]
-fn a_line_without_end_is_cut_short() {
-    let started = Instant::now();
-    let reason = reason("read line; head -c 1000000000 /dev/zero; sleep 1000".into(), PATIENCE);
-    assert!(reason.contains("a line of more than 524288 bytes"), "{reason}");
-    assert!(started.elapsed() < PATIENCE);
 }
 
 #[test]

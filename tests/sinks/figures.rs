@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use duragram::process::{Answer, Handler, Outcomes, Record};
+use duragram::process::{Handler, Outcome, Outcomes, Record};
 
 use super::support::lane::{self, Message};
 use super::{nats, redis};
@@ -18,7 +18,7 @@ fn measure(name: &str, handler: &mut dyn Handler, count: u64) {
         let mut outcomes = Outcomes::new(batch.len());
         handler.process(batch, &mut outcomes);
         assert!(
-            (0..batch.len()).all(|i| *outcomes.answer(i) == Answer::Done),
+            (0..batch.len()).all(|i| *outcomes.outcome(i) == Outcome::Done),
             "{name}: {:?}",
             outcomes.unavailable_reason()
         );

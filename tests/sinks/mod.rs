@@ -2,7 +2,7 @@
 
 mod exec;
 mod figures;
-mod http;
+pub(crate) mod http;
 mod mqtt;
 mod nats;
 mod postgres;

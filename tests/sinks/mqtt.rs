@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use duragram::model::{LaneMark, MqttTarget, Secret, SinkConfig, SinkTarget, TlsConfig};
-use duragram::process::{Answer, Content, Handler, Outcomes, Record};
+use duragram::process::{Content, Handler, Outcome, Outcomes, Record};
 use duragram::proto::Seq;
 use duragram::sink;
 use rumqttc::v5::mqttbytes::QoS;
@@ -216,7 +216,7 @@ fn the_news_of_a_gap_is_an_empty_message_that_says_so() {
     let gap = Record { content: Content::Gap { from: Seq(3), to: Seq(6) }, ..messages[0].record() };
     let mut outcomes = Outcomes::new(1);
     mqtt(broker.address).process(&[gap], &mut outcomes);
-    assert_eq!(outcomes.answer(0), &Answer::Done);
+    assert_eq!(outcomes.outcome(0), &Outcome::Done);
     let seen = subscriber.wait_for(&messages);
     assert_eq!((seen[0].payload.len(), property(&seen[0], "duragram-gap").as_deref()), (0, Some("3-6")));
 }
@@ -230,7 +230,7 @@ fn a_broker_that_is_away_for_a_while_gets_everything_afterwards() {
     assert_eq!(drive_all(&mut *sink, &messages[..300]), []);
     broker.stop();
     let away = process(&mut *sink, &messages[300..]);
-    assert!((0..300).all(|i| *away.answer(i) == Answer::Unanswered));
+    assert!((0..300).all(|i| *away.outcome(i) == Outcome::Unanswered));
     let reason = away.unavailable_reason().expect("a reason");
     assert!(reason.starts_with(&format!("connecting to the broker at {}: ", broker.address)), "{reason}");
     broker.start_again();
@@ -360,7 +360,7 @@ fn what_the_broker_forbids_is_the_sinks_failure_and_no_records() {
     let mut messages = messages(0, 3);
     messages[1].channel = 8;
     let outcomes = process(&mut *sink, &messages);
-    assert_eq!([0, 1, 2].map(|i| outcomes.answer(i).clone()), [Answer::Done, Answer::Unanswered, Answer::Done]);
+    assert_eq!([0, 1, 2].map(|i| outcomes.outcome(i).clone()), [Outcome::Done, Outcome::Unanswered, Outcome::Done]);
     let reason = outcomes.unavailable_reason().expect("a reason");
     assert!(reason.starts_with("the broker refuses messages: not authorized"), "{reason}");
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
 use duragram::model::{Content, NatsAuth, NatsTarget, Offset, Secret, SinkConfig, SinkId, SinkTarget, TlsConfig};
-use duragram::process::{Answer, Outcomes, Record};
+use duragram::process::{Outcome, Outcomes, Record};
 use duragram::proto::Seq;
 
 use super::support::lane::{
@@ -117,13 +117,12 @@ fn a_record_is_a_message_with_its_name_and_its_bytes_as_they_came() {
     assert_eq!(drive(&mut *handler, &records, 100, PATIENCE), []);
     assert_eq!(names(&server), ["0-0", "0-1", "3-0", "4-0"]);
     let stored = stored(&server);
-    let said = ["Record", "Client", "Epoch", "Seq", "Channel", "Received-At"];
-    let said = said.map(|name| header(&stored[0].0, &format!("Duragram-{name}")));
-    let name = format!("{JOURNAL}-0-0");
-    assert_eq!(said, [name.as_str(), "00000000000000a1", "3", "1", "7", "2026-01-02T03:04:05.678901Z"]);
+    assert_eq!(header(&stored[0].0, "Duragram-Record"), format!("{JOURNAL}-0-0"));
+    let source = "client=00000000000000a1;epoch=3;seq=1;channel=7;received_at=2026-01-02T03:04:05.678901Z";
+    assert_eq!(header(&stored[0].0, "Duragram-Source"), source);
     assert_eq!(stored[0].1, bytes);
     assert_eq!((stored[1].1.len(), stored[2].1.len()), (0, 65_507));
-    assert_eq!((header(&stored[3].0, "Duragram-Gap"), stored[3].1.len()), ("2-5".to_owned(), 0));
+    assert!(header(&stored[3].0, "Duragram-Source").ends_with(";gap=2-5") && stored[3].1.is_empty());
 }
 
 #[test]
@@ -416,7 +415,7 @@ fn a_dead_letter_that_is_retried_stands_at_the_end_and_the_position_is_found_beh
     for handler in [&mut first, &mut again] {
         let mut outcomes = Outcomes::new(1);
         handler.retry(&records[5], &mut outcomes);
-        assert_eq!(*outcomes.answer(0), Answer::Done, "{outcomes:?}");
+        assert_eq!(*outcomes.outcome(0), Outcome::Done, "{outcomes:?}");
     }
     drive(&mut *again, &records[6..], 10, PATIENCE);
     let order = [expected(0, 5), expected(6, 10), expected(5, 6), expected(10, 12)].concat();

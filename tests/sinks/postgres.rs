@@ -7,7 +7,7 @@ mod speed;
 use std::time::Duration;
 
 use duragram::model::{LaneMark, PostgresPayload, PostgresTarget, Secret, SinkConfig, SinkTarget, TlsConfig};
-use duragram::process::{Answer, Content, Handler, LaneStart, Outcomes, Record};
+use duragram::process::{Content, Handler, LaneStart, Outcome, Outcomes, Record};
 use duragram::proto::Seq;
 use duragram::sink;
 
@@ -50,7 +50,7 @@ fn present(handler: &mut dyn Handler, records: &[Record<'_>]) -> Outcomes {
 /// What the handler waits for, when it is shown these records.
 fn reason(handler: &mut dyn Handler, records: &[Record<'_>]) -> String {
     let outcomes = present(handler, records);
-    outcomes.unavailable_reason().unwrap_or_else(|| panic!("it is available: {:?}", outcomes.answer(0))).to_owned()
+    outcomes.unavailable_reason().unwrap_or_else(|| panic!("it is available: {:?}", outcomes.outcome(0))).to_owned()
 }
 
 /// The offsets in the table, in order, each as often as it is there.
@@ -197,9 +197,9 @@ fn nothing_behind_a_record_that_is_open_becomes_durable() {
     sent.iter_mut().for_each(|message| message.payload = b"1".into());
     sent[20].payload = b"?".into();
     let outcomes = present(&mut *handler, &records(&sent));
-    assert!((0..20).all(|i| *outcomes.answer(i) == Answer::Done));
-    assert!(matches!(outcomes.answer(20), Answer::GiveUp(_)));
-    assert!((21..64).all(|i| *outcomes.answer(i) == Answer::Unanswered));
+    assert!((0..20).all(|i| *outcomes.outcome(i) == Outcome::Done));
+    assert!(matches!(outcomes.outcome(20), Outcome::GiveUp(_)));
+    assert!((21..64).all(|i| *outcomes.outcome(i) == Outcome::Unanswered));
     assert_eq!(offsets(cluster, &database), range(0, 20));
 }
 
@@ -215,12 +215,12 @@ fn a_dead_letter_that_is_retried_lands_once_although_it_lies_below_the_position(
     let retry = |handler: &mut dyn Handler| {
         let mut outcomes = Outcomes::new(1);
         handler.retry(&sent[4].record(), &mut outcomes);
-        outcomes.answer(0).clone()
+        outcomes.outcome(0).clone()
     };
-    assert!(matches!(retry(&mut *handler), Answer::GiveUp(_)), "the table still refuses it");
+    assert!(matches!(retry(&mut *handler), Outcome::GiveUp(_)), "the table still refuses it");
     cluster.sql(&database, "ALTER TABLE events DROP CONSTRAINT not_5");
-    assert_eq!(retry(&mut *handler), Answer::Done);
-    assert_eq!(retry(&mut *handler), Answer::Done, "as after a crash before the letter is deleted");
+    assert_eq!(retry(&mut *handler), Outcome::Done);
+    assert_eq!(retry(&mut *handler), Outcome::Done, "as after a crash before the letter is deleted");
     assert_eq!(offsets(cluster, &database), range(0, 10));
     drive(&mut *handler, &records(&messages(10, 5)), 5, PATIENCE);
     assert_eq!(offsets(cluster, &database), range(0, 15));

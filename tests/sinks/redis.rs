@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use duragram::model::{Content, Offset, RedisTarget, Secret, SinkConfig, SinkId, SinkTarget, TlsConfig};
-use duragram::process::{Answer, Outcomes, Record};
+use duragram::process::{Outcome, Outcomes, Record};
 use duragram::proto::Seq;
 use redis::Value;
 use redis::streams::StreamRangeReply;
@@ -370,7 +370,7 @@ fn a_dead_letter_that_is_retried_goes_beside_the_stream_when_later_records_are_i
     for record in [&records[5], &records[10]] {
         let mut outcomes = Outcomes::new(1);
         handler.retry(record, &mut outcomes);
-        assert_eq!(*outcomes.answer(0), Answer::Done);
+        assert_eq!(*outcomes.outcome(0), Outcome::Done);
     }
     assert_eq!(ids(&server), [expected(0, 5), expected(6, 11)].concat());
     let retried = entries(&server, &format!("{STREAM}:retried"));

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use crate::common::server::Home;
 use crate::common::wire::{BURST, Wire, batch_of, bytes_of, fix_crc};
 use duragram_proto::codec::{
-    Ack, Data, Datagram, Durability, HEADER_LEN, Hello, MIN_LEN, Ping, Reject, RejectCode, Welcome,
+    Ack, Answer, AnswerStatus, Data, Datagram, Durability, HEADER_LEN, Hello, MIN_LEN, Ping, Reject, RejectCode,
+    Welcome,
 };
 use duragram_proto::{ClientId, Seq};
 use rand::rngs::SmallRng;
@@ -93,10 +94,12 @@ fn impossible_fields_are_dropped() {
         with(2, &[0xff, 0xff]), // span > seq
         with(0, &[0x14]),       // HELLO with a tail
         with(0, &[0x16]),       // PING with a tail
+        with(0, &[0x18]),       // TAKE with flags, and with room that is not zeros
+        with(0, &[0x17]),       // ANSWER with flags, and with a body that its length does not have
     ];
     all_are_dropped(&malformed, &["malformed"]);
     all_are_dropped(&[with(1, &[0b0011_1000])], &["sealed"]);
-    let unassigned: Vec<_> = [0, 7, 8, 15].iter().map(|kind| with(0, &[0x10 | kind])).collect();
+    let unassigned: Vec<_> = [0, 9, 15].iter().map(|kind| with(0, &[0x10 | kind])).collect();
     all_are_dropped(&unassigned, &["unknown_type"]);
 }
 
@@ -138,14 +141,17 @@ fn what_only_a_server_says_is_dropped() {
         durability: Durability::Synced,
         duplicate: false,
         complete: false,
+        ready: false,
         delay_us: 1,
         bitmap: &[2, 0, 0, 0, 0, 0, 0, 0],
     };
+    let answer = Answer { client, epoch, seq: Seq(5), status: AnswerStatus::Done, number: 2, body: b"ok" };
     let reject = Reject { client, epoch: 1, code: RejectCode::Busy, refused: 1, retry_after_ms: 1 };
     let datagrams = [
         bytes_of(&Datagram::Ack(ack)),
         bytes_of(&Datagram::Reject(reject)),
         bytes_of(&Datagram::Welcome(Welcome { client, epoch, credit: 1, nonce: 1 })),
+        bytes_of(&Datagram::Answer(answer)),
     ];
     all_are_dropped(&datagrams, &["wrong_direction"]);
 }
@@ -170,7 +176,7 @@ fn random_datagram(random: &mut SmallRng, client: u64) -> Vec<u8> {
             batch: random.random_bool(0.3),
             skip: random.random_bool(0.2),
             channel: random.random(),
-            reserved: if random.random_bool(0.1) { random.random() } else { 0 },
+            options: if random.random_bool(0.1) { random.random() } else { 0 },
             payload: &payload,
         }),
     };

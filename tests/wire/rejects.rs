@@ -65,10 +65,10 @@ fn fragments_and_reserved_fields_are_unsupported() {
         Data { end: false, ..whole },
         Data { begin: false, ..whole },
         Data { begin: false, end: false, ..whole },
-        Data { reserved: 1, ..whole },
-        Data { reserved: 0x8000, ..whole },
+        Data { options: 1, ..whole },
+        Data { options: 0x8000, ..whole },
         Data { end: false, batch: true, ..whole },
-        Data { reserved: 1, batch: true, ..whole },
+        Data { options: 1, batch: true, ..whole },
     ];
     for data in asks_for_more {
         let reject = wire.ask_reject(&data);

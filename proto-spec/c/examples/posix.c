@@ -1,7 +1,10 @@
 /*
  * Sends each line of stdin as a message, and ends with 0 when the server has all of them on its disk:
  *
- *     posix [--window N] [HOST:]PORT [EPOCH [CLIENT_ID]] <lines
+ *     posix [--ask] [--window N] [HOST:]PORT [EPOCH [CLIENT_ID]] <lines
+ *
+ * Built with DG_ANSWERS, and with --ask, each line asks: what came of it is written to stdout as a line of JSON, and the program
+ * ends with 0 when all are DONE.
  *
  * Up to N messages, 1 to 65,535, may be unacked at once, 1,024 if no N is given; and no more than the buffer of 1 MiB has room
  * for, 885 of the longest or 8,191 of 100 bytes. HOST is a name or an address, an IPv6 address in brackets; without it the server
@@ -45,6 +48,12 @@ typedef struct {
     uint32_t since_ms, patience_ms, window;
     bool heard, refused, warned;
     unsigned long lines, failed;
+#if DG_ANSWERS
+    dg_ask asks[DG_ASKS_MAX];
+    unsigned long line_of[DG_ASKS_MAX];
+#endif
+    unsigned flags; /* Of dg_send. */
+    uint32_t messages;
 } program;
 
 /* What comes from stdin: bytes that were read, and the line that they make up. */
@@ -94,6 +103,34 @@ static void on_event(void *user, dg_event event, uint32_t message, uint32_t deta
         break;
     }
 }
+
+#if DG_ANSWERS
+/* One line of JSON for each answer. The body is in base64: it may be of any bytes. */
+static void on_answer(void *user, const dg_ask *ask, dg_answer answer, const uint8_t *body, uint32_t len) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    program *p = user;
+    const char *status = answer == DG_ANSWER_DONE ? "DONE" : answer == DG_ANSWER_FAILED ? "FAILED" : "GONE";
+    printf("{\"line\": %lu, \"status\": \"%s\"", p->line_of[ask - p->asks], status);
+    if (body) {
+        printf(", \"body_base64\": \"");
+        for (uint32_t i = 0; i < len; i += 3) {
+            uint32_t left = len - i, bits = (uint32_t)body[i] << 16;
+            bits |= left > 1 ? (uint32_t)body[i + 1] << 8 : 0;
+            bits |= left > 2 ? body[i + 2] : 0;
+            putchar(digits[bits >> 18]);
+            putchar(digits[bits >> 12 & 63]);
+            putchar(left > 1 ? digits[bits >> 6 & 63] : '=');
+            putchar(left > 2 ? digits[bits & 63] : '=');
+        }
+        putchar('"');
+    } else if (len) {
+        fprintf(stderr, "posix: the answer has %" PRIu32 " bytes, and this program takes %d\n", len, (int)DG_ANSWER_MAX);
+    }
+    puts("}");
+    fflush(stdout);
+    p->failed += answer != DG_ANSWER_DONE;
+}
+#endif
 
 /* Opens a socket to the first address from `from` on, and round, that the system can reach. */
 static bool connect_to(program *p, struct addrinfo *from) {
@@ -176,6 +213,26 @@ static void gather(input *in) {
     in->complete = newline || (in->ended && in->start == in->end && in->len);
 }
 
+#if DG_ANSWERS
+/* Which line the message is that was taken last. */
+static void note_line(program *p, uint32_t message) {
+    for (unsigned i = 0; i < DG_ASKS_MAX; i++) {
+        if (p->asks[i].state && p->asks[i].epoch == 0 && p->asks[i].message == message) {
+            p->line_of[i] = p->lines + 1;
+        }
+    }
+}
+#endif
+
+/* Whether something is to be acked, or answered. */
+static bool is_busy(const program *p) {
+#if DG_ANSWERS
+    return dg_pending(&p->client) || dg_waiting(&p->client);
+#else
+    return dg_pending(&p->client);
+#endif
+}
+
 /* Takes as many lines as there is room for. Returns whether more must be read. */
 static bool take_lines(program *p, input *in) {
     for (;;) {
@@ -189,8 +246,12 @@ static bool take_lines(program *p, input *in) {
             fprintf(stderr, "posix: line %lu has %zu bytes, and a message at most %d: not sent\n", p->lines + 1, in->len,
                     (int)PAYLOAD_MAX);
             p->failed++;
-        } else if (dg_pending(&p->client) >= p->window || dg_send(&p->client, 0, in->line, in->len, 0) == DG_FULL) {
+        } else if (dg_pending(&p->client) >= p->window || dg_send(&p->client, 0, in->line, in->len, p->flags) == DG_FULL) {
             return false;
+#if DG_ANSWERS
+        } else {
+            note_line(p, p->messages++);
+#endif
         }
         p->lines++;
         in->len = 0;
@@ -285,6 +346,16 @@ int main(int argc, char **argv) {
     FILE *random;
     bool more;
 
+    if (argc > 1 && strcmp(argv[1], "--ask") == 0) {
+#if DG_ANSWERS
+        p.flags = DG_ASK;
+        argv++;
+        argc--;
+#else
+        fprintf(stderr, "posix: --ask: this program was built without DG_ANSWERS\n");
+        return 2;
+#endif
+    }
     if (argc > 2 && strcmp(argv[1], "--window") == 0) {
         if (!number(argv[2], 10, UINT16_MAX, &window) || window == 0) {
             fprintf(stderr, "posix: --window %s: 1 to 65535 messages\n", argv[2]);
@@ -296,7 +367,7 @@ int main(int argc, char **argv) {
     p.window = (uint32_t)window;
     if (argc < 2 || argc > 4 || (argc > 2 && !number(argv[2], 10, UINT32_MAX, &epoch))
         || (argc > 3 && !number(argv[3], 16, UINT64_MAX, &client_id))) {
-        fprintf(stderr, "usage: posix [--window N] [HOST:]PORT [EPOCH [CLIENT_ID]] <lines\n"
+        fprintf(stderr, "usage: posix [--ask] [--window N] [HOST:]PORT [EPOCH [CLIENT_ID]] <lines\n"
                         "EPOCH: 0 to 4294967295, 0 to ask the server; CLIENT_ID: up to 16 hexadecimal digits\n");
         return 2;
     }
@@ -318,6 +389,11 @@ int main(int argc, char **argv) {
         fprintf(stderr, "posix: %s: %s\n", argv[1], strerror(errno));
         return 1;
     }
+#if DG_ANSWERS
+    config.asks = p.asks;
+    config.asks_max = DG_ASKS_MAX;
+    config.answer = on_answer;
+#endif
     config.client_id = client_id;
     config.random_seed = seed;
     config.epoch = (uint32_t)epoch;
@@ -326,13 +402,16 @@ int main(int argc, char **argv) {
         return 1;
     }
 
-    while ((more = take_lines(&p, &in)) || dg_pending(&p.client)) {
+#if DG_ANSWERS
+    dg_take(&p.client, 20000);
+#endif
+    while ((more = take_lines(&p, &in)) || is_busy(&p)) {
         struct pollfd fds[2] = {{.events = POLLIN}, {.fd = more ? STDIN_FILENO : -1, .events = POLLIN}};
         uint32_t wait = dg_poll(&p.client, now_ms()), stay = dg_pending(&p.client) ? stay_ms(&p) : UINT32_MAX;
         wait = wait < stay ? wait : stay;
         fds[0].fd = p.udp;
         /* A message that the network does not take has made room within dg_poll: nothing need come for going on. */
-        if (!more && !dg_pending(&p.client)) {
+        if (!more && !is_busy(&p)) {
             continue;
         }
         poll(fds, 2, wait < INT32_MAX ? (int)wait : -1);
@@ -350,8 +429,11 @@ int main(int argc, char **argv) {
             try_next_address(&p);
         }
     }
+#if DG_ANSWERS
+    dg_poll(&p.client, now_ms()); /* The last answer was heard in dg_input: now the server may forget all. */
+#endif
     if (p.failed) {
-        fprintf(stderr, "posix: not all of %lu lines are on the server's disk: %lu failed\n", p.lines, p.failed);
+        fprintf(stderr, "posix: not all of %lu lines are on the server's disk, or done: %lu failed\n", p.lines, p.failed);
     }
     close(p.udp);
     freeaddrinfo(p.addresses);

@@ -21,7 +21,7 @@ enum { HEAD = 28, TRAILER = 4 };
 
 static dg_client client;
 static dg_cell cells[DG_CELLS(12, PAYLOAD)];
-static uint8_t datagram[PAYLOAD + DG_OVERHEAD], reply[DG_REPLY_MAX];
+static uint8_t datagram[DG_LONGEST(PAYLOAD) + DG_OVERHEAD], reply[DG_REPLY_MAX];
 static size_t datagram_len;
 static uint16_t checks, failures, acked_count;
 static uint8_t acked[MESSAGES];
@@ -92,7 +92,16 @@ static void hash(uint8_t out[64], const uint8_t key[32], const uint8_t *text, si
 static void wipe(void *secret, size_t len) {
     (void)secret, (void)len;
 }
+#if DG_ANSWERS
+static int unlock(uint8_t *text, size_t len, const uint8_t tag[16], const uint8_t key[32], const uint8_t nonce[12],
+                  const uint8_t *clear, size_t clear_len) {
+    (void)text, (void)len, (void)tag, (void)key, (void)nonce, (void)clear, (void)clear_len;
+    return 0;
+}
+static const dg_crypto no_cipher = {lock, verify, hash, wipe, unlock};
+#else
 static const dg_crypto no_cipher = {lock, verify, hash, wipe};
+#endif
 static const uint8_t key_[32];
 #endif
 
@@ -111,6 +120,37 @@ static void on_event(void *user, dg_event event, uint32_t message, uint32_t deta
     acked_count++;
 }
 
+#if DG_ANSWERS
+/* One message asks in four; its answer is its seq, if there is room for it. */
+static dg_ask asks[4];
+static uint16_t answered_count;
+static uint8_t answered[MESSAGES];
+
+static void on_answer(void *user, const dg_ask *ask, dg_answer answer, const uint8_t *body, uint32_t len) {
+    (void)user;
+    CHECK(ask->message < MESSAGES && !answered[ask->message] && answer == DG_ANSWER_DONE);
+    CHECK(len == 4 && body && load32(body) == (uint32_t)ask->seq && ask->message + 1 == ask->seq);
+    answered[ask->message] = 1;
+    answered_count++;
+}
+
+/* The answer to a TAKE. */
+static size_t serve_take(void) {
+    uint8_t body_len = datagram_len >= HEAD + 4 + TRAILER ? 4 : 0;
+    uint32_t seq = load32(datagram + 16);
+    memset(reply, 0, sizeof reply);
+    memcpy(reply, datagram, 24);
+    reply[0] = 0x17;
+    reply[2] = seq > MESSAGES ? DG_ANSWER_GONE : DG_ANSWER_DONE;
+    reply[3] = 0;
+    store32(reply + 24, seq > MESSAGES ? 0 : 4);
+    store32(reply + HEAD, seq);
+    body_len = seq > MESSAGES ? 0 : body_len;
+    store32(reply + HEAD + body_len, dg_crc32(reply, HEAD + body_len));
+    return HEAD + body_len + TRAILER;
+}
+#endif
+
 /* What the server makes of the datagram: the length of its reply. */
 static size_t serve(void) {
     uint32_t seq = load32(datagram + 16);
@@ -119,6 +159,11 @@ static size_t serve(void) {
     CHECK(datagram[1] & SEALED);
 #else
     CHECK(load32(datagram + datagram_len - 4) == dg_crc32(datagram, datagram_len - 4));
+#endif
+#if DG_ANSWERS
+    if ((datagram[0] & 15) == 8) {
+        return serve_take();
+    }
 #endif
     CHECK((datagram[0] & 15) == DATA);
     for (size_t i = HEAD; i + TRAILER < datagram_len; i++) {
@@ -168,6 +213,11 @@ static void __attribute__((noinline)) look_at_paint(void) {
 
 static dg_config config_of(void) {
     dg_config config = {.client_id = 7, .random_seed = 5, .epoch = 3, .payload_max = PAYLOAD, .send = keep, .event = on_event};
+#if DG_ANSWERS
+    config.asks = asks;
+    config.asks_max = 4;
+    config.answer = on_answer;
+#endif
 #if DG_SEALED
     config.crypto = &no_cipher;
     config.key = key_;
@@ -201,14 +251,23 @@ static void every_message_is_acked_once_through_losses(void) {
     uint32_t now = 0xfffff000, end = now + 600000; /* The clock wraps early. */
     uint16_t given = 0;
     CHECK(dg_init(&client, &config, cells, sizeof cells / sizeof *cells) == DG_OK);
+#if DG_ANSWERS
+    dg_take(&client, 5);
+    while ((given < MESSAGES || dg_pending(&client) || dg_waiting(&client)) && (int32_t)(end - now) > 0 && failures < 5) {
+#else
     while ((given < MESSAGES || dg_pending(&client)) && (int32_t)(end - now) > 0 && failures < 5) {
+#endif
         uint8_t payload[PAYLOAD];
         uint8_t len = (uint8_t)(given % (PAYLOAD + 1));
         for (uint8_t i = 0; i < len; i++) {
             payload[i] = (uint8_t)((given + 1u) * 7 + i);
         }
         paint();
+#if DG_ANSWERS
+        if (given < MESSAGES && dg_send(&client, 0, payload, len, given % 4 ? 0 : DG_ASK) == DG_OK) {
+#else
         if (given < MESSAGES && dg_send(&client, 0, payload, len, 0) == DG_OK) {
+#endif
             given++;
         }
         datagram_len = 0;
@@ -222,11 +281,14 @@ static void every_message_is_acked_once_through_losses(void) {
                 paint();
                 dg_result result = dg_input(&client, reply, reply_len, now);
                 look_at_paint();
-                CHECK(result == DG_OK);
+                CHECK(result == DG_OK || (reply[0] & 15) == 7);
             }
         }
         now++;
     }
+#if DG_ANSWERS
+    CHECK(answered_count == (MESSAGES + 3) / 4);
+#endif
     CHECK(acked_count == MESSAGES && server_floor == MESSAGES && dg_pending(&client) == 0);
 }
 

@@ -4,8 +4,8 @@
 
 #include "check.h"
 
-enum { DATA = 1, ACK, REJECT, HELLO, WELCOME, PING };
-enum { SKIP = 128, BATCH_FLAG = 64, ID = 0xa1 };
+enum { DATA = 1, ACK, REJECT, HELLO, WELCOME, PING, ANSWER, TAKE };
+enum { SKIP = 128, BATCH_FLAG = 64, READY = 32, ID = 0xa1 };
 
 typedef struct {
     dg_client c;
@@ -22,6 +22,15 @@ typedef struct {
     unsigned count[DG_EPOCH_USED + 1];
     uint32_t last_message[DG_EPOCH_USED + 1], last_detail[DG_EPOCH_USED + 1];
     uint32_t unix_now;
+#if DG_ANSWERS
+    dg_ask asks[DG_ASKS_MAX];
+    /* Answers that were told: how many, and the last. */
+    unsigned answers, answer;
+    dg_ask answered;
+    uint8_t body[DG_ANSWER_MAX + 1];
+    bool has_body;
+    uint32_t body_len;
+#endif
 } bench;
 
 static void bench_send(void *user, const uint8_t *datagram, size_t len) {
@@ -42,8 +51,26 @@ static inline uint32_t bench_unix_time(void *user) {
     return ((bench *)user)->unix_now;
 }
 
+#if DG_ANSWERS
+static void bench_answer(void *user, const dg_ask *ask, dg_answer answer, const uint8_t *body, uint32_t len) {
+    bench *b = user;
+    b->answers++;
+    b->answer = answer;
+    b->answered = *ask;
+    b->has_body = body != NULL;
+    b->body_len = len;
+    CHECK(!body || len <= DG_ANSWER_MAX);
+    if (body) {
+        memcpy(b->body, body, len);
+    }
+}
+#endif
+
 static dg_config bench_config(bench *b, uint32_t epoch) {
     return (dg_config){.client_id = ID, .epoch = epoch, .random_seed = 0x5eed, .payload_max = 200, .send = bench_send,
+#if DG_ANSWERS
+                       .asks = b->asks, .asks_max = 8, .answer = bench_answer,
+#endif
                        .event = bench_event, .user = b};
 }
 
@@ -124,6 +151,18 @@ static inline dg_result reject(bench *b, uint32_t epoch, uint64_t number, unsign
     uint8_t d[32];
     return comes(b, d, plain(d, REJECT, 0, code, epoch, ID, number, retry_after_ms, NULL, 0));
 }
+
+#if DG_ANSWERS
+static inline dg_result answer_comes(bench *b, uint32_t epoch, uint64_t number, unsigned status, uint32_t word, const void *body,
+                                     size_t len) {
+    uint8_t d[DG_REPLY_MAX + 64];
+    return comes(b, d, plain(d, ANSWER, 0, status, epoch, ID, number, word, body, len));
+}
+
+static inline uint32_t word_of(const bench *b, unsigned i) {
+    return i < b->sent_count ? load32(b->sent[i].bytes + 24) : 0;
+}
+#endif
 
 static inline dg_result welcome(bench *b, uint32_t epoch, uint64_t nonce, unsigned credit) {
     uint8_t d[32];

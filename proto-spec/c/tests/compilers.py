@@ -3,7 +3,7 @@
 
 Every standard of C and C++ in strict and GNU mode, gcc and clang, plain and sealed, without a warning; beside headers that
 define ordinary words as macros; and what must not compile or link (options out of range, packed structures, files that
-disagree about DG_SEALED) does not, with an error that names it. Ends with 1 if one goes wrong.
+disagree about DG_SEALED or DG_ANSWERS) does not, with an error that names it. Ends with 1 if one goes wrong.
 """
 import concurrent.futures
 import os
@@ -20,10 +20,12 @@ CPP_STANDARDS = ["11", "14", "17", "20"]
 MONOCYPHER = "-Itests/monocypher"
 
 # What each option may and may not be. Words are 0 to the preprocessor.
-RIGHT = ["DG_SEALED=0", "DG_SEALED=1", "DG_SEALED", "DG_CRC=0", "DG_CRC=1", "DG_CRC=2", "DG_RTO_MAX_MS=65535u",
+RIGHT = ["DG_SEALED=0", "DG_SEALED=1", "DG_SEALED", "DG_ANSWERS=0", "DG_ANSWERS=1", "DG_ANSWERS", "DG_ANSWER_MAX=0", "DG_ANSWER_MAX=65000u",
+         "DG_ANSWER_ROOM=128", "DG_CRC=0", "DG_CRC=1", "DG_CRC=2", "DG_RTO_MAX_MS=65535u",
          "DG_RTO_MIN_MS=1", "DG_RTO_INITIAL_MS=1", "DG_RTO_INITIAL_MS=60000", "DG_RTO_MIN_MS=60000", "DG_WINDOW_INITIAL=1",
          "DG_WINDOW_INITIAL=65535", "DG_WINDOW_INITIAL=(2 + 2)", "DG_SHORT_PATH=1", "DG_SHORT_PATH=16u"]
-WRONG = ["DG_SEALED=2", "DG_SEALED=-1", "DG_SEALED=", "DG_SEALED=yes", "DG_SEALED=on", "DG_CRC=3", "DG_CRC=-1", "DG_CRC=table",
+WRONG = ["DG_ANSWERS=2", "DG_ANSWERS=-1", "DG_ANSWERS=", "DG_ANSWERS=yes", "DG_ANSWER_MAX=-1", "DG_ANSWER_MAX=65001", "DG_ANSWER_MAX=long",
+         "DG_ANSWER_ROOM=129", "DG_ANSWER_ROOM=-1", "DG_ANSWER_ROOM=some", "DG_SEALED=2", "DG_SEALED=-1", "DG_SEALED=", "DG_SEALED=yes", "DG_SEALED=on", "DG_CRC=3", "DG_CRC=-1", "DG_CRC=table",
          "DG_CRC=", "DG_RTO_MAX_MS=0", "DG_RTO_MAX_MS=-1", "DG_RTO_MAX_MS=65536", "DG_RTO_MAX_MS=long", "DG_RTO_MAX_MS=50",
          "DG_RTO_MIN_MS=0", "DG_RTO_MIN_MS=-5", "DG_RTO_MIN_MS=60001", "DG_RTO_MIN_MS=fast", "DG_RTO_INITIAL_MS=0",
          "DG_RTO_INITIAL_MS=-1", "DG_RTO_INITIAL_MS=60001", "DG_RTO_INITIAL_MS=1.5", "DG_RTO_INITIAL_MS=slow",
@@ -62,13 +64,14 @@ def cases(work):
                     std = f"-std=gnu++{standard}"
                 for sealed in ("0", "1"):
                     # clang says in each -pedantic C++ file that it is no C file.
-                    flags = [*as_it_is, std, *WARNINGS, *more, f"-DDG_SEALED={sealed}"]
-                    yield compiles, *flags, "duragram.c"
-                    yield compiles, *flags, "duragram_monocypher.c"
+                    for answers in ("0", "1"):
+                        flags = [*as_it_is, std, *WARNINGS, *more, f"-DDG_SEALED={sealed}", f"-DDG_ANSWERS={answers}"]
+                        yield compiles, *flags, "duragram.c"
+                        yield compiles, *flags, "duragram_monocypher.c"
         # As it is called without any standard, and beside macros of all kinds.
         yield compiles, *as_it_is, "-Wall", "-Wextra", "-Werror", "duragram.c"
         for sealed in ("0", "1"):
-            hostile = [*as_it_is, f"-DDG_SEALED={sealed}", "-Wall", "-Werror", "-include", "tests/hostile.h"]
+            hostile = [*as_it_is, f"-DDG_SEALED={sealed}", "-DDG_ANSWERS=1", "-Wall", "-Werror", "-include", "tests/hostile.h"]
             for source in ("duragram.c", "duragram_monocypher.c"):
                 # Monocypher is not ours; its names are its own.
                 if source == "duragram.c" or sealed == "0":
@@ -76,8 +79,9 @@ def cases(work):
     # Without a libc for it: small processors, 16-bit int, big-endian, and systems whose own headers are not at hand.
     for target in ("thumbv6m-none-eabi", "riscv32", "msp430", "mips", "armv7a-linux-gnueabi", "i386-pc-none"):
         for sealed in ("0", "1"):
-            yield compiles, "clang", f"--target={target}", "-ffreestanding", "-std=c99", *WARNINGS, f"-DDG_SEALED={sealed}", \
-                "-fsyntax-only", "duragram.c"
+            for answers in ("0", "1"):
+                yield compiles, "clang", f"--target={target}", "-ffreestanding", "-std=c99", *WARNINGS, f"-DDG_SEALED={sealed}", \
+                    f"-DDG_ANSWERS={answers}", "-fsyntax-only", "duragram.c"
     for option in RIGHT:
         yield compiles, "gcc", "-std=c99", *WARNINGS, "-fsyntax-only", f"-D{option}", "duragram.c"
     for option in WRONG:
@@ -96,16 +100,20 @@ def cases(work):
     # A program that is sealed and a client that is not, and the other way round.
     caller = work / "caller.c"
     caller.write_text('#include "duragram.h"\nint main(void) {\n    return dg_init(0, 0, 0, 0) != DG_BAD_ARGUMENT;\n}\n')
-    for sealed in (0, 1):
-        objects = []
-        for source, by in ((caller, sealed), (HERE / "duragram.c", 1 - sealed)):
-            objects.append(str(work / f"{source.stem}{by}.o"))
-            yield compiles, "gcc", f"-DDG_SEALED={by}", f"-I{HERE}", "-c", str(source), "-o", objects[-1]
+    kinds = [(sealed, answers) for sealed in (0, 1) for answers in (0, 1)]
+    for sealed, answers in kinds:
+        for source in (caller, HERE / "duragram.c"):
+            yield compiles, "gcc", f"-DDG_SEALED={sealed}", f"-DDG_ANSWERS={answers}", f"-I{HERE}", "-c", str(source), "-o", \
+                str(work / f"{source.stem}{sealed}{answers}.o")
     yield "then"
-    for sealed in (0, 1):
-        yield fails_naming, ["dg_init"], "gcc", str(work / f"caller{sealed}.o"), str(work / f"duragram{1 - sealed}.o"), "-o", \
-            str(work / "caller")
-        yield compiles, "gcc", str(work / f"caller{sealed}.o"), str(work / f"duragram{sealed}.o"), "-o", str(work / f"caller{sealed}")
+    for here in kinds:
+        for there in kinds:
+            objects = str(work / "caller{}{}.o".format(*here)), str(work / "duragram{}{}.o".format(*there))
+            made = "-o", str(work / "caller{}{}{}{}".format(*here, *there))
+            if here == there:
+                yield compiles, "gcc", *objects, *made
+            else:
+                yield fails_naming, ["dg_init"], "gcc", *objects, *made
     yield compiles, "gcc", "-std=c99", *WARNINGS, "-c", "examples/posix.c", "-o", str(work / "posix.o")
 
 

@@ -22,6 +22,10 @@ static dg_client c;
 static uint32_t given, ended, sent;
 static bool was_sent[1 << 16]; /* In this epoch, by message. */
 static const uint8_t key[32] = {7};
+#if DG_ANSWERS
+static dg_ask asks[5];
+static bool asks_for[1 << 16], told[1 << 16]; /* By message. */
+#endif
 
 static void broken(const char *what, int line) {
     fprintf(stderr, "fuzz.c:%d: does not hold: %s\n", line, what);
@@ -48,7 +52,21 @@ static void on_send(void *user, const uint8_t *d, size_t len) {
         trailer = TAG_LEN;
     }
 #endif
+#if DG_ANSWERS
+    HOLDS(++sent < SENT_MAX && len >= head + trailer && len <= DG_ANSWER_MAX + head + trailer);
+    if ((d[0] & 15) == TYPE_TAKE) {
+        uint64_t seq = get32(d + 16) | (uint64_t)get32(d + 20) << 32;
+        HOLDS(get32(d + 4) != 0 && get16(d + 2) < seq && (d[1] & 7) == 0);
+        for (const dg_ask *a = asks; a != asks + 5; a++) {
+            HOLDS(a->state < NAMED || a->epoch != get32(d + 4) || a->seq >= seq - get16(d + 2));
+        }
+        for (size_t i = head; i < len - trailer; i++) {
+            HOLDS(d[i] == 0);
+        }
+    }
+#else
     HOLDS(++sent < SENT_MAX && len >= head + trailer && len <= PAYLOAD_MAX + head + trailer);
+#endif
     HOLDS((get32(d + 8) | (uint64_t)get32(d + 12) << 32) == c.config.client_id && d[0] >> 4 == 1);
     if ((d[0] & 15) == TYPE_DATA) {
         uint64_t seq = get32(d + 16) | (uint64_t)get32(d + 20) << 32;
@@ -69,6 +87,19 @@ static void on_send(void *user, const uint8_t *d, size_t len) {
         was_sent[number_of(&c, &i) & 0xffff] = true;
     }
 }
+
+#if DG_ANSWERS
+static void on_answer_told(void *user, const dg_ask *a, dg_answer answer, const uint8_t *body, uint32_t len) {
+    (void)user;
+    HOLDS(a >= asks && a < asks + 5 && a->message < given && asks_for[a->message & 0xffff] && !told[a->message & 0xffff]);
+    HOLDS(answer == DG_ANSWER_DONE || answer == DG_ANSWER_FAILED || (answer == DG_ANSWER_GONE && len == 0));
+    HOLDS(!body || (len > 0 && len <= DG_REPLY_MAX));
+    for (uint32_t i = 0; body && i < len; i++) {
+        (void)*(const volatile uint8_t *)(body + i);
+    }
+    told[a->message & 0xffff] = true;
+}
+#endif
 
 static void on_event(void *user, dg_event event, uint32_t message, uint32_t detail) {
     (void)user;
@@ -95,18 +126,44 @@ static void is_consistent(void) {
         used += cells_of(i.m->len);
         count++;
     }
+#if DG_ANSWERS
+    /* Each message that asks and is not decided has an ask of its own, and no other has one that is not acked. */
+    unsigned owned = 0, named = 0;
+    for (i.m = NULL; next(&c, &i);) {
+        if (i.m->state < ACKED && (i.m->batch & ASKS)) {
+            owned++;
+            HOLDS(ask_of(&c, i.m) < asks + 5 && ask_of(&c, i.m)->state == NAMED && ask_of(&c, i.m)->message == number_of(&c, &i));
+        }
+    }
+    for (const dg_ask *a = asks; a != asks + 5; a++) {
+        named += a->state == NAMED;
+        HOLDS(a->state <= TAKING && a->room <= DG_ANSWER_MAX && (a->state == FREE || !told[a->message & 0xffff]));
+    }
+    HOLDS(owned == named && c.taken == NULL);
+#endif
     HOLDS(pending == c.pending && used == c.used && count == c.count && used <= c.cells_max);
     HOLDS(given - ended == pending && c.window >= 1 && c.head >= &c.cells->message && c.head < &c.scratch->message);
 }
 
 /* A datagram as the server would make it, of fields that are near to what the client expects. */
 static void craft(uint32_t now) {
-    uint8_t d[DG_REPLY_MAX + 20], kind = byte(), small = byte();
+    uint8_t d[DG_REPLY_MAX + 60], kind = byte(), small = byte();
     size_t rest = kind & 0x40 ? (kind >> 3 & 3) * 8u : 0, head = HEAD_LEN, len;
     uint64_t number = c.base - 8 + byte();
     memset(d, 0, sizeof d);
     d[0] = (uint8_t)(0x10 | (kind % 3 == 0 ? TYPE_ACK : kind % 3 == 1 ? TYPE_REJECT : TYPE_WELCOME));
     d[1] = kind & 0x40 ? byte() & 0x17 : 0;
+#if DG_ANSWERS
+    const dg_ask *wanted = NULL;
+    if (kind % 3 == 2 && !c.asking) {
+        wanted = &asks[byte() % 5];
+        d[0] = 0x10 | TYPE_ANSWER;
+        d[1] &= 1;
+        small &= 7;
+        rest = byte() % (DG_ANSWER_MAX + 10);
+        number = wanted->seq;
+    }
+#endif
     put32(d, get32(d) | (uint32_t)small << 16);
     put32(d + 4, kind & 0x20 ? byte() : c.epoch);
     put32(d + 8, (uint32_t)c.config.client_id);
@@ -120,6 +177,13 @@ static void craft(uint32_t now) {
     put32(d + 16, (uint32_t)number);
     put32(d + 20, (uint32_t)(number >> 32));
     put32(d + 24, kind % 3 == 2 ? 0 : word());
+#if DG_ANSWERS
+    if (wanted) {
+        put32(d + 4, wanted->epoch);
+        put32(d + 24, kind & 0x40 ? (uint32_t)rest : word());
+        rest = kind & 0x20 ? 0 : rest;
+    }
+#endif
 #if DG_SEALED
     if (c.config.crypto) {
         uint8_t nonce[12], keys[64];
@@ -129,6 +193,16 @@ static void craft(uint32_t now) {
         for (size_t i = 0; i < rest; i++) {
             d[head + i] = byte();
         }
+#if DG_ANSWERS
+        if (wanted) {
+            derive(&c, wanted->epoch, keys);
+            make_nonce(nonce, 2, 0);
+            crypto_aead_init_ietf(&ctx, keys + 32, nonce);
+            crypto_aead_write(&ctx, d + head, d + head + rest, d, head, d + head, rest);
+            dg_input(&c, d, head + rest + TAG_LEN, now);
+            return;
+        }
+#endif
         derive(&c, get32(d + 4) == 0 || kind % 3 == 2 ? 0 : c.epoch, keys);
         make_nonce(nonce, 2, 0);
         crypto_aead_init_ietf(&ctx, keys + 32, nonce);
@@ -168,6 +242,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
 #endif
     (void)key;
+#if DG_ANSWERS
+    memset(asks, 0, sizeof asks);
+    memset(asks_for, 0, sizeof asks_for);
+    memset(told, 0, sizeof told);
+    config.asks = asks;
+    config.asks_max = 5;
+    config.answer = on_answer_told;
+#endif
     HOLDS(dg_init(&c, &config, cells, DG_CELLS(1, PAYLOAD_MAX) + byte()) == DG_OK);
     while (left && given < 60000) {
         uint8_t what = byte();
@@ -181,7 +263,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             }
             memcpy(payload, (uint8_t[]){(uint8_t)given, (uint8_t)(given >> 8), 0, 0}, 4);
             given += 1;
-            given -= dg_send(&c, 7, payload, len, what & 0x40 ? DG_MAKE_ROOM : what & 0x80 ? DG_BATCH : 0) != DG_OK;
+            unsigned flags = what & 0x40 ? DG_MAKE_ROOM : what & 0x80 ? DG_BATCH : 0;
+#if DG_ANSWERS
+            flags |= what & 0x10 ? DG_ASK : 0;
+            asks_for[(given - 1) & 0xffff] = what >> 4 & 1;
+#endif
+            given -= dg_send(&c, 7, payload, len, flags) != DG_OK;
             break;
         }
         case 2: {
@@ -212,6 +299,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             }
             break;
         case 7:
+#if DG_ANSWERS
+            if (what & 0x40) {
+                dg_take(&c, (uint16_t)(what & 0x80 ? word() : 0));
+            }
+#endif
             break;
         }
         if (what & 8) {

@@ -16,7 +16,7 @@ import venv
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 ARDUINO = pathlib.Path("/usr/share/arduino/hardware/arduino/avr")
-OPTIONS = ["CRC", "RTO_INITIAL_MS", "RTO_MIN_MS", "RTO_MAX_MS", "WINDOW_INITIAL", "SHORT_PATH"]
+OPTIONS = ["ANSWER_MAX", "ANSWER_ROOM", "CRC", "RTO_INITIAL_MS", "RTO_MIN_MS", "RTO_MAX_MS", "WINDOW_INITIAL", "SHORT_PATH"]
 
 
 def run(*command, **more):
@@ -80,9 +80,10 @@ def arduino_compiles():
             run(*cpp_compiler, source)
         for sketch in HERE.glob("examples/*/*.ino"):
             run(*cpp_compiler, sketch)
-        # Sealed, with Monocypher beside it.
+        # Sealed, with Monocypher beside it; with answers.
+        run(*c_compiler, "-DDG_ANSWERS=1", HERE / "duragram.c")
         for source in ("duragram.c", "duragram_monocypher.c", "tests/monocypher/monocypher.c"):
-            run(*c_compiler, "-DDG_SEALED=1", "-I", HERE / "tests/monocypher", "-Wno-error", HERE / source)
+            run(*c_compiler, "-DDG_SEALED=1", "-DDG_ANSWERS=1", "-I", HERE / "tests/monocypher", "-Wno-error", HERE / source)
     print("packages: the Arduino sketch compiles for an Uno and a Mega")
 
 
@@ -135,7 +136,7 @@ CALLER = """#include "duragram.h"
 #include "duragram_monocypher.h"
 #endif
 int main(void) {
-    int wrong = DG_SEALED != SEALED || DG_WINDOW_INITIAL != 4;
+    int wrong = DG_SEALED != SEALED || DG_ANSWERS != SEALED || DG_WINDOW_INITIAL != 4;
 #if DG_SEALED
     wrong += dg_monocypher.lock == 0;
 #endif
@@ -153,8 +154,8 @@ def cmake_builds(work, cmake, here, builds):
             place = work / f"cmake-{name}-{sealed}"
             place.mkdir()
             caller = place / "caller.c"
-            caller.write_text(CALLER.replace("SEALED ||", f"{sealed} ||"))
-            config = f"set({prefix} 1)\nset({prefix}_WINDOW_INITIAL 4)\n" + (f"set({prefix}_SEALED 1)\n" if sealed else "")
+            caller.write_text(CALLER.replace("SEALED ||", f"{sealed} ||"))  # Answers go with sealed mode here: both, or none.
+            config = f"set({prefix} 1)\nset({prefix}_WINDOW_INITIAL 4)\n" + (f"set({prefix}_SEALED 1)\nset({prefix}_ANSWERS 1)\n" if sealed else "")
             (place / "CMakeLists.txt").write_text(template.format(config=config, here=here, caller=caller))
             run(cmake, "-S", place, "-B", place / "build")
             run(cmake, "--build", place / "build")

@@ -19,7 +19,8 @@ struct vector {
     uint32_t word;
     unsigned flags;
     uint16_t channel;
-    int other; /* What this client never makes: fragments, reserved fields, flags without meaning. */
+    int other; /* What this client never makes: fragments, flags without meaning. */
+    uint16_t options, room;
     const uint8_t *payload;
     size_t payload_len;
     const uint8_t *key; /* NULL: plain. */
@@ -42,6 +43,28 @@ struct session_keys {
 #include "vectors.inc"
 
 enum { CELLS = 66000, MESSAGES_MAX = 1100 };
+
+#if DG_ANSWERS
+static dg_ask asks[2];
+static struct {
+    unsigned count, answer;
+    uint32_t len;
+    bool has_body;
+    uint8_t body[DG_ANSWER_MAX];
+} heard;
+
+static void on_heard(void *user, const dg_ask *ask, dg_answer answer, const uint8_t *body, uint32_t len) {
+    (void)user;
+    CHECK(ask == &asks[0]);
+    heard.count++;
+    heard.answer = answer;
+    heard.len = len;
+    heard.has_body = body != NULL;
+    if (body) {
+        memcpy(heard.body, body, len);
+    }
+}
+#endif
 
 static dg_cell cells[CELLS];
 static uint8_t sent[2048];
@@ -89,6 +112,13 @@ static dg_client client_of(const struct vector *v, uint64_t id, uint32_t epoch, 
     dg_client c;
     dg_config config = {.client_id = id, .epoch = epoch, .random_seed = 7, .payload_max = 1441, .send = capture,
                         .event = on_event};
+#if DG_ANSWERS
+    memset(asks, 0, sizeof asks);
+    memset(&heard, 0, sizeof heard);
+    config.asks = asks;
+    config.asks_max = 2;
+    config.answer = on_heard;
+#endif
     if (v->key) {
         config.crypto = &dg_monocypher;
         config.key = v->key;
@@ -113,6 +143,72 @@ static bool sent_is(const struct vector *v) {
     return sent_len == v->len && memcmp(sent, v->bytes, v->len) == 0;
 }
 
+/* What this client makes: of options ASK alone, if it is compiled so, and not with a batch. */
+static bool is_made(const struct vector *v) {
+#if DG_ANSWERS
+    if (v->options == 2 && !(v->flags & DG_BATCH)) {
+        return !v->other;
+    }
+    return !v->other && v->options == 0;
+#else
+    return !v->other && v->options == 0 && v->type != TYPE_TAKE;
+#endif
+}
+
+static unsigned send_flags(const struct vector *v) {
+#if DG_ANSWERS
+    return (v->flags & DG_BATCH) | v->options;
+#else
+    return v->flags & DG_BATCH;
+#endif
+}
+
+#if DG_ANSWERS
+static void encodes_take(const struct vector *v) {
+    dg_client c = client_of(v, v->client, v->epoch, 1, 0);
+    asks[0] = (dg_ask){.seq = v->number, .epoch = v->epoch, .room = v->room, .state = PAUSING};
+    if (v->small) {
+        asks[1] = (dg_ask){.seq = v->number - v->small, .epoch = v->epoch, .state = NAMED};
+    }
+    c.wait_ms = v->word;
+    sent_len = 0;
+    dg_poll(&c, 0);
+    CHECK_OF(v->name, sent_is(v));
+    /* In a later epoch, for what waits in this one. */
+    dg_client later = client_of(v, v->client, v->epoch + 1, 1, 0);
+    asks[0] = (dg_ask){.seq = v->number, .epoch = v->epoch, .room = v->room, .state = PAUSING};
+    if (v->small) {
+        asks[1] = (dg_ask){.seq = v->number - v->small, .epoch = v->epoch, .state = NAMED};
+    }
+    later.wait_ms = v->word;
+    sent_len = 0;
+    dg_poll(&later, 0);
+    CHECK_OF(v->name, sent_is(v));
+    encoded++;
+}
+
+/* In its epoch, and in a later one. */
+static void understands_answer(const struct vector *v, uint32_t epoch) {
+    dg_client c = client_of(v, v->client, epoch, 1, 0);
+    bool done = v->small <= DG_ANSWER_FAILED, whole = v->payload_len == v->word;
+    asks[0] = (dg_ask){.seq = v->number, .epoch = v->epoch, .state = TAKING};
+    c.wait_ms = 1;
+    CHECK_OF(v->name, dg_input(&c, v->bytes, v->len, 50000) == DG_OK);
+    if (v->small == DG_ANSWER_GONE || (done && (whole || v->word > DG_ANSWER_MAX))) {
+        CHECK_OF(v->name, heard.count == 1 && heard.answer == v->small && heard.len == v->word);
+        CHECK_OF(v->name, heard.has_body == (v->payload_len != 0));
+        CHECK_OF(v->name, !heard.has_body || memcmp(heard.body, v->payload, v->payload_len) == 0);
+        CHECK_OF(v->name, dg_input(&c, v->bytes, v->len, 50000) == DG_IGNORED && heard.count == 1);
+    } else if (done) {
+        CHECK_OF(v->name, heard.count == 0 && asks[0].room == v->word && asks[0].ms == 0);
+    } else {
+        uint32_t least = v->word < c.rto ? c.rto : v->word < DG_RTO_MAX_MS ? v->word : DG_RTO_MAX_MS;
+        CHECK_OF(v->name, heard.count == 0 && asks[0].state == PAUSING && asks[0].ms >= least && asks[0].ms <= least + least / 4);
+    }
+    CHECK_OF(v->name, told.failed == 0 && c.silent == false);
+}
+#endif
+
 static void encodes(const struct vector *v) {
     uint64_t base = v->number - v->small;
     unsigned attempt = v->flags & 7;
@@ -121,7 +217,7 @@ static void encodes(const struct vector *v) {
     if (v->type == TYPE_DATA && v->small < 60000) {
         c = client_of(v, v->client, v->epoch, base, v->small);
         dg_message *m = after(&c, c.head, c.used);
-        CHECK_OF(v->name, dg_send(&c, v->channel, v->payload, v->payload_len, v->flags & DG_BATCH) == DG_OK);
+        CHECK_OF(v->name, dg_send(&c, v->channel, v->payload, v->payload_len, send_flags(v)) == DG_OK);
         if (attempt) {
             m->state = LOST;
             m->attempt = (uint8_t)(attempt - 1);
@@ -131,7 +227,7 @@ static void encodes(const struct vector *v) {
     } else if (v->type == TYPE_DATA) {
         /* More in flight than the ring has cells: only the bytes are checked. */
         c = client_of(v, v->client, v->epoch, base, 0);
-        CHECK_OF(v->name, dg_send(&c, v->channel, v->payload, v->payload_len, v->flags & DG_BATCH) == DG_OK);
+        CHECK_OF(v->name, dg_send(&c, v->channel, v->payload, v->payload_len, send_flags(v)) == DG_OK);
         dispatch(&c, TYPE_DATA | (FLAG_WHOLE | v->flags) << 8 | (uint32_t)v->small << 16, v->number, c.head);
     } else if (v->type == TYPE_HELLO) {
         c = client_of(v, v->client, 0, 1, 0);
@@ -233,9 +329,16 @@ static void ignores(const struct vector *v) {
     c.asking = welcome;
     c.nonce = number;
     c.pinged = true;
+#if DG_ANSWERS
+    asks[0] = (dg_ask){.seq = number ? number : 1, .epoch = epoch ? epoch : 1, .state = TAKING, .room = DG_ANSWER_MAX};
+    dg_ask same_ask = asks[0];
+#endif
     dg_client same = c;
     CHECK_OF(v->name, dg_input(&c, v->bytes, v->len, 50000) == DG_IGNORED);
     CHECK_OF(v->name, memcmp(&c, &same, sizeof c) == 0);
+#if DG_ANSWERS
+    CHECK_OF(v->name, heard.count == 0 && memcmp(&asks[0], &same_ask, sizeof same_ask) == 0);
+#endif
     ignored++;
 }
 
@@ -244,8 +347,13 @@ static void runs(const struct vector *v) {
     case TYPE_DATA:
     case TYPE_HELLO:
     case TYPE_PING:
-        if (v->other) {
+    case TYPE_TAKE:
+        if (!is_made(v)) {
             not_made++;
+#if DG_ANSWERS
+        } else if (v->type == TYPE_TAKE) {
+            encodes_take(v);
+#endif
         } else {
             encodes(v);
         }
@@ -260,6 +368,12 @@ static void runs(const struct vector *v) {
     case TYPE_WELCOME:
         understands_welcome(v);
         break;
+#if DG_ANSWERS
+    case TYPE_ANSWER:
+        understands_answer(v, v->epoch);
+        understands_answer(v, v->epoch + 1);
+        break;
+#endif
     default:
         ignores(v);
         return;

@@ -4,7 +4,7 @@ import json
 import pathlib
 import sys
 
-TYPES = ["", "DATA", "ACK", "REJECT", "HELLO", "WELCOME", "PING"]
+TYPES = ["", "DATA", "ACK", "REJECT", "HELLO", "WELCOME", "PING", "ANSWER", "TAKE"]
 
 
 def bytes_literal(hexadecimal):
@@ -18,10 +18,10 @@ def row(vector):
     if "version_refusal" in vector:
         fields = dict(vector["version_refusal"], type="REJECT", code=1, retry_after_ms=0)
     data, length = bytes_literal(vector["hex"])
-    payload, payload_len = bytes_literal(fields.get("payload", fields.get("bitmap", "")))
+    payload, payload_len = bytes_literal(next((fields[k] for k in ("payload", "bitmap", "body") if k in fields), ""))
     number = next((fields[k] for k in ("seq", "floor", "refused", "nonce") if k in fields), "0")
-    small = next((fields[k] for k in ("span", "credit", "code") if k in fields), 0)
-    word = next((fields[k] for k in ("delay_us", "retry_after_ms") if k in fields), 0)
+    small = next((fields[k] for k in ("span", "credit", "code", "status") if k in fields), 0)
+    word = next((fields[k] for k in ("delay_us", "retry_after_ms", "number", "wait_ms") if k in fields), 0)
     flags = (fields.get("attempt", 0) | fields.get("batch", False) << 6 | fields.get("skip", False) << 7
              if fields.get("type") == "DATA" else fields.get("durability", 0))
     whole = all(fields.get(k, True) for k in ("begin", "end"))
@@ -33,7 +33,8 @@ def row(vector):
         "epoch": "%du" % fields.get("epoch", 0),
         "number": number + "ull", "small": small, "word": "%du" % word, "flags": flags,
         "channel": fields.get("channel", 0),
-        "other": int(not whole or fields.get("reserved", 0) != 0 or not vector.get("canonical", True)),
+        "other": int(not whole or not vector.get("canonical", True)),
+        "options": fields.get("options", 0), "room": fields.get("room", 0),
         "payload": payload, "payload_len": payload_len,
     }
     if "key" in vector:

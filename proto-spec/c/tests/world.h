@@ -19,6 +19,34 @@ typedef struct {
     bool above[WINDOW_MAX]; /* of seq floor + 1 + i */
 } session;
 
+#if DG_ANSWERS
+/* Enough that no ask is ever evicted: what ends an ask is what the client says, or a session that ends. */
+enum { ASKS_OF_SERVER = 2 * MESSAGES_MAX, HELD_MAX = 16, DONE = 0, FAILED = 1, OPEN = 2, GONE_AT_SERVER = 3 };
+
+/* A message that asked. Its state is what a TAKE of it gets. */
+typedef struct {
+    uint32_t epoch, message;
+    uint64_t seq;
+    uint8_t state;
+} asked;
+
+/* A TAKE that waits for its answer. len 0: none. */
+typedef struct {
+    uint32_t epoch, until;
+    uint64_t seq;
+    size_t len;
+} held_take;
+
+/* What the service gives, by the message's number: often nothing. */
+static inline size_t answer_of(uint32_t message, uint8_t *out) {
+    size_t len = message % 3 ? message * 40503u % 100 : 0;
+    for (size_t i = 0; i < len; i++) {
+        out[i] = (uint8_t)(message * 17 + i);
+    }
+    return len;
+}
+#endif
+
 typedef struct {
     uint64_t client;
     unsigned window;
@@ -35,6 +63,11 @@ typedef struct {
     bool old; /* It does not know the flag COMPLETE. */
     const uint8_t *key; /* NULL: plain. */
     uint64_t counter;
+#if DG_ANSWERS
+    asked asks[ASKS_OF_SERVER];
+    held_take held[HELD_MAX];
+    unsigned ask_count, asks_max, forgotten; /* forgotten: for another reason than that the client has had them. */
+#endif
 } server;
 
 static uint64_t random_state;
@@ -132,6 +165,124 @@ static inline session *session_of(server *s, uint32_t epoch) {
     return NULL;
 }
 
+#if DG_ANSWERS
+static inline asked *ask_named(server *s, uint32_t epoch, uint64_t seq) {
+    for (unsigned i = 0; i < s->ask_count; i++) {
+        if (s->asks[i].epoch == epoch && s->asks[i].seq == seq) {
+            return &s->asks[i];
+        }
+    }
+    return NULL;
+}
+
+static inline unsigned open_asks(const server *s) {
+    unsigned open = 0;
+    for (unsigned i = 0; i < s->ask_count; i++) {
+        open += s->asks[i].state != GONE_AT_SERVER;
+    }
+    return open;
+}
+
+/* The ANSWER to a TAKE of `len` bytes. */
+static inline size_t answer_to(server *s, uint32_t epoch, uint64_t seq, unsigned status, uint32_t word, const asked *a, size_t len,
+                               uint8_t *d) {
+    size_t room = len - (s->key ? 52 : 32), body_len = 0;
+    plain(d, 7, 0, status, epoch, s->client, seq, word, NULL, 0);
+    if (a && status <= FAILED) {
+        body_len = answer_of(a->message, d + 28);
+        store(d + 24, body_len, 4);
+        body_len = body_len <= room ? body_len : 0;
+    }
+#if DG_SEALED
+    if (s->key) {
+        uint8_t keys[64], nonce[12];
+        crypto_aead_ctx ctx;
+        keys_of(s, epoch, keys);
+        memmove(d + 36, d + 28, body_len);
+        d[1] |= 8;
+        store(d + 28, ++s->counter, 8);
+        store(nonce, 2, 4);
+        store(nonce + 4, s->counter, 8);
+        crypto_aead_init_ietf(&ctx, keys + 32, nonce);
+        crypto_aead_write(&ctx, d + 36, d + 36 + body_len, d, 36, d + 36, body_len);
+        return 52 + body_len;
+    }
+#endif
+    store(d + 28 + body_len, dg_crc32(d, 28 + body_len), 4);
+    return 32 + body_len;
+}
+
+/* Rule A4 and A6. */
+static inline size_t on_take(server *s, const uint8_t *head, size_t len, uint32_t now, uint8_t *d) {
+    uint32_t epoch = load32(head + 4), wait = load32(head + 24);
+    uint64_t seq = load64(head + 16);
+    unsigned span = head[2] | (unsigned)head[3] << 8;
+    const session *of = epoch ? session_of(s, epoch) : NULL;
+    if (epoch == 0 || seq == 0 || span >= seq || (head[1] & ~8u)) {
+        s->corrupt = true;
+        return 0;
+    }
+    for (unsigned i = 0; of && i < s->ask_count; i++) {
+        if (s->asks[i].epoch == epoch && s->asks[i].seq < seq - span) {
+            s->asks[i].state = GONE_AT_SERVER;
+        }
+    }
+    const asked *a = of ? ask_named(s, epoch, seq) : NULL;
+    if (a && a->state == OPEN) {
+        held_take *place = NULL;
+        for (unsigned i = 0; i < HELD_MAX; i++) {
+            if (s->held[i].len && s->held[i].epoch == epoch && s->held[i].seq == seq) {
+                place = &s->held[i]; /* Replaced, in silence. */
+                place->len = 0;
+            } else if (!s->held[i].len && !place) {
+                place = &s->held[i];
+            }
+        }
+        if (wait == 0 || !place) {
+            return answer_to(s, epoch, seq, OPEN, 1000, NULL, len, d);
+        }
+        *place = (held_take){.epoch = epoch, .seq = seq, .len = len, .until = now + (wait < 20000 ? wait : 20000)};
+        return 0;
+    }
+    return answer_to(s, epoch, seq, a ? a->state : GONE_AT_SERVER, 0, a, len, d);
+}
+
+/* The service processes a message, or the wait of a held TAKE is over: the datagram that this sends, 0 for none. */
+static inline size_t server_answers(server *s, uint32_t now, bool service_works, uint8_t *d) {
+    if (service_works && s->ask_count) {
+        asked *a = &s->asks[draw(s->ask_count)];
+        if (a->state == OPEN) {
+            a->state = a->message % 5 ? DONE : FAILED;
+        }
+    }
+    for (unsigned i = 0; i < HELD_MAX; i++) {
+        held_take *held = &s->held[i];
+        if (held->len) {
+            const asked *a = ask_named(s, held->epoch, held->seq);
+            size_t len = held->len;
+            if (!a || a->state != OPEN) {
+                held->len = 0;
+                return a && a->state <= FAILED ? answer_to(s, held->epoch, held->seq, a->state, 0, a, len, d) : 0;
+            }
+            if ((int32_t)(now - held->until) >= 0) {
+                held->len = 0;
+                return answer_to(s, held->epoch, held->seq, OPEN, 0, NULL, len, d);
+            }
+        }
+    }
+    return 0;
+}
+
+/* Its sessions end, and with them their asks. */
+static inline void server_forgets(server *s) {
+    memset(s->sessions, 0, sizeof s->sessions);
+    for (unsigned i = 0; i < s->ask_count; i++) {
+        s->forgotten += s->asks[i].state != GONE_AT_SERVER;
+        s->asks[i].state = GONE_AT_SERVER;
+    }
+}
+#endif
+
 static inline size_t on_data(server *s, const uint8_t *head, const uint8_t *payload, size_t len, uint8_t *d) {
     uint32_t epoch = load32(head + 4), message = load32(payload);
     uint64_t seq = load64(head + 16);
@@ -181,11 +332,28 @@ static inline size_t on_data(server *s, const uint8_t *head, const uint8_t *payl
         return reply(s, d, 3, 5, epoch, seq, 0);
     }
     bool is_new = seq > of->floor && !of->above[seq - of->floor - 1];
+#if DG_ANSWERS
+    unsigned options = head[26] | (unsigned)head[27] << 8;
+    s->corrupt |= options & ~2u;
+    if (is_new && options && open_asks(s) >= s->asks_max) {
+        return reply(s, d, 3, 6, epoch, seq, draw(2) ? 700 : 0);
+    }
+#else
+    s->corrupt |= head[26] || head[27];
+#endif
     if (is_new) {
         if (s->full) {
             return reply(s, d, 3, 7, epoch, seq, draw(2) ? 500 : 0);
         }
         s->journaled[message]++;
+#if DG_ANSWERS
+        if (options) {
+            s->corrupt |= s->ask_count == ASKS_OF_SERVER;
+            asked *again = ask_named(s, epoch, seq); /* In a session that was opened again it asks anew. */
+            asked *a = again ? again : &s->asks[s->ask_count++ % ASKS_OF_SERVER];
+            *a = (asked){.epoch = epoch, .seq = seq, .message = message, .state = OPEN};
+        }
+#endif
         of->above[seq - of->floor - 1] = true;
         move_floor(of, of->floor);
     }
@@ -193,10 +361,11 @@ static inline size_t on_data(server *s, const uint8_t *head, const uint8_t *payl
 }
 
 /* A datagram comes to the server; the length of its answer, 0 for none. */
-static inline size_t server_handles(server *s, const uint8_t *bytes, size_t len, uint8_t *d) {
+static inline size_t server_handles(server *s, const uint8_t *bytes, size_t len, uint32_t now, uint8_t *d) {
     uint8_t head[28], payload[256] = {0};
     size_t payload_len = len - (s->key ? 52 : 32);
     unsigned type = bytes[0] & 15;
+    (void)now;
     memcpy(head, bytes, sizeof head);
     if (len < 32 || len > 256 || bytes[0] >> 4 != 1 || load64(bytes + 8) != s->client) {
         s->corrupt = true;
@@ -240,6 +409,13 @@ static inline size_t server_handles(server *s, const uint8_t *bytes, size_t len,
         const session *of = session_of(s, load32(head + 4));
         return ack_of(s, of ? of : &nothing, 0, true, d);
     }
+#if DG_ANSWERS
+    case 8:
+        for (size_t i = s->key ? 36 : 28; i < len - (s->key ? 16 : 4); i++) {
+            s->corrupt |= bytes[i] != 0;
+        }
+        return on_take(s, head, len, now, d);
+#endif
     default:
         s->corrupt = true;
         return 0;

@@ -39,6 +39,32 @@ static void expect(bool right, unsigned line) {
 
 #define EXPECT(what) expect((what), __LINE__)
 
+#if DG_ANSWERS
+static dg_ask asks[DG_ASKS_MAX];
+static bool asked_for[MESSAGES_MAX];
+static unsigned answered[MESSAGES_MAX];
+static unsigned long long total_asked, total_answered, total_gone, total_restarts;
+static bool may_be_gone;
+
+static void client_hears(void *user, const dg_ask *ask, dg_answer answer, const uint8_t *body, uint32_t len) {
+    uint8_t expected[100];
+    uint32_t m = ask->message;
+    size_t expected_len = answer_of(m, expected);
+    (void)user;
+    EXPECT(m < MESSAGES_MAX && asked_for[m % MESSAGES_MAX] && world.journaled[m % MESSAGES_MAX] > 0);
+    EXPECT(answered[m % MESSAGES_MAX] == 0);
+    answered[m % MESSAGES_MAX]++;
+    if (answer == DG_ANSWER_GONE) {
+        EXPECT(may_be_gone && len == 0 && !body);
+        total_gone++;
+        return;
+    }
+    EXPECT(answer == (m % 5 ? DG_ANSWER_DONE : DG_ANSWER_FAILED));
+    EXPECT(len == expected_len && (body != NULL) == (len != 0) && (!body || memcmp(body, expected, len) == 0));
+    total_answered++;
+}
+#endif
+
 static void put_on_path(const uint8_t *bytes, size_t len, bool to_server) {
     unsigned copies = chance(weather.loss) ? 0 : 1 + chance(weather.duplicates);
     while (copies--) {
@@ -93,7 +119,7 @@ static void arrive(unsigned i) {
         EXPECT(result == DG_OK || result == DG_IGNORED || ((used_before || weather.duplicates) && result == DG_NEVER_SENT));
         return;
     }
-    size_t len = server_handles(&world, p.bytes, p.len, answer);
+    size_t len = server_handles(&world, p.bytes, p.len, now, answer);
     EXPECT(len <= p.len); /* No amplification. */
     if (len) {
         put_on_path(answer, len, false);
@@ -120,6 +146,18 @@ static bool runs(uint64_t seed) {
     size_t buffer = DG_CELLS(1 + draw(20), 100);
     dg_config config = {.client_id = world.client, .random_seed = seed * 77, .epoch = own_epoch ? 1 + draw(5000) : 0,
                         .payload_max = 100, .send = client_sends, .event = client_tells};
+#if DG_ANSWERS
+    memset(asks, 0, sizeof asks);
+    memset(asked_for, 0, sizeof asked_for);
+    memset(answered, 0, sizeof answered);
+    config.asks = asks;
+    config.asks_max = (uint8_t)(1 + draw(DG_ASKS_MAX));
+    config.answer = client_hears;
+    world.asks_max = chance(50) ? ASKS_OF_SERVER : 64; /* As many as the text says a client may have. */
+    may_be_gone = may_forget;
+    bool is_sleeper = chance(30), works = true;
+    uint16_t wait_ms = (uint16_t)(1 + draw(5000));
+#endif
     weather.loss = draw(45);
     weather.duplicates = draw(20);
     weather.late = draw(40);
@@ -146,15 +184,25 @@ static bool runs(uint64_t seed) {
         total_used += used_before;
     }
     EXPECT(dg_init(&client, &config, cells, buffer) == DG_OK);
+#if DG_ANSWERS
+    dg_take(&client, is_sleeper ? 0 : wait_ms);
+#endif
 #if DG_SEALED
     if (world.key && chance(20)) {
         client.counter |= 0xffffffc0u; /* It is used up soon. */
+#if DG_ANSWERS
+        may_be_gone = true;
+#endif
     }
 #endif
 
     uint32_t given = 0, started = now, wait = dg_poll(&client, now), trouble_until = now;
     bool is_down = false;
+#if DG_ANSWERS
+    while (!wrong && (given < messages || dg_pending(&client) || dg_waiting(&client))) {
+#else
     while (!wrong && (given < messages || dg_pending(&client))) {
+#endif
         /* To what comes next: a packet, the client's deadline, or the application and the world's whims. */
         uint32_t step = given < messages ? 1 + draw(20) : 200;
         step = step < wait ? step : wait;
@@ -177,7 +225,13 @@ static bool runs(uint64_t seed) {
                 uint8_t payload[100];
                 size_t len = payload_of(given, payload, 100);
                 uint16_t channel = given % 17 == 3 ? REFUSED_CHANNEL : 7;
-                if (dg_send(&client, channel, payload, len, may_give_up && chance(50) ? DG_MAKE_ROOM : 0) != DG_OK) {
+                unsigned flags = may_give_up && chance(50) ? DG_MAKE_ROOM : 0;
+#if DG_ANSWERS
+                bool asking = chance(40);
+                flags |= asking ? DG_ASK : 0;
+                asked_for[given] = asking; /* Before: it may be given up in the call. */
+#endif
+                if (dg_send(&client, channel, payload, len, flags) != DG_OK) {
                     break;
                 }
                 given++;
@@ -194,15 +248,53 @@ static bool runs(uint64_t seed) {
             world.full = chance(15);
             world.shrunk = chance(15);
             is_down = chance(15);
+#if DG_ANSWERS
+            if (is_down) {
+                memset(world.held, 0, sizeof world.held);
+            }
+            works = chance(70);
+            if (chance(10) && !dg_pending(&client)) {
+                /* The device restarts, in a new epoch. What waits was kept. */
+                config.epoch = 0;
+                config.random_seed++;
+#if DG_SEALED
+                config.boot_count += config.boot_count != 0;
+#endif
+                EXPECT(dg_init(&client, &config, cells, buffer) == DG_OK);
+                client.first_message = given;
+                dg_take(&client, is_sleeper ? 0 : wait_ms);
+                total_restarts++;
+            }
+            if (is_sleeper) {
+                dg_take(&client, 0);
+            }
+#endif
             /* An idle session: of one that is not, a late datagram would tell a base of long ago. */
             if (may_forget && packet_count == 0) {
+#if DG_ANSWERS
+                server_forgets(&world);
+#else
                 memset(world.sessions, 0, sizeof world.sessions);
+#endif
             }
         }
+#if DG_ANSWERS
+        if (!is_down) {
+            uint8_t answer[300];
+            size_t len = server_answers(&world, now, works, answer);
+            if (len) {
+                put_on_path(answer, len, false);
+            }
+        }
+#endif
         if (now - started > 4u * 3600 * 1000) {
             EXPECT(false); /* It does not come to an end. */
         }
         wait = dg_poll(&client, now);
+#if DG_ANSWERS
+        EXPECT(wait > 0); /* And so that the world's time goes on though a sleeper's does not. */
+        wait = wait < 1000 ? wait : 1000;
+#endif
         EXPECT(wait > 0 && dg_pending(&client) == client.pending && client.in_flight <= client.pending);
     }
     /* Whoever forgets what lay above a floor takes it for lost when the client is past it. */
@@ -213,6 +305,11 @@ static bool runs(uint64_t seed) {
         EXPECT(end != 1 + DG_ABANDONED || may_give_up);
         EXPECT((end == 1 + DG_FAILED) == (i % 17 == 3) || end == 1 + DG_ABANDONED);
         EXPECT(world.journaled[i] <= 1 || may_forget || epochs_told > !own_epoch);
+#if DG_ANSWERS
+        EXPECT(!asked_for[i] || end != 1 + DG_ACKED || answered[i] >= 1);
+        EXPECT(end == 1 + DG_ACKED || answered[i] == 0);
+        total_asked += asked_for[i];
+#endif
         total_acked += end == 1 + DG_ACKED;
         total_failed += end == 1 + DG_FAILED;
         total_abandoned += end == 1 + DG_ABANDONED;
@@ -236,5 +333,9 @@ int main(int argc, char **argv) {
     printf("%llu datagrams sent, %llu messages acked, %llu refused, %llu given up, %llu epochs, %llu journaled in two, "
            "%llu epochs used before\n",
            total_sent, total_acked, total_failed, total_abandoned, total_epochs, total_twice, total_used);
+#if DG_ANSWERS
+    printf("%llu asked, %llu answered, %llu gone, %llu restarts of the client\n", total_asked, total_answered, total_gone, total_restarts);
+    CHECK(seeds < 100 || (total_answered > 0 && total_gone > 0));
+#endif
     return verdict("worlds");
 }

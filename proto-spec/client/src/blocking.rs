@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use super::{Builder, ConnectError, Incomplete, Pending, Receipt, SendError, Stats};
+use duragram_proto::{Epoch, Seq};
+
+use super::{Answer, Answering, Builder, ConnectError, Incomplete, Pending, Receipt, SendError, Stats};
 
 /// A client whose methods block the calling thread. Share it among threads by reference or `Arc`; a dropped one never
 /// waits. Not for use within an async runtime: its methods panic there.
@@ -37,6 +39,23 @@ pub struct Client {
 #[must_use = "the record is not safe before `wait` has returned"]
 pub struct Ticket {
     pending: Pending,
+}
+
+/// A record that asked: its receipt, and its answer, which comes later.
+#[derive(Debug)]
+#[must_use = "the record is not safe before its receipt is there, and a dropped answer is not waited for"]
+pub struct Asked {
+    /// Its `wait` returns when the record is on the server's disk, or has failed.
+    pub receipt: Ticket,
+    /// Its `wait` returns when the server has told what became of the record.
+    pub answer: AnswerTicket,
+}
+
+/// The answer to come. Dropping it says that it is not wanted any more; [`AnswerTicket::leave`] keeps it at the server.
+#[derive(Debug)]
+#[must_use = "a dropped answer is not waited for"]
+pub struct AnswerTicket {
+    answering: Answering,
 }
 
 /// Why a blocking client could not begin. Nothing was sent.
@@ -100,6 +119,42 @@ impl Client {
         Ok(Ticket { pending })
     }
 
+    /// As [`super::Client::ask`]: blocks until there is room for the record, not for its ack or its answer.
+    ///
+    /// # Errors
+    /// As [`super::Client::ask`].
+    pub fn ask(&self, record: &[u8]) -> Result<Asked, SendError> {
+        self.ask_on(0, record)
+    }
+
+    /// As [`Client::ask`], for a channel.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn ask_on(&self, channel: u16, record: &[u8]) -> Result<Asked, SendError> {
+        let super::Asked { receipt, answer } = self.wait(self.client.ask_on(channel, record))?;
+        Ok(Asked { receipt: Ticket { pending: receipt }, answer: AnswerTicket { answering: answer } })
+    }
+
+    /// As [`super::Client::take`]: the answer to a record of an earlier run.
+    ///
+    /// # Errors
+    /// As [`super::Client::take`].
+    pub fn take(&self, epoch: Epoch, seq: Seq) -> Result<AnswerTicket, SendError> {
+        let answering = self.client.take(epoch, seq)?;
+        Ok(AnswerTicket { answering })
+    }
+
+    /// Names the same asks as [`super::Client::waiting`], and does not block.
+    pub fn waiting(&self) -> Vec<(Epoch, Seq)> {
+        self.client.waiting()
+    }
+
+    /// Does what [`super::Client::wake`] does, and does not block.
+    pub fn wake(&self) {
+        self.client.wake();
+    }
+
     /// As [`super::Client::abandon_oldest`]: gives up the oldest unacked message, and returns how many records that were.
     pub fn abandon_oldest(&self) -> u64 {
         self.client.abandon_oldest()
@@ -118,17 +173,17 @@ impl Client {
         self.wait(self.client.close(patience))
     }
 
-    /// As [`super::Client::set_server`].
+    /// Moves to another server as [`super::Client::set_server`] does, and does not block.
     pub fn set_server(&self, server: impl Into<String>) {
         self.client.set_server(server);
     }
 
-    /// As [`super::Client::trouble`].
+    /// Says the same as [`super::Client::trouble`], and does not block.
     pub fn trouble(&self) -> Option<String> {
         self.client.trouble()
     }
 
-    /// As [`super::Client::stats`].
+    /// Counts the same as [`super::Client::stats`], and does not block.
     pub fn stats(&self) -> Stats {
         self.client.stats()
     }
@@ -156,6 +211,21 @@ impl Ticket {
     /// [`SendError::Rejected`], [`SendError::Abandoned`], [`SendError::EpochUsed`] and [`SendError::Closed`].
     pub fn wait(self) -> Result<Receipt, SendError> {
         self.pending.outcome.blocking_recv().unwrap_or(Err(SendError::Closed))
+    }
+}
+
+impl AnswerTicket {
+    /// Blocks until the answer is there, or never will be.
+    ///
+    /// # Errors
+    /// The error with which the record ended, or [`SendError::Closed`].
+    pub fn wait(self) -> Result<Answer, SendError> {
+        self.answering.wait()
+    }
+
+    /// Does what [`Answering::leave`] does, and does not block.
+    pub fn leave(self) {
+        self.answering.leave();
     }
 }
 

@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "sealed")]
 use duragram_proto::client::Sealing;
-use duragram_proto::client::{Client as Machine, ClientConfig, Slot};
+use duragram_proto::client::{AskConfig, Client as Machine, ClientConfig, Slot};
 use duragram_proto::codec::{DATAGRAM_LEN_MAX, DATAGRAM_LEN_RECOMMENDED, MIN_LEN, SEALED_MIN_LEN};
 #[cfg(feature = "sealed")]
 use duragram_proto::seal::{ClientKey, CounterStart};
 use duragram_proto::{ClientId, Epoch};
 
 use super::batching::Batching;
-use super::core::Core;
+use super::core::{ASK_CONFIG, Core, HeapMachine, ask_memory};
 use super::driver::Driver;
 use super::route::Route;
 use super::shared::Shared;
@@ -38,6 +38,7 @@ pub struct Builder {
     datagram_bytes_max: usize,
     batching: Batching,
     retry_interval_max: Duration,
+    asks: AskConfig,
 }
 
 impl Builder {
@@ -53,6 +54,7 @@ impl Builder {
             datagram_bytes_max: DATAGRAM_LEN_RECOMMENDED,
             batching: Batching::Off,
             retry_interval_max: Duration::from_secs(10),
+            asks: ASK_CONFIG,
         }
     }
 
@@ -108,6 +110,13 @@ impl Builder {
         self
     }
 
+    /// How answers are taken: how long the server may hold a request for one (20 seconds by default, which is also how long it
+    /// takes to notice that one was lost), how much room for a body goes along, and whether this is a device that sleeps.
+    pub fn asks(mut self, config: AskConfig) -> Self {
+        self.asks = config;
+        self
+    }
+
     /// The client id, drawn or given.
     pub fn id(&self) -> ClientId {
         self.client
@@ -135,16 +144,21 @@ impl Builder {
 
     /// What the machine is made of: seed and counter are of the operating system's randomness, so that no nonce and no counter
     /// was used before (PROTOCOL.md#sealed-counter).
-    fn machine(&self) -> Result<Machine<Vec<Slot>, Vec<u8>>, ConnectError> {
+    fn machine(&self) -> Result<HeapMachine, ConnectError> {
         let random = || getrandom::u64().map_err(|error| ConnectError::Random(error.to_string()));
         let (config, seed) = (self.machine_config(), random()?);
         let (slots, buffer) = (vec![Slot::EMPTY; self.window], vec![0; self.buffer_bytes]);
+        let (asks, bodies) = ask_memory(self.datagram_bytes_max);
         #[cfg(feature = "sealed")]
         if let Some(key) = self.key.clone() {
-            let sealing = Sealing { key, counter: CounterStart::random(random()?) };
-            return Ok(Machine::sealed(config, sealing, slots, buffer, seed));
+            // A clock that stands before 1970 only makes answers of earlier runs come later.
+            let unix_ms = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or_default());
+            let sealing = Sealing { key, counter: CounterStart::random_at(random()?, unix_ms) };
+            return Ok(Machine::sealed(config, sealing, slots, buffer, seed).with_asks(self.asks, asks, bodies));
         }
-        Ok(Machine::new(config, slots, buffer, seed))
+        Ok(Machine::new(config, slots, buffer, seed).with_asks(self.asks, asks, bodies))
     }
 
     fn is_sealed(&self) -> bool {

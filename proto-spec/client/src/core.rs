@@ -6,15 +6,22 @@ use std::time::Duration;
 
 use duragram_proto::Epoch;
 use duragram_proto::client::{
-    Client as Machine, Event, FailReason, MessageId, Outgoing, SendError as MachineError, Slot,
+    AskSlot, Client as Machine, Event, FailReason, MessageId, Outgoing, SendError as MachineError, Slot,
 };
 use duragram_proto::codec::RejectCode;
 use tokio::sync::oneshot;
 
 use super::{Batching, Incomplete, Receipt, SendError, Stats};
 
+mod asks;
 #[cfg(test)]
 mod tests;
+
+pub(super) use asks::{AnswerOutcome, Asker, PushedAsk};
+pub(super) use asks::{DEFAULT as ASK_CONFIG, memory as ask_memory};
+
+/// The machine with memory of its own.
+pub(super) type HeapMachine = Machine<Vec<Slot>, Vec<u8>, Vec<AskSlot>, Vec<u8>>;
 
 /// Bytes of a record's length in a batch.
 const LEN_BYTES: usize = 2;
@@ -24,13 +31,13 @@ const TYPE_REJECT: u8 = 3;
 /// What a ticket ends with.
 pub(super) type Outcome = Result<Receipt, SendError>;
 
-/// See the module.
+/// All that a client decides is decided here, so that tests need neither network nor time.
 pub(super) struct Core {
-    machine: Machine<Vec<Slot>, Vec<u8>>,
+    machine: HeapMachine,
     /// Of the messages from `lowest` on; `None` where the outcome was reported.
     tickets: VecDeque<Option<Tickets>>,
     lowest: u64,
-    /// `None`: batching is off.
+    /// A batch waits so long for more records; `None` sends each record in a datagram of its own.
     linger_us: Option<u64>,
     batch: Batch,
     /// The machine had no room for the batch, and nothing has left it since.
@@ -46,6 +53,12 @@ pub(super) struct Core {
     /// The latest of them, until something is acked.
     refusal: Option<RejectCode>,
     ignored: u64,
+    askers: asks::Askers,
+    /// Something has asked before, so that answers may come.
+    has_asked: bool,
+    answered: u64,
+    /// There is room, or progress of a flush, that nobody was told of.
+    has_news: bool,
 }
 
 /// Who waits for a message: one record, or the records of a batch.
@@ -102,7 +115,7 @@ pub(super) enum Push {
 }
 
 impl Core {
-    pub(super) fn new(machine: Machine<Vec<Slot>, Vec<u8>>, batching: Batching) -> Self {
+    pub(super) fn new(machine: HeapMachine, batching: Batching) -> Self {
         Self {
             machine,
             tickets: VecDeque::new(),
@@ -122,21 +135,16 @@ impl Core {
             rejects: 0,
             refusal: None,
             ignored: 0,
+            askers: Vec::new(),
+            has_asked: false,
+            answered: 0,
+            has_news: false,
         }
     }
 
     /// Takes a record, if there is room. On `Full` and `Refused` nothing has changed for it.
     pub(super) fn push(&mut self, now_us: u64, channel: u16, record: &[u8]) -> Result<Push, Refused> {
-        if self.intake != Intake::Open {
-            return Err(Refused::Closed);
-        }
-        if let Some(epoch) = self.epoch_used {
-            return Err(Refused::EpochUsed(epoch));
-        }
-        let bytes_max = self.machine.payload_len_max();
-        if record.len() > bytes_max {
-            return Err(Refused::TooLarge { bytes: record.len(), bytes_max });
-        }
+        let bytes_max = self.check_intake(record)?;
         let in_batch = LEN_BYTES + record.len();
         let fits = self.batch.payload.len() + in_batch <= bytes_max;
         if !self.batch.tickets.is_empty() && (self.batch.channel != channel || !fits) && !self.send_batch(now_us) {
@@ -154,16 +162,36 @@ impl Core {
         Ok(Push::Taken(outcome))
     }
 
+    /// Whether a record can be taken at all; the longest possible.
+    fn check_intake(&self, record: &[u8]) -> Result<usize, Refused> {
+        if self.intake != Intake::Open {
+            return Err(Refused::Closed);
+        }
+        if let Some(epoch) = self.epoch_used {
+            return Err(Refused::EpochUsed(epoch));
+        }
+        let bytes_max = self.machine.payload_len_max();
+        if record.len() > bytes_max {
+            return Err(Refused::TooLarge { bytes: record.len(), bytes_max });
+        }
+        Ok(bytes_max)
+    }
+
     /// Handles a datagram; `false` when it was not from this session's server.
-    pub(super) fn receive(&mut self, now_us: u64, datagram: &[u8]) -> bool {
+    pub(super) fn receive(&mut self, now_us: u64, datagram: &mut [u8]) -> bool {
         match self.machine.handle_datagram(now_us, datagram) {
             Ok(()) => {
-                if let [first, _, low, high, ..] = datagram
+                if let [first, _, low, high, ..] = &*datagram
                     && first & 0x0f == TYPE_REJECT
                 {
                     self.rejects += 1;
                     // In clear in sealed mode too, and the seal was verified.
                     self.refusal = Some(RejectCode::from_wire(u16::from_le_bytes([*low, *high])));
+                }
+                if self.has_asked {
+                    // Before the next one, whose body would find no room. Receipts come before answers.
+                    self.has_news |= self.tell_events();
+                    self.tell_answers();
                 }
                 true
             }
@@ -180,7 +208,7 @@ impl Core {
         if self.machine.poll_timeout().is_some_and(|at| at <= now_us) {
             self.machine.handle_timeout(now_us);
         }
-        let news = self.tell_events();
+        let news = self.tell_events() | std::mem::take(&mut self.has_news);
         if self.batch_due().is_some_and(|at| at <= now_us) {
             self.send_batch(now_us);
         }
@@ -207,7 +235,12 @@ impl Core {
 
     /// The next datagram to send now.
     pub(super) fn transmit(&mut self, now_us: u64, out: &mut [u8]) -> Option<usize> {
-        self.machine.poll_transmit(now_us, out)
+        let len = self.machine.poll_transmit(now_us, out);
+        if self.has_asked {
+            // What cannot be asked for any more is gone.
+            self.tell_answers();
+        }
+        len
     }
 
     /// When to call [`Core::advance`] again.
@@ -258,6 +291,7 @@ impl Core {
         // A ticket without its sender reads as `Closed`.
         self.tickets.clear();
         self.batch.clear();
+        self.askers.clear();
         incomplete
     }
 
@@ -273,6 +307,9 @@ impl Core {
             failed: self.failed,
             abandoned: self.abandoned,
             unacked: self.unacked,
+            asking: self.machine.asking() as u64,
+            answered: self.answered,
+            takes_unheard: self.machine.takes_in_silence(),
             transmissions: machine.transmissions,
             retransmissions: machine.retransmissions,
             rejects: self.rejects,
@@ -338,7 +375,7 @@ impl Core {
         }
     }
 
-    /// Whether there was any.
+    /// Passes on what the machine reports, and returns whether that was anything.
     fn tell_events(&mut self) -> bool {
         let mut any = false;
         while let Some(event) = self.machine.poll_event() {
@@ -358,13 +395,16 @@ impl Core {
             }
             Event::Failed { message, reason: FailReason::EpochUsed } => {
                 let outcome = self.epoch_is_used();
+                self.fail_asker(message, outcome);
                 self.failed += self.settle(message, |_| Err(outcome));
             }
             Event::Failed { message, reason } => {
                 tracing::warn!(?reason, "the server refused a message for good");
+                self.fail_asker(message, SendError::Rejected(reason));
                 self.failed += self.settle(message, |_| Err(SendError::Rejected(reason)));
             }
             Event::Abandoned { message } => {
+                self.fail_asker(message, SendError::Abandoned);
                 self.abandoned += self.settle(message, |_| Err(SendError::Abandoned));
             }
             Event::EpochChanged { from, to } => {

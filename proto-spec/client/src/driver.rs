@@ -15,7 +15,8 @@ use super::shared::Shared;
 
 /// Datagrams handled under one lock, and between two chances for other tasks to run.
 const BURST: usize = 64;
-/// Room for one datagram from the server: the longest ACK, sealed, is shorter. A longer one is cut, and ignored.
+/// Room for one datagram from the server of who never asks: the longest ACK, sealed, is shorter. A longer one is cut, and
+/// ignored.
 const REPLY_BYTES: usize = 256;
 /// Silence after which the server's name is looked up again and another socket opened, in microseconds; doubles up to
 /// the second value while the silence lasts.
@@ -26,7 +27,7 @@ const SILENCE_MOST_US: u64 = 60_000_000;
 const TROUBLE_FIRST_US: u64 = 10_000;
 const TROUBLE_MOST_US: u64 = 5_000_000;
 
-/// See the module.
+/// One of these runs for each client, and nothing else touches its socket.
 pub(super) struct Driver {
     shared: Arc<Shared>,
     route: Route,
@@ -59,6 +60,8 @@ struct Next {
     more: bool,
     wake_us: Option<u64>,
     moved_to: Option<String>,
+    /// What is sent now says that nothing is waited for any more.
+    farewell: bool,
 }
 
 impl Driver {
@@ -76,7 +79,7 @@ impl Driver {
         }
     }
 
-    /// Runs until aborted.
+    /// Never returns: the task ends when it is aborted.
     pub(super) async fn run(mut self) {
         let mut timer = pin!(sleep_until(tokio::time::Instant::now()));
         loop {
@@ -88,6 +91,9 @@ impl Driver {
                 continue;
             }
             self.send().await;
+            if next.farewell {
+                self.shared.tell_news();
+            }
             if self.is_reroute_due() {
                 self.reroute(false).await;
                 continue;
@@ -141,10 +147,14 @@ impl Driver {
         let now_us = self.shared.now_us();
         let mut state = self.shared.state();
         let mut heard = false;
-        for datagram in self.inbox.iter() {
+        for datagram in self.inbox.iter_mut() {
             heard |= state.core.receive(now_us, datagram);
         }
         let news = state.core.advance(now_us);
+        if state.core.has_asked() && self.inbox.each < self.outbox.each {
+            self.inbox = Burst::new(self.outbox.each);
+        }
+        let owes = state.core.owes_farewell();
         self.outbox.lens.clear();
         // Without a socket nothing is taken from the core, which would count it as transmitted.
         let mut more = self.socket.is_some();
@@ -159,12 +169,14 @@ impl Driver {
             self.trouble_pause_us = TROUBLE_FIRST_US;
             state.trouble = None;
         }
-        if heard || state.core.is_idle() {
-            self.silence.over(now_us, state.core.is_idle());
+        let is_quiet = !state.core.is_unheard();
+        if heard || is_quiet {
+            self.silence.over(now_us, is_quiet);
         } else {
             self.silence.begins(now_us);
         }
-        let next = Next { more, wake_us: state.core.wake_us(), moved_to: state.moved_to.take() };
+        let farewell = owes && !state.core.owes_farewell();
+        let next = Next { more, wake_us: state.core.wake_us(), moved_to: state.moved_to.take(), farewell };
         drop(state);
         if news {
             self.shared.tell_news();
@@ -313,7 +325,7 @@ impl Burst {
         &self.bytes[at * self.each..][..self.lens[at]]
     }
 
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.lens.len()).map(|at| self.datagram(at))
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.bytes.chunks_exact_mut(self.each).zip(&self.lens).map(|(space, &len)| &mut space[..len])
     }
 }

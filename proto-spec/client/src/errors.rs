@@ -11,9 +11,9 @@ use duragram_proto::client::FailReason;
 pub enum SendError {
     /// It fits in no datagram (or not in the client's buffer). It was not sent.
     TooLarge {
-        /// The record's length.
+        /// The record has so many bytes.
         bytes: usize,
-        /// The longest possible.
+        /// The longest record that fits has so many bytes.
         bytes_max: usize,
     },
     /// There is no room for it at present; only [`Client::try_send`](super::Client::try_send) says so. It was not sent.
@@ -44,7 +44,7 @@ pub struct Incomplete {
 pub enum ConnectError {
     /// What was given can never be a server's name.
     Server {
-        /// As it was given.
+        /// The text stands here as the caller gave it.
         server: String,
         /// What is wrong with it.
         problem: String,
@@ -53,9 +53,9 @@ pub enum ConnectError {
     Random(String),
     /// A limit is out of range.
     Limit {
-        /// Of which [`Builder`](super::Builder) method.
+        /// The [`Builder`](super::Builder) method of this name sets it.
         name: &'static str,
-        /// As it was given.
+        /// The value stands here as the caller gave it.
         value: usize,
         /// The range that is allowed, in words.
         allowed: &'static str,
@@ -105,7 +105,9 @@ impl Error for ConnectError {}
 fn reason_text(reason: FailReason) -> &'static str {
     match reason {
         FailReason::Version => "it speaks another version of the protocol",
-        FailReason::Unsupported => "it does not have a feature that the record needs",
+        FailReason::Unsupported => {
+            "it does not have a feature that the record needs: answers, or several records in one datagram"
+        }
         FailReason::TooLarge => "the datagram is longer than it accepts",
         FailReason::Channel => "it does not accept this channel",
         FailReason::SealedOnly => "it takes sealed traffic alone, and this client has no key",

@@ -26,6 +26,10 @@
 //! A client holds at most [`Builder::window`] messages and [`Builder::buffer_bytes`] of their payloads. When they are
 //! full, [`Client::send`] waits: that is the back-pressure.
 //!
+//! # Answers
+//! [`Client::ask`] sends a record and gives, beside its receipt, a future of its answer: what became of it once the server has
+//! processed it.
+//!
 //! # A server that is away
 //! The client tries on, ever more slowly, and looks the server's name up again; unacked records stay in memory. What
 //! must survive the client's own end has to be kept by the caller until its receipt. What has become worthless is given up by
@@ -44,6 +48,8 @@ use tokio::task::AbortHandle;
 
 #[doc(hidden)] // shared with the server, no part of the interface
 pub mod address;
+mod answer;
+mod asking;
 mod batching;
 pub mod blocking;
 mod builder;
@@ -55,13 +61,19 @@ mod shared;
 #[doc(hidden)] // as `address`
 pub mod threads;
 
+pub use answer::Answer;
+pub use asking::{Answering, Asked};
 pub use batching::Batching;
 pub use builder::Builder;
 pub use duragram_proto as proto;
+pub use duragram_proto::client::{AskConfig, Status};
 pub use errors::{ConnectError, Incomplete, SendError};
 
 use self::core::Outcome;
 use self::shared::Shared;
+
+/// How long a client that closes waits until it can tell the server that it waits for no answer.
+const FAREWELL_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A client; a clone is another handle to the same one. It ends with [`Client::close`] or when the last handle is
 /// dropped, which never waits: what is unacked then may or may not reach the server.
@@ -86,7 +98,7 @@ pub struct Receipt {
     pub seq: Seq,
     /// The record's place in its datagram: above 0 only with batching.
     pub index: u16,
-    /// How safe it is.
+    /// The server promises this when it acks.
     pub durability: Durability,
 }
 
@@ -109,7 +121,13 @@ pub struct Stats {
     pub abandoned: u64,
     /// Records without an answer yet.
     pub unacked: u64,
-    /// DATA datagrams sent.
+    /// Answers that are waited for, those of records that are not acked among them.
+    pub asking: u64,
+    /// So many answers came, each counted once.
+    pub answered: u64,
+    /// An answer was asked for and the server has not replied in time, nor since.
+    pub takes_unheard: bool,
+    /// So many DATA datagrams were sent, those sent again included.
     pub transmissions: u64,
     /// Of these, how many had been sent before.
     pub retransmissions: u64,
@@ -200,7 +218,8 @@ impl Client {
     }
 
     /// Takes no more records, waits until all have their receipts, at most for `patience`, and ends the client. Another
-    /// call gives the same answer.
+    /// call gives the same answer. It does not wait for answers: those that did not come end in [`SendError::Closed`], and
+    /// stay at the server ([`Client::waiting`] tells which).
     ///
     /// # Errors
     /// [`Incomplete`]: not every record that this client was given is on the server's disk, as far as it knows.
@@ -212,6 +231,8 @@ impl Client {
             Some(patience) => tokio::time::timeout(patience, shared.flush()).await.unwrap_or(()),
             None => shared.flush().await,
         }
+        // That it is told is a courtesy; its loss does no harm.
+        tokio::time::timeout(FAREWELL_PATIENCE, shared.farewell()).await.unwrap_or(());
         let incomplete = shared.end();
         self.owner.driver.abort();
         if incomplete == (Incomplete { unacked: 0, failed: 0 }) { Ok(()) } else { Err(incomplete) }
@@ -228,7 +249,7 @@ impl Client {
         self.shared().trouble()
     }
 
-    /// Counters and state.
+    /// Returns what was counted since the start, and what is open now.
     pub fn stats(&self) -> Stats {
         self.shared().stats()
     }

@@ -13,7 +13,7 @@ const USUAL_PORT: u16 = 7117;
 /// The server's name and which of its addresses is in use.
 #[derive(Debug)]
 pub(super) struct Route {
-    /// As it was given.
+    /// The name stands here as the caller gave it, for messages about it.
     server: String,
     name: Result<ServerName, String>,
     addresses: Vec<SocketAddr>,
@@ -25,7 +25,7 @@ pub(super) struct Route {
 pub(super) struct NoWay(pub(super) String);
 
 impl Route {
-    /// Nothing is resolved yet.
+    /// Resolves nothing yet: a name server may be slow.
     pub(super) fn new(server: String, name: ServerName) -> Self {
         Self { server, name: Ok(name), addresses: Vec::new(), chosen: 0 }
     }
@@ -73,7 +73,7 @@ impl Route {
         Err(failure.unwrap_or_else(|| NoWay(format!("{:?} has no address", self.server))))
     }
 
-    /// The address in use.
+    /// Returns the address in use; `None` before the name was resolved.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.addresses.get(self.chosen).copied()
     }

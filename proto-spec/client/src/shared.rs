@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::core::{Core, Outcome, Push, Refused};
+use duragram_proto::{Epoch, Seq};
+
+use super::core::{AnswerOutcome, Asker, Core, Outcome, Push, PushedAsk, Refused};
 use super::{Incomplete, SendError, Stats};
 
 /// The core, its clock, and who is to be woken by what. The lock is never held across an await or a system call.
@@ -17,13 +19,13 @@ pub(super) struct Shared {
     gate: tokio::sync::Mutex<()>,
     /// To the caller at the gate: try again.
     room: Notify,
-    /// To flushing callers: look again.
+    /// Wakes callers that wait in `flush`, so that they look again.
     progress: Notify,
-    /// To the driver: something was added.
+    /// Wakes the driver when a caller has added something.
     pub(super) work: Notify,
 }
 
-/// What the lock guards.
+/// Callers and the driver share this, and hold the lock only briefly.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) core: Core,
@@ -85,6 +87,56 @@ impl Shared {
         }
     }
 
+    /// As [`Shared::push`], for a record that asks.
+    pub(super) async fn push_ask(&self, channel: u16, record: &[u8]) -> Result<PushedAsk, Refused> {
+        let _turn = self.gate.lock().await;
+        loop {
+            let room = self.room.notified();
+            let pushed = self.state().core.push_ask(self.now_us(), channel, record)?;
+            self.work.notify_one();
+            match pushed {
+                Some(pushed) => return Ok(pushed),
+                None => room.await,
+            }
+        }
+    }
+
+    /// As [`Shared::try_push`], for a record that asks.
+    pub(super) fn try_push_ask(&self, channel: u16, record: &[u8]) -> Result<PushedAsk, SendError> {
+        let pushed = self.state().core.push_ask(self.now_us(), channel, record)?;
+        self.work.notify_one();
+        pushed.ok_or(SendError::Full)
+    }
+
+    pub(super) fn take(&self, epoch: Epoch, seq: Seq) -> Result<oneshot::Receiver<AnswerOutcome>, SendError> {
+        let taken = self.state().core.take(self.now_us(), epoch, seq);
+        self.work.notify_one();
+        taken
+    }
+
+    pub(super) fn wake(&self) {
+        self.state().core.wake(self.now_us());
+        self.work.notify_one();
+    }
+
+    pub(super) fn forget(&self, asker: Asker) {
+        self.state().core.forget(asker);
+        self.work.notify_one();
+    }
+
+    /// Waits until the server was told that it need not keep what was had, if it is to be told.
+    pub(super) async fn farewell(&self) {
+        self.state().core.finish_asks();
+        self.work.notify_one();
+        loop {
+            let progress = self.progress.notified();
+            if !self.state().core.owes_farewell() {
+                return;
+            }
+            progress.await;
+        }
+    }
+
     pub(super) fn abandon_oldest(&self) -> u64 {
         let records = self.state().core.abandon_oldest();
         // The driver goes by the machine's deadline, which is another one now.
@@ -105,7 +157,7 @@ impl Shared {
         }
     }
 
-    /// Something was settled.
+    /// Wakes those who wait for room or for a flush, after something was settled.
     pub(super) fn tell_news(&self) {
         self.room.notify_one();
         self.progress.notify_waiters();

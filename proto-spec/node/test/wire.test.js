@@ -8,11 +8,12 @@ const { datagrams } = JSON.parse(fs.readFileSync(path.join(PACKAGE, '..', 'vecto
 test('golden datagrams that such a client sends are encoded byte by byte', () => {
   let count = 0
   for (const { name, hex, datagram: d, canonical = true } of datagrams) {
-    if (!d || !canonical || !['DATA', 'HELLO', 'PING'].includes(d.type) || d.span || d.reserved || (d.type === 'DATA' && !(d.begin && d.end))) continue
+    if (!d || !canonical || !['DATA', 'HELLO', 'PING', 'TAKE'].includes(d.type) || (d.type === 'DATA' && d.span) || (d.type === 'DATA' && !(d.begin && d.end))) continue
     const flags = d.type === 'DATA' ? 0x30 | d.attempt | (d.batch ? 0x40 : 0) | (d.skip ? 0x80 : 0) : 0
     const bytes = wire.encode({
       kind: wire[d.type], flags, epoch: d.epoch ?? 0, client: BigInt(`0x${d.client}`), long: BigInt(d.seq ?? d.nonce ?? 0),
-      channel: d.channel ?? 0, payload: d.payload === undefined ? null : Buffer.from(d.payload, 'hex'),
+      small: d.type === 'TAKE' ? d.span : 0, word: d.wait_ms ?? (d.channel ?? 0) + (d.options ?? 0) * 0x10000,
+      payload: d.type === 'TAKE' ? Buffer.alloc(d.room) : d.payload === undefined ? null : Buffer.from(d.payload, 'hex'),
     })
     assert.equal(bytes.toString('hex'), hex, name)
     count++
@@ -21,7 +22,7 @@ test('golden datagrams that such a client sends are encoded byte by byte', () =>
 })
 
 test('golden datagrams for clients are taken or left as described', () => {
-  let taken = 0, left = 0
+  let taken = 0, left = 0, answers = 0
   for (const { name, hex, datagram: d, version_refusal: refusal } of datagrams) {
     const bytes = Buffer.from(hex, 'hex')
     const client = d ? BigInt(`0x${d.client}`) : bytes.length >= 16 ? bytes.readBigUInt64LE(8) : 0n
@@ -31,6 +32,10 @@ test('golden datagrams for clients are taken or left as described', () => {
       assert.equal(reply.small, d.credit ?? d.code, name)
       assert.equal(wire.decode(bytes, client ^ 1n), null, name)
       taken++
+    } else if (d?.type === 'ANSWER') {
+      assert.deepEqual([reply.epoch, reply.long, reply.small, reply.word, reply.body.toString('hex')], [d.epoch, BigInt(d.seq), d.status, d.number, d.body], name)
+      assert.equal(wire.decode(bytes, client ^ 1n), null, name)
+      answers++
     } else if (refusal) {
       assert.deepEqual([reply.kind, reply.small, reply.long], [wire.REJECT, 1, BigInt(refusal.refused)], name)
     } else if (!d) {
@@ -38,5 +43,5 @@ test('golden datagrams for clients are taken or left as described', () => {
       left++
     }
   }
-  assert.ok(taken > 10 && left > 10)
+  assert.ok(taken > 10 && left > 10 && answers > 5)
 })

@@ -9,9 +9,9 @@ from __future__ import annotations
 # As `typing` has it; to load that would take the command longer than all else before it has Ctrl-C in hand.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .aio import AsyncClient, AsyncPending
-    from .blocking import BlockingPending, Client
-    from .errors import Abandoned, Closed, EpochUsed, Full, Incomplete, Receipt, Rejected, SendError, TooLarge
+    from .aio import AsyncAsk, AsyncClient, AsyncPending
+    from .blocking import BlockingAsk, BlockingPending, Client
+    from .errors import Abandoned, Answer, BodyTooLarge, Closed, EpochUsed, Full, Gone, Incomplete, Receipt, Rejected, SendError, Status, TooLarge
     from .message import Stats
     from .options import Options
 
@@ -19,19 +19,25 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Abandoned",
+    "Answer",
+    "AsyncAsk",
     "AsyncClient",
     "AsyncPending",
+    "BlockingAsk",
     "BlockingPending",
+    "BodyTooLarge",
     "Client",
     "Closed",
     "EpochUsed",
     "Full",
+    "Gone",
     "Incomplete",
     "Options",
     "Receipt",
     "Rejected",
     "SendError",
     "Stats",
+    "Status",
     "TooLarge",
 ]
 
@@ -42,7 +48,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name.startswith("Async"):
         from . import aio as module
-    elif name in ("BlockingPending", "Client"):
+    elif name in ("BlockingAsk", "BlockingPending", "Client"):
         from . import blocking as module  # type: ignore[no-redef]
     elif name == "Options":
         from . import options as module  # type: ignore[no-redef]

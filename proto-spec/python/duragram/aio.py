@@ -12,18 +12,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Iterable, Optional, Sequence
 
 from . import process
-from .aio_pending import AsyncPending
+from .aio_pending import AsyncAsk, AsyncPending, AsyncWait
+from .asks import ASKS_MAX, WAIT_MAX
 from .core import Core, Face
-from .errors import Closed, Full, Incomplete
+from .errors import Answer, Closed, Full, Incomplete
 from .link import Link, logger
-from .options import Options, copied, integer, seconds
+from .options import Options, copied, held, integer, named, seconds
 from .route import AddressInfo
 from .wire import DATAGRAM_RECOMMENDED
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["AsyncClient", "AsyncPending"]
+__all__ = ["AsyncAsk", "AsyncClient", "AsyncPending"]
 
 
 class AsyncClient(Face):
@@ -51,6 +52,7 @@ class AsyncClient(Face):
         retry_interval_max: float = 10.0,
         key: Optional[Buffer] = None,
         boot_count: Optional[int] = None,
+        waiting: Iterable[tuple[int, int]] = (),
     ) -> None:
         self.options = Options(
             server,
@@ -63,6 +65,7 @@ class AsyncClient(Face):
             retry_interval_max=retry_interval_max,
             key=None if key is None else copied(key, "a key"),
             boot_count=boot_count,
+            waiting=waiting,
         )
         self._link = Link(self.options)
         self._loop: Optional[asyncio.AbstractEventLoop] = None
@@ -77,6 +80,7 @@ class AsyncClient(Face):
         self._lost = 0
         self._serials = itertools.count(1)
         self._room: deque[asyncio.Future[None]] = deque()
+        self._ask_room: deque[asyncio.Future[None]] = deque()
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
         self._look_up_task: Optional[asyncio.Task[None]] = None
 
@@ -163,6 +167,66 @@ class AsyncClient(Face):
         except Full as full:
             raise Full(f"there was room for {len(taken)} of {len(payloads)} records", tuple(taken)) from full
         return taken
+
+    # Asking.
+
+    async def ask(
+        self, record: Buffer, channel: int = 0, *, wait: float = WAIT_MAX, timeout: Optional[float] = None
+    ) -> AsyncAsk:
+        """Takes a copy of a record, to which the service behind the server is to answer: what this returns is awaited for the
+        answer, its `.receipt` for the receipt.
+
+        Waits until there is room for it, and until fewer than 64 messages that asked are unfinished; raises `Full` if that takes
+        longer than `timeout` seconds. `wait`: for how long the server may hold a TAKE, in seconds, at most 20: the first for a second,
+        each after one that came too early for twice as long, and none for longer than this. With 0 it is not
+        taken until the server says that it is ready (`ready`), or by `take`. Of `batch` it is no part."""
+        payload, channel, wait = self._copied(record), _channel(channel), held(wait)
+        timeout = seconds("timeout", timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        self._check()
+        core = self._link.core
+        while core.machine.asks.unfinished >= ASKS_MAX or not core.has_room(channel, payload, asks=True):
+            left = None if until is None else max(until - time.monotonic(), 0)
+            if core.machine.asks.unfinished >= ASKS_MAX:
+                await self._wait_to_ask(left)
+            else:
+                await self._wait_for_room(channel, payload, left)
+        asked = AsyncAsk(next(self._serials), self, wait)
+        core.push(time.monotonic(), channel, payload, asked.receipt)
+        self._pump_soon()
+        self._give_turn()
+        return asked
+
+    async def take(self, epoch: int, seq: int, wait: float = 0.0, *, timeout: Optional[float] = None) -> Answer:
+        """What has become of a message that asked, in this run or in an earlier one: its receipt has epoch and seq.
+
+        The server may hold the question for `wait` seconds, at most 20; what is not answered by then is `Status.PENDING`. Raises
+        `Gone` if no answer will come, `TimeoutError` when nothing was heard in `timeout` seconds, and `Full` if 64 others wait."""
+        epoch, seq = named(epoch, seq)
+        wait, timeout = held(wait), seconds("timeout", timeout)
+        self._check()
+        reply: AsyncWait[Answer] = AsyncWait(next(self._serials), self)
+        refused = self._link.core.take_answer(epoch, seq, wait, reply)
+        if refused is not None:
+            raise refused
+        self._pump_soon()
+
+        async def come() -> Answer:
+            return await reply
+
+        try:
+            return await asyncio.wait_for(come(), timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError("no reply yet") from None
+        finally:
+            if reply.outcome is None:
+                self._link.core.machine.asks.give_up_takers(reply)
+
+    def waiting(self) -> list[tuple[int, int]]:
+        """Epoch and seq of what has asked, is on the server's disk and has no answer yet: who stores this can take the answers in a
+        later run. An answer may be had twice then, but none is lost. After `close` too."""
+        self._check_process()
+        return self._link.core.machine.asks.waiting()
 
     @property
     def full(self) -> bool:
@@ -302,6 +366,19 @@ class AsyncClient(Face):
             if core.has_room(channel, payload):
                 return
 
+    async def _wait_to_ask(self, timeout: Optional[float]) -> None:
+        turn = self._own_loop().create_future()
+        self._ask_room.append(turn)
+        try:
+            await asyncio.wait_for(turn, timeout)
+        except asyncio.TimeoutError:
+            self._check()
+            raise Full(f"{ASKS_MAX} asks are not answered") from None
+        finally:
+            if turn in self._ask_room:
+                self._ask_room.remove(turn)
+        self._check()
+
     def _pump_soon(self) -> None:
         if not self._pump_due and not self._closed and self._loop is not None:
             self._pump_due = True
@@ -330,6 +407,10 @@ class AsyncClient(Face):
         settled, more = link.turn(now)
         if settled:
             self._give_turn()
+            if self._ask_room and link.core.machine.asks.unfinished < ASKS_MAX:
+                for turn in self._ask_room:
+                    if not turn.done():
+                        turn.set_result(None)
             oldest = link.core.oldest()
             for serial, future in self._flushes:
                 if (oldest is None or serial < oldest) and not future.done():
@@ -432,7 +513,7 @@ class AsyncClient(Face):
         self._link.close()
         if self._loop is None or self._loop.is_closed():
             return
-        for waiting in [*self._room, *(future for _, future in self._flushes)]:
+        for waiting in [*self._room, *self._ask_room, *(future for _, future in self._flushes)]:
             if not waiting.done():
                 waiting.set_result(None)
         self._room.clear()

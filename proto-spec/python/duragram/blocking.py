@@ -8,17 +8,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Iterable, Optional
 
 from .core import Core, Face
-from .engine import BlockingPending, Engine
-from .errors import Closed, Full, Incomplete
+from .asks import ASKS_MAX, WAIT_MAX
+from .blocking_pending import BlockingAsk, BlockingPending, BlockingWait
+from .engine import Engine
+from .errors import Answer, Closed, Full, Incomplete
 from .link import logger
-from .options import Options, copied, integer, seconds
+from .options import Options, copied, held, integer, named, seconds
 from .process import EXIT_PATIENCE
 from .wire import DATAGRAM_RECOMMENDED
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["BlockingPending", "Client"]
+__all__ = ["BlockingAsk", "BlockingPending", "Client"]
 
 
 class Client(Face):
@@ -45,6 +47,7 @@ class Client(Face):
         retry_interval_max: float = 10.0,
         key: Optional[Buffer] = None,
         boot_count: Optional[int] = None,
+        waiting: Iterable[tuple[int, int]] = (),
     ) -> None:
         self.options = Options(
             server,
@@ -57,6 +60,7 @@ class Client(Face):
             retry_interval_max=retry_interval_max,
             key=None if key is None else copied(key, "a key"),
             boot_count=boot_count,
+            waiting=waiting,
         )
         self._engine = Engine(self.options)
 
@@ -126,6 +130,63 @@ class Client(Face):
             engine.wake()
         return taken
 
+    # Asking.
+
+    def ask(
+        self, record: Buffer, channel: int = 0, *, wait: float = WAIT_MAX, timeout: Optional[float] = None
+    ) -> BlockingAsk:
+        """Takes a copy of a record, to which the service behind the server is to answer: `.receipt` of what this returns is as
+        what `send` returns, its own `result` waits for the answer.
+
+        Waits until there is room for it, and until fewer than 64 messages that asked are unfinished; raises `Full` if that takes
+        longer than `timeout` seconds. `wait`: for how long the server may hold a TAKE, in seconds, at most 20: the first for a second,
+        each after one that came too early for twice as long, and none for longer than this. With 0 it is not
+        taken until the server says that it is ready (`ready`), or by `take`. Of `batch` it is no part."""
+        engine, payload, channel, wait = self._engine, self._copied(record), _channel(channel), held(wait)
+        timeout = seconds("timeout", timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        engine.check()
+        if self._must_wait():
+            self._wait_for_room(until)
+        if not engine.may_ask:
+            self._wait_to_ask(until)
+        asked = engine.put_ask(channel, payload, wait)
+        engine.wake()
+        return asked
+
+    def take(self, epoch: int, seq: int, wait: float = 0.0, *, timeout: Optional[float] = None) -> Answer:
+        """What has become of a message that asked, in this run or in an earlier one: its receipt has epoch and seq.
+
+        The server may hold the question for `wait` seconds, at most 20; what is not answered by then is `Status.PENDING`. Raises
+        `Gone` if no answer will come, `TimeoutError` when nothing was heard in `timeout` seconds, and `Full` if 64 others wait."""
+        epoch, seq = named(epoch, seq)
+        wait, timeout, engine = held(wait), seconds("timeout", timeout), self._engine
+        engine.check()
+        engine.check_not_within()
+        reply: BlockingWait[Answer] = BlockingWait(next(engine.serials), engine)
+        refused = engine.call(lambda now: self._core.take_answer(epoch, seq, wait, reply))
+        if refused is not None:
+            raise refused
+        try:
+            return reply.result(timeout)
+        finally:
+            if reply.outcome is None:
+                engine.command(lambda now: self._core.machine.asks.give_up_takers(reply))
+
+    def waiting(self) -> list[tuple[int, int]]:
+        """Epoch and seq of what has asked, is on the server's disk and has no answer yet: who stores this can take the answers in a
+        later run. An answer may be had twice then, but none is lost. After `close` too."""
+        engine = self._engine
+        if engine.link.is_foreign:
+            raise engine.link.foreign()
+        asks = self._core.machine.asks
+        if engine.has_ended:
+            return asks.waiting()
+        try:
+            return engine.call(lambda now: asks.waiting())
+        except Closed:
+            return asks.waiting()  # it has ended meanwhile
+
     @property
     def full(self) -> bool:
         """Whether `send` would wait now."""
@@ -135,6 +196,11 @@ class Client(Face):
     def unacked(self) -> int:
         """Records without an outcome."""
         return self._engine.unacked
+
+    @property
+    def unanswered(self) -> int:
+        """Messages that asked and are not finished: neither answered, nor gone, nor failed. At most 64."""
+        return len(self._engine.asks) + self._core.machine.asks.adopted
 
     @property
     def closed(self) -> bool:
@@ -208,6 +274,16 @@ class Client(Face):
         engine.check()
         if self.full:
             raise Full("the window is full")
+
+    def _wait_to_ask(self, until: Optional[float]) -> None:
+        engine = self._engine
+        if engine.is_within:
+            raise Full(f"{ASKS_MAX} asks are not answered, and a done callback must not wait for its own client")
+        timeout = None if until is None else until - time.monotonic()
+        engine.ask_room.wait(lambda: engine.has_ended or engine.may_ask, timeout)
+        engine.check()
+        if not engine.may_ask:
+            raise Full(f"{ASKS_MAX} asks are not answered")
 
     def _give_up(self) -> None:
         """Ends it at once, because of an exception that says nothing of the records."""

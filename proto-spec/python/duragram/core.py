@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import Any, Callable, Generic, Optional, TypeVar, Union
 
 from . import wire
-from .errors import Abandoned, Closed, EpochUsed, Receipt, Rejected, SendError, TooLarge
+from .asks import ASKS_MAX, Ask
+from .errors import (
+    Abandoned, Answer, BodyTooLarge, Closed, EpochUsed, Full, Gone, Receipt, Rejected, SendError, Status, TooLarge,
+)  # fmt: skip
 from .message import Message, Outcome, Stats
 from .options import Options
 
 
-class Pending:
-    """A record's outcome to come."""
+Got = TypeVar("Got")
+
+
+class Waiting(Generic[Got]):
+    """Something to come: a receipt, an answer."""
 
     __slots__ = ("outcome", "serial", "__weakref__")
 
     def __init__(self, serial: int) -> None:
-        self.outcome: Union[Receipt, SendError, None] = None
-        #: Counts the records of a client, in the order in which they were taken.
+        self.outcome: Union[Got, SendError, None] = None
+        #: Counts what a client was given, in the order in which it was taken.
         self.serial = serial
 
     def settled(self) -> None:
         """`outcome` is there."""
+
+
+class Pending(Waiting[Receipt]):
+    """A record's outcome to come."""
+
+    __slots__ = ()
+
+    #: What is to come of it besides its receipt: of an ask the token is a `Waiting[Answer]`.
+    ask: Optional[Ask] = None
 
 
 TakenPending = TypeVar("TakenPending", bound=Pending)
@@ -44,25 +59,27 @@ class Core:
         self._batch_bytes = 0
         self._batch_channel = 0
         self._batch_due = 0.0
+        for epoch, seq in options.waiting:
+            self.machine.asks.adopt(epoch, seq, is_whole=True)
 
     @property
     def payload_max(self) -> int:
         return self.machine.payload_max
 
-    def has_room(self, channel: int, record: bytes) -> bool:
+    def has_room(self, channel: int, record: bytes, asks: bool = False) -> bool:
         """Whether `push` may be called now."""
         if not self._batch:
             return self.machine.queued < self._window
-        if self._joins(channel, record):
+        if not asks and self._joins(channel, record):
             return True
         return self.machine.queued + 1 < self._window or self.machine.queued == 0
 
     def push(self, now: float, channel: int, record: bytes, pending: Pending) -> None:
         """Takes a record for which there is room."""
         self.unacked += 1
-        if self._linger is None or len(record) + 2 > self.machine.payload_max:
+        if self._linger is None or pending.ask is not None or len(record) + 2 > self.machine.payload_max:
             self.flush_batch(now)
-            self.machine.send(now, record, channel, token=(pending,))
+            self.machine.send(now, record, channel, token=(pending,), ask=pending.ask)
             return
         if not self._joins(channel, record):
             self.flush_batch(now)
@@ -77,14 +94,18 @@ class Core:
     def take(self, now: float, records: deque[tuple[int, bytes, TakenPending]]) -> None:
         """Takes those for which there is room: channel, record, and what becomes of it."""
         if self._linger is not None:
-            while records and self.has_room(*records[0][:2]):
+            while records and self.has_room_for(records[0]):
                 self.push(now, *records.popleft())
             return
         send = self.machine.send
         for _ in range(min(len(records), self._window - self.machine.queued)):
             channel, record, pending = records.popleft()
             self.unacked += 1
-            send(now, record, channel, token=(pending,))
+            send(now, record, channel, token=(pending,), ask=pending.ask)
+
+    def has_room_for(self, record: tuple[int, bytes, TakenPending]) -> bool:
+        """As `has_room`."""
+        return self.has_room(record[0], record[1], record[2].ask is not None)
 
     def _joins(self, channel: int, record: bytes) -> bool:
         fits = self._batch_bytes + len(record) + 2 <= self.machine.payload_max
@@ -120,9 +141,13 @@ class Core:
         decided = self.machine.take_decided()
         for ended in decided:
             self._settle(ended)
+        news = bool(decided)
+        if self.machine.asks.has_news:
+            self._tell_answers()
+            news = True
         if self._batch and (self.machine.queued == 0 or self._batch_due <= now):
             self.flush_batch(now)
-        return bool(decided)
+        return news
 
     def _settle(self, message: Message) -> None:
         pendings: tuple[Pending, ...] = message.token
@@ -137,6 +162,22 @@ class Core:
         for pending in pendings:
             pending.outcome = self._error(message)
             pending.settled()
+            end_ask(pending, pending.outcome)
+
+    def _tell_answers(self) -> None:
+        asks = self.machine.asks
+        for ask in asks.take_finished():
+            if ask.token is not None:
+                _settle_by_answer(ask.token, ask)
+        for taker, ask in asks.take_replies():
+            _settle_by_answer(taker, ask)
+
+    def take_answer(self, epoch: int, seq: int, wait: float, taker: Waiting[Answer]) -> Optional[SendError]:
+        """The taker is settled by the next reply, PENDING too. Else why not."""
+        asks = self.machine.asks
+        if asks.find(epoch, seq) is None and asks.unfinished >= ASKS_MAX:
+            return Full(f"{ASKS_MAX} asks are not answered")
+        return None if self.machine.take(epoch, seq, wait, taker) else Gone(epoch, seq)
 
     def _error(self, message: Message) -> SendError:
         if message.outcome is Outcome.FAILED:
@@ -160,6 +201,15 @@ class Core:
         for pending in left:
             pending.outcome = why()
             pending.settled()
+            end_ask(pending, pending.outcome)
+        # What is on the server's disk waits there, for `waiting` to tell.
+        self.machine.take_decided()
+        self._tell_answers()
+        for ask in self.machine.asks.unfinished_asks():
+            for waiting in [*([] if ask.token is None else [ask.token]), *(token for token, _ in ask.takers)]:
+                waiting.outcome = why()
+                waiting.settled()
+            ask.token, ask.takers = None, []
         return lost
 
     @property
@@ -169,6 +219,26 @@ class Core:
         if self._batch and (deadline is None or self._batch_due < deadline):
             return self._batch_due
         return deadline
+
+
+def _settle_by_answer(waiting: Waiting[Answer], ask: Ask) -> None:
+    if ask.status is None:
+        waiting.outcome = Answer(Status.PENDING)
+    elif ask.status == wire.GONE:
+        waiting.outcome = Gone(ask.epoch, ask.seq)
+    elif len(ask.body) < ask.length:
+        waiting.outcome = BodyTooLarge(Status(ask.status), ask.length)
+    else:
+        waiting.outcome = Answer(Status(ask.status), ask.body)
+    waiting.settled()
+
+
+def end_ask(pending: Pending, error: SendError) -> None:
+    """Its message has ended without a receipt: so has the answer."""
+    if pending.ask is not None and pending.ask.token is not None:
+        waiting: Waiting[Answer] = pending.ask.token
+        waiting.outcome = error
+        waiting.settled()
 
 
 class Face:
@@ -190,6 +260,16 @@ class Face:
     def failed(self) -> int:
         """Records refused for good."""
         return self._core.failed
+
+    @property
+    def ready(self) -> bool:
+        """Whether the server said in its latest ack that an answer of this session waits. A hint for those that sleep."""
+        return self._core.machine.asks.is_ready
+
+    @property
+    def unanswered(self) -> int:
+        """Messages that asked and are not finished: neither answered, nor gone, nor failed. At most 64."""
+        return self._core.machine.asks.unfinished
 
     @property
     def epoch(self) -> int:

@@ -11,153 +11,21 @@ import socket
 import threading
 import time
 from collections import deque
-from functools import partial
 from typing import Any, Callable, Final, Generic, Optional, Sequence, TypeVar
 
 from . import process
-from .core import Pending
-from .errors import Closed, Receipt, SendError
+from .asks import ASKS_MAX
+from .bell import Bell, acquire
+from .blocking_pending import BlockingAsk, BlockingPending, BlockingWait
+from .core import end_ask
+from .errors import Closed
 from .link import Link, discard, logger
-from .options import Options, seconds
+from .options import Options
 from .route import AddressInfo
 
 T = TypeVar("T")
 #: An address to try while none was found.
 NOTHING_FOUND: Final[Sequence[AddressInfo]] = ()
-
-
-class Bell:
-    """Lets threads wait for a condition that another one makes true. Nothing is held while the condition is looked at."""
-
-    def __init__(self) -> None:
-        #: The locks of those that wait.
-        self.waiting: dict[int, threading.Lock] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.waiting)
-
-    def wait(self, condition: Callable[[], bool], timeout: Optional[float]) -> bool:
-        until = None if timeout is None else time.monotonic() + timeout
-        while not condition():
-            lock = threading.Lock()
-            lock.acquire()
-            self.waiting[id(lock)] = lock
-            try:
-                # Who rings after this look finds the lock.
-                if condition():
-                    return True
-                if not acquire(lock, until):
-                    return condition()
-            finally:
-                self.waiting.pop(id(lock), None)
-        return True
-
-    def ring(self) -> None:
-        while self.waiting:
-            try:
-                _, lock = self.waiting.popitem()
-            except KeyError:
-                return
-            lock.release()
-
-
-def acquire(lock: threading.Lock, until: Optional[float]) -> bool:
-    """Waits for a lock, at most until then."""
-    if until is None:
-        return lock.acquire()
-    return lock.acquire(timeout=min(max(until - time.monotonic(), 0), threading.TIMEOUT_MAX))
-
-
-class BlockingPending(Pending):
-    """A receipt to come. Dropping it does not take the record back."""
-
-    __slots__ = ("_engine",)
-
-    def __init__(self, serial: int, engine: Engine) -> None:
-        # Not by `super`, which costs as much as all else here.
-        self.outcome = None
-        self.serial = serial
-        self._engine = engine
-
-    def done(self) -> bool:
-        """Whether `result` returns at once."""
-        return self.outcome is not None or self._engine.has_ended or self._engine.link.was_left
-
-    def result(self, timeout: Optional[float] = None) -> Receipt:
-        """Waits for the receipt; raises `SendError` if there will be none, `TimeoutError` if it takes longer."""
-        error = self.exception(timeout)
-        if error is not None:
-            raise error
-        assert isinstance(self.outcome, Receipt)
-        return self.outcome
-
-    def exception(self, timeout: Optional[float] = None) -> Optional[SendError]:
-        """Waits for the outcome; `None` if it is a receipt. `TimeoutError` if it takes longer."""
-        timeout = seconds("timeout", timeout)
-        if self.outcome is None:
-            if self._engine.link.is_foreign:
-                return self._engine.link.foreign()
-            self._wait(timeout)
-        if self.outcome is None:
-            self.outcome = self._engine.closed()
-        return None if isinstance(self.outcome, Receipt) else self.outcome
-
-    def add_done_callback(self, callback: Callable[[BlockingPending], object]) -> None:
-        """Calls it with this object once there is an outcome, in the client's thread (at once if there is one). It must
-        not wait for this client. What it raises is logged."""
-        if not callable(callback):
-            raise TypeError(f"a callback is callable, unlike {callback!r}")
-        if self.outcome is None and self._engine.link.is_foreign:
-            raise self._engine.link.foreign()
-        self._watch(partial(call_back, callback, self))
-
-    def settled(self) -> None:
-        all_watchers = self._engine.watchers
-        # Who comes after this look finds the outcome.
-        if all_watchers and (watchers := all_watchers.pop(self, None)):
-            self._drain(watchers)
-
-    def _wait(self, timeout: Optional[float]) -> None:
-        self._engine.check_not_within()
-        until = None if timeout is None else time.monotonic() + timeout
-        lock = threading.Lock()
-        lock.acquire()
-        watchers = self._watch(lock.release)
-        try:
-            if self.outcome is None and not self._engine.has_ended and not acquire(lock, until) and self.outcome is None:
-                raise TimeoutError("no ack yet")
-        finally:
-            if lock.release in watchers:
-                try:
-                    watchers.remove(lock.release)
-                except ValueError:
-                    pass  # the client's thread has just taken it
-
-    def _watch(self, watcher: Callable[[], object]) -> list[Callable[[], object]]:
-        """The watcher is called once there is an outcome."""
-        watchers = self._engine.watchers.setdefault(self, [])
-        watchers.append(watcher)
-        if self.outcome is not None:
-            # It may have been set before the watcher was there. Whoever takes a watcher from the list calls it.
-            self._engine.watchers.pop(self, None)
-            self._drain(watchers)
-        return watchers
-
-    @staticmethod
-    def _drain(watchers: list[Callable[[], object]]) -> None:
-        while watchers:
-            try:
-                watcher = watchers.pop(0)
-            except IndexError:
-                return
-            watcher()
-
-
-def call_back(callback: Callable[[Any], object], pending: object) -> None:
-    try:
-        callback(pending)
-    except Exception:
-        logger.exception("a done callback raised")
 
 
 class Engine:
@@ -170,9 +38,12 @@ class Engine:
         self._machine = self.link.core.machine
         #: Records that callers gave: channel, record, and what becomes of it.
         self.inbox: deque[tuple[int, bytes, BlockingPending]] = deque()
+        #: Those that have no answer.
+        self.asks: set[BlockingAsk] = set()
+        self.ask_room = Bell()
         self.serials = itertools.count(1)
         #: What is to be called once a record has its outcome.
-        self.watchers: dict[BlockingPending, list[Callable[[], object]]] = {}
+        self.watchers: dict[BlockingWait[Any], list[Callable[[], object]]] = {}
         self.room = Bell()
         #: Records that had no outcome when it ended.
         self.lost = 0
@@ -219,6 +90,11 @@ class Engine:
         return self.load <= most * 3 // 4 or (self._sleep_number != 0 and self.load < most)
 
     @property
+    def may_ask(self) -> bool:
+        """Whether there is room for a further ask."""
+        return len(self.asks) + self._machine.asks.adopted < ASKS_MAX
+
+    @property
     def unacked(self) -> int:
         return len(self.inbox) + self.link.core.unacked
 
@@ -254,6 +130,16 @@ class Engine:
             raise self.closed()
         return pending
 
+    def put_ask(self, channel: int, record: bytes, wait: float) -> BlockingAsk:
+        """As `put`, of a message that asks."""
+        asked = BlockingAsk(next(self.serials), self, wait)
+        self.asks.add(asked)
+        self.inbox.append((channel, record, asked.receipt))
+        if self.has_ended:
+            self._empty_inbox()
+            raise self.closed()
+        return asked
+
     def wake(self) -> None:
         """What was put anywhere is looked at soon. Once for each sleep is enough."""
         sleep = self._sleep_number
@@ -276,6 +162,13 @@ class Engine:
         self.wake()
         return answer.get()
 
+    def command(self, function: Callable[[float], object]) -> None:
+        """As `call`, for which nobody waits."""
+        self._commands.append((function, _Answer(self)))
+        if self.has_ended:
+            self._refuse_commands()
+        self.wake()
+
     def abandon_oldest(self, now: float) -> bool:
         """For `call`."""
         self._take_inbox(now)
@@ -293,7 +186,7 @@ class Engine:
         try:
             return acquire(entry[1], until)
         finally:
-            self._commands.append((lambda now: self._flushes.remove(entry) if entry in self._flushes else None, _Answer(self)))
+            self.command(lambda now: self._flushes.remove(entry) if entry in self._flushes else None)
 
     def end(self) -> None:
         """Ends the thread at once."""
@@ -371,6 +264,8 @@ class Engine:
         """Wakes those that wait for room or for everything."""
         if self.room and self.has_room:
             self.room.ring()
+        if self.ask_room and self.may_ask:
+            self.ask_room.ring()
         if self._flushes:
             oldest = self.link.core.oldest()
             if oldest is None and self.inbox:
@@ -385,7 +280,7 @@ class Engine:
         self._sleep_number = self._sleeps
         try:
             core = link.core
-            if self._commands or self._ending or self.is_orphaned or (self.inbox and core.has_room(*self.inbox[0][:2])):
+            if self._commands or self._ending or self.is_orphaned or (self.inbox and core.has_room_for(self.inbox[0])):
                 # Put there by one that saw the thread awake.
                 return
             if self.room and self.load < self.window:
@@ -446,6 +341,7 @@ class Engine:
             pending.settled()
         self._refuse_commands()
         self.room.ring()
+        self.ask_room.ring()
         for _, lock in self._flushes:
             lock.release()
         self._flushes.clear()
@@ -460,6 +356,7 @@ class Engine:
                 break
             pending.outcome = self.closed()
             pending.settled()
+            end_ask(pending, pending.outcome)
             count += 1
         return count
 

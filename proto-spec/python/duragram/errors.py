@@ -1,9 +1,11 @@
-"""How a record ends: with a receipt, or with one of these errors."""
+"""How a record ends: with a receipt, or with one of these errors; and what comes of one that asks: an answer, or such an error."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
+from . import wire
 from .message import FINAL
 
 
@@ -20,8 +22,28 @@ class Receipt:
     durability: int = 0
 
 
+class Status(enum.IntEnum):
+    """What has become of a message that asked."""
+
+    #: It was processed.
+    DONE = wire.DONE
+    #: The service has given it up. An operator may still have it processed, without a further answer.
+    FAILED = wire.FAILED
+    #: It is on the server's disk and not answered yet. Only `take` returns this.
+    PENDING = wire.PENDING
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the service answered to a message that asked."""
+
+    status: Status
+    #: What its handler gave; often nothing.
+    body: bytes = b""
+
+
 class SendError(Exception):
-    """A record has no receipt."""
+    """A record has no receipt, or a message that asked no answer."""
 
 
 class TooLarge(SendError, ValueError):
@@ -64,7 +86,27 @@ class Abandoned(SendError):
 
 class Closed(SendError):
     """The client has ended (or is not yet connected, or belongs to another process), and the text says why. A record that
-    had been sent before may have been journaled."""
+    had been sent before may have been journaled; what had its receipt and was not answered is named by `waiting`."""
+
+
+class Gone(SendError):
+    """No answer will come: it was had already, or has expired, or was lost, or nothing was asked under that name. That says
+    nothing of the effect: the message was journaled all the same, and may have been processed."""
+
+    def __init__(self, epoch: int, seq: int) -> None:
+        super().__init__(f"no answer to message {seq} of epoch {epoch} will come; it may have been processed all the same")
+        self.epoch = epoch
+        self.seq = seq
+
+
+class BodyTooLarge(SendError):
+    """It was answered, but the body fits in no datagram of `datagram_bytes_max`, or of this machine's UDP."""
+
+    def __init__(self, status: Status, length: int) -> None:
+        super().__init__(f"{status.name}, with a body of {length} bytes, which is longer than this client's datagrams carry")
+        self.status = status
+        #: Of the body, in bytes.
+        self.length = length
 
 
 class Incomplete(Exception):

@@ -44,6 +44,8 @@ class Link:
         self._looking = False
         #: Whether there may be more to receive.
         self._behind = False
+        # No ANSWER is longer than the TAKE that it answers.
+        self._reply_bytes = max(REPLY_BYTES, options.datagram_bytes_max)
         self._told_silence = False
         self._told_refusals: set[int] = set()
         self._told_foreign = False
@@ -72,7 +74,7 @@ class Link:
         self._behind = True
         for _ in range(BURST):
             try:
-                datagram = receive(REPLY_BYTES)
+                datagram = receive(self._reply_bytes)
             except (BlockingIOError, InterruptedError):
                 self._behind = False
                 break
@@ -99,7 +101,7 @@ class Link:
             self.outbox.extend(datagrams)
             self._send_outbox(now)
             settled |= core.advance(now, timers=False)  # what turned out to be too long
-        self._watch.asked(now, bool(core.unacked))
+        self._watch.asked(now, bool(core.unacked) or core.machine.asks.is_overdue)
         self._tell(now)
         return settled, more and not self.outbox
 
@@ -170,6 +172,9 @@ class Link:
         if broken or self.route.address != before:
             self.outbox.clear()
             self.core.machine.path_changed(now)
+        else:
+            # What is held would be answered to the socket before.
+            self.core.machine.asks.restart()
 
     def close(self) -> None:
         if self.socket is not None:

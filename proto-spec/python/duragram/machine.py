@@ -1,12 +1,12 @@
 """The client's half of the protocol as a state machine: it is told of messages, datagrams and time, and asked for
 datagrams, a deadline and outcomes. It knows no socket and no clock (PROTOCOL.md#client-duties).
 
-After each call that changes it (`send`, `handle_datagram`, `handle_timeout`, `abandon_oldest`), drain it:
+After each call that changes it (`send`, `take`, `handle_datagram`, `handle_timeout`, `abandon_oldest`), drain it:
 
-1. `take_decided()`: the messages that have ended.
+1. `take_decided()`: the messages that have ended; where something asks also `asks.take_finished()` and `asks.take_replies()`.
 2. `transmit(now)` until it gives nothing: the datagrams to send. One that the socket would not take counts as lost on
    the way: the machine will send it again.
-3. `deadline`: call `handle_timeout` then, or later.
+3. `deadline`: call `handle_timeout` then, or later, and drain it.
 
 Times are seconds of a clock that never steps back, such as `time.monotonic()`.
 """
@@ -19,10 +19,11 @@ from typing import Any, Final, Optional
 
 from . import wire
 from .arrivals import Arrivals, Doubt
+from .asks import Ask, Asks
 from .path import Congestion, Rtt, WaitsFor, interval
-from .queue import SPAN_MAX, Queue
-from .message import FINAL, UNSENT, Config, Message, Outcome, Stats
-from .wire import Ack, DecodeError, Reject, Welcome
+from .queue import Queue
+from .message import FINAL, HELD, UNSENT, Config, Message, Outcome, Stats
+from .wire import SPAN_MAX, Ack, Answer, DecodeError, Reject, Welcome
 
 #: A datagram is lost when one that was sent this many transmissions later has arrived (PROTOCOL.md#duty-loss).
 REORDERING_MAX: Final = 3
@@ -40,8 +41,6 @@ class Machine:
         self.stats = Stats()
         self.rtt = Rtt()
         self.congestion = Congestion(config.congestion_window_initial, min(config.window, SPAN_MAX + 1))
-        #: When `handle_timeout` is due.
-        self.deadline: Optional[float] = None
         #: Until when the server asked for patience, and by which code.
         self.paused_until: Optional[float] = None
         self.pause_code = 0
@@ -49,9 +48,12 @@ class Machine:
         # Of jitter. It asks the system once: each time would be a call of it, at which another thread goes on.
         self._random = random or Random(secrets.randbits(128))
         self._nonces = random or secrets.SystemRandom()
+        #: What has asked, until it is answered.
+        self.asks = Asks(self._random, self.payload_max)
         self._own_epochs = epoch != 0
         if epoch:
             link.enter(epoch)
+            self.asks.enter(epoch)
         self._queue = Queue()
         # What the acks of the session told.
         self._floor = 0
@@ -61,6 +63,7 @@ class Machine:
         self._fruitful = False
         self._arrivals = Arrivals()
         # Timing.
+        self._due: Optional[float] = None
         self._next_transmission = 1
         self._waits_for: Optional[WaitsFor] = None
         self._tries = 0
@@ -75,6 +78,18 @@ class Machine:
         self._doubt = Doubt(config.epoch_doubted and epoch != 0, link.is_sealed)
 
     # What the caller gives and takes.
+
+    @property
+    def deadline(self) -> Optional[float]:
+        """When `handle_timeout` is due."""
+        due = self._due
+        if (held := self._queue.held_until) is not None and (due is None or held < due):
+            due = held
+        if not self.asks.is_idle:
+            taking = self.asks.deadline(self._round_trip(), self.congestion.window)
+            if taking is not None and (due is None or taking < due):
+                due = taking
+        return due
 
     @property
     def queued(self) -> int:
@@ -97,9 +112,14 @@ class Machine:
         """The longest payload that fits in a datagram."""
         return self.config.datagram_bytes_max - self._wire.overhead
 
-    def send(self, now: float, payload: bytes, channel: int = 0, batch: bool = False, token: Any = None) -> Message:
-        """Takes a message, of which `payload_max` and `config.window` are the caller's to respect."""
-        message = Message(payload, channel, batch, token)
+    def send(
+        self, now: float, payload: bytes, channel: int = 0, batch: bool = False, token: Any = None, ask: Optional[Ask] = None
+    ) -> Message:
+        """Takes a message, of which `payload_max` and `config.window` are the caller's to respect; with an `ask`, which is no
+        batch then, also `asks.ASKS_MAX`: beyond, it keeps back all that follow."""
+        message = Message(payload, channel, batch, token, ask)
+        if ask is not None:
+            self.asks.begin()
         self._queue.waiting.append(message)
         if self._doubt.is_used:
             self._queue.end_all(Outcome.EPOCH_USED, self.epoch)
@@ -118,6 +138,8 @@ class Machine:
         """A datagram that `transmit` gave is longer than UDP carries here: its message fails. Sent again it would be so
         again, and for ever."""
         first, _, _, epoch, _, seq, _ = wire.HEAD.unpack_from(datagram)
+        if first & 15 == wire.TAKE:
+            self.asks.too_long(epoch, seq)
         message = self._queue.sent.get(seq)
         if first & 15 == wire.DATA and epoch == self.epoch and message is not None:
             self._queue.end(message, Outcome.TOO_LONG)
@@ -126,7 +148,23 @@ class Machine:
 
     def take_decided(self) -> list[Message]:
         """The messages that have ended since the last call."""
-        return self._queue.take_decided()
+        decided = self._queue.take_decided()
+        if self.asks.unfinished:
+            for message in decided:
+                if message.ask is not None and message.outcome is not Outcome.ACKED:
+                    self.asks.drop(message.ask)
+        return decided
+
+    def take(self, epoch: int, seq: int, wait: float, token: Any) -> bool:
+        """Wants to know now what came of a message that asked, in this run or in an earlier one; the server may hold that for so
+        many seconds. `False` if nothing waits under that name. `asks.ASKS_MAX` is the caller's to respect."""
+        ask = self.asks.find(epoch, seq)
+        if ask is None:
+            if epoch == self.epoch or not self._wire.can_take(epoch):
+                return False
+            ask = self.asks.adopt(epoch, seq, is_whole=False)
+        self.asks.take(ask, wait, token)
+        return True
 
     def abandon_oldest(self) -> Optional[Message]:
         """Gives up the oldest message that is not acked (PROTOCOL.md#duty-skip); `None` when all are."""
@@ -139,6 +177,7 @@ class Machine:
         self.paused_until = None
         self._tries, self._silent = 0, False
         self._queue.lose_all()
+        self.asks.restart()
         if self._hello is not None:
             self._hello_due = True
         else:
@@ -150,6 +189,7 @@ class Machine:
     def transmit(self, now: float, most: int = 64) -> list[bytes]:
         """The datagrams to send now, at most so many."""
         datagrams: list[bytes] = []
+        self._queue.release(now)
         while len(datagrams) < most:
             datagram = self._next_datagram(now)
             if datagram is None:
@@ -159,6 +199,8 @@ class Machine:
         return datagrams
 
     def _next_datagram(self, now: float) -> Optional[bytes]:
+        if not self.asks.is_idle and (take := self._next_take(now)) is not None:
+            return take
         if self.paused_until is not None:
             return None
         if self._hello is not None:
@@ -184,23 +226,40 @@ class Machine:
             return None
         if self._doubt.doubted and self._queue.sent and message.state is UNSENT:
             return None  # the first goes alone
+        if message.ask is not None and message.state is UNSENT and self.asks.is_full:
+            return None
         if not self._probe and (self._silent or self._queue.in_flight >= self.congestion.window):
             self._congestion_limited = True
             return None
         self._probe = False
         return self._send_data(now, message, seq)
 
+    def _next_take(self, now: float) -> Optional[bytes]:
+        """Neither a pause nor missing credit keeps it back."""
+        asks = self.asks
+        if self._wire.is_sealed:
+            asks.lose([epoch for epoch in asks.epochs() if not self._wire.can_take(epoch)])
+        take = asks.next_take(now, self._rto(), self._round_trip(), self.congestion.window)
+        return None if take is None else self._wire.take(*take)
+
+    def _round_trip(self) -> float:
+        smoothed = self.rtt.smoothed
+        return self.config.rto_initial if smoothed is None else smoothed + self.rtt.delay
+
     def _send_data(self, now: float, message: Message, seq: int) -> bytes:
         self.stats.transmissions += 1
         queue = self._queue
         number = self._next_transmission
         missed = self._arrivals.is_missed(seq, number)
-        self.stats.retransmissions += queue.transmit(message, self.epoch, now, number, missed)
+        again = queue.transmit(message, self.epoch, now, number, missed)
+        self.stats.retransmissions += again
+        if message.ask is not None and not again:
+            self.asks.name(message.ask, self.epoch, seq)
         self._next_transmission += 1
         flags = message.flags | min(message.attempt, 7)
         if queue.skipped > self._floor:
             flags |= wire.SKIP
-        return self._wire.data(flags, seq - queue.base, self.epoch, seq, message.channel, message.payload)
+        return self._wire.data(flags, seq - queue.base, self.epoch, seq, message.word, message.payload)
 
     def _is_beyond_limit(self, seq: int) -> bool:
         """The credit counts from the floor, which each DATA moves up to its base (PROTOCOL.md#duty-window)."""
@@ -220,7 +279,7 @@ class Machine:
 
     def handle_timeout(self, now: float) -> None:
         """Does what is due. Early and repeated calls do no harm."""
-        if self.deadline is None or now < self.deadline:
+        if self._due is None or now < self._due:
             return
         if self._waits_for is WaitsFor.RESUME:
             self.paused_until = None
@@ -271,9 +330,9 @@ class Machine:
 
     def _probe_lowest(self) -> None:
         """The lowest one is sent again, whatever the congestion window is."""
-        base = self._queue.sent.get(self._queue.base)
-        if base is not None:
-            self._queue.mark_lost(base)
+        lowest = self._queue.lowest_transmitted()
+        if lowest is not None:
+            self._queue.mark_lost(lowest)
             self._probe, self._arrivals.expired = True, self._next_transmission
 
     def _arm(self, now: float, anew: bool) -> None:
@@ -289,12 +348,12 @@ class Machine:
         elif self._silent:
             waits_for = WaitsFor.ACK
         else:
-            self._waits_for = self.deadline = None
+            self._waits_for = self._due = None
             return
         if not anew and waits_for is self._waits_for:
             return
         self._waits_for = waits_for
-        self.deadline = self.paused_until if waits_for is WaitsFor.RESUME else now + self._next_try()
+        self._due = self.paused_until if waits_for is WaitsFor.RESUME else now + self._next_try()
 
     def _rto(self) -> float:
         return self.rtt.timeout(self.config.rto_initial, self.config.rto_min)
@@ -314,6 +373,8 @@ class Machine:
                 self._handle_ack(now, decoded)
             elif isinstance(decoded, Reject):
                 self._handle_reject(now, decoded)
+            elif isinstance(decoded, Answer):
+                self.asks.answer(now, decoded, self._rto())
             elif isinstance(decoded, Welcome):
                 self._handle_welcome(now, decoded)
             else:
@@ -334,8 +395,8 @@ class Machine:
             first = sent.get(self._queue.base)
             if self._doubt.ack_of_what_was_never_sent(first):
                 self._give_up_epoch(now)
-            elif self._doubt.is_exposed(first) and self._waits_for is WaitsFor.ACK and self.deadline is not None:
-                self.deadline = min(self.deadline, now + self._doubt.TRUTH_WAIT)
+            elif self._doubt.is_exposed(first) and self._waits_for is WaitsFor.ACK and self._due is not None:
+                self._due = min(self._due, now + self._doubt.TRUTH_WAIT)
             raise DecodeError("never_sent")
         self._silent = False
         was_blocked = self._is_blocked_by_credit()
@@ -356,6 +417,8 @@ class Machine:
                 newest = message
             message.durability = ack.durability
             self._queue.end(message, Outcome.ACKED)
+            if message.ask is not None:
+                self.asks.ack(message.ask)
         self._queue.pass_decided()
         # Of an ack overtaken by a newer one the credit is out of date, unless nothing is in flight: then it answers a
         # PING, and the server has forgotten the session.
@@ -364,6 +427,7 @@ class Machine:
         if floor >= self._floor:
             self._floor, self._seen = floor, bits
             self._arrivals.note_told(ack)
+            self.asks.note_ready(now, ack.epoch, ack.ready)
         self._pinged = False
         # While there is no credit no reply moves the next PING (PROTOCOL.md#duty-probe).
         still_blocked = was_blocked and self._is_blocked_by_credit()
@@ -436,6 +500,10 @@ class Machine:
             message.code = reject.code
             self._queue.end(message, Outcome.FAILED)
             self._queue.pass_decided()
+        elif message is not None and message.ask is not None and reject.code == wire.REJECT_BUSY:
+            # It may be the answer that there is no room for: others are taken all the same.
+            self.asks.refuse(self.epoch)
+            self._queue.hold(message, now + self._patience(reject, message.attempt))
         elif message is not None:
             self._queue.mark_lost(message)
         elif reject.code in FINAL:
@@ -447,20 +515,22 @@ class Machine:
             if message is not None:
                 below = max(reject.refused - self._queue.base, 0)
                 self._credit = below if self._credit is None else min(self._credit, below)
-        elif reject.code not in FINAL:
+        elif reject.code not in FINAL and (message is None or message.state is not HELD):
             self._pause(now, reject)
         self._arm(now, anew=False)
 
     def _pause(self, now: float, reject: Reject) -> None:
         if self.paused_until is not None:
             return  # the answers to what was in flight with the first one
-        if reject.retry_after_ms == 0:
-            self._tries += 1
-            wait = self._next_try()
-        else:
-            asked = min(reject.retry_after_ms / 1000, self.config.retry_after_max)
-            wait = asked * self._random.uniform(1, 1.5)
+        self._tries += reject.retry_after_ms == 0
+        wait = self._patience(reject, self._tries)
         self.paused_until, self.pause_code = now + wait, reject.code
+
+    def _patience(self, reject: Reject, tries: int) -> float:
+        if reject.retry_after_ms == 0:
+            return interval(self._rto(), tries, self.config.rto_max, self._random)
+        asked = min(reject.retry_after_ms / 1000, self.config.retry_after_max)
+        return asked * self._random.uniform(1, 1.5)
 
     def _handle_welcome(self, now: float, welcome: Welcome) -> None:
         """PROTOCOL.md#duty-epoch"""
@@ -502,8 +572,13 @@ class Machine:
 
     def _enter_epoch(self, epoch: int) -> None:
         """What is unacked gets new seqs from 1 on, in order and without holes, and counts as not yet transmitted."""
+        for message in self._queue.sent.values():
+            if message.ask is not None:
+                self.asks.unname(message.ask)
         self.epoch = epoch
         self._wire.enter(epoch)
+        self._wire.retain(self.asks.epochs())
+        self.asks.enter(epoch)
         self._hello, self._hello_due = None, False
         self._doubt.begin(False)
         self._queue.renumber()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Final, Optional
 
 from . import wire
+from .asks import Ask
 
 #: The codes that are final for a message (PROTOCOL.md#duty-reject).
 FINAL: Final = {
@@ -58,13 +59,16 @@ class State(enum.IntEnum):
     #: It has left the path, whether it has arrived or not: later ones have (PROTOCOL.md#duty-loss).
     OVERTAKEN = 2
     LOST = 3
-    DECIDED = 4
+    #: The server has no room for it now: it is sent again later, and keeps no other back.
+    HELD = 4
+    DECIDED = 5
 
 
 UNSENT: Final = State.UNSENT
 IN_FLIGHT: Final = State.IN_FLIGHT
 OVERTAKEN: Final = State.OVERTAKEN
 LOST: Final = State.LOST
+HELD: Final = State.HELD
 DECIDED: Final = State.DECIDED
 
 
@@ -72,13 +76,17 @@ class Message:
     """A message, from `send` until it has ended. `token` is the caller's."""
 
     __slots__ = (
-        "payload", "channel", "flags", "token", "outcome", "code", "durability", "epoch", "seq",
+        "payload", "channel", "word", "flags", "token", "ask", "outcome", "code", "durability", "epoch", "seq",
         "state", "attempt", "transmission", "sent_at", "missed",
     )  # fmt: skip
 
-    def __init__(self, payload: bytes, channel: int, batch: bool, token: Any) -> None:
+    def __init__(self, payload: bytes, channel: int, batch: bool, token: Any, ask: Optional[Ask] = None) -> None:
         self.payload = payload
         self.channel = channel
+        #: Its options above.
+        self.word = channel if ask is None else channel | wire.ASK << 16
+        #: What is to come of it, if it asks.
+        self.ask = ask
         self.flags = wire.WHOLE | wire.BATCH * batch
         self.token = token
         self.outcome: Optional[Outcome] = None

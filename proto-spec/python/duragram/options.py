@@ -7,9 +7,10 @@ import operator
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Optional, SupportsIndex
+from typing import TYPE_CHECKING, Iterable, Optional, SupportsIndex
 
 from . import wire
+from .asks import ASKS_MAX, SEQ_MAX, WAIT_MAX
 from .errors import TooLarge
 from .machine import Machine
 from .message import Config
@@ -47,6 +48,9 @@ class Options:
     key: Optional[bytes] = field(default=None, repr=False)
     #: With `key` and `epoch`: a count of this client's starts, stored before it is used.
     boot_count: Optional[int] = None
+    #: What earlier runs of this client asked and has no answer, as `waiting()` gave it: all of that, since what is not named
+    #: and lies below one that is taken is forgotten by the server.
+    waiting: Iterable[tuple[int, int]] = ()
 
     def __post_init__(self) -> None:
         address(self.server)
@@ -69,6 +73,19 @@ class Options:
             if len(key) != 32:
                 raise ValueError(f"a key has 32 bytes, not {len(key)}")
             self._set("key", key)
+        self._set("waiting", self._names())
+
+    def _names(self) -> tuple[tuple[int, int], ...]:
+        try:
+            pairs = sorted({(epoch, seq) for epoch, seq in self.waiting})
+        except (TypeError, ValueError):
+            raise TypeError("waiting holds pairs of epoch and seq, as waiting() gives them") from None
+        names = tuple((integer("an epoch", epoch, 1, wire.U32_MAX), integer("a seq", seq, 1, SEQ_MAX)) for epoch, seq in pairs)
+        if len(names) > ASKS_MAX:
+            raise ValueError(f"{len(names)} asks wait; a client has at most {ASKS_MAX}")
+        if self.epoch in {epoch for epoch, _ in names}:
+            raise ValueError(f"epoch {self.epoch} was used before: something waits in it")
+        return names
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -141,6 +158,17 @@ def seconds(name: str, value: Optional[float]) -> Optional[float]:
         raise ValueError(f"{name} is not a number")
     # Longer than systems can wait is for ever.
     return None if value > 1e9 else max(float(value), 0.0)
+
+
+def held(wait: float) -> float:
+    """For how long the server may hold a TAKE, in seconds: no server holds one for longer than this."""
+    patience = seconds("wait", wait)
+    return WAIT_MAX if patience is None else min(patience, WAIT_MAX)
+
+
+def named(epoch: SupportsIndex, seq: SupportsIndex) -> tuple[int, int]:
+    """The name of an ask."""
+    return integer("the epoch", epoch, 1, wire.U32_MAX), integer("the seq", seq, 1, SEQ_MAX)
 
 
 def copied(buffer: Buffer, what: str = "a record", most: Optional[int] = None) -> bytes:

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import Any, Final, Optional
+from typing import Any, Optional
 
-from .message import DECIDED, IN_FLIGHT, LOST, OVERTAKEN, UNSENT, Message, Outcome
-
-#: More than this lies never between the lowest and the highest seq held: span has 16 bits (PROTOCOL.md#duty-seq).
-SPAN_MAX: Final = 0xFFFF
+from .message import DECIDED, HELD, IN_FLIGHT, LOST, OVERTAKEN, UNSENT, Message, Outcome
+from .wire import SPAN_MAX
 
 
 class Queue:
@@ -41,6 +39,8 @@ class Queue:
         self._overtaken_seqs: list[tuple[int, int, Message]] = []
         #: A heap of seqs. Entries that were acked are passed over when they are met.
         self._lost: list[int] = []
+        #: A heap of what the server has no room for now: until when, and which. With such entries too.
+        self._held: list[tuple[float, int, Message]] = []
 
     @property
     def awaited(self) -> int:
@@ -118,12 +118,40 @@ class Queue:
         return None
 
     def mark_lost(self, message: Message) -> None:
-        """A transmitted one is to be transmitted again."""
-        if message.state is LOST:
+        """A transmitted one is to be transmitted again; but not yet, if it is held."""
+        if message.state is LOST or message.state is HELD:
             return
         self._leave_path(message)
         message.state = LOST
         heappush(self._lost, message.seq)
+
+    def hold(self, message: Message, until: float) -> None:
+        """A transmitted one is to be transmitted again after that time. Others go on."""
+        if message.state is not HELD:
+            self._leave_path(message)
+            message.state = HELD
+            heappush(self._held, (until, message.seq, message))
+
+    @property
+    def held_until(self) -> Optional[float]:
+        """When the first of those that are held is to be released."""
+        while self._held and self._held[0][2].state is not HELD:
+            heappop(self._held)
+        return self._held[0][0] if self._held else None
+
+    def release(self, now: float) -> None:
+        """What was held for long enough is to be transmitted again."""
+        while (until := self.held_until) is not None and until <= now:
+            _, seq, message = heappop(self._held)
+            message.state = LOST
+            heappush(self._lost, seq)
+
+    def lowest_transmitted(self) -> Optional[Message]:
+        """The lowest that is undecided and not held."""
+        base = self.sent.get(self.base)
+        if base is None or base.state is not HELD:
+            return base
+        return min((one for one in self.sent.values() if one.state is not HELD), key=lambda one: one.seq, default=None)
 
     def lose_all(self) -> None:
         """All that was transmitted is to be transmitted again."""
@@ -190,6 +218,7 @@ class Queue:
         self._overtaken.clear()
         self._overtaken_seqs.clear()
         self._lost.clear()
+        self._held.clear()
         self._holes.clear()
         self.next_seq = self.base = 1
         self.skipped = self.in_flight = self.overtaken = 0

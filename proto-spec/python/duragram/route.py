@@ -7,7 +7,8 @@ import errno
 import socket
 from typing import Any, Final, Optional, Sequence
 
-#: Room for one datagram from the server: the longest ACK, sealed, is shorter. A longer one is cut, and ignored.
+#: Room for one datagram from the server: the longest ACK, sealed, is shorter. A longer one is cut, and ignored; but an ANSWER
+#: may be as long as the client's own datagrams.
 REPLY_BYTES: Final = 512
 #: Silence, in seconds, after which the name is looked up again and another socket opened; doubles up to the second.
 SILENCE_FIRST: Final = 5.0

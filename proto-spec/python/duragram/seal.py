@@ -6,10 +6,11 @@ import hashlib
 import os
 import secrets
 import struct
+import time
 from typing import Any, Final, NamedTuple, Optional
 
 from . import wire
-from .wire import DATA, HEAD, HELLO, REQUESTS, SEALED, U64_MAX, VERSION, WELCOME, Datagram, DecodeError, Fields
+from .wire import ANSWER, DATA, HEAD, HELLO, REQUESTS, SEALED, TAKE, U64_MAX, VERSION, WELCOME, Datagram, DecodeError, Fields
 
 try:
     from cryptography.exceptions import InvalidTag
@@ -77,7 +78,7 @@ def _seal(f: Fields, keys: Keys, counter: int) -> bytes:
     clear = HEAD.pack(VERSION << 4 | f.kind, f.flags | SEALED, *f[2:7]) + _COUNTER.pack(counter)
     direction = TO_SERVER if f.kind in REQUESTS else TO_CLIENT
     cipher, nonce = keys.ciphers[direction], _NONCE.pack(direction, counter)
-    if f.kind == DATA:
+    if f.kind in (DATA, ANSWER):
         return clear + cipher.encrypt(nonce, f.variable, clear)
     clear += f.variable
     return clear + cipher.encrypt(nonce, b"", clear)
@@ -101,11 +102,11 @@ def peek(bytes_: bytes) -> Head:
 
 
 def unseal(bytes_: bytes, keys: Keys) -> Datagram:
-    """Verifies a datagram and decrypts a DATA's payload. `keys` are those of the epoch that `peek` names."""
+    """Verifies a datagram and decrypts a DATA's payload or an ANSWER's body. `keys` are those of the epoch that `peek` names."""
     f, counter, direction, _ = peek(bytes_)
     cipher, nonce = keys.ciphers[direction], _NONCE.pack(direction, counter)
     try:
-        if f.kind == DATA:
+        if f.kind in (DATA, ANSWER):
             f = f._replace(variable=cipher.decrypt(nonce, bytes_[CLEAR:], bytes_[:CLEAR]))
         else:
             cipher.decrypt(nonce, bytes_[-TAG:], bytes_[:-TAG])
@@ -119,6 +120,9 @@ class Sealed:
 
     `boot_count`: a count of this client's starts, stored before it is used; without it the counter begins at random, and
     a new epoch is needed at every start (PROTOCOL.md#sealed-counter).
+
+    In the epochs of earlier runs answers alone are taken. Counters for that have a range of their own, above what those runs have
+    used: the server answers whoever used the highest (PROTOCOL.md#sealed-address).
     """
 
     overhead = SEALED_MIN
@@ -128,34 +132,75 @@ class Sealed:
     def __init__(self, client: int, key: bytes, boot_count: Optional[int] = None) -> None:
         if boot_count is None:
             self._first, self._last = secrets.randbelow(RANDOM_END), U64_MAX
+            # Above all that starts at random, and above earlier ones as far as the clock goes on; at random within a millisecond.
+            self._taking = RANDOM_END | (int(time.time() * 1000) & 2**42 - 1) << 21 | secrets.randbits(21)
+            self._taking_last = U64_MAX
         else:
-            self._first, self._last = boot_count << 32, boot_count << 32 | 0xFFFF_FFFF
+            self._first, self._last = boot_count << 32, boot_count << 32 | 0x7FFF_FFFF
+            self._taking, self._taking_last = self._last + 1, boot_count << 32 | 0xFFFF_FFFF
+        self._is_counted = boot_count is not None
         self.client = client
         self.used_up = False
         self._process = os.getpid()
         self._key = key
         self._hello = Keys(key, client, 0)
         self._session: Optional[Keys] = None
+        self._epoch = 0
         self._counter = self._first
+        #: The epochs that this run was in.
+        self._own: set[int] = set()
+        #: Of those that it has left: keys and the next counter, as long as answers wait there.
+        self._left: dict[int, tuple[Keys, int]] = {}
+        #: The keys of earlier runs' epochs.
+        self._earlier: dict[int, Keys] = {}
 
     def enter(self, epoch: int) -> None:
+        if self._session is not None:
+            self._left[self._epoch] = (self._session, self._counter)
         # New keys, under which every number is unused.
-        self._session = Keys(self._key, self.client, epoch)
+        self._session, self._epoch = Keys(self._key, self.client, epoch), epoch
+        self._own.add(epoch)
         self._counter, self.used_up = self._first, False
 
     def rise(self) -> None:
         # A stored count keeps the ranges of runs apart.
         left = RANDOM_END - self._counter
-        if self._last == U64_MAX and left > RISE_STOPS_BELOW:
+        if not self._is_counted and left > RISE_STOPS_BELOW:
             self._counter += left // 2
 
-    def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:
-        return self._next(Fields(DATA, flags, span, epoch, self.client, seq, channel, payload))
+    def data(self, flags: int, span: int, epoch: int, seq: int, word: int, payload: bytes) -> bytes:
+        return self._next(Fields(DATA, flags, span, epoch, self.client, seq, word, payload))
 
     def short(self, kind: int, epoch: int, long: int) -> bytes:
         self._check_process()
         f = Fields(kind, 0, 0, epoch, self.client, long, 0)
         return _seal(f, self._hello, long) if kind == HELLO else self._next(f)
+
+    def can_take(self, epoch: int) -> bool:
+        if epoch == self._epoch:
+            return not self.used_up
+        if epoch in self._own:
+            # One whose counter is not known any more would use numbers twice.
+            return epoch in self._left and self._left[epoch][1] <= self._last
+        return self._taking <= self._taking_last
+
+    def take(self, epoch: int, seq: int, span: int, wait_ms: int, room: int) -> bytes:
+        f = Fields(TAKE, 0, span, epoch, self.client, seq, wait_ms, bytes(room))
+        if epoch == self._epoch:
+            return self._next(f)
+        self._check_process()
+        if epoch in self._own:
+            keys, counter = self._left[epoch]
+            self._left[epoch] = (keys, counter + 1)
+            return _seal(f, keys, counter)
+        if epoch not in self._earlier:
+            self._earlier[epoch] = Keys(self._key, self.client, epoch)
+        self._taking += 1
+        return _seal(f, self._earlier[epoch], self._taking - 1)
+
+    def retain(self, epochs: set[int]) -> None:
+        self._left = {epoch: left for epoch, left in self._left.items() if epoch in epochs}
+        self._earlier = {epoch: keys for epoch, keys in self._earlier.items() if epoch in epochs}
 
     def _next(self, f: Fields) -> bytes:
         """PROTOCOL.md#sealed-counter: another number for each transmission, retransmissions too."""
@@ -184,6 +229,10 @@ class Sealed:
             if nonce is None or head.fields.long != nonce:
                 raise DecodeError("unasked")
             return unseal(bytes_, self._hello)
-        if head.keys_epoch != epoch or self._session is None:
+        keys = self._session if head.keys_epoch == epoch else None
+        if keys is None and head.fields.kind == ANSWER:
+            left = self._left.get(head.keys_epoch)
+            keys = self._earlier.get(head.keys_epoch) if left is None else left[0]
+        if keys is None:
             raise DecodeError("other_epoch")
-        return unseal(bytes_, self._session)
+        return unseal(bytes_, keys)

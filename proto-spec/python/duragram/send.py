@@ -1,8 +1,10 @@
-"""`python -m duragram send`: each line of a file or of stdin is a record. As `duragram send`, which is in Rust."""
+"""`python -m duragram send`: each line of a file or of stdin is a record, which may ask for an answer. As `duragram send`, which
+is in Rust."""
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import json
 import logging
@@ -16,8 +18,8 @@ import time
 from collections import deque
 from typing import Iterator, Optional, Sequence
 
-from .blocking import BlockingPending, Client
-from .errors import Closed, Incomplete, SendError
+from .blocking import BlockingAsk, BlockingPending, Client
+from .errors import BodyTooLarge, Closed, Gone, Incomplete, SendError, Status
 from .keyfile import parse_client, read_key
 from .wire import DATAGRAM_RECOMMENDED, REJECT_NAMES
 
@@ -46,6 +48,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.ask and args.batch:
+        return complain("a record that asks is no part of a batch: --ask or --batch", USAGE)
     try:
         client_id, key = args.client, None
         if args.key_file:
@@ -96,6 +100,11 @@ class Sending:
         self.troubles: list[str] = []
         self.more_troubles = 0
         self.unsettled: deque[tuple[int, BlockingPending]] = deque()
+        #: What has asked and is not answered.
+        self.asked: deque[BlockingAsk] = deque()
+        #: Answers that are to be written.
+        self.heard: deque[tuple[int, BlockingAsk]] = deque()
+        self.done = 0
 
     def run(self) -> int:
         started = time.monotonic()
@@ -118,15 +127,18 @@ class Sending:
                 self._trouble(f"{incomplete.unacked} records were not acked; the server may have them or not")
         feed.join(0.2)
         self._collect()
+        self._write_answers()
         for trouble in self.troubles:
             complain(trouble, NOT_DONE)
         if self.more_troubles:
             complain(f"and {self.more_troubles} more", NOT_DONE)
-        report(self._as_json(elapsed) if self.args.json else self._as_text(elapsed))
+        # The answers alone have stdout.
+        report(self._as_json(elapsed) if self.args.json else self._as_text(elapsed), to_stderr=self.args.ask)
         if interrupted:
             raise KeyboardInterrupt
         # The exit code tells of the records alone.
-        return 0 if self.client.acked == self.records and not self.troubles else NOT_DONE
+        complete = self.client.acked == self.records and (self.done == self.records or not self.args.ask)
+        return 0 if complete and not self.troubles else NOT_DONE
 
     def _last_refusal(self) -> str:
         """What the server said last, if it answered at all."""
@@ -141,7 +153,7 @@ class Sending:
                 self.records += 1
                 self.bytes += len(line)
                 try:
-                    self.unsettled.append((self.records, self.client.send(line, self.args.channel)))
+                    self.unsettled.append((self.records, self._give(line)))
                 except Closed as closed:
                     if closed.__cause__ is not None:
                         self._trouble(f"line {self.records}: {closed}")
@@ -154,8 +166,37 @@ class Sending:
             self._trouble(f"cannot read on after line {self.records}: {error}")
         try:
             self.client.flush()
+            for asked in self.asked:
+                asked.exception()
         except Closed as closed:
             self._trouble(str(closed))
+
+    def _give(self, line: bytes) -> BlockingPending:
+        if not self.args.ask:
+            return self.client.send(line, self.args.channel)
+        number, asked = self.records, self.client.ask(line, self.args.channel)
+        asked.add_done_callback(lambda asked: self.heard.append((number, asked)))
+        while self.asked and self.asked[0].done():
+            self.asked.popleft()
+        self.asked.append(asked)
+        return asked.receipt
+
+    def _write_answers(self) -> None:
+        """One line of JSON for each."""
+        while self.heard:
+            line, asked = self.heard.popleft()
+            error, answer = asked.exception(), None if asked.exception() else asked.result()
+            if answer is not None:
+                self.done += answer.status is Status.DONE
+                said = {"line": line, "status": answer.status.name, **described(answer.body)}
+            elif isinstance(error, Gone):
+                said = {"line": line, "status": "GONE"}
+            elif isinstance(error, BodyTooLarge):
+                self._trouble(f"line {line}: {error}")
+                said = {"line": line, "status": error.status.name}
+            else:
+                continue  # it has no receipt, which is said of the record
+            report(json.dumps(said))
 
     def _collect(self) -> None:
         while self.unsettled and self.unsettled[0][1].done():
@@ -168,6 +209,7 @@ class Sending:
         settled, since, told = -1, time.monotonic(), False
         while feed.is_alive():
             feed.join(TICK)
+            self._write_answers()
             now_settled = self.client.acked + self.client.failed
             if now_settled != settled or not self.client.unacked:
                 settled, since, told = now_settled, time.monotonic(), False
@@ -228,6 +270,14 @@ def lines(source: int) -> Iterator[bytes]:
         yield rest
 
 
+def described(body: bytes) -> dict[str, str]:
+    """The body of an answer, if it has one, as text where it is text."""
+    try:
+        return {"body": body.decode()} if body else {}
+    except UnicodeDecodeError:
+        return {"body_base64": base64.b64encode(body).decode()}
+
+
 def complain(text: str, code: int) -> int:
     try:
         print(f"duragram: {text}", file=sys.stderr, flush=True)
@@ -236,10 +286,10 @@ def complain(text: str, code: int) -> int:
     return code
 
 
-def report(text: str) -> None:
+def report(text: str, to_stderr: bool = False) -> None:
     """To stdout. That it is gone or full is said, but tells nothing of the records."""
     try:
-        print(text, flush=True)
+        print(text, flush=True, file=sys.stderr if to_stderr else sys.stdout)
     except (OSError, ValueError) as error:
         complain(f"the report could not be written: {error}", 0)
         # What is left in its buffer would fail once more when the interpreter ends.
@@ -269,7 +319,7 @@ def parser() -> argparse.ArgumentParser:
         help="send each line of FILE or stdin as a record",
         description="Send each line of FILE or stdin as a record; succeeds only when the server has all of them on its "
         "disk. Waits for a server that is away.",
-        epilog="Exit codes: 0 every record is on the server's disk; 1 not every record is; 2 usage.",
+        epilog="Exit codes: 0 every record is on the server's disk, and with --ask every answer is DONE; 1 not so; 2 usage.",
     )
     server = os.environ.get("DURAGRAM_SERVER") or "127.0.0.1:7117"
     add = send.add_argument
@@ -277,6 +327,7 @@ def parser() -> argparse.ArgumentParser:
     add("--client", metavar="ID", type=parse_client, help="who sends: 16 hexadecimal digits, 0x..., or a number [the key file's, or random]")
     add("--epoch", metavar="N", type=int, help="this run's number, never used before [the server gives one]")
     add("--channel", metavar="N", type=channel, default=0, help="the routing number [0]")
+    add("--ask", action="store_true", help="ask with each record, and write the answers to stdout, as lines of JSON; the report goes to stderr")
     add("--batch", action="store_true", help="let small records share datagrams")
     add("--window", metavar="N", type=int, default=1024, help="datagrams that may be unacked at once [1024]")
     add("--datagram-bytes-max", metavar="BYTES", type=int, default=DATAGRAM_RECOMMENDED, help="UDP payload [1200]")

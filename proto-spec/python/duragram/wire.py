@@ -10,14 +10,18 @@ from typing import Final, NamedTuple, Optional, Protocol, Union
 from zlib import crc32
 
 VERSION: Final = 1
-DATA, ACK, REJECT, HELLO, WELCOME, PING = 1, 2, 3, 4, 5, 6
+DATA, ACK, REJECT, HELLO, WELCOME, PING, ANSWER, TAKE = 1, 2, 3, 4, 5, 6, 7, 8
 #: The types that a client sends.
-REQUESTS: Final = (DATA, HELLO, PING)
+REQUESTS: Final = (DATA, HELLO, PING, TAKE)
 # Flags of DATA; SEALED is one of every type.
 ATTEMPT, SEALED, BEGIN, END, BATCH, SKIP = 0x07, 0x08, 0x10, 0x20, 0x40, 0x80
 WHOLE: Final = BEGIN | END
 # Flags of ACK.
-DURABILITY, DUPLICATE, COMPLETE = 0x03, 0x10, 0x40
+DURABILITY, DUPLICATE, READY, COMPLETE = 0x03, 0x10, 0x20, 0x40
+#: The option of a DATA whose sender wants an answer (PROTOCOL.md#ask).
+ASK: Final = 2
+# Statuses of ANSWER (PROTOCOL.md#answer).
+DONE, FAILED, PENDING, GONE = 0, 1, 2, 3
 # Codes of REJECT (PROTOCOL.md#reject-codes).
 REJECT_VERSION, REJECT_UNSUPPORTED, REJECT_TOO_LARGE, REJECT_STALE_EPOCH, REJECT_BEYOND_WINDOW = 1, 2, 3, 4, 5
 REJECT_BUSY, REJECT_STORAGE, REJECT_CHANNEL, REJECT_SEALED_ONLY = 6, 7, 8, 9
@@ -32,6 +36,8 @@ PLAIN_MIN: Final = 32
 BITMAP_MAX: Final = 128
 DATAGRAM_RECOMMENDED: Final = 1200
 DATAGRAM_MAX: Final = 65507
+#: More than this lies never between the lowest and the highest seq that a client holds (PROTOCOL.md#duty-seq).
+SPAN_MAX: Final = 0xFFFF
 U32_MAX: Final = 2**32 - 1
 U64_MAX: Final = 2**64 - 1
 
@@ -54,7 +60,7 @@ class Data(NamedTuple):
     batch: bool = False
     skip: bool = False
     channel: int = 0
-    reserved: int = 0
+    options: int = 0
 
 
 class Ack(NamedTuple):
@@ -70,6 +76,8 @@ class Ack(NamedTuple):
     bitmap: bytes = b""
     #: Floor and bitmap tell of all that is journaled.
     complete: bool = False
+    #: An answer of this session waits to be taken.
+    ready: bool = False
 
 
 class Reject(NamedTuple):
@@ -105,8 +113,37 @@ class Ping(NamedTuple):
     epoch: int
 
 
-Datagram = Union[Data, Ack, Reject, Hello, Welcome, Ping]
-Reply = Union[Ack, Reject, Welcome]
+class Answer(NamedTuple):
+    """PROTOCOL.md#answer"""
+
+    client: int
+    epoch: int
+    #: The message that asked.
+    seq: int
+    status: int
+    #: Of DONE and FAILED the length of the whole body, in bytes; of PENDING when to ask again, in milliseconds; of GONE 0.
+    number: int = 0
+    #: Of DONE and FAILED the whole body, or nothing where it did not fit.
+    body: bytes = b""
+
+
+class Take(NamedTuple):
+    """PROTOCOL.md#take"""
+
+    client: int
+    epoch: int
+    #: The message whose answer is wanted.
+    seq: int
+    #: Answers below seq - span are had or not wanted.
+    span: int = 0
+    #: How long the server may hold it, in milliseconds; 0 for an answer now.
+    wait_ms: int = 0
+    #: So many zeros are sent: the answer has room for so many bytes of body.
+    room: int = 0
+
+
+Datagram = Union[Data, Ack, Reject, Hello, Welcome, Ping, Answer, Take]
+Reply = Union[Ack, Reject, Welcome, Answer]
 
 
 class DecodeError(ValueError):
@@ -135,10 +172,10 @@ def fields(datagram: Datagram) -> Fields:
     if isinstance(datagram, Data):
         d = datagram
         flags = d.attempt | BEGIN * d.begin | END * d.end | BATCH * d.batch | SKIP * d.skip
-        return Fields(DATA, flags, d.span, d.epoch, d.client, d.seq, d.channel | d.reserved << 16, d.payload)
+        return Fields(DATA, flags, d.span, d.epoch, d.client, d.seq, d.channel | d.options << 16, d.payload)
     if isinstance(datagram, Ack):
         a = datagram
-        flags = a.durability | DUPLICATE * a.duplicate | COMPLETE * a.complete
+        flags = a.durability | DUPLICATE * a.duplicate | COMPLETE * a.complete | READY * a.ready
         return Fields(ACK, flags, a.credit, a.epoch, a.client, a.floor, a.delay_us, a.bitmap)
     if isinstance(datagram, Reject):
         r = datagram
@@ -148,6 +185,12 @@ def fields(datagram: Datagram) -> Fields:
     if isinstance(datagram, Welcome):
         w = datagram
         return Fields(WELCOME, 0, w.credit, w.epoch, w.client, w.nonce, 0)
+    if isinstance(datagram, Answer):
+        n = datagram
+        return Fields(ANSWER, 0, n.status, n.epoch, n.client, n.seq, n.number, n.body)
+    if isinstance(datagram, Take):
+        t = datagram
+        return Fields(TAKE, 0, t.span, t.epoch, t.client, t.seq, t.wait_ms, bytes(t.room))
     return Fields(PING, 0, 0, datagram.epoch, datagram.client, 0, 0)
 
 
@@ -169,14 +212,20 @@ def datagram(f: Fields) -> Datagram:
             batch=bool(flags & BATCH),
             skip=bool(flags & SKIP),
             channel=f.word & 0xFFFF,
-            reserved=f.word >> 16,
+            options=f.word >> 16,
         )
     if f.kind == ACK:
         durability = flags & DURABILITY
         if f.epoch == 0 or len(f.variable) > BITMAP_MAX or len(f.variable) % 8 or durability == 3:
             raise DecodeError("malformed")
-        duplicate, complete = bool(flags & DUPLICATE), bool(flags & COMPLETE)
-        return Ack(f.client, f.epoch, f.long, f.small, durability, duplicate, f.word, f.variable, complete)
+        duplicate, complete, ready = (bool(flags & flag) for flag in (DUPLICATE, COMPLETE, READY))
+        return Ack(f.client, f.epoch, f.long, f.small, durability, duplicate, f.word, f.variable, complete, ready)
+    if f.kind == ANSWER:
+        return _answer(f, flags)
+    if f.kind == TAKE:
+        if f.epoch == 0 or f.small >= f.long or flags or any(f.variable):
+            raise DecodeError("malformed")
+        return Take(f.client, f.epoch, f.long, f.small, f.word, len(f.variable))
     if not REJECT <= f.kind <= PING:
         raise DecodeError("unknown_type")
     if f.variable:
@@ -192,9 +241,23 @@ def datagram(f: Fields) -> Datagram:
     raise DecodeError("malformed")
 
 
+def _answer(f: Fields, flags: int) -> Answer:
+    """The body as it came: of a sealed datagram of which nothing is verified yet its ciphertext, which is as long."""
+    fits = {
+        DONE: len(f.variable) in (0, f.word),
+        FAILED: len(f.variable) in (0, f.word),
+        PENDING: not f.variable,
+        GONE: not f.variable and f.word == 0,
+    }
+    if f.epoch == 0 or f.long == 0 or flags or not fits.get(f.small, True):
+        raise DecodeError("malformed")
+    return Answer(f.client, f.epoch, f.long, f.small, f.word, f.variable)
+
+
 def check_batch(decoded: Datagram) -> Datagram:
-    """A DATA that claims to be a batch must be one; what this version does not have is refused by its name instead."""
-    if isinstance(decoded, Data) and decoded.batch and decoded.begin and decoded.end and not decoded.reserved:
+    """A DATA that claims to be a batch must be one; what this version does not have, a batch that asks too, is refused by its
+    name instead."""
+    if isinstance(decoded, Data) and decoded.batch and decoded.begin and decoded.end and not decoded.options:
         if records(decoded.payload) is None:
             raise DecodeError("broken_batch")
     return decoded
@@ -299,16 +362,29 @@ class Wire(Protocol):
         it (PROTOCOL.md#sealed-address)."""
         ...
 
-    def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:
-        """A DATA."""
+    def data(self, flags: int, span: int, epoch: int, seq: int, word: int, payload: bytes) -> bytes:
+        """A DATA. `word`: its channel, and its options above."""
         ...
 
     def short(self, kind: int, epoch: int, long: int) -> bytes:
         """A HELLO or PING."""
         ...
 
+    def can_take(self, epoch: int) -> bool:
+        """Whether a TAKE can still be sent in that epoch, of this run or of an earlier one."""
+        ...
+
+    def take(self, epoch: int, seq: int, span: int, wait_ms: int, room: int) -> bytes:
+        """A TAKE, where `can_take`."""
+        ...
+
+    def retain(self, epochs: set[int]) -> None:
+        """Nothing more will be taken in any epoch but these and the session's."""
+        ...
+
     def open(self, bytes_: bytes, epoch: int, nonce: Optional[int]) -> Datagram:
-        """What came, if it is rightly protected. `epoch` and `nonce` (of an open HELLO) say which keys may be tried."""
+        """What came, if it is rightly protected. `epoch` and `nonce` (of an open HELLO) say which keys may be tried; those of
+        the epochs that were taken in, for an ANSWER."""
         ...
 
 
@@ -329,12 +405,21 @@ class Plain:
     def rise(self) -> None:
         pass
 
-    def data(self, flags: int, span: int, epoch: int, seq: int, channel: int, payload: bytes) -> bytes:
-        body = HEAD.pack(VERSION << 4 | DATA, flags, span, epoch, self.client, seq, channel) + payload
+    def data(self, flags: int, span: int, epoch: int, seq: int, word: int, payload: bytes) -> bytes:
+        body = HEAD.pack(VERSION << 4 | DATA, flags, span, epoch, self.client, seq, word) + payload
         return body + _CRC.pack(crc32(body))
 
     def short(self, kind: int, epoch: int, long: int) -> bytes:
         return with_crc(HEAD.pack(VERSION << 4 | kind, 0, 0, epoch, self.client, long, 0))
+
+    def can_take(self, epoch: int) -> bool:
+        return True
+
+    def take(self, epoch: int, seq: int, span: int, wait_ms: int, room: int) -> bytes:
+        return with_crc(HEAD.pack(VERSION << 4 | TAKE, 0, span, epoch, self.client, seq, wait_ms) + bytes(room))
+
+    def retain(self, epochs: set[int]) -> None:
+        pass
 
     def open(self, bytes_: bytes, epoch: int, nonce: Optional[int]) -> Datagram:
         return decode_reply(bytes_)

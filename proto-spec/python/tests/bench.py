@@ -6,9 +6,10 @@ import random
 from typing import Any, Optional
 
 from duragram import wire
+from duragram.asks import Ask
 from duragram.machine import Machine
 from duragram.message import Config, Message, Outcome
-from duragram.wire import Ack, Data, Hello, Ping, Reject, Welcome
+from duragram.wire import Ack, Answer, Data, Hello, Ping, Reject, Take, Welcome
 
 CLIENT = 0xA1
 
@@ -28,6 +29,37 @@ class Bench:
 
     def send(self, payload: bytes = bytes(64), **more: Any) -> Message:
         return self.machine.send(self.now, payload, **more)
+
+    def ask(self, wait: float = 20.0, payload: bytes = bytes(64)) -> Ask:
+        ask = Ask(wait)
+        self.send(payload, ask=ask)
+        return ask
+
+    @classmethod
+    def asked(cls, count: int, wait: float = 20.0, **config: Any) -> tuple[Bench, list[Ask]]:
+        """So many have asked and are acked; nothing was taken yet."""
+        bench = cls(**config)
+        asks = [bench.ask(wait) for _ in range(count)]
+        while bench.machine.queued:
+            seqs = bench.seqs()
+            bench.now += 0.05
+            bench.ack(seqs[-1])
+        return bench, asks
+
+    def takes(self) -> list[Take]:
+        """The TAKEs that are sent now."""
+        return [datagram for datagram in self.transmit_all() if isinstance(datagram, Take)]
+
+    def taken(self) -> list[int]:
+        return [take.seq for take in self.takes()]
+
+    def answer(self, seq: int, status: int = wire.DONE, body: bytes = b"", number: Optional[int] = None, **more: Any) -> Optional[str]:
+        length = len(body) if number is None else number
+        return self.receive(Answer(CLIENT, more.pop("epoch", self.machine.epoch), seq, status, length, body, **more))
+
+    def answered(self) -> list[tuple[int, Optional[int], bytes]]:
+        """Seq, status and body of what is finished."""
+        return [(ask.seq, ask.status, ask.body) for ask in self.machine.asks.take_finished()]
 
     def transmit(self) -> list[Data]:
         """The DATA that are sent now."""

@@ -39,8 +39,10 @@ def binary() -> str:
 class Server:
     """The real server with a data directory of its own, which outlives `stop` and `kill`."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, sink: Optional[str] = None) -> None:
         self.directory = tempfile.mkdtemp(prefix="duragram-python-")
+        #: Without one, `records` knows what it was given.
+        self.sink = sink or f"file:{self.directory}/sink"
         self.arguments = arguments
         self.port = 0
         self.process: Optional[subprocess.Popen[str]] = None
@@ -49,7 +51,7 @@ class Server:
     def start(self) -> None:
         command = [
             binary(), "serve", "--listen", f"127.0.0.1:{self.port}", "--admin", "off",
-            "--data", f"{self.directory}/data", "--sink", f"file:{self.directory}/sink", *self.arguments,
+            "--data", f"{self.directory}/data", "--sink", self.sink, *self.arguments,
         ]  # fmt: skip
         with open(f"{self.directory}/log", "a") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import unittest
 from typing import Optional
+from unittest import mock
 
 from duragram import seal, wire
 from duragram.message import Outcome
 from duragram.seal import Keys, Sealed
-from duragram.wire import Ack, Data, Hello, Ping, Reject, Welcome
+from duragram.wire import Ack, Answer, Data, Hello, Ping, Reject, Take, Welcome
 
 from .bench import CLIENT, Bench
 
@@ -176,3 +177,98 @@ class SealedClient(unittest.TestCase):
         opened = bench.opened(bytes_)
         assert isinstance(opened, Data)
         self.assertEqual(opened.payload, bytes(1148))
+
+
+class SealedAsks(unittest.TestCase):
+    def asked(self, bench: SealedBench, count: int) -> None:
+        for _ in range(count):
+            bench.ask()
+        bench.transmit()
+        bench.now += 0.05
+        bench.ack(count)
+
+    def test_c6_the_old_epoch_is_taken_in_with_its_keys_and_goes_on_with_its_counter(self) -> None:
+        for boot_count in (None, 5):
+            bench = SealedBench(boot_count=boot_count)
+            self.asked(bench, 2)
+            self.assertEqual(bench.taken(), [1, 2])
+            bench.send()
+            bench.transmit()
+            bench.reject(3, wire.REJECT_STALE_EPOCH)
+            bench.answer(1, wire.PENDING, epoch=7)
+            self.assertEqual([data.epoch for data in bench.transmit()], [8])
+            before = max(counter for epoch, counter in bench.used if epoch == 7)
+            bench.now += 0.5
+            # The bench sees that no counter comes twice.
+            self.assertEqual([(take.epoch, take.seq) for take in bench.takes()], [(7, 1)])
+            self.assertEqual(max(counter for epoch, counter in bench.used if epoch == 7), before + 1)
+            bench.machine.path_changed(bench.now)
+            self.assertIn((7, 1), [(take.epoch, take.seq) for take in bench.takes()])
+            self.assertIsNone(bench.answer(1, wire.DONE, b"sealed", epoch=7))
+            self.assertEqual(bench.answered(), [(1, wire.DONE, b"sealed")])
+
+    def test_c6_what_can_be_taken_with_used_counters_alone_is_reported_as_gone(self) -> None:
+        bench = SealedBench(boot_count=5)
+        self.asked(bench, 2)
+        link = bench.machine._wire
+        assert isinstance(link, Sealed)
+        link._counter = link._last
+        self.assertEqual(bench.taken(), [1])
+        self.assertEqual(bench.takes(), [])
+        self.assertEqual(bench.answered(), [(1, wire.GONE, b""), (2, wire.GONE, b"")])
+        self.assertIsNone(bench.machine.deadline)
+
+    def test_c6_epochs_in_which_nothing_waits_are_taken_in_no_more(self) -> None:
+        bench = SealedBench()
+        self.asked(bench, 1)
+        bench.takes()
+        bench.answer(1)
+        bench.takes()
+        bench.send()
+        bench.transmit()
+        bench.reject(2, wire.REJECT_STALE_EPOCH)
+        bench.transmit()
+        self.assertFalse(bench.machine.take(7, 1, 0.0, None), "its counter is not known any more")
+        self.assertEqual(bench.answer(1, epoch=7), "other_epoch")
+
+    def test_c8_a_later_run_counts_above_what_earlier_ones_used_and_never_as_they_did(self) -> None:
+        def taken_by(bench: SealedBench) -> int:
+            for seq in (1, 2):
+                bench.machine.take(7, seq, 0.0, None)
+            self.assertEqual(bench.taken(), [1, 2])
+            self.assertIsNone(bench.answer(1, wire.DONE, b"1", epoch=7))
+            first, second = sorted(counter for epoch, counter in bench.used if epoch == 7)
+            self.assertEqual(second, first + 1)
+            return first
+
+        with mock.patch("time.time", return_value=1_790_000_000.0):
+            one, other = taken_by(SealedBench(epoch=0)), taken_by(SealedBench(epoch=9))
+        self.assertNotEqual(one, other)
+        self.assertTrue(min(one, other) >= seal.RANDOM_END)
+        with mock.patch("time.time", return_value=1_790_000_000.001):
+            self.assertGreater(taken_by(SealedBench(epoch=0)), max(one, other))
+        bench = SealedBench(epoch=8, boot_count=5)
+        self.assertTrue(5 << 32 < taken_by(bench) < 6 << 32)
+        self.assertGreater(taken_by(SealedBench(epoch=9, boot_count=6)), 6 << 32)
+
+    def test_c3_an_answer_sealed_with_another_epochs_keys_or_in_plain_is_ignored(self) -> None:
+        bench = SealedBench()
+        self.asked(bench, 1)
+        bench.takes()
+        answer = Answer(CLIENT, 7, 1, wire.DONE, 3, b"lie")
+        self.assertEqual(bench.machine.handle_datagram(bench.now, wire.encode(answer)), "not_sealed")
+        for keys in (Keys(KEY, CLIENT, 8), Keys(bytes(32), CLIENT, 7)):
+            self.assertEqual(bench.machine.handle_datagram(bench.now, seal.seal(answer, keys, 1)), "bad_seal")
+        own = seal.seal(Take(CLIENT, 7, 1), Keys(KEY, CLIENT, 7), 1)
+        self.assertEqual(bench.machine.handle_datagram(bench.now, own), "for_servers")
+        self.assertEqual(bench.answered(), [])
+
+    def test_a_takes_room_is_under_the_seal_and_an_answers_body_is_not_to_be_read(self) -> None:
+        keys = Keys(KEY, CLIENT, 7)
+        take = seal.seal(Take(CLIENT, 7, 1, room=11), keys, 9)
+        self.assertEqual(len(take), seal.SEALED_MIN + 11)
+        with self.assertRaises(wire.DecodeError):
+            seal.unseal(take[:36] + bytes(10) + take[47:], keys)
+        answer = seal.seal(Answer(CLIENT, 7, 1, wire.DONE, 11, b"valve: open"), keys, 9)
+        self.assertNotIn(b"valve", answer)
+        self.assertEqual(len(answer), len(take))

@@ -17,7 +17,7 @@ pub struct Rtt {
     min_us: u64,
     /// The shortest RTT without the server's delay: a queue that the client itself has filled is not in it.
     path_us: u64,
-    /// The server's delay: its recent peak.
+    /// The server has lately kept acks back for up to so many microseconds.
     delay_us: u64,
 }
 

@@ -50,7 +50,7 @@ impl Seq {
         }
     }
 
-    /// `self − n`; `None` below 0.
+    /// Returns `self − n`, or `None` where that is below 0.
     pub const fn checked_sub(self, n: u64) -> Option<Self> {
         match self.0.checked_sub(n) {
             Some(value) => Some(Self(value)),

@@ -21,7 +21,7 @@ const WORD_BITS: u64 = u64::BITS as u64;
 pub enum Verdict {
     /// Accounted for: to be acked again, not journaled again (PROTOCOL.md#rule-2).
     Duplicate,
-    /// To be journaled (PROTOCOL.md#rule-5).
+    /// It was never seen: it is to be journaled (PROTOCOL.md#rule-5).
     New,
     /// Above floor + window (PROTOCOL.md#rule-3).
     BeyondWindow,

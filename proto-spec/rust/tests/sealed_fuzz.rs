@@ -38,7 +38,7 @@ fn as_it_comes(input: &[u8]) {
     let mut buffer = input.to_vec();
     let expected = |sender| if head.sender == sender { DecodeError::BadSeal } else { DecodeError::UnknownType };
     assert_eq!(unseal_request(&mut buffer, &keys), Err(expected(Side::Client)));
-    assert_eq!(unseal_reply(&buffer, &keys), Err(expected(Side::Server)));
+    assert_eq!(unseal_reply(&mut buffer, &keys), Err(expected(Side::Server)));
     assert_eq!(buffer, input);
 }
 
@@ -63,12 +63,12 @@ fn as_a_key_holder_seals_it(input: &[u8]) {
         derivation.update(part);
     }
     let derived = derivation.finalize_fixed();
-    let to_server = matches!(kind, 1 | 4 | 6);
+    let to_server = matches!(kind, 1 | 4 | 6 | 8);
     let half: [u8; 32] = if to_server { &derived[..32] } else { &derived[32..] }.try_into().expect("32 bytes");
     let mut nonce = [0; 12];
     nonce[0] = if to_server { 1 } else { 2 };
     nonce[4..].copy_from_slice(&datagram[28..36]);
-    let clear_len = if kind == 1 { 36 } else { datagram.len() };
+    let clear_len = if matches!(kind, 1 | 7) { 36 } else { datagram.len() };
     let (clear, text) = datagram.split_at_mut(clear_len);
     let cipher = ChaCha20Poly1305::new(&half.into());
     let tag = cipher.encrypt_inout_detached(&nonce.into(), clear, text.into()).expect("short");
@@ -82,7 +82,7 @@ fn as_a_key_holder_seals_it(input: &[u8]) {
     let mut buffer = datagram.clone();
     let opened = match head.sender {
         Side::Client => unseal_request(&mut buffer, &keys),
-        Side::Server => unseal_reply(&buffer, &keys),
+        Side::Server => unseal_reply(&mut buffer, &keys),
     };
     match opened {
         Ok(opened) => {
@@ -91,6 +91,14 @@ fn as_a_key_holder_seals_it(input: &[u8]) {
             if let Datagram::Data(data) = opened {
                 assert_eq!(data.payload, &body[36..]);
                 assert_eq!(hex(&again), hex(&datagram), "DATA has no bit without a meaning");
+            }
+            if let Datagram::Answer(answer) = opened {
+                assert_eq!(answer.body, &body[36..]);
+                assert_eq!(hex(&again), hex(&datagram), "ANSWER has no bit without a meaning");
+            }
+            if let Datagram::Take(take) = opened {
+                assert_eq!((take.room, take.span as u64 >= take.seq.0), (body.len() - 36, false));
+                assert_eq!(hex(&again), hex(&datagram), "TAKE has no bit without a meaning");
             }
         }
         Err(error) => assert_eq!(error, DecodeError::BrokenBatch),
@@ -125,7 +133,7 @@ impl Random {
                     }
                 }
                 6 if !input.is_empty() => {
-                    input[0] = 0x10 | input[0] & 0xf0 | u8::try_from(self.below(8)).expect("small")
+                    input[0] = 0x10 | input[0] & 0xf0 | u8::try_from(self.below(10)).expect("small")
                 }
                 _ => {
                     let other = &corpus[self.below(corpus.len())];

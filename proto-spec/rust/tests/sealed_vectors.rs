@@ -70,7 +70,7 @@ fn sender(vector: &Value) -> &str {
     match vector.get("sender") {
         Some(sender) => sender.as_str().expect("a text"),
         None => match text(&vector["datagram"], "type") {
-            "DATA" | "HELLO" | "PING" => "client",
+            "DATA" | "HELLO" | "PING" | "TAKE" => "client",
             _ => "server",
         },
     }
@@ -265,11 +265,28 @@ fn the_golden_sealed_datagrams_cover_all_that_there_is() {
             Some(error) => seen.insert(format!("error {}", error.as_str().expect("a text"))),
             None => seen.insert(format!("type {}", text(&vector["datagram"], "type"))),
         };
+        let datagram = &vector["datagram"];
+        if datagram["type"] == "ANSWER" {
+            let body = if datagram["body"] == "" { "no body" } else { "a body" };
+            seen.insert(format!("status {} with {body}", datagram["status"].as_u64().expect("a status").min(4)));
+        }
+        if datagram["type"] == "TAKE" && datagram["room"] != 0 {
+            seen.insert("room".into());
+        }
+        if datagram["options"] == 2 {
+            seen.insert("ASK".into());
+        }
+        if datagram["ready"] == true {
+            seen.insert("READY".into());
+        }
     }
     let errors = ["truncated", "not_sealed", "bad_seal", "unknown_type", "malformed", "broken_batch"];
-    let types = ["DATA", "ACK", "REJECT", "HELLO", "WELCOME", "PING"];
-    let expected =
-        errors.map(|error| format!("error {error}")).into_iter().chain(types.map(|kind| format!("type {kind}")));
-    let missing: Vec<String> = expected.filter(|name| !seen.contains(name)).collect();
+    let types = ["DATA", "ACK", "REJECT", "HELLO", "WELCOME", "PING", "ANSWER", "TAKE"];
+    let mut expected: Vec<String> = errors.map(|error| format!("error {error}")).into();
+    expected.extend(types.map(|kind| format!("type {kind}")));
+    expected.extend((0..4).map(|status| format!("status {status} with no body")));
+    expected.extend([0, 1, 4].map(|status| format!("status {status} with a body")));
+    expected.extend(["room", "ASK", "READY"].map(String::from));
+    let missing: Vec<String> = expected.into_iter().filter(|name| !seen.contains(name)).collect();
     assert!(missing.is_empty(), "no golden datagram for {missing:?}");
 }

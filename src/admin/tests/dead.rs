@@ -80,8 +80,12 @@ fn dead_letters_are_retried_and_discarded() {
     let state = Fake::new();
     state.dead.put(&letter(7, 0)).unwrap();
     state.dead.put(&letter(8, 0)).unwrap();
-    let retries =
-        [Retried::Failed("still no paper".into()), Retried::Unanswered("lane 0 is busy".into()), Retried::Done];
+    let retries = [
+        Retried::Failed("still no paper".into()),
+        Retried::Unanswered("lane 0 is busy".into()),
+        Retried::Impossible("its sink is not configured any more".into()),
+        Retried::Done,
+    ];
     *state.retries.lock().unwrap() = retries.into();
     let admin = start(&state);
     let header = "Authorization: Bearer 0123456789abcdef\r\n";
@@ -90,6 +94,8 @@ fn dead_letters_are_retried_and_discarded() {
     assert!(status == 409 && answer.contains("it failed again: still no paper"), "{answer}");
     let (status, answer) = change(&admin, "POST", "/api/dead/7/0/retry", header);
     assert!(status == 503 && answer.contains("lane 0 is busy"), "{answer}");
+    let (status, answer) = change(&admin, "POST", "/api/dead/7/0/retry", header);
+    assert!(status == 409 && answer.contains("not configured any more"), "{answer}");
     assert_eq!(state.dead.count(), 2);
     assert_eq!(change(&admin, "POST", "/api/dead/7/0/retry", header).0, 200);
     assert_eq!(change(&admin, "POST", "/api/dead/7/0/retry", header).0, 404);

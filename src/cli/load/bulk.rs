@@ -18,9 +18,9 @@ const MESSAGES: usize = 64;
 const BURST_BYTES: usize = 64 * 1024;
 /// The longest message: what IPv4 can carry.
 const MESSAGE_BYTES_MAX: usize = 65_507;
-/// The longest answer that is of interest. Longer ones are cut, and their checksum then says so.
-const ANSWER_BYTES: usize = 256;
-/// Asked of the kernel for each socket; answers are small, and one that is dropped costs its sender a timeout.
+/// The longest reply without a body that is of interest. Longer ones are cut, and their checksum then says so.
+const REPLY_BYTES: usize = 256;
+/// Asked of the kernel for each socket; replies are small, and one that is dropped costs its sender a timeout.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// A UDP socket with one peer.
@@ -40,6 +40,8 @@ pub struct Burst {
 
 /// Where answers are read into; one for all sockets of a thread.
 pub struct Inbox {
+    /// Bytes of the place of each datagram.
+    each: usize,
     bytes: Box<[u8]>,
     headers: MultiHeaders<()>,
 }
@@ -110,11 +112,11 @@ impl BulkSocket {
     }
 
     /// Reads what waits, in one system call, and gives each datagram to `take`. Returns whether there may be more.
-    pub fn receive(&self, inbox: &mut Inbox, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
+    pub fn receive(&self, inbox: &mut Inbox, mut take: impl FnMut(&mut [u8])) -> io::Result<bool> {
         let mut lens = [0; MESSAGES];
         let mut count = 0;
         {
-            let mut places = inbox.bytes.chunks_exact_mut(ANSWER_BYTES);
+            let mut places = inbox.bytes.chunks_exact_mut(inbox.each);
             let mut slices: [[IoSliceMut<'_>; 1]; MESSAGES] =
                 std::array::from_fn(|_| [IoSliceMut::new(places.next().unwrap_or_default())]);
             let fd = self.socket.as_raw_fd();
@@ -130,8 +132,8 @@ impl BulkSocket {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        for (place, len) in inbox.bytes.chunks_exact(ANSWER_BYTES).zip(&lens[..count]) {
-            take(&place[..*len]);
+        for (place, len) in inbox.bytes.chunks_exact_mut(inbox.each).zip(&lens[..count]) {
+            take(&mut place[..*len]);
         }
         Ok(count == MESSAGES)
     }
@@ -180,10 +182,13 @@ impl Burst {
     }
 }
 
-impl Default for Inbox {
-    fn default() -> Self {
+impl Inbox {
+    /// With room for replies that carry so many bytes of body.
+    pub fn new(body_len: usize) -> Self {
+        let each = REPLY_BYTES.saturating_add(body_len);
         Self {
-            bytes: vec![0; MESSAGES * ANSWER_BYTES].into_boxed_slice(),
+            each,
+            bytes: vec![0; MESSAGES * each].into_boxed_slice(),
             headers: MultiHeaders::preallocate(MESSAGES, None),
         }
     }
@@ -318,11 +323,11 @@ mod tests {
         let mut poller = Poller::new(&sockets).unwrap();
         poller.wait(Duration::from_secs(5)).unwrap();
         assert_eq!(poller.readable().collect::<Vec<_>>(), [1]);
-        let mut inbox = Inbox::default();
+        let mut inbox = Inbox::new(0);
         let mut seen = Vec::new();
         while sockets[1].receive(&mut inbox, |datagram| seen.push((datagram[0], datagram.len()))).unwrap() {}
         let mut expected: Vec<_> = (0..100).map(|n| (n, 60)).collect();
-        expected.push((7, ANSWER_BYTES));
+        expected.push((7, REPLY_BYTES));
         assert_eq!(seen, expected);
         assert!(!sockets[0].receive(&mut inbox, |_| panic!("nothing was sent to this one")).unwrap());
         poller.wait(Duration::ZERO).unwrap();
@@ -339,7 +344,7 @@ mod tests {
             write(&mut burst, b"is anyone there?");
             burst.end_message();
             lost += bulk.send(&mut burst).unwrap();
-            bulk.receive(&mut Inbox::default(), |_| panic!("nobody answers")).unwrap();
+            bulk.receive(&mut Inbox::new(0), |_| panic!("nobody answers")).unwrap();
         }
         assert!(lost < 50, "ICMP is reported once for each message that was sent: {lost}");
     }

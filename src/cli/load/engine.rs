@@ -8,16 +8,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use duragram_proto::codec::{Ack, Data, Datagram, Ping, Reject, RejectCode};
+use duragram_proto::codec::{Ack, Answer, Data, Datagram, OPTION_ASK, Ping, Reject, RejectCode, Take};
 use duragram_proto::seal::FleetKey;
 use duragram_proto::{ClientId, Epoch, Seq};
 
 use super::bulk::{BulkSocket, Burst, Inbox, Poller};
-use super::flow::{Flow, Outgoing, Refused};
+use super::flow::{Asks, Flow, Outgoing, Refused, Taking};
 use super::pace::Pace;
 use super::payloads::Payloads;
 use super::tally::Tally;
-use super::wire::{Answer, Wire};
+use super::wire::{Reply, Wire};
 
 const MS: u64 = 1_000_000;
 /// A pass sends no more messages or datagrams than about these.
@@ -57,12 +57,14 @@ pub(super) struct Plan {
     pub(super) sending: Duration,
     /// and how long their acks may take after that.
     pub(super) draining: Duration,
+    /// Each message asks, and an answer has room for so many bytes at first, and at most.
+    pub(super) asking: Option<(usize, usize)>,
     /// The share of datagrams, both ways, that is dropped on purpose.
     pub(super) loss: f64,
     pub(super) seed: u64,
 }
 
-/// What was done.
+/// A load returns this when it has ended.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) tally: Tally,
@@ -71,6 +73,10 @@ pub(super) struct Done {
     pub(super) seconds: f64,
     /// Not acked in the end; those of an open loop that were not even sent are among them.
     pub(super) unacked: u64,
+    /// Answered while new ones were sent.
+    pub(super) answered_in_time: u64,
+    /// Asked, and not answered in the end.
+    pub(super) unanswered: u64,
     /// The server refuses this load for good.
     pub(super) refused: Option<RejectCode>,
     /// Nothing came back at all.
@@ -95,17 +101,17 @@ pub(super) fn run(plan: &Plan, mut watch: impl FnMut(Glance)) -> io::Result<Done
     let socket = |_| BulkSocket::connect(plan.server, plan.datagram_len, plan.gso > 1);
     let sockets: Vec<BulkSocket> = (0..plan.sockets).map(socket).collect::<io::Result<_>>()?;
     let mut poller = Poller::new(&sockets)?;
-    let mut inbox = Inbox::default();
+    let mut inbox = Inbox::new(plan.asking.map_or(0, |(_, room)| room));
     let mut engine = Engine::new(plan, &sockets);
     let end_ns = nanos(plan.sending);
     let deadline_ns = end_ns.saturating_add(nanos(plan.draining));
     let mut next_glance_ns = GLANCE_NS;
-    let mut ended: Option<(u64, u64)> = None;
+    let mut ended: Option<(u64, u64, u64)> = None;
     loop {
         let now_ns = engine.now_ns();
         engine.release(now_ns.min(end_ns));
         if now_ns >= end_ns && ended.is_none() {
-            ended = Some((now_ns, engine.tally.acked));
+            ended = Some((now_ns, engine.tally.acked, engine.tally.answered));
             engine.release_no_more();
         }
         engine.sweep(now_ns);
@@ -113,11 +119,14 @@ pub(super) fn run(plan: &Plan, mut watch: impl FnMut(Glance)) -> io::Result<Done
         let silence = !engine.heard && now_ns >= FIRST_ANSWER_NS;
         let drained = ended.is_some() && (engine.under_way() == 0 || now_ns >= deadline_ns);
         if drained || silence || engine.refused.is_some() {
-            let (ended_ns, acked_in_time) = ended.unwrap_or((now_ns, engine.tally.acked));
+            let (ended_ns, acked_in_time, answered_in_time) =
+                ended.unwrap_or((now_ns, engine.tally.acked, engine.tally.answered));
             return Ok(Done {
                 acked_in_time,
+                answered_in_time,
                 seconds: ended_ns as f64 / 1e9,
-                unacked: engine.under_way(),
+                unacked: engine.unacked(),
+                unanswered: engine.unanswered(),
                 refused: engine.refused,
                 silence: !engine.heard,
                 tally: engine.tally,
@@ -166,6 +175,9 @@ impl<'a> Engine<'a> {
             let client = ClientId(plan.first_client.0.wrapping_add(u64::from(n)));
             let mut flow = Flow::new(client, plan.epoch, plan.window, dice.throw());
             flow.released = if plan.rate.is_some() { 0 } else { u64::MAX };
+            if let Some((room, room_max)) = plan.asking {
+                flow.ask(Asks::new(room, room_max));
+            }
             flow
         };
         let flows: Vec<Flow> = (0..plan.clients).map(&mut flow).collect();
@@ -196,10 +208,23 @@ impl<'a> Engine<'a> {
         nanos(self.start.elapsed())
     }
 
+    /// Datagrams meant to be sent by now.
+    fn meant(&self) -> u64 {
+        if self.pace.is_some() { self.released } else { self.tally.started }
+    }
+
     /// Datagrams meant to be sent by now and not acked.
+    fn unacked(&self) -> u64 {
+        self.meant() - self.tally.acked
+    }
+
+    /// Messages meant to be sent by now of which more is to be heard than an ack.
+    fn unanswered(&self) -> u64 {
+        if self.plan.asking.is_some() { self.meant() - self.tally.finished() } else { 0 }
+    }
+
     fn under_way(&self) -> u64 {
-        let meant = if self.pace.is_some() { self.released } else { self.tally.started };
-        meant - self.tally.acked
+        self.unacked().max(self.unanswered())
     }
 
     fn glance(&self, now_ns: u64) -> Glance {
@@ -302,10 +327,15 @@ impl<'a> Engine<'a> {
             let (datagram, alone) = match outgoing {
                 // Of another length than its neighbours would be.
                 Outgoing::Ping => (Datagram::Ping(Ping { client: flow.client, epoch: flow.epoch }), true),
+                Outgoing::Take(Taking { seq, span, wait_ms, room }) => {
+                    let (client, epoch) = (flow.client, flow.epoch);
+                    (Datagram::Take(Take { client, epoch, seq: Seq(seq), span, wait_ms, room }), true)
+                }
                 Outgoing::Data { seq, span, attempt } => {
                     let data = Data {
                         attempt,
                         batch: plan.payloads.is_batch(),
+                        options: if flow.asks() { OPTION_ASK } else { 0 },
                         ..Data::whole(flow.client, flow.epoch, Seq(seq), span, plan.payloads.payload(seq))
                     };
                     (Datagram::Data(data), false)
@@ -338,11 +368,12 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn take(&mut self, now_ns: u64, datagram: &[u8]) {
+    fn take(&mut self, now_ns: u64, datagram: &mut [u8]) {
         let (plan, flows) = (self.plan, self.flows.len());
         match self.wire.decode(datagram, |client| flow_of(plan, flows, client)) {
-            Some((at, Answer::Ack(ack))) => self.take_ack(now_ns, at, &ack),
-            Some((at, Answer::Reject(reject))) => self.take_reject(now_ns, at, &reject),
+            Some((at, Reply::Ack(ack))) => self.take_ack(now_ns, at, &ack),
+            Some((at, Reply::Reject(reject))) => self.take_reject(now_ns, at, &reject),
+            Some((at, Reply::Answer(answer))) => self.take_answer(now_ns, at, &answer),
             None => {}
         }
     }
@@ -354,8 +385,15 @@ impl<'a> Engine<'a> {
         }
     }
 
+    fn take_answer(&mut self, now_ns: u64, at: usize, answer: &Answer<'_>) {
+        if self.flows[at].handle_answer(now_ns, answer, &mut self.tally) {
+            self.heard = true;
+            self.ready.push(at);
+        }
+    }
+
     fn take_reject(&mut self, now_ns: u64, at: usize, reject: &Reject) {
-        match self.flows[at].handle_reject(now_ns, reject) {
+        match self.flows[at].handle_reject(now_ns, reject, &mut self.tally) {
             Ok(false) => return,
             Ok(true) => self.ready.push(at),
             Err(Refused(code)) => self.refused = Some(code),

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use duragram_proto::codec::{DATAGRAM_LEN_MAX, Datagram, MIN_LEN, Ping};
+use duragram_proto::codec::{DATAGRAM_LEN_MAX, Datagram, MIN_LEN, Ping, SEALED_MIN_LEN};
 use duragram_proto::{ClientId, Epoch};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use rand::Rng as _;
@@ -29,6 +29,7 @@ mod tally;
 mod wire;
 
 use engine::{Done, Glance, Plan};
+use flow::UNFINISHED_MAX;
 use payloads::Payloads;
 use wire::Wire;
 
@@ -36,6 +37,8 @@ use wire::Wire;
 const SECONDS_MAX: f64 = 3_600.0;
 /// Datagrams that all clients together may have unacked: 24 bytes each are kept.
 const UNACKED_MAX: u64 = 1 << 24;
+/// Bytes of body that an answer may have where no other number was asked for, and none was told.
+const ANSWER_BYTES_MAX: usize = 4_096;
 /// How long a server whose name has several addresses gets to answer at one of them.
 const PROBE_PATIENCE: Duration = Duration::from_millis(300);
 /// Clients share sockets when there are more.
@@ -56,6 +59,7 @@ Examples:
   duragram load --clients 8 --window 64                      as fast as the acks come
   duragram load --clients 16 --window 1024 --gso 64          bulk: 64 datagrams a system call
   duragram load --key-file fleet.key                         sealed, each client with its key derived from the fleet key
+  duragram load --ask --clients 512 --window 64              each message asks for an answer and takes it
   duragram load --rate 100000 --clients 100 --seconds 60     open loop: a datagram each 10 microseconds
 
 Latency is the time from a datagram's first sending to its ack; with --rate, from the time when it was due,
@@ -63,11 +67,13 @@ so that a server that stalls is not measured by the datagrams that it kept from 
 
 Keys of --json: acked, seconds, acked_per_s, records_per_s, bytes_per_s (payload), p50_us, p90_us, p99_us,
 p999_us, max_us (null when nothing was acked), resent, rejected, unacked, unsent (refused by this machine's kernel).
+With --ask also: answered (DONE and FAILED), failed, gone, unfit (longer than there is room for), pending (asked too early),
+unanswered, answered_per_s, answer_p50_us, answer_p90_us, answer_p99_us, answer_max_us (from the first sending).
 Rates are over `seconds`, the time in which new datagrams were sent; what is acked while draining counts in `acked` alone.
 
 Exit codes:
-  0  every datagram was acked
-  1  not every datagram was acked, or the server could not be reached
+  0  every datagram was acked, and with --ask answered
+  1  not every datagram was acked or answered, or the server could not be reached
   2  usage")]
 pub(super) struct LoadArgs {
     /// Where the server is: HOST:PORT; HOST is a name or an address, IPv6 in brackets: [fe80::1%eth0]:7117
@@ -104,6 +110,14 @@ pub(super) struct LoadArgs {
     /// Send so many datagrams a second over all clients, whatever the server does [default: as fast as acks come]
     #[arg(long, value_name = "N", value_parser = parse_rate)]
     rate: Option<f64>,
+
+    /// Ask for an answer with each message, and take it; of a client at most 64 are unfinished
+    #[arg(long)]
+    ask: bool,
+
+    /// With --ask: bytes of body that an answer is expected to have; what is longer costs a second round trip [default: --size]
+    #[arg(long, value_name = "BYTES", requires = "ask")]
+    answer_bytes: Option<usize>,
 
     /// Drop this share of the datagrams on purpose, both ways, such as 0.1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
@@ -147,7 +161,7 @@ pub(super) fn run(args: &LoadArgs) -> Result<(), Failure> {
 }
 
 impl LoadArgs {
-    /// Checks what clap cannot.
+    /// Checks what clap cannot, and makes the plan of the load.
     fn plan(&self) -> Result<Plan, Failure> {
         let server = self.resolve()?;
         if !server.ip().to_canonical().is_loopback() && !self.i_own_this_server {
@@ -161,6 +175,11 @@ impl LoadArgs {
         }
         if self.batch == 0 || !(1..=GSO_SEGMENTS_MAX).contains(&self.gso) {
             return Err(Failure::usage(format_args!("--batch is 1 or more, --gso 1 to {GSO_SEGMENTS_MAX}")));
+        }
+        if self.ask && (self.batch > 1 || self.gso > 1) {
+            return Err(Failure::usage(
+                "--ask goes with neither --batch nor --gso: a batch has no answer, and a TAKE another length",
+            ));
         }
         let payload_len =
             self.batch.checked_mul(self.size.saturating_add(2)).map(|_| Payloads::len_of(self.size, self.batch));
@@ -178,18 +197,25 @@ impl LoadArgs {
             first_client: ClientId(random.next_u64() & !CLIENT_BITS),
             clients: self.clients,
             epoch: epoch_now(),
-            window: self.window,
+            window: if self.ask { self.window.min(UNFINISHED_MAX) } else { self.window },
             sockets: self.sockets.unwrap_or(SOCKETS_DEFAULT).min(self.clients) as usize,
             payloads,
             fleet,
             datagram_len,
             gso: self.gso.min(DATAGRAM_LEN_MAX / datagram_len),
             rate: self.rate,
+            asking: self.ask.then(|| self.answer_room()),
             sending: Duration::from_secs_f64(self.seconds),
             draining: Duration::from_secs_f64(self.drain),
             loss: self.loss,
             seed: random.next_u64(),
         })
+    }
+
+    /// Bytes of body that a TAKE has room for at first, and at most.
+    fn answer_room(&self) -> (usize, usize) {
+        let first = self.answer_bytes.unwrap_or(self.size).min(DATAGRAM_LEN_MAX - SEALED_MIN_LEN);
+        (first, first.max(ANSWER_BYTES_MAX))
     }
 
     fn resolve(&self) -> Result<SocketAddr, Failure> {
@@ -241,18 +267,26 @@ struct Measured<'a> {
 impl Measured<'_> {
     /// Why not every datagram was acked.
     fn problem(&self) -> Option<String> {
-        let Done { refused, silence, unacked, .. } = self.done;
+        let Done { refused, silence, unacked, unanswered, tally, .. } = self.done;
         let server = &self.args.server;
         match (refused, unacked) {
             (Some(code), _) => Some(format!("{server} refuses this load: {code:?}")),
+            (None, 0) if *unanswered > 0 => Some(format!("{unanswered} messages were not answered in time")),
+            (None, 0) if tally.gone > 0 || tally.unfit > 0 => {
+                Some(format!("the answers of {} messages are gone, of {} too long", tally.gone, tally.unfit))
+            }
             (None, 0) => None,
-            _ if *silence => Some(format!("no answer from {server}")),
+            _ if *silence => Some(format!("no reply from {server}")),
             _ => Some(format!("{unacked} datagrams were not acked in time")),
         }
     }
 
     fn acked_per_s(&self) -> f64 {
         self.done.acked_in_time as f64 / self.done.seconds.max(1e-9)
+    }
+
+    fn answered_per_s(&self) -> f64 {
+        self.done.answered_in_time as f64 / self.done.seconds.max(1e-9)
     }
 
     fn records_per_s(&self) -> f64 {
@@ -265,7 +299,7 @@ impl Measured<'_> {
 
     fn as_json(&self) -> Value {
         let Done { tally, seconds, unacked, .. } = self.done;
-        json!({
+        let mut measured = json!({
             "acked": tally.acked,
             "seconds": seconds,
             "acked_per_s": self.acked_per_s(),
@@ -280,14 +314,28 @@ impl Measured<'_> {
             "rejected": tally.rejected,
             "unacked": unacked,
             "unsent": tally.unsent,
-        })
+        });
+        if self.args.ask {
+            measured["answered"] = tally.answered.into();
+            measured["failed"] = tally.failed.into();
+            measured["gone"] = tally.gone.into();
+            measured["unfit"] = tally.unfit.into();
+            measured["pending"] = tally.pending.into();
+            measured["unanswered"] = self.done.unanswered.into();
+            measured["answered_per_s"] = self.answered_per_s().into();
+            measured["answer_p50_us"] = tally.answer_quantile_us(0.5).into();
+            measured["answer_p90_us"] = tally.answer_quantile_us(0.9).into();
+            measured["answer_p99_us"] = tally.answer_quantile_us(0.99).into();
+            measured["answer_max_us"] = tally.answer_max_us().into();
+        }
+        measured
     }
 
     fn as_text(&self) -> String {
         let Done { tally, seconds, unacked, .. } = self.done;
         let latency = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{us:.1}"));
         let per_s = |rate: f64| HumanCount(whole(rate)).to_string();
-        format!(
+        let mut text = format!(
             "{} datagrams acked in {seconds:.2} s and the wait for the last acks\n\
              a second:     {} datagrams, {} records, {} bytes of records\n\
              latency (us): p50 {}  p90 {}  p99 {}  p99.9 {}  max {}\n\
@@ -303,11 +351,29 @@ impl Measured<'_> {
             latency(tally.max_us()),
             tally.resent,
             tally.rejected,
-        )
+        );
+        if self.args.ask {
+            text += &format!(
+                "{} answered, {} a second; to the answer (us): p50 {}  p90 {}  p99 {}  max {}\n\
+                 {} failed, {} gone, {} too long, {} asked too early, {} unanswered\n",
+                HumanCount(tally.answered),
+                per_s(self.answered_per_s()),
+                latency(tally.answer_quantile_us(0.5)),
+                latency(tally.answer_quantile_us(0.9)),
+                latency(tally.answer_quantile_us(0.99)),
+                latency(tally.answer_max_us()),
+                tally.failed,
+                tally.gone,
+                tally.unfit,
+                tally.pending,
+                self.done.unanswered,
+            );
+        }
+        text
     }
 }
 
-/// On a terminal only.
+/// Shows the progress on a terminal only: a file gets no bars.
 fn progress_bar(args: &LoadArgs) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -3,7 +3,7 @@
 /// Different payloads: enough that no two neighbours are alike, few enough to stay in the processor's cache.
 const VARIANTS: usize = 64;
 
-/// The payloads, by seq.
+/// The seq decides which of the payloads a datagram carries.
 #[derive(Debug)]
 pub(super) struct Payloads {
     bytes: Box<[u8]>,

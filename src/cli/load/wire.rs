@@ -1,6 +1,6 @@
 //! How the datagrams of a load are protected: by a checksum, or each client's by its own seal.
 
-use duragram_proto::codec::{self, Ack, Datagram, KeysOf, Reject};
+use duragram_proto::codec::{self, Ack, Answer, Datagram, KeysOf, Reject};
 use duragram_proto::seal::{ClientKey, FleetKey, SessionKeys};
 use duragram_proto::{ClientId, Epoch};
 
@@ -23,9 +23,10 @@ pub(super) struct Seal {
 }
 
 /// What a server says to a client.
-pub(super) enum Answer<'a> {
+pub(super) enum Reply<'a> {
     Ack(Ack<'a>),
     Reject(Reject),
+    Answer(Answer<'a>),
 }
 
 impl Wire {
@@ -60,15 +61,15 @@ impl Wire {
         written.expect("a burst has room for a message")
     }
 
-    /// What an answer says, and to which flow; `None` when it is not from the server.
+    /// What a reply says, and to which flow; `None` when it is not from the server.
     pub(super) fn decode<'a>(
         &self,
-        datagram: &'a [u8],
+        datagram: &'a mut [u8],
         flow_of: impl Fn(ClientId) -> Option<usize>,
-    ) -> Option<(usize, Answer<'a>)> {
-        let answer = match self {
+    ) -> Option<(usize, Reply<'a>)> {
+        let reply = match self {
             Self::Plain => match codec::decode(datagram) {
-                Ok(answer) => answer,
+                Ok(reply) => reply,
                 Err(_) => Datagram::Reject(codec::decode_version_refusal(datagram)?),
             },
             Self::Sealed(seals) => {
@@ -80,9 +81,10 @@ impl Wire {
                 codec::unseal_reply(datagram, &seal.keys).ok()?
             }
         };
-        match answer {
-            Datagram::Ack(ack) => Some((flow_of(ack.client)?, Answer::Ack(ack))),
-            Datagram::Reject(reject) => Some((flow_of(reject.client)?, Answer::Reject(reject))),
+        match reply {
+            Datagram::Ack(ack) => Some((flow_of(ack.client)?, Reply::Ack(ack))),
+            Datagram::Reject(reject) => Some((flow_of(reject.client)?, Reply::Reject(reject))),
+            Datagram::Answer(answer) => Some((flow_of(answer.client)?, Reply::Answer(answer))),
             _ => None,
         }
     }
@@ -123,6 +125,7 @@ mod tests {
             durability: Durability::Synced,
             duplicate: false,
             complete: false,
+            ready: false,
             delay_us: 0,
             bitmap: &[],
         };
@@ -161,7 +164,8 @@ mod tests {
         let flows = [flow(10, 5), flow(11, 5)];
         let wire = Wire::new(Some(&FleetKey::new(FLEET)), &flows, || 1);
         let heard = |bytes: &[u8]| {
-            wire.decode(bytes, |client| flows.iter().position(|flow| flow.client == client)).map(|(at, _)| at)
+            wire.decode(&mut bytes.to_vec(), |client| flows.iter().position(|flow| flow.client == client))
+                .map(|(at, _)| at)
         };
         assert_eq!(heard(&sealed_ack(11, 5, FLEET)), Some(1));
         assert_eq!(heard(&sealed_ack(11, 6, FLEET)), None);

@@ -25,7 +25,7 @@ pub(super) struct Chunk {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Line<'a> {
     Whole(&'a [u8]),
-    /// Longer than any datagram.
+    /// The line is longer than any datagram.
     TooLong {
         bytes: usize,
     },

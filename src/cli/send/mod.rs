@@ -6,24 +6,26 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use duragram_proto::codec::{DATAGRAM_LEN_RECOMMENDED, MIN_LEN, RejectCode, SEALED_MIN_LEN};
+use duragram_proto::codec::{DATAGRAM_LEN_RECOMMENDED, MIN_LEN, SEALED_MIN_LEN};
 use duragram_proto::seal::ClientKey;
 use duragram_proto::{ClientId, Epoch};
 use humantime_serde::re::humantime;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use super::key_file::KeyFileArgs;
+use super::answer_json::{add_body, status_name};
+use super::client_args::{ClientArgs, obstacle, runtime};
 use super::{EXIT_NOT_DONE, EXIT_USAGE, Failure, complain};
-use crate::client::{Batching, Client, ConnectError, Pending, SendError, Stats};
-use crate::model::parse_client_id;
+use crate::client::{Answer, Asked, Batching, Client, ConnectError, Pending, SendError, Stats, Status};
 
 mod lines;
 mod report;
 mod troubles;
 
 use lines::{Chunk, Line};
-use report::{Done, refusal_text};
+use report::Done;
 use troubles::Troubles;
 
 /// Silence after which a person is told that the server does not answer, and when nothing gets there at all.
@@ -41,30 +43,25 @@ const TICK: Duration = Duration::from_millis(100);
 Examples:
   duragram send --server 127.0.0.1:7117 readings.txt
   journalctl -f -o json | duragram send --batch --client 0xa1
+  duragram send --ask requests.txt
   duragram send --server ingest.example.org:7117 --key-file /etc/duragram/a1.key readings.txt
 
 Keys of --json: client, epoch, records, bytes, acked, refused, too_long, unacked, epoch_used (see --epoch), refusal (the
 server's last one, if nothing was acked since), trouble (why nothing gets there), seconds, records_per_second, transmissions,
 retransmissions, rejects, rtt_us.
 
+With --ask, stdout gets a line of JSON for each record as it is answered, in any order: line (its number, from 1), status (DONE,
+FAILED, GONE), body or body_base64 (where it is no text), length (where it is longer than a datagram); the report goes to stderr.
+
 The exit code tells of the records, whether or not the report can be written to stdout.
 
 Exit codes:
-  0  every record is on the server's disk
+  0  every record is on the server's disk; with --ask, every one is DONE
   1  not every record is; which, or how many, is on stderr
   2  usage, or FILE cannot be opened")]
 pub(super) struct SendArgs {
-    /// Where the server is: HOST:PORT; HOST is a name or an address, IPv6 in brackets: [fe80::1%eth0]:7117
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7117", env = "DURAGRAM_SERVER")]
-    server: String,
-
-    /// Who sends: 16 hexadecimal digits, 0x and hexadecimal digits, or a decimal number [default: the only
-    /// client of the key file, else random]
-    #[arg(long, value_name = "ID", value_parser = parse_client)]
-    client: Option<ClientId>,
-
     #[command(flatten)]
-    key: KeyFileArgs,
+    client: ClientArgs,
 
     /// This run's number, above 0, never used before by this client: if it was, nothing is sent [default: the
     /// server gives one]
@@ -76,8 +73,12 @@ pub(super) struct SendArgs {
     channel: u16,
 
     /// Let small records share datagrams: faster, and less traffic
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ask")]
     batch: bool,
+
+    /// Ask for an answer with each record, and write the answers to stdout; at most 64 records are unanswered at once
+    #[arg(long)]
+    ask: bool,
 
     /// Datagrams that may be unacked at once, 1 to 65536
     #[arg(long, value_name = "N", default_value_t = 1024)]
@@ -110,17 +111,14 @@ pub(super) fn run(args: SendArgs) -> ExitCode {
             Err(error) => return usage(&format!("cannot read {}: {error}", path.display())),
         },
     };
-    // tokio has no other answer than a panic where it gets none: one worker, and two for files and terminals.
-    let granted = crate::client::threads::are_granted(3);
-    let build = |()| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = match granted.and_then(build) {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(&format!("cannot start its threads: {error}"));
             return ExitCode::from(EXIT_NOT_DONE);
         }
     };
-    let sealed = match args.key.client(args.client, || ClientId(rand::random())) {
+    let sealed = match args.client.sealed() {
         Ok(sealed) => sealed,
         Err(Failure::Failed { code, message }) => {
             complain(&message);
@@ -133,7 +131,12 @@ pub(super) fn run(args: SendArgs) -> ExitCode {
     match done {
         Ok((done, troubles)) => {
             troubles.tell();
-            super::Report::default().tell(if args.json { done.as_json() } else { done.as_text() });
+            let report = if args.json { done.as_json() } else { done.as_text() };
+            if args.ask {
+                eprint!("{report}");
+            } else {
+                super::Report::default().tell(report);
+            }
             let complete = troubles.is_empty() && done.is_complete();
             if complete { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_DONE) }
         }
@@ -152,16 +155,10 @@ async fn send(
     input: Box<dyn Read + Send>,
     input_bytes: Option<u64>,
 ) -> Result<(Done, Troubles), ConnectError> {
-    let mut builder = Client::builder(&args.server).window(args.window).datagram_bytes_max(args.datagram_bytes_max);
+    let overhead = if sealed.is_some() { SEALED_MIN_LEN } else { MIN_LEN };
+    let mut builder = args.client.builder(sealed).window(args.window).datagram_bytes_max(args.datagram_bytes_max);
     if args.batch {
         builder = builder.batching(Batching::ON);
-    }
-    let overhead = if sealed.is_some() { SEALED_MIN_LEN } else { MIN_LEN };
-    if let Some(client) = args.client {
-        builder = builder.client_id(client.0);
-    }
-    if let Some((client, key)) = sealed {
-        builder = builder.client_id(client.0).key(key);
     }
     if let Some(epoch) = args.epoch {
         builder = builder.epoch(epoch);
@@ -171,7 +168,7 @@ async fn send(
 
     let start = Instant::now();
     let mut feed =
-        Feed { overhead, records: 0, bytes: 0, too_long: 0, epoch_used: false, troubles: Troubles::default() };
+        Feed { overhead, records: 0, bytes: 0, too_long: 0, done: 0, epoch_used: false, troubles: Troubles::default() };
     // The client's window bounds what waits here: a record enters only when it was taken.
     let (sent, receipts) = mpsc::unbounded_channel();
     let receipts = tokio::spawn(collect(receipts));
@@ -189,6 +186,7 @@ async fn send(
         () = watch(&client, args.timeout, &silence, &bar) => true,
     };
     bar.finish_and_clear();
+    let is_done = !args.ask || feed.done == feed.records;
     // What holds it up is forgotten at the end.
     let (refusal, trouble) = (client.stats().refusal, client.trouble());
     // Whatever is unacked is counted in the statistics.
@@ -200,7 +198,7 @@ async fn send(
             Some(why) => format!(": {why}"),
             None => silence(&client).to_owned(),
         };
-        troubles.add(format!("gave up: {} did not ack a record in time{why}", args.server));
+        troubles.add(format!("gave up: {} did not ack a record in time{why}", args.client.server));
     }
     let mut epoch_used = feed.epoch_used;
     match receipts.await {
@@ -222,7 +220,7 @@ async fn send(
         troubles.add(format!("{} records were not acked; the server may have them or not", stats.unacked));
     }
     let elapsed = start.elapsed();
-    Ok((Done { client: id, records, bytes, too_long, elapsed, stats, epoch_used, trouble }, troubles))
+    Ok((Done { client: id, records, bytes, too_long, is_done, elapsed, stats, epoch_used, trouble }, troubles))
 }
 
 /// From the lines to the client.
@@ -232,6 +230,8 @@ struct Feed {
     records: u64,
     bytes: u64,
     too_long: u64,
+    /// Records whose answer is DONE.
+    done: u64,
     epoch_used: bool,
     troubles: Troubles,
 }
@@ -246,10 +246,20 @@ impl Feed {
         sent: mpsc::UnboundedSender<(u64, Pending)>,
         bar: &ProgressBar,
     ) {
-        'input: while let Some(chunk) = chunks.recv().await {
+        // As many as are unanswered at once: the client takes no more.
+        let mut answers = JoinSet::new();
+        'input: loop {
+            let chunk = tokio::select! {
+                chunk = chunks.recv() => chunk,
+                Some(answered) = answers.join_next() => {
+                    self.tell(answered.ok());
+                    continue;
+                }
+            };
             let chunk = match chunk {
-                Ok(chunk) => chunk,
-                Err(error) => {
+                None => break,
+                Some(Ok(chunk)) => chunk,
+                Some(Err(error)) => {
                     self.troubles.add(format!("cannot read on after line {}: {error}", self.records));
                     break;
                 }
@@ -259,7 +269,7 @@ impl Feed {
                 let taken = match line {
                     Line::Whole(record) => {
                         self.bytes += record.len() as u64;
-                        client.send_on(args.channel, record).await
+                        self.give(client, args, record, &mut answers).await
                     }
                     Line::TooLong { bytes } => {
                         Err(SendError::TooLarge { bytes, bytes_max: args.datagram_bytes_max - self.overhead })
@@ -278,10 +288,52 @@ impl Feed {
                         self.troubles.add(format!("line {}: {error}", self.records));
                     }
                 }
+                while let Some(answered) = answers.try_join_next() {
+                    self.tell(answered.ok());
+                }
             }
             bar.inc(chunk.bytes_read());
         }
         client.flush().await;
+        while let Some(answered) = answers.join_next().await {
+            self.tell(answered.ok());
+        }
+    }
+
+    /// Hands a record to the client.
+    async fn give(
+        &mut self,
+        client: &Client,
+        args: &SendArgs,
+        record: &[u8],
+        answers: &mut JoinSet<(u64, Result<Answer, SendError>)>,
+    ) -> Result<Pending, SendError> {
+        if !args.ask {
+            return client.send_on(args.channel, record).await;
+        }
+        let Asked { receipt, answer } = client.ask_on(args.channel, record).await?;
+        let line = self.records;
+        answers.spawn(async move { (line, answer.await) });
+        Ok(receipt)
+    }
+
+    /// Writes the line of an answer.
+    fn tell(&mut self, answered: Option<(u64, Result<Answer, SendError>)>) {
+        // Of a record without a receipt that is told.
+        let Some((line, Ok(answer))) = answered else { return };
+        let whole = answer.body.len() >= answer.length as usize;
+        if !whole {
+            self.troubles.add(format!("line {line}: its answer has {} bytes, which fit in no datagram", answer.length));
+        }
+        self.done += u64::from(whole && answer.status == Status::Done);
+        let mut told = json!({"line": line, "status": status_name(answer.status)});
+        add_body(&mut told, &answer);
+        if let Err(error) = super::print(format_args!("{told}\n")) {
+            self.troubles.add(match error {
+                super::Failure::Failed { message, .. } => message,
+                super::Failure::OutputClosed => "nobody reads the answers any more".to_owned(),
+            });
+        }
     }
 }
 
@@ -299,17 +351,11 @@ async fn collect(mut sent: mpsc::UnboundedReceiver<(u64, Pending)>) -> Refused {
     refused
 }
 
-/// See [`collect`].
+/// [`collect`] gathers here why records were not taken.
 #[derive(Debug, Default)]
 struct Refused {
     epoch_used: bool,
     troubles: Troubles,
-}
-
-/// What keeps records from being acked, as far as it is known.
-fn obstacle(refusal: Option<RejectCode>, trouble: Option<&str>) -> Option<String> {
-    // What the server itself says is nearer to the cause.
-    refusal.map(|code| format!("the server refuses: {}", refusal_text(code))).or_else(|| trouble.map(str::to_owned))
 }
 
 /// Shows the progress; returns when there has been none for `timeout`.
@@ -364,11 +410,6 @@ fn usage(message: &str) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-fn parse_client(text: &str) -> Result<ClientId, String> {
-    parse_client_id(text)
-        .ok_or_else(|| "neither 16 hexadecimal digits, nor 0x and such digits, nor a number".to_owned())
-}
-
 fn parse_epoch(text: &str) -> Result<Epoch, String> {
     text.parse().ok().and_then(Epoch::new).ok_or_else(|| "no number from 1 to 4294967295".to_owned())
 }
@@ -376,23 +417,6 @@ fn parse_epoch(text: &str) -> Result<Epoch, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_client_id_is_read_as_it_is_shown_and_as_people_write_it() {
-        for (text, id) in [
-            ("00000000000000a1", 0xa1),
-            ("ffffffffffffffff", u64::MAX),
-            ("0xA1", 0xa1),
-            ("161", 161),
-            ("18446744073709551615", u64::MAX),
-            ("1000000000000000", 0x1000_0000_0000_0000),
-        ] {
-            assert_eq!(parse_client(text), Ok(ClientId(id)), "{text}");
-        }
-        for text in ["", "a1", "0x", "-1", "18446744073709551616", "00000000000000g1", "0x10000000000000000"] {
-            assert!(parse_client(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn epoch_0_is_refused() {

@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
-use duragram_proto::codec::RejectCode;
+use crate::cli::client_args::refusal_text;
 use duragram_proto::{ClientId, Epoch};
 use indicatif::HumanBytes;
 use serde_json::json;
 
 use crate::client::Stats;
 
-/// What was done.
+/// The command reports this when it has ended.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) client: ClientId,
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) too_long: u64,
+    /// Whether each record that asked is DONE.
+    pub(super) is_done: bool,
     pub(super) elapsed: Duration,
     pub(super) stats: Stats,
     pub(super) epoch_used: bool,
@@ -24,7 +26,7 @@ pub(super) struct Done {
 
 impl Done {
     pub(super) fn is_complete(&self) -> bool {
-        self.stats.acked == self.records
+        self.stats.acked == self.records && self.is_done
     }
 
     fn per_second(&self) -> f64 {
@@ -75,20 +77,4 @@ impl Done {
         });
         format!("{report}\n")
     }
-}
-
-pub(super) fn refusal_text(code: RejectCode) -> String {
-    let (name, meaning) = match code {
-        RejectCode::Version => ("VERSION", "it speaks another version of the protocol"),
-        RejectCode::Unsupported => ("UNSUPPORTED", "it does not have a feature that the record needs"),
-        RejectCode::TooLarge => ("TOO_LARGE", "the datagram is longer than it accepts (its datagram_bytes_max)"),
-        RejectCode::StaleEpoch => ("STALE_EPOCH", "the session does not fit its journal"),
-        RejectCode::BeyondWindow => ("BEYOND_WINDOW", "its window is full"),
-        RejectCode::Busy => ("BUSY", "it has no room for another session (its sessions_max)"),
-        RejectCode::Storage => ("STORAGE", "its disk has less free space than its reserve (its reserve_bytes)"),
-        RejectCode::Channel => ("CHANNEL", "it does not accept this channel"),
-        RejectCode::SealedOnly => ("SEALED_ONLY", "it takes sealed traffic alone, which needs --key-file"),
-        RejectCode::Unknown(code) => return format!("code {code}, which this version does not know"),
-    };
-    format!("{name}, {meaning}")
 }

@@ -1,6 +1,17 @@
 //! When a checkpoint is written, of what, and what may be trimmed with it.
 //!
 //! A checkpoint is part of a commit: at that moment the dialect's memory is exactly what the journal and the block hold.
+//!
+//! # Marks and answers
+//!
+//! No checkpoint stores a mark above an ask whose answer is not durable with the same commit or an earlier one: after a crash nobody
+//! would process that record again, and nobody would answer it. A lane says what became of an ask before its mark moves beyond it. So
+//! it is enough to read in another order than lanes write: first every mark that is stored, then all that was said
+//! ([`listen`](Committer::listen)), then the dialect closes the commit, with the answers in it. As many messages as can wait at a time
+//! are taken, so none of those is left that were there when the marks were read, however many come meanwhile.
+//!
+//! The same holds for [`processed`](Downstream::processed), which says that nothing more will come of what lies below an offset: it is
+//! read before the messages, and told to the dialect after them.
 
 use super::{Committer, Downstream};
 use crate::dialect::{Dialect, Touched};
@@ -9,7 +20,7 @@ use crate::limits;
 use crate::model::{LaneMark, LaneMessage, Now, Offset, SinkRecord};
 use crate::net::Transmit;
 
-/// Where checkpoints stand.
+/// It knows what the last checkpoint holds, and how far the next one is.
 #[derive(Debug)]
 pub(super) struct Checkpointing {
     /// The offset of the last one that is durable, and the marks in it.
@@ -18,6 +29,8 @@ pub(super) struct Checkpointing {
     sinks: Vec<SinkRecord>,
     /// Requests up to this number are answered by it.
     asked: u64,
+    /// It has deleted the records of answers with a number below.
+    answers_below: u64,
     /// When the last one began, in monotonic microseconds, and bytes journaled since then.
     begun_us: u64,
     bytes_since: u64,
@@ -35,7 +48,7 @@ struct Round {
     at: Offset,
     /// Records that are still to be written.
     left: usize,
-    /// Records were written.
+    /// Some of its records were written, and the rest must follow.
     begun: bool,
 }
 
@@ -47,6 +60,7 @@ pub(super) struct Written {
     sinks: Vec<SinkRecord>,
     retried: Vec<DeadLetterId>,
     asked: u64,
+    answers_below: u64,
 }
 
 impl Checkpointing {
@@ -57,6 +71,7 @@ impl Checkpointing {
             marks: Vec::new(),
             sinks: Vec::new(),
             asked: 0,
+            answers_below: 0,
             begun_us: 0,
             bytes_since: 0,
             trimmed_below: low,
@@ -70,7 +85,7 @@ impl Checkpointing {
         self.at
     }
 
-    /// One is wanted soon.
+    /// Notes that somebody wants a checkpoint soon.
     pub(super) fn ask(&mut self) {
         self.wanted = true;
     }
@@ -88,27 +103,67 @@ impl Checkpointing {
 
 impl Written {
     pub(super) fn of((checkpoint, asked): &(Checkpoint, u64)) -> Self {
-        let Checkpoint { at, lanes, sinks, retried, .. } = checkpoint;
-        Self { at: *at, marks: lanes.clone(), sinks: sinks.clone(), retried: retried.clone(), asked: *asked }
+        let Checkpoint { at, lanes, sinks, retried, answers_below, .. } = checkpoint;
+        let (marks, sinks, retried) = (lanes.clone(), sinks.clone(), retried.clone());
+        Self { at: *at, marks, sinks, retried, asked: *asked, answers_below: *answers_below }
     }
 }
 
 impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
+    /// What processing has to say before the commit ending at `end` is closed: answers for the dialect, and marks for the checkpoint,
+    /// in the order that the page of this module explains. Of the checkpoint it returns what [`checkpoint`](Self::checkpoint) does.
+    pub(super) fn listen(&mut self, now: Now, end: Offset, records: &mut Records) -> Option<(Checkpoint, u64)> {
+        // So that a checkpoint that is asked for is part of this commit already.
+        self.hear(now);
+        let checkpoint = self.checkpoint(now, end, records);
+        // The first word of a run may be of what earlier runs have left alone; what this run has processed follows at once, since
+        // the marks above may be beyond that already.
+        let first = (!std::mem::replace(&mut self.has_listened, true)).then(|| self.downstream.processed());
+        let processed = self.downstream.processed();
+        self.hear(now);
+        for processed in first.flatten().into_iter().chain(processed) {
+            self.dialect.processed(processed, now);
+        }
+        checkpoint
+    }
+
+    /// Takes all that processing had to say when this was called, and perhaps some that it has said since.
+    fn hear(&mut self, now: Now) {
+        for _ in 0..limits::LANE_MESSAGES {
+            match self.downstream.next_message() {
+                Some(LaneMessage::Checkpoint) => self.checkpointing.wanted = true,
+                Some(LaneMessage::Answers(answers)) => self.dialect.answered(answers, now),
+                // It had to wake the committer, and has.
+                Some(LaneMessage::Processed) => {}
+                None => {
+                    self.unheard = false;
+                    return;
+                }
+            }
+        }
+        self.unheard = true;
+    }
+
+    /// Whether the next commit is to follow at once, without waiting for datagrams: for messages of processing that the last one has
+    /// left, for which nobody is woken any more, or for a checkpoint that these have asked for.
+    pub fn has_more_to_do(&self) -> bool {
+        self.unheard || self.checkpointing.wanted
+    }
+
     /// The checkpoint that the commit ending at `end` completes, if it completes one. Else the next piece of one that is
     /// being written is added to `records`: records may be newer than the checkpoint that recovery starts from, since
     /// applying an entry twice changes nothing. With it comes the number of the last request that it answers.
-    pub(super) fn checkpoint(&mut self, now: Now, end: Offset, records: &mut Records) -> Option<(Checkpoint, u64)> {
-        while let Some(message) = self.downstream.next_message() {
-            match message {
-                LaneMessage::Checkpoint => self.checkpointing.wanted = true,
-            }
-        }
+    fn checkpoint(&mut self, now: Now, end: Offset, records: &mut Records) -> Option<(Checkpoint, u64)> {
         if !self.checkpointing.is_under_way() && self.is_checkpoint_due(now) {
             self.begin_round(now, end);
         }
         let round = self.checkpointing.round.as_mut()?;
-        let Touched { taken, sessions } = self.dialect.take_touched(round.left, limits::CHECKPOINT_RECORD_BYTES);
+        let Touched { taken, sessions, asks, forgotten } =
+            self.dialect.take_touched(round.left, limits::CHECKPOINT_RECORD_BYTES);
         round.left -= taken;
+        let asks_changed = !asks.is_empty() || !forgotten.is_empty();
+        records.asks.extend(asks);
+        records.forgotten.extend(forgotten);
         if round.left > 0 {
             round.begun = true;
             records.sessions.extend(sessions);
@@ -119,12 +174,17 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         // Before the marks, which then cover them.
         let (retried, asked) = (self.downstream.retried(), self.downstream.asked());
         let (lanes, sinks) = (self.downstream.marks(), self.downstream.sinks());
+        let answers_below = self.dialect.answers_below();
+        let last = &self.checkpointing;
         let is_same =
-            lanes == self.checkpointing.marks && sinks == self.checkpointing.sinks && asked == self.checkpointing.asked;
-        if !begun && sessions.is_empty() && expired.is_empty() && retried.is_empty() && is_same {
+            (&lanes, &sinks, asked, answers_below) == (&last.marks, &last.sinks, last.asked, last.answers_below);
+        if !begun && !asks_changed && sessions.is_empty() && expired.is_empty() && retried.is_empty() && is_same {
             return None;
         }
-        let watermark = lowest_held(&lanes, &sinks).unwrap_or(at);
+        // With nobody to hold anything, and nobody who does not, nothing is known of what follows. A sink that was removed since the
+        // start is among the holdings alone.
+        let is_known = !lanes.is_empty() || !sinks.is_empty() || !self.downstream.holdings().is_empty();
+        let watermark = if is_known { lowest_held(&lanes, &sinks).unwrap_or(at) } else { Offset(0) };
         if let Some(below) = self.backlog.trim(watermark.min(at), self.config.retain_bytes) {
             self.checkpointing.trimmed_below = below;
         }
@@ -136,22 +196,25 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         let held = sinks.iter().filter(|sink| sink.holds).map(|sink| sink.mark.watermark).min();
         let trim_below = held.map_or(trim_below, |held| trim_below.min(held));
         let former = self.downstream.former(&lanes);
-        Some((Checkpoint { at, sessions, expired, lanes, former, sinks, retried, trim_below }, asked))
+        Some((Checkpoint { at, sessions, expired, lanes, former, sinks, retried, answers_below, trim_below }, asked))
     }
 
     pub(super) fn begin_round(&mut self, now: Now, at: Offset) {
         self.checkpointing.begun_us = now.mono_us;
         self.checkpointing.bytes_since = 0;
         self.checkpointing.wanted = false;
-        let left = self.dialect.begin_checkpoint(now);
+        // Sessions expire as of when the first of what this commit is to answer arrived: who was heard then is still alive, however
+        // long the commit has taken to be closed.
+        let left = self.dialect.begin_checkpoint(Now { mono_us: now.mono_us.min(self.absorbed_from_us), ..now });
         self.checkpointing.round = Some(Round { at, left, begun: false });
     }
 
-    /// A checkpoint is durable.
+    /// Notes a checkpoint that became durable, and tells the lanes.
     pub(super) fn checkpointed(&mut self, written: Written) {
-        let Written { at, marks, sinks, retried, asked } = written;
+        let Written { at, marks, sinks, retried, asked, answers_below } = written;
         self.downstream.checkpointed(&retried, &sinks, asked);
         (self.checkpointing.at, self.checkpointing.asked) = (at, asked);
+        self.checkpointing.answers_below = answers_below;
         (self.checkpointing.marks, self.checkpointing.sinks) = (marks, sinks);
         self.metrics.checkpoints.inc();
     }
@@ -160,13 +223,12 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.checkpointing.bytes_since >= self.config.checkpoint_bytes
             || now.mono_us.saturating_sub(self.checkpointing.begun_us) >= self.config.checkpoint_interval_us
             || self.checkpointing.wanted
+            || self.dialect.wants_checkpoint()
     }
 }
 
-/// The lowest entry that a lane or a sink holds; `None` when there are sinks and none holds anything.
+/// The lowest entry that a lane or a sink holds, if one holds anything.
 fn lowest_held(lanes: &[LaneMark], sinks: &[SinkRecord]) -> Option<Offset> {
     let held = sinks.iter().filter(|sink| sink.holds).map(|sink| sink.mark.watermark);
-    let lowest = lanes.iter().map(|mark| mark.watermark).chain(held).min();
-    // With nobody to hold anything, and nobody who does not: nothing is known of what follows.
-    if sinks.is_empty() { Some(lowest.unwrap_or_default()) } else { lowest }
+    lanes.iter().map(|mark| mark.watermark).chain(held).min()
 }

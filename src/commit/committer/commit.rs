@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::checkpoint::Written;
 use super::{Committer, Downstream};
+use crate::commit::ask_control::Told;
 use crate::dialect::Dialect;
-use crate::journal::{Commit, Durable, Journal, JournalError, Landed};
+use crate::journal::{Commit, Durable, Journal, JournalError, Landed, Records};
 use crate::model::{Clock, Now, Offset};
 use crate::net::Transmit;
 
@@ -26,6 +27,8 @@ pub(super) struct Flight<O> {
     closed: Now,
     /// The checkpoint that is part of it.
     checkpoint: Option<Written>,
+    /// What operators are told when the commit has landed.
+    told: Vec<Told>,
 }
 
 impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
@@ -118,20 +121,27 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.check_space(now);
         self.check_bounds(now);
         let mut flight = self.spares.pop().unwrap_or_default();
-        let mut records = self.dialect.close(&self.receipt, &mut flight.owed, &mut self.replies, self.pressure, now);
-        self.replies.flush();
-        self.absorbed = 0;
-
         flight.end = self.appended_end().plus(self.block.len() as u64);
         self.checkpointing.journals(if self.block.is_empty() { 0 } else { self.block.size() as u64 });
-        let checkpoint = self.checkpoint(now, flight.end, &mut records);
+        let mut of_checkpoint = Records::default();
+        let checkpoint = self.listen(now, flight.end, &mut of_checkpoint);
+        flight.told.extend(self.ask_requests.answer_next(|request| self.dialect.tell_of_asks(request, now)));
+        let mut records = self.dialect.close(&self.receipt, &mut flight.owed, &mut self.replies, self.pressure, now);
+        records.sessions.append(&mut of_checkpoint.sessions);
+        records.asks.append(&mut of_checkpoint.asks);
+        records.forgotten.append(&mut of_checkpoint.forgotten);
+        self.replies.flush();
+        (self.absorbed, self.absorbed_from_us) = (0, u64::MAX);
+
         if self.block.is_empty() && records.is_empty() && checkpoint.is_none() {
             if let Some(last) = self.flights.back_mut() {
                 last.riders.push(std::mem::take(&mut flight.owed));
+                last.told.append(&mut flight.told);
             } else {
                 // All that it rests on is durable already.
                 self.dialect.answer(&self.receipt, &mut flight.owed, &mut self.replies, self.pressure, now);
                 self.replies.flush();
+                flight.told.drain(..).for_each(Told::tell);
             }
             self.spares.push(flight);
             self.report();
@@ -146,7 +156,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
     }
 
     /// Where the journal ends when all that was appended has landed.
-    fn appended_end(&self) -> Offset {
+    pub(super) fn appended_end(&self) -> Offset {
         self.flights.back().map_or(self.receipt.end(), |last| last.end)
     }
 
@@ -191,6 +201,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         if let Some(written) = flight.checkpoint.take() {
             self.checkpointed(written);
         }
+        flight.told.drain(..).for_each(Told::tell);
         self.spares.push(flight);
         self.report();
     }

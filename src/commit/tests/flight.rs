@@ -11,7 +11,7 @@ impl Gate {
         Self
     }
 
-    /// Absorbs and launches.
+    /// Absorbs the datagrams, and launches a commit with them.
     fn launch(&self, rig: &mut Rig, datagrams: &[(Peer, Vec<u8>)]) {
         rig.absorb(datagrams).unwrap();
         rig.committer.launch(&rig.clock).unwrap();

@@ -10,6 +10,7 @@ use crate::model::{HttpMode, SinkConfig, SinkTarget};
 
 /// Checks every sink of a configuration.
 pub(in super::super) fn check(config: &Config, check: &mut Check) {
+    let compared = usize::try_from(*limits::SINKS.end()).unwrap_or(usize::MAX);
     for (n, sink) in config.sink.iter().enumerate() {
         let label = super::label(n, sink);
         let key = |name: &str| format!("sink[{label}].{name}");
@@ -36,12 +37,19 @@ pub(in super::super) fn check(config: &Config, check: &mut Check) {
         together(sink, config, &key, check);
         targets::check(&sink.target, &mut |name, message| check.add(&key(name), message));
         // More than may be are refused already, and would take long to compare.
-        for other in config.sink[..n].iter().take(usize::try_from(*limits::SINKS.end()).unwrap_or(usize::MAX)) {
+        for other in config.sink[..n].iter().take(compared) {
             if let Some((name, message)) = beside(other, sink) {
                 let key = if name.is_empty() { "sink".to_owned() } else { key(name) };
                 check.add(&key, message);
             }
         }
+    }
+    if let Some(name) = &config.answering_sink
+        && !config.sink.iter().any(|sink| sink.name == *name)
+    {
+        let names: Vec<&str> = config.sink.iter().take(compared).map(|sink| sink.name.as_str()).collect();
+        let message = format!("no sink is named {name:?}; there are: {}", names.join(", "));
+        check.add("answering_sink", message);
     }
 }
 

@@ -5,14 +5,14 @@
 struct Foreign {
     /// As it is written there; what stands below it is meant too.
     name: &'static str,
-    /// Whose it is.
+    /// One program or several call it so.
     whose: &'static str,
-    /// What it is here.
+    /// Here it has another name, or there is nothing of the kind.
     here: Here,
 }
 
 enum Here {
-    /// It is this key.
+    /// The key of this name does the same here.
     Key(&'static str),
     /// It is something else, or not needed.
     Note(&'static str),

@@ -20,7 +20,7 @@ pub(super) fn unreadable(n: usize) -> SinkConfig {
     SinkConfig::new(format!("unreadable-{}", n + 1), SinkTarget::Null)
 }
 
-/// Reads one table.
+/// Reads one sink's table, and gathers all that is wrong with it.
 pub(super) fn sink(dict: &Dict) -> (SinkConfig, Problems) {
     let mut table = Table::new(dict);
     if table.find("name").is_none() {

@@ -62,7 +62,7 @@ impl<'a> Table<'a> {
         self.text(key).unwrap_or_default()
     }
 
-    /// One of several words.
+    /// Reads a key that takes one of several words.
     pub(super) fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
         self.parsed(key, |text| {
             let found = words.iter().find(|(word, _)| *word == text);

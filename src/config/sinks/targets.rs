@@ -111,7 +111,7 @@ pub(super) fn ssl_mode(url: &str) -> Result<Option<(bool, String)>, String> {
 
 /// The rules of a kind of URL.
 struct Rules {
-    /// Plain, then encrypted.
+    /// The plain scheme stands first, and then the encrypted one.
     schemes: &'static [&'static str],
     such: &'static str,
     several: bool,

@@ -274,3 +274,23 @@ fn the_table_of_keys_has_the_defaults_that_hold() {
         }
     }
 }
+
+#[test]
+fn the_sink_that_answers_is_one_that_there_is() {
+    let two = "sink = [\"null\", \"exec:cat\"]\n";
+    let config = Case::new().file(&format!("{two}answering_sink = \"exec:cat\"\n")).config();
+    assert_eq!(config.answers_by(), Some("exec:cat"));
+    let config = Case::new().file(&format!("{two}answering_sink = \"all\"\n")).config();
+    assert_eq!(config.answers_by(), None, "of several none answers alone");
+    assert_eq!(Case::new().config().answers_by(), Some("stdout"), "the only one answers");
+    for (file, expected) in [
+        (
+            format!("{two}answering_sink = \"cat\"\n"),
+            "d.toml:2: answering_sink: no sink is named \"cat\"; there are: null, exec:cat",
+        ),
+        ("answering_sink = \"\"\n".to_owned(), "answering_sink: must name a sink, or be \"all\""),
+    ] {
+        let problems = Case::new().file(&file).problems();
+        assert!(problems.contains(expected), "{problems}");
+    }
+}

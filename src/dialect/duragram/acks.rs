@@ -24,6 +24,8 @@ pub(super) struct AckState {
     duplicate: bool,
     /// Floor and bitmap show all that was journaled of the session then.
     complete: bool,
+    /// An answer of it waits to be taken.
+    ready: bool,
 }
 
 /// The bitmaps of many acks.
@@ -47,7 +49,7 @@ impl AckState {
         }
         let complete = session.is_told_by(len);
         let bitmap = (u32::try_from(start).expect("bounded by a commit"), u8::try_from(len).expect("at most 128"));
-        Self { id: session.id(), floor: session.floor(), bitmap, to, duplicate, complete }
+        Self { id: session.id(), floor: session.floor(), bitmap, to, duplicate, complete, ready: session.ready > 0 }
     }
 }
 
@@ -61,7 +63,7 @@ pub(super) fn ack<T: Transmit>(
     replier: &mut Replier,
     replies: &mut ReplyQueue<T>,
 ) {
-    let AckState { id, floor, bitmap: (start, len), ref to, duplicate, complete } = *state;
+    let AckState { id, floor, bitmap: (start, len), ref to, duplicate, complete, ready } = *state;
     let start = start as usize;
     let ack = Ack {
         client: id.client,
@@ -71,6 +73,7 @@ pub(super) fn ack<T: Transmit>(
         durability: on_wire(receipt.level()),
         duplicate,
         complete,
+        ready,
         delay_us: u32::try_from(now_us.saturating_sub(to.arrived_us)).unwrap_or(u32::MAX),
         bitmap: &bitmaps[start..start + usize::from(len)],
     };
@@ -94,6 +97,7 @@ pub(super) fn ack_of_nothing<T: Transmit>(
         durability: on_wire(level),
         duplicate: true,
         complete: true,
+        ready: false,
         delay_us: 0,
         bitmap: &[],
     };

@@ -5,18 +5,19 @@ use duragram_proto::codec::{Reject, RejectCode};
 
 use crate::dialect::Work;
 use crate::dialect::duragram::acks::{self, AckState, Bitmaps};
+use crate::dialect::duragram::asks::Due;
 use crate::dialect::duragram::replier::ReplyTo;
 use crate::dialect::duragram::{Duragram, Request};
 use crate::journal::{Durable, Records};
 use crate::limits;
-use crate::model::{Now, SessionId};
+use crate::model::{AnswersRecord, AskId, Now, SessionId};
 use crate::net::{ReplyQueue, Transmit};
 
 /// A session that waits for its ack, in the commit being built.
 #[derive(Debug)]
 pub(super) struct PendingAck {
     session: u32,
-    to: ReplyTo,
+    pub(super) to: ReplyTo,
     /// When the first of the datagrams arrived, in monotonic microseconds.
     first_us: u64,
     /// The block holds a datagram of this session.
@@ -41,8 +42,13 @@ pub struct Owed {
     welcomes: Vec<PendingWelcome>,
     /// The limit of the counter that is part of the commit.
     counter_limit: Option<u64>,
-    /// Datagrams in the block.
+    /// The block holds so many datagrams.
     journaled: u64,
+    answers: Vec<Due>,
+    /// Asks whose entries are in the block.
+    opened: Vec<AskId>,
+    /// When the asks that are answered with the commit were acked, in monotonic microseconds.
+    waited_since: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -139,6 +145,16 @@ impl Duragram {
             }
         }
         self.pending = pending;
+        self.end_holds(now);
+        for due in self.due.drain(..) {
+            if due.rests_on_what_landed(self.landed) {
+                due.send(receipt, &mut self.replier, replies);
+            } else {
+                owed.answers.push(due);
+            }
+        }
+        owed.opened.append(&mut self.opened);
+        owed.waited_since.append(&mut self.waited_since);
         self.replier.report(&self.metrics);
 
         let mut records = Records {
@@ -146,11 +162,21 @@ impl Duragram {
             clients: self.clients.drain(..).map(|client| self.epochs.record(client)).collect(),
             given_up: std::mem::take(&mut self.renewed),
             counter_limit: self.replier.limit_due().filter(|_| self.config.sealed),
+            ..Records::default()
         };
         for index in self.records.drain(..) {
             let session = self.sessions.at(index);
             session.recorded = false;
             records.sessions.push(session.record());
+        }
+        // Asks that were forgotten are no reason to write but where an operator waits for it, and go along with what is written.
+        if self.answers_bytes > 0 || self.journaled > 0 || (!records.is_empty() && !self.answers.is_empty()) {
+            let answers = std::mem::take(&mut self.answers);
+            if !answers.is_empty() {
+                records.answers = Some(AnswersRecord { number: self.answers_number, answers });
+                self.answers_number += 1;
+            }
+            self.answers_bytes = 0;
         }
         owed.welcomes.append(&mut self.welcomes);
         owed.counter_limit = records.counter_limit;
@@ -196,6 +222,19 @@ impl Duragram {
             acks::welcome(receipt, id, nonce, &to, credit, &mut self.replier, replies);
         }
         owed.counter_limit = None;
+        for due in owed.answers.drain(..) {
+            due.send(receipt, &mut self.replier, replies);
+        }
+        for id in owed.opened.drain(..) {
+            if let Some(ask) = self.asks.find(id) {
+                ask.acked_at(now);
+            }
+        }
+        for since_us in owed.waited_since.drain(..) {
+            #[allow(clippy::cast_precision_loss)] // a metric
+            self.metrics.answer_delay_seconds.observe(now.mono_us.saturating_sub(since_us) as f64 / 1e6);
+        }
+        self.report_asks();
         self.replier.report(&self.metrics);
     }
 }

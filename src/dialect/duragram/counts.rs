@@ -10,6 +10,7 @@ pub(super) struct Counts {
     pub(super) duplicate: u64,
     pub(super) hello: u64,
     pub(super) ping: u64,
+    pub(super) take: u64,
     /// DATA of a sealed session that has ended, or that never was.
     pub(super) replayed_session: u64,
     /// A HELLO whose epoch is in use or was.
@@ -28,6 +29,7 @@ impl Counts {
         metrics.count("duplicate", self.duplicate);
         metrics.count("hello", self.hello);
         metrics.count("ping", self.ping);
+        metrics.count("take", self.take);
         metrics.count("replayed_session", self.replayed_session);
         metrics.count("replayed_hello", self.replayed_hello);
         metrics.count("limited", self.limited);

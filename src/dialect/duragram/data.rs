@@ -9,7 +9,7 @@ use crate::dialect::duragram::session::{FloorMove, Judgement, Unopened};
 use crate::dialect::duragram::{DataRequest, Duragram, Request};
 use crate::journal::BlockBuilder;
 use crate::limits;
-use crate::model::{DialectId, EntryMeta, Now, SessionId};
+use crate::model::{AskId, DialectId, EntryMeta, Now, SessionId};
 use crate::net::{Slab, Transmit};
 
 impl Duragram {
@@ -32,6 +32,8 @@ impl Duragram {
             self.refuse(&to, data, RejectCode::Storage, limits::STORAGE_RETRY_MS, work);
             return;
         }
+        // An ask that would be forgotten is not accepted (PROTOCOL.md#ask).
+        let no_room = data.asks && !self.may_ask(data.session, sealed);
         let index = match known {
             Some(index) => index,
             // Refused without opening a session: nothing of it would be on disk.
@@ -49,6 +51,7 @@ impl Duragram {
                 self.counts.limited += 1;
                 return;
             }
+            None if no_room => return self.refuse_ask(&to, data, work),
             // PROTOCOL.md#rule-1.
             None => match self.open(data, base, sealed, slab.arrived, work.block) {
                 Some(index) => index,
@@ -59,8 +62,16 @@ impl Duragram {
                 }
             },
         };
-        let judgement = self.sessions.at(index).receive(data.seq, base, data.skip, self.config.window);
+        let (session, window) = (self.sessions.at(index), self.config.window);
+        let judgement = match no_room {
+            false => session.receive(data.seq, base, data.skip, window),
+            true => session.judge(data.seq, base, data.skip, window),
+        };
         match judgement {
+            Judgement::New(moved) if no_room => {
+                self.make_durable(index, data.session, &moved, slab.arrived, work.block);
+                self.refuse_ask(&to, data, work);
+            }
             Judgement::New(moved) => {
                 self.journal_losses(data.session, sealed, &moved, slab.arrived, work.block);
                 let meta = EntryMeta {
@@ -70,10 +81,15 @@ impl Duragram {
                     span: data.span,
                     skip: data.skip,
                     batch: data.batch,
+                    asks: data.asks,
                     sealed,
                     channel: data.channel,
                     received_unix_us: slab.arrived.unix_us,
                 };
+                if data.asks {
+                    let offset = work.first.plus(work.block.len() as u64);
+                    self.ask(AskId { session: data.session, seq: data.seq }, offset, sealed);
+                }
                 work.block.push(&meta, slab.bytes(data.payload.clone()));
                 self.journaled += 1;
                 self.changed(index, slab.arrived);
@@ -152,17 +168,19 @@ impl Duragram {
     }
 
     /// The session's client lives, though it brought nothing new. Where that matters it is on disk before the answer leaves:
-    /// a crash must not make the session expire of whose life the client has just heard.
-    pub(super) fn refresh_activity(&mut self, index: u32, now: Now) {
+    /// a crash must not make the session expire of whose life the client has just heard. Returns whether that matters now.
+    pub(super) fn refresh_activity(&mut self, index: u32, now: Now) -> bool {
         let mut step_s = self.config.session_ttl_s / 16;
         if self.config.sealed && !self.sessions.at(index).is_sealed() {
             // Else it might have to give way to a sealed one though it was heard.
             step_s = step_s.min(limits::PLAIN_IDLE_S / 16);
         }
-        if self.sessions.keep_alive(index, self.service_s(now), step_s) {
+        let matters = self.sessions.keep_alive(index, self.service_s(now), step_s);
+        if matters {
             self.record(index);
             self.sessions.at(index).changed_for = self.number;
         }
+        matters
     }
 
     /// Why a DATA is refused for the mode in which it came (PROTOCOL.md#sealed-mix), or for an epoch that was used before
@@ -187,6 +205,13 @@ impl Duragram {
             );
         }
         beyond
+    }
+
+    /// There is no room for one more ask. Taking an answer makes some.
+    fn refuse_ask<T: Transmit>(&mut self, to: &ReplyTo, data: &DataRequest, work: &mut Work<'_, T>) {
+        self.counts.refuse(RejectCode::Busy);
+        self.metrics.asks_refused.inc();
+        self.refuse(to, data, RejectCode::Busy, limits::ASK_RETRY_MS, work);
     }
 
     fn refuse_mode<T: Transmit>(
@@ -221,7 +246,10 @@ impl Duragram {
         self.epochs.may_open(id).ok()?;
         let idle_before_s = self.service_s(now).saturating_sub(limits::PLAIN_IDLE_S);
         let (index, evicted) = self.sessions.open_sealed(id, floor, idle_before_s).ok()?;
-        self.evicted.extend(evicted);
+        if let Some(evicted) = evicted {
+            self.evicted.push(evicted);
+            self.end_asks_of(evicted);
+        }
         self.epochs.open(id);
         self.clients.push(id.client);
         if floor > Seq::ZERO && !data.skip {

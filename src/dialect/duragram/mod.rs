@@ -7,6 +7,7 @@
 //! | `data` | DATA: opens sessions, journals what is new, and notes what must be durable |
 //! | `hello` | HELLO: gives epochs, plain and sealed |
 //! | `answers` | which sessions are to be answered, and with what, once their commit has landed; PING |
+//! | `asks` | what asked for an answer, the answers, and who waits for them: TAKE |
 //! | `acks` | the making of ACK and WELCOME, from a receipt alone |
 //! | `replier` | seals replies, and bounds how often who is refused hears of it |
 //! | `checkpoint`, `recovery` | what a checkpoint takes, and what a start takes up |
@@ -14,6 +15,7 @@
 mod acks;
 mod admission;
 mod answers;
+mod asks;
 mod checkpoint;
 mod counts;
 mod data;
@@ -30,13 +32,20 @@ use crate::dialect::{Dialect, InvalidRecord, Touched, Work};
 use crate::journal::{Durable, Records, Replay};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::model::{DialectId, Now, SessionId, SessionRecord};
+use crate::model::{
+    AskId, AskRecord, AskTotals, AsksReport, AsksRequest, DialectId, LaneAnswer, Now, Processed, SessionId,
+    SessionRecord,
+};
 use crate::net::{ReplyQueue, Slab, Transmit};
 use crate::rate::Buckets;
 use crate::rate::LogLimit;
-pub use admission::{Admission, AdmissionConfig, DataRequest, Dropped, Request, RequestKind, Seal};
+pub use admission::{
+    Admission, AdmissionConfig, AsksOf, DataRequest, Dropped, Request, RequestKind, Seal, TakeRequest,
+};
 pub use answers::Owed;
 use answers::{PendingAck, PendingWelcome};
+pub use asks::AskConfig;
+use asks::{AskTable, Due, HeldTakes};
 use counts::Counts;
 use recovery::Replayed;
 use replier::{Replier, ReplyTo};
@@ -53,6 +62,8 @@ pub struct DuragramConfig {
     pub session_ttl_s: u64,
     /// The server has keys: it seals its replies to what comes sealed.
     pub sealed: bool,
+    /// Asks and their answers are kept by these rules.
+    pub asks: AskConfig,
 }
 
 /// Sessions, epochs, and what is to be answered.
@@ -70,7 +81,7 @@ pub struct Duragram {
     number: u64,
     /// That of the last one that has landed. Those between are in flight.
     landed: u64,
-    /// Datagrams in its block.
+    /// The block of the commit being built holds so many datagrams.
     journaled: u64,
     pending: Vec<PendingAck>,
     welcomes: Vec<PendingWelcome>,
@@ -86,6 +97,24 @@ pub struct Duragram {
     renewed: Vec<SessionId>,
     /// Sessions that the checkpoint which is being written takes out.
     expired: Vec<SessionId>,
+    /// Changed sessions that the checkpoint which is being written has still to take.
+    round_sessions: usize,
+
+    asks: AskTable,
+    held: HeldTakes,
+    /// ANSWERs that are due with this commit, or with one before it.
+    due: Vec<Due>,
+    /// Asks whose entries are in the block.
+    opened: Vec<AskId>,
+    /// What became of asks: of this commit, or of an earlier one that had nothing else to write.
+    answers: Vec<AskRecord>,
+    /// Bytes of those that are a reason to write: answered ones, and those that an operator has had forgotten. 0 if there are none.
+    answers_bytes: usize,
+    /// The number of the next record of answers, and of the one that was the next when the last checkpoint began.
+    answers_number: u64,
+    answers_below: u64,
+    /// When those that are answered with this commit were acked, in monotonic microseconds.
+    waited_since: Vec<u64>,
 
     replier: Replier,
     /// What asks for sessions that nothing vouches for, by source.
@@ -115,6 +144,16 @@ impl Duragram {
             evicted: Vec::new(),
             renewed: Vec::new(),
             expired: Vec::new(),
+            round_sessions: 0,
+            asks: AskTable::new(config.asks.asks_max),
+            held: HeldTakes::default(),
+            due: Vec::new(),
+            opened: Vec::new(),
+            answers: Vec::new(),
+            answers_bytes: 0,
+            answers_number: 1,
+            answers_below: 1,
+            waited_since: Vec::new(),
             replier: Replier::new(),
             openings: Buckets::new(limits::SOURCE_BUCKETS, limits::OPENINGS_PER_S, limits::OPENINGS_BURST),
             client_log: LogLimit::new(limits::CLIENT_LOG_LINES_PER_S),
@@ -180,6 +219,7 @@ impl Dialect for Duragram {
             }
             RequestKind::Hello { client, nonce } => self.hello(*client, *nonce, to, slab.arrived, work),
             RequestKind::Ping(id) => self.ping(*id, request, to, slab.arrived, work),
+            RequestKind::Take(take) => self.take(take, request, to, slab.arrived, work),
             RequestKind::Refused { client, epoch, seq, code } => {
                 self.counts.refuse(*code);
                 let (client, epoch, code, refused) = (*client, *epoch, *code, *seq);
@@ -194,7 +234,7 @@ impl Dialect for Duragram {
     }
 
     fn is_full(&self) -> bool {
-        self.records.len() >= self.records_max
+        self.records.len() >= self.records_max || self.answers_bytes >= limits::ANSWERS_COMMIT_BYTES
     }
 
     fn close<T: Transmit>(
@@ -223,6 +263,26 @@ impl Dialect for Duragram {
         self.pay(receipt, owed, replies, pressure, now);
     }
 
+    fn answered(&mut self, answers: Vec<LaneAnswer>, now: Now) {
+        self.take_answers(answers, now);
+    }
+
+    fn processed(&mut self, processed: Processed, now: Now) {
+        self.take_processed(processed, now);
+    }
+
+    fn asks(&self) -> AskTotals {
+        self.ask_totals()
+    }
+
+    fn tell_of_asks(&mut self, request: AsksRequest, now: Now) -> AsksReport {
+        self.ask_report(request, now)
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        self.asks.opened() >= limits::ASKS_BETWEEN_CHECKPOINTS
+    }
+
     fn begin_checkpoint(&mut self, now: Now) -> usize {
         self.expire(now)
     }
@@ -233,6 +293,10 @@ impl Dialect for Duragram {
 
     fn take_expired(&mut self) -> Vec<SessionId> {
         self.forgotten()
+    }
+
+    fn answers_below(&self) -> u64 {
+        self.answers_below
     }
 
     fn sessions(&self) -> usize {

@@ -1,9 +1,9 @@
-//! The memory of sessions and epochs, rebuilt from what the journal replays.
+//! The memory of sessions, epochs and asks, rebuilt from what the journal replays.
 
 use crate::dialect::InvalidRecord;
 use crate::dialect::duragram::Duragram;
 use crate::journal::Replay;
-use crate::model::SessionId;
+use crate::model::{AskId, EntryKind, SessionId};
 
 /// What is known while the journal is being replayed.
 #[derive(Debug, Default)]
@@ -29,6 +29,11 @@ impl Duragram {
                 }
             }
             Replay::Client(record) => self.epochs.restore(&record),
+            Replay::Ask(record) => self.asks.restore(record),
+            Replay::Answers(record) => {
+                self.answers_number = self.answers_number.max(record.number.saturating_add(1));
+                record.answers.into_iter().for_each(|answer| self.asks.replay_answer(answer));
+            }
             Replay::CounterLimit(limit) => self.replayed.counter_limit = limit,
             Replay::Block(block) => {
                 for entry in block.entries() {
@@ -36,6 +41,10 @@ impl Duragram {
                         self.epochs.replay(entry.meta.session);
                     }
                     self.sessions.replay(&entry, self.replayed.service_s);
+                    if entry.meta.asks && entry.kind == EntryKind::Data {
+                        let id = AskId { session: entry.meta.session, seq: entry.meta.seq };
+                        self.asks.replay(id, entry.offset, entry.meta.sealed);
+                    }
                 }
             }
         }
@@ -46,9 +55,18 @@ impl Duragram {
             return Err(InvalidRecord(id));
         }
         self.replier.resume(self.replayed.counter_limit);
-        self.service_base_s = self.sessions.last_active_s();
+        self.service_base_s = self.sessions.last_active_s().max(self.asks.latest_answer_s());
         if self.config.sealed {
             self.sessions.keep_half_for_sealed();
+            self.asks.keep_half_for_sealed();
+        }
+        let sessions = &mut self.sessions;
+        let answered = self.asks.settle(|id| sessions.find(id).map(|index| sessions.at(index).is_sealed()));
+        for id in answered {
+            if let Some(index) = self.sessions.find(id) {
+                let session = self.sessions.at(index);
+                session.ready = session.ready.saturating_add(1);
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use duragram_proto::ClientId;
-use duragram_proto::codec::{Datagram, SEALED_ACK_LEN_MAX};
+use duragram_proto::codec::{Answer, Datagram, SEALED_ACK_LEN_MAX, SEALED_MIN_LEN};
 use duragram_proto::seal::{ServerCounter, SessionKeys};
 
 use crate::dialect::duragram::Request;
@@ -41,6 +41,7 @@ pub(super) enum Kind {
     Ack,
     Reject,
     Welcome,
+    Answer,
 }
 
 /// Encodes and seals replies, and bounds how many REJECTs a source hears.
@@ -54,7 +55,9 @@ pub(super) struct Replier {
     rejects: Buckets,
     /// REJECTs of what came sealed, for each client: what others send from its address takes nothing from them.
     sealed_rejects: Buckets,
-    sent: [u64; 3],
+    sent: [u64; 4],
+    /// For what is longer than an ACK.
+    buffer: Vec<u8>,
     unsealable: u64,
     limited: u64,
 }
@@ -69,7 +72,8 @@ impl Replier {
             now: Now::default(),
             rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
             sealed_rejects: Buckets::new(limits::SOURCE_BUCKETS, limits::REFUSALS_PER_S, limits::REFUSALS_BURST),
-            sent: [0; 3],
+            sent: [0; 4],
+            buffer: Vec::new(),
             unsealable: 0,
             limited: 0,
         }
@@ -107,18 +111,36 @@ impl Replier {
         reply: &Datagram<'_>,
         replies: &mut ReplyQueue<T>,
     ) {
-        let mut buffer = [0; SEALED_ACK_LEN_MAX];
+        self.encode(to, kind, reply, &mut [0; SEALED_ACK_LEN_MAX], replies);
+    }
+
+    /// Adds an ANSWER, as [`push`](Self::push) does.
+    pub(super) fn answer<T: Transmit>(&mut self, to: &ReplyTo, answer: &Answer<'_>, replies: &mut ReplyQueue<T>) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(buffer.len().max(SEALED_MIN_LEN + answer.body.len()), 0);
+        self.encode(to, Kind::Answer, &Datagram::Answer(*answer), &mut buffer, replies);
+        self.buffer = buffer;
+    }
+
+    fn encode<T: Transmit>(
+        &mut self,
+        to: &ReplyTo,
+        kind: Kind,
+        reply: &Datagram<'_>,
+        buffer: &mut [u8],
+        replies: &mut ReplyQueue<T>,
+    ) {
         let encoded = match &to.keys {
-            None => reply.encode(&mut buffer),
+            None => reply.encode(buffer),
             Some(keys) => {
                 let Some(number) = self.counter.take(unix_ns(self.now)) else {
                     self.unsealable += 1;
                     return;
                 };
-                reply.seal(keys, number, &mut buffer)
+                reply.seal(keys, number, buffer)
             }
         };
-        let len = encoded.expect("no reply is longer than an ACK with a full bitmap");
+        let len = encoded.expect("no reply is longer than an ACK with a full bitmap, or the room made for an ANSWER");
         replies.push(to.peer, to.len, &buffer[..len]);
         self.sent[kind as usize] += 1;
     }
@@ -135,10 +157,11 @@ impl Replier {
 
     /// Counts in the metrics what was made and what was withheld since the last report.
     pub(super) fn report(&mut self, metrics: &Metrics) {
-        let [acks, rejects, welcomes] = std::mem::take(&mut self.sent);
+        let [acks, rejects, welcomes, answers] = std::mem::take(&mut self.sent);
         metrics.replies_sent("ack", acks);
         metrics.replies_sent("reject", rejects);
         metrics.replies_sent("welcome", welcomes);
+        metrics.replies_sent("answer", answers);
         metrics.replies_withheld("limited", std::mem::take(&mut self.limited));
         metrics.replies_withheld("unsealable", std::mem::take(&mut self.unsealable));
     }

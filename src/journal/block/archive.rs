@@ -7,7 +7,9 @@ use rkyv::rancor::{self, Fallible, Panic, ResultExt as _};
 use rkyv::with::{ArchiveWith, InlineAsBox, SerializeWith};
 use rkyv::{Archive, Serialize};
 
-use super::{Attributes, BlockError, FLAG_BATCH, FLAG_SEALED, FLAG_SKIP, PREFIX_LEN, Summary, content, end_of};
+use super::{
+    Attributes, BlockError, FLAG_ASK, FLAG_BATCH, FLAG_SEALED, FLAG_SKIP, PREFIX_LEN, Summary, content, end_of,
+};
 use crate::model::{DialectId, Entry, EntryMeta, Offset, SessionId};
 
 /// Bytes of the archive's root.
@@ -128,7 +130,7 @@ pub(super) fn verify(archive: &[u8]) -> Result<Summary, BlockError> {
         row.verify().map_err(|problem| BlockError::Session { index, problem })?;
     }
     let arena: &[u8] = &body.payloads;
-    let (mut start, mut named) = (0, 0);
+    let (mut start, mut named, mut flags) = (0, 0, 0);
     for (index, header) in body.headers.iter().enumerate() {
         let problem = |problem| BlockError::Entry { index, problem };
         let row = header.row();
@@ -138,6 +140,7 @@ pub(super) fn verify(archive: &[u8]) -> Result<Summary, BlockError> {
         }
         named = named.max(row + 1);
         start = header.verify(&rows[row], arena, start).map_err(problem)?;
+        flags |= header.flags();
     }
     if named != rows.len() {
         return Err(BlockError::Archive(format!("{} session rows belong to no entry", rows.len() - named)));
@@ -150,6 +153,7 @@ pub(super) fn verify(archive: &[u8]) -> Result<Summary, BlockError> {
         end,
         committed_unix_us: body.committed_unix_us.to_native(),
         previous_checksum: body.previous_checksum.to_native(),
+        asks: flags & FLAG_ASK != 0,
     })
 }
 
@@ -209,6 +213,7 @@ impl ArchivedHeader {
             span: self.span.to_native(),
             skip: flags & FLAG_SKIP != 0,
             batch: flags & FLAG_BATCH != 0,
+            asks: flags & FLAG_ASK != 0,
             sealed: flags & FLAG_SEALED != 0,
             channel: u16::from_le_bytes(row.channel),
             received_unix_us: received_high << 32 | u64::from(self.received_low.to_native()),

@@ -8,7 +8,7 @@ use rkyv::ser::allocator::SubAllocator;
 
 use super::archive::{self, Body, HEADER_LEN, Header, ROOT_LEN, ROW_LEN, SessionRow};
 use super::{BLOCK_BYTES_MAX, BLOCK_VERSION, Block, BlockError, CHECKSUM_AT, PREFIX_LEN, Place, Summary, checksum_of};
-use super::{FLAG_BATCH, FLAG_GAP, FLAG_SEALED, FLAG_SKIP};
+use super::{FLAG_ASK, FLAG_BATCH, FLAG_GAP, FLAG_SEALED, FLAG_SKIP};
 use crate::model::{DialectId, EntryMeta, SessionId};
 
 /// Capacity that a builder keeps from one block to the next, in entries, and that it takes anew, in bytes of a block.
@@ -43,7 +43,9 @@ impl Default for BlockBuilder {
 impl BlockBuilder {
     /// Adds a datagram. The caller commits before [`size`](Self::size) reaches [`BLOCK_BYTES_MAX`].
     pub fn push(&mut self, meta: &EntryMeta, payload: &[u8]) {
-        let flags = if meta.skip { FLAG_SKIP } else { 0 } | if meta.batch { FLAG_BATCH } else { 0 };
+        let flags = if meta.skip { FLAG_SKIP } else { 0 }
+            | if meta.batch { FLAG_BATCH } else { 0 }
+            | if meta.asks { FLAG_ASK } else { 0 };
         self.add(meta, flags, payload);
     }
 
@@ -56,6 +58,7 @@ impl BlockBuilder {
             span: 0,
             skip: false,
             batch: false,
+            asks: false,
             sealed,
             channel: 0,
             received_unix_us,
@@ -73,7 +76,7 @@ impl BlockBuilder {
         self.newest_arrival_unix_us = self.newest_arrival_unix_us.max(meta.received_unix_us);
     }
 
-    /// Entries so far.
+    /// Counts the entries that were added since the block was begun.
     pub fn len(&self) -> usize {
         self.headers.len()
     }

@@ -10,13 +10,13 @@ use rkyv::boxed::{ArchivedBox, BoxResolver};
 use rkyv::rancor::{self, Panic, ResultExt as _};
 use rkyv::with::{ArchiveWith, InlineAsBox};
 
-use super::{Attributes, BlockError, FLAG_BATCH, FLAG_SEALED, FLAG_SKIP, Summary, content, end_of};
+use super::{Attributes, BlockError, FLAG_ASK, FLAG_BATCH, FLAG_SEALED, FLAG_SKIP, Summary, content, end_of};
 use crate::model::{DialectId, Entry, EntryMeta, Offset, SessionId};
 
 /// The version that stands in their prefix.
 pub(super) const VERSION: u32 = 1;
 
-/// What the archive holds.
+/// Blocks of version 1 hold this archive behind their prefix.
 #[derive(Archive)]
 #[cfg_attr(test, derive(rkyv::Serialize))]
 #[allow(dead_code)] // only tests make one; others read its archived form
@@ -79,6 +79,7 @@ pub(super) fn verify(archive: &[u8]) -> Result<Summary, BlockError> {
         end,
         committed_unix_us: body.committed_unix_us.to_native(),
         previous_checksum: body.previous_checksum.to_native(),
+        asks: false,
     })
 }
 
@@ -101,7 +102,9 @@ impl ArchivedHeader {
     }
 
     fn flags(&self) -> Result<u8, &'static str> {
-        u8::try_from(self.flags.to_native()).map_err(|_| "unknown flags")
+        // Nothing asked when blocks of this version were written.
+        let flags = u8::try_from(self.flags.to_native()).ok().filter(|flags| flags & FLAG_ASK == 0);
+        flags.ok_or("unknown flags")
     }
 
     fn entry<'a>(&self, offset: Offset, payload: &'a [u8]) -> Entry<'a> {
@@ -118,6 +121,7 @@ impl ArchivedHeader {
             span: self.span.to_native(),
             skip: flags & FLAG_SKIP != 0,
             batch: flags & FLAG_BATCH != 0,
+            asks: false,
             sealed: flags & FLAG_SEALED != 0,
             channel: self.channel.to_native(),
             received_unix_us: self.received_unix_us.to_native(),

@@ -9,12 +9,12 @@ use crate::model::{DeadLetterId, SinkId};
 pub struct LetterCounts(BTreeMap<SinkId, u64>);
 
 impl LetterCounts {
-    /// One more is kept.
+    /// Notes that one more dead letter is kept.
     pub fn add(&mut self, id: DeadLetterId) {
         *self.0.entry(id.sink).or_default() += 1;
     }
 
-    /// One is gone.
+    /// Notes that one dead letter is gone; its sink is forgotten with its last.
     pub(in crate::journal) fn remove(&mut self, id: DeadLetterId) {
         if let Some(count) = self.0.get_mut(&id.sink) {
             *count = count.saturating_sub(1);
@@ -24,12 +24,12 @@ impl LetterCounts {
         }
     }
 
-    /// Those of one sink.
+    /// Counts those that are kept of one sink: 0 of an unknown one.
     pub fn of(&self, sink: SinkId) -> u64 {
         self.0.get(&sink).copied().unwrap_or(0)
     }
 
-    /// Those of all sinks.
+    /// Returns how many are kept of all sinks together.
     pub fn total(&self) -> u64 {
         self.0.values().sum()
     }

@@ -12,6 +12,7 @@ pub(crate) fn letter(offset: u64, index: u16) -> DeadLetter {
         error: "the printer is on fire".into(),
         attempts: 10,
         since_unix_us: 1_700_000_000_000_001,
+        told_failed: false,
     }
 }
 
@@ -45,6 +46,17 @@ fn a_change_of_any_byte_of_a_record_is_detected() {
 #[test]
 fn the_format_is_that_of_the_golden_dead_letter() {
     assert_eq!(letter(7, 1).encode(), include_bytes!("../testdata/dead_v1.bin"));
+    let told = DeadLetter { told_failed: true, ..letter(7, 1) };
+    assert_eq!(told.encode(), include_bytes!("../testdata/dead_told_v1.bin"));
+    assert_eq!(DeadLetter::decode(&told.id.key(), &told.encode()), Ok(told));
+}
+
+#[test]
+fn a_letter_with_flags_that_are_not_known_is_refused() {
+    let letter = letter(7, 1);
+    let stored = Stored { flags: 2, ..letter.stored() };
+    let value = envelope::encode(&letter.id.key(), &stored);
+    assert!(matches!(DeadLetter::decode(&letter.id.key(), &value), Err(RecordError::Malformed(_))));
 }
 
 /// The same record's, of a configured sink.

@@ -18,7 +18,7 @@ const NAME_TEXT: &str = "journal ";
 const INSTANCE_TEXT: &str = " instance ";
 const NONCE_TEXT: &str = " nonce ";
 
-/// What the file says.
+/// The identity file says which journal this is, and how often it was started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Identity {
     pub(super) id: JournalId,

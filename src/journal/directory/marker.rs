@@ -22,6 +22,7 @@ use crate::journal::recovery::Format;
 /// | 2 | entries and sessions may be sealed; clients' epochs and the server's counter are kept |
 /// | 3 | blocks have version 2; the checkpoint has marks by sink and shard; the journal has instances; there may be asks and recent keys |
 /// | 4 | the checkpoint keeps the configured sinks; dead letters may be theirs |
+/// | 5 | entries may ask; asks are kept, and the answers of a commit in a record of their own |
 ///
 /// All of them are read. A directory of an earlier format is marked anew before anything is written to it: from then on an earlier
 /// version says that it is of a later one. Blocks and records stay as they are until they are trimmed or replaced.
@@ -29,7 +30,7 @@ use crate::journal::recovery::Format;
 /// Who first writes what this version takes for damage raises the format: an entry of another dialect, more of a sink than
 /// the checkpoint has fields for, more sinks or losses of one than are remembered, a recent key of another dialect than 0, a record of a
 /// new kind, a key of another length.
-pub(in crate::journal) const DIRECTORY_FORMAT: u32 = 4;
+pub(in crate::journal) const DIRECTORY_FORMAT: u32 = 5;
 
 pub(super) const MARKER: &str = "DURAGRAM";
 /// The name of the admin token's file, which lies here unless the configuration names another place.

@@ -153,7 +153,7 @@ impl DataDir {
         &self.path
     }
 
-    /// Where the database is.
+    /// The database has this folder of the data directory to itself.
     pub(in crate::journal) fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
     }

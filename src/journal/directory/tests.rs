@@ -65,7 +65,8 @@ fn a_missing_parent_a_newer_format_and_a_damaged_marker_have_their_own_errors() 
         fs::write(path.join(MARKER), text).unwrap();
         DataDir::claim(&path, is_of_a_journal).unwrap().format()
     };
-    assert_eq!(format(&marker_of(5)), Format::Newer(5));
+    assert_eq!(format(&marker_of(6)), Format::Newer(6));
+    assert_eq!(format(&marker_of(5)), Format::Known);
     assert_eq!(format(&marker_of(4)), Format::Known);
     assert_eq!(format(&marker_of(3)), Format::Known);
     assert_eq!(format(&marker_of(2)), Format::Known);
@@ -85,13 +86,22 @@ fn a_directory_of_an_earlier_format_is_marked_anew_and_no_other_is() {
     let dir = DataDir::claim(&path, is_of_a_journal).unwrap();
     let read = || fs::read_to_string(path.join(MARKER)).unwrap();
     let new = read();
-    assert!(new.starts_with("duragram data directory, format 4 crc32 "), "{new}");
+    assert!(new.starts_with("duragram data directory, format 5 crc32 "), "{new}");
     assert_eq!(marker_of(2), "duragram data directory, format 2 crc32 3673a0d9\n", "as earlier versions wrote it");
     assert_eq!(marker_of(3), "duragram data directory, format 3 crc32 4174904f\n", "as earlier versions wrote it");
-    let later = marker_of(5);
-    let former = [marker_of(2), marker_of(3)];
-    let [of_2, of_3] = [&former[0], &former[1]].map(String::as_str);
-    let all = [(MARKER_1, new.as_str()), (of_2, &new), (of_3, &new), (&new, &new), (&later, &later), ("else", "else")];
+    assert_eq!(marker_of(4), "duragram data directory, format 4 crc32 df1005ec\n", "as earlier versions wrote it");
+    let later = marker_of(6);
+    let former = [marker_of(2), marker_of(3), marker_of(4)];
+    let [of_2, of_3, of_4] = [&former[0], &former[1], &former[2]].map(String::as_str);
+    let all = [
+        (MARKER_1, new.as_str()),
+        (of_2, &new),
+        (of_3, &new),
+        (of_4, &new),
+        (&new, &new),
+        (&later, &later),
+        ("else", "else"),
+    ];
     for (old, marked) in all {
         fs::write(path.join(MARKER), old).unwrap();
         dir.mark_anew().unwrap();

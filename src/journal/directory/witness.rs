@@ -29,7 +29,7 @@ impl DataDir {
         }
     }
 
-    /// Replaces the witness, durably.
+    /// Replaces the witness, and returns when the new one is on the disk.
     pub(super) fn replace_witness(&self, witness: Witness) -> io::Result<()> {
         replace_file(&self.root, &self.path, WITNESS, &with_checksum(&witness_text(witness)))
     }

@@ -7,7 +7,7 @@ use super::sinks::{StoredSink, verify_sinks};
 use crate::journal::envelope::{self, Record, RecordError};
 use crate::model::{FormerLanes, LaneMark, Offset, SinkRecord};
 
-/// What recovery starts from.
+/// Recovery starts from this state, and replays the blocks behind it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(in crate::journal) struct CheckpointState {
     /// The sessions' state includes every entry below.
@@ -92,7 +92,7 @@ impl Record for StoredCheckpointV3 {
 }
 
 impl CheckpointState {
-    /// The value under [`CHECKPOINT_KEY`].
+    /// Makes the value that stands under [`CHECKPOINT_KEY`].
     pub(in crate::journal) fn encode(&self) -> Vec<u8> {
         let stored = StoredCheckpoint {
             at: self.at.0,

@@ -1,6 +1,6 @@
 use super::*;
-use crate::journal::testing::shared::{record, session as session_of, sinks};
-use crate::model::{FormerLanes, LaneMark};
+use crate::journal::testing::shared::{answered, answers, open_ask, record, session as session_of, sinks};
+use crate::model::{AnswerRecord, AskId, FormerLanes, LaneMark};
 
 fn samples() -> Vec<(Vec<u8>, Vec<u8>, MetaRecord)> {
     let session = record(0xa1, 5);
@@ -19,9 +19,11 @@ fn samples() -> Vec<(Vec<u8>, Vec<u8>, MetaRecord)> {
         ..checkpoint.clone()
     };
     let loss = Loss { entries: Some((Offset(3), Offset(5))), accepted_unix_us: 42, what: "a hole".into() };
-    let answer = AnswerRecord { failed: false, body: b"valve: open".to_vec(), answered_s: 77 };
-    let ask = |seq, answer| AskRecord { session: session_of(0xa1), seq: Seq(seq), offset: Offset(7), answer };
-    let (open, answered) = (ask(5, None), ask(6, Some(answer)));
+    let answer = AnswerRecord { failed: false, body: b"valve: open"[..].into(), answered_s: 77 };
+    let id = |seq| AskId { session: session_of(0xa1), seq: Seq(seq) };
+    let ask = |seq, answer| AskRecord { id: id(seq), offset: Offset(7), answer };
+    let (open, answer) = (ask(5, None), ask(6, Some(answer)));
+    let of_a_commit = answers(1 << 40, [answered(6, false, b"valve: open"), answered(7, true, b"")]);
     let recent = RecentRecord { dialect: DialectId::DURAGRAM, key: 1 << 100 | 3, offset: Offset(8), expires_s: 300 };
     let client = ClientRecord { client: ClientId(0xa2), opened: 3, given: u32::MAX };
     let session_sample = |session: SessionRecord| {
@@ -36,9 +38,10 @@ fn samples() -> Vec<(Vec<u8>, Vec<u8>, MetaRecord)> {
         (client.encode().0.to_vec(), client.encode().1, MetaRecord::Client(client)),
         (COUNTER_KEY.to_vec(), encode_counter_limit(1 << 61), MetaRecord::CounterLimit(1 << 61)),
         (open.encode().0.to_vec(), open.encode().1, MetaRecord::Ask(open)),
-        (answered.encode().0.to_vec(), answered.encode().1, MetaRecord::Ask(answered)),
+        (answer.encode().0.to_vec(), answer.encode().1, MetaRecord::Ask(answer)),
         (recent.encode().0.to_vec(), recent.encode().1, MetaRecord::Recent(recent)),
         (CHECKPOINT_KEY.to_vec(), with_sinks.encode(), MetaRecord::Checkpoint(with_sinks)),
+        (of_a_commit.encode().0.to_vec(), of_a_commit.encode().1, MetaRecord::Answers(of_a_commit)),
     ]
 }
 
@@ -85,7 +88,8 @@ fn a_change_of_any_byte_of_key_or_value_is_detected() {
 #[test]
 fn the_format_is_that_of_the_golden_records() {
     let values: Vec<_> = samples().into_iter().flat_map(|(_, value, _)| value).collect();
-    assert_eq!(values, include_bytes!("../testdata/meta_v4.bin"));
+    assert_eq!(values, include_bytes!("../testdata/meta_v5.bin"));
+    assert!(samples().iter().all(|(key, ..)| key.len() <= ASK_KEY_LEN));
 }
 
 /// Holds the first records of a former format against what was written in it: of these, only the checkpoint is written in another
@@ -103,6 +107,11 @@ fn golden_records(golden: &[u8], count: usize, checkpoint: fn(&CheckpointState) 
         golden = rest;
     }
     assert!(golden.is_empty());
+}
+
+#[test]
+fn records_of_format_4_are_read() {
+    golden_records(include_bytes!("../testdata/meta_v4.bin"), 10, CheckpointState::encode);
 }
 
 #[test]
@@ -140,10 +149,9 @@ fn a_record_of_an_unknown_kind_or_dialect_is_refused() {
     let recent = RecentRecord { dialect: DialectId(1), key: 3, offset: Offset(8), expires_s: 300 };
     let (key, value) = recent.encode();
     assert!(matches!(decode(&key, &value), Err(RecordError::Malformed(_))));
-    let ask = AskRecord { session: session_of(1), seq: Seq(0), offset: Offset(1), answer: None };
-    let (key, value) = ask.encode();
+    let (key, value) = open_ask(0).encode();
     assert!(matches!(decode(&key, &value), Err(RecordError::Malformed(_))));
-    for key in [&b"q"[..], b"a", b"k", b"", b"aa", b"c\0", &[b'a'; 22]] {
+    for key in [&b"q"[..], b"a", b"k", b"", b"aa", b"c\0", b"r", &[b'r'; 10], &[b'a'; 22]] {
         assert!(matches!(decode(key, &value), Err(RecordError::Malformed(_))), "{key:?}");
     }
 }

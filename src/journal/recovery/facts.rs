@@ -17,7 +17,7 @@ pub struct Facts {
     pub hole: bool,
     /// A block does not name the one before it, or holds entries that were there already.
     pub chain_broken: bool,
-    /// Where recovery starts from.
+    /// Recovery starts from the checkpoint, if that is whole.
     pub checkpoint: CheckpointFact,
     /// A session, a dead letter or a note of a loss is not what was written.
     pub record_bad: bool,
@@ -47,7 +47,7 @@ pub enum DatabaseFact {
     Readable,
 }
 
-/// What the witness says.
+/// The witness outlives the database, and says what must be in it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WitnessFact {
     /// There is none of it.
@@ -67,14 +67,14 @@ pub enum LastWrite {
     Whole,
     /// A write was begun behind it, and is not whole: a crash interrupted it before it was acked.
     Torn,
-    /// There is no block.
+    /// The journal holds no block at all.
     Absent,
 }
 
 /// Blocks that are there and not what was written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Bad {
-    /// No block is bad.
+    /// Every block is what was written.
     None,
     /// The last one, although the storage says that it was written as a whole.
     Last,

@@ -24,6 +24,7 @@
 mod chain;
 mod facts;
 mod reading;
+mod scan;
 mod survey;
 mod table;
 mod walk;
@@ -33,6 +34,7 @@ pub(in crate::journal) use chain::holes;
 pub use facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 pub use reading::ReadProgress;
 pub(in crate::journal) use reading::Reading;
+pub use scan::Scan;
 pub(in crate::journal) use survey::{Directory, Visit, survey};
-pub use survey::{Scan, Survey, Tail};
+pub use survey::{Survey, Tail};
 pub use table::{Outcome, decide};

@@ -43,7 +43,7 @@ pub(in crate::journal) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads all of them.
+    /// All blocks are read and verified, however many there are.
     pub(in crate::journal) const ALL: Reading<'static> = Reading { newest_bytes: u64::MAX, progress: None };
 
     /// What is left to be verified later; `None` when all is read now.

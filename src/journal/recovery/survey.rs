@@ -7,19 +7,20 @@
 use super::chain::Chain;
 use super::facts::{Bad, CheckpointFact, DatabaseFact, Facts, Format, LastWrite, WitnessFact};
 use super::reading::Reading;
+use super::scan::Scan;
 use super::table::{Outcome, decide};
 use super::walk::{Item, walk};
 use crate::journal::database::{Cursor as _, DEAD, Database, JOURNAL, META, Witness, block_key};
 use crate::journal::error::{Damage, DamageKind, DamagePlace};
 use crate::journal::mask::unmask;
-use crate::journal::meta::{self, AskRecord, CHECKPOINT_KEY, CheckpointState, Loss, MetaRecord, RecentRecord};
-use crate::journal::{Block, Extent, LetterCounts};
-use crate::model::{ClientRecord, DeadLetter, DeadLetterId, FormerLanes, LaneMark, Offset, SessionRecord, SinkRecord};
+use crate::journal::meta::{self, ANSWERS_KEYS, CHECKPOINT_KEY, CheckpointState, MetaRecord, RecentRecord};
+use crate::journal::{Block, Extent, Replay};
+use crate::model::{AnswersRecord, AskRecord, ClientRecord, DeadLetter, DeadLetterId, Offset, SessionRecord};
 
 /// What lies behind the last write that a storage has delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Tail {
-    /// Nothing lies there.
+    /// Nothing lies behind it: no write was interrupted.
     Clean,
     /// A write that was begun and is not whole: at most the one that a crash has interrupted.
     Torn {
@@ -64,13 +65,15 @@ pub(in crate::journal) enum Visit<'a> {
     Client(ClientRecord),
     /// The limit of the server's counter.
     CounterLimit(u64),
-    /// A message whose sender wants an answer.
+    /// A message whose sender wants an answer, as the last checkpoint wrote it.
     Ask(AskRecord),
+    /// What was answered with one commit: behind all blocks, in the order of their numbers.
+    Answers(AnswersRecord),
     /// A key by which a dialect knows a message again.
     Recent(RecentRecord),
     /// A block; they come in their order.
     Block {
-        /// The block itself.
+        /// The block was read, and its checksum fits.
         block: &'a Block,
         /// It holds entries that the checkpoint does not include.
         since_checkpoint: bool,
@@ -79,12 +82,28 @@ pub(in crate::journal) enum Visit<'a> {
     Dead(DeadLetter),
 }
 
+impl<'a> Visit<'a> {
+    /// What a start hands to the session code, if it is of that.
+    pub(in crate::journal) fn replay(self) -> Option<Replay<'a>> {
+        match self {
+            Self::Session(session) => Some(Replay::Session(session)),
+            Self::Client(client) => Some(Replay::Client(client)),
+            Self::CounterLimit(limit) => Some(Replay::CounterLimit(limit)),
+            Self::Ask(ask) => Some(Replay::Ask(ask)),
+            Self::Answers(answers) => Some(Replay::Answers(answers)),
+            Self::Block { block, since_checkpoint: true } => Some(Replay::Block(block)),
+            // No version has written a recent key so far.
+            Self::Block { .. } | Self::Dead(_) | Self::Recent(_) => None,
+        }
+    }
+}
+
 /// What a survey found, all in all.
 #[derive(Debug, Default)]
 pub struct Survey {
     /// What the decision table decides by.
     pub facts: Facts,
-    /// What is there.
+    /// It sums up all that could be read.
     pub scan: Scan,
     /// Everything that is not what it was, in words: at least one finding for each fact that speaks against a start.
     pub damage: Vec<Damage>,
@@ -93,7 +112,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// What a start does.
+    /// Decides by the facts what a start does with this journal.
     pub fn outcome(&self) -> Outcome {
         decide(&self.facts)
     }
@@ -102,63 +121,6 @@ impl Survey {
     pub fn finding(&self, kind: DamageKind) -> Damage {
         let finding = self.damage.iter().find(|damage| damage.kind == kind).cloned();
         finding.unwrap_or_else(|| Damage::new(kind, DamagePlace::Database, kind.describe()))
-    }
-}
-
-/// What is there.
-#[derive(Debug, Default)]
-pub struct Scan {
-    /// The offset of the checkpoint.
-    pub checkpoint_at: Offset,
-    /// The lowest entry kept.
-    pub low: Offset,
-    /// What the block there repeats as the checksum of the one before it.
-    pub low_previous_checksum: u32,
-    /// The lanes of the checkpoint.
-    pub lanes: Vec<LaneMark>,
-    /// Those of earlier runs, as the checkpoint has them.
-    pub former: Vec<FormerLanes>,
-    /// The sinks of the checkpoint.
-    pub sinks: Vec<SinkRecord>,
-    /// What operators have given up.
-    pub losses: Vec<Loss>,
-    /// How many changes the database has seen.
-    pub changes: u64,
-    /// The witness that it was held against.
-    pub witness: Option<Offset>,
-    /// The offset that the next entry gets.
-    pub end: Offset,
-    /// The checksum of the last block, for the next one to repeat.
-    pub last_checksum: u32,
-    /// All blocks, summed up.
-    pub extents: Vec<Extent>,
-    /// Blocks below were not read, and are to be verified when they are. The figures below are without them.
-    pub unread_below: Offset,
-    /// How many sessions there are.
-    pub sessions: u64,
-    /// How many blocks there are.
-    pub blocks: u64,
-    /// How many entries are in the blocks.
-    pub entries: u64,
-    /// How many bytes the blocks take.
-    pub block_bytes: u64,
-    /// How many dead letters each sink has.
-    pub dead: LetterCounts,
-}
-
-impl Scan {
-    /// What says up to where entries were durable, and up to where.
-    pub(in crate::journal) fn claims(&self) -> Vec<(DamageKind, String, Offset)> {
-        let mut claims = vec![(DamageKind::BelowCheckpoint, "the checkpoint".to_owned(), self.checkpoint_at)];
-        claims.extend(self.witness.map(|end| (DamageKind::BelowWitness, "the witness".to_owned(), end)));
-        let lanes = self.lanes.iter().enumerate();
-        claims.extend(lanes.map(|(lane, mark)| {
-            (DamageKind::BelowCheckpoint, format!("the watermark of lane {lane}"), mark.watermark)
-        }));
-        claims.extend(self.sinks.iter().map(|sink| {
-            (DamageKind::BelowCheckpoint, format!("the watermark of sink `{}`", sink.name), sink.mark.watermark)
-        }));
-        claims
     }
 }
 
@@ -261,6 +223,9 @@ impl Survey {
         self.tail(&directory.tail);
         let checkpoint = self.meta(database, visit);
         self.blocks(database, checkpoint, directory.reading, visit);
+        // A second walk, since who answered an entry must know it first, and since all answers together may be much memory.
+        let (from, to) = ANSWERS_KEYS;
+        self.records(database, &from, &to, &mut None, visit);
         self.facts.last = match self.scan.blocks {
             _ if self.torn.is_some() => LastWrite::Torn,
             0 => LastWrite::Absent,
@@ -290,25 +255,12 @@ impl Survey {
         }
     }
 
-    /// Returns the checkpoint; `None` when there is no good one.
+    /// All records but answers. Returns the checkpoint; `None` when there is no good one.
     fn meta<D: Database>(&mut self, database: &D, visit: &mut dyn FnMut(Visit<'_>)) -> Option<CheckpointState> {
         let mut checkpoint = None;
-        walk(database, META, &[0], &[0xff], &mut |item| match item {
-            Item::Unreadable { .. } => self.found(bad_item(database, META, &item)),
-            Item::Record(key, value) => match meta::decode(key, &value) {
-                Err(error) => self.found(bad_record(database, META, key, error)),
-                Ok(MetaRecord::Checkpoint(state)) => checkpoint = Some(state),
-                Ok(MetaRecord::Loss(loss)) => self.scan.losses.push(loss),
-                Ok(MetaRecord::Client(client)) => visit(Visit::Client(client)),
-                Ok(MetaRecord::CounterLimit(limit)) => visit(Visit::CounterLimit(limit)),
-                Ok(MetaRecord::Ask(ask)) => visit(Visit::Ask(ask)),
-                Ok(MetaRecord::Recent(recent)) => visit(Visit::Recent(recent)),
-                Ok(MetaRecord::Session(session)) => {
-                    self.scan.sessions += 1;
-                    visit(Visit::Session(session));
-                }
-            },
-        });
+        let (answers, behind) = ANSWERS_KEYS;
+        self.records(database, &[0], &answers, &mut checkpoint, visit);
+        self.records(database, &behind, &[0xff], &mut checkpoint, visit);
         let place = || DamagePlace::Record { family: META, key: CHECKPOINT_KEY.to_vec() };
         match &checkpoint {
             None => self.found(Damage::new(DamageKind::Checkpoint, place(), "there is no good checkpoint")),
@@ -318,6 +270,41 @@ impl Survey {
             Some(_) => {}
         }
         checkpoint
+    }
+
+    /// The records `from..to` of the family `meta`.
+    fn records<D: Database>(
+        &mut self,
+        database: &D,
+        from: &[u8],
+        to: &[u8],
+        checkpoint: &mut Option<CheckpointState>,
+        visit: &mut dyn FnMut(Visit<'_>),
+    ) {
+        walk(database, META, from, to, &mut |item| match item {
+            Item::Unreadable { .. } => self.found(bad_item(database, META, &item)),
+            Item::Record(key, value) => match meta::decode(key, &value) {
+                Err(error) => self.found(bad_record(database, META, key, error)),
+                Ok(MetaRecord::Checkpoint(state)) => *checkpoint = Some(state),
+                Ok(MetaRecord::Loss(loss)) => self.scan.losses.push(loss),
+                Ok(MetaRecord::Client(client)) => visit(Visit::Client(client)),
+                Ok(MetaRecord::CounterLimit(limit)) => visit(Visit::CounterLimit(limit)),
+                Ok(MetaRecord::Recent(recent)) => visit(Visit::Recent(recent)),
+                Ok(MetaRecord::Ask(ask)) => {
+                    self.scan.asks += 1;
+                    self.scan.asks_answered += u64::from(ask.answer.is_some());
+                    visit(Visit::Ask(ask));
+                }
+                Ok(MetaRecord::Answers(answers)) => {
+                    self.scan.answers += answers.answers.iter().filter(|ask| ask.answer.is_some()).count() as u64;
+                    visit(Visit::Answers(answers));
+                }
+                Ok(MetaRecord::Session(session)) => {
+                    self.scan.sessions += 1;
+                    visit(Visit::Session(session));
+                }
+            },
+        });
     }
 
     fn blocks<D: Database>(

@@ -11,7 +11,7 @@ use crate::journal::error::DamageKind;
 
 pub use rows::decide;
 
-/// What a start does.
+/// A start does one of these, and each row of the table names one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
     /// Makes a new journal: there is none, and nothing says that there ever was.

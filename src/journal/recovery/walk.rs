@@ -17,7 +17,7 @@ pub(in crate::journal) enum Item<'a> {
     Unreadable {
         /// The last key before it, or where the walk began.
         after: &'a [u8],
-        /// What the database says.
+        /// The database gave this as the reason.
         error: String,
     },
 }

@@ -93,7 +93,7 @@ pub(in crate::journal) enum LogReading {
     AllGood,
 }
 
-/// An open database.
+/// The database is open as long as this lives.
 pub struct Store {
     db: DB,
     synced: WriteOptions,

@@ -22,7 +22,7 @@ use crate::model::{Instance, JournalId, LaneMark, Offset, SinkRecord};
 /// Bytes that [`Dump`] reads at once, or one block if that is longer.
 const DUMP_BYTES: usize = 1 << 20;
 
-/// What [`verify`] found.
+/// [`verify`] reads the whole journal, changes nothing, and returns this.
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// Everything that is damaged or missing, as far as one can look past it. Empty: a server would start.
@@ -33,14 +33,14 @@ pub struct Verified {
     pub stats: Stats,
 }
 
-/// What a journal holds.
+/// These figures tell an operator what a journal holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
     /// Which journal it is; `None` when it has no name yet, or one that cannot be read: the next start gives it one.
     pub id: Option<JournalId>,
     /// Which start of it was the last; `None` when no start was counted yet.
     pub instance: Option<Instance>,
-    /// The lowest entry kept.
+    /// Entries below are trimmed, and not in the journal any more.
     pub low: Offset,
     /// The offset that the next entry gets.
     pub end: Offset,
@@ -60,6 +60,12 @@ pub struct Stats {
     pub block_bytes: u64,
     /// How many sessions there are.
     pub sessions: u64,
+    /// How many asks the last checkpoint has kept, open and answered: messages whose senders want an answer and have not had it.
+    pub asks: u64,
+    /// How many of these are answered.
+    pub asks_answered: u64,
+    /// How many answers wait for the next checkpoint, which puts them to their asks.
+    pub answers: u64,
     /// How many dead letters there are.
     pub dead_letters: u64,
     /// Losses that operators have accepted, over the journal's life.
@@ -71,7 +77,7 @@ pub struct Stats {
 /// Bytes of the data directory's files, by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DiskUse {
-    /// RocksDB's table files.
+    /// RocksDB's table files take so many bytes.
     pub tables: u64,
     /// RocksDB's write-ahead logs, those that wait to be written again included.
     pub logs: u64,
@@ -197,6 +203,9 @@ fn stats_of(dir: &DataDir, scan: Scan) -> Result<Stats, OpenError> {
         blocks: scan.blocks,
         block_bytes: scan.block_bytes,
         sessions: scan.sessions,
+        asks: scan.asks,
+        asks_answered: scan.asks_answered,
+        answers: scan.answers,
         dead_letters: scan.dead.total(),
         losses: scan.losses,
         disk,

@@ -11,5 +11,5 @@ mod write_ahead_log;
 
 use crate::journal::store::StoredJournal;
 
-/// The journal on RocksDB.
+/// The server runs on this journal; RocksDB is under it.
 pub type RocksJournal = StoredJournal<database::Store>;

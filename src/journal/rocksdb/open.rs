@@ -42,13 +42,10 @@ impl RocksJournal {
                 given_up = salvage(&mut dir, found.damage, options)?;
             }
         }
-        let mut visit = |visit: Visit<'_>| match visit {
-            Visit::Session(session) => replay(Replay::Session(session)),
-            Visit::Client(client) => replay(Replay::Client(client)),
-            Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
-            Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
-            // No version has written an ask or a recent key so far.
-            Visit::Block { .. } | Visit::Dead(_) | Visit::Ask(_) | Visit::Recent(_) => {}
+        let mut visit = |visit: Visit<'_>| {
+            if let Some(told) = visit.replay() {
+                replay(told);
+            }
         };
         let reading = Reading { newest_bytes: options.start_read_bytes, progress: Some(&options.progress) };
         let mut found = examine(&dir, reading, &mut visit);

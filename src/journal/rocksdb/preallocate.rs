@@ -23,7 +23,7 @@ const SLOW_BYTES: u64 = 2 << 20;
 /// Every byte of the filling. As a fragment's header it says: type 5, log 0x05050505.
 pub(in crate::journal) const FILL: u8 = 5;
 const NO_ROOM: [ErrorKind; 3] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
-/// Bytes of one write.
+/// One write fills so many bytes.
 const STEP_BYTES: u64 = 1 << 20;
 
 /// Number and name of each write-ahead log in the database at `path`, in their order.

@@ -165,6 +165,10 @@ impl Copy<'_> {
                 let (key, value) = ask.encode();
                 put(META, &key, &value);
             }
+            Visit::Answers(answers) => {
+                let (key, value) = answers.encode();
+                put(META, &key, &value);
+            }
             Visit::Recent(recent) => {
                 let (key, value) = recent.encode();
                 put(META, &key, &value);

@@ -33,7 +33,7 @@ pub(in crate::journal) trait Needs {
 pub(in crate::journal) struct DatabaseWatch {
     path: PathBuf,
     root: File,
-    /// RocksDB holds it open.
+    /// RocksDB holds this file open as long as it runs.
     lock: FileId,
     manifest: Option<(String, FileId, u64)>,
     /// Those that are needed, by their numbers.

@@ -92,7 +92,7 @@ pub(in crate::journal) struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Writes the first witness.
+    /// Writes the first witness, and begins from it.
     pub(in crate::journal) fn begin<D: Database>(shared: &Shared<D>) -> Result<Self, StorageError> {
         let witnessed = shared.witness();
         shared.dir.write_witness(witnessed).map_err(|error| StorageError::new("writing the witness", error))?;

@@ -230,7 +230,7 @@ impl<D: Database> Journal for StoredJournal<D> {
             return Err(self.shared.fail("appending a commit".into(), "another one is being written").into());
         };
         match &self.thread {
-            Some(thread) if commit.block.size() >= LAUNCH_BYTES => {
+            Some(thread) if commit.size() >= LAUNCH_BYTES => {
                 thread.write(writer, commit).map_err(|error| self.shared.fail_with(error))?;
             }
             _ => (self.writer, self.waiting) = (Some(writer), Some(commit)),

@@ -13,7 +13,7 @@ use crate::journal::{Block, ReadJournal, StorageError};
 use crate::limits::READ_ENDS;
 use crate::model::{Instance, JournalId, Offset};
 
-/// Reads beside the writer.
+/// It reads blocks beside the writer, from another thread.
 pub(in crate::journal) struct Reader<D: Database>(pub(in crate::journal) Arc<Shared<D>>);
 
 impl<D: Database> ReadJournal for Reader<D> {

@@ -470,6 +470,7 @@ fn the_witness_follows_the_journal_and_is_exact_after_a_shutdown() {
     assert!(witness().starts_with("end 30 "));
 }
 
+mod answers;
 mod failures;
 mod sinks;
 mod under_way;

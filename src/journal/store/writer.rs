@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 
 use crate::journal::block::Place;
 use crate::journal::database::{Cursor as _, DEAD, Database, JOURNAL, META, block_key};
-use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, encode_counter_limit, session_key};
+use crate::journal::meta::{
+    CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, answers_key, ask_key, encode_counter_limit, session_key,
+};
 use crate::journal::recovery::Scan;
 use crate::journal::store::Shared;
 use crate::journal::store::reader::parse;
@@ -21,7 +23,9 @@ pub(in crate::journal) struct StoredWriter<D: Database> {
     low: Offset,
     low_previous_checksum: u32,
     last_checksum: u32,
-    /// The blocks committed last.
+    /// Records of answers with a number below are deleted, by this writer.
+    answers_low: u64,
+    /// It knows where the blocks lie that were committed last.
     places: Places,
     /// For values as they are stored. Bounded by the caller's bound on blocks.
     scratch: Vec<u8>,
@@ -36,6 +40,7 @@ impl<D: Database> StoredWriter<D> {
             low: scan.low,
             low_previous_checksum: scan.low_previous_checksum,
             last_checksum: scan.last_checksum,
+            answers_low: 0,
             places: Places::default(),
             scratch: Vec::new(),
         }
@@ -61,7 +66,7 @@ impl<D: Database> StoredWriter<D> {
             true => format!("checkpoint or records at offset {first}"),
             false => format!("commit of the block at offset {first}"),
         };
-        let mut batch = self.shared.store.batch(block.size() + 64);
+        let mut batch = self.shared.store.batch(block.size() + records.answers_bytes() + 64);
         let mut built = None;
         if !block.is_empty() {
             let place =
@@ -77,6 +82,7 @@ impl<D: Database> StoredWriter<D> {
         let end = built.as_ref().map_or(first, Block::end);
         let mut low = self.low;
         let mut low_previous_checksum = self.low_previous_checksum;
+        let mut answers_low = self.answers_low;
         if let Some(checkpoint) = &checkpoint {
             checkpoint.verify(end).map_err(|problem| self.shared.fail(action(), problem))?;
             (low, low_previous_checksum) =
@@ -88,6 +94,11 @@ impl<D: Database> StoredWriter<D> {
             }
             for id in &checkpoint.retried {
                 store.delete(&mut batch, DEAD, &id.key());
+            }
+            if checkpoint.answers_below > answers_low {
+                // One deletion for as many records as there are: one for each would double what an answer costs the database.
+                answers_low = checkpoint.answers_below;
+                store.delete_range(&mut batch, META, &answers_key(self.answers_low), &answers_key(answers_low));
             }
             let Checkpoint { at, ref lanes, ref former, ref sinks, .. } = *checkpoint;
             let (lanes, former, sinks) = (lanes.clone(), former.clone(), sinks.clone());
@@ -110,6 +121,7 @@ impl<D: Database> StoredWriter<D> {
         }
         self.low = low;
         self.low_previous_checksum = low_previous_checksum;
+        self.answers_low = answers_low;
         let receipt = Durable { block: built.map(Arc::new), end: self.end, level: DurabilityLevel::Synced };
         Ok(Landed { receipt, block })
     }
@@ -165,6 +177,17 @@ fn put_records<D: Database>(store: &D, batch: &mut D::Batch, records: &Records, 
     }
     if let Some(limit) = records.counter_limit {
         store.put(batch, META, COUNTER_KEY, &encode_counter_limit(limit), scratch);
+    }
+    for id in &records.forgotten {
+        store.delete(batch, META, &ask_key(*id));
+    }
+    for ask in &records.asks {
+        let (key, value) = ask.encode();
+        store.put(batch, META, &key, &value, scratch);
+    }
+    if let Some(answers) = &records.answers {
+        let (key, value) = answers.encode();
+        store.put(batch, META, &key, &value, scratch);
     }
 }
 

@@ -11,19 +11,19 @@ use crate::journal::{Commit, Durable, Journal, JournalError, Landed, Room, Stora
 
 /// Writes commits one after another, each of them all or nothing.
 pub trait WriteCommit: Send {
-    /// As [`Journal::durable`].
+    /// Returns what [`Journal::durable`] does.
     fn durable(&self) -> Durable;
     /// Makes a commit durable before it returns. The first error is final.
     ///
     /// # Errors
     /// As those of [`Journal::land`].
     fn write(&mut self, commit: Commit) -> Result<Landed, JournalError>;
-    /// As [`Journal::room`].
+    /// Returns what [`Journal::room`] does.
     ///
     /// # Errors
     /// As there.
     fn room(&self, reserve_bytes: u64) -> Result<Room, StorageError>;
-    /// As [`Journal::failure`].
+    /// Returns what [`Journal::failure`] does.
     fn failure(&self) -> Option<JournalError>;
 }
 
@@ -61,7 +61,7 @@ impl<W: WriteCommit> Hand<W> {
         self.lock().run();
     }
 
-    /// Whether a commit waits.
+    /// Whether a commit waits for the test to let it land.
     pub fn has_work(&self) -> bool {
         !self.lock().waiting.is_empty()
     }

@@ -19,7 +19,8 @@ use crate::journal::{
     Landed, NoRoom, Opened, ReadJournal, Records, Replay, Room, StorageError,
 };
 use crate::model::{
-    ClientRecord, DurabilityLevel, FormerLanes, JournalId, LaneMark, Offset, SessionId, SessionRecord, SinkRecord,
+    AnswersRecord, AskId, AskRecord, ClientRecord, DurabilityLevel, FormerLanes, JournalId, LaneMark, Offset,
+    SessionId, SessionRecord, SinkRecord,
 };
 
 /// What becomes of a write that a hook was asked about.
@@ -72,6 +73,8 @@ struct Synced {
     sessions: BTreeMap<SessionId, SessionRecord>,
     clients: BTreeMap<ClientId, ClientRecord>,
     counter_limit: Option<u64>,
+    asks: BTreeMap<AskId, AskRecord>,
+    answers: BTreeMap<u64, AnswersRecord>,
     dead: BTreeMap<DeadLetterId, DeadLetter>,
     lanes: Vec<LaneMark>,
     former: Vec<FormerLanes>,
@@ -85,6 +88,16 @@ struct Synced {
 }
 
 impl Synced {
+    fn put(&mut self, records: &Records) {
+        records.given_up.iter().for_each(|id| drop(self.sessions.remove(id)));
+        self.sessions.extend(records.sessions.iter().map(|session| (session.id, session.clone())));
+        self.clients.extend(records.clients.iter().map(|client| (client.client, *client)));
+        self.counter_limit = records.counter_limit.or(self.counter_limit);
+        records.forgotten.iter().for_each(|id| drop(self.asks.remove(id)));
+        self.asks.extend(records.asks.iter().map(|ask| (ask.id, ask.clone())));
+        self.answers.extend(records.answers.iter().map(|answers| (answers.number, answers.clone())));
+    }
+
     fn apply(&mut self, checkpoint: &Checkpoint) {
         self.sessions.extend(checkpoint.sessions.iter().map(|session| (session.id, session.clone())));
         checkpoint.expired.iter().for_each(|id| drop(self.sessions.remove(id)));
@@ -93,6 +106,7 @@ impl Synced {
         self.former.clone_from(&checkpoint.former);
         checkpoint.retried.iter().for_each(|id| drop(self.dead.remove(id)));
         self.checkpoint_at = checkpoint.at;
+        self.answers.retain(|number, _| *number >= checkpoint.answers_below);
         while self.blocks.front().is_some_and(|block| block.end() <= checkpoint.trim_below) {
             self.blocks.pop_front();
         }
@@ -135,6 +149,7 @@ impl MemoryDisk {
         if let Some(limit) = synced.counter_limit {
             replay(Replay::CounterLimit(limit));
         }
+        synced.asks.values().for_each(|ask| replay(Replay::Ask(ask.clone())));
         let mut extents = Vec::new();
         for block in &synced.blocks {
             Extent::add(&mut extents, block);
@@ -142,6 +157,7 @@ impl MemoryDisk {
                 replay(Replay::Block(block));
             }
         }
+        synced.answers.values().for_each(|answers| replay(Replay::Answers(answers.clone())));
         let handle = Handle { disk: self.clone(), generation: synced.generation };
         Opened {
             reader: Arc::new(self.clone()),
@@ -198,7 +214,7 @@ impl MemoryDisk {
         lock(&self.synced).end
     }
 
-    /// The lowest entry kept.
+    /// Entries below are trimmed, and not in the journal any more.
     pub fn low(&self) -> Offset {
         lock(&self.synced).low
     }
@@ -216,6 +232,16 @@ impl MemoryDisk {
     /// The durable limit of the server's counter.
     pub fn counter_limit(&self) -> Option<u64> {
         lock(&self.synced).counter_limit
+    }
+
+    /// The durable record of an ask.
+    pub fn ask(&self, id: AskId) -> Option<AskRecord> {
+        lock(&self.synced).asks.get(&id).cloned()
+    }
+
+    /// The durable records of answers, in the order of their numbers.
+    pub fn answers(&self) -> Vec<AnswersRecord> {
+        lock(&self.synced).answers.values().cloned().collect()
     }
 
     /// The durable state of the lanes.
@@ -326,10 +352,7 @@ impl WriteCommit for MemoryWriter {
         }
         let write = Write::Commit { block: built.as_deref(), checkpoint, records };
         self.handle.write(action, self.end, write, |synced| {
-            records.given_up.iter().for_each(|id| drop(synced.sessions.remove(id)));
-            synced.sessions.extend(records.sessions.iter().map(|session| (session.id, session.clone())));
-            synced.clients.extend(records.clients.iter().map(|client| (client.client, *client)));
-            synced.counter_limit = records.counter_limit.or(synced.counter_limit);
+            synced.put(records);
             if let Some(block) = &built {
                 synced.end = block.end();
                 synced.last_checksum = block.checksum();

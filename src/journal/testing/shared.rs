@@ -4,8 +4,8 @@ use duragram_proto::{ClientId, Epoch, Seq};
 
 use crate::journal::{Block, BlockBuilder, JournalError, ReadJournal, Records, Replay, StorageError};
 use crate::model::{
-    ClientRecord, DialectId, EntryMeta, FormerLanes, LaneMark, Offset, SessionId, SessionRecord, SinkId, SinkLoss,
-    SinkRecord,
+    AnswerRecord, AnswersRecord, AskId, AskRecord, ClientRecord, DialectId, EntryMeta, FormerLanes, LaneMark, Offset,
+    SessionId, SessionRecord, SinkId, SinkLoss, SinkRecord,
 };
 
 pub(crate) fn session(client: u64) -> SessionId {
@@ -31,6 +31,25 @@ pub(crate) fn sealed_records() -> Records {
         counter_limit: Some(1 << 60),
         ..Records::default()
     }
+}
+
+fn ask_id(seq: u64) -> AskId {
+    AskId { session: session(0xa1), seq: Seq(seq) }
+}
+
+/// The ask of a message with this number, which is that of its entry too.
+pub(crate) fn open_ask(seq: u64) -> AskRecord {
+    AskRecord { id: ask_id(seq), offset: Offset(seq), answer: None }
+}
+
+/// Makes the record of `open_ask`, with an answer in it.
+pub(crate) fn answered(seq: u64, failed: bool, body: &[u8]) -> AskRecord {
+    let answer = AnswerRecord { failed, body: body.into(), answered_s: 70 + seq };
+    AskRecord { answer: Some(answer), ..open_ask(seq) }
+}
+
+pub(crate) fn answers(number: u64, answers: impl IntoIterator<Item = AskRecord>) -> AnswersRecord {
+    AnswersRecord { number, answers: answers.into_iter().collect() }
 }
 
 /// A sink that has lost something, and does not hold.
@@ -79,6 +98,7 @@ pub(crate) fn push(builder: &mut BlockBuilder, number: u64, payload_bytes: usize
         span: 0,
         skip: false,
         batch: false,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: 1_000_000 + number,
@@ -117,12 +137,14 @@ pub(crate) fn read_all(reader: &dyn ReadJournal, from: Offset) -> Vec<u64> {
     }
 }
 
-/// What a replay gave.
+/// A test collects here what a replay gave it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Replayed {
     pub(crate) sessions: Vec<SessionRecord>,
     pub(crate) clients: Vec<ClientRecord>,
     pub(crate) counter_limit: Option<u64>,
+    pub(crate) asks: Vec<AskRecord>,
+    pub(crate) answers: Vec<AnswersRecord>,
     pub(crate) numbers: Vec<u64>,
 }
 
@@ -131,6 +153,8 @@ impl Replayed {
         match replay {
             Replay::Session(session) => self.sessions.push(session),
             Replay::Client(client) => self.clients.push(client),
+            Replay::Ask(ask) => self.asks.push(ask),
+            Replay::Answers(answers) => self.answers.push(answers),
             Replay::CounterLimit(limit) => self.counter_limit = Some(limit),
             Replay::Block(block) => self.numbers.extend(numbers(block)),
         }

@@ -114,6 +114,9 @@ fn a_password_in_a_url_is_refused_and_never_repeated() {
         "redis://:hunter2@h?key=k",
         "mqtt://u:hunter2@h/t",
         "https://u:hunter2@h/x",
+        "https://h/x?token=hunter2",
+        "https://h/x?a=1&X-Amz-Signature=hunter2",
+        "http://h/?api%5Fkey=hunter2",
         "postgress://u:hunter2@h/db",
         "redis://u:hunter2@@h:x",
         "u:hunter2@h",
@@ -123,6 +126,8 @@ fn a_password_in_a_url_is_refused_and_never_repeated() {
     }
     assert!(refused("postgres://u:p@h/db?table=t").contains("password_env=NAME, password_file=PATH"));
     assert!(refused("http://u:p@h/").contains("[[sink]]"));
+    assert!(refused("https://h/x?sig=a").contains("sig: looks like a secret"));
+    assert!(refused("https://h/x?sig=a").contains("[[sink]]"));
 }
 
 #[test]

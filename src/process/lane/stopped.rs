@@ -15,8 +15,8 @@ use crate::process::remade::Remade;
 
 impl LaneWorker {
     /// Makes the handler by this whenever an operator lets the sink go on elsewhere.
-    pub(in crate::process) fn remake_by(&mut self, factory: HandlerFactory) {
-        self.remake = Some(Arc::new(Mutex::new(factory)));
+    pub(in crate::process) fn remake_by(&mut self, factory: Arc<Mutex<HandlerFactory>>) {
+        self.remake = Some(factory);
     }
 
     /// Does what comes before all work: `None` when there is nothing of the kind. Costs an embedded handler nothing.
@@ -62,6 +62,9 @@ impl LaneWorker {
             }
             return LaneStep::Worked;
         }
+        if !for_good {
+            self.settle(now);
+        }
         if for_good {
             // Whoever asked hears that the lane has ended.
             self.retries.clear();
@@ -90,6 +93,7 @@ impl LaneWorker {
         self.open.reset(0);
         (self.batch_end, self.gathers_since_us) = (None, None);
         self.unflushed = Unflushed::default();
+        self.attempts.answers.forget();
         self.note_oldest(None);
         let from = mem::replace(&mut self.cursor, to);
         let mark = LaneMark { watermark: to, sink_state: self.attempts.moved() };

@@ -55,6 +55,7 @@ fn after_the_last_attempt_a_record_is_a_dead_letter_and_the_lane_goes_on() {
     let letters = rig.letters();
     let letter = &letters[0];
     assert_eq!((letters.len(), letter.id.offset.0, letter.id.index, letter.attempts), (1, 1, 0, 3));
+    assert!(!letter.told_failed, "nobody has asked");
     assert_eq!((letter.session, letter.seq, letter.payload.as_slice()), (session(8), Seq(2), &b"record 2"[..]));
     assert_eq!((letter.error.as_str(), letter.since_unix_us), ("try later", at(now).unix_us));
     rig.settle(now + 1_000_000);
@@ -232,6 +233,7 @@ fn done_all_is_not_believed_when_a_panic_follows_and_a_panic_in_flush_is_a_faile
         error: String::new(),
         attempts: 0,
         since_unix_us: 0,
+        told_failed: false,
     };
     let record = dead_letters::record(&letter);
     let mut open = OpenBatch::default();

@@ -192,7 +192,7 @@ fn a_dead_letter_that_is_processed_at_last_is_deleted_after_the_flush() {
         (Does::GiveUp, "never"),
         (Does::Retry, "try later"),
         (Does::Away, "gone fishing"),
-        (Does::Stop, "the handler gave no answer"),
+        (Does::Stop, "the handler said nothing of it"),
         (Does::Panic, "the handler panicked: cannot bear record 0"),
     ] {
         rig.behave(move |_| does);

@@ -110,7 +110,7 @@ fn lane(mut reader: Reader<Block>, end: u64, journal: &Journal, bell: &Bell, wok
 /// A ring, and what is published through it.
 #[derive(Clone, Copy)]
 struct Plan {
-    /// The blocks' bytes.
+    /// The blocks have so many bytes, in order.
     sizes: &'static [u64],
     /// So many of them are published before there are lanes.
     before: usize,

@@ -1,5 +1,6 @@
 //! Tests of configured sinks beside each other: each has its own place, its own troubles and its own dead letters.
 
+mod answers;
 mod asked_and_lost;
 
 use std::collections::BTreeMap;
@@ -80,6 +81,7 @@ impl Handler for Fake {
 struct Setup {
     channels: Option<ChannelSet>,
     batch_delay_ms: u64,
+    answering: Answering,
 }
 
 /// A server with sinks of these names, driven by hand.
@@ -121,7 +123,8 @@ impl Sinks {
             let cursor = Cursor::new(&record, setup.channels.clone(), backlog, 2, &metrics);
             let (marks, former) = (vec![record.mark.clone()], record.former.clone());
             let renumbered = Renumbered { marks, left: Vec::new(), former };
-            let config = LaneConfig { batch_delay: std::time::Duration::from_millis(setup.batch_delay_ms), ..config() };
+            let batch_delay = std::time::Duration::from_millis(setup.batch_delay_ms);
+            let config = LaneConfig { batch_delay, answering: setup.answering, ..config() };
             let parts = LaneParts {
                 progress: Progress::resume_sink(opened.end, renumbered, cursor, &mailbox, &metrics),
                 journal: Arc::new(disk.clone()),
@@ -306,6 +309,17 @@ fn records_wait_for_others_to_fill_a_call_and_no_longer_than_they_may() {
     sinks.publish(crate::limits::LANE_BATCH_RECORDS as u64);
     sinks.settle(100_001);
     assert_eq!(sinks.target("a").calls.len(), 2, "a full call waits for nobody");
+}
+
+#[test]
+fn how_far_a_sink_is_behind_is_shown_at_once() {
+    let mut sinks = Sinks::new(&["a"]);
+    let lag = |sinks: &Sinks| sinks.lanes.cursors.groups()[0].cursor().unwrap().metrics().lag.get();
+    sinks.publish(3);
+    assert_eq!(lag(&sinks), 3, "no check of bounds has come since");
+    sinks.settle(0);
+    sinks.settle(1_000_000);
+    assert_eq!(lag(&sinks), 0);
 }
 
 #[test]

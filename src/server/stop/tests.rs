@@ -47,6 +47,7 @@ fn a_second_request_to_stop_waits_until_the_lanes_have_left_the_database() {
             span: 0,
             skip: false,
             batch: false,
+            asks: false,
             sealed: false,
             channel: 0,
             received_unix_us: 1,
@@ -68,7 +69,7 @@ fn a_second_request_to_stop_waits_until_the_lanes_have_left_the_database() {
 
     let (stop, stops) = bounded(1);
     stop.send(()).unwrap();
-    drain(&control, &ends, &stops, clock, Duration::from_secs(3600)).unwrap();
+    drain(&control, &ends, &stops, clock, Duration::from_secs(3600), || Ok(())).unwrap();
     assert_eq!(ends.try_recv().unwrap_err(), TryRecvError::Disconnected, "a lane is still at work");
     assert!(processed.load(Ordering::SeqCst) < ENTRIES, "all was processed: the request came too late");
 }

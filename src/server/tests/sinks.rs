@@ -239,6 +239,21 @@ fn a_sink_that_blocks_makes_the_server_refuse_new_data_until_it_holds_less() {
 }
 
 #[test]
+fn when_the_only_sink_is_removed_trimming_goes_on() {
+    let mut rig = Rig::with(config(&[AWAY], 1).sink);
+    rig.send(40);
+    let answer = rig.state.sinks.remove(AWAY).unwrap();
+    answer.recv_timeout(Duration::from_secs(20)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Trimming is by extents.
+    while rig.disk.low() <= Offset(40) {
+        assert!(Instant::now() < deadline, "what nobody holds is not trimmed");
+        rig.send(100);
+    }
+    rig.stop();
+}
+
+#[test]
 fn a_sink_that_may_drop_loses_its_oldest_entries_on_the_record_and_new_data_is_taken() {
     let mut rig = Rig::with(bounded(&["null", AWAY], 3_000, WhenFull::DropOldest));
     rig.send(60);

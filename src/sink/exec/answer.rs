@@ -6,8 +6,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use crate::limits;
-
 /// A line of a child's standard output.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Answer<'a> {
@@ -19,7 +17,8 @@ pub(super) struct Answer<'a> {
 /// What became of the record.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Verdict<'a> {
-    Done,
+    /// With what it says to who has asked.
+    Done(Option<Cow<'a, [u8]>>),
     Retry(Cow<'a, str>),
     GiveUp(Cow<'a, str>),
 }
@@ -48,27 +47,23 @@ impl<'a> Answer<'a> {
     /// It says something else, which the text names.
     pub(super) fn parse(line: &'a [u8]) -> Result<Self, String> {
         let keys: Keys<'a> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        let has_answer = keys.answer.is_some() || keys.answer_base64.is_some();
+        let body = match (keys.answer, keys.answer_base64) {
+            (Some(_), Some(_)) => return Err("\"answer\" and \"answer_base64\" exclude each other".into()),
+            (Some(Cow::Borrowed(text)), None) => Some(Cow::Borrowed(text.as_bytes())),
+            (Some(Cow::Owned(text)), None) => Some(Cow::Owned(text.into_bytes())),
+            (None, Some(text)) => {
+                let bytes = STANDARD.decode(text.as_bytes()).map_err(|error| format!("answer_base64: {error}"))?;
+                Some(Cow::Owned(bytes))
+            }
+            (None, None) => None,
+        };
         let verdict = match (keys.done, keys.retry, keys.give_up) {
-            (Some(true), None, None) => Verdict::Done,
+            (Some(true), None, None) => Verdict::Done(body),
+            (None, _, _) if body.is_some() => return Err("an answer can stand beside \"done\" alone".into()),
             (None, Some(reason), None) => Verdict::Retry(reason),
             (None, None, Some(reason)) => Verdict::GiveUp(reason),
             _ => return Err("exactly one of \"done\":true, \"retry\":REASON and \"give_up\":REASON is expected".into()),
         };
-        if has_answer && verdict != Verdict::Done {
-            return Err("an answer can stand beside \"done\" alone".into());
-        }
-        let bytes = match (keys.answer, keys.answer_base64) {
-            (Some(_), Some(_)) => return Err("\"answer\" and \"answer_base64\" exclude each other".into()),
-            (Some(text), None) => text.len(),
-            (None, Some(text)) => {
-                STANDARD.decode(text.as_bytes()).map_err(|error| format!("answer_base64: {error}"))?.len()
-            }
-            (None, None) => 0,
-        };
-        if bytes > limits::EXEC_ANSWER_BYTES {
-            return Err(format!("the answer has {bytes} bytes, and at most {} are taken", limits::EXEC_ANSWER_BYTES));
-        }
         Ok(Self { offset: keys.offset, index: keys.index, verdict })
     }
 }
@@ -91,10 +86,10 @@ mod tests {
     #[test]
     fn each_verdict_is_read_with_its_reason_and_keys_in_any_order() {
         let cases: [(&str, Verdict<'_>); 6] = [
-            (r#"{"offset":7,"index":2,"done":true}"#, Verdict::Done),
-            (r#"{"done":true,"index":2,"offset":7}"#, Verdict::Done),
-            (r#"{"offset":7,"index":2,"done":true,"answer":"thanks"}"#, Verdict::Done),
-            (r#"{"offset":7,"index":2,"done":true,"answer_base64":"AP8="}"#, Verdict::Done),
+            (r#"{"offset":7,"index":2,"done":true}"#, Verdict::Done(None)),
+            (r#"{"done":true,"index":2,"offset":7}"#, Verdict::Done(None)),
+            (r#"{"offset":7,"index":2,"done":true,"answer":"thanks\u0021"}"#, Verdict::Done(Some(b"thanks!".into()))),
+            (r#"{"offset":7,"index":2,"done":true,"answer_base64":"AP8="}"#, Verdict::Done(Some(b"\x00\xff".into()))),
             (r#"{"offset":7,"index":2,"retry":"b\u00fcsy"}"#, Verdict::Retry("büsy".into())),
             (r#" {"offset":7,"index":2,"give_up":"no such user"} "#, Verdict::GiveUp("no such user".into())),
         ];
@@ -129,14 +124,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_taken_up_to_its_maximum_however_it_is_written() {
-        for (bytes, fits) in [(limits::EXEC_ANSWER_BYTES, true), (limits::EXEC_ANSWER_BYTES + 1, false)] {
-            let text = format!(r#"{{"offset":7,"index":0,"done":true,"answer":"{}"}}"#, "x".repeat(bytes));
-            assert_eq!(Answer::parse(text.as_bytes()).is_ok(), fits);
-            let base64 = STANDARD.encode(vec![0xff; bytes]);
-            let line = format!(r#"{{"offset":7,"index":0,"done":true,"answer_base64":"{base64}"}}"#);
-            assert_eq!(Answer::parse(line.as_bytes()).is_ok(), fits);
-            assert!(text.len().max(line.len()) < limits::EXEC_LINE_BYTES);
+    fn the_longest_answer_that_may_be_configured_fits_into_a_line_however_it_is_written() {
+        let bytes = usize::try_from(*crate::limits::ANSWER_BYTES.end()).unwrap();
+        let text = format!(r#"{{"offset":7,"index":0,"done":true,"answer":"{}"}}"#, "\\u0001".repeat(bytes));
+        let base64 =
+            format!(r#"{{"offset":7,"index":0,"done":true,"answer_base64":"{}"}}"#, STANDARD.encode(vec![0xff; bytes]));
+        for (line, body) in [(text, vec![1; bytes]), (base64, vec![0xff; bytes])] {
+            assert!(line.len() < crate::limits::EXEC_LINE_BYTES);
+            let answer = Answer::parse(line.as_bytes()).unwrap();
+            assert_eq!(answer.verdict, Verdict::Done(Some(body.into())));
         }
     }
 

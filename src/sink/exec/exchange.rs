@@ -26,11 +26,11 @@ pub(super) enum Failure {
     Silent,
     /// It wrote what is no answer to what it was asked; the text says what.
     Babble(String),
-    /// The system refuses.
+    /// The system refuses to read or to write.
     Io(io::Error),
 }
 
-/// Where a record is.
+/// A record of the exchange is in one of these states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// The child was not given it.
@@ -40,14 +40,14 @@ enum State {
     Answered,
 }
 
-/// An exchange under way.
+/// Records go to the child and answers come back, until this ends.
 pub(super) struct Exchange<'a, 'r> {
     records: &'a [Record<'r>],
     /// Which records are given, in order.
     indexes: &'a [usize],
     formatter: &'a mut Formatter,
     outcomes: &'a mut Outcomes,
-    /// By the records' indexes.
+    /// The states stand in the order of the records.
     states: Vec<State>,
     /// How many of `indexes` have a line in `lines`, or had.
     given: usize,
@@ -180,7 +180,7 @@ impl<'a, 'r> Exchange<'a, 'r> {
         Ok(())
     }
 
-    /// Takes one line.
+    /// Takes one line of the child as the answer to a record.
     fn take(&mut self, line: &[u8]) -> Result<(), Failure> {
         let answer =
             Answer::parse(line).map_err(|error| self.babble(line, &format!("a line that is no answer ({error})")))?;
@@ -196,7 +196,8 @@ impl<'a, 'r> Exchange<'a, 'r> {
             return Err(self.babble(line, what));
         };
         match answer.verdict {
-            Verdict::Done => self.outcomes.done(i),
+            Verdict::Done(None) => self.outcomes.done(i),
+            Verdict::Done(Some(body)) => self.outcomes.done_with_what_fits(i, &body),
             Verdict::Retry(reason) => self.outcomes.retry(i, reason),
             Verdict::GiveUp(reason) => self.outcomes.give_up(i, reason),
         }

@@ -27,6 +27,9 @@ struct Stored {
     seq: u64,
     channel: u16,
     received_unix_us: u64,
+    /// What an earlier version has left does not say it: nothing asked then.
+    #[serde(default)]
+    asks: bool,
     payload_base64: String,
     /// In place of a payload: what is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,12 +39,12 @@ struct Stored {
 impl LastDone {
     /// Keeps a copy of the record.
     pub(super) fn new(record: &Record<'_>) -> Self {
-        let Record { offset, index, session, seq, channel, received_unix_us, content } = *record;
+        let Record { offset, index, session, seq, channel, received_unix_us, asks, content } = *record;
         let (content, payload) = match content {
             Content::Payload(payload) => (Content::Payload(&[][..]), payload.to_vec()),
             Content::Gap { from, to } => (Content::Gap { from, to }, Vec::new()),
         };
-        Self { head: Record { offset, index, session, seq, channel, received_unix_us, content }, payload }
+        Self { head: Record { offset, index, session, seq, channel, received_unix_us, asks, content }, payload }
     }
 
     /// The record as it was.
@@ -58,7 +61,7 @@ impl LastDone {
         if self.payload.len() > limits::EXEC_KEPT_BYTES {
             return Vec::new();
         }
-        let Record { offset, index, session, seq, channel, received_unix_us, content } = self.head;
+        let Record { offset, index, session, seq, channel, received_unix_us, asks, content } = self.head;
         let stored = Stored {
             offset: offset.0,
             index,
@@ -67,6 +70,7 @@ impl LastDone {
             seq: seq.0,
             channel,
             received_unix_us,
+            asks,
             payload_base64: STANDARD.encode(&self.payload),
             gap: match content {
                 Content::Payload(_) => None,
@@ -87,6 +91,7 @@ impl LastDone {
             seq: Seq(stored.seq),
             channel: stored.channel,
             received_unix_us: stored.received_unix_us,
+            asks: stored.asks,
             content: match stored.gap {
                 None => Content::Payload(&[]),
                 Some((from, to)) => Content::Gap { from: Seq(from), to: Seq(to) },
@@ -102,7 +107,16 @@ mod tests {
 
     fn record(content: Content<'_>) -> Record<'_> {
         let session = SessionId { client: ClientId(7), epoch: Epoch::new(3).unwrap() };
-        Record { offset: Offset(5), index: 2, session, seq: Seq(9), channel: 4, received_unix_us: 11, content }
+        Record {
+            offset: Offset(5),
+            index: 2,
+            session,
+            seq: Seq(9),
+            channel: 4,
+            received_unix_us: 11,
+            asks: false,
+            content,
+        }
     }
 
     #[test]

@@ -23,13 +23,13 @@ use last_done::LastDone;
 
 use crate::limits;
 use crate::model::{ExecTarget, Record, SinkConfig};
-use crate::process::handler::{Answer, Handler, HandlerError, LaneStart, Outcomes};
+use crate::process::handler::{Handler, HandlerError, LaneStart, Outcome, Outcomes};
 use crate::record_json::Formatter;
 
 /// What names a record within a journal.
 type Name = (u64, u16);
 
-/// A child has failed.
+/// A child has failed, and is not used any more.
 struct Failed {
     reason: String,
     /// It had answered all that earlier calls gave it, and nothing of this one's.
@@ -136,7 +136,7 @@ impl Exec {
             };
             let (offset, index) = name(&records[i]);
             let reason = format!("{reason}; it had record {offset}-{index} alone");
-            if *outcomes.answer(i) != Answer::Unanswered {
+            if *outcomes.outcome(i) != Outcome::Unanswered {
                 return Err(reason);
             }
             self.remember(records, outcomes);
@@ -162,9 +162,9 @@ impl Exec {
 
     /// Keeps the last record that is done and has nothing open before it.
     fn remember(&mut self, records: &[Record<'_>], outcomes: &Outcomes) {
-        let settled = |i: &usize| matches!(outcomes.answer(*i), Answer::Done | Answer::GiveUp(_));
+        let settled = |i: &usize| matches!(outcomes.outcome(*i), Outcome::Done | Outcome::GiveUp(_));
         let settled = (0..records.len()).take_while(settled);
-        if let Some(i) = settled.filter(|&i| *outcomes.answer(i) == Answer::Done).last() {
+        if let Some(i) = settled.filter(|&i| *outcomes.outcome(i) == Outcome::Done).last() {
             self.last_done = Some(LastDone::new(&records[i]));
         }
     }
@@ -194,6 +194,10 @@ impl Handler for Exec {
     /// record that no child survives from a program that does not work.
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
         Ok(self.last_done.as_ref().map(LastDone::to_state).unwrap_or_default())
+    }
+
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        Ok(true)
     }
 
     /// The child is asked to end, and the next record starts another: so a changed program is taken.

@@ -1,20 +1,25 @@
 //! What a server says of each record of a batch, where it does: lines or an array of
-//! `{"offset":7,"index":0,"done":true}`, with `"retry":"reason"` or `"give_up":"reason"` in place of `"done"`.
+//! `{"offset":7,"index":0,"done":true}`, with `"retry":"reason"` or `"give_up":"reason"` in place of `"done"`; beside `"done"` an
+//! `"answer"` or `"answer_base64"` for who has asked.
 //!
 //! A response of another kind (`{"status":"ok"}`, a page, nothing) answers for the whole batch by its status. One that begins
 //! like such answers and goes on as something else is refused as a whole: it could mean anything.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Deserializer;
 
-use crate::process::handler::Answer;
+use crate::process::handler::Outcome;
 
-/// The answer for a record, which its offset and its index name.
+/// What became of a record, which its offset and its index name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Answered {
+pub(super) struct Judged {
     pub(super) name: (u64, u16),
-    pub(super) answer: Answer,
+    pub(super) outcome: Outcome,
+    /// What is said to who has asked.
+    pub(super) body: Option<Vec<u8>>,
 }
 
 #[derive(Deserialize)]
@@ -24,6 +29,8 @@ struct Line {
     done: Option<bool>,
     retry: Option<String>,
     give_up: Option<String>,
+    answer: Option<String>,
+    answer_base64: Option<String>,
 }
 
 /// Tells an answer from another object.
@@ -36,9 +43,9 @@ struct Probe {
 /// What a response may hold, by its `Content-Type`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Answers, a line each.
+    /// The body holds answers, one on each line.
     Lines,
-    /// Answers, or something else.
+    /// The body may hold answers, or JSON that means something else.
     Json,
     /// What holds no answers in any case.
     Other,
@@ -64,7 +71,7 @@ pub(super) fn may_be_in(content_type: Option<&str>) -> bool {
 ///
 /// # Errors
 /// There are answers, and one of them cannot be understood: which, and why.
-pub(super) fn read(content_type: Option<&str>, body: &[u8]) -> Result<Option<Vec<Answered>>, String> {
+pub(super) fn read(content_type: Option<&str>, body: &[u8]) -> Result<Option<Vec<Judged>>, String> {
     let body = body.trim_ascii();
     let is_for_each = match Kind::of(content_type) {
         Kind::Lines => true,
@@ -88,19 +95,28 @@ fn begins_like_answers(body: &[u8]) -> bool {
     probe.is_ok_and(|probe| probe.offset.is_some() && probe.index.is_some())
 }
 
-fn answered(line: Line) -> Result<Answered, String> {
-    let Line { offset, index, done, retry, give_up } = line;
-    let answer = match (done, retry, give_up) {
-        (Some(true), None, None) => Answer::Done,
-        (None, Some(reason), None) => Answer::Retry(reason),
-        (None, None, Some(reason)) => Answer::GiveUp(reason),
+fn answered(line: Line) -> Result<Judged, String> {
+    let Line { offset, index, done, retry, give_up, answer, answer_base64 } = line;
+    let of = format_args!("the answer for offset {offset}, index {index}");
+    let outcome = match (done, retry, give_up) {
+        (Some(true), None, None) => Outcome::Done,
+        (None, Some(reason), None) => Outcome::Retry(reason),
+        (None, None, Some(reason)) => Outcome::GiveUp(reason),
         _ => {
-            return Err(format!(
-                "the answer for offset {offset}, index {index} must have one of \"done\":true, \"retry\" and \"give_up\""
-            ));
+            return Err(format!("{of} must have one of \"done\":true, \"retry\" and \"give_up\""));
         }
     };
-    Ok(Answered { name: (offset, index), answer })
+    let body = match (answer, answer_base64) {
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err(format!("{of} has both \"answer\" and \"answer_base64\"")),
+        (Some(text), None) => Some(text.into_bytes()),
+        (None, Some(text)) => {
+            Some(STANDARD.decode(&text).map_err(|error| format!("{of} has no base64 as \"answer_base64\": {error}"))?)
+        }
+    };
+    // One that does not know "answer" beside others meant something else by it before.
+    let body = body.filter(|_| outcome == Outcome::Done);
+    Ok(Judged { name: (offset, index), outcome, body })
 }
 
 #[cfg(test)]
@@ -110,15 +126,17 @@ mod tests {
     const JSON: Option<&str> = Some("application/json; charset=utf-8");
     const LINES: Option<&str> = Some("application/x-ndjson");
 
-    fn three() -> Vec<Answered> {
-        let answers = [Answer::Done, Answer::Retry("busy".into()), Answer::GiveUp("bad".into())];
-        (7..).zip(answers).map(|(offset, answer)| Answered { name: (offset, 0), answer }).collect()
+    fn three() -> Vec<Judged> {
+        let outcomes = [Outcome::Done, Outcome::Retry("busy".into()), Outcome::GiveUp("bad".into())];
+        let bodies = [Some(b"thanks".to_vec()), None, None];
+        let judged = |(offset, (outcome, body))| Judged { name: (offset, 0), outcome, body };
+        (7..).zip(outcomes.into_iter().zip(bodies)).map(judged).collect()
     }
 
     #[test]
     fn lines_and_an_array_say_the_same() {
         let items = [
-            r#"{"offset":7,"index":0,"done":true,"answer":"kept for those who know it"}"#,
+            r#"{"offset":7,"index":0,"done":true,"answer":"thanks"}"#,
             r#"{"offset":8,"index":0,"retry":"busy"}"#,
             r#"{"index":0,"offset":9,"give_up":"bad"}"#,
         ];
@@ -158,6 +176,8 @@ mod tests {
             (JSON, r#"{"offset":7,"index":0}"#.to_owned()),
             (JSON, r#"{"offset":7,"index":0,"done":false}"#.to_owned()),
             (JSON, r#"{"offset":7,"index":0,"done":true,"retry":"x"}"#.to_owned()),
+            (JSON, r#"{"offset":7,"index":0,"done":true,"answer_base64":"no base64"}"#.to_owned()),
+            (JSON, r#"{"offset":7,"index":0,"done":true,"answer":"x","answer_base64":"eA=="}"#.to_owned()),
             (JSON, r#"{"offset":-7,"index":0,"done":true}"#.to_owned()),
             (JSON, r#"{"offset":7,"index":65536,"done":true}"#.to_owned()),
         ] {

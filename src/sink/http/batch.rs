@@ -10,10 +10,10 @@ use super::request::Requests;
 use super::verdict::{Fault, Verdict};
 use crate::limits;
 use crate::model::Record;
-use crate::process::handler::{Answer, Outcomes};
+use crate::process::handler::{Outcome, Outcomes};
 use crate::record_json::Formatter;
 
-/// Puts batches together.
+/// It puts records together to requests, with memory that is used again.
 pub(super) struct Batches {
     formatter: Formatter,
     /// The lines of the request that is under way.
@@ -166,7 +166,7 @@ fn settle(
         }
     };
     // None is taken before all are understood.
-    let place = |answered: &answers::Answered| records.binary_search_by_key(&answered.name, name).ok();
+    let place = |answered: &answers::Judged| records.binary_search_by_key(&answered.name, name).ok();
     if let Some(stranger) = answers.iter().find(|answered| place(answered).is_none()) {
         let (offset, index) = stranger.name;
         return Some(Fault::new(format!(
@@ -178,10 +178,12 @@ fn settle(
     }
     for answered in answers {
         let Some(at) = place(&answered) else { continue };
-        match answered.answer {
-            Answer::Retry(reason) => outcomes.retry(piece.start + at, client.printable(&reason)),
-            Answer::GiveUp(reason) => outcomes.give_up(piece.start + at, client.printable(&reason)),
-            Answer::Done | Answer::Unanswered => outcomes.done(piece.start + at),
+        match answered.outcome {
+            Outcome::Retry(reason) => outcomes.retry(piece.start + at, client.printable(&reason)),
+            Outcome::GiveUp(reason) => outcomes.give_up(piece.start + at, client.printable(&reason)),
+            Outcome::Done | Outcome::Unanswered => {
+                outcomes.done_with_what_fits(piece.start + at, answered.body.as_deref().unwrap_or_default());
+            }
         }
     }
     None

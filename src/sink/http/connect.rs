@@ -122,7 +122,7 @@ fn left(timeout: NextTimeout, spent: Duration) -> Result<NextTimeout, Error> {
     }
 }
 
-/// A connection over TLS.
+/// The connection is encrypted: the server has shown its certificate.
 pub(super) struct Tls {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter<Tcp>>,

@@ -25,7 +25,7 @@ use request::Requests;
 
 use crate::limits;
 use crate::model::{HttpMode, HttpTarget, JournalId, Record};
-use crate::process::handler::{Answer, Handler, HandlerError, Outcomes};
+use crate::process::handler::{Handler, HandlerError, Outcome, Outcomes};
 
 /// Sends records to an HTTP server.
 pub(super) struct HttpSink {
@@ -33,7 +33,7 @@ pub(super) struct HttpSink {
     requests: Requests,
     /// Requests under way at a time, in mode `record`.
     in_flight: usize,
-    /// In mode `batch`.
+    /// Requests are put together here in mode `batch`; `None` in mode `record`.
     batches: Option<Batches>,
     /// The server wants to be left alone until then.
     pause_until: Option<Instant>,
@@ -83,13 +83,17 @@ impl Handler for HttpSink {
         self.pause_until = fault.pause.and_then(|pause| Instant::now().checked_add(pause));
         let error = HandlerError::new(fault.reason);
         // A server that takes some before it fails is no reason to wait longer and longer.
-        let some = (0..records.len()).any(|i| *outcomes.answer(i) == Answer::Done);
+        let some = (0..records.len()).any(|i| *outcomes.outcome(i) == Outcome::Done);
         outcomes.unavailable_for(if some { error.soon() } else { error });
     }
 
     /// Nothing is held back: what was answered *done* the server has.
     fn flush(&mut self) -> Result<Vec<u8>, HandlerError> {
         Ok(Vec::new())
+    }
+
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        Ok(true)
     }
 
     /// Connects anew, with what the files hold now, and no longer waits for the end of a pause.

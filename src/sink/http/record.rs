@@ -14,7 +14,8 @@ use crate::process::handler::Outcomes;
 
 /// What became of a record.
 enum Sent {
-    Taken,
+    /// With the body of the response, where somebody waits for it; of one that is too long a part.
+    Taken(Vec<u8>),
     Refused(String),
     Fault(Fault),
 }
@@ -35,8 +36,9 @@ pub(super) fn present(
         if i > 0 && Instant::now() >= until {
             break;
         }
-        match send(client, requests, record) {
-            Sent::Taken => outcomes.done(i),
+        match send(client, requests, record, outcomes.awaits(i)) {
+            // What it has responded is the answer for who has asked.
+            Sent::Taken(answer) => outcomes.done_with_what_fits(i, &answer),
             // A dead letter is durable before anything that came after it is sent.
             Sent::Refused(reason) => {
                 outcomes.give_up(i, reason);
@@ -57,6 +59,7 @@ fn at_a_time(
     outcomes: &mut Outcomes,
 ) -> Option<Fault> {
     let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let awaits = &*outcomes;
     let work = || {
         let mut sent = Vec::new();
         while !stopped.load(Ordering::Relaxed) {
@@ -65,7 +68,7 @@ fn at_a_time(
             if i > 0 && Instant::now() >= until {
                 break;
             }
-            let this = send(client, requests, record);
+            let this = send(client, requests, record, awaits.awaits(i));
             if matches!(this, Sent::Fault(_)) {
                 stopped.store(true, Ordering::Relaxed);
             }
@@ -86,7 +89,8 @@ fn at_a_time(
     let mut first = None;
     for (i, this) in sent {
         match this {
-            Sent::Taken => outcomes.done(i),
+            // What it has responded is the answer for who has asked.
+            Sent::Taken(answer) => outcomes.done_with_what_fits(i, &answer),
             Sent::Refused(reason) => outcomes.give_up(i, reason),
             // The one that asks for the longest pause is obeyed.
             Sent::Fault(fault) => match &first {
@@ -98,13 +102,27 @@ fn at_a_time(
     first
 }
 
-fn send(client: &Client, requests: &Requests, record: &Record<'_>) -> Sent {
+/// Sends one record. Somebody may wait for an answer of up to so many bytes.
+fn send(client: &Client, requests: &Requests, record: &Record<'_>, awaits: Option<usize>) -> Sent {
     let (request, body) = match requests.record(record) {
         Ok(made) => made,
         Err(error) => return Sent::Fault(Fault::new(format!("compressing a record failed: {error}"))),
     };
     match client.send(request, &body, limits::HTTP_REPLY_BYTES) {
-        Verdict::Taken(_) => Sent::Taken,
+        Verdict::Taken(mut reply) => match awaits {
+            None => Sent::Taken(Vec::new()),
+            Some(bytes_max) if !reply.complete && reply.body.len() <= bytes_max => Sent::Fault(Fault::new(format!(
+                "{} answered {}, and its response, for which somebody waits, broke off: the same comes again",
+                client.origin(),
+                reply.status
+            ))),
+            Some(bytes_max) => {
+                // Many may be kept until all have been sent.
+                reply.body.truncate(bytes_max + 1);
+                reply.body.shrink_to_fit();
+                Sent::Taken(reply.body)
+            }
+        },
         Verdict::Refused { reason, .. } => Sent::Refused(reason),
         Verdict::Fault(fault) => Sent::Fault(fault),
     }

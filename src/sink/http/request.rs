@@ -70,7 +70,7 @@ impl Requests {
         Ok(Self { uri, headers, journal, gzip: target.gzip })
     }
 
-    /// Scheme, host and port.
+    /// Returns scheme, host and port, and no path: it may be shown to anyone.
     pub(super) fn origin(&self) -> String {
         let authority = self.uri.authority().map_or("", |authority| authority.as_str());
         format!("{}://{authority}", self.uri.scheme_str().unwrap_or("http"))
@@ -94,6 +94,7 @@ impl Requests {
             Some(gap) => request.header("Duragram-Gap", gap),
             None => request,
         };
+        let request = if record.asks { request.header("Duragram-Ask", "1") } else { request };
         Ok((request, self.encode(payload)?))
     }
 

@@ -10,7 +10,7 @@ use super::retry_after;
 /// What an answer means for the records of its request.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// The server has them.
+    /// The server has taken the records.
     Taken(Reply),
     /// It will never take them as they are.
     Refused {

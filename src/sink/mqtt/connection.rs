@@ -124,7 +124,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Says who we are.
+    /// Makes the packet that tells the broker who we are, to be sent first.
     fn introduce(&mut self, target: &MqttTarget, client_id: &str) -> Result<(), String> {
         let password = target.password.as_ref().map(secret::read).transpose().map_err(|error| error.to_string())?;
         let mut login = target
@@ -262,7 +262,7 @@ impl Connection {
         reply::take(&mut self.received)
     }
 
-    /// Waits for bytes.
+    /// Waits for bytes of the broker, no longer than until the deadline.
     fn receive(&mut self, deadline: Instant) -> io::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -265,6 +265,10 @@ impl Handler for Mqtt {
         Ok(Vec::new())
     }
 
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        Ok(true)
+    }
+
     /// The next call connects anew: the password and the certificates may have changed.
     fn reopen(&mut self) -> Result<(), HandlerError> {
         self.connection = None;

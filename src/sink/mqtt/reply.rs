@@ -27,10 +27,10 @@ pub(super) struct Reason {
     words: Option<String>,
 }
 
-/// Whose failure it is.
+/// It says whose failure it is, and so who is to do something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Class {
-    /// None: the message was taken.
+    /// It is no failure: the message was taken.
     Taken,
     /// The message's: it will never be taken.
     Records,
@@ -41,7 +41,7 @@ pub(super) enum Class {
 }
 
 impl Reason {
-    /// Whose failure it is.
+    /// Returns whose failure it is.
     pub(super) fn class(&self) -> Class {
         match self.code {
             // Success; nobody has subscribed.

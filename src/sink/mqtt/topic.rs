@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::limits;
 use crate::model::{JournalId, Record};
 
-/// A topic with gaps.
+/// The gaps of a topic are filled with each record's own numbers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Topic {
     parts: Vec<Part>,
@@ -17,7 +17,7 @@ enum Part {
     Number(Number),
 }
 
-/// What fills a gap.
+/// A gap is filled with this number of the record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Number {
     Client,
@@ -113,6 +113,7 @@ mod tests {
             seq: Seq(u64::MAX),
             channel: 9,
             received_unix_us: 0,
+            asks: false,
             content: Content::Payload(b""),
         };
         let journal = JournalId::parse(&format!("{:032x}", 0xabc)).unwrap();

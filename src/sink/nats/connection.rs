@@ -15,7 +15,7 @@ use crate::model::{NatsAuth, NatsTarget, TlsConfig};
 use crate::process::handler::HandlerError;
 use crate::sink::{secret, tls};
 
-/// An open connection.
+/// The connection is open, and is closed when this is dropped.
 pub(super) struct Connection {
     /// Taken when this is dropped, which must wait for nothing.
     runtime: Option<Runtime>,

@@ -1,28 +1,38 @@
 //! A record as a message: its headers, and what a message of the stream says of its record.
 
-use async_nats::header::{HeaderMap, HeaderName, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
+use std::fmt::Write as _;
+
+use async_nats::header::{HeaderMap, HeaderName, HeaderValue, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
 
 use crate::model::{Content, JournalId, Record};
 use crate::record_json::Formatter;
 use crate::sink::claim::Claim;
-use crate::sink::name::RecordName;
 use crate::sink::position::EntryId;
 
 const RECORD: HeaderName = HeaderName::from_static("Duragram-Record");
-const CLIENT: HeaderName = HeaderName::from_static("Duragram-Client");
-const EPOCH: HeaderName = HeaderName::from_static("Duragram-Epoch");
-const SEQ: HeaderName = HeaderName::from_static("Duragram-Seq");
-const CHANNEL: HeaderName = HeaderName::from_static("Duragram-Channel");
-const RECEIVED_AT: HeaderName = HeaderName::from_static("Duragram-Received-At");
-const GAP: HeaderName = HeaderName::from_static("Duragram-Gap");
+/// Where the record comes from, in one header: each takes time here and at the server, which looks through all of them for its own.
+const SOURCE: HeaderName = HeaderName::from_static("Duragram-Source");
 /// The sink that has written the message, and the start of the server, where no id says it.
 const WRITER: HeaderName = HeaderName::from_static("Duragram-Writer");
 /// The message is a dead letter that was retried: it stands behind later ones.
 const RETRIED: HeaderName = HeaderName::from_static("Duragram-Retried");
+/// Bytes of the values that are made for each record, as a rule: so that they need not grow.
+const VALUE_BYTES: usize = 128;
 
-/// Makes messages of records.
+/// A record as it is published.
+pub(super) struct Message {
+    pub(super) headers: HeaderMap,
+    /// What the next message of a chain names as the one before it.
+    pub(super) id: Option<HeaderValue>,
+    pub(super) payload: Vec<u8>,
+}
+
+/// It makes messages of records, with the names by which NATS tells them apart.
 pub(super) struct Messages {
-    journal: JournalId,
+    /// A record's name up to its offset, which is also its id on a stream that others write to.
+    name: String,
+    /// A message's id up to the record's offset on a stream of our own.
+    id: String,
     stream: String,
     writer: String,
     formatter: Formatter,
@@ -31,53 +41,75 @@ pub(super) struct Messages {
 
 impl Messages {
     pub(super) fn new(journal: JournalId, stream: &str, claim: Claim) -> Self {
-        let (formatter, time) = (Formatter::default(), Vec::new());
-        Self { journal, stream: stream.to_owned(), writer: claim.to_string(), formatter, time }
+        Self {
+            name: format!("{journal}-"),
+            id: format!("{claim}-"),
+            stream: stream.to_owned(),
+            writer: claim.to_string(),
+            formatter: Formatter::default(),
+            time: Vec::new(),
+        }
     }
 
-    /// The headers of a message to a stream of our own. Its id names the sink that writes it and the start: what another has
-    /// written in the record's place, or a start on a copy of the journal, is another message.
-    pub(super) fn own(&mut self, record: &Record<'_>) -> HeaderMap {
+    /// A message to a stream of our own. Its id names the sink that writes it and the start: what another has written in the
+    /// record's place, or a start on a copy of the journal, is another message.
+    pub(super) fn own(&mut self, record: &Record<'_>) -> Message {
         let mut headers = self.common(record);
-        headers.insert(NATS_MESSAGE_ID, format!("{}-{}-{}", self.writer, record.offset.0, record.index));
-        headers
+        let id = HeaderValue::from(placed(&self.id, record));
+        headers.insert(NATS_MESSAGE_ID, id.clone());
+        Message { headers, id: Some(id), payload: payload(record) }
     }
 
-    /// The headers of a dead letter that comes behind later records. It has no id: the server may still know the record's.
-    pub(super) fn retried(&mut self, record: &Record<'_>) -> HeaderMap {
+    /// A dead letter that comes behind later records. It has no id: the server may still know the record's.
+    pub(super) fn retried(&mut self, record: &Record<'_>) -> Message {
         let mut headers = self.common(record);
         headers.insert(WRITER, self.writer.as_str());
         headers.insert(RETRIED, "1");
-        headers
+        Message { headers, id: None, payload: payload(record) }
     }
 
-    /// The headers of a message to a stream that others write to as well: its id is the record's name.
-    pub(super) fn shared(&mut self, record: &Record<'_>) -> HeaderMap {
+    /// A message to a stream that others write to as well: its id is the record's name.
+    pub(super) fn shared(&mut self, record: &Record<'_>) -> Message {
         let mut headers = self.common(record);
-        headers.insert(NATS_MESSAGE_ID, RecordName::of(self.journal, record).to_string());
+        headers.insert(NATS_MESSAGE_ID, placed(&self.name, record));
         headers.insert(NATS_EXPECTED_STREAM, self.stream.as_str());
-        headers
+        Message { headers, id: None, payload: payload(record) }
     }
 
     fn common(&mut self, record: &Record<'_>) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(RECORD, RecordName::of(self.journal, record).to_string());
-        headers.insert(CLIENT, record.session.client.to_string());
-        headers.insert(EPOCH, record.session.epoch.value().to_string());
-        headers.insert(SEQ, record.seq.0.to_string());
-        headers.insert(CHANNEL, record.channel.to_string());
+        let mut source = String::with_capacity(VALUE_BYTES);
+        write_session(record, &mut source);
         self.time.clear();
         self.formatter.time(record.received_unix_us, &mut self.time);
-        headers.insert(RECEIVED_AT, String::from_utf8_lossy(&self.time).as_ref());
+        let time = String::from_utf8_lossy(&self.time);
+        // Writing to a string cannot fail.
+        let _infallible = write!(source, "channel={};received_at={time}", record.channel);
         if let Content::Gap { from, to } = record.content {
-            headers.insert(GAP, format!("{}-{}", from.0, to.0));
+            let _infallible = write!(source, ";gap={}-{}", from.0, to.0);
         }
+        let mut headers = HeaderMap::new();
+        headers.insert(RECORD, placed(&self.name, record));
+        headers.insert(SOURCE, source);
         headers
     }
 }
 
+/// The record's offset and index behind what they are relative to.
+fn placed(before: &str, record: &Record<'_>) -> String {
+    let mut text = String::with_capacity(VALUE_BYTES);
+    text.push_str(before);
+    let _infallible = write!(text, "{}-{}", record.offset.0, record.index);
+    text
+}
+
+/// What tells one record from another of the same name.
+fn write_session(record: &Record<'_>, out: &mut String) {
+    let (session, seq) = (record.session, record.seq.0);
+    let _infallible = write!(out, "client={};epoch={};seq={seq};", session.client, session.epoch.value());
+}
+
 /// What a message carries beside its headers.
-pub(super) fn payload(record: &Record<'_>) -> Vec<u8> {
+fn payload(record: &Record<'_>) -> Vec<u8> {
     match record.content {
         Content::Payload(payload) => payload.to_vec(),
         Content::Gap { .. } => Vec::new(),
@@ -98,7 +130,7 @@ pub(super) fn headers_len(headers: &HeaderMap) -> usize {
 pub(super) struct Said {
     journal: JournalId,
     pub(super) id: EntryId,
-    session: [String; 3],
+    source: String,
     pub(super) claim: Option<Claim>,
     pub(super) retried: bool,
 }
@@ -113,7 +145,7 @@ impl Said {
         Some(Self {
             journal: JournalId::parse(journal)?,
             id: EntryId::at(offset.parse().ok()?, index.parse().ok()?),
-            session: [CLIENT, EPOCH, SEQ].map(|name| text(name).unwrap_or_default()),
+            source: text(SOURCE).unwrap_or_default(),
             claim: text(WRITER).or_else(|| writer_in(&text(NATS_MESSAGE_ID)?)).and_then(|text| Claim::parse(&text)),
             retried: headers.get(RETRIED).is_some(),
         })
@@ -123,16 +155,16 @@ impl Said {
         self.journal == journal
     }
 
-    /// Whether the record of this name is the one that was written. A message without a session is an operator's mark.
+    /// Whether the record of this name is the one that was written. A message without a source is an operator's mark.
     pub(super) fn is(&self, record: &Record<'_>) -> bool {
-        let session = record.session;
-        let expected = [session.client.to_string(), session.epoch.value().to_string(), record.seq.0.to_string()];
-        self.session == expected || self.is_a_mark()
+        let mut session = String::with_capacity(VALUE_BYTES);
+        write_session(record, &mut session);
+        self.source.starts_with(&session) || self.is_a_mark()
     }
 
     /// Whether an operator has published it, to say how far the stream has come.
     pub(super) fn is_a_mark(&self) -> bool {
-        self.session.iter().all(String::is_empty)
+        self.source.is_empty()
     }
 }
 
@@ -156,6 +188,7 @@ mod tests {
             seq: Seq(9),
             channel: 4,
             received_unix_us: 1_767_323_045_678_901,
+            asks: false,
             content,
         }
     }
@@ -166,16 +199,16 @@ mod tests {
         let claim = Claim::of(Some(Instance { number: 5, nonce: 6 }), SinkId(7));
         let mut messages = Messages::new(journal, "S", claim);
         let record = record(Content::Payload(b"x"));
-        let said = Said::read(&messages.own(&record)).unwrap();
+        let said = Said::read(&messages.own(&record).headers).unwrap();
         assert_eq!((said.id, said.claim, said.retried), (EntryId::of(&record), Some(claim), false));
         assert!(said.is_of(journal) && said.is(&record));
         assert!(!said.is(&Record { seq: Seq(10), ..record }));
-        assert!(Said::read(&messages.retried(&record)).unwrap().retried);
+        assert!(Said::read(&messages.retried(&record).headers).unwrap().retried);
         assert_eq!(Said::read(&HeaderMap::new()), None);
         let mut other = HeaderMap::new();
         other.insert(RECORD, "not a name");
         assert_eq!(Said::read(&other), None);
-        let shared = messages.shared(&record);
+        let shared = messages.shared(&record).headers;
         let id = shared.get(NATS_MESSAGE_ID).unwrap().as_str();
         assert_eq!(id, "0000000000000000000000000000000a-7-2");
         let said = Said::read(&shared).unwrap();
@@ -186,8 +219,8 @@ mod tests {
     fn a_gap_is_a_message_without_a_payload_that_names_what_is_missing() {
         let journal = JournalId::parse("0000000000000000000000000000000a").unwrap();
         let gap = record(Content::Gap { from: Seq(5), to: Seq(9) });
-        let headers = Messages::new(journal, "S", Claim::of(None, SinkId(7))).own(&gap);
-        assert_eq!(headers.get(GAP).unwrap().as_str(), "5-9");
-        assert_eq!(payload(&gap), b"");
+        let message = Messages::new(journal, "S", Claim::of(None, SinkId(7))).own(&gap);
+        assert!(message.headers.get(SOURCE).unwrap().as_str().ends_with(";gap=5-9"));
+        assert_eq!(message.payload, b"");
     }
 }

@@ -19,10 +19,10 @@ mod trouble;
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Subject};
+use async_nats::Subject;
 
 use connection::Connection;
-use message::{Messages, Said, headers_len, payload};
+use message::{Message, Messages, Said, headers_len};
 use publish::Behind;
 use stream::Found;
 use trouble::Refused;
@@ -60,7 +60,7 @@ pub(super) struct NatsSink {
 enum Stop {
     /// The record at this index can never be written, for this reason.
     At(usize, String),
-    /// The sink is away.
+    /// The sink is away, and no record is to blame.
     Away(HandlerError),
 }
 
@@ -163,7 +163,7 @@ impl NatsSink {
     fn publish(
         &mut self,
         records: &[Record<'_>],
-        headers: impl Fn(&mut Messages, &Record<'_>) -> HeaderMap,
+        message: impl Fn(&mut Messages, &Record<'_>) -> Message,
     ) -> Result<u64, Refused> {
         self.batches += 1;
         let batch = || format!("{}-{:x}-{:x}", self.claim.short(), std::process::id(), self.batches);
@@ -173,7 +173,7 @@ impl NatsSink {
             return Err(Refused::Other("there is no connection".into()));
         };
         let client = connection.client.clone();
-        let messages = records.iter().map(|record| (headers(&mut self.messages, record), payload(record)));
+        let messages = records.iter().map(|record| message(&mut self.messages, record));
         connection.run(publish::chain(&client, &behind, messages))
     }
 
@@ -203,8 +203,8 @@ impl NatsSink {
                 return None;
             }
             let headers = match self.target.exclusive {
-                true => headers_len(&self.messages.own(record)) + CHAIN_HEADERS,
-                false => headers_len(&self.messages.shared(record)),
+                true => headers_len(&self.messages.own(record).headers) + CHAIN_HEADERS,
+                false => headers_len(&self.messages.shared(record).headers),
             };
             let bytes = headers + payload.len();
             let reason = || {
@@ -226,9 +226,9 @@ impl NatsSink {
             let Some(connection) = &mut self.connection else { return Err(self.fail("there is no connection").into()) };
             let (context, messages) = (connection.context.clone(), &mut self.messages);
             let published = connection.run(async {
-                let headers = |record: &Record<'_>| messages.shared(record);
+                let messages = some[..fit].iter().map(|record| messages.shared(record));
                 let done = |i| outcomes.done(from + i);
-                let published = publish::one_by_one(&context, &self.subject, &some[..fit], headers, done).await;
+                let published = publish::one_by_one(&context, &self.subject, messages, done).await;
                 published.map_err(|(i, refused)| Failed(Some(i), refused))
             });
             match published {
@@ -404,6 +404,14 @@ impl Handler for NatsSink {
             self.verify()?;
         }
         Ok(self.known.store(&self.target.stream))
+    }
+
+    /// What was written counts as flushed only when the journal keeps it.
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        if self.target.exclusive && self.known.is_dirty() {
+            self.verify()?;
+        }
+        Ok(true)
     }
 
     fn retry(&mut self, record: &Record<'_>, outcomes: &mut Outcomes) {

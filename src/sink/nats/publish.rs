@@ -3,16 +3,15 @@
 use std::collections::VecDeque;
 
 use async_nats::header::{
-    HeaderMap, HeaderValue, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
-    NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID,
+    HeaderValue, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
+    NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE,
 };
 use async_nats::jetstream::{Context, publish::PublishAck, response::Response};
-use async_nats::{Client, Message, Subject};
+use async_nats::{Client, Subject};
 
-use super::message::payload;
+use super::message::Message;
 use super::trouble::{self, Refused};
 use crate::limits;
-use crate::model::Record;
 
 /// Where a chain goes, and behind which message.
 #[derive(Clone, Debug)]
@@ -33,11 +32,11 @@ pub(super) struct Behind {
 pub(super) async fn chain(
     client: &Client,
     behind: &Behind,
-    messages: impl ExactSizeIterator<Item = (HeaderMap, Vec<u8>)>,
+    messages: impl ExactSizeIterator<Item = Message>,
 ) -> Result<u64, Refused> {
     let count = messages.len();
     let mut before: Option<HeaderValue> = None;
-    for (number, (mut headers, payload)) in (1..).zip(messages) {
+    for (number, Message { mut headers, id, payload }) in (1..).zip(messages) {
         if number == 1 {
             headers.insert(NATS_EXPECTED_LAST_SEQUENCE, behind.sequence.to_string());
         }
@@ -50,7 +49,7 @@ pub(super) async fn chain(
             headers.insert(NATS_BATCH_SEQUENCE, number.to_string());
         }
         if number < count {
-            before = headers.get(NATS_MESSAGE_ID).filter(|_| batch.is_none()).cloned();
+            before = id.filter(|_| batch.is_none());
             let sent = client.publish_with_headers(behind.subject.clone(), headers, payload.into()).await;
             sent.map_err(|error| Refused::Other(error.to_string()))?;
             if number % limits::SINK_NATS_WRITTEN_AT_ONCE == 0 {
@@ -68,7 +67,7 @@ pub(super) async fn chain(
     Ok(behind.sequence)
 }
 
-fn stored(answer: &Message) -> Result<u64, Refused> {
+fn stored(answer: &async_nats::Message) -> Result<u64, Refused> {
     match serde_json::from_slice::<Response<PublishAck>>(&answer.payload) {
         Ok(Response::Ok(ack)) => Ok(ack.sequence),
         Ok(Response::Err { error }) => Err(trouble::refused(&error)),
@@ -81,13 +80,12 @@ fn stored(answer: &Message) -> Result<u64, Refused> {
 pub(super) async fn one_by_one(
     context: &Context,
     subject: &Subject,
-    records: &[Record<'_>],
-    mut headers: impl FnMut(&Record<'_>) -> HeaderMap,
+    messages: impl Iterator<Item = Message>,
     mut done: impl FnMut(usize),
 ) -> Result<(), (usize, Refused)> {
     let mut answers = VecDeque::new();
     let mut failed = None;
-    for (i, record) in records.iter().enumerate() {
+    for (i, message) in messages.enumerate() {
         if answers.len() >= limits::SINK_NATS_IN_FLIGHT
             && let Some((i, answer)) = answers.pop_front()
         {
@@ -96,7 +94,7 @@ pub(super) async fn one_by_one(
         if failed.is_some() {
             break;
         }
-        match context.publish_with_headers(subject.clone(), headers(record), payload(record).into()).await {
+        match context.publish_with_headers(subject.clone(), message.headers, message.payload.into()).await {
             Ok(answer) => answers.push_back((i, answer.into_future())),
             Err(error) => {
                 failed = Some((i, trouble::of_publishing(&error)));

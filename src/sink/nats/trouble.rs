@@ -17,7 +17,7 @@ pub(super) enum Refused {
     Full(String),
     /// The record can never be stored, for this reason.
     Never(String),
-    /// For this reason.
+    /// It was not stored for this reason, and may be tried again.
     Other(String),
 }
 

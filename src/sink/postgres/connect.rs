@@ -38,9 +38,9 @@ pub(super) struct Link {
 
 /// Why there is no answer.
 pub(super) enum Failure {
-    /// The time was over.
+    /// The answer did not come within this time.
     Late(Duration),
-    /// PostgreSQL's, or the connection's.
+    /// PostgreSQL refused, or the connection broke.
     Error(Error),
 }
 

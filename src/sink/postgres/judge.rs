@@ -19,7 +19,7 @@ pub(super) struct Found {
 pub(super) enum Refusal {
     /// A start owns it that this directory does not know.
     Copy {
-        /// The start's number.
+        /// That start has this number.
         number: u64,
     },
     /// It lies beyond what this journal has ever had.

@@ -220,6 +220,10 @@ impl Handler for Postgres {
         self.state.to_bytes()
     }
 
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        Ok(true)
+    }
+
     /// The next call connects anew, with the password and the certificates that are there then.
     fn reopen(&mut self) -> Result<(), HandlerError> {
         self.disconnect();

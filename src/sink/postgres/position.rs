@@ -33,7 +33,7 @@ impl Position {
 pub(super) struct PositionSql {
     /// The table's name as it stands in a statement.
     pub(super) table: String,
-    /// What selects the row.
+    /// This condition selects the row.
     pub(super) row: String,
     owner: Owner,
 }

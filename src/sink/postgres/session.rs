@@ -18,7 +18,7 @@ use crate::model::{PostgresPayload, Record};
 /// How often a statement is tried that lost against another session (a deadlock, a serialization failure).
 const ATTEMPTS: u32 = 3;
 
-/// Which records are written.
+/// It says which records are written, and so what is checked before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Write {
     /// The next ones: none of them lies below the position.

@@ -8,7 +8,7 @@ use crate::model::{Content, Record};
 use crate::record_json::Formatter;
 use crate::sink::position::EntryId;
 
-/// Where a record goes.
+/// A record goes to one of these places.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
     /// Into the journal's stream, under its own id. The stream is made by it.
@@ -95,6 +95,7 @@ mod tests {
             seq: Seq(9),
             channel: 7,
             received_unix_us: 1_767_323_045_678_901,
+            asks: false,
             content: Content::Payload(b"\x00\r\n\xff"),
         }
     }

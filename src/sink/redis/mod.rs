@@ -371,6 +371,14 @@ impl Handler for RedisSink {
         Ok(self.known.store(&self.stream))
     }
 
+    /// What was written counts as flushed only when the journal keeps it.
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        if self.known.is_dirty() {
+            self.verify()?;
+        }
+        Ok(true)
+    }
+
     /// A record that lies below what was written since can have no place in the stream any more: it goes to one beside it, at least
     /// once.
     fn retry(&mut self, record: &Record<'_>, outcomes: &mut Outcomes) {
@@ -393,7 +401,7 @@ enum Trouble {
     Said(RedisError),
     /// Somebody changed the claim at the same time.
     Race,
-    /// For this reason.
+    /// The claim is refused, for this reason.
     Refused(String),
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use ::redis::{ErrorKind, RedisError, ServerError};
 
-/// What the connection said.
+/// Says in words why the connection failed.
 pub(super) fn of_connection(error: &RedisError) -> String {
     if error.is_timeout() {
         return "it did not answer in time (timeout)".to_owned();

@@ -20,11 +20,11 @@ enum Op {
     Commit(u64),
     /// The lane is presented so many of them.
     Present(usize),
-    /// The lane flushes.
+    /// The lane flushes what it was presented.
     Flush,
-    /// Its mark is stored.
+    /// A checkpoint stores the lane's mark.
     Checkpoint,
-    /// logrotate renames the file.
+    /// The file gets another name, as when logrotate renames it.
     Rename,
     /// The operator asks the sink to open its files anew.
     Reopen,

@@ -87,6 +87,7 @@ fn written(mut input: Input<'_>) {
                 span: u16::from(flags >> 4),
                 skip: flags & 2 != 0,
                 batch: flags & 4 != 0,
+                asks: false,
                 sealed: flags & 128 != 0,
                 channel: u16::from(few),
                 received_unix_us: client,

@@ -50,7 +50,7 @@ fn check(bytes: &[u8]) {
         }
         Err(DecodeError::UnknownType) => {
             let kind = bytes[0] & 0x0f;
-            assert!(sound && (!(1..=6).contains(&kind) || bytes[0] >> 4 != 1 && kind == 3));
+            assert!(sound && (!(1..=8).contains(&kind) || bytes[0] >> 4 != 1 && kind == 3));
         }
         Err(DecodeError::Malformed | DecodeError::BrokenBatch) => assert!(sound && !sealed),
         // Of the sealed decoder.
@@ -86,6 +86,8 @@ fn decoded(bytes: &[u8], datagram: &Datagram<'_>) {
         Datagram::Hello(hello) => (hello.client, hello.nonce, 0),
         Datagram::Welcome(welcome) => (welcome.client, welcome.nonce, welcome.credit),
         Datagram::Ping(ping) => (ping.client, 0, 0),
+        Datagram::Answer(answer) => (answer.client, answer.seq.0, u16_at(bytes, 2)),
+        Datagram::Take(take) => (take.client, take.seq.0, take.span),
     };
     assert_eq!((client.0, seq, small), (u64_at(bytes, 8), u64_at(bytes, 16), u16_at(bytes, 2)));
 }
@@ -112,6 +114,7 @@ fn counted_once(bytes: &[u8]) {
         + dropped.malformed
         + dropped.unknown_type
         + dropped.wrong_direction
+        + dropped.too_long
         + dropped.sealed;
     assert_eq!(arrivals.requests().len() as u64 + sum, 1);
     assert_eq!(arrivals.slab.received_bytes(), bytes.len() as u64);

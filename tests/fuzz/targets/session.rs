@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use duragram::commit::{Committer, CommitterConfig, Downstream, Recovery};
 use duragram::dialect::Arrivals;
 use duragram::dialect::duragram::session::SessionTable;
-use duragram::dialect::duragram::{Admission, AdmissionConfig, Duragram, DuragramConfig};
+use duragram::dialect::duragram::{Admission, AdmissionConfig, AskConfig, Duragram, DuragramConfig};
 use duragram::journal::testing::memory::{MemoryDisk, MemoryJournal, WriteFate};
 use duragram::journal::{Block, Durable, ReadJournal, Replay};
 use duragram::metrics::Metrics;
@@ -84,7 +84,13 @@ impl Run {
         disk.on_write(|_| WriteFate::Durable);
         let metrics = METRICS.clone();
         let session_ttl_s = u64::from(u32::MAX);
-        let config = DuragramConfig { window, sessions_max: SESSIONS_MAX, session_ttl_s, sealed: false };
+        let config = DuragramConfig {
+            window,
+            sessions_max: SESSIONS_MAX,
+            session_ttl_s,
+            sealed: false,
+            asks: AskConfig::default(),
+        };
         let mut recovery = Recovery::new(Duragram::new(config, metrics.clone()));
         let opened = disk.open(&mut |replay| {
             if let Replay::Block(block) = &replay {
@@ -264,7 +270,7 @@ struct Oracle {
     sent: BTreeMap<(SessionId, Seq), BTreeSet<Sum>>,
     /// Every entry ever seen durable.
     entries: BTreeMap<u64, (SessionId, Seq, EntryKind, Sum)>,
-    /// Where each message is.
+    /// Each journaled message has its entry at this offset.
     journaled: BTreeMap<(SessionId, Seq), u64>,
     end: Offset,
     low: Offset,

@@ -7,7 +7,7 @@ use duragram::model::{Entry, EntryKind};
 use super::{Found, Journaled, LaneView, Oracle, RUDE, RecordState, be, content, index};
 
 impl Oracle {
-    /// A batch is durable.
+    /// Notes what a durable batch has changed.
     pub(crate) fn synced(&mut self, changes: &[Change]) {
         // What the sinks say and what is trimmed is one write, whatever stands in it first.
         let (mut sinks, mut trimmed) = (None, None);
@@ -17,7 +17,12 @@ impl Oracle {
                     match family {
                         Family::Journal => self.block(key, value),
                         Family::Dead => self.dead_letter(key),
-                        Family::Meta => sinks = simulated::stored_sinks(key, value).or(sinks),
+                        Family::Meta => {
+                            sinks = simulated::stored_sinks(key, value).or(sinks);
+                            simulated::stored_answers(key, value)
+                                .into_iter()
+                                .for_each(|ask| self.answer_is_durable(ask));
+                        }
                     }
                     self.values[*family as usize].insert(key.clone(), value.clone());
                 }
@@ -93,12 +98,16 @@ impl Oracle {
                 (from.0, 1)
             }
         };
+        if entry.kind == EntryKind::Data {
+            self.entry_asks(sid, to, offset, entry.meta.asks);
+        }
         let records = vec![RecordState::default(); records];
         self.entries.push(Journaled { session: sid, channel: entry.meta.channel, seqs: (from, to), hash, records });
     }
 
     fn dead_letter(&mut self, key: &[u8]) {
         let (offset, nth) = (be(&key[..8]), usize::from(u16::from_be_bytes([key[8], key[9]])));
+        self.finished(offset);
         if let Some(sink) = key[10..].first_chunk() {
             return self.sink_dead_letter(u128::from_be_bytes(*sink), (offset, u16::from_be_bytes([key[8], key[9]])));
         }
@@ -129,6 +138,7 @@ impl Oracle {
         self.settle_unsure(found, unsure);
         // The last write may hold what an operator has asked for.
         self.sinks_begin();
+        self.asks_begin(&found.records);
     }
 
     /// What was written and not known to be synced is there as a whole, or not at all.
@@ -153,7 +163,7 @@ impl Oracle {
         if !blocks.values().map(Vec::as_slice).eq(found.blocks.iter().map(|block| block.bytes())) {
             return Err("the blocks are not those that were written".into());
         }
-        let kept = |key: &[u8]| matches!(key[0], b's' | b'e' | b'n');
+        let kept = |key: &[u8]| matches!(key[0], b's' | b'e' | b'n' | b'a' | b'r');
         let records = meta.iter().filter(|(key, _)| kept(key)).map(|(key, value)| (key.clone(), value.clone()));
         if !records.eq(found.records.iter().cloned()) {
             return Err("the records are not those that were written".into());

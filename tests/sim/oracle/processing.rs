@@ -19,7 +19,7 @@ impl Oracle {
         }
     }
 
-    /// A handler is called.
+    /// Checks the records with which a handler is called.
     pub(crate) fn presented(&mut self, lane: usize, records: &[Record<'_>], lane_of: impl Fn(Sid) -> usize) {
         let entries = &self.entries;
         let dead = |key: &RecordKey| entries[index(key.0)].records[usize::from(key.1)].dead;
@@ -79,6 +79,7 @@ impl Oracle {
     pub(crate) fn flushed(&mut self, lane: usize) {
         for key in std::mem::take(&mut self.lanes[lane].unflushed) {
             self.entries[index(key.0)].records[usize::from(key.1)].kept = true;
+            self.effect_is_durable(key);
         }
     }
 

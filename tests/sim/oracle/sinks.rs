@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use duragram::model::{SinkRecord, WhenFull};
 
 use super::{Oracle, RecordKey, index};
-use crate::sinks::{Command, Seen, SinkPlan};
+use crate::sinks::{Command, NAMES, Seen, SinkPlan};
 
 /// What is known of all sinks.
 #[derive(Default)]
@@ -33,7 +33,7 @@ pub(crate) struct Truth {
 }
 
 /// A sink, from the start at which it was new.
-struct Known {
+pub(super) struct Known {
     plan: SinkPlan,
     begin: u64,
     /// Every entry below is finished, or lost, or was passed over as an operator wished, and a durable mark says so.
@@ -42,7 +42,7 @@ struct Known {
     place: u64,
     /// In its target, durably.
     kept: BTreeSet<RecordKey>,
-    /// Its dead letters.
+    /// These of its records became dead letters, durably.
     dead: BTreeSet<RecordKey>,
     /// Durable losses, disjoint.
     lost: Vec<(u64, u64)>,
@@ -50,7 +50,7 @@ struct Known {
     skip_below: u64,
     /// and from here on what it has may come again.
     back_to: Option<u64>,
-    asked: Option<Command>,
+    pub(super) asked: Option<Command>,
     view: View,
     /// Done by a handler that did not get to flush it.
     done_before: BTreeSet<RecordKey>,
@@ -75,13 +75,28 @@ struct View {
 }
 
 impl Known {
-    fn takes(&self, channel: u16) -> bool {
+    pub(super) fn takes(&self, channel: u16) -> bool {
         let channels = &self.plan.config.channels;
         channels.is_empty() || channels.iter().any(|range| range.contains(&channel))
     }
 
     fn is_lost(&self, offset: u64) -> bool {
         self.lost.iter().any(|&(from, to)| (from..to).contains(&offset))
+    }
+
+    /// It need not have this entry: lost, or passed over as an operator wished, or from before it began.
+    pub(super) fn is_lost_or_skipped(&self, offset: u64) -> bool {
+        self.is_lost(offset) || offset < self.skip_below.max(self.begin)
+    }
+
+    pub(super) fn has_letter(&self, key: RecordKey) -> bool {
+        self.dead.contains(&key)
+    }
+
+    /// It drops entries when it holds too much, or lets go of the journal.
+    pub(super) fn may_lose(&self) -> bool {
+        let backlog = self.plan.config.backlog;
+        backlog.when_full != WhenFull::Block && backlog.bytes_max.is_some()
     }
 
     /// Adds what a durable record says is lost; returns what of it is new.
@@ -110,6 +125,21 @@ impl Known {
 }
 
 impl Truth {
+    /// Some sink was removed by an operator, durably.
+    pub(super) fn has_removed(&self) -> bool {
+        !self.removed.is_empty()
+    }
+
+    /// Every sink that there has been.
+    pub(super) fn all_known(&self) -> impl Iterator<Item = &Known> {
+        self.known.values()
+    }
+
+    /// Every one that has stood in the configuration in this place.
+    pub(super) fn in_place(&self, n: usize) -> impl Iterator<Item = &Known> {
+        self.known.values().filter(move |known| known.plan.config.name == NAMES[n])
+    }
+
     /// Bytes of the blocks from the one on that holds this entry.
     fn bytes_from(&self, offset: u64) -> u64 {
         let next = self.blocks.partition_point(|&(first, _)| first <= offset);
@@ -139,6 +169,13 @@ impl Oracle {
             || (offset < known.begin && offset < self.low)
             || (0..entry.records.len()).all(has)
             || known.is_lost(offset)
+    }
+
+    /// Every sink at work has this entry that has to have it.
+    pub(super) fn all_have(&self, offset: u64) -> bool {
+        let at_work = self.truth.at_work.iter().filter_map(|id| self.truth.known.get(id));
+        let mut held = at_work.filter(|known| known.asked != Some(Command::Remove) && !known.may_lose());
+        held.all(|known| self.has(known, offset) || offset < known.begin)
     }
 
     /// A checkpoint is durable, and with it what it says of the sinks.

@@ -13,6 +13,7 @@ impl Oracle {
     pub(crate) fn sent(&mut self, datagram: &[u8]) {
         let Some((datagram, _)) = sealed::read(datagram) else { return };
         if let Ok(Datagram::Data(data)) = codec::decode(&datagram) {
+            self.sent_asking(&data);
             let sid = (data.client.0, data.epoch.value());
             let hash = content(data.channel, data.batch, data.payload);
             let hashes = self.sent.entry((sid, data.seq.0)).or_default();
@@ -35,7 +36,16 @@ impl Oracle {
             (Some(_), Err(_)) => {}
         }
         match codec::decode(&datagram) {
+            Ok(Datagram::Ping(ping)) => self.session_is_heard((ping.client.0, ping.epoch.value()), counter, from),
+            Ok(Datagram::Take(take)) => {
+                self.session_is_heard((take.client.0, take.epoch.value()), counter, from);
+                self.take_is_delivered(&take, counter, from, usize::try_from(len).expect("a datagram"));
+            }
             Ok(Datagram::Data(data)) => {
+                self.session_is_heard((data.client.0, data.epoch.value()), counter, from);
+                if data.asks() {
+                    self.ask_is_delivered(&data);
+                }
                 let base = data.base().0;
                 let session = self.sessions.entry((data.client.0, data.epoch.value())).or_default();
                 session.base = session.base.max(base);
@@ -96,7 +106,9 @@ impl Oracle {
                 }
             }
             Ok(Datagram::Reject(reject)) if reject.code == RejectCode::Storage => self.refused_for_room(),
+            Ok(Datagram::Reject(reject)) if reject.code == RejectCode::Busy => self.refused_busy(&reject),
             Ok(Datagram::Reject(_)) => {}
+            Ok(Datagram::Answer(answer)) => self.told(to, usize::try_from(len).expect("a datagram"), &answer),
             other => self.fail(|| format!("the server has sent {other:?}")),
         }
     }
@@ -129,6 +141,9 @@ impl Oracle {
     fn acked(&mut self, ack: &Ack<'_>) {
         self.acks += 1;
         let sid = (ack.client.0, ack.epoch.value());
+        if ack.ready {
+            self.is_ready(sid);
+        }
         let floor = ack.floor.0;
         if self.failed {
             return self.fail(|| format!("an ack to {sid:?} after a failed commit"));
@@ -202,6 +217,8 @@ fn sealed_for(said: &Datagram<'_>) -> Sid {
     match said {
         Datagram::Data(data) => (data.client.0, data.epoch.value()),
         Datagram::Ping(ping) => (ping.client.0, ping.epoch.value()),
+        Datagram::Take(take) => (take.client.0, take.epoch.value()),
+        Datagram::Answer(answer) => (answer.client.0, answer.epoch.value()),
         Datagram::Ack(ack) => (ack.client.0, ack.epoch.value()),
         Datagram::Reject(reject) => (reject.client.0, reject.epoch),
         Datagram::Hello(hello) => (hello.client.0, 0),

@@ -11,7 +11,8 @@ use crate::rng::Rng;
 
 const MS: u64 = 1_000;
 const S: u64 = 1_000_000;
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+/// What sinks are called, by their number.
+pub(crate) const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 /// When a sink's target does not answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +23,7 @@ pub(crate) enum Trouble {
         away_us: u64,
         back_us: u64,
     },
-    /// From this time on.
+    /// The target is away from this time on.
     ForGood {
         from_us: u64,
     },
@@ -65,6 +66,8 @@ impl SinkPlan {
 #[derive(Clone, Debug)]
 pub(crate) struct SinksPlan {
     pub(crate) sinks: Vec<SinkPlan>,
+    /// The one that is never taken out of the configuration.
+    pub(crate) stays: Option<usize>,
     /// Of so many starts one finds a sink added or gone; 0: none.
     pub(crate) changes: u64,
     /// Mean microseconds between an operator's requests; 0 for none.
@@ -90,7 +93,7 @@ impl SinksPlan {
         let sinks = NAMES.iter().take(usize::try_from(count).expect("few"));
         let sinks = sinks.map(|name| SinkPlan::of(&mut rng, name, bound, plan.faults_us)).collect();
         let command_us = if rng.one_in(2) { rng.magnitude(500 * MS, 20 * S) } else { 0 };
-        Self { sinks, changes: if rng.one_in(2) { rng.within(1, 6) } else { 0 }, command_us }
+        Self { sinks, stays: None, changes: if rng.one_in(2) { rng.within(1, 6) } else { 0 }, command_us }
     }
 }
 

@@ -6,11 +6,12 @@ use duragram::journal::Opened;
 use duragram::journal::testing::simulated::SimulatedJournal;
 use duragram::metrics::Metrics;
 use duragram::model::{ChannelSet, SinkConfig, SinkId};
-use duragram::process::{Cursor, HandlerFactory, LaneConfig, LaneParts, Lanes, Progress, RetryPolicy};
+use duragram::process::{Answering, Cursor, HandlerFactory, LaneConfig, LaneParts, Lanes, Progress, RetryPolicy};
 use duragram::server::{KnownSinks, PlannedSink, SinkRefusal, plan_sinks};
 
 use super::target::Target;
 use super::{Seen, SinksPlan};
+use crate::asks::AsksPlan;
 use crate::core::Shared;
 use crate::rng::Rng;
 
@@ -18,7 +19,7 @@ use crate::rng::Rng;
 /// configured to be another.
 pub(crate) fn lanes(
     core: &Shared,
-    plan: &SinksPlan,
+    (plan, asks): (&SinksPlan, Option<&AsksPlan>),
     opened: &Opened<SimulatedJournal>,
     retry: RetryPolicy,
     metrics: &Metrics,
@@ -93,6 +94,8 @@ pub(crate) fn lanes(
                 batch_bytes_max: sink.config.batch.bytes_max,
                 batch_delay: sink.config.batch.delay_max,
                 flush_records_max: usize::try_from(rng.within(1, 256)).expect("few"),
+                answering: asks.map_or(Answering::Nothing, |asks| asks.answering(Some(n))),
+                answer_bytes_max: asks.map_or(0, |asks| asks.answer_bytes_max),
                 ..LaneConfig::default()
             },
             seed: rng.next(),
@@ -110,7 +113,7 @@ fn configured(core: &Shared, plan: &SinksPlan, rng: &mut Rng) -> Vec<usize> {
     let without = &mut core.oracle.truth.without;
     if plan.changes > 0 && !core.calm && rng.one_in(plan.changes) {
         let n = rng.index(plan.sinks.len());
-        if !without.remove(&n) && without.len() + 1 < plan.sinks.len() {
+        if !without.remove(&n) && without.len() + 1 < plan.sinks.len() && plan.stays != Some(n) {
             without.insert(n);
         }
     }

@@ -57,7 +57,7 @@ impl Handler for Target {
                 core.counts.panics += 1;
                 resume_unwind(Box::new("as planned"));
             } else {
-                outcomes.done(i);
+                core.done(i, record, outcomes);
                 core.oracle.sink_takes(self.id.0, key);
             }
         }
@@ -74,6 +74,17 @@ impl Handler for Target {
         }
         let forgets = core.sabotage == Some(Sabotage::TargetForgets);
         Ok(core.oracle.sink_flushes(self.id.0, forgets))
+    }
+
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        let core = &mut *self.core.lock();
+        let faults = if core.calm { Default::default() } else { self.plan.faults };
+        if self.plan.is_away(core.now_us, core.calm) || core.rng.ppm(faults.flush_fails) {
+            return Err(HandlerError::new("the target does not sync"));
+        }
+        let forgets = core.sabotage == Some(Sabotage::TargetForgets);
+        core.oracle.sink_settles(self.id.0, forgets);
+        Ok(true)
     }
 
     fn lost(&mut self, from: Offset, to: Offset) {

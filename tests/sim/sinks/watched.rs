@@ -6,11 +6,14 @@ use std::sync::{Arc, Weak};
 use duragram::commit::{Downstream, Holding, Verdict};
 use duragram::journal::{Block, DeadLetterId, Durable};
 use duragram::limits;
-use duragram::model::{FormerLanes, LaneMark, LaneMessage, Now, Offset, SinkRecord};
+use duragram::model::{FormerLanes, LaneMark, LaneMessage, Now, Offset, Processed, SinkRecord};
 use duragram::process::Fanout;
 
 use super::Seen;
 use crate::core::{Sabotage, Shared};
+
+/// So often the committer listens before it hears of an answer, with a defect.
+const MESSAGES_LATE: u32 = 12;
 
 pub(crate) struct Watched {
     fanout: Fanout,
@@ -20,11 +23,13 @@ pub(crate) struct Watched {
     old: VecDeque<(Weak<Block>, usize)>,
     /// The blocks that may still be in the ring, with their sizes.
     recent: VecDeque<(Weak<Block>, usize)>,
+    /// Answers that a defect holds back, and how many times more it does.
+    late: VecDeque<(LaneMessage, u32)>,
 }
 
 impl Watched {
     pub(crate) fn new(fanout: Fanout, core: &Shared, lanes: usize) -> Self {
-        Self { fanout, core: core.clone(), lanes, old: VecDeque::new(), recent: VecDeque::new() }
+        Self { fanout, core: core.clone(), lanes, old: VecDeque::new(), recent: VecDeque::new(), late: VecDeque::new() }
     }
 
     /// A lane keeps what it has fetched, and no lane keeps more than that of what all share.
@@ -70,7 +75,22 @@ impl Downstream for Watched {
     }
 
     fn next_message(&mut self) -> Option<LaneMessage> {
-        self.fanout.next_message()
+        if self.core.lock().sabotage != Some(Sabotage::MarkBeforeAnswer) {
+            return self.fanout.next_message();
+        }
+        while let Some(message) = self.fanout.next_message() {
+            match message {
+                LaneMessage::Answers(_) => self.late.push_back((message, MESSAGES_LATE)),
+                message => return Some(message),
+            }
+        }
+        let (_, left) = self.late.front_mut()?;
+        *left = left.saturating_sub(1);
+        if *left == 0 { self.late.pop_front().map(|(message, _)| message) } else { None }
+    }
+
+    fn processed(&self) -> Option<Processed> {
+        if self.late.is_empty() { self.fanout.processed() } else { None }
     }
 
     fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {

@@ -1,11 +1,17 @@
 //! What happens to clients, server, disk, clock and network while there are faults.
 
+use std::net::SocketAddr;
+
 use duragram::journal::OpenError;
 use duragram::journal::testing::simulated::{Fate, Image};
 
 use super::World;
+use crate::asks::AskSeen;
 use crate::core::Sabotage;
 use crate::server::{Life, Start};
+
+/// ANSWERs that an attacker keeps.
+const ANSWERS_KEPT: usize = 32;
 
 /// Something that happens to the world as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -123,6 +129,10 @@ impl World {
 
     fn be_rude(&mut self, datagrams: u64) {
         for _ in 0..datagrams {
+            if self.plan.asks.is_some() && self.rng.one_in(4) {
+                self.be_rude_about_asks();
+                continue;
+            }
             let (from, datagram) = match self.plan.mode.has_keys() && self.rng.one_in(2) {
                 true => self.rude.sealed(&self.recorded, &self.clients),
                 false => self.rude.datagram(&self.captured, &self.clients),
@@ -130,6 +140,34 @@ impl World {
             self.core.lock().oracle.sent(&datagram);
             self.carry(true, from, datagram);
         }
+    }
+
+    /// TAKEs and asks that nobody sent who may, and ANSWERs that were sent before, or never.
+    fn be_rude_about_asks(&mut self) {
+        self.core.lock().oracle.asks.saw(AskSeen::Forged);
+        if self.rng.one_in(2) {
+            let (from, datagram) = self.rude.about_asks(&self.clients);
+            self.core.lock().oracle.sent(&datagram);
+            return self.carry(true, from, datagram);
+        }
+        let again = self.rng.one_in(2) && !self.answers.is_empty();
+        let (to, datagram) = match again {
+            true => self.answers[self.rng.index(self.answers.len())].clone(),
+            false => self.rude.answer(&self.clients),
+        };
+        self.carry(false, to, datagram);
+    }
+
+    /// What may be played back to a client. GONE may not: of a seq that asks later it would be a lie that nobody can see through.
+    pub(super) fn keep_answer(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let is_kept = datagram.first().is_some_and(|first| first & 15 == 7) && datagram.get(2..4) != Some(&[3, 0]);
+        if self.plan.asks.is_none() || !is_kept {
+            return;
+        }
+        if self.answers.len() == ANSWERS_KEPT {
+            self.answers.pop_front();
+        }
+        self.answers.push_back((to, datagram.to_vec()));
     }
 
     fn crash(&mut self) {

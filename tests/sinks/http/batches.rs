@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 
 use duragram::model::HttpMode::Batch;
-use duragram::process::Answer;
+use duragram::process::Outcome;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
@@ -139,6 +139,24 @@ fn only_what_was_not_answered_comes_again() {
 }
 
 #[test]
+fn what_the_server_says_of_a_record_beside_done_is_the_answer_for_who_has_asked() {
+    let server = Server::start(|_| {
+        json_lines([
+            json!({"offset": 0, "index": 0, "done": true, "answer": "valve: open"}),
+            json!({"offset": 1, "index": 0, "done": true, "answer_base64": "AP8="}),
+            json!({"offset": 2, "index": 0, "done": true, "answer": "x".repeat(1025)}),
+            json!({"offset": 3, "index": 0, "done": true}),
+        ])
+    });
+    let messages = messages(0, 4);
+    let records: Vec<_> = messages.iter().map(Message::record).collect();
+    let (outcomes, _) = present(&mut *open(at(server.address(), Batch)), &records);
+    assert!((0..4).all(|i| *outcomes.outcome(i) == Outcome::Done), "{outcomes:?}");
+    let answers = [0, 1, 2, 3].map(|i| outcomes.body(i).map(|body| body.to_vec()));
+    assert_eq!(answers, [Some(b"valve: open".to_vec()), Some(vec![0, 255]), None, None]);
+}
+
+#[test]
 fn batches_with_the_same_ends_and_other_records_have_other_keys() {
     let server = Server::start(|_| Response::status(200));
     let messages = messages(0, 5);
@@ -192,7 +210,7 @@ fn answers_that_cannot_be_meant_are_the_servers_fault_and_none_of_them_is_taken(
         let mut handler = open(at(server.address(), Batch));
         let (outcomes, _) = present(&mut *handler, &records);
         assert!(fault(&outcomes).contains(&server.address().to_string()), "{body}: {outcomes:?}");
-        assert!((0..2).all(|i| *outcomes.answer(i) == Answer::Unanswered), "{body}: {outcomes:?}");
+        assert!((0..2).all(|i| *outcomes.outcome(i) == Outcome::Unanswered), "{body}: {outcomes:?}");
         assert_eq!(drive(&mut *handler, &records, 2, PATIENCE), []);
         assert_eq!(server.requests()[0].body, server.requests()[1].body);
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use duragram::model::HttpMode::{Batch, Record};
 use duragram::model::{HttpAuth, HttpMode, Secret};
-use duragram::process::Answer;
+use duragram::process::Outcome;
 
 use super::super::support::lane::{Message, drive, messages};
 use super::super::support::proxy::Proxy;
@@ -38,7 +38,7 @@ fn each_status_is_the_fault_of_the_server_but_for_three_that_are_the_records() {
         ] {
             let server = Server::start(move |_| Response::status(status).body("said so"));
             let (outcomes, _) = present(&mut *open(at(server.address(), mode)), &[message[0].record()]);
-            assert_eq!(outcomes.answer(0), &Answer::Unanswered, "{status}");
+            assert_eq!(outcomes.outcome(0), &Outcome::Unanswered, "{status}");
             let reason = fault(&outcomes);
             let shown = format!("http://{} answered {status} (said so): ", server.address());
             let (status_and_body, advice) = reason.split_at(shown.len().min(reason.len()));
@@ -50,12 +50,12 @@ fn each_status_is_the_fault_of_the_server_but_for_three_that_are_the_records() {
             let server = Server::start(move |_| Response::status(status).body("bad"));
             let (outcomes, _) = present(&mut *open(at(server.address(), mode)), &[message[0].record()]);
             let reason = format!("http://{} answered {status} (bad)", server.address());
-            assert_eq!(outcomes.answer(0), &Answer::GiveUp(reason));
+            assert_eq!(outcomes.outcome(0), &Outcome::GiveUp(reason));
         }
         for status in [200, 201, 202, 204, 299] {
             let server = Server::start(move |_| Response::status(status));
             let (outcomes, _) = present(&mut *open(at(server.address(), mode)), &[message[0].record()]);
-            assert_eq!(outcomes.answer(0), &Answer::Done, "{status}");
+            assert_eq!(outcomes.outcome(0), &Outcome::Done, "{status}");
         }
     }
 }
@@ -200,8 +200,8 @@ fn an_answer_of_a_gigabyte_is_not_read() {
         let server = Server::start(move |_| Response::status(status).zeros(GIB));
         let message = messages(0, 1);
         let (outcomes, _) = present(&mut *open(at(server.address(), mode)), &[message[0].record()]);
-        match (status, outcomes.answer(0)) {
-            (200, Answer::Done) | (500, Answer::Unanswered) | (422, Answer::GiveUp(_)) => {}
+        match (status, outcomes.outcome(0)) {
+            (200, Outcome::Done) | (500, Outcome::Unanswered) | (422, Outcome::GiveUp(_)) => {}
             (_, answer) => panic!("{status}: {answer:?}"),
         }
         // What is in sockets' buffers counts as written.

@@ -3,7 +3,7 @@
 mod batches;
 mod faults;
 mod records;
-mod server;
+pub(crate) mod server;
 mod speed;
 mod tls;
 

@@ -1,4 +1,4 @@
-//! One request a record.
+//! In mode `record` each request carries one record.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -6,13 +6,13 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use duragram::model::HttpMode::Record;
-use duragram::process::{Answer, Content};
+use duragram::process::{Content, Outcome};
 use duragram::proto::Seq;
 use flate2::read::GzDecoder;
 
 use super::super::support::lane::{Message, drive, messages};
 use super::server::{Response, Server};
-use super::{JOURNAL, PATIENCE, at, open, present, try_open};
+use super::{JOURNAL, PATIENCE, at, fault, open, present, try_open};
 
 #[test]
 fn a_record_is_a_request_with_its_payload_as_it_came_and_its_names_as_headers() {
@@ -135,10 +135,10 @@ fn a_refused_record_is_given_up_before_a_later_one_is_sent() {
     let messages = messages(0, 4);
     let records: Vec<_> = messages.iter().map(Message::record).collect();
     let (outcomes, _) = present(&mut *handler, &records);
-    assert_eq!(outcomes.answer(0), &Answer::Done);
+    assert_eq!(outcomes.outcome(0), &Outcome::Done);
     let reason = format!("http://{} answered 422 (no such unit)", server.address());
-    assert_eq!(outcomes.answer(1), &Answer::GiveUp(reason.clone()));
-    assert_eq!((outcomes.answer(2), outcomes.answer(3)), (&Answer::Unanswered, &Answer::Unanswered));
+    assert_eq!(outcomes.outcome(1), &Outcome::GiveUp(reason.clone()));
+    assert_eq!((outcomes.outcome(2), outcomes.outcome(3)), (&Outcome::Unanswered, &Outcome::Unanswered));
     assert_eq!(outcomes.unavailable_reason(), None);
     assert_eq!(server.requests().len(), 2);
     assert_eq!(drive(&mut *handler, &records[2..], 10, PATIENCE), []);
@@ -157,8 +157,8 @@ fn a_slow_server_does_not_keep_the_lane_for_long() {
         target.in_flight_max = in_flight;
         let (outcomes, took) = present(&mut *open(target), &records);
         assert!(took.as_secs() < 3, "{took:?}");
-        assert_eq!(outcomes.answer(0), &Answer::Done);
-        assert_eq!(outcomes.answer(999), &Answer::Unanswered);
+        assert_eq!(outcomes.outcome(0), &Outcome::Done);
+        assert_eq!(outcomes.outcome(999), &Outcome::Unanswered);
         assert_eq!(outcomes.unavailable_reason(), None);
     }
 }
@@ -204,4 +204,42 @@ fn what_cannot_be_sent_is_an_error_at_the_start_that_names_the_key() {
         let error = try_open(target, PATIENCE).err().expect(key).to_string();
         assert!(error.contains(key) && !error.contains("s3cret"), "{error}");
     }
+}
+
+#[test]
+fn what_the_server_responds_is_the_answer_for_who_has_asked() {
+    let server = Server::start(|request| match request.text().as_str() {
+        "message 1" => Response::status(200).body(vec![b'x'; 1025]),
+        "message 2" => Response::status(204),
+        text => Response::status(201).body(format!("re: {text}")),
+    });
+    let messages = messages(0, 4);
+    let asking = |message| duragram::process::Record { asks: true, ..Message::record(message) };
+    let records: Vec<_> = messages.iter().map(asking).collect();
+    for in_flight in [1, 3] {
+        let mut target = at(server.address(), Record);
+        target.in_flight_max = in_flight;
+        let (outcomes, _) = present(&mut *open(target), &records);
+        assert!((0..4).all(|i| *outcomes.outcome(i) == Outcome::Done), "too long an answer costs the record nothing");
+        let answers = [0, 1, 2, 3].map(|i| outcomes.body(i).map(|body| String::from_utf8_lossy(body).into_owned()));
+        assert_eq!(answers, [Some("re: message 0".into()), None, None, Some("re: message 3".into())]);
+    }
+    assert!(server.requests().iter().all(|request| request.header("duragram-ask") == "1"));
+}
+
+#[test]
+fn a_response_that_breaks_off_while_somebody_waits_comes_again() {
+    let server = Server::start(|request| match request.nth {
+        0 => Response::status(200).body("half of").breaks_off(10),
+        _ => Response::status(200).body("half of an answer"),
+    });
+    let messages = messages(0, 1);
+    let record = duragram::process::Record { asks: true, ..messages[0].record() };
+    let mut handler = open(at(server.address(), Record));
+    let (outcomes, _) = present(&mut *handler, &[record]);
+    assert_eq!(outcomes.outcome(0), &Outcome::Unanswered);
+    assert!(fault(&outcomes).contains("broke off"), "{outcomes:?}");
+    let (outcomes, _) = present(&mut *handler, &[record]);
+    assert_eq!(outcomes.body(0).map(|body| body.to_vec()), Some(b"half of an answer".to_vec()));
+    assert_eq!(server.requests()[0].headers, server.requests()[1].headers, "by the same name");
 }

@@ -11,7 +11,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 /// A request as it came.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Request {
-    /// Its first line.
+    /// Its first line holds the method, the path and the version.
     pub(crate) line: String,
     /// Its headers, their names in lower case.
     pub(crate) headers: Vec<(String, String)>,
@@ -33,19 +33,21 @@ impl Request {
     }
 }
 
-/// What the server answers.
+/// The server answers a request with this.
 pub(crate) struct Response {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
     /// So many bytes follow the body.
     zeros: u64,
+    /// So many bytes are promised and never come: the connection ends.
+    missing: u64,
     cut: bool,
 }
 
 impl Response {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), zeros: 0, cut: false }
+        Self { status, headers: Vec::new(), body: Vec::new(), zeros: 0, missing: 0, cut: false }
     }
 
     /// None at all: the connection is closed.
@@ -60,6 +62,12 @@ impl Response {
 
     pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
+        self
+    }
+
+    /// A body that breaks off before so many bytes more.
+    pub(crate) fn breaks_off(mut self, missing: u64) -> Self {
+        self.missing = missing;
         self
     }
 
@@ -95,7 +103,7 @@ impl Server {
         Self::start_with(None, answer)
     }
 
-    /// The same over TLS.
+    /// Starts a server that speaks TLS alone.
     pub(crate) fn start_tls(tls: ServerConfig, answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         Self::start_with(Some(Arc::new(tls)), answer)
     }
@@ -201,7 +209,7 @@ fn talk(stream: impl Read + Write, connection: u64, shared: &Shared) -> io::Resu
         if response.cut {
             return Ok(());
         }
-        let length = response.body.len() as u64 + response.zeros;
+        let length = response.body.len() as u64 + response.zeros + response.missing;
         let mut bytes = format!("HTTP/1.1 {} Said\r\nContent-Length: {length}\r\n", response.status).into_bytes();
         for (name, value) in &response.headers {
             bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
@@ -217,6 +225,9 @@ fn talk(stream: impl Read + Write, connection: u64, shared: &Shared) -> io::Resu
             left -= piece as u64;
         }
         stream.get_mut().flush()?;
+        if response.missing > 0 {
+            return Ok(());
+        }
         if response.headers.iter().any(|(name, value)| *name == "Connection" && value == "close") {
             return Ok(());
         }

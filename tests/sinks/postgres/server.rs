@@ -124,7 +124,7 @@ impl Cluster {
         }
     }
 
-    /// A new database.
+    /// Makes a database that no other test has, and returns its name.
     pub(crate) fn database(&self) -> String {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", MADE.fetch_add(1, Ordering::SeqCst));

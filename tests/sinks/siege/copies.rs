@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BEFORE: u64 = 1;
 const AFTER: [u64; 2] = [101, 102];
 
-/// Records of each.
+/// Each of these clients sends so many records.
 const RECORDS: u64 = 200;
 
 fn send(wire: &Wire, client: u64, seqs: RangeInclusive<u64>) {

@@ -18,7 +18,7 @@ use crate::common::server::{Home, Server, duragram};
 use crate::faults::fast_dir;
 use crate::faults::load::{Crowd, Heard, Plan};
 
-/// The sink under siege.
+/// The sink under siege has this name.
 pub(super) const NAME: &str = "besieged";
 
 /// How long the target, the clients and the sink may take.
@@ -158,7 +158,7 @@ impl Siege {
         drains(self.server(), "beside", PATIENCE)
     }
 
-    /// The running server.
+    /// Returns the server, which must be running.
     pub(super) fn server(&self) -> &Server {
         self.server.as_ref().expect("it runs")
     }

@@ -24,7 +24,7 @@ pub(super) enum Fault {
     HeldBack,
     /// The connection is cut at any byte.
     Cut,
-    /// Every piece takes long.
+    /// Every piece takes long on its way.
     Delayed,
     /// The target is away for seconds.
     Away,

@@ -13,7 +13,7 @@ use crate::faults::load::{Heard, payload};
 /// The epoch of every client.
 const EPOCH: u32 = 1;
 
-/// What was counted.
+/// A siege counts this before it is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Counts {
     /// How often something was struck.

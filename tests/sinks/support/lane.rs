@@ -7,7 +7,7 @@ use duragram::model::{
     BacklogConfig, BatchConfig, Instance, JournalId, Lane, LaneMark, Offset, SessionId, SinkConfig, SinkId, SinkStart,
     SinkTarget,
 };
-use duragram::process::{Answer, Content, Handler, LaneStart, Outcomes, Record};
+use duragram::process::{Content, Handler, LaneStart, Outcome, Outcomes, Record};
 use duragram::proto::{ClientId, Epoch, Seq};
 use duragram::sink;
 
@@ -31,6 +31,7 @@ impl Message {
             seq: Seq(self.offset + 1),
             channel: self.channel,
             received_unix_us: 1_767_323_045_678_901 + self.offset,
+            asks: false,
             content: Content::Payload(&self.payload),
         }
     }
@@ -96,7 +97,7 @@ pub(crate) fn handler_of(sink: SinkId, config: &SinkConfig, instance: u64, state
 pub(crate) fn once(handler: &mut dyn Handler, records: &[Record<'_>]) -> (usize, Option<String>) {
     let mut outcomes = Outcomes::new(records.len());
     handler.process(records, &mut outcomes);
-    let done = (0..records.len()).filter(|&i| *outcomes.answer(i) == Answer::Done).count();
+    let done = (0..records.len()).filter(|&i| *outcomes.outcome(i) == Outcome::Done).count();
     (done, outcomes.unavailable_reason().map(str::to_owned))
 }
 
@@ -164,12 +165,12 @@ pub(crate) fn drive(
             let mut left = Vec::new();
             for (i, (record, attempts)) in open.into_iter().enumerate() {
                 let name = (record.offset.0, record.index);
-                match outcomes.answer(i) {
-                    Answer::Done => {}
-                    Answer::Unanswered => left.push((record, attempts)),
-                    Answer::GiveUp(reason) => dead.push((name, reason.clone())),
-                    Answer::Retry(reason) if attempts + 1 == 3 => dead.push((name, reason.clone())),
-                    Answer::Retry(reason) => {
+                match outcomes.outcome(i) {
+                    Outcome::Done => {}
+                    Outcome::Unanswered => left.push((record, attempts)),
+                    Outcome::GiveUp(reason) => dead.push((name, reason.clone())),
+                    Outcome::Retry(reason) if attempts + 1 == 3 => dead.push((name, reason.clone())),
+                    Outcome::Retry(reason) => {
                         said = Some(reason.clone());
                         left.push((record, attempts + 1));
                     }

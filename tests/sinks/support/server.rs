@@ -30,7 +30,7 @@ impl Server {
         server
     }
 
-    /// Where it listens.
+    /// The server listens on this address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }

@@ -8,7 +8,9 @@ const EPOCH: Epoch = Epoch::new(1).unwrap();
 
 fn core(window: usize, linger: Duration) -> Core {
     let config = ClientConfig::new(ClientId(1), Some(EPOCH));
-    Core::new(Machine::new(config, vec![Slot::EMPTY; window], vec![0; 100_000], 1), Batching::Linger(linger))
+    let (asks, bodies) = ask_memory(1_200);
+    let machine = Machine::new(config, vec![Slot::EMPTY; window], vec![0; 100_000], 1);
+    Core::new(machine.with_asks(ASK_CONFIG, asks, bodies), Batching::Linger(linger))
 }
 
 fn push(core: &mut Core, now_us: u64, record: &[u8]) -> oneshot::Receiver<Outcome> {
@@ -39,12 +41,13 @@ fn ack(core: &mut Core, now_us: u64, floor: u64) {
         durability: Durability::Synced,
         duplicate: false,
         complete: false,
+        ready: false,
         delay_us: 0,
         bitmap: &[],
     };
     let mut bytes = [0; codec::ACK_LEN_MAX];
     let len = ack.encode(&mut bytes).unwrap();
-    assert!(core.receive(now_us, &bytes[..len]));
+    assert!(core.receive(now_us, &mut bytes[..len]));
     core.advance(now_us);
 }
 

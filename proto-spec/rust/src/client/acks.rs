@@ -9,7 +9,7 @@ const WORDS: usize = BITMAP_LEN_MAX / 8;
 /// The state of the acks of one session.
 #[derive(Clone, Debug)]
 pub(super) struct Acks {
-    /// The highest floor told.
+    /// The server has told no higher floor.
     pub(super) floor: Seq,
     /// How many seqs, from the lowest that is still held on, may be sent; `None` before the server told.
     pub(super) credit: Option<u64>,

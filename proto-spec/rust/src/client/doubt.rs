@@ -3,7 +3,7 @@
 //! What a server says after it has taken the client's first message is the same, whether the numbers below were used by
 //! this run or by another. So the first message goes alone, and its answer is judged.
 
-use super::{Client, FailReason, Slot};
+use super::{AskSlot, Client, FailReason, Slot};
 use crate::Seq;
 use crate::codec::Ack;
 
@@ -40,10 +40,12 @@ impl Doubt {
     }
 }
 
-impl<M, B> Client<M, B>
+impl<M, B, A, Y> Client<M, B, A, Y>
 where
     M: AsRef<[Slot]> + AsMut<[Slot]>,
     B: AsRef<[u8]> + AsMut<[u8]>,
+    A: AsRef<[AskSlot]> + AsMut<[AskSlot]>,
+    Y: AsRef<[u8]> + AsMut<[u8]>,
 {
     /// Looks at an ACK before it is believed; `false` when it must not be, since the epoch was used before. Then all that is
     /// queued has failed.

@@ -9,6 +9,10 @@
 //!    not take counts as lost on the way: the machine will send it again.
 //! 3. [`poll_timeout`](Client::poll_timeout): call `handle_timeout` then, or later.
 //!
+//! # Answers
+//! A client that lends room for it ([`Client::with_asks`]) can [`ask`](Client::ask) for an answer to a message, and hears it
+//! from [`poll_answer`](Client::poll_answer), which is drained after the events.
+//!
 //! ```
 //! use duragram_proto::client::{Client, ClientConfig, Event, Outgoing, Slot};
 //! use duragram_proto::codec::{Ack, Durability};
@@ -25,12 +29,12 @@
 //! let (client_id, epoch) = (ClientId(0xa1), Epoch::new(3).expect("not 0"));
 //! let ack = Ack {
 //!     client: client_id, epoch, floor: Seq(1), credit: 64,
-//!     durability: Durability::Synced, duplicate: false, complete: true, delay_us: 90, bitmap: &[],
+//!     durability: Durability::Synced, duplicate: false, complete: true, ready: false, delay_us: 90, bitmap: &[],
 //! };
 //! let mut answer = [0; 64];
 //! let answer_len = ack.encode(&mut answer).expect("an ACK without a bitmap has 32 bytes");
 //!
-//! client.handle_datagram(700, &answer[..answer_len]).expect("it fits what was sent");
+//! client.handle_datagram(700, &mut answer[..answer_len]).expect("it fits what was sent");
 //! assert!(matches!(client.poll_event(), Some(Event::Acked { message: acked, .. }) if acked == message));
 //! assert!(client.is_idle() && client.poll_timeout().is_none());
 //! # assert_eq!(len, 38);
@@ -45,6 +49,8 @@
 //! Only a change of epoch looks at every slot.
 
 mod acks;
+mod asking;
+mod asks;
 mod doubt;
 mod list;
 mod payloads;
@@ -60,11 +66,13 @@ use crate::rtt::Rtt;
 use crate::{ClientId, Epoch, Seq};
 
 use acks::Acks;
+use asks::Asks;
 use doubt::Doubt;
 use queue::{Decided, Outcome, Queue};
 use transmit::Timer;
 use wire::Wire;
 
+pub use asks::{ASKS_MAX, Answered, AskConfig, AskSlot, Status};
 pub use queue::Slot;
 #[cfg(feature = "sealed")]
 pub use wire::Sealing;
@@ -77,7 +85,7 @@ pub struct MessageId(pub u64);
 /// What a client is, and its limits. Start from [`ClientConfig::new`] and change fields.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientConfig {
-    /// Who it is.
+    /// The server tells clients apart by this id, and deduplicates for each of them alone.
     pub client: ClientId,
     /// This run's epoch, never used before by this client (PROTOCOL.md#duty-epoch); `None`: ask the server by HELLO.
     pub epoch: Option<Epoch>,
@@ -123,10 +131,10 @@ impl ClientConfig {
     }
 }
 
-/// A message to send.
+/// The caller gives it, and the machine numbers and copies it.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
-    /// The application's routing number.
+    /// The application routes by this number, which the protocol only carries.
     pub channel: u16,
     /// The payload is a run of records, each `len` u16 little-endian and `len` bytes.
     pub batch: bool,
@@ -154,7 +162,7 @@ pub enum Ignored {
     Undecodable(crate::codec::DecodeError),
     /// DATA, HELLO or PING: what only a server handles.
     ForServers,
-    /// For another client.
+    /// It names another client, as where two share an address.
     OtherClient,
     /// For another epoch of this client, mostly the one before.
     OtherEpoch,
@@ -175,9 +183,9 @@ pub enum Event {
         message: MessageId,
         /// Its number in the session that acked it.
         seq: Seq,
-        /// That session's epoch.
+        /// The message was acked in the session of this epoch.
         epoch: Epoch,
-        /// How safe it is.
+        /// The server promises this with its ack.
         durability: Durability,
     },
     /// The server will never take this message. It was not journaled.
@@ -205,7 +213,7 @@ pub enum Event {
     ServerWaits {
         /// The code of the REJECT that asked for it.
         code: RejectCode,
-        /// Until when, as `now_us`.
+        /// The client waits until `now_us` has reached this, in microseconds.
         until_us: u64,
     },
 }
@@ -237,23 +245,27 @@ pub struct Stats {
     pub retransmissions: u64,
     /// Transmissions taken for lost by later acks.
     pub losses: u64,
-    /// Retransmission timeouts that expired.
+    /// So many retransmission timeouts have expired.
     pub timeouts: u64,
     /// Messages that the server acked.
     pub acked: u64,
+    /// TAKEs given to the caller to send.
+    pub takes: u64,
 }
 
 /// The client's state machine.
 ///
 /// `M` holds the slots (as many messages as may wait or be in flight, at most 65,536 are used) and `B` the bytes of
-/// their payloads, as a ring: arrays on a microcontroller, `Vec`s elsewhere.
+/// their payloads, as a ring: arrays on a microcontroller, `Vec`s elsewhere. `A` and `Y` are the same for asks and the
+/// bodies of answers ([`Client::with_asks`]); who never asks lends nothing.
 ///
 /// It cannot be cloned: two machines with one epoch and one counter would use each number twice.
 #[derive(Debug)]
-pub struct Client<M, B> {
+pub struct Client<M, B, A = [AskSlot; 0], Y = [u8; 0]> {
     config: ClientConfig,
     wire: Wire,
     queue: Queue<M, B>,
+    asks: Asks<A, Y>,
     random: Random,
     rtt: Rtt,
     congestion: Congestion,
@@ -277,7 +289,7 @@ pub struct Client<M, B> {
     /// One datagram may be sent in spite of silence and congestion window.
     probe: bool,
     ping_due: bool,
-    /// A PING is unanswered.
+    /// A PING was sent, and no ACK has come since.
     pinged: bool,
     /// The congestion window was what kept the last `poll_transmit` from sending.
     congestion_limited: bool,
@@ -318,6 +330,7 @@ where
         Self {
             congestion: Congestion::new(config.window_initial, window_max),
             queue,
+            asks: Asks::new(AskConfig::HELD, [], []),
             random: Random::new(random_seed),
             rtt: Rtt::default(),
             epoch: config.epoch,
@@ -342,9 +355,21 @@ where
             config,
         }
     }
+}
 
+impl<M, B, A, Y> Client<M, B, A, Y>
+where
+    M: AsRef<[Slot]> + AsMut<[Slot]>,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+    A: AsRef<[AskSlot]> + AsMut<[AskSlot]>,
+    Y: AsRef<[u8]> + AsMut<[u8]>,
+{
     /// Takes a message. It will end in exactly one of the events `Acked`, `Failed` and `Abandoned`.
     pub fn send(&mut self, now_us: u64, message: Outgoing<'_>) -> Result<MessageId, SendError> {
+        self.push(now_us, message, false)
+    }
+
+    fn push(&mut self, now_us: u64, message: Outgoing<'_>, ask: bool) -> Result<MessageId, SendError> {
         if message.payload.len() > self.payload_len_max() {
             return Err(SendError::TooLarge);
         }
@@ -354,7 +379,7 @@ where
         if self.doubt == Doubt::Used {
             return Err(SendError::EpochUsed);
         }
-        let id = self.queue.push(message).ok_or(SendError::Full)?;
+        let id = self.queue.push(message, ask).ok_or(SendError::Full)?;
         if self.epoch.is_none() && self.hello.is_none() {
             self.ask_for_epoch(true);
         }
@@ -362,7 +387,7 @@ where
         Ok(id)
     }
 
-    /// The next event.
+    /// Takes the next event; `None` when all were taken.
     pub fn poll_event(&mut self) -> Option<Event> {
         if let Some((from, to)) = self.epoch_changed.take() {
             return Some(Event::EpochChanged { from, to });
@@ -381,7 +406,7 @@ where
     /// Gives up the oldest message that is not acked (SKIP, PROTOCOL.md#duty-skip), to make room for newer ones. Its event
     /// `Abandoned` follows. `None`, and no change, when all are acked.
     pub fn abandon_oldest(&mut self) -> Option<MessageId> {
-        self.queue.decide_oldest(Outcome::Abandoned)
+        self.decide_oldest(Outcome::Abandoned)
     }
 
     /// The path to the server is another one (a new address, a new network): forgets RTT, congestion window and what the
@@ -394,6 +419,7 @@ where
         self.silent = false;
         self.expired = None;
         self.lose_awaited();
+        self.asks.path_changed(now_us);
         match &mut self.hello {
             Some(hello) => hello.due = true,
             None => self.ping_due = self.is_blocked_by_credit(),

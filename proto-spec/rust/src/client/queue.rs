@@ -34,6 +34,8 @@ pub struct Slot {
     /// Transmissions in this epoch, less one; saturates.
     pub(super) attempt: u8,
     pub(super) batch: bool,
+    /// The message asks: its sender wants an answer.
+    pub(super) ask: bool,
     /// The server did not have it when it was transmitted last.
     pub(super) missed: bool,
     state: State,
@@ -53,6 +55,7 @@ impl Slot {
         epoch: None,
         attempt: 0,
         batch: false,
+        ask: false,
         missed: false,
         state: State::Free { skipped: false },
     };
@@ -80,17 +83,19 @@ enum State {
     Free { skipped: bool },
     /// Not transmitted in this epoch.
     Unsent,
-    /// In the list `in_flight`.
+    /// It is in the list `in_flight`: neither acked nor taken for lost.
     InFlight,
     /// In the list `overtaken`: has left the path, whether it has arrived or not.
     Overtaken,
     /// In the list `lost`: to be transmitted again.
     Lost,
+    /// In the list `held_back`: refused for the time being, to be transmitted again later.
+    HeldBack,
     /// In the list `decided`: its end is to be reported.
     Decided(Outcome),
 }
 
-/// How a message ended.
+/// A message ends in one of these ways, and never changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     Acked(Durability),
@@ -126,6 +131,8 @@ pub(super) struct Queue<M, B> {
     overtaken: List,
     /// In the order of seqs.
     lost: List,
+    /// In the order in which they were refused.
+    held_back: List,
     /// In the order in which they were decided.
     decided: List,
 }
@@ -151,11 +158,12 @@ where
             in_flight: List::EMPTY,
             overtaken: List::EMPTY,
             lost: List::EMPTY,
+            held_back: List::EMPTY,
             decided: List::EMPTY,
         }
     }
 
-    /// Slots that are used.
+    /// The queue holds so many messages at most, however many slots the caller gave.
     pub(super) fn capacity(&self) -> usize {
         self.slots.as_ref().len().min(SLOTS_MAX)
     }
@@ -181,7 +189,7 @@ where
     }
 
     /// Takes a message; `None`, unchanged, when there is no room now.
-    pub(super) fn push(&mut self, message: Outgoing<'_>) -> Option<MessageId> {
+    pub(super) fn push(&mut self, message: Outgoing<'_>, ask: bool) -> Option<MessageId> {
         let payload_len = u16::try_from(message.payload.len()).ok()?;
         if self.next - self.tail >= self.capacity() as u64 {
             return None;
@@ -196,6 +204,7 @@ where
             payload_len,
             channel: message.channel,
             batch: message.batch,
+            ask,
             state: State::Unsent,
             ..Slot::EMPTY
         };
@@ -235,7 +244,9 @@ where
             return None;
         }
         let at = self.index(position);
-        matches!(self.slot(at).state, State::InFlight | State::Overtaken | State::Lost).then_some(at)
+        let is_transmitted =
+            matches!(self.slot(at).state, State::InFlight | State::Overtaken | State::Lost | State::HeldBack);
+        is_transmitted.then_some(at)
     }
 
     /// The oldest undecided message, if it was transmitted.
@@ -309,13 +320,40 @@ where
         self.lost.insert_sorted(slots, at, |other| other.seq < seq);
     }
 
-    /// Decides a transmitted message.
+    pub(super) fn is_held_back(&self, at: usize) -> bool {
+        self.slot(at).state == State::HeldBack
+    }
+
+    /// A transmitted message is not transmitted again before [`release_held_back`](Self::release_held_back).
+    pub(super) fn hold_back(&mut self, at: usize) {
+        self.mark_lost(at);
+        let slots = self.slots.as_mut();
+        if slots[at].state == State::Lost {
+            self.lost.remove(slots, at);
+            slots[at].state = State::HeldBack;
+            self.held_back.push_back(slots, at);
+        }
+    }
+
+    /// What was held back is to be transmitted again.
+    pub(super) fn release_held_back(&mut self) {
+        while let Some(at) = self.held_back.first() {
+            let slots = self.slots.as_mut();
+            self.held_back.remove(slots, at);
+            slots[at].state = State::Lost;
+            let seq = slots[at].seq;
+            self.lost.insert_sorted(slots, at, |other| other.seq < seq);
+        }
+    }
+
+    /// Ends a message that was transmitted, and takes it out of its list.
     pub(super) fn decide(&mut self, at: usize, outcome: Outcome, epoch: Option<Epoch>) {
         let slots = self.slots.as_mut();
         match slots[at].state {
             State::InFlight => self.in_flight.remove(slots, at),
             State::Overtaken => self.overtaken.remove(slots, at),
             State::Lost => self.lost.remove(slots, at),
+            State::HeldBack => self.held_back.remove(slots, at),
             State::Unsent => {}
             State::Free { .. } | State::Decided(_) => return,
         }
@@ -363,7 +401,7 @@ where
         let mut to = self.next;
         for from in (self.base..self.next).rev() {
             let (from, state) = (self.index(from), self.slot(self.index(from)).state);
-            if matches!(state, State::Unsent | State::InFlight | State::Overtaken | State::Lost) {
+            if is_undecided(state) {
                 to -= 1;
                 let to = self.index(to);
                 self.slots.as_mut().swap(from, to);
@@ -371,6 +409,7 @@ where
         }
         (self.in_flight, self.overtaken) = (List::EMPTY, List::EMPTY);
         (self.lost, self.decided) = (List::EMPTY, List::EMPTY);
+        self.held_back = List::EMPTY;
         for position in self.tail..self.next {
             let at = self.index(position);
             let slots = self.slots.as_mut();
@@ -396,7 +435,7 @@ where
             let skipped = match slot.state {
                 State::Free { skipped } => skipped,
                 State::Decided(outcome) => !matches!(outcome, Outcome::Acked(_)),
-                State::Unsent | State::InFlight | State::Overtaken | State::Lost => break,
+                State::Unsent | State::InFlight | State::Overtaken | State::Lost | State::HeldBack => break,
             };
             if skipped {
                 self.skipped = self.seq(self.base);
@@ -421,4 +460,9 @@ where
     fn index(&self, position: u64) -> usize {
         (position % self.capacity() as u64) as usize
     }
+}
+
+/// Whether a message has no end yet.
+fn is_undecided(state: State) -> bool {
+    !matches!(state, State::Free { .. } | State::Decided(_))
 }

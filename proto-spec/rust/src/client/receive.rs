@@ -4,7 +4,7 @@
 use super::acks;
 use super::doubt::Doubt;
 use super::queue::{Outcome, Queue};
-use super::{Client, FailReason, Ignored, Slot};
+use super::{AskSlot, Client, FailReason, Ignored, Slot};
 use crate::backoff;
 use crate::codec::{Ack, Datagram, Reject, RejectCode, Welcome};
 use crate::{Epoch, Seq};
@@ -15,25 +15,29 @@ const REORDERING_MAX: u64 = 3;
 /// than what the samples were taken of.
 const SOONER_PART: u64 = 4;
 
-impl<M, B> Client<M, B>
+impl<M, B, A, Y> Client<M, B, A, Y>
 where
     M: AsRef<[Slot]> + AsMut<[Slot]>,
     B: AsRef<[u8]> + AsMut<[u8]>,
+    A: AsRef<[AskSlot]> + AsMut<[AskSlot]>,
+    Y: AsRef<[u8]> + AsMut<[u8]>,
 {
-    /// Handles a datagram from the server.
-    pub fn handle_datagram(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
+    /// Handles a datagram from the server. What came sealed is decrypted where it stands.
+    pub fn handle_datagram(&mut self, now_us: u64, datagram: &mut [u8]) -> Result<(), Ignored> {
         self.handle(now_us, datagram)?;
         self.silent = false;
         Ok(())
     }
 
-    fn handle(&mut self, now_us: u64, datagram: &[u8]) -> Result<(), Ignored> {
+    fn handle(&mut self, now_us: u64, datagram: &mut [u8]) -> Result<(), Ignored> {
         let hello = self.hello.map(|hello| hello.nonce);
-        match self.wire.decode(datagram, self.config.client, self.epoch, hello)? {
+        let waits_in = |epoch| self.asks.waits_in(epoch);
+        match self.wire.decode(datagram, self.config.client, self.epoch, hello, waits_in)? {
             Datagram::Ack(ack) => self.handle_ack(now_us, &ack),
             Datagram::Reject(reject) => self.handle_reject(now_us, &reject),
             Datagram::Welcome(welcome) => self.handle_welcome(now_us, &welcome),
-            Datagram::Data(_) | Datagram::Hello(_) | Datagram::Ping(_) => Err(Ignored::ForServers),
+            Datagram::Answer(answer) => self.handle_answer(now_us, &answer),
+            Datagram::Data(_) | Datagram::Hello(_) | Datagram::Ping(_) | Datagram::Take(_) => Err(Ignored::ForServers),
         }
     }
 
@@ -56,13 +60,13 @@ where
 
         let mut newly = NewlyAcked::default();
         for seq in self.queue.base_seq().0..=ack.floor.0 {
-            self.acked(Seq(seq), ack, &mut newly);
+            self.acked(now_us, Seq(seq), ack, &mut newly);
         }
         for w in 0..ack.bitmap.len() / 8 {
             let mut bits = self.acks.new_bits(ack, w);
             while bits != 0 {
                 let bit = 64 * w as u64 + u64::from(bits.trailing_zeros());
-                self.acked(Seq(ack.floor.0 + 1 + bit), ack, &mut newly);
+                self.acked(now_us, Seq(ack.floor.0 + 1 + bit), ack, &mut newly);
                 bits &= bits - 1;
             }
         }
@@ -76,6 +80,9 @@ where
             }
         }
         self.acks.note(ack);
+        if ack.ready {
+            self.asks.wake(now_us, self.epoch);
+        }
         self.pinged = false;
         if let Some(newest) = newly.newest {
             self.learn(now_us, ack, &newly, &newest, highest_acked);
@@ -84,8 +91,11 @@ where
         Ok(())
     }
 
-    fn acked(&mut self, seq: Seq, ack: &Ack<'_>, newly: &mut NewlyAcked) {
+    fn acked(&mut self, now_us: u64, seq: Seq, ack: &Ack<'_>, newly: &mut NewlyAcked) {
         let Some(at) = self.queue.transmitted(seq) else { return };
+        if self.queue.slot(at).ask {
+            self.asks.note_acked(now_us, self.queue.slot(at).message, ack.epoch, seq);
+        }
         newly.add(self.queue.slot(at), self.congestion.grows_by(self.queue.slot(at).transmission));
         self.queue.decide(at, Outcome::Acked(ack.durability), Some(ack.epoch));
     }
@@ -120,7 +130,7 @@ where
         }
     }
 
-    /// PROTOCOL.md#duty-loss.
+    /// Takes for lost what later acks have overtaken (PROTOCOL.md#duty-loss).
     fn find_losses(&mut self, now_us: u64, ack: &Ack<'_>) {
         let arrived = self.acks.newest_arrived;
         // What a timeout has sent waited for all that was sent before: that has left the path, however little came between.
@@ -162,7 +172,7 @@ where
         }
     }
 
-    /// PROTOCOL.md#duty-reject.
+    /// Does what the code of a REJECT asks for (PROTOCOL.md#duty-reject).
     fn handle_reject(&mut self, now_us: u64, reject: &Reject) -> Result<(), Ignored> {
         if reject.client != self.config.client {
             return Err(Ignored::OtherClient);
@@ -189,7 +199,14 @@ where
             return Err(Ignored::NotInFlight);
         }
         match (refused, failure(reject.code)) {
-            (Some(at), Some(reason)) => self.queue.decide(at, Outcome::Failed(reason), self.epoch),
+            (Some(at), Some(reason)) => {
+                self.asks.drop_message(self.queue.slot(at).message);
+                self.queue.decide(at, Outcome::Failed(reason), self.epoch);
+            }
+            (Some(at), None) if reject.code == RejectCode::Busy && self.hold_back(now_us, at, reject) => {
+                self.arm(now_us, false);
+                return Ok(());
+            }
             (Some(at), None) => self.queue.mark_lost(at),
             // The answer to a PING names no message, and each would get the same.
             (None, Some(reason)) => self.fail_all(reason),
@@ -213,9 +230,9 @@ where
         Ok(())
     }
 
-    /// Fails all that waits.
+    /// Fails every message that has not ended, the oldest first.
     pub(super) fn fail_all(&mut self, reason: FailReason) {
-        while self.queue.decide_oldest(Outcome::Failed(reason)).is_some() {}
+        while self.decide_oldest(Outcome::Failed(reason)).is_some() {}
         (self.pinged, self.ping_due) = (false, false);
     }
 
@@ -276,6 +293,7 @@ where
         self.doubt = Doubt::Settled;
         self.hello = None;
         self.queue.renumber();
+        self.asks.enter_epoch();
         self.acks = self.acks.of_next_session();
         self.expired = None;
         self.probe = false;

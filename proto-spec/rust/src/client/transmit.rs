@@ -3,10 +3,10 @@
 //! There is one timer. What it is for follows from the state, so that no two timers can contradict each other.
 
 use super::doubt::Doubt;
-use super::{Client, Slot};
+use super::{AskSlot, Client, Slot};
 use crate::Seq;
 use crate::backoff;
-use crate::codec::{Data, Datagram, Hello, Ping};
+use crate::codec::{Data, Datagram, Hello, OPTION_ASK, Ping};
 
 /// A deadline, and what is waited for until then.
 #[derive(Clone, Copy, Debug)]
@@ -27,15 +27,17 @@ enum WaitsFor {
     Credit,
 }
 
-impl<M, B> Client<M, B>
+impl<M, B, A, Y> Client<M, B, A, Y>
 where
     M: AsRef<[Slot]> + AsMut<[Slot]>,
     B: AsRef<[u8]> + AsMut<[u8]>,
+    A: AsRef<[AskSlot]> + AsMut<[AskSlot]>,
+    Y: AsRef<[u8]> + AsMut<[u8]>,
 {
     /// Writes the next datagram to send now into `out` and returns its length in bytes; `None` when there is nothing to
     /// send now, or `out` is shorter than [`Client::datagram_len_max`].
     pub fn poll_transmit(&mut self, now_us: u64, out: &mut [u8]) -> Option<usize> {
-        let len = self.transmit(now_us, out);
+        let len = self.transmit(now_us, out).or_else(|| self.transmit_take(now_us, out));
         self.arm(now_us, false);
         len
     }
@@ -84,6 +86,9 @@ where
         self.stats.retransmissions += u64::from(again);
         self.next_transmission += 1;
         let slot = self.queue.slot(at);
+        if slot.ask && !again {
+            self.asks.note_sent(slot.message, epoch, seq);
+        }
         // No more than the capacity, which is at most 65,536, lies between the oldest and the newest.
         let span = u16::try_from(seq.above(self.queue.base_seq())).ok()?;
         let data = Data {
@@ -91,6 +96,7 @@ where
             batch: slot.batch,
             skip: self.queue.skipped() > self.acks.floor,
             channel: slot.channel,
+            options: if slot.ask { OPTION_ASK } else { 0 },
             ..Data::whole(client, epoch, seq, span, self.queue.payload(at))
         };
         self.wire.encode(&Datagram::Data(data), out)
@@ -98,11 +104,15 @@ where
 
     /// When to call [`Client::handle_timeout`], as `now_us`; `None` while nothing is waited for.
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.timer.map(|timer| timer.at_us)
+        match (self.timer.map(|timer| timer.at_us), self.ask_deadline_us()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
     }
 
     /// Does what is due. Early and repeated calls do no harm.
     pub fn handle_timeout(&mut self, now_us: u64) {
+        self.handle_ask_timeout(now_us);
         let Some(timer) = self.timer.filter(|timer| timer.at_us <= now_us) else { return };
         match timer.waits_for {
             WaitsFor::Resume => {
@@ -175,6 +185,10 @@ where
     /// The lowest one is sent again, whatever the congestion window is.
     pub(super) fn probe_lowest(&mut self) {
         if let Some(at) = self.queue.base_transmitted() {
+            if self.queue.is_held_back(at) {
+                // It goes when its time has come, and what is above it has no ack to wait for.
+                self.lose_awaited();
+            }
             self.queue.mark_lost(at);
             self.expired = Some(self.next_transmission);
             self.probe = true;

@@ -1,9 +1,10 @@
-//! Bytes to datagrams.
+//! Reads datagrams from bytes, and trusts none of them.
 
 use super::{
-    ACK_COMPLETE, ACK_DUPLICATE, ACK_DURABILITY, Ack, BITMAP_LEN_MAX, CRC_LEN, DATA_ATTEMPT, DATA_BATCH, DATA_BEGIN,
-    DATA_END, DATA_SKIP, Data, Datagram, DecodeError, Durability, HEADER_LEN, Hello, MIN_LEN, Ping, Reject, RejectCode,
-    SEALED, TYPE_ACK, TYPE_DATA, TYPE_HELLO, TYPE_PING, TYPE_REJECT, TYPE_WELCOME, VERSION, Welcome, is_batch,
+    ACK_COMPLETE, ACK_DUPLICATE, ACK_DURABILITY, ACK_READY, Ack, Answer, AnswerStatus, BITMAP_LEN_MAX, CRC_LEN,
+    DATA_ATTEMPT, DATA_BATCH, DATA_BEGIN, DATA_END, DATA_SKIP, Data, Datagram, DecodeError, Durability, HEADER_LEN,
+    Hello, MIN_LEN, Ping, Reject, RejectCode, SEALED, TYPE_ACK, TYPE_ANSWER, TYPE_DATA, TYPE_HELLO, TYPE_PING,
+    TYPE_REJECT, TYPE_TAKE, TYPE_WELCOME, Take, VERSION, Welcome, is_batch,
 };
 use crate::{ClientId, Epoch, Seq};
 
@@ -56,6 +57,7 @@ pub(super) fn fields<'a>(head: &Head, rest: &'a [u8]) -> Result<Datagram<'a>, De
                 },
                 duplicate: flags & ACK_DUPLICATE != 0,
                 complete: flags & ACK_COMPLETE != 0,
+                ready: flags & ACK_READY != 0,
                 delay_us: word,
                 bitmap,
             }))
@@ -79,6 +81,8 @@ pub(super) fn fields<'a>(head: &Head, rest: &'a [u8]) -> Result<Datagram<'a>, De
         TYPE_PING if fixed && seq == 0 && flags == 0 && small == 0 && word == 0 => {
             Ok(Datagram::Ping(Ping { client, epoch: Epoch::new(epoch).ok_or(DecodeError::Malformed)? }))
         }
+        TYPE_ANSWER => answer_fields(head, rest).map(Datagram::Answer),
+        TYPE_TAKE => take_fields(head, rest).map(Datagram::Take),
         TYPE_REJECT | TYPE_HELLO | TYPE_WELCOME | TYPE_PING => Err(DecodeError::Malformed),
         _ => Err(DecodeError::UnknownType),
     }
@@ -136,8 +140,47 @@ fn data_fields<'a>(head: &Head, payload: &'a [u8]) -> Result<Data<'a>, DecodeErr
         batch: flags & DATA_BATCH != 0,
         skip: flags & DATA_SKIP != 0,
         channel: u16_at(head, HEADER_LEN),
-        reserved: u16_at(head, HEADER_LEN + 2),
+        options: u16_at(head, HEADER_LEN + 2),
         payload,
+    })
+}
+
+/// `body` is the body as it came: in a sealed datagram of which nothing is verified yet its ciphertext, as long as the body.
+fn answer_fields<'a>(head: &Head, body: &'a [u8]) -> Result<Answer<'a>, DecodeError> {
+    let (status, number) = (AnswerStatus::from_wire(u16_at(head, 2)), u32_at(head, HEADER_LEN));
+    let answer = Answer {
+        client: ClientId(u64_at(head, 8)),
+        epoch: Epoch::new(u32_at(head, 4)).ok_or(DecodeError::Malformed)?,
+        seq: Seq(u64_at(head, 16)),
+        status,
+        number,
+        body,
+    };
+    let fits = match status {
+        AnswerStatus::Done | AnswerStatus::Failed => body.is_empty() || body.len() as u64 == u64::from(number),
+        AnswerStatus::Pending => body.is_empty(),
+        AnswerStatus::Gone => body.is_empty() && number == 0,
+        AnswerStatus::Unknown(_) => true,
+    };
+    if answer.seq == Seq::ZERO || head[1] & !SEALED != 0 || !fits {
+        return Err(DecodeError::Malformed);
+    }
+    Ok(answer)
+}
+
+fn take_fields(head: &Head, zeros: &[u8]) -> Result<Take, DecodeError> {
+    let (seq, span) = (u64_at(head, 16), u16_at(head, 2));
+    let epoch = Epoch::new(u32_at(head, 4)).ok_or(DecodeError::Malformed)?;
+    if u64::from(span) >= seq || head[1] & !SEALED != 0 || zeros.iter().any(|&byte| byte != 0) {
+        return Err(DecodeError::Malformed);
+    }
+    Ok(Take {
+        client: ClientId(u64_at(head, 8)),
+        epoch,
+        seq: Seq(seq),
+        span,
+        wait_ms: u32_at(head, HEADER_LEN),
+        room: zeros.len(),
     })
 }
 

@@ -6,8 +6,8 @@
 use super::decode::{Head, check_batch, fields};
 use super::encode::Fields;
 use super::{
-    Ack, BufferTooSmall, Data, Datagram, DecodeError, HEADER_LEN, Hello, Ping, Reject, SEALED, SEALED_MIN_LEN,
-    TYPE_DATA, TYPE_HELLO, TYPE_PING, VERSION, Welcome,
+    Ack, Answer, BufferTooSmall, Data, Datagram, DecodeError, HEADER_LEN, Hello, Ping, Reject, SEALED, SEALED_MIN_LEN,
+    TYPE_ANSWER, TYPE_DATA, TYPE_HELLO, TYPE_PING, TYPE_TAKE, Take, VERSION, Welcome,
 };
 use crate::seal::{Direction, SessionKeys, TAG_LEN};
 use crate::{ClientId, Epoch};
@@ -20,7 +20,7 @@ const CLEAR_LEN: usize = HEADER_LEN + 4 + 8;
 pub struct SealedHead {
     /// The client whose keys have sealed it.
     pub client: ClientId,
-    /// Which of its keys.
+    /// It was sealed with these of the client's keys.
     pub keys: KeysOf,
     /// The number that no other datagram under these keys has.
     pub counter: u64,
@@ -31,11 +31,11 @@ pub struct SealedHead {
 /// Under which keys of a client a datagram is sealed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeysOf {
-    /// Those of a session.
+    /// The keys of the session in this epoch seal all that belongs to it.
     Session(Epoch),
     /// Those of epoch 0: HELLO, WELCOME, and the REJECT of a HELLO, each with the HELLO's nonce.
     Hello {
-        /// Of the HELLO.
+        /// The HELLO and the reply to it carry this nonce.
         nonce: u64,
     },
 }
@@ -43,14 +43,14 @@ pub enum KeysOf {
 /// One end of the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// Sends DATA, HELLO and PING.
+    /// Sends DATA, HELLO, PING and TAKE.
     Client,
-    /// Sends ACK, REJECT and WELCOME.
+    /// Sends ACK, REJECT, WELCOME and ANSWER.
     Server,
 }
 
 impl KeysOf {
-    /// As [`ClientKey::keys`](crate::seal::ClientKey::keys) takes it.
+    /// Returns the epoch as [`ClientKey::keys`](crate::seal::ClientKey::keys) takes it.
     pub fn epoch(self) -> Option<Epoch> {
         match self {
             Self::Session(epoch) => Some(epoch),
@@ -67,6 +67,8 @@ pub fn peek(bytes: &[u8]) -> Result<SealedHead, DecodeError> {
     let (client, keys, sender) = match fields(head, rest)? {
         Datagram::Data(data) => (data.client, KeysOf::Session(data.epoch), Side::Client),
         Datagram::Ping(ping) => (ping.client, KeysOf::Session(ping.epoch), Side::Client),
+        Datagram::Take(take) => (take.client, KeysOf::Session(take.epoch), Side::Client),
+        Datagram::Answer(answer) => (answer.client, KeysOf::Session(answer.epoch), Side::Server),
         // PROTOCOL.md#sealed-counter: any other counter could meet another HELLO's.
         Datagram::Hello(hello) if hello.nonce != counter => return Err(DecodeError::Malformed),
         Datagram::Hello(hello) => (hello.client, KeysOf::Hello { nonce: hello.nonce }, Side::Client),
@@ -80,7 +82,12 @@ pub fn peek(bytes: &[u8]) -> Result<SealedHead, DecodeError> {
     Ok(SealedHead { client, keys, counter, sender })
 }
 
-/// Verifies a DATA, HELLO or PING, and decrypts a DATA's payload in place. `keys` are those that [`peek`] names.
+/// Whether a datagram says that it is an ANSWER.
+pub(crate) fn is_answer(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| first & 0x0f == TYPE_ANSWER)
+}
+
+/// Verifies a DATA, HELLO, PING or TAKE, and decrypts a DATA's payload in place. `keys` are those that [`peek`] names.
 ///
 /// `Err(UnknownType)` for the types that only a server sends. After any error but `BrokenBatch` the bytes are as they were.
 pub fn unseal_request<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
@@ -95,26 +102,35 @@ pub fn unseal_request<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Dat
     if !keys.open(Direction::ToServer, counter, clear, text, tag) {
         return Err(DecodeError::BadSeal);
     }
-    let head = clear.first_chunk().ok_or(DecodeError::Truncated)?;
-    let datagram = fields(head, text)?;
+    let datagram = opened(is_data, clear, text)?;
     check_batch(&datagram)?;
     Ok(datagram)
 }
 
-/// Verifies an ACK, REJECT or WELCOME, in which nothing is encrypted. `keys` are those that [`peek`] names.
+/// Verifies an ACK, REJECT, WELCOME or ANSWER, and decrypts an ANSWER's body in place. `keys` are those that [`peek`] names.
 ///
-/// `Err(UnknownType)` for the types that only a client sends.
-pub fn unseal_reply<'a>(bytes: &'a [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
+/// `Err(UnknownType)` for the types that only a client sends. After any error the bytes are as they were.
+pub fn unseal_reply<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
     let SealedHead { counter, sender, .. } = peek(bytes)?;
     if sender != Side::Server {
         return Err(DecodeError::UnknownType);
     }
-    let (clear, tag) = bytes.split_last_chunk::<TAG_LEN>().ok_or(DecodeError::Truncated)?;
-    if !keys.open(Direction::ToClient, counter, clear, &mut [], tag) {
+    let is_answer = is_answer(bytes);
+    let (body, tag) = bytes.split_last_chunk_mut::<TAG_LEN>().ok_or(DecodeError::Truncated)?;
+    let clear_len = if is_answer { CLEAR_LEN } else { body.len() };
+    let (clear, text) = body.split_at_mut_checked(clear_len).ok_or(DecodeError::Truncated)?;
+    if !keys.open(Direction::ToClient, counter, clear, text, tag) {
         return Err(DecodeError::BadSeal);
     }
-    let (head, _, rest) = parts(bytes)?;
-    fields(head, rest)
+    opened(is_answer, clear, text)
+}
+
+/// What a verified datagram says. Its variable part was encrypted, or stands in clear behind the counter.
+#[inline]
+fn opened<'a>(is_encrypted: bool, clear: &'a [u8], text: &'a [u8]) -> Result<Datagram<'a>, DecodeError> {
+    let (head, rest) = clear.split_first_chunk().ok_or(DecodeError::Truncated)?;
+    let (_, in_clear) = rest.split_first_chunk::<8>().ok_or(DecodeError::Truncated)?;
+    fields(head, if is_encrypted { text } else { in_clear })
 }
 
 /// The first 28 bytes, the counter, and what stands between it and the tag.
@@ -145,26 +161,28 @@ impl Datagram<'_> {
             Self::Hello(hello) => hello.seal(keys, out),
             Self::Welcome(welcome) => welcome.seal(keys, counter, out),
             Self::Ping(ping) => ping.seal(keys, counter, out),
+            Self::Answer(answer) => answer.seal(keys, counter, out),
+            Self::Take(take) => take.seal(keys, counter, out),
         }
     }
 }
 
 impl Data<'_> {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Ack<'_> {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Reject {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
@@ -178,14 +196,28 @@ impl Hello {
 }
 
 impl Welcome {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Ping {
-    /// As [`Datagram::seal`].
+    /// Seals it as [`Datagram::seal`] does.
+    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().seal(keys, counter, out)
+    }
+}
+
+impl Answer<'_> {
+    /// Seals it as [`Datagram::seal`] does.
+    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.fields().seal(keys, counter, out)
+    }
+}
+
+impl Take {
+    /// Seals it as [`Datagram::seal`] does.
     pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
@@ -193,18 +225,18 @@ impl Ping {
 
 impl Fields<'_> {
     fn seal(mut self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let len = SEALED_MIN_LEN + self.variable.len();
+        let len = (SEALED_MIN_LEN + self.variable.len()).saturating_add(self.zeros);
         let out = out.get_mut(..len).ok_or(BufferTooSmall)?;
         self.flags |= SEALED;
         self.write_head(&mut out[..HEADER_LEN + 4]);
         out[HEADER_LEN + 4..CLEAR_LEN].copy_from_slice(&counter.to_le_bytes());
         let (body, tag) = out.split_last_chunk_mut::<TAG_LEN>().ok_or(BufferTooSmall)?;
-        body[CLEAR_LEN..].copy_from_slice(self.variable);
+        self.write_variable(&mut body[CLEAR_LEN..]);
         let direction = match self.kind {
-            TYPE_DATA | TYPE_HELLO | TYPE_PING => Direction::ToServer,
+            TYPE_DATA | TYPE_HELLO | TYPE_PING | TYPE_TAKE => Direction::ToServer,
             _ => Direction::ToClient,
         };
-        let clear_len = if self.kind == TYPE_DATA { CLEAR_LEN } else { body.len() };
+        let clear_len = if matches!(self.kind, TYPE_DATA | TYPE_ANSWER) { CLEAR_LEN } else { body.len() };
         let (clear, text) = body.split_at_mut(clear_len);
         *tag = keys.seal(direction, counter, clear, text).ok_or(BufferTooSmall)?;
         Ok(len)

@@ -7,30 +7,51 @@ use core::ops::RangeInclusive;
 pub struct CounterStart {
     first: u64,
     last: u64,
+    taking_first: u64,
 }
+
+/// Numbers that start at random start below this one.
+const RANDOM_END: u64 = 1 << 63;
+/// How many numbers a millisecond has, as a power of two. 42 bits of milliseconds remain: 139 years.
+const MILLISECOND_BITS: u32 = 21;
 
 impl CounterStart {
     /// From a count of the device's starts, stored before it is used: 2³² transmissions for each. The only one that allows
     /// to go on with an epoch after a restart.
     pub const fn boot_count(count: u32) -> Self {
         let first = (count as u64) << 32;
-        Self { first, last: first | u32::MAX as u64 }
+        Self { first, last: first | u32::MAX as u64, taking_first: first }
     }
 
-    /// From 64 random bits, drawn anew at every start.
+    /// From 64 random bits, drawn anew at every start. Answers of earlier runs are heard after some tries, since the server
+    /// replies to who used the highest number: [`random_at`](Self::random_at) is better where the time is known.
     pub const fn random(bits: u64) -> Self {
-        Self { first: bits >> 1, last: u64::MAX }
+        Self { first: bits >> 1, last: u64::MAX, taking_first: bits >> 1 }
+    }
+
+    /// The same at a start of which the Unix time in milliseconds is known: TAKEs in sessions of earlier runs have numbers
+    /// above all that start at random and, as far as the clock goes on, above those of the runs before. Two runs that begin in one
+    /// millisecond are kept apart by chance.
+    pub const fn random_at(bits: u64, unix_ms: u64) -> Self {
+        let in_millisecond = bits & ((1 << MILLISECOND_BITS) - 1);
+        let taking_first = RANDOM_END | (unix_ms << MILLISECOND_BITS) & (RANDOM_END - 1) | in_millisecond;
+        Self { taking_first, ..Self::random(bits) }
     }
 
     /// So few that a test can use them up.
     #[cfg(test)]
     pub(crate) const fn between(first: u64, last: u64) -> Self {
-        Self { first, last }
+        Self { first, last, taking_first: first }
     }
 
     /// The numbers that it allows.
     pub const fn range(self) -> RangeInclusive<u64> {
         self.first..=self.last
+    }
+
+    /// The first number for TAKEs in sessions that this run did not open.
+    pub(crate) const fn taking_first(self) -> u64 {
+        self.taking_first
     }
 }
 

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::DirectionKey;
 use crate::{ClientId, Epoch};
 
-/// Bytes of every key.
+/// Every key has so many bytes.
 pub const KEY_LEN: usize = 32;
 
 /// The key from which the keys of all clients are derived. Only the server has it.

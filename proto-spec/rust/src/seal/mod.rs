@@ -66,7 +66,7 @@ impl SessionKeys {
     }
 }
 
-/// PROTOCOL.md#sealed-layout.
+/// No two datagrams under one key have the same nonce (PROTOCOL.md#sealed-layout).
 fn nonce(direction: Direction, counter: u64) -> [u8; 12] {
     let mut nonce = [0; 12];
     nonce[..4].copy_from_slice(&(direction as u32).to_le_bytes());

@@ -81,7 +81,22 @@ fn boot_counts_have_ranges_that_do_not_meet() {
     assert_eq!(CounterStart::random(u64::MAX).range(), u64::MAX >> 1..=u64::MAX);
 }
 
-/// What befalls a server.
+#[test]
+fn who_knows_the_time_takes_what_earlier_runs_asked_above_all_random_starts_and_above_runs_before() {
+    let at = |bits, unix_ms| CounterStart::random_at(bits, unix_ms);
+    let mut before = *CounterStart::random(u64::MAX).range().start();
+    for unix_ms in [0, 1, 1_790_000_000_000, 1_790_000_000_001, 4_000_000_000_000] {
+        for bits in [0, u64::MAX] {
+            assert!(at(bits, unix_ms).taking_first() > before, "{unix_ms} {bits}");
+            before = at(bits, unix_ms).taking_first();
+            assert_eq!(at(bits, unix_ms).range(), CounterStart::random(bits).range());
+        }
+    }
+    // Without the time, and with a stored count, they are in the range of the run.
+    assert_eq!((CounterStart::random(10).taking_first(), CounterStart::boot_count(1).taking_first()), (5, 1 << 32));
+}
+
+/// Each of these befalls a server in some order.
 #[derive(Clone, Debug)]
 enum Step {
     Take(u8),

@@ -64,11 +64,11 @@ impl Model {
 enum Operation {
     /// Seq `floor + n`, if the window accepts it.
     Insert(u64),
-    /// Seq `floor − n`.
+    /// Inserts seq `floor − n`, which was accounted for before.
     InsertBelow(u64),
     /// Seqs `floor + n ..`, many of them.
     InsertRun(u64, u64),
-    /// To `floor + n`.
+    /// Moves the floor up to `floor + n`.
     Advance(u64),
     Shrink,
     PersistAndRestore,

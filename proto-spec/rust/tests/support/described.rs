@@ -20,7 +20,7 @@ pub(crate) fn described(datagram: &Datagram<'_>) -> Value {
             "batch": data.batch,
             "skip": data.skip,
             "channel": data.channel,
-            "reserved": data.reserved,
+            "options": data.options,
             "payload": hex(data.payload),
         }),
         Datagram::Ack(ack) => json!({
@@ -32,6 +32,7 @@ pub(crate) fn described(datagram: &Datagram<'_>) -> Value {
             "durability": ack.durability as u8,
             "duplicate": ack.duplicate,
             "complete": ack.complete,
+            "ready": ack.ready,
             "delay_us": ack.delay_us,
             "bitmap": hex(ack.bitmap),
         }),
@@ -59,6 +60,24 @@ pub(crate) fn described(datagram: &Datagram<'_>) -> Value {
             "type": "PING",
             "client": ping.client.to_string(),
             "epoch": ping.epoch.value(),
+        }),
+        Datagram::Answer(answer) => json!({
+            "type": "ANSWER",
+            "client": answer.client.to_string(),
+            "epoch": answer.epoch.value(),
+            "seq": answer.seq.to_string(),
+            "status": answer.status.to_wire(),
+            "number": answer.number,
+            "body": hex(answer.body),
+        }),
+        Datagram::Take(take) => json!({
+            "type": "TAKE",
+            "client": take.client.to_string(),
+            "epoch": take.epoch.value(),
+            "seq": take.seq.to_string(),
+            "span": take.span,
+            "wait_ms": take.wait_ms,
+            "room": take.room,
         }),
     }
 }

@@ -11,19 +11,21 @@
 
 use std::collections::VecDeque;
 
-use duragram_proto::codec::{Ack, RejectCode};
+use duragram_proto::codec::{Ack, Answer, RejectCode};
 use duragram_proto::rtt::Rtt;
 use duragram_proto::{ClientId, Epoch};
 
 use super::sent_times::SentTimes;
 use super::tally::Tally;
 
+mod asks;
 mod newly;
 mod refusals;
 #[cfg(test)]
 mod tests;
 mod timer;
 
+pub(super) use asks::{Asks, Taking, UNFINISHED_MAX};
 use newly::{Newly, highest_bit, words};
 
 /// A datagram is lost when one that was sent this many transmissions later has arrived (RFC 9002 §6.1.1).
@@ -98,6 +100,8 @@ pub(super) struct Flow {
     paused_until_ns: Option<u64>,
     fruitless_epochs: u32,
     random: u32,
+    /// What is asked, if each message asks.
+    asks: Option<Box<Asks>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,7 +119,7 @@ struct Slot {
 enum State {
     #[default]
     InFlight,
-    /// To be sent again.
+    /// It is taken for lost, and to be sent again.
     Lost,
     /// Numbered anew and not sent in this epoch.
     Renumbered,
@@ -127,6 +131,7 @@ enum State {
 pub(super) enum Outgoing {
     Data { seq: u64, span: u16, attempt: u8 },
     Ping,
+    Take(Taking),
 }
 
 /// The server will never take what this load sends; it is the same for every datagram.
@@ -170,7 +175,18 @@ impl Flow {
             paused_until_ns: None,
             fruitless_epochs: 0,
             random: seed | 1,
+            asks: None,
         }
+    }
+
+    /// From now on each message asks.
+    pub(super) fn ask(&mut self, asks: Asks) {
+        self.asks = Some(Box::new(asks));
+    }
+
+    /// Whether each message of the flow asks for an answer.
+    pub(super) fn asks(&self) -> bool {
+        self.asks.is_some()
     }
 
     /// Nothing new is to be sent.
@@ -186,6 +202,11 @@ impl Flow {
     /// What to send now; `None` when that is nothing. `due_ns` tells when the n-th message, counted from 0, was meant to
     /// be sent; it is asked once for each message.
     pub(super) fn next(&mut self, now_ns: u64, due_ns: impl FnOnce(u64) -> u64, tally: &mut Tally) -> Option<Outgoing> {
+        let rto_ns = self.rto_ns();
+        // Neither a REJECT nor a lack of credit stops it.
+        if let Some(taking) = self.asks.as_mut().and_then(|asks| asks.next(now_ns, rto_ns)) {
+            return Some(Outgoing::Take(taking));
+        }
         if self.paused_until_ns.is_some() {
             return None;
         }
@@ -295,6 +316,12 @@ impl Flow {
         true
     }
 
+    /// Handles an ANSWER to this client. Returns whether it was waited for.
+    pub(super) fn handle_answer(&mut self, now_ns: u64, answer: &Answer<'_>, tally: &mut Tally) -> bool {
+        let rto_ns = self.rto_ns();
+        answer.epoch == self.epoch && self.asks.as_mut().is_some_and(|asks| asks.handle(now_ns, rto_ns, answer, tally))
+    }
+
     /// What newly acked datagrams tell of those before them (PROTOCOL.md#duty-loss).
     fn learn(&mut self, now_ns: u64, ack: &Ack<'_>, newly: &Newly, highest: u64) {
         self.allowance = self.allowance.map(|allowance| allowance + 2 * newly.fresh);
@@ -327,6 +354,9 @@ impl Flow {
             State::Acked => return,
             State::InFlight => self.in_flight -= 1,
             State::Lost | State::Renumbered => {}
+        }
+        if let Some(asks) = &mut self.asks {
+            asks.acked(seq, due_ns);
         }
         newly.add(now_ns.saturating_sub(due_ns), tally);
         newly.fresh += u64::from(transmission > self.cut && state == State::InFlight);
@@ -423,7 +453,9 @@ impl Flow {
         if self.expired.is_none() {
             self.allowance = None;
         }
-        let may_be_new = self.is_behind() && self.next - self.base < self.window;
+        let may_be_new = self.is_behind()
+            && self.next - self.base < self.window
+            && self.asks.as_ref().is_none_or(|asks| asks.has_room(self.next));
         may_be_new.then_some((self.next, false))
     }
 

@@ -3,11 +3,16 @@
 use duragram_proto::Epoch;
 use duragram_proto::codec::{Reject, RejectCode};
 
-use super::{FRUITLESS_EPOCHS_MAX, Flow, NEVER, Refused, Slot, State};
+use super::{FRUITLESS_EPOCHS_MAX, Flow, NEVER, Refused, Slot, State, Tally};
 
 impl Flow {
     /// Handles a REJECT of this client. Returns whether it concerns something in flight.
-    pub(in super::super) fn handle_reject(&mut self, now_ns: u64, reject: &Reject) -> Result<bool, Refused> {
+    pub(in super::super) fn handle_reject(
+        &mut self,
+        now_ns: u64,
+        reject: &Reject,
+        tally: &mut Tally,
+    ) -> Result<bool, Refused> {
         if reject.epoch != self.epoch.value() {
             return Ok(false);
         }
@@ -29,12 +34,16 @@ impl Flow {
                 }
             }
             RejectCode::Busy | RejectCode::Storage | RejectCode::Unknown(_) => {
-                self.pause(now_ns, reject.retry_after_ms)
+                if reject.code == RejectCode::Busy {
+                    self.asks.iter_mut().for_each(|asks| asks.was_refused());
+                }
+                self.pause(now_ns, reject.retry_after_ms);
             }
             RejectCode::StaleEpoch => {
                 self.fruitless_epochs += 1;
                 let epoch = self.epoch.next().filter(|_| self.fruitless_epochs <= FRUITLESS_EPOCHS_MAX);
                 self.enter_epoch(epoch.ok_or(Refused(reject.code))?);
+                tally.gone += self.asks.as_mut().map_or(0, |asks| asks.renew());
             }
             RejectCode::Version
             | RejectCode::Unsupported

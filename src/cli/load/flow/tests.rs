@@ -1,4 +1,4 @@
-//! Flows driven by hand.
+//! These tests drive a flow by hand, one datagram at a time.
 
 use duragram_proto::Seq;
 use duragram_proto::codec::{BITMAP_LEN_MAX, Durability, Reject};
@@ -6,6 +6,7 @@ use duragram_proto::window::DedupWindow;
 
 use super::*;
 
+mod asks;
 mod bad_path;
 mod bursts;
 
@@ -33,6 +34,7 @@ impl Rig {
             .map(|outgoing| match outgoing {
                 Outgoing::Data { seq, span, attempt } => (seq, span, attempt),
                 Outgoing::Ping => (0, 0, 0),
+                Outgoing::Take(taking) => panic!("{taking:?}, and nothing has asked"),
             })
             .collect()
     }
@@ -58,13 +60,28 @@ impl Rig {
         let bitmap = if above.is_empty() { &[][..] } else { &bitmap };
         let epoch = self.flow.epoch;
         let (floor, durability) = (Seq(floor), Durability::Synced);
-        let ack = Ack { client: CLIENT, epoch, floor, credit, durability, duplicate, complete, delay_us: 0, bitmap };
+        let ack = Ack {
+            client: CLIENT,
+            epoch,
+            floor,
+            credit,
+            durability,
+            duplicate,
+            complete,
+            ready: false,
+            delay_us: 0,
+            bitmap,
+        };
         self.flow.handle_ack(self.now_ns, &ack, &mut self.tally)
     }
 
     fn reject(&mut self, refused: u64, code: RejectCode, retry_after_ms: u32) -> Result<bool, Refused> {
         let epoch = self.flow.epoch.value();
-        self.flow.handle_reject(self.now_ns, &Reject { client: CLIENT, epoch, code, refused, retry_after_ms })
+        self.flow.handle_reject(
+            self.now_ns,
+            &Reject { client: CLIENT, epoch, code, refused, retry_after_ms },
+            &mut self.tally,
+        )
     }
 
     /// Looks at the clock each millisecond until something is sent; returns that and how long it took, in milliseconds.
@@ -275,7 +292,7 @@ fn what_does_not_fit_what_was_sent_is_ignored() {
     rig.flow.epoch = Epoch::new(6).unwrap();
     let of_another_epoch =
         Reject { client: CLIENT, epoch: 5, code: RejectCode::TooLarge, refused: 3, retry_after_ms: 0 };
-    assert_eq!(rig.flow.handle_reject(rig.now_ns, &of_another_epoch), Ok(false));
+    assert_eq!(rig.flow.handle_reject(rig.now_ns, &of_another_epoch, &mut rig.tally), Ok(false));
     assert_eq!(rig.tally.acked, 2);
 }
 

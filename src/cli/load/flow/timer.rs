@@ -8,6 +8,11 @@ use super::{
 impl Flow {
     /// Does what time has made due. Returns whether there may be something to send now.
     pub(in super::super) fn handle_time(&mut self, now_ns: u64) -> bool {
+        let takes = self.asks.as_mut().is_some_and(|asks| asks.handle_time(now_ns));
+        self.handle_timeout(now_ns) || takes
+    }
+
+    fn handle_timeout(&mut self, now_ns: u64) -> bool {
         if let Some(until_ns) = self.paused_until_ns {
             if now_ns < until_ns {
                 return false;

@@ -75,7 +75,7 @@ fn sealed_and_plain_sessions_of_one_client_never_mix_also_after_a_restart() {
         let fleet = duragram_proto::seal::FleetKey::new([1; 32]);
         let epoch = codec::peek(bytes).unwrap().keys.epoch();
         let keys = fleet.client_key(ClientId(client)).keys(ClientId(client), epoch);
-        reply(&encode(&codec::unseal_reply(bytes, &keys).unwrap()))
+        reply(&encode(&codec::unseal_reply(&mut bytes.to_vec(), &keys).unwrap()))
     };
     assert_eq!(code(&mut rig, 0x50, &plain(0x50, 5, 1)), acked(1));
     // A plain session is open in this epoch; plain epochs do not count as opened.

@@ -11,6 +11,8 @@ pub(super) enum DropReason {
     Undecoded(DecodeError),
     /// Only a server sends such datagrams.
     WrongDirection,
+    /// It is a TAKE with room for more than the server ever says.
+    TooLong,
     /// It is sealed for a client of which no key is known.
     UnknownKey,
     /// It is sealed for a client whose key is revoked.
@@ -32,6 +34,8 @@ pub struct Dropped {
     pub unknown_type: u64,
     /// Of a type that only a server sends.
     pub wrong_direction: u64,
+    /// A TAKE that is longer than any datagram may be.
+    pub too_long: u64,
     /// Sealed, and this server has no keys.
     pub sealed: u64,
     /// The tag is wrong: forged, or garbled on the way.
@@ -48,6 +52,7 @@ impl Dropped {
     pub(super) fn count(&mut self, reason: DropReason) {
         let counter = match reason {
             DropReason::WrongDirection => &mut self.wrong_direction,
+            DropReason::TooLong => &mut self.too_long,
             DropReason::UnknownKey => &mut self.unknown_key,
             DropReason::Revoked => &mut self.revoked,
             DropReason::Limited => &mut self.limited,
@@ -70,6 +75,7 @@ impl Dropped {
         metrics.count("malformed", self.malformed);
         metrics.count("unknown_type", self.unknown_type);
         metrics.count("wrong_direction", self.wrong_direction);
+        metrics.count("too_large", self.too_long);
         metrics.count("sealed", self.sealed);
         metrics.count("bad_seal", self.bad_seal);
         metrics.count("unknown_key", self.unknown_key);

@@ -23,14 +23,14 @@ use crate::rate::{self, Buckets};
 use dropped::DropReason;
 pub use dropped::Dropped;
 use key_cache::{KeyCache, Opened};
-pub use request::{DataRequest, Request, RequestKind, Seal};
+pub use request::{DataRequest, Request, RequestKind, Seal, TakeRequest};
 
 /// What the server accepts of well-formed datagrams; the rest is answered with a REJECT.
 #[derive(Clone, Debug)]
 pub struct AdmissionConfig {
     /// The longest UDP payload accepted, in bytes.
     pub datagram_bytes_max: usize,
-    /// The channels accepted; `None` for all.
+    /// Datagrams on other channels are refused; `None` accepts all channels.
     pub channels: Option<ChannelSet>,
     /// The keys of sealed mode.
     pub keys: KeyRing,
@@ -38,6 +38,19 @@ pub struct AdmissionConfig {
     pub allow_plain: bool,
     /// The most sessions that the server may have: for each there is room for its keys.
     pub sessions_max: usize,
+    /// Who may ask for answers.
+    pub asks: AsksOf,
+}
+
+/// Whose asks the server takes. To others it is one without them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AsksOf {
+    /// Those of nobody: the extension is off.
+    Nobody,
+    /// Those that come sealed: others hear no answers.
+    Sealed,
+    /// Those that come plain are taken too.
+    Everybody,
 }
 
 /// What one receiver lets in.
@@ -57,7 +70,23 @@ pub struct Admission {
 impl AdmissionConfig {
     /// Plain datagrams up to this length, on every channel.
     pub fn plain(datagram_bytes_max: usize) -> Self {
-        Self { datagram_bytes_max, channels: None, keys: KeyRing::none(), allow_plain: true, sessions_max: 0 }
+        Self {
+            datagram_bytes_max,
+            channels: None,
+            keys: KeyRing::none(),
+            allow_plain: true,
+            sessions_max: 0,
+            asks: AsksOf::Everybody,
+        }
+    }
+
+    /// Whether asks and TAKEs are taken that came so.
+    fn takes_asks(&self, sealed: bool) -> bool {
+        match self.asks {
+            AsksOf::Nobody => false,
+            AsksOf::Sealed => sealed,
+            AsksOf::Everybody => true,
+        }
     }
 
     /// Whether plain datagrams in this client's name are refused (PROTOCOL.md#sealed-mix).
@@ -65,12 +94,12 @@ impl AdmissionConfig {
         !self.keys.is_none() && (!self.allow_plain || self.keys.has_own_key(client))
     }
 
-    /// Why a DATA is refused whatever its session is. `own`: the channels that the client may use.
-    fn refuses(&self, len: usize, data: &Data<'_>, own: Option<&ChannelSet>) -> Option<RejectCode> {
+    /// Why a DATA is refused whatever its session is. `own`: the channels that the client may use, if it came sealed.
+    fn refuses(&self, len: usize, data: &Data<'_>, sealed: bool, own: Option<&ChannelSet>) -> Option<RejectCode> {
         let outside = |set: Option<&ChannelSet>| set.is_some_and(|set| !set.contains(data.channel));
         if len > self.datagram_bytes_max {
             Some(RejectCode::TooLarge)
-        } else if !data.is_supported() {
+        } else if !data.is_supported() || (data.asks() && !self.takes_asks(sealed)) {
             Some(RejectCode::Unsupported)
         } else if outside(self.channels.as_ref()) || outside(own) {
             Some(RejectCode::Channel)
@@ -109,14 +138,15 @@ impl Admission {
         let len = datagram.len();
         let (kind, seal) = match codec::decode(datagram) {
             Ok(datagram) => {
-                let kind =
-                    kind(&datagram, at + codec::MIN_LEN - codec::CRC_LEN, |data| self.config.refuses(len, data, None))?;
+                let kind = kind(&datagram, at + codec::MIN_LEN - codec::CRC_LEN, |data| {
+                    self.config.refuses(len, data, false, None)
+                })?;
                 (if self.config.keys.is_none() { kind } else { self.refuse_plain(kind) }, None)
             }
             Err(DecodeError::Sealed) if !self.config.keys.is_none() => {
                 let Opened { datagram, channels, seal } = self.cache.unseal(datagram, &self.config.keys, now)?;
                 let kind = kind(&datagram, at + codec::SEALED_MIN_LEN - TAG_LEN, |data| {
-                    self.config.refuses(len, data, channels.as_ref())
+                    self.config.refuses(len, data, true, channels.as_ref())
                 })?;
                 (kind, Some(seal))
             }
@@ -125,6 +155,14 @@ impl Admission {
             }
             Err(error) => return Err(DropReason::Undecoded(error)),
         };
+        if matches!(kind, RequestKind::Take(_)) {
+            if !self.config.takes_asks(seal.is_some()) {
+                return Err(DropReason::Undecoded(DecodeError::UnknownType));
+            }
+            if len > self.config.datagram_bytes_max {
+                return Err(DropReason::TooLong);
+            }
+        }
         if let RequestKind::Refused { client, .. } = kind
             && !self.may_refuse(peer, seal.is_some().then_some(client), now)
         {
@@ -138,6 +176,7 @@ impl Admission {
             RequestKind::Data(data) => (data.session.client, data.session.epoch.value(), data.seq.0),
             RequestKind::Hello { client, nonce } => (*client, 0, *nonce),
             RequestKind::Ping(id) => (id.client, id.epoch.value(), 0),
+            RequestKind::Take(take) => (take.session.client, take.session.epoch.value(), 0),
             RequestKind::Refused { client, epoch, seq, .. } => (*client, *epoch, *seq),
         };
         match self.config.refuses_plain(client) {
@@ -187,6 +226,14 @@ fn kind(
         },
         Datagram::Hello(hello) => RequestKind::Hello { client: hello.client, nonce: hello.nonce },
         Datagram::Ping(ping) => RequestKind::Ping(SessionId { client: ping.client, epoch: ping.epoch }),
-        Datagram::Ack(_) | Datagram::Reject(_) | Datagram::Welcome(_) => return Err(DropReason::WrongDirection),
+        Datagram::Take(take) => RequestKind::Take(TakeRequest {
+            session: SessionId { client: take.client, epoch: take.epoch },
+            seq: take.seq,
+            span: take.span,
+            wait_ms: take.wait_ms,
+        }),
+        Datagram::Ack(_) | Datagram::Reject(_) | Datagram::Welcome(_) | Datagram::Answer(_) => {
+            return Err(DropReason::WrongDirection);
+        }
     })
 }

@@ -12,11 +12,11 @@ use crate::model::{Peer, SessionId};
 /// One datagram that needs an answer.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Where the answer goes.
+    /// The answer goes back to this peer.
     pub peer: Peer,
     /// The datagram's length in bytes; no answer is longer.
     pub len: usize,
-    /// What it asks for.
+    /// The sender asks for this.
     pub kind: RequestKind,
     /// How it was sealed, if it was: the answer is sealed with the same keys.
     pub seal: Option<Seal>,
@@ -45,6 +45,8 @@ pub enum RequestKind {
     },
     /// The client asks for the session's ACK.
     Ping(SessionId),
+    /// The client takes the answer to a message that asked.
+    Take(TakeRequest),
     /// The datagram is refused by what it is, whatever the session's state.
     Refused {
         /// The client in whose name it came.
@@ -58,6 +60,19 @@ pub enum RequestKind {
     },
 }
 
+/// A TAKE. How many bytes of body its answer has room for follows from the datagram's length.
+#[derive(Clone, Copy, Debug)]
+pub struct TakeRequest {
+    /// The session that it belongs to.
+    pub session: SessionId,
+    /// The message whose answer is wanted.
+    pub seq: Seq,
+    /// Answers below `seq - span` are had or not wanted.
+    pub span: u16,
+    /// How long it may be held, in milliseconds.
+    pub wait_ms: u32,
+}
+
 /// A DATA datagram that passed all checks which need no session.
 #[derive(Clone, Debug)]
 pub struct DataRequest {
@@ -67,12 +82,14 @@ pub struct DataRequest {
     pub seq: Seq,
     /// `seq` minus the lowest seq that the client holds unacked.
     pub span: u16,
-    /// The application's routing number.
+    /// The application routes by this number.
     pub channel: u16,
     /// The payload is a well-formed run of records.
     pub batch: bool,
     /// The client has abandoned seqs below its base.
     pub skip: bool,
+    /// Its sender wants an answer.
+    pub asks: bool,
     /// Where the payload stands in the slab.
     pub payload: Range<u32>,
 }
@@ -87,6 +104,7 @@ impl DataRequest {
             channel: data.channel,
             batch: data.batch,
             skip: data.skip,
+            asks: data.asks(),
             payload: index(payload_at)..index(payload_at + data.payload.len()),
         }
     }

@@ -203,3 +203,47 @@ fn what_is_refused_and_what_is_dropped_is_told_apart() {
     let too_large = Some(RejectCode::TooLarge);
     assert_eq!(requests, [(2, too_large), (3, too_large), (4, Some(RejectCode::Channel)), (5, None)]);
 }
+
+#[test]
+fn asks_and_takes_are_let_in_by_how_they_came() {
+    use duragram_proto::codec::{OPTION_ASK, Take};
+    let id = session(1);
+    let (client, epoch) = (id.client, id.epoch);
+    let ask = Data { options: OPTION_ASK, ..Data::whole(client, epoch, Seq(1), 0, b"?") };
+    let batch = Data { options: OPTION_ASK, batch: true, payload: &[1, 0, 7], ..ask };
+    let unknown = Data { options: 4, ..ask };
+    let take = |room| Take { client, epoch, seq: Seq(1), span: 0, wait_ms: 0, room };
+    let datagrams = [
+        Datagram::Data(ask),
+        Datagram::Data(batch),
+        Datagram::Data(unknown),
+        Datagram::Take(take(100)),
+        Datagram::Take(take(1_500)),
+    ];
+    // Accepted, refused with a code, or dropped.
+    let says = |door: &mut Door, sealed: bool| {
+        datagrams.map(|datagram| {
+            let mut bytes = vec![0; 2_000];
+            let len = match sealed {
+                true => datagram.seal(&key(1).keys(client, Some(epoch)), 1, &mut bytes).unwrap(),
+                false => datagram.encode(&mut bytes).unwrap(),
+            };
+            door.answers(&bytes[..len]).map(|kind| match kind {
+                RequestKind::Refused { code, .. } => Err(code),
+                _ => Ok(()),
+            })
+        })
+    };
+    let none = Some(Err(RejectCode::Unsupported));
+    let [taken, untaken] = [[Some(Ok(())), none, none, Some(Ok(())), None], [none, none, none, None, None]];
+    for (asks, plain, sealed) in
+        [(AsksOf::Nobody, untaken, untaken), (AsksOf::Sealed, untaken, taken), (AsksOf::Everybody, taken, taken)]
+    {
+        let mut door = Door::new(ring(), 10);
+        door.admission.config.asks = asks;
+        assert_eq!(says(&mut door, true), sealed, "sealed, {asks:?}");
+        let mut door = Door::new(KeyRing::none(), 10);
+        door.admission.config.asks = asks;
+        assert_eq!(says(&mut door, false), plain, "plain, {asks:?}");
+    }
+}

@@ -105,12 +105,12 @@ impl EpochBook {
         self.epochs(client).opened > 0
     }
 
-    /// Number of clients remembered.
+    /// Counts the clients whose epochs are remembered.
     pub fn len(&self) -> usize {
         self.clients.len()
     }
 
-    /// Whether there is none.
+    /// Whether no client is remembered.
     pub fn is_empty(&self) -> bool {
         self.clients.is_empty()
     }

@@ -26,6 +26,8 @@ pub struct Session {
     pub(in crate::dialect::duragram) changed_for: u64,
     /// The session's record is part of the commit being built.
     pub(in crate::dialect::duragram) recorded: bool,
+    /// How many of its asks are answered.
+    pub(in crate::dialect::duragram) ready: u8,
     /// Changed since the last checkpoint.
     pub(super) touched: bool,
     /// The table lists it as the one of its client in which nothing has come.
@@ -105,6 +107,7 @@ impl Session {
             pending: u32::MAX,
             changed_for: 0,
             recorded: false,
+            ready: 0,
             touched: false,
             listed: false,
         }
@@ -137,7 +140,7 @@ impl Session {
         }
     }
 
-    /// The session's name.
+    /// Returns the client and the epoch that name the session.
     pub fn id(&self) -> SessionId {
         self.id
     }
@@ -212,6 +215,17 @@ impl Session {
 
     /// Applies rules 2 to 5 to a datagram: `base` is the lowest seq that its client still holds unacked.
     pub fn receive(&mut self, seq: Seq, base: Seq, skip: bool, window: u16) -> Judgement {
+        let judgement = self.judge(seq, base, skip, window);
+        // PROTOCOL.md#rule-5.
+        if matches!(judgement, Judgement::New(_)) {
+            self.hello_nonce = None;
+            self.window.insert(seq);
+        }
+        judgement
+    }
+
+    /// The same where what is new is not taken: it is not counted, and the floor moves all the same.
+    pub fn judge(&mut self, seq: Seq, base: Seq, skip: bool, window: u16) -> Judgement {
         // PROTOCOL.md#rule-4, before rule 3.
         let counted = Seq(base.0.saturating_sub(1));
         if counted.above(self.floor()) > u64::from(window) {
@@ -223,12 +237,7 @@ impl Session {
             Verdict::Duplicate => Judgement::Duplicate(moved),
             // PROTOCOL.md#rule-3.
             Verdict::BeyondWindow => Judgement::BeyondWindow(moved),
-            // PROTOCOL.md#rule-5.
-            Verdict::New => {
-                self.hello_nonce = None;
-                self.window.insert(seq);
-                Judgement::New(moved)
-            }
+            Verdict::New => Judgement::New(moved),
         }
     }
 

@@ -72,17 +72,17 @@ impl SessionTable {
         self.plain_max = self.sessions_max / 2;
     }
 
-    /// Number of sessions.
+    /// Counts the sessions, idle ones included.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// Whether there is none.
+    /// Whether no session is in the table.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
 
-    /// The session's record.
+    /// Returns the session's record as a checkpoint would write it; `None` without such a session.
     #[cfg(test)]
     pub fn record_of(&self, id: SessionId) -> Option<SessionRecord> {
         self.sessions.iter().find(|session| session.id == id).map(Session::record)

@@ -18,8 +18,8 @@ use crate::journal::meta::{self, CHECKPOINT_KEY, MetaRecord};
 use crate::journal::recovery::Witness;
 use crate::journal::rocksdb::database::is_of_a_journal;
 use crate::journal::store::tests::{Place, checkpoint, commit, files, one, options, write_files};
-use crate::journal::testing::shared::sinks;
-use crate::journal::{BlockBuilder, Checkpoint, Journal as _};
+use crate::journal::testing::shared::{answered, answers, open_ask, sinks};
+use crate::journal::{BlockBuilder, Checkpoint, Journal as _, Records};
 use crate::model::{Content, DialectId, Offset, records_of};
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
@@ -92,6 +92,8 @@ fn start(place: &Place) -> Result<(String, Vec<Value>), OpenError> {
     let opened = RocksJournal::open(&place.path(), &options(), &mut |replay| match replay {
         Replay::Session(session) => replayed.push(format!("{session:?}")),
         Replay::Client(client) => replayed.push(format!("{client:?}")),
+        Replay::Ask(ask) => replayed.push(format!("{ask:?}")),
+        Replay::Answers(answers) => replayed.push(format!("{answers:?}")),
         Replay::CounterLimit(limit) => replayed.push(format!("counter {limit}")),
         Replay::Block(block) => replayed.push(format!("{block:?} {:?}", block.entries().collect::<Vec<_>>())),
     })?;
@@ -106,7 +108,8 @@ fn marker(place: &Place) -> String {
 
 const FORMAT_2: &str = "duragram data directory, format 2 ";
 const FORMAT_3: &str = "duragram data directory, format 3 ";
-const THIS_FORMAT: &str = "duragram data directory, format 4 ";
+const FORMAT_4: &str = "duragram data directory, format 4 crc32 df1005ec\n";
+const THIS_FORMAT: &str = "duragram data directory, format 5 ";
 
 #[test]
 fn a_directory_that_an_earlier_version_wrote_is_taken_over_and_goes_on() {
@@ -286,6 +289,41 @@ fn a_directory_of_format_3_is_taken_over_and_has_sinks_then() {
     let after = state(place.open());
     assert_eq!((after.sinks, after.dead.len(), after.low), (sinks(600), good.dead.len() + 1, good.low));
     assert_eq!(inspect::stats(&place.path()).unwrap().sinks, sinks(600));
+}
+
+/// In a directory in which nothing asks, only the marker differs from what format 4 has.
+fn as_format_4(place: &Place) {
+    fs::write(place.path().join("DURAGRAM"), FORMAT_4).unwrap();
+}
+
+#[test]
+fn a_directory_of_format_4_is_taken_over_and_has_asks_then() {
+    let place = rich_place();
+    let good = state(place.crash_copy().open());
+    as_format_4(&place);
+    let before = but_the_lock(&place);
+    assert_eq!(inspect::verify(&place.path()).unwrap().damage, []);
+    assert!(but_the_lock(&place) == before, "looking changes nothing");
+    assert_eq!(state(place.crash_copy().open()), good);
+    let (Opened { mut journal, .. }, _) = place.open();
+    assert!(marker(&place).starts_with(THIS_FORMAT));
+    let records =
+        Records { asks: vec![open_ask(1)], answers: Some(answers(0, [answered(2, true, b"")])), ..Records::default() };
+    journal.write(&mut BlockBuilder::default(), &records, None).unwrap();
+    drop(journal);
+    let after = state(place.open()).replayed;
+    assert_eq!((after.asks, after.answers), (records.asks, vec![records.answers.unwrap()]));
+    assert_eq!(after.numbers, good.replayed.numbers);
+}
+
+#[test]
+fn a_directory_of_format_4_whose_marker_cannot_be_replaced_stays_as_it_is() {
+    let place = rich_place();
+    as_format_4(&place);
+    let before = but_the_lock(&place);
+    fs::create_dir(place.path().join("DURAGRAM.new")).unwrap();
+    assert!(place.try_open(&options()).is_err());
+    assert!(but_the_lock(&place) == before && marker(&place) == FORMAT_4);
 }
 
 #[test]

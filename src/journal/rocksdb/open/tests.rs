@@ -406,6 +406,7 @@ fn a_payload_cannot_pose_as_a_record_of_the_log() {
         span: 0,
         skip: false,
         batch: false,
+        asks: false,
         sealed: false,
         channel: 0,
         received_unix_us: 0,

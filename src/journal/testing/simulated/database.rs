@@ -48,7 +48,7 @@ impl Sidecar for Directory {
     }
 }
 
-/// The open database.
+/// One process of the simulation has the database open through this.
 pub struct SimulatedStore {
     pub(in crate::journal) disk: SimulatedDisk,
     pub(in crate::journal) process: u64,

@@ -51,7 +51,7 @@ impl State {
 /// What is still there after a power cut.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(in crate::journal) struct Disk {
-    /// There is a database.
+    /// A database was made here, and its files are on the disk.
     pub(in crate::journal) exists: bool,
     tables: State,
     /// Keys in the tables that the database finds damaged when it comes to them.

@@ -17,16 +17,16 @@ use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, surv
 use crate::journal::store::{self, Shared, StoredWriter};
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
 use crate::journal::{Commit, Durable, JournalError, Landed, Opened, Replay, Room, StorageError};
-use crate::model::{ClientRecord, Offset, SessionRecord, SinkRecord};
+use crate::model::{AnswersRecord, AskRecord, ClientRecord, Offset, SessionRecord, SinkRecord};
 pub use database::{Directory, SimulatedCursor, SimulatedError, SimulatedStore};
 use disk::{Disk, State, StoredWitness};
 
-/// A column family.
+/// Column families have keys of their own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Family {
     /// The family that holds blocks.
     Journal,
-    /// Sessions and the checkpoint.
+    /// The family that holds sessions, the checkpoint and all other small records.
     Meta,
     /// The family that holds dead letters.
     Dead,
@@ -48,7 +48,7 @@ impl Family {
 /// One change of a batch.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// A value is put.
+    /// The key gets a value, in place of one that it had.
     Put {
         /// The column family that it is put into.
         family: Family,
@@ -59,7 +59,7 @@ pub enum Change {
         /// The value masked, as it is stored.
         stored: Arc<[u8]>,
     },
-    /// A key is deleted.
+    /// The key is gone, with its value.
     Delete {
         /// The column family that holds it.
         family: Family,
@@ -91,7 +91,7 @@ pub enum Write<'a> {
 /// What becomes of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// It is durable.
+    /// It is durable, and the process hears so.
     Synced,
     /// It is durable, and the process dies before it hears of it.
     SyncedThenKilled,
@@ -159,7 +159,7 @@ impl SimulatedDisk {
         lock(&self.machine).unix_us = unix_us;
     }
 
-    /// Sets what is free.
+    /// Sets how many bytes the file system has left.
     pub fn set_free_bytes(&self, bytes: u64) {
         lock(&self.machine).free_bytes = bytes;
     }
@@ -270,12 +270,10 @@ impl SimulatedDisk {
             tail: Ok(read.tail),
             reading: recovery::Reading::ALL,
         };
-        let mut visit = |visit: Visit<'_>| match visit {
-            Visit::Session(session) => replay(Replay::Session(session)),
-            Visit::Client(client) => replay(Replay::Client(client)),
-            Visit::CounterLimit(limit) => replay(Replay::CounterLimit(limit)),
-            Visit::Block { block, since_checkpoint: true } => replay(Replay::Block(block)),
-            Visit::Block { .. } | Visit::Dead(_) | Visit::Ask(_) | Visit::Recent(_) => {}
+        let mut visit = |visit: Visit<'_>| {
+            if let Some(told) = visit.replay() {
+                replay(told);
+            }
         };
         let found = survey(&directory, &mut visit);
         match found.outcome() {
@@ -392,6 +390,27 @@ pub fn encoded_client(client: &ClientRecord) -> (Vec<u8>, Vec<u8>) {
 /// The same of the limit of the server's counter.
 pub fn encoded_counter_limit(limit: u64) -> (Vec<u8>, Vec<u8>) {
     (COUNTER_KEY.to_vec(), encode_counter_limit(limit))
+}
+
+/// The same of an ask.
+pub fn encoded_ask(ask: &AskRecord) -> (Vec<u8>, Vec<u8>) {
+    let (key, value) = ask.encode();
+    (key.to_vec(), value)
+}
+
+/// The same of what became of asks with one commit.
+pub fn encoded_answers(answers: &AnswersRecord) -> (Vec<u8>, Vec<u8>) {
+    let (key, value) = answers.encode();
+    (key.to_vec(), value)
+}
+
+/// What became of asks, when key and value are those of an ask's own record or of the answers of a commit; else nothing.
+pub fn stored_answers(key: &[u8], value: &[u8]) -> Vec<AskRecord> {
+    match decode(key, value) {
+        Ok(MetaRecord::Ask(ask)) => vec![ask],
+        Ok(MetaRecord::Answers(answers)) => answers.answers,
+        _ => Vec::new(),
+    }
 }
 
 /// What is kept of the configured sinks, when key and value are those of a checkpoint.

@@ -19,11 +19,13 @@ fn a_sink_stays_paused_over_a_restart_and_goes_on_where_it_was() {
     sinks.settle(0);
     assert_eq!(sinks.target("a").records, keys(0..5));
     assert_eq!(sinks.target("b").records, keys(0..10));
+    assert_eq!(sinks.target("a").made, 1, "a paused sink's handler, which opens its file, is not made at the start");
     let resumed = sinks.control.resume("a").unwrap();
     sinks.checkpoint().unwrap();
     assert_eq!(resumed.try_recv(), Ok(()));
     sinks.settle(0);
     assert_eq!(sinks.target("a").records, keys(0..10));
+    assert_eq!(sinks.target("a").began_with, [5], "and then it begins with what it had kept");
     assert!(!sinks.stored("a").unwrap().paused);
 }
 

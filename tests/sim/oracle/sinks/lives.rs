@@ -29,6 +29,10 @@ impl Oracle {
             let (id, mark) = (record.id.0, record.mark.watermark.0);
             let name = &plan.config.name;
             self.truth.at_work.push(id);
+            // The handler of one that is paused may be made later.
+            if let Some(known) = self.truth.known.get_mut(&id) {
+                known.view.floor = mark;
+            }
             if matches!(plan.trouble, Trouble::ForGood { .. }) {
                 self.saw(Seen::Dead);
             }
@@ -85,7 +89,7 @@ impl Oracle {
         }
     }
 
-    /// A handler is called.
+    /// Checks the records with which a sink's handler is called.
     pub(crate) fn shown_to_sink(&mut self, id: u128, records: &[Record<'_>]) {
         let Some(mut known) = self.truth.known.remove(&id) else { return };
         let name = known.plan.config.name.clone();
@@ -124,6 +128,9 @@ impl Oracle {
             known.view.unflushed.push(key);
             (known.done_before.contains(&key)).then_some(Seen::DoneAgain)
         };
+        if known.plan.exact {
+            self.effect_is_durable(key);
+        }
         again.into_iter().for_each(|seen| self.saw(seen));
     }
 
@@ -134,18 +141,25 @@ impl Oracle {
     /// The target has made durable what it has taken, or only says so. Returns the state that covers it.
     pub(crate) fn sink_flushes(&mut self, id: u128, forgets: bool) -> Vec<u8> {
         let Some(known) = self.truth.known.get_mut(&id) else { return Vec::new() };
-        let unflushed = std::mem::take(&mut known.view.unflushed);
         known.view.acts += 1;
-        if !forgets {
-            known.kept.extend(unflushed);
-        }
         let open = known.view.open.iter().find(|key| !known.dead.contains(key)).copied();
         let covered = known.view.highest.map_or(known.view.floor, |(offset, _)| offset + 1).max(known.view.floor);
         if let Some(open) = open {
             let name = known.plan.config.name.clone();
             self.fail(|| format!("sink {name} is to flush and its record {open:?} is not finished"));
         }
+        self.sink_settles(id, forgets);
         covered.to_le_bytes().to_vec()
+    }
+
+    /// The same, while records may be open.
+    pub(crate) fn sink_settles(&mut self, id: u128, forgets: bool) {
+        let Some(known) = self.truth.known.get_mut(&id) else { return };
+        let unflushed = std::mem::take(&mut known.view.unflushed);
+        if !forgets {
+            known.kept.extend(unflushed.iter().copied());
+            unflushed.into_iter().for_each(|key| self.effect_is_durable(key));
+        }
     }
 
     /// A handler hears that it will not be shown these entries.

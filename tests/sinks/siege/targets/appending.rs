@@ -79,7 +79,7 @@ impl Target for Child {
     }
 }
 
-/// An HTTP server.
+/// This HTTP server appends what it receives to a file.
 pub(crate) struct Receiver {
     server: Server,
     proxy: Proxy,

@@ -91,12 +91,17 @@ impl Target for Nats {
 fn parse(headers: &HeaderMap, payload: Vec<u8>) -> Found {
     let text = |name: &str| headers.get(name).unwrap_or_else(|| panic!("{name} in {headers:?}")).as_str();
     let name: Vec<&str> = text("Duragram-Record").split('-').collect();
+    let source = text("Duragram-Source");
+    let of = |key: &str| {
+        let pair = source.split(';').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        pair.unwrap_or_else(|| panic!("{key} in {source}"))
+    };
     Found {
         offset: name[1].parse().expect("a number"),
         index: name[2].parse().expect("a number"),
-        client: u64::from_str_radix(text("Duragram-Client"), 16).expect("16 hexadecimal digits"),
-        epoch: text("Duragram-Epoch").parse().expect("a number"),
-        seq: text("Duragram-Seq").parse().expect("a number"),
+        client: u64::from_str_radix(of("client"), 16).expect("16 hexadecimal digits"),
+        epoch: of("epoch").parse().expect("a number"),
+        seq: of("seq").parse().expect("a number"),
         payload,
     }
 }

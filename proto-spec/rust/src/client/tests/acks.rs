@@ -61,7 +61,7 @@ fn what_is_for_others_or_not_for_a_client_is_ignored() {
     assert_eq!(own, None);
     let nothing = Data::whole(client, epoch, Seq(1), 0, &[]);
     assert_eq!(bench.receive(&Datagram::Data(nothing)), Err(Ignored::ForServers));
-    let garbage = bench.client.handle_datagram(0, &[0x12; 40]);
+    let garbage = bench.client.handle_datagram(0, &mut [0x12; 40]);
     assert_eq!(garbage, Err(Ignored::Undecodable(DecodeError::Checksum)));
     assert_eq!(bench.events(), []);
 }

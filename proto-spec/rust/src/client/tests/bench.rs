@@ -17,7 +17,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// 16 slots; epoch 7, or none.
+    /// Makes a client with 16 slots that has this epoch, or asks for one.
     pub(super) fn new(epoch: Option<u32>) -> Self {
         Self::with(ClientConfig::new(CLIENT, epoch.and_then(Epoch::new)), 16)
     }
@@ -71,7 +71,7 @@ impl Bench {
     }
 
     pub(super) fn receive(&mut self, datagram: &Datagram<'_>) -> Result<(), Ignored> {
-        self.client.handle_datagram(self.now_us, &encode(datagram))
+        self.client.handle_datagram(self.now_us, &mut encode(datagram))
     }
 
     /// An ACK of the client's epoch with the bits of `above` set.
@@ -123,6 +123,7 @@ pub(super) const ACK: Ack<'static> = Ack {
     durability: Durability::Synced,
     duplicate: false,
     complete: false,
+    ready: false,
     delay_us: 0,
     bitmap: &[],
 };

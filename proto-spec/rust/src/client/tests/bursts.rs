@@ -57,7 +57,7 @@ struct Case {
     payload_len: usize,
     /// What each datagram takes on the path: 0, and a flight has one answer; 1, and it has twenty.
     serialization_us: u64,
-    /// Messages after the burst.
+    /// So many messages follow the burst.
     more: usize,
     tells_completeness: bool,
 }

@@ -313,6 +313,6 @@ fn the_window_is_span_wide_however_many_slots_there_are() {
     }
     assert_eq!(last, 65_536);
     let ack = super::model_server::encode(&Datagram::Ack(Ack { floor: Seq(65_536), ..ACK }));
-    client.handle_datagram(SECOND, &ack).unwrap();
+    client.handle_datagram(SECOND, &mut ack.clone()).unwrap();
     assert_eq!(core::iter::from_fn(|| client.poll_event()).count(), 65_536);
 }

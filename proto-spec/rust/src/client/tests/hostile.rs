@@ -1,20 +1,25 @@
 //! A server, or somebody in its name, that says whatever comes to its mind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::vec;
 use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::super::{Client, ClientConfig, Event, Outgoing, Slot};
+use super::super::{AskConfig, AskSlot, Client, ClientConfig, Event, MessageId, Outgoing, Slot};
 use super::bench::CLIENT;
 use super::model_server::encode;
-use crate::codec::{self, Ack, Datagram, Durability, Reject, RejectCode, Welcome};
+use crate::codec::{self, Ack, Answer, AnswerStatus, Datagram, Durability, Reject, RejectCode, Welcome};
 use crate::{ClientId, Epoch, Seq};
 
 #[derive(Clone, Debug)]
 enum Step {
     Send(usize),
+    Ask(usize),
+    Take { epoch: u32, seq: u64 },
+    TakeAnswers(usize),
+    Forget(u64),
+    Answer { epoch: u32, seq: u64, status: u16, number: u32, body: Vec<u8> },
     Transmit(usize),
     Wait(u64),
     TakeEvents(usize),
@@ -33,6 +38,12 @@ fn step() -> impl Strategy<Value = Step> {
         .prop_flat_map(|words| prop::collection::vec(prop_oneof![4 => Just(0u8), 1 => any::<u8>()], words * 8));
     prop_oneof![
         6 => (0..90usize).prop_map(Step::Send),
+        4 => (0..50usize).prop_map(Step::Ask),
+        1 => (1..9u32, seq()).prop_map(|(epoch, seq)| Step::Take { epoch, seq }),
+        2 => (1..10usize).prop_map(Step::TakeAnswers),
+        1 => (0..40u64).prop_map(Step::Forget),
+        6 => (epoch(), seq(), 0..6u16, prop_oneof![0..20u32, any::<u32>()], prop::collection::vec(any::<u8>(), 0..20))
+            .prop_map(|(epoch, seq, status, number, body)| Step::Answer { epoch, seq, status, number, body }),
         6 => (1..20usize).prop_map(Step::Transmit),
         3 => prop_oneof![0..10_000u64, 0..100_000_000u64].prop_map(Step::Wait),
         2 => (1..10usize).prop_map(Step::TakeEvents),
@@ -64,7 +75,11 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let config = ClientConfig::new(CLIENT, if hello { None } else { Epoch::new(3) });
-        let mut client = Client::new(config, vec![Slot::EMPTY; slots], vec![0; slots * 50], seed);
+        let client = Client::new(config, vec![Slot::EMPTY; slots], vec![0; slots * 50], seed);
+        let config = AskConfig { sleeps: seed % 4 == 0, ..AskConfig::HELD };
+        let mut client = client.with_asks(config, vec![AskSlot::EMPTY; slots / 2], vec![0; 30]);
+        let (mut asked, mut forgotten) = (BTreeSet::new(), BTreeSet::new());
+        let mut answered: BTreeMap<MessageId, (Epoch, Seq)> = BTreeMap::new();
         let mut now_us = 0;
         let mut nonce = 0;
         let mut out = [0; 1_200];
@@ -77,6 +92,39 @@ proptest! {
                     let payload = vec![u8::try_from(taken % 256).unwrap(); len];
                     taken += u64::from(client.send(now_us, Outgoing { channel: 0, batch: false, payload: &payload }).is_ok());
                 }
+                Step::Ask(len) => {
+                    let payload = vec![u8::try_from(taken % 256).unwrap(); len];
+                    if let Ok(id) = client.ask(now_us, 0, &payload) {
+                        taken += 1;
+                        asked.insert(id);
+                    }
+                }
+                Step::Take { epoch, seq } => _ = client.take(now_us, Epoch::new(epoch).unwrap(), Seq(seq)),
+                Step::TakeAnswers(most) => for _ in 0..most {
+                    let Some(answer) = client.poll_answer() else { break };
+                    prop_assert!(answer.body.is_empty() || answer.body.len() == answer.length as usize);
+                    let Some(id) = answer.message else { continue };
+                    prop_assert!(asked.contains(&id) && !forgotten.contains(&id));
+                    prop_assert_eq!(answered.insert(id, (answer.epoch, answer.seq)), None, "twice");
+                },
+                Step::Forget(id) => {
+                    if client.forget_ask(MessageId(id)) {
+                        forgotten.insert(MessageId(id));
+                    }
+                    prop_assert!(client.asking() <= slots / 2);
+                }
+                Step::Answer { epoch, seq, status, number, body } => {
+                    let Some(epoch) = Epoch::new(epoch_of(epoch, client.epoch())) else { continue };
+                    let answer = Answer {
+                        client: CLIENT,
+                        epoch,
+                        seq: Seq(seq),
+                        status: AnswerStatus::from_wire(status),
+                        number: if status < 2 && !body.is_empty() { u32::try_from(body.len()).unwrap() } else { number },
+                        body: &body,
+                    };
+                    _ = client.handle_datagram(now_us, &mut encode(&Datagram::Answer(answer)));
+                }
                 Step::Transmit(most) => for _ in 0..most {
                     let Some(len) = client.poll_transmit(now_us, &mut out) else { break };
                     match codec::decode(&out[..len]).expect("it sends nothing broken") {
@@ -86,6 +134,10 @@ proptest! {
                             prop_assert!(data.attempt <= 7);
                         }
                         Datagram::Hello(hello) => nonce = hello.nonce,
+                        Datagram::Take(take) => {
+                            prop_assert!(take.room <= 30);
+                            prop_assert!(client.takes_open() <= 16);
+                        }
                         Datagram::Ping(_) => {}
                         other => prop_assert!(false, "{:?}", other),
                     }
@@ -125,17 +177,18 @@ proptest! {
                         durability: Durability::Synced,
                         duplicate: false,
                         complete: false,
+                        ready: false,
                         delay_us,
                         bitmap: &bitmap,
                     };
-                    _ = client.handle_datagram(now_us, &encode(&Datagram::Ack(ack)));
+                    _ = client.handle_datagram(now_us, &mut encode(&Datagram::Ack(ack)));
                 }
                 Step::Reject { epoch, code, refused, retry_after_ms } => {
                     let epoch = epoch_of(epoch, client.epoch());
                     let refused = if epoch == 0 { nonce } else { refused };
                     let code = RejectCode::from_wire(code);
                     let reject = Reject { client: CLIENT, epoch, code, refused, retry_after_ms };
-                    _ = client.handle_datagram(now_us, &encode(&Datagram::Reject(reject)));
+                    _ = client.handle_datagram(now_us, &mut encode(&Datagram::Reject(reject)));
                 }
                 Step::Welcome { epoch, credit, nonce_right } => {
                     let Some(epoch) = Epoch::new(epoch) else { continue };
@@ -146,16 +199,23 @@ proptest! {
                     let nonce = if nonce_right { nonce } else { !nonce };
                     let client_id = ClientId(CLIENT.0);
                     let welcome = Welcome { client: client_id, epoch, credit, nonce };
-                    _ = client.handle_datagram(now_us, &encode(&Datagram::Welcome(welcome)));
+                    _ = client.handle_datagram(now_us, &mut encode(&Datagram::Welcome(welcome)));
                 }
-                Step::Bytes(bytes) => _ = client.handle_datagram(now_us, &bytes),
+                Step::Bytes(bytes) => _ = client.handle_datagram(now_us, &mut bytes.clone()),
             }
             prop_assert!(client.in_flight() <= client.queued());
         }
         let mut reported = ended.len() as u64;
         while let Some(event) = client.poll_event() {
+            if let Event::Acked { message, .. } = event {
+                ended.insert(message, event);
+            }
             reported += u64::from(matches!(event, Event::Acked { .. } | Event::Failed { .. } | Event::Abandoned { .. }));
         }
         prop_assert_eq!(reported + client.queued() as u64, taken, "every message has ended or is still queued");
+        for (id, place) in answered {
+            let acked = matches!(ended.get(&id), Some(Event::Acked { seq, epoch, .. }) if (*epoch, *seq) == place);
+            prop_assert!(acked, "{:?} is answered as {:?}, and {:?}", id, place, ended.get(&id));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::vec;
 use std::vec::Vec;
 
+use super::model_answers::ModelAnswers;
 use crate::codec::{Ack, Data, Datagram, Durability, Hello, Ping, Reject, RejectCode, Welcome, decode};
 use crate::{ClientId, Epoch, Seq};
 
@@ -52,6 +53,7 @@ pub(super) struct ModelServer {
     pub(super) stale: u64,
     /// Datagrams that were journaled already.
     pub(super) duplicates: u64,
+    pub(super) answers: ModelAnswers,
     durable: BTreeMap<SessionKey, Session>,
     live: BTreeMap<SessionKey, Session>,
     journal_durable: usize,
@@ -74,6 +76,7 @@ impl ModelServer {
             missing: 0,
             stale: 0,
             duplicates: 0,
+            answers: ModelAnswers::new(),
             durable: BTreeMap::new(),
             live: BTreeMap::new(),
             journal_durable: 0,
@@ -88,6 +91,7 @@ impl ModelServer {
             Datagram::Data(data) => self.receive_data(now_us, &data, bytes.len()),
             Datagram::Hello(hello) => Some(self.receive_hello(&hello)),
             Datagram::Ping(ping) => Some(self.receive_ping(&ping, bytes.len())),
+            Datagram::Take(take) => self.answers.receive(now_us, &take, bytes.len()),
             other => panic!("a client never sends {other:?}"),
         };
         assert!(reply.as_ref().is_none_or(|reply| reply.len() <= bytes.len()), "amplification");
@@ -101,6 +105,9 @@ impl ModelServer {
             Some(encode(&Datagram::Reject(Reject { client, epoch, code, refused: data.seq.0, retry_after_ms })))
         };
         assert!(data.is_supported());
+        if data.options != 0 && !self.answers.has_extension {
+            return reject(RejectCode::Unsupported, 0);
+        }
         if data.payload.len() > self.payload_len_max {
             return reject(RejectCode::TooLarge, 0);
         }
@@ -141,6 +148,9 @@ impl ModelServer {
                 return Some(self.ack(key, datagram_len, 0, true));
             }
         } else {
+            if data.asks() && !self.answers.has_room() {
+                return reject(RejectCode::Busy, 300);
+            }
             // PROTOCOL.md#rule-5.
             session.above.insert(seq);
             session.settle();
@@ -151,6 +161,9 @@ impl ModelServer {
                 batch: data.batch,
                 payload: data.payload.to_vec(),
             });
+            if data.asks() {
+                self.answers.journaled((key, seq));
+            }
         }
         let new = !duplicate || self.touched.get(&key).is_some_and(|touched| touched.new);
         self.touched.insert(key, Touched { arrived_us: now_us, datagram_len, new });
@@ -185,6 +198,7 @@ impl ModelServer {
     /// Makes all that was received durable, and acks it (PROTOCOL.md#rule-6): the end of a sync.
     pub(super) fn commit(&mut self, now_us: u64) -> Vec<Vec<u8>> {
         self.journal_durable = self.journal.len();
+        self.answers.commit(now_us);
         let touched = core::mem::take(&mut self.touched);
         for key in touched.keys() {
             self.durable.insert(*key, self.live[key].clone());
@@ -201,15 +215,17 @@ impl ModelServer {
     }
 
     /// SIGKILL: what was not durable is gone.
-    pub(super) fn crash(&mut self) {
+    pub(super) fn crash(&mut self, now_us: u64) {
+        self.answers.crash(now_us);
         self.journal.truncate(self.journal_durable);
         self.live = self.durable.clone();
         self.touched.clear();
     }
 
     /// The sessions have expired, or the data directory was emptied.
-    pub(super) fn forget_sessions(&mut self) {
-        self.crash();
+    pub(super) fn forget_sessions(&mut self, now_us: u64) {
+        self.crash(now_us);
+        self.answers.forget_all();
         self.live.clear();
         self.durable.clear();
     }
@@ -241,6 +257,7 @@ impl ModelServer {
             durability: Durability::Synced,
             duplicate,
             complete,
+            ready: self.answers.is_ready(key),
             delay_us,
             bitmap: &bitmap,
         }))

@@ -77,7 +77,7 @@ fn a_server_of_another_version_is_understood() {
     let at = bytes.len() - 4;
     let crc = crc32fast::hash(&bytes[..at]);
     bytes[at..].copy_from_slice(&crc.to_le_bytes());
-    bench.client.handle_datagram(0, &bytes).unwrap();
+    bench.client.handle_datagram(0, &mut bytes.clone()).unwrap();
     assert_eq!(bench.events(), [Event::Failed { message: MessageId(0), reason: FailReason::Version }]);
 }
 

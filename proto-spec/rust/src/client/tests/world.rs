@@ -1,19 +1,20 @@
 //! A client, a model server and a path between them that loses, repeats and reorders, in virtual time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::vec;
 use std::vec::Vec;
 
-use super::super::{Client, Event, MessageId, Outgoing, SendError, Slot};
+use super::super::{AskSlot, Client, Event, MessageId, Outgoing, SendError, Slot, Status};
 use super::model_server::ModelServer;
+use crate::codec::AnswerStatus;
 use crate::random::Random;
 use crate::{Epoch, Seq};
 
 /// By how much a datagram is late that is.
 const LATE_US_MAX: u64 = 15_000_000;
 
-/// The path, each way.
+/// Both directions of the path behave like this.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
     pub(super) delay_us: u64,
@@ -61,6 +62,8 @@ pub(super) enum Incident {
     Credit(u16),
     Refuse(Option<(Option<u16>, crate::codec::RejectCode, u32)>),
     EpochMin(u32),
+    /// Room for so many asks.
+    AsksMax(usize),
     /// Nothing passes the path until the next `Up`.
     Down,
     Up,
@@ -90,8 +93,8 @@ pub(super) trait Translate {
     fn to_client(&mut self, datagram: &[u8]) -> Vec<u8>;
 }
 
-pub(super) struct World<M, B> {
-    pub(super) client: Client<M, B>,
+pub(super) struct World<M, B, A = [AskSlot; 0], Y = [u8; 0]> {
+    pub(super) client: Client<M, B, A, Y>,
     pub(super) server: ModelServer,
     pub(super) path: Path,
     pub(super) translate: Option<std::boxed::Box<dyn Translate>>,
@@ -100,6 +103,11 @@ pub(super) struct World<M, B> {
     pub(super) now_us: u64,
     pub(super) messages: BTreeMap<MessageId, Message>,
     pub(super) outcomes: BTreeMap<MessageId, Event>,
+    /// Which messages ask: each of so many; 0: none.
+    pub(super) asks_each: u64,
+    /// Asks and what became of them.
+    pub(super) asked: BTreeSet<MessageId>,
+    pub(super) answers: BTreeMap<MessageId, Status>,
     /// Events that are not the end of a message.
     pub(super) others: Vec<Event>,
     pub(super) incidents: VecDeque<(u64, Incident)>,
@@ -118,12 +126,14 @@ pub(super) struct World<M, B> {
     count: u64,
 }
 
-impl<M, B> World<M, B>
+impl<M, B, A, Y> World<M, B, A, Y>
 where
     M: AsRef<[Slot]> + AsMut<[Slot]>,
     B: AsRef<[u8]> + AsMut<[u8]>,
+    A: AsRef<[AskSlot]> + AsMut<[AskSlot]>,
+    Y: AsRef<[u8]> + AsMut<[u8]>,
 {
-    pub(super) fn new(client: Client<M, B>, server: ModelServer, path: Path, seed: u64) -> Self {
+    pub(super) fn new(client: Client<M, B, A, Y>, server: ModelServer, path: Path, seed: u64) -> Self {
         Self {
             client,
             server,
@@ -133,6 +143,9 @@ where
             now_us: 0,
             messages: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            asks_each: 0,
+            asked: BTreeSet::new(),
+            answers: BTreeMap::new(),
             others: Vec::new(),
             incidents: VecDeque::new(),
             lose_from: None,
@@ -161,6 +174,14 @@ where
         }
     }
 
+    /// All that is under way arrives, though nothing is waited for.
+    pub(super) fn arrive_all(&mut self) {
+        while let Some(Reverse((at, _, to, datagram))) = self.travelling.pop() {
+            self.now_us = self.now_us.max(at);
+            self.arrive(to, datagram);
+        }
+    }
+
     /// When all that is under way now will have arrived.
     pub(super) fn last_arrival_us(&self) -> u64 {
         self.travelling.iter().map(|Reverse((at, ..))| *at).max().unwrap_or(0)
@@ -182,7 +203,8 @@ where
     }
 
     fn is_settled(&self) -> bool {
-        self.waiting.is_empty() && self.client.is_idle() && self.outcomes.len() == self.messages.len()
+        let all_told = self.outcomes.len() == self.messages.len() && self.client.asking() == 0;
+        self.waiting.is_empty() && self.client.is_idle() && all_told
     }
 
     /// Lets the application and the client do what they can now, then moves on to the next thing that happens.
@@ -204,6 +226,9 @@ where
                 self.carry(To::Client, ack);
             }
         }
+        for answer in self.server.answers.due(self.now_us) {
+            self.carry(To::Client, answer);
+        }
         while self.travelling.peek().is_some_and(|Reverse((at, ..))| *at <= self.now_us) {
             let Reverse((_, _, to, datagram)) = self.travelling.pop().unwrap();
             self.arrive(to, datagram);
@@ -222,7 +247,8 @@ where
         self.drain();
         let travelling = self.travelling.peek().map(|Reverse((at, ..))| *at);
         let incident = self.incidents.front().map(|(at, _)| *at);
-        [travelling, incident, self.commit_at_us, self.client.poll_timeout()].into_iter().flatten().min()
+        let answer = self.server.answers.next_us();
+        [travelling, incident, answer, self.commit_at_us, self.client.poll_timeout()].into_iter().flatten().min()
     }
 
     pub(super) fn drain(&mut self) {
@@ -230,11 +256,20 @@ where
             while let Some(event) = self.client.poll_event() {
                 self.note(event);
             }
+            self.note_answers();
             let before = self.waiting.len();
             while let Some(message) = self.waiting.front() {
                 let Message { channel, batch, payload } = message;
-                match self.client.send(self.now_us, Outgoing { channel: *channel, batch: *batch, payload }) {
+                let asks = !batch && self.asks_each > 0 && (self.messages.len() as u64).is_multiple_of(self.asks_each);
+                let sent = match asks {
+                    true => self.client.ask(self.now_us, *channel, payload),
+                    false => self.client.send(self.now_us, Outgoing { channel: *channel, batch: *batch, payload }),
+                };
+                match sent {
                     Ok(id) => {
+                        if asks {
+                            self.asked.insert(id);
+                        }
                         let message = self.waiting.pop_front().unwrap();
                         assert!(self.messages.insert(id, message).is_none(), "{id:?} was given twice");
                     }
@@ -267,6 +302,30 @@ where
         assert!(self.outcomes.insert(message, event).is_none(), "a second outcome: {event:?}");
     }
 
+    /// Each answer comes once, to who asked and was acked, and is the one that the server gave.
+    fn note_answers(&mut self) {
+        while let Some(answered) = self.client.poll_answer() {
+            let id = answered.message.expect("asked in this run");
+            assert!(self.asked.contains(&id), "{id:?} never asked");
+            let place = match self.outcomes.get(&id) {
+                Some(Event::Acked { seq, epoch, .. }) => (*epoch, *seq),
+                other => panic!("{id:?} is answered and {other:?}"),
+            };
+            assert_eq!(place, (answered.epoch, answered.seq), "{id:?}");
+            let status = match answered.status {
+                Status::Done => AnswerStatus::Done,
+                Status::Failed => AnswerStatus::Failed,
+                Status::Gone => AnswerStatus::Gone,
+            };
+            let history = &self.server.answers.history;
+            let given = history.iter().find(|(((_, epoch), seq), _)| (*epoch, Seq(*seq)) == place);
+            let is_given =
+                given.is_some_and(|(_, all)| all.iter().any(|(s, body)| (*s, &body[..]) == (status, answered.body)));
+            assert!(is_given || status == AnswerStatus::Gone, "{id:?} has {answered:?}, given was {given:?}");
+            assert_eq!(self.answers.insert(id, answered.status), None, "a second answer of {id:?}");
+        }
+    }
+
     /// The promise, as far as the protocol goes: what is acked is journaled, byte for byte.
     fn check_journaled(&self, id: MessageId, seq: Seq, epoch: Epoch) {
         let entries = self.server.journal.iter().rev();
@@ -282,12 +341,13 @@ where
 
     fn happen(&mut self, incident: Incident) {
         match incident {
-            Incident::Crash => self.server.crash(),
-            Incident::ForgetSessions => self.server.forget_sessions(),
+            Incident::Crash => self.server.crash(self.now_us),
+            Incident::ForgetSessions => self.server.forget_sessions(self.now_us),
             Incident::Window(window) => self.server.window = window,
             Incident::Credit(credit) => self.server.credit_max = credit,
             Incident::Refuse(refuse) => self.server.refuse = refuse,
             Incident::EpochMin(epoch) => self.server.epoch_min = epoch,
+            Incident::AsksMax(most) => self.server.answers.asks_max = most,
             Incident::Down => self.down = true,
             Incident::Up => self.down = false,
         }
@@ -306,7 +366,7 @@ where
                 }
             }
             // Old acks, of an earlier epoch or of a seq that failed, may be ignored.
-            To::Client => _ = self.client.handle_datagram(self.now_us, &datagram),
+            To::Client => _ = self.client.handle_datagram(self.now_us, &mut datagram.clone()),
         }
     }
 
@@ -349,7 +409,7 @@ where
     }
 }
 
-impl<M, B> World<M, B> {
+impl<M, B, A, Y> World<M, B, A, Y> {
     /// Datagrams that the client has sent.
     pub(super) fn sent(&self) -> usize {
         self.carried_to_server

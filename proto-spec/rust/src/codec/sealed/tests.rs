@@ -9,7 +9,7 @@ use super::super::tests::{datagram, parts};
 use super::super::{Datagram, DecodeError, SEALED_MIN_LEN, decode};
 use super::{BufferTooSmall, KeysOf, Side, peek, unseal_reply, unseal_request};
 use crate::seal::{ClientKey, Direction, SessionKeys};
-use crate::{ClientId, Epoch};
+use crate::{ClientId, Epoch, Seq};
 
 fn unseal<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
     match peek(bytes)?.sender {
@@ -24,6 +24,8 @@ fn keys_of(key: &ClientKey, datagram: &Datagram<'_>) -> SessionKeys {
         Datagram::Data(data) => (data.client, Some(data.epoch)),
         Datagram::Ack(ack) => (ack.client, Some(ack.epoch)),
         Datagram::Ping(ping) => (ping.client, Some(ping.epoch)),
+        Datagram::Answer(answer) => (answer.client, Some(answer.epoch)),
+        Datagram::Take(take) => (take.client, Some(take.epoch)),
         Datagram::Reject(reject) => (reject.client, Epoch::new(reject.epoch)),
         Datagram::Hello(hello) => (hello.client, None),
         Datagram::Welcome(welcome) => (welcome.client, None),
@@ -76,7 +78,7 @@ proptest! {
         prop_assert_eq!(unseal(&mut bytes, &keys).map(|_| ()), Err(DecodeError::BadSeal));
         let right = key.keys(head.client, head.keys.epoch());
         let wrong_way = match head.sender {
-            Side::Client => unseal_reply(&bytes, &right).map(|_| ()),
+            Side::Client => unseal_reply(&mut bytes, &right).map(|_| ()),
             Side::Server => unseal_request(&mut bytes, &right).map(|_| ()),
         };
         prop_assert_eq!(wrong_way, Err(DecodeError::UnknownType));
@@ -132,15 +134,15 @@ proptest! {
         bytes in prop::collection::vec(prop_oneof![2 => Just(0u8), 1 => any::<u8>()], 35..200),
     ) {
         let mut bytes = bytes;
-        bytes.insert(0, 0x10 | first & 7);
+        bytes.insert(0, 0x10 | first & 15);
         bytes[1] |= 8;
         let client = ClientId(u64::from_le_bytes(bytes[8..16].try_into().unwrap()));
         let epoch = u32::from_le_bytes(bytes[4..8].try_into().unwrap());
         let counter = u64::from_le_bytes(bytes[28..36].try_into().unwrap());
-        let kind = first & 7;
+        let kind = first & 15;
         let keys = ClientKey::new([7; 32]).keys(client, Epoch::new(epoch).filter(|_| kind != 4 && kind != 5));
-        let direction = if matches!(kind, 1 | 4 | 6) { Direction::ToServer } else { Direction::ToClient };
-        let clear_len = if kind == 1 { 36 } else { bytes.len() };
+        let direction = if matches!(kind, 1 | 4 | 6 | 8) { Direction::ToServer } else { Direction::ToClient };
+        let clear_len = if matches!(kind, 1 | 7) { 36 } else { bytes.len() };
         let (clear, text) = bytes.split_at_mut(clear_len);
         let tag = keys.seal(direction, counter, clear, text).unwrap();
         bytes.extend_from_slice(&tag);
@@ -158,6 +160,31 @@ proptest! {
             ),
         }
     }
+}
+
+/// PROTOCOL.md#sealed-layout: who sees the path reads no answer, and what a TAKE has room for is under the tag.
+#[test]
+fn an_answers_body_is_encrypted_and_a_takes_room_is_under_the_seal() {
+    let (client, epoch) = (ClientId(1), Epoch::new(1).unwrap());
+    let keys = ClientKey::new([7; 32]).keys(client, Some(epoch));
+    let (status, body) = (super::super::AnswerStatus::Done, &b"valve: open"[..]);
+    let answer = super::Answer { client, epoch, seq: Seq(5), status, number: 11, body };
+    let mut sealed = seal(&Datagram::Answer(answer), &keys, 1);
+    assert!(!sealed.windows(5).any(|window| window == b"valve"));
+    let in_clear = sealed.clone();
+    assert_eq!(unseal_reply(&mut sealed, &keys), Ok(Datagram::Answer(answer)));
+    // Its plaintext in place of its ciphertext, under the same tag.
+    assert_ne!(sealed, in_clear);
+    assert_eq!(unseal_reply(&mut sealed, &keys), Err(DecodeError::BadSeal));
+
+    let take = super::Take { client, epoch, seq: Seq(5), span: 0, wait_ms: 0, room: 11 };
+    let mut sealed = seal(&Datagram::Take(take), &keys, 1);
+    assert_eq!((sealed.len(), &sealed[36..47]), (SEALED_MIN_LEN + 11, &[0; 11][..]));
+    assert_eq!(unseal_request(&mut sealed.clone(), &keys), Ok(Datagram::Take(take)));
+    sealed.insert(36, 0);
+    assert_eq!(unseal_request(&mut sealed.clone(), &keys), Err(DecodeError::BadSeal));
+    sealed[36] = 1;
+    assert_eq!(unseal_request(&mut sealed, &keys), Err(DecodeError::Malformed));
 }
 
 #[test]

@@ -119,6 +119,7 @@ impl World {
             durability: Durability::Synced,
             duplicate: false,
             complete: bitmap.len() < 96,
+            ready: false,
             delay_us: 0,
             bitmap,
         };

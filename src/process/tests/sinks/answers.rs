@@ -1,0 +1,178 @@
+//! Tests of what several sinks tell of records that asked, and of what one tells that has lost some.
+
+use super::super::answers::answers;
+use super::*;
+use crate::model::{EntryMeta, LaneMessage, Processed};
+
+impl Sinks {
+    fn answering(names: &[&str], answering: Answering) -> Self {
+        Self::start(MemoryDisk::default(), names, BTreeMap::new(), 0, &Setup { answering, ..Setup::default() })
+    }
+
+    fn ask_on(&mut self, entries: u64, channel: u16) {
+        let mut builder = BlockBuilder::default();
+        for _ in 0..entries {
+            self.seqs += 1;
+            builder.push(&EntryMeta { channel, asks: true, ..meta(1, self.seqs) }, b"a question");
+        }
+        let durable = self.journal.commit(&mut builder, &[]).unwrap();
+        self.lanes.fanout.publish(durable.block().unwrap());
+    }
+
+    fn messages(&mut self) -> Vec<LaneMessage> {
+        std::iter::from_fn(|| self.lanes.cursors.next_message()).collect()
+    }
+
+    fn processed(&mut self) -> Option<Processed> {
+        self.messages();
+        self.lanes.cursors.processed()
+    }
+}
+
+#[test]
+fn of_several_sinks_each_tells_when_it_has_come_further_and_done_is_what_all_have() {
+    let mut sinks = Sinks::answering(&["a", "b"], Answering::Receipts);
+    sinks.target("a").away = true;
+    sinks.ask_on(3, 0);
+    sinks.settle(0);
+    assert_eq!(sinks.messages(), [LaneMessage::Processed], "of the one that is there, at once");
+    assert_eq!(sinks.lanes.cursors.processed(), Some(Processed::ByAll(Offset(0))));
+    sinks.target("a").away = false;
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.messages(), [LaneMessage::Processed]);
+    assert_eq!(sinks.lanes.cursors.processed(), Some(Processed::ByAll(Offset(3))));
+    sinks.publish(3);
+    sinks.settle(1_000_000);
+    sinks.settle(2_000_000);
+    assert_eq!(sinks.messages(), [], "nobody has asked");
+}
+
+#[test]
+fn what_one_of_several_sinks_gives_up_has_failed_whatever_the_others_say() {
+    let mut sinks = Sinks::answering(&["a", "b"], Answering::Receipts);
+    sinks.target("a").gives_up = Some(1);
+    sinks.ask_on(3, 0);
+    sinks.settle(0);
+    let told: Vec<_> = sinks.messages().into_iter().flat_map(answers).collect();
+    assert_eq!(told, [(1, true, String::new())]);
+}
+
+#[test]
+fn a_sink_that_does_not_take_a_channel_has_processed_its_asks_as_soon_as_it_has_seen_them() {
+    let channels = Some(ChannelSet::of([7]));
+    let setup = Setup { channels, answering: Answering::Receipts, ..Setup::default() };
+    let mut sinks = Sinks::start(MemoryDisk::default(), &["a", "b"], BTreeMap::new(), 0, &setup);
+    sinks.ask_on(2, 0);
+    sinks.settle(0);
+    assert_eq!(sinks.messages(), [LaneMessage::Processed, LaneMessage::Processed]);
+    assert_eq!(sinks.lanes.cursors.processed(), Some(Processed::ByAll(Offset(2))));
+    sinks.publish_on(1, 7);
+    sinks.ask_on(1, 0);
+    sinks.settle(0);
+    assert_eq!(
+        sinks.processed(),
+        Some(Processed::ByAll(Offset(4))),
+        "with the record before it, which is flushed at once"
+    );
+}
+
+#[test]
+fn asks_that_the_answering_sink_has_lost_are_passed_and_nothing_is_said_of_them() {
+    let mut sinks = Sinks::answering(&["a"], Answering::Bodies);
+    sinks.ask_on(5, 0);
+    assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(0))));
+    // What is presented already is finished first; this is not.
+    sinks.lose_below("a", 5);
+    assert_eq!(sinks.messages(), []);
+    assert_eq!(sinks.lanes.cursors.processed(), Some(Processed::Passed(Offset(5))));
+    sinks.ask_on(2, 0);
+    sinks.checkpoint().unwrap();
+    sinks.settle(1_000_000);
+    let told: Vec<_> = sinks.messages().into_iter().flat_map(answers).map(|(offset, ..)| offset).collect();
+    assert_eq!(told, [5, 6]);
+}
+
+#[test]
+fn asks_that_an_operator_lets_the_answering_sink_pass_over_are_passed_and_what_was_not_flushed_is_not_told() {
+    let mut sinks = Sinks::answering(&["a"], Answering::Bodies);
+    sinks.target("a").flush_fails = true;
+    sinks.ask_on(5, 0);
+    sinks.settle(0);
+    let _answer = sinks.control.seek("a", Offset(4)).unwrap();
+    sinks.target("a").flush_fails = false;
+    sinks.settle(0);
+    let told: Vec<_> = sinks.messages().into_iter().flat_map(answers).map(|(offset, ..)| offset).collect();
+    assert_eq!(told, [4]);
+    assert_eq!(sinks.lanes.cursors.processed(), Some(Processed::Passed(Offset(5))));
+}
+
+#[test]
+fn where_the_answering_sink_is_removed_nobody_waits_any_more() {
+    let mut sinks = Sinks::answering(&["a"], Answering::Bodies);
+    sinks.target("a").away = true;
+    sinks.ask_on(5, 0);
+    sinks.settle(0);
+    drop(sinks.control.remove("a").unwrap());
+    assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(5))));
+}
+
+#[test]
+fn of_several_sinks_those_that_are_removed_or_hold_nothing_are_not_waited_for() {
+    let mut sinks = Sinks::answering(&["a", "b", "c"], Answering::Receipts);
+    sinks.target("a").away = true;
+    sinks.target("b").away = true;
+    sinks.ask_on(5, 0);
+    sinks.settle(0);
+    assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(0))));
+    drop(sinks.control.remove("a").unwrap());
+    let cursor = |sinks: &Sinks, name: &str, holds| {
+        sinks.lanes.cursors.named(name).unwrap().cursor().unwrap().set_holds(holds);
+    };
+    cursor(&sinks, "b", false);
+    assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(5))));
+    cursor(&sinks, "c", false);
+    assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(0))), "nobody holds anything: what is lost is gone");
+}
+
+#[test]
+fn what_one_of_several_sinks_has_lost_is_not_said_to_be_processed() {
+    let mut sinks = Sinks::answering(&["a", "b"], Answering::Receipts);
+    sinks.ask_on(2, 0);
+    sinks.settle(0);
+    assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(2))));
+    sinks.target("a").away = true;
+    sinks.ask_on(5, 0);
+    sinks.settle(0);
+    sinks.lose_below("a", 4);
+    assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(4))), "2 and 3 are lost to it");
+    sinks.checkpoint().unwrap();
+    sinks.target("a").away = false;
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(7))), "the rest it has got");
+    sinks.target("a").away = true;
+    sinks.ask_on(3, 0);
+    sinks.settle(1_000_000);
+    let _answer = sinks.control.seek("a", Offset(9)).unwrap();
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.processed(), Some(Processed::Passed(Offset(9))), "an operator has let it pass over 7 and 8");
+}
+
+#[test]
+fn what_a_sink_had_lost_before_a_start_is_not_said_to_be_processed_after_it() {
+    let setup = Setup { answering: Answering::Receipts, ..Setup::default() };
+    let mut sinks = Sinks::start(MemoryDisk::default(), &["a", "b"], BTreeMap::new(), 0, &setup);
+    sinks.target("a").away = true;
+    sinks.ask_on(5, 0);
+    sinks.settle(0);
+    sinks.lose_below("a", 4);
+    sinks.checkpoint().unwrap();
+    let mut sinks = Sinks::start(sinks.disk, &["a", "b"], sinks.targets, sinks.seqs, &setup);
+    assert_eq!(
+        sinks.processed(),
+        Some(Processed::Passed(Offset(4))),
+        "what is open below the marks of a start is gone"
+    );
+    sinks.target("a").away = false;
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.processed(), Some(Processed::ByAll(Offset(5))), "the rest it has got");
+}
