@@ -39,6 +39,8 @@ pub(super) struct RedisSink {
     writer: String,
     retried: String,
     claim: Claim,
+    /// The claim that the last one of ours has replaced.
+    replaced: Option<String>,
     /// Open, claimed, and watching the claim.
     connection: Option<Connection>,
     /// What the stream said when that was opened, moved on by what was written since.
@@ -65,6 +67,7 @@ impl RedisSink {
             writer: format!("{stream}:writer"),
             retried: format!("{stream}:retried"),
             claim: Claim::of(start.instance, start.sink),
+            replaced: None,
             connection: None,
             found: None,
             known: Known::restore(&start.mark().sink_state, &stream, start.durable_end),
@@ -92,6 +95,7 @@ impl RedisSink {
                 self.send(&some[there..], place)?;
                 self.known.has_written(EntryId::of(record));
                 self.found = Some(Found { last: EntryId::of(record), entry: None });
+                self.replaced = None;
                 *done += some.len() - there;
             }
         }
@@ -115,9 +119,21 @@ impl RedisSink {
                      written to it; configure another key",
                     self.stream
                 );
+                self.give_back();
                 Err(self.fail(reason))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Lets the server go on that had the claim before: this one has written nothing under its own. What fails is nobody's loss: a later
+    /// start of that server replaces the claim.
+    fn give_back(&mut self) {
+        if let (Some(connection), Some(replaced)) = (&mut self.connection, self.replaced.take()) {
+            let mut set = cmd("SET");
+            set.arg(&self.writer).arg(replaced);
+            // Watched: it comes to nothing where somebody else has claimed the stream since.
+            drop(connection.ask_all([&cmd("MULTI"), &set, &cmd("EXEC")]));
         }
     }
 
@@ -219,7 +235,10 @@ impl RedisSink {
         }
         let mut connection = Connection::open(&self.target, self.timeout).map_err(|e| self.named(&e.to_string()))?;
         let found = match self.look(&mut connection) {
-            Ok(found) => found,
+            Ok((found, replaced)) => {
+                self.replaced = replaced.or(self.replaced.take());
+                found
+            }
             Err(Trouble::Said(error)) => return Err(self.fail_by(&error)),
             Err(Trouble::Race) => {
                 return Err(self.fail_softly("another start of the server claims the stream".to_owned()));
@@ -237,7 +256,8 @@ impl RedisSink {
     }
 
     /// Claims the stream, and only then reads how far it has come: after the claim nobody else moves it.
-    fn look(&self, connection: &mut Connection) -> Result<Option<Found>, Trouble> {
+    /// Returns that, and the claim which it has replaced.
+    fn look(&self, connection: &mut Connection) -> Result<(Option<Found>, Option<String>), Trouble> {
         let [watched, current] = connection.ask_all([&watch(&self.writer), &get(&self.writer)])?;
         watched.extract_error()?;
         let current = current.extract_error()?;
@@ -247,6 +267,7 @@ impl RedisSink {
             None if self.known.has_never_written() => self.must_be_new(connection)?,
             _ => {}
         }
+        let before = text(&current).map(str::to_owned);
         // Also where it is ours already: what is still on its way through an earlier connection of ours comes to nothing by it.
         let mut set = cmd("SET");
         set.arg(&self.writer).arg(&ours);
@@ -261,7 +282,8 @@ impl RedisSink {
         if text(&current.extract_error()?) != Some(&ours) {
             return Err(Trouble::Race);
         }
-        Ok(connection::found(info)?)
+        let replaced = before.filter(|before| *before != ours);
+        Ok((connection::found(info)?, replaced))
     }
 
     /// Where nobody is named, a sink that has never written writes to no stream but a new one.
