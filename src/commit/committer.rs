@@ -8,6 +8,7 @@ mod space;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::commit::ask_control::{AskControl, AskRequests};
 use crate::commit::{Backlog, Holding, Recovered, Verdict};
@@ -132,6 +133,8 @@ pub struct Committer<D: Dialect, J, T, L> {
     /// There may be messages of processing that the last commit has not heard.
     unheard: bool,
     /// What processing has to say of all asks below an offset was heard in this run.
+    /// When clients were last acked, in monotonic microseconds; `None` if that never was.
+    acked_us: Option<u64>,
     has_listened: bool,
     /// Kept for the next flights: one more at most is in use than may be in flight.
     spares: Vec<Flight<D::Owed>>,
@@ -172,6 +175,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             absorbed: 0,
             absorbed_from_us: u64::MAX,
             unheard: false,
+            acked_us: None,
             has_listened: false,
             spares: Vec::new(),
             spare_blocks: Vec::new(),
@@ -205,6 +209,19 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.block.size() >= self.config.commit_bytes_max
             || self.absorbed >= limits::DATAGRAMS_PER_COMMIT
             || self.dialect.is_full()
+    }
+
+    /// How long the next commit may still wait for datagrams. Answers, and what clients say that they have had, need a sync; in a
+    /// commit of their own it would be in the way of those clients that were just acked and send at once. Zero as soon as there is
+    /// anything that is to be acked, and where nobody has asked.
+    pub fn linger(&self, clock: &impl Clock) -> Duration {
+        let asks = self.dialect.asks();
+        let may_wait = self.block.is_empty() && !self.is_in_flight() && !self.has_more_to_do();
+        let Some(acked_us) = self.acked_us.filter(|_| may_wait && asks.open + asks.answered > 0) else {
+            return Duration::ZERO;
+        };
+        let since_us = clock.now().mono_us.saturating_sub(acked_us);
+        Duration::from_micros(limits::LINGER_US.saturating_sub(since_us))
     }
 
     /// Lets the dialect judge what has arrived, and takes what is new into the block. Confirms nothing, unless the block

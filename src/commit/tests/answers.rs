@@ -2,6 +2,7 @@
 
 mod rig;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -141,6 +142,42 @@ fn the_last_checkpoint_has_the_last_answers_and_leaves_no_record_beside_the_asks
     assert_eq!(rig.disk.sinks()[0].mark.watermark, Offset(20));
     assert_eq!(rig.disk.answers(), [], "the next start has nothing to put together");
     assert_eq!(rig.restart().committer.dialect().first_open(), 20);
+}
+
+#[test]
+fn an_answer_that_comes_just_after_an_ack_shares_the_sync_of_what_the_client_sends_next() {
+    let mut rig = AskRig::new();
+    let linger_us = |rig: &AskRig| u64::try_from(rig.committer.linger(&rig.clock).as_micros()).unwrap();
+    assert_eq!(linger_us(&rig), 0, "nobody was acked");
+    rig.absorb(1);
+    assert_eq!(linger_us(&rig), 0, "what is to be acked waits for nothing");
+    rig.commit();
+    assert_eq!(linger_us(&rig), limits::LINGER_US);
+    rig.sink.lane().post(answer(0));
+    rig.clock.advance_us(limits::LINGER_US - 1);
+    assert_eq!(linger_us(&rig), 1);
+    rig.absorb(1);
+    assert_eq!(linger_us(&rig), 0);
+    let writes = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&writes);
+    rig.fate(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        WriteFate::Durable
+    });
+    rig.commit();
+    assert_eq!((rig.told(), writes.load(Ordering::Relaxed)), (vec![0], 1));
+}
+
+#[test]
+fn an_answer_waits_for_nobody_once_the_last_ack_is_old_enough() {
+    let mut rig = AskRig::new();
+    rig.absorb(2);
+    rig.commit();
+    rig.clock.advance_us(limits::LINGER_US);
+    assert!(rig.committer.linger(&rig.clock).is_zero());
+    rig.sink.lane().post(answer(0));
+    rig.commit();
+    assert!(rig.committer.linger(&rig.clock).is_zero(), "an answer that was told is no ack");
 }
 
 /// Without a wake, each answer would wait for the committer's next look at its sockets.

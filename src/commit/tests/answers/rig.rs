@@ -8,8 +8,8 @@ use crate::dialect::{Admit, Dialect, InvalidRecord, Touched, Work};
 use crate::journal::{Records, Replay};
 use crate::limits;
 use crate::model::{
-    AnswerRecord, AnswersRecord, AskId, AskRecord, DialectId, EntryMeta, LaneAnswer, LaneMessage, Processed, SinkId,
-    SinkRecord,
+    AnswerRecord, AnswersRecord, AskId, AskRecord, AskTotals, DialectId, EntryMeta, LaneAnswer, LaneMessage, Processed,
+    SinkId, SinkRecord,
 };
 use crate::net::ReplyQueue;
 
@@ -194,6 +194,11 @@ impl Dialect for Asking {
 
     fn answers_below(&self) -> u64 {
         self.below
+    }
+
+    fn asks(&self) -> AskTotals {
+        let open = self.asks.values().filter(|ask| ask.answer.is_none()).count();
+        AskTotals { open, answered: self.asks.len() - open, ..AskTotals::default() }
     }
 
     fn sessions(&self) -> usize {
