@@ -9,6 +9,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::mailbox::Mailbox;
+use super::outcomes::Outcomes;
 use crate::limits;
 use crate::model::{AskId, Content, LaneAnswer, LaneMessage, Now, Record};
 
@@ -61,17 +62,15 @@ impl Answers {
         }
     }
 
-    /// The record is done, with this body.
-    pub(super) fn done(&mut self, now: Now, record: &Record<'_>, body: Option<&Arc<[u8]>>) {
-        if !self.are_asked_by(record) {
+    /// The record is done: it was the one of this index in the call of which these are the outcomes.
+    pub(super) fn done(&mut self, now: Now, record: &Record<'_>, outcomes: &Outcomes, index: usize) {
+        if !self.are_asked_by(record) || outcomes.is_told(index) {
             return;
         }
         self.since_us.get_or_insert(now.mono_us);
-        if self.answering != Answering::Bodies {
-            self.passing = true;
-            return;
-        }
-        let body = body.map_or_else(|| Arc::from([]), Arc::clone);
+        // A receipt has no body.
+        self.passing |= self.answering == Answering::Receipts;
+        let body = outcomes.body(index).map_or_else(Arc::default, Arc::clone);
         self.done_bytes += body.len() + limits::ANSWER_OVERHEAD_BYTES;
         self.done.push(answer(record, false, body));
     }

@@ -3,11 +3,13 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::handler::{Handler, HandlerError, Outcomes};
 use super::lane_name::LaneName;
+use super::mailbox::Mailbox;
 use crate::metrics::Metrics;
-use crate::model::{Offset, Record};
+use crate::model::{LaneMessage, Offset, Record};
 
 /// A lane's handler, called so that its panics are caught.
 pub(super) struct HandlerCalls {
@@ -24,10 +26,15 @@ impl HandlerCalls {
     pub(super) fn new(
         name: LaneName,
         handler: Box<dyn Handler>,
-        answer_bytes_max: Option<usize>,
+        answering: Option<(usize, Arc<Mailbox<LaneMessage>>)>,
         metrics: &Metrics,
     ) -> Self {
-        Self { name, handler, metrics: metrics.clone(), answer_bytes_max, outcomes: Outcomes::default() }
+        let mut outcomes = Outcomes::default();
+        let answer_bytes_max = answering.map(|(bytes_max, mailbox)| {
+            outcomes.tell_by(mailbox);
+            bytes_max
+        });
+        Self { name, handler, metrics: metrics.clone(), answer_bytes_max, outcomes }
     }
 
     /// Presents records; returns what the handler said when it panicked. What it said before stands in `outcomes`.

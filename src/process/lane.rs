@@ -163,8 +163,15 @@ impl LaneWorker {
         let progress = &parts.progress;
         let rng = SmallRng::seed_from_u64(parts.seed.wrapping_add(lane.0.into()));
         let name = progress.lane_name(lane);
-        let mut attempts =
-            Attempts::new(name.clone(), handler, Arc::clone(&parts.dead), &parts.config, rng, &parts.metrics);
+        let mut attempts = Attempts::new(
+            name.clone(),
+            handler,
+            Arc::clone(&parts.dead),
+            progress.mailbox(),
+            &parts.config,
+            rng,
+            &parts.metrics,
+        );
         // The first checkpoint is to know each lane's sink, also of a lane to which nothing ever comes.
         let sink_state = attempts.flush(Now::default())?;
         let cursor = progress.watermark(lane);
