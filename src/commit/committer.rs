@@ -33,16 +33,19 @@ pub trait Downstream: Send {
     fn sinks(&self) -> Vec<SinkRecord> {
         Vec::new()
     }
-    /// The next thing that processing has to say, in the order in which it was said. At most
-    /// [`LANE_MESSAGES`](limits::LANE_MESSAGES) wait at a time. Must not block. After `None` the committer may sleep until it is
-    /// woken.
+    /// The next thing that processing has to say, in the order in which it was said. Must not block. After `None` the committer may
+    /// sleep until it is woken.
     fn next_message(&mut self) -> Option<LaneMessage> {
         None
     }
-    /// What processing says of all asks below an offset, if anybody processes. Whatever it has to say of one of these it has said
-    /// before, so that the messages which are taken after this call have it.
-    fn processed(&self) -> Option<Processed> {
-        None
+    /// How many of these wait: those at least that were said before this call.
+    fn messages(&self) -> usize {
+        0
+    }
+    /// What processing says of all asks below some offsets, which grow. Whatever it has to say of one of these it has said before, so
+    /// that the messages which are taken after this call have it.
+    fn processed(&self) -> Vec<Processed> {
+        Vec::new()
     }
     /// Says how to wake the committer when there is a message for it.
     fn wake_by(&mut self, _wake: Box<dyn Fn() + Send + Sync>) {}
@@ -130,12 +133,10 @@ pub struct Committer<D: Dialect, J, T, L> {
     absorbed: usize,
     /// When the first of them arrived, in monotonic microseconds; `u64::MAX` without any.
     absorbed_from_us: u64,
-    /// There may be messages of processing that the last commit has not heard.
-    unheard: bool,
-    /// What processing has to say of all asks below an offset was heard in this run.
     /// When clients were last acked, in monotonic microseconds; `None` if that never was.
     acked_us: Option<u64>,
-    has_listened: bool,
+    /// There may be messages of processing that the last commit has not heard.
+    unheard: bool,
     /// Kept for the next flights: one more at most is in use than may be in flight.
     spares: Vec<Flight<D::Owed>>,
     spare_blocks: Vec<BlockBuilder>,
@@ -174,9 +175,8 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             failed: None,
             absorbed: 0,
             absorbed_from_us: u64::MAX,
-            unheard: false,
             acked_us: None,
-            has_listened: false,
+            unheard: false,
             spares: Vec::new(),
             spare_blocks: Vec::new(),
             pressure: 0,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::mailbox::Mailbox;
 use super::outcomes::Outcomes;
 use crate::limits;
-use crate::model::{AskId, Content, LaneAnswer, LaneMessage, Now, Record};
+use crate::model::{AskId, Content, LaneAnswer, LaneMessage, Now, Offset, Record};
 
 /// What a sink says of records that asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -21,8 +21,8 @@ pub enum Answering {
     Nothing,
     /// It answers: for each what its handler gave, or that it was given up.
     Bodies,
-    /// It is one of several of which none answers alone: it says what it gives up, and when it has come further. What all of them
-    /// have processed is done.
+    /// It is one of several of which none answers alone: it says what it gives up, when it has come further, and what it has of a
+    /// batch in which others wait for a retry. What all of them have processed is done.
     Receipts,
 }
 
@@ -117,10 +117,16 @@ impl Answers {
         self.done_bytes >= limits::LANE_ANSWERS_BYTES
     }
 
-    /// What is done is durable.
-    pub(super) fn settled(&mut self) {
-        self.told.append(&mut self.done);
+    /// What is done is durable. Returns what others are to know of that, when this sink answers with others and its watermark does
+    /// not say it all, since records before these are `open`.
+    pub(super) fn settled(&mut self, open: bool) -> Vec<(AskId, Offset)> {
         self.done_bytes = 0;
+        if self.answering != Answering::Receipts {
+            self.told.append(&mut self.done);
+            return Vec::new();
+        }
+        self.passed |= open;
+        self.done.drain(..).filter(|_| open).map(|done| (done.id, done.offset)).collect()
     }
 
     /// The handler cannot make anything durable while records are open.

@@ -401,7 +401,7 @@ impl LaneWorker {
         self.unflushed = Unflushed::default();
         self.note_oldest(None);
         self.flushed = Some((self.cursor, sink_state));
-        self.attempts.answers.settled();
+        self.attempts.answers.settled(false);
         self.post();
     }
 

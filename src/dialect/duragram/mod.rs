@@ -234,7 +234,7 @@ impl Dialect for Duragram {
     }
 
     fn is_full(&self) -> bool {
-        self.records.len() >= self.records_max || self.answers_bytes >= limits::ANSWERS_COMMIT_BYTES
+        self.records.len() >= self.records_max
     }
 
     fn close<T: Transmit>(

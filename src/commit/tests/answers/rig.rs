@@ -215,6 +215,8 @@ pub(super) struct Lane {
     pub(super) said: u64,
     pub(super) mark: u64,
     pub(super) mailbox: VecDeque<LaneMessage>,
+    /// It says something whenever it is listened to.
+    pub(super) chatters: bool,
     /// Decides how far it comes while the committer does something else; 0 lets it rest.
     pub(super) seed: u64,
     pub(super) wake: Option<Box<dyn Fn() + Send + Sync>>,
@@ -276,11 +278,19 @@ impl Downstream for Sink {
     }
 
     fn next_message(&mut self) -> Option<LaneMessage> {
-        self.looked_at().mailbox.pop_front()
+        let mut lane = self.looked_at();
+        if lane.chatters {
+            lane.mailbox.push_back(LaneMessage::Processed);
+        }
+        lane.mailbox.pop_front()
     }
 
-    fn processed(&self) -> Option<Processed> {
-        Some(Processed::Passed(Offset(self.looked_at().mark)))
+    fn messages(&self) -> usize {
+        self.looked_at().mailbox.len()
+    }
+
+    fn processed(&self) -> Vec<Processed> {
+        vec![Processed::Passed(Offset(self.looked_at().mark))]
     }
 
     fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {
