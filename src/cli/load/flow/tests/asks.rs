@@ -18,7 +18,7 @@ fn asking(messages: u64) -> Rig {
 fn sent(rig: &mut Rig) -> (Vec<u64>, Vec<Taking>) {
     let (mut data, mut takes) = (Vec::new(), Vec::new());
     let now_ns = rig.now_ns;
-    while let Some(outgoing) = rig.flow.next(now_ns, |_| now_ns, &mut rig.tally) {
+    while let Some(outgoing) = next(&mut rig.flow, now_ns, &mut rig.tally) {
         match outgoing {
             Outgoing::Data { seq, .. } => data.push(seq),
             Outgoing::Take(taking) => takes.push(taking),
