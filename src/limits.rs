@@ -242,9 +242,9 @@ pub const SINK_LOSSES: usize = 64;
 pub const DEAD_LETTERS_AT_ONCE: usize = 64;
 /// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
 pub const RECEIVE_WAIT_MS: u16 = 50;
-/// Microseconds after the last acks for which a commit without datagrams waits for some: who was just acked often sends at once, and
-/// would wait for the sync of that commit before its own.
-pub const LINGER_US: u64 = 100;
+/// Microseconds after the last acks for which a commit without messages waits for some, at most: who was just acked often sends at
+/// once, and would wait for the sync of that commit before its own.
+pub const LINGER_US: u64 = 300;
 /// Bytes of a block from which on its sync runs beside the building of the next: below, waking a thread costs more.
 pub const LAUNCH_BYTES: usize = 64 * 1024;
 /// Datagrams that one commit answers at most: what is kept of each until then is bounded by it.

@@ -135,6 +135,8 @@ pub struct Committer<D: Dialect, J, T, L> {
     absorbed_from_us: u64,
     /// When clients were last acked, in monotonic microseconds; `None` if that never was.
     acked_us: Option<u64>,
+    /// How long it takes from then until the next message comes, in microseconds: of late, the latest counting for an eighth.
+    turnaround_us: u64,
     /// There may be messages of processing that the last commit has not heard.
     unheard: bool,
     /// Kept for the next flights: one more at most is in use than may be in flight.
@@ -176,6 +178,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             absorbed: 0,
             absorbed_from_us: u64::MAX,
             acked_us: None,
+            turnaround_us: 2 * limits::LINGER_US,
             unheard: false,
             spares: Vec::new(),
             spare_blocks: Vec::new(),
@@ -211,17 +214,30 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             || self.dialect.is_full()
     }
 
-    /// How long the next commit may still wait for datagrams. Answers, and what clients say that they have had, need a sync; in a
-    /// commit of their own it would be in the way of those clients that were just acked and send at once. Zero as soon as there is
-    /// anything that is to be acked, and where nobody has asked.
+    /// How long the next commit may still wait for messages. Answers, and what clients say that they have had, need a sync; in a
+    /// commit of their own it would be in the way of those clients that were just acked and send at once. So it waits for twice as long
+    /// as these have taken of late. Zero when that is too long, as soon as there is anything that is to be acked, and where nobody has
+    /// asked.
     pub fn linger(&self, clock: &impl Clock) -> Duration {
         let asks = self.dialect.asks();
         let may_wait = self.block.is_empty() && !self.is_in_flight() && !self.has_more_to_do();
+        let wait_us = 2 * self.turnaround_us;
         let Some(acked_us) = self.acked_us.filter(|_| may_wait && asks.open + asks.answered > 0) else {
             return Duration::ZERO;
         };
+        if wait_us > limits::LINGER_US {
+            return Duration::ZERO;
+        }
         let since_us = clock.now().mono_us.saturating_sub(acked_us);
-        Duration::from_micros(limits::LINGER_US.saturating_sub(since_us))
+        Duration::from_micros(wait_us.saturating_sub(since_us))
+    }
+
+    /// The first message since clients were last acked has arrived at this time.
+    fn note_turnaround(&mut self, arrived_us: u64) {
+        if let Some(acked_us) = self.acked_us {
+            let took_us = arrived_us.saturating_sub(acked_us).min(2 * limits::LINGER_US);
+            self.turnaround_us = (7 * self.turnaround_us + took_us) / 8;
+        }
     }
 
     /// Lets the dialect judge what has arrived, and takes what is new into the block. Confirms nothing, unless the block
@@ -238,6 +254,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             self.check_bounds(clock.now());
         }
         let slab = &arrivals.slab;
+        let had_none = self.block.is_empty();
         self.dialect.begin(slab.arrived);
         for request in arrivals.requests() {
             if self.is_full() {
@@ -257,6 +274,9 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             self.dialect.absorb(request, slab, &mut work);
         }
         self.dialect.end(arrivals.dropped());
+        if had_none && !self.block.is_empty() {
+            self.note_turnaround(slab.arrived.mono_us);
+        }
         self.metrics.received_bytes.inc_by(slab.received_bytes());
         Ok(())
     }

@@ -9,7 +9,7 @@ use duragram_proto::window::{DedupWindow, Verdict};
 use proptest::prelude::*;
 
 use super::super::{MS, Outgoing};
-use super::{CLIENT, Rig, SECOND};
+use super::{CLIENT, Rig, SECOND, next};
 
 /// What is under way, by arrival and number.
 type Path<T> = BTreeMap<(u64, Reverse<u64>), T>;
