@@ -457,7 +457,7 @@ impl Flow {
         }
         let may_be_new = self.is_behind()
             && self.next - self.base < self.window
-            && self.asks.as_ref().is_none_or(|asks| asks.has_room(self.next));
+            && self.asks.as_mut().is_none_or(|asks| asks.has_room(self.next));
         may_be_new.then_some((self.next, false))
     }
 
