@@ -63,10 +63,10 @@ impl Duragram {
             },
         };
         let (session, window) = (self.sessions.at(index), self.config.window);
-        let judgement = match no_room {
-            false => session.receive(data.seq, base, data.skip, window),
-            true => session.judge(data.seq, base, data.skip, window),
-        };
+        let judgement = session.judge(data.seq, base, data.skip, window);
+        if matches!(judgement, Judgement::New(_)) && !no_room {
+            session.take(data.seq);
+        }
         match judgement {
             Judgement::New(moved) if no_room => {
                 self.make_durable(index, data.session, &moved, slab.arrived, work.block);
