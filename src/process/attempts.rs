@@ -47,6 +47,8 @@ pub(super) struct Attempts {
 #[derive(Debug, Default)]
 pub(super) struct OpenBatch {
     pub(super) records: Vec<OpenRecord>,
+    /// The sender of one of its records may want an answer.
+    pub(super) may_ask: bool,
     /// Those of the batch that are given up and are no dead letters yet. They are not presented again.
     given_up: Vec<GivenUp>,
     /// A panic hit several records: they are presented one by one until the batch is finished.
@@ -142,17 +144,21 @@ impl Attempts {
     fn show(&mut self, now: Now, records: &[Record<'_>], open: &mut OpenBatch) {
         let shown = if open.one_by_one { 1 } else { open.records.len() };
         let panic = if shown == records.len() {
-            self.calls.process(records)
+            self.calls.process(records, open.may_ask)
         } else {
             let some: Vec<_> = open.records[..shown].iter().map(|left| records[left.nth]).collect();
-            self.calls.process(&some)
+            self.calls.process(&some, open.may_ask)
         };
         self.tell_too_long(now);
         if panic.is_none() && self.calls.outcomes.unavailable_reason().is_none() && self.calls.outcomes.all_done() {
             self.is_available(now);
             self.processed.inc_by(shown as u64);
-            for (i, left) in open.records.drain(..shown).enumerate() {
-                self.answers.done(now, &records[left.nth], &self.calls.outcomes, i);
+            let done = open.records.drain(..shown);
+            // Nothing is touched for each record where nobody asks.
+            if open.may_ask {
+                for (i, left) in done.enumerate() {
+                    self.answers.done(now, &records[left.nth], &self.calls.outcomes, i);
+                }
             }
             open.due_us = 0;
             return;

@@ -37,23 +37,25 @@ impl HandlerCalls {
         Self { name, handler, metrics: metrics.clone(), answer_bytes_max, outcomes }
     }
 
-    /// Presents records; returns what the handler said when it panicked. What it said before stands in `outcomes`.
-    pub(super) fn process(&mut self, records: &[Record<'_>]) -> Option<String> {
-        self.present(records, |handler, outcomes| handler.process(records, outcomes))
+    /// Presents records; returns what the handler said when it panicked. What it said before stands in `outcomes`. The sender of one of
+    /// them `may_ask` for an answer.
+    pub(super) fn process(&mut self, records: &[Record<'_>], may_ask: bool) -> Option<String> {
+        self.present(records, may_ask, |handler, outcomes| handler.process(records, outcomes))
     }
 
     /// The same with one dead letter.
     pub(super) fn retry(&mut self, record: &Record<'_>) -> Option<String> {
-        self.present(std::slice::from_ref(record), |handler, outcomes| handler.retry(record, outcomes))
+        self.present(std::slice::from_ref(record), record.asks, |handler, outcomes| handler.retry(record, outcomes))
     }
 
     fn present(
         &mut self,
         records: &[Record<'_>],
+        may_ask: bool,
         call: impl FnOnce(&mut dyn Handler, &mut Outcomes),
     ) -> Option<String> {
         self.outcomes.reset(records.len());
-        if let Some(bytes_max) = self.answer_bytes_max {
+        if let Some(bytes_max) = self.answer_bytes_max.filter(|_| may_ask) {
             self.outcomes.are_asked_by(records, bytes_max);
         }
         // The handler is asked to stay valid when it panics; `outcomes` holds whole outcomes at any time.

@@ -336,6 +336,7 @@ impl LaneWorker {
             }
             self.unflushed.records += records.len();
             self.open.reset(records.len());
+            self.open.may_ask = taken.may_ask;
             self.batch_end = Some(taken.end);
             self.attempts.present(now, &records, &mut self.open)?;
         }

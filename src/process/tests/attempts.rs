@@ -239,6 +239,7 @@ fn done_all_is_not_believed_when_a_panic_follows_and_a_panic_in_flush_is_a_faile
     let record = dead_letters::record(&letter);
     let mut open = OpenBatch::default();
     open.reset(2);
+    open.may_ask = true;
     attempts.present(at(0), &[record, Record { index: 1, ..record }], &mut open).unwrap();
     assert_eq!(open.records.len(), 2);
     assert!(attempts.flush(at(0)).unwrap_err().to_string().contains("a fall"));
