@@ -242,6 +242,9 @@ pub const SINK_LOSSES: usize = 64;
 pub const DEAD_LETTERS_AT_ONCE: usize = 64;
 /// Milliseconds that a receive waits before its thread looks after other things, such as being told to stop.
 pub const RECEIVE_WAIT_MS: u16 = 50;
+/// Microseconds after the last acks for which a commit without messages waits for some, at most: who was just acked often sends at
+/// once, and would wait for the sync of that commit before its own.
+pub const LINGER_US: u64 = 300;
 /// Bytes of a block from which on its sync runs beside the building of the next: below, waking a thread costs more.
 pub const LAUNCH_BYTES: usize = 64 * 1024;
 /// Datagrams that one commit answers at most: what is kept of each until then is bounded by it.
@@ -268,8 +271,10 @@ pub const PENDING_ACK_BYTES: usize = 120;
 pub const RENEWED_SESSION_BYTES: usize = 16;
 /// Bytes of an ack that waits for its commit to land, without its bitmap.
 pub const OWED_ACK_BYTES: usize = 144;
-/// Bytes of answers from which on a commit takes no further ones.
-pub const ANSWERS_COMMIT_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of answers with bodies in one commit: before and after the marks are read it takes what waits in the mailbox, with the
+/// message that has exceeded its bound, and one more. No message has more than what a lane keeps, and one batch gives.
+pub const ANSWERS_COMMIT_BYTES: usize =
+    2 * (3 * LANE_ANSWERS_BYTES + 2 * LANE_BATCH_RECORDS * (LANE_ANSWER_BYTES + ANSWER_OVERHEAD_BYTES));
 /// Bytes of an ANSWER that waits for its commit to land, without its body, which the ask has too.
 pub const DUE_ANSWER_BYTES: usize = 152;
 /// Asks that are opened before a checkpoint is due: a start opens them again, beside those that have a record.
@@ -303,6 +308,8 @@ pub const SPACE_CHECK_US: u64 = 250_000;
 pub const SPACE_CHECK_BYTES: u64 = 8 * MIB;
 /// What sinks hold is looked at this often, in microseconds, and after as many bytes of blocks as free space.
 pub const BOUNDS_CHECK_US: u64 = 1_000_000;
+/// Stretches of entries that are remembered of a sink which it has not processed and its mark is beyond, while other sinks are not.
+pub const SINK_SKIPS: usize = 1024;
 /// Near the reserve of free space a sink that may lose entries keeps as many bytes of the newest: it is about to process them.
 pub const SINK_YIELDS_BYTES: u64 = 16 * MIB;
 /// After it has lost some it loses no more for so long, in microseconds: what is trimmed becomes free by compaction.

@@ -8,6 +8,7 @@ mod space;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::commit::ask_control::{AskControl, AskRequests};
 use crate::commit::{Backlog, Holding, Recovered, Verdict};
@@ -32,16 +33,19 @@ pub trait Downstream: Send {
     fn sinks(&self) -> Vec<SinkRecord> {
         Vec::new()
     }
-    /// The next thing that processing has to say, in the order in which it was said. At most
-    /// [`LANE_MESSAGES`](limits::LANE_MESSAGES) wait at a time. Must not block. After `None` the committer may sleep until it is
-    /// woken.
+    /// The next thing that processing has to say, in the order in which it was said. Must not block. After `None` the committer may
+    /// sleep until it is woken.
     fn next_message(&mut self) -> Option<LaneMessage> {
         None
     }
-    /// What processing says of all asks below an offset, if anybody processes. Whatever it has to say of one of these it has said
-    /// before, so that the messages which are taken after this call have it.
-    fn processed(&self) -> Option<Processed> {
-        None
+    /// How many of these wait: those at least that were said before this call.
+    fn messages(&self) -> usize {
+        0
+    }
+    /// What processing says of all asks below some offsets, which grow. Whatever it has to say of one of these it has said before, so
+    /// that the messages which are taken after this call have it.
+    fn processed(&self) -> Vec<Processed> {
+        Vec::new()
     }
     /// Says how to wake the committer when there is a message for it.
     fn wake_by(&mut self, _wake: Box<dyn Fn() + Send + Sync>) {}
@@ -129,10 +133,12 @@ pub struct Committer<D: Dialect, J, T, L> {
     absorbed: usize,
     /// When the first of them arrived, in monotonic microseconds; `u64::MAX` without any.
     absorbed_from_us: u64,
+    /// When clients were last acked, in monotonic microseconds; `None` if that never was.
+    acked_us: Option<u64>,
+    /// How long it takes from then until the next message comes, in microseconds: of late, the latest counting for an eighth.
+    turnaround_us: u64,
     /// There may be messages of processing that the last commit has not heard.
     unheard: bool,
-    /// What processing has to say of all asks below an offset was heard in this run.
-    has_listened: bool,
     /// Kept for the next flights: one more at most is in use than may be in flight.
     spares: Vec<Flight<D::Owed>>,
     spare_blocks: Vec<BlockBuilder>,
@@ -171,8 +177,9 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             failed: None,
             absorbed: 0,
             absorbed_from_us: u64::MAX,
+            acked_us: None,
+            turnaround_us: 2 * limits::LINGER_US,
             unheard: false,
-            has_listened: false,
             spares: Vec::new(),
             spare_blocks: Vec::new(),
             pressure: 0,
@@ -207,6 +214,32 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             || self.dialect.is_full()
     }
 
+    /// How long the next commit may still wait for messages. Answers, and what clients say that they have had, need a sync; in a
+    /// commit of their own it would be in the way of those clients that were just acked and send at once. So it waits for twice as long
+    /// as these have taken of late. Zero when that is too long, as soon as there is anything that is to be acked, and where nobody has
+    /// asked.
+    pub fn linger(&self, clock: &impl Clock) -> Duration {
+        let asks = self.dialect.asks();
+        let may_wait = self.block.is_empty() && !self.is_in_flight() && !self.has_more_to_do();
+        let wait_us = 2 * self.turnaround_us;
+        let Some(acked_us) = self.acked_us.filter(|_| may_wait && asks.open + asks.answered > 0) else {
+            return Duration::ZERO;
+        };
+        if wait_us > limits::LINGER_US {
+            return Duration::ZERO;
+        }
+        let since_us = clock.now().mono_us.saturating_sub(acked_us);
+        Duration::from_micros(wait_us.saturating_sub(since_us))
+    }
+
+    /// The first message since clients were last acked has arrived at this time.
+    fn note_turnaround(&mut self, arrived_us: u64) {
+        if let Some(acked_us) = self.acked_us {
+            let took_us = arrived_us.saturating_sub(acked_us).min(2 * limits::LINGER_US);
+            self.turnaround_us = (7 * self.turnaround_us + took_us) / 8;
+        }
+    }
+
     /// Lets the dialect judge what has arrived, and takes what is new into the block. Confirms nothing, unless the block
     /// becomes full on the way: then it is launched as by `launch`, so that no block is larger than `commit_bytes_max`, a
     /// datagram and the gaps that this reveals.
@@ -221,6 +254,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             self.check_bounds(clock.now());
         }
         let slab = &arrivals.slab;
+        let had_none = self.block.is_empty();
         self.dialect.begin(slab.arrived);
         for request in arrivals.requests() {
             if self.is_full() {
@@ -240,6 +274,9 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             self.dialect.absorb(request, slab, &mut work);
         }
         self.dialect.end(arrivals.dropped());
+        if had_none && !self.block.is_empty() {
+            self.note_turnaround(slab.arrived.mono_us);
+        }
         self.metrics.received_bytes.inc_by(slab.received_bytes());
         Ok(())
     }

@@ -212,6 +212,7 @@ fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
     let alone = receivers.len() == 1;
     // One socket, which held more than the last round took, is read at once.
     let mut at_once = false;
+    let mut linger = Duration::ZERO;
     while !shared.stopping() {
         rounds.fetch_add(1, Ordering::Relaxed);
         let in_flight = committer.is_in_flight();
@@ -220,7 +221,7 @@ fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
             wait_readable(
                 receivers.iter().map(|(receiver, _)| receiver),
                 waker,
-                if !in_flight && committer.has_more_to_do() { 0 } else { limits::RECEIVE_WAIT_MS },
+                wait_before_next(&committer, linger),
                 &shared.clock,
             )?;
         }
@@ -246,12 +247,27 @@ fn single<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
         shared.metrics.kernel_drops.inc_by(drops);
         // The socket's buffer overflowed, or it holds more than a commit takes.
         committer.set_pressure(if drops > 0 { 1024 } else { u16::from(more && committer.is_full()) * 768 });
+        linger = committer.linger(&shared.clock);
         // While the journal is busy the block grows.
-        if committer.may_launch() || committer.has_landed() || committer.is_full() {
+        if linger.is_zero() && (committer.may_launch() || committer.has_landed() || committer.is_full()) {
             launch(&mut committer, shared)?;
         }
     }
     finish(committer, shared)
+}
+
+/// How long datagrams are waited for before the next round, which goes on after `linger` in any case.
+fn wait_before_next<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
+    committer: &Committer<D, J, T, L>,
+    linger: Duration,
+) -> Duration {
+    if !committer.is_in_flight() && committer.has_more_to_do() {
+        Duration::ZERO
+    } else if linger.is_zero() {
+        Duration::from_millis(limits::RECEIVE_WAIT_MS.into())
+    } else {
+        linger
+    }
 }
 
 /// Asked to stop: what is in flight lands, what is in hand is committed, and both are answered and handed to the lanes, which
@@ -337,13 +353,12 @@ fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
     shared: &Shared,
     rounds: &AtomicU64,
 ) -> Result<Committer<D, J, T, L>, IngestError> {
-    let wait = Duration::from_millis(u64::from(limits::RECEIVE_WAIT_MS));
+    let mut linger = Duration::ZERO;
     loop {
         rounds.fetch_add(1, Ordering::Relaxed);
         // With a commit in flight, that is what is waited for.
         let in_flight = committer.is_in_flight();
-        let at_once = in_flight || committer.has_more_to_do();
-        match incoming.next(if at_once { Duration::ZERO } else { wait }) {
+        match incoming.next(if in_flight { Duration::ZERO } else { wait_before_next(&committer, linger) }) {
             Ok(first) => {
                 let mut next = Some(first);
                 let mut left = limits::RECEIVES_PER_COMMIT;
@@ -363,6 +378,9 @@ fn commit<D: Dialect, J: Journal, T: Transmit, L: Downstream>(
             Err(RecvTimeoutError::Disconnected) => return finish(committer, shared),
         }
         committer.set_pressure(u16::try_from(incoming.arrivals.len() * 1024 / slabs).unwrap_or(1024));
-        launch(&mut committer, shared)?;
+        linger = committer.linger(&shared.clock);
+        if linger.is_zero() {
+            launch(&mut committer, shared)?;
+        }
     }
 }

@@ -85,6 +85,10 @@ impl Clock for TestClock {
 }
 
 impl TestClock {
+    fn advance_us(&self, us: u64) {
+        self.0.set(self.0.get() + us);
+    }
+
     fn advance_s(&self, s: u64) {
         self.0.set(self.0.get() + s * 1_000_000);
     }

@@ -8,9 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
+use nix::sys::time::TimeSpec;
 
 use crate::limits;
 use crate::model::{Clock, Local, Now, Peer, canonical};
@@ -237,15 +238,14 @@ impl Waker {
     }
 }
 
-/// Waits until one of the receivers' sockets has something to read or the waker is used, at most `timeout_ms` milliseconds.
+/// Waits until one of the receivers' sockets has something to read or the waker is used, at most for `timeout`.
 /// A socket that has just failed is not waited for, but the wait ends when it is to be tried again.
 pub fn wait_readable<'a>(
     receivers: impl IntoIterator<Item = &'a Receiver>,
     waker: &Waker,
-    timeout_ms: u16,
+    mut timeout: Duration,
     clock: &impl Clock,
 ) -> io::Result<()> {
-    let mut timeout = Duration::from_millis(timeout_ms.into());
     let mut fds = vec![PollFd::new(waker.0.as_fd(), PollFlags::POLLIN)];
     for receiver in receivers {
         match receiver.trouble.pause(|| clock.now()) {
@@ -253,7 +253,7 @@ pub fn wait_readable<'a>(
             Some(pause) => timeout = timeout.min(pause + Duration::from_millis(1)),
         }
     }
-    let waited = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO));
+    let waited = ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None);
     // As a rule it was not used: a datagram does not wait for a system call that finds nothing.
     if waited.is_ok() && fds[0].any().unwrap_or(true) {
         waker.clear();

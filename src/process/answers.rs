@@ -9,8 +9,9 @@ use std::mem;
 use std::sync::Arc;
 
 use super::mailbox::Mailbox;
+use super::outcomes::Outcomes;
 use crate::limits;
-use crate::model::{AskId, Content, LaneAnswer, LaneMessage, Now, Record};
+use crate::model::{AskId, Content, LaneAnswer, LaneMessage, Now, Offset, Record};
 
 /// What a sink says of records that asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -20,8 +21,8 @@ pub enum Answering {
     Nothing,
     /// It answers: for each what its handler gave, or that it was given up.
     Bodies,
-    /// It is one of several of which none answers alone: it says what it gives up, and when it has come further. What all of them
-    /// have processed is done.
+    /// It is one of several of which none answers alone: it says what it gives up, when it has come further, and what it has of a
+    /// batch in which others wait for a retry. What all of them have processed is done.
     Receipts,
 }
 
@@ -61,17 +62,15 @@ impl Answers {
         }
     }
 
-    /// The record is done, with this body.
-    pub(super) fn done(&mut self, now: Now, record: &Record<'_>, body: Option<&Arc<[u8]>>) {
-        if !self.are_asked_by(record) {
+    /// The record is done: it was the one of this index in the call of which these are the outcomes.
+    pub(super) fn done(&mut self, now: Now, record: &Record<'_>, outcomes: &Outcomes, index: usize) {
+        if !self.are_asked_by(record) || outcomes.is_told(index) {
             return;
         }
         self.since_us.get_or_insert(now.mono_us);
-        if self.answering != Answering::Bodies {
-            self.passing = true;
-            return;
-        }
-        let body = body.map_or_else(|| Arc::from([]), Arc::clone);
+        // A receipt has no body.
+        self.passing |= self.answering == Answering::Receipts;
+        let body = outcomes.body(index).map_or_else(Arc::default, Arc::clone);
         self.done_bytes += body.len() + limits::ANSWER_OVERHEAD_BYTES;
         self.done.push(answer(record, false, body));
     }
@@ -118,10 +117,16 @@ impl Answers {
         self.done_bytes >= limits::LANE_ANSWERS_BYTES
     }
 
-    /// What is done is durable.
-    pub(super) fn settled(&mut self) {
-        self.told.append(&mut self.done);
+    /// What is done is durable. Returns what others are to know of that, when this sink answers with others and its watermark does
+    /// not say it all, since records before these are `open`.
+    pub(super) fn settled(&mut self, open: bool) -> Vec<(AskId, Offset)> {
         self.done_bytes = 0;
+        if self.answering != Answering::Receipts {
+            self.told.append(&mut self.done);
+            return Vec::new();
+        }
+        self.passed |= open;
+        self.done.drain(..).filter(|_| open).map(|done| (done.id, done.offset)).collect()
     }
 
     /// The handler cannot make anything durable while records are open.

@@ -13,12 +13,13 @@ use super::dead_letters::{self, Burial, GivenUp};
 use super::handler::{Handler, HandlerError, Outcome};
 use super::handler_calls::HandlerCalls;
 use super::lane_name::LaneName;
+use super::mailbox::Mailbox;
 use super::retried::RetryError;
 use super::retry::{Outage, RetryPolicy};
 use crate::journal::{DeadLetterId, DeadLetters, StorageError};
 use crate::limits;
 use crate::metrics::{Metrics, SinkMetrics};
-use crate::model::{Now, Offset, Record};
+use crate::model::{LaneMessage, Now, Offset, Record};
 
 /// A handler with all that decides about its records.
 pub(super) struct Attempts {
@@ -46,6 +47,8 @@ pub(super) struct Attempts {
 #[derive(Debug, Default)]
 pub(super) struct OpenBatch {
     pub(super) records: Vec<OpenRecord>,
+    /// The sender of one of its records may want an answer.
+    pub(super) may_ask: bool,
     /// Those of the batch that are given up and are no dead letters yet. They are not presented again.
     given_up: Vec<GivenUp>,
     /// A panic hit several records: they are presented one by one until the batch is finished.
@@ -84,14 +87,15 @@ impl Attempts {
         name: LaneName,
         handler: Box<dyn Handler>,
         dead: Arc<dyn DeadLetters>,
+        mailbox: &Arc<Mailbox<LaneMessage>>,
         config: &LaneConfig,
         rng: SmallRng,
         metrics: &Metrics,
     ) -> Self {
         let label = name.label();
-        let answer_bytes_max = (config.answering == Answering::Bodies).then_some(config.answer_bytes_max);
+        let answering = (config.answering == Answering::Bodies).then(|| (config.answer_bytes_max, Arc::clone(mailbox)));
         Self {
-            calls: HandlerCalls::new(name.clone(), handler, answer_bytes_max, metrics),
+            calls: HandlerCalls::new(name.clone(), handler, answering, metrics),
             burial: Burial::new(name.clone(), dead, config.dead_letter_room, metrics),
             of_sink: name.sink().map(|sink| metrics.of_sink(sink)),
             name,
@@ -140,17 +144,21 @@ impl Attempts {
     fn show(&mut self, now: Now, records: &[Record<'_>], open: &mut OpenBatch) {
         let shown = if open.one_by_one { 1 } else { open.records.len() };
         let panic = if shown == records.len() {
-            self.calls.process(records)
+            self.calls.process(records, open.may_ask)
         } else {
             let some: Vec<_> = open.records[..shown].iter().map(|left| records[left.nth]).collect();
-            self.calls.process(&some)
+            self.calls.process(&some, open.may_ask)
         };
         self.tell_too_long(now);
         if panic.is_none() && self.calls.outcomes.unavailable_reason().is_none() && self.calls.outcomes.all_done() {
             self.is_available(now);
             self.processed.inc_by(shown as u64);
-            for (i, left) in open.records.drain(..shown).enumerate() {
-                self.answers.done(now, &records[left.nth], self.calls.outcomes.body(i));
+            let done = open.records.drain(..shown);
+            // Nothing is touched for each record where nobody asks.
+            if open.may_ask {
+                for (i, left) in done.enumerate() {
+                    self.answers.done(now, &records[left.nth], &self.calls.outcomes, i);
+                }
             }
             open.due_us = 0;
             return;
@@ -163,7 +171,7 @@ impl Attempts {
                 if settled < shown { self.calls.outcomes.outcome(settled).clone() } else { Outcome::Unanswered };
             let attempts = left.attempts;
             if outcome == Outcome::Done {
-                self.answers.done(now, &records[left.nth], self.calls.outcomes.body(settled));
+                self.answers.done(now, &records[left.nth], &self.calls.outcomes, settled);
             }
             if !self.judge(now, &records[left.nth], &mut left, outcome, &mut open.given_up) {
                 charged_most = charged_most.max(if left.attempts > attempts { left.attempts } else { 0 });

@@ -47,6 +47,8 @@ pub(super) struct Taken {
     pub(super) bytes: usize,
     /// Some of them asked, and are not for this sink.
     pub(super) passes_asks: bool,
+    /// Somebody may have asked with an entry of these.
+    pub(super) may_ask: bool,
 }
 
 impl BlockQueue {
@@ -116,8 +118,9 @@ impl BlockQueue {
     ) -> Taken {
         // With nothing in the queue, all from there up to what comes next is a hole that was given up.
         let start = if self.blocks.is_empty() { from.max(self.next) } else { from };
-        let mut taken = Taken { end: start, bytes: 0, passes_asks: false };
+        let mut taken = Taken { end: start, bytes: 0, passes_asks: false, may_ask: false };
         for block in &self.blocks {
+            taken.may_ask |= block.has_asks();
             for entry in block.entries_from(taken.end) {
                 let full = records.len() >= limits.records || taken.bytes >= limits.bytes;
                 if until.map_or(full, |until| entry.offset >= until) {

@@ -1,6 +1,8 @@
 //! The sinks of a server, side by side: the embedded handler or the configured ones, and those that were configured once and
 //! keep their place.
 
+use std::collections::BTreeMap;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +13,7 @@ use super::cursor::{Cursor, lose_unconfigured};
 use super::mailbox::{Mailbox, Wake};
 use super::progress::Progress;
 use crate::journal::DeadLetterId;
-use crate::model::{LaneMessage, Offset, Processed, SinkId, SinkRecord};
+use crate::model::{AskId, LaneAnswer, LaneMessage, Offset, Processed, SinkId, SinkRecord};
 
 /// How far all sinks have come. Shared by the committer, the lanes and whoever asks.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Cursors {
     /// Sinks that are not configured any more. They hold what they have not processed until an operator removes them.
     gone: Mutex<Vec<SinkRecord>>,
     mailbox: Arc<Mailbox<LaneMessage>>,
+    /// All sinks have these, though not all marks are beyond them.
+    early: Mutex<Vec<LaneAnswer>>,
     /// A checkpoint is wanted soon, whether or not there was room to say so.
     wants_checkpoint: AtomicBool,
     /// The number of the last request that waits for a checkpoint, or has waited.
@@ -47,11 +51,12 @@ impl Cursors {
             started_at: Offset(0),
             gone: Mutex::new(gone),
             mailbox,
+            early: Mutex::default(),
             wants_checkpoint: AtomicBool::new(false),
             asked: AtomicU64::new(0),
             waiting: Mutex::default(),
         };
-        cursors.started_at = cursors.holding().map(Progress::lowest_watermark).min().unwrap_or_default();
+        cursors.started_at = cursors.holding().map(passed).min().unwrap_or_default();
         cursors
     }
 
@@ -81,7 +86,13 @@ impl Cursors {
     /// The next thing that the lanes of all sinks, or operators, have to say to the committer. Only after `None` may it sleep.
     pub fn next_message(&self) -> Option<LaneMessage> {
         let wanted = || self.wants_checkpoint.swap(false, Ordering::SeqCst).then_some(LaneMessage::Checkpoint);
-        self.mailbox.take().or_else(wanted)
+        // What is said to be done together comes after what a lane has said of the same before: that it was given up.
+        self.mailbox.take().or_else(|| self.take_early()).or_else(wanted)
+    }
+
+    /// How many messages wait for the committer.
+    pub fn messages(&self) -> usize {
+        self.mailbox.len() + usize::from(!self.early().is_empty())
     }
 
     /// Says how the committer is woken when there is something to say to it.
@@ -89,30 +100,92 @@ impl Cursors {
         self.mailbox.wake_by(wake);
     }
 
-    /// What processing says now of all asks below an offset, beside what the lanes have said before; `None` where nobody answers.
+    /// What processing says now of all asks below some offsets, which grow, beside what the lanes have said before; nothing where nobody
+    /// answers.
     ///
     /// A lane posts its answers before its watermark moves. So who reads this, and takes the messages until there is none only
     /// after that, has heard all that is said of what lies below.
-    pub fn processed(&self) -> Option<Processed> {
+    ///
+    /// What a sink has lost, what it passes over and that it was removed counts only when a checkpoint has stored it: a crash before
+    /// that takes it back, and then an answer comes.
+    pub fn processed(&self) -> Vec<Processed> {
         if let Some(answers) = self.that_say(Answering::Bodies).next() {
             // One that was removed says nothing any more.
-            let passed = if is_removed(answers) { answers.durable_end() } else { answers.lowest_watermark() };
-            return Some(Processed::Passed(passed));
+            return vec![Processed::Passed(if is_gone(answers) { answers.durable_end() } else { passed(answers) })];
         }
-        self.that_say(Answering::Receipts).next()?;
-        if let Some(lowest) = self.holding().map(Progress::lowest_watermark).min() {
-            if Offset(self.said.load(Ordering::SeqCst)) < self.started_at {
-                // Of that alone: what lies between it and the marks of now was processed in this run.
-                self.said.fetch_max(self.started_at.0, Ordering::SeqCst);
-                return Some(Processed::Passed(self.started_at));
-            }
-            let said = Offset(self.said.fetch_max(lowest.0, Ordering::SeqCst));
-            // A mark that has moved over what is lost makes nothing processed.
-            let skipped = self.holding().filter_map(Progress::cursor).any(|cursor| cursor.has_skipped(said, lowest));
-            return Some(if skipped { Processed::Passed(lowest) } else { Processed::ByAll(lowest) });
+        if self.that_say(Answering::Receipts).next().is_none() {
+            return Vec::new();
+        }
+        self.answer_early();
+        if let Some(lowest) = self.holding().map(passed).min() {
+            return self.processed_by_all(lowest);
         }
         // Nobody holds what is not processed yet: it may be gone before anybody has it.
-        Some(Processed::Passed(self.receiving().map(Progress::lowest_watermark).min().unwrap_or(self.durable_end())))
+        let receiving = self.that_say(Answering::Receipts).filter(|group| !is_gone(group));
+        vec![Processed::Passed(receiving.map(passed).min().unwrap_or(self.durable_end()))]
+    }
+
+    /// What is below the marks of all that hold the journal each of them has processed, but for what one has skipped.
+    fn processed_by_all(&self, lowest: Offset) -> Vec<Processed> {
+        let mut said = Vec::new();
+        let mut at = Offset(self.said.load(Ordering::SeqCst));
+        if at < self.started_at {
+            said.push(Processed::Passed(self.started_at));
+            at = self.started_at;
+        }
+        let cursors = || self.holding().filter_map(Progress::cursor);
+        let mut skipped: Vec<_> = cursors().flat_map(|cursor| cursor.skipped(at, lowest)).collect();
+        skipped.sort_unstable();
+        for (first, end) in skipped {
+            if at < first {
+                said.push(Processed::ByAll(first));
+            }
+            if at < end {
+                said.push(Processed::Passed(end));
+                at = end;
+            }
+        }
+        if at < lowest {
+            said.push(Processed::ByAll(lowest));
+            at = lowest;
+        }
+        self.said.fetch_max(at.0, Ordering::SeqCst);
+        cursors().for_each(|cursor| cursor.forget_skipped(at));
+        said
+    }
+
+    /// Answers what each sink that holds the journal has, be it above the mark of one: a record that this one cannot finish must not
+    /// hold the receipts of those around it.
+    fn answer_early(&self) {
+        let holding: Vec<_> = self.holding().filter_map(|group| Some((group, group.cursor()?))).collect();
+        let early: Vec<_> = holding.iter().map(|(_, cursor)| cursor.early()).collect();
+        if early.iter().all(BTreeMap::is_empty) {
+            return;
+        }
+        let has = |n: usize, offset: Offset| {
+            let (group, cursor) = holding[n];
+            let is_passed = offset < passed(group) && cursor.skipped(offset, offset.plus(1)).is_empty();
+            is_passed || early[n].contains_key(&offset)
+        };
+        // Of what lies below all marks these speak.
+        let lowest = holding.iter().map(|(group, _)| passed(group)).min().unwrap_or_default();
+        let by_all = |offset: Offset| offset >= lowest && (0..holding.len()).all(|n| has(n, offset));
+        let done: BTreeMap<_, _> = early.iter().flatten().filter(|(offset, _)| by_all(**offset)).collect();
+        holding.iter().for_each(|(_, cursor)| {
+            cursor.retain_early(|offset| offset >= lowest && !done.contains_key(&offset));
+        });
+        let answer =
+            |(&&offset, &&id): (&&Offset, &&AskId)| LaneAnswer { id, offset, failed: false, body: Arc::default() };
+        self.early().extend(done.iter().map(answer));
+    }
+
+    fn take_early(&self) -> Option<LaneMessage> {
+        let answers = mem::take(&mut *self.early());
+        (!answers.is_empty()).then_some(LaneMessage::Answers(answers))
+    }
+
+    fn early(&self) -> MutexGuard<'_, Vec<LaneAnswer>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Those that say this of records that asked.
@@ -120,14 +193,9 @@ impl Cursors {
         self.groups.iter().zip(&self.answering).filter(move |(_, of)| **of == answering).map(|(group, _)| &**group)
     }
 
-    /// Of several of which none answers alone, those that are at work.
-    fn receiving(&self) -> impl Iterator<Item = &Progress> {
-        self.that_say(Answering::Receipts).filter(|group| !is_removed(group))
-    }
-
-    /// Of these, those that hold the journal.
+    /// Of several of which none answers alone, those that hold the journal, as far as that is durable.
     fn holding(&self) -> impl Iterator<Item = &Progress> {
-        self.receiving().filter(|group| group.cursor().is_none_or(Cursor::holds))
+        self.that_say(Answering::Receipts).filter(|group| !group.cursor().is_some_and(Cursor::is_released))
     }
 
     /// Every entry below is durable.
@@ -171,8 +239,13 @@ impl Cursors {
     /// A checkpoint is durable that has deleted these dead letters, keeps the sinks like this, and covers requests up to this number.
     pub fn checkpointed(&self, retried: &[DeadLetterId], sinks: &[SinkRecord], asked: u64) {
         self.groups.iter().for_each(|group| group.checkpointed(retried));
+        let mut is_new = false;
         for cursor in self.groups.iter().filter_map(|group| group.cursor()) {
-            sinks.iter().filter(|record| record.id == cursor.id()).for_each(|record| cursor.stored(record));
+            is_new |= cursor.stored(sinks.iter().find(|record| record.id == cursor.id()));
+        }
+        if is_new {
+            // Where there is no room the committer hears of it all the same, before it sleeps.
+            let _it_is_at_work = self.mailbox.post(LaneMessage::Processed);
         }
         self.waiting().retain(|(number, done)| {
             // Who asked may have gone away meanwhile.
@@ -228,8 +301,15 @@ impl Cursors {
     }
 }
 
-fn is_removed(group: &Progress) -> bool {
-    group.cursor().is_some_and(Cursor::is_removed)
+/// Whether its sink was removed, durably.
+fn is_gone(group: &Progress) -> bool {
+    group.cursor().is_some_and(Cursor::is_gone)
+}
+
+/// The offset below which it has processed everything or never will, durably.
+fn passed(group: &Progress) -> Offset {
+    let watermark = group.lowest_watermark();
+    group.cursor().map_or(watermark, |cursor| cursor.passed(watermark))
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::handler::{Handler, HandlerError, Outcomes};
 use super::lane_name::LaneName;
+use super::mailbox::Mailbox;
 use crate::metrics::Metrics;
-use crate::model::{Offset, Record};
+use crate::model::{LaneMessage, Offset, Record};
 
 /// A lane's handler, called so that its panics are caught.
 pub(super) struct HandlerCalls {
@@ -24,29 +26,36 @@ impl HandlerCalls {
     pub(super) fn new(
         name: LaneName,
         handler: Box<dyn Handler>,
-        answer_bytes_max: Option<usize>,
+        answering: Option<(usize, Arc<Mailbox<LaneMessage>>)>,
         metrics: &Metrics,
     ) -> Self {
-        Self { name, handler, metrics: metrics.clone(), answer_bytes_max, outcomes: Outcomes::default() }
+        let mut outcomes = Outcomes::default();
+        let answer_bytes_max = answering.map(|(bytes_max, mailbox)| {
+            outcomes.tell_by(mailbox);
+            bytes_max
+        });
+        Self { name, handler, metrics: metrics.clone(), answer_bytes_max, outcomes }
     }
 
-    /// Presents records; returns what the handler said when it panicked. What it said before stands in `outcomes`.
-    pub(super) fn process(&mut self, records: &[Record<'_>]) -> Option<String> {
-        self.present(records, |handler, outcomes| handler.process(records, outcomes))
+    /// Presents records; returns what the handler said when it panicked. What it said before stands in `outcomes`. The sender of one of
+    /// them `may_ask` for an answer.
+    pub(super) fn process(&mut self, records: &[Record<'_>], may_ask: bool) -> Option<String> {
+        self.present(records, may_ask, |handler, outcomes| handler.process(records, outcomes))
     }
 
     /// The same with one dead letter.
     pub(super) fn retry(&mut self, record: &Record<'_>) -> Option<String> {
-        self.present(std::slice::from_ref(record), |handler, outcomes| handler.retry(record, outcomes))
+        self.present(std::slice::from_ref(record), record.asks, |handler, outcomes| handler.retry(record, outcomes))
     }
 
     fn present(
         &mut self,
         records: &[Record<'_>],
+        may_ask: bool,
         call: impl FnOnce(&mut dyn Handler, &mut Outcomes),
     ) -> Option<String> {
         self.outcomes.reset(records.len());
-        if let Some(bytes_max) = self.answer_bytes_max {
+        if let Some(bytes_max) = self.answer_bytes_max.filter(|_| may_ask) {
             self.outcomes.are_asked_by(records, bytes_max);
         }
         // The handler is asked to stay valid when it panics; `outcomes` holds whole outcomes at any time.

@@ -163,8 +163,15 @@ impl LaneWorker {
         let progress = &parts.progress;
         let rng = SmallRng::seed_from_u64(parts.seed.wrapping_add(lane.0.into()));
         let name = progress.lane_name(lane);
-        let mut attempts =
-            Attempts::new(name.clone(), handler, Arc::clone(&parts.dead), &parts.config, rng, &parts.metrics);
+        let mut attempts = Attempts::new(
+            name.clone(),
+            handler,
+            Arc::clone(&parts.dead),
+            progress.mailbox(),
+            &parts.config,
+            rng,
+            &parts.metrics,
+        );
         // The first checkpoint is to know each lane's sink, also of a lane to which nothing ever comes.
         let sink_state = attempts.flush(Now::default())?;
         let cursor = progress.watermark(lane);
@@ -329,6 +336,7 @@ impl LaneWorker {
             }
             self.unflushed.records += records.len();
             self.open.reset(records.len());
+            self.open.may_ask = taken.may_ask;
             self.batch_end = Some(taken.end);
             self.attempts.present(now, &records, &mut self.open)?;
         }
@@ -394,7 +402,7 @@ impl LaneWorker {
         self.unflushed = Unflushed::default();
         self.note_oldest(None);
         self.flushed = Some((self.cursor, sink_state));
-        self.attempts.answers.settled();
+        self.attempts.answers.settled(false);
         self.post();
     }
 

@@ -70,6 +70,11 @@ impl<M> Mailbox<M> {
         Some(message)
     }
 
+    /// How many messages wait: those at least that were put in before this call, and were not taken.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
     /// Says how the committer is woken from now on; the first call counts. It is woken at once, for what was put in before.
     pub fn wake_by(&self, wake: Wake) {
         self.wake.get_or_init(|| wake)();

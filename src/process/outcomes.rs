@@ -1,10 +1,12 @@
 //! What a handler says of the records that it was given: what came of each, and what their senders are answered.
 
+use std::mem;
 use std::sync::Arc;
 
 use super::handler_error::HandlerError;
+use super::mailbox::Mailbox;
 use crate::limits;
-use crate::model::Record;
+use crate::model::{AskId, LaneAnswer, LaneMessage, Offset, Record};
 
 /// What came of the records of one call of [`Handler::process`](crate::process::Handler::process). What was said last of a
 /// record counts.
@@ -21,6 +23,20 @@ pub struct Outcomes {
     bodies: Vec<Option<Arc<[u8]>>>,
     answer_bytes_max: usize,
     too_long: u64,
+    /// Where the answers go that are given before the call ends, and what is to be told there.
+    telling: Option<Telling>,
+}
+
+/// Who asks, and hears of it while the call goes on.
+#[derive(Debug)]
+struct Telling {
+    mailbox: Arc<Mailbox<LaneMessage>>,
+    /// What names the records, in the order of the call; empty when nobody asks.
+    names: Vec<(AskId, Offset)>,
+    /// Of whom it is told already.
+    told: Vec<bool>,
+    /// The records that are done since that was last told.
+    done: Vec<usize>,
 }
 
 /// An answer is longer than the configuration allows. Nothing is said of the record yet: it may be done without an answer.
@@ -90,6 +106,31 @@ impl Outcomes {
         }
     }
 
+    /// What was said to be *done* so far is durable where it went: who waits for an answer to it may have it now, though the call goes
+    /// on. For a handler that works at the records of a call one after the other, or has others work at them: an answer that is there
+    /// waits neither for a slower one nor for a `flush`. What was said by [`done_all`](Self::done_all) is not told before the call
+    /// ends.
+    ///
+    /// It changes nothing else, and what finds no room at the committer now is told after the call. The handler must not say anything
+    /// else of these records afterwards.
+    pub fn tell_done(&mut self) {
+        let Some(telling) = &mut self.telling else { return };
+        let done = mem::take(&mut telling.done);
+        let mut answers = Vec::new();
+        let mut bytes = 0;
+        for &i in &done {
+            let Some(&(id, offset)) = telling.names.get(i).filter(|_| self.outcomes[i] == Outcome::Done) else {
+                continue;
+            };
+            let body = self.bodies.get(i).and_then(Option::as_ref).map_or_else(Arc::default, Arc::clone);
+            bytes += body.len() + limits::ANSWER_OVERHEAD_BYTES;
+            answers.push(LaneAnswer { id, offset, failed: false, body });
+        }
+        if !answers.is_empty() && telling.mailbox.post_of(LaneMessage::Answers(answers), bytes).is_ok() {
+            done.into_iter().for_each(|i| telling.told[i] = true);
+        }
+    }
+
     /// Every record is processed, except those with another outcome.
     pub fn done_all(&mut self) {
         self.rest_done = true;
@@ -137,6 +178,11 @@ impl Outcomes {
         self.asking.get(index).copied().unwrap_or(false).then_some(self.answer_bytes_max)
     }
 
+    /// Whether its sender has been told already.
+    pub(super) fn is_told(&self, index: usize) -> bool {
+        self.telling.as_ref().and_then(|telling| telling.told.get(index)).copied().unwrap_or(false)
+    }
+
     /// How many answers were too long.
     pub(super) fn too_long(&self) -> u64 {
         self.too_long
@@ -178,12 +224,27 @@ impl Outcomes {
         self.asking.clear();
         self.bodies.clear();
         self.too_long = 0;
+        if let Some(telling) = &mut self.telling {
+            telling.names.clear();
+            telling.told.clear();
+            telling.done.clear();
+        }
+    }
+
+    /// Answers may be told in this mailbox while a call goes on.
+    pub(super) fn tell_by(&mut self, mailbox: Arc<Mailbox<LaneMessage>>) {
+        self.telling = Some(Telling { mailbox, names: Vec::new(), told: Vec::new(), done: Vec::new() });
     }
 
     /// The senders of some of these records want an answer, and this handler gives it, with up to so many bytes.
     pub(super) fn are_asked_by(&mut self, records: &[Record<'_>], answer_bytes_max: usize) {
         if records.iter().any(|record| record.asks) {
             self.asking.extend(records.iter().map(|record| record.asks));
+            if let Some(telling) = &mut self.telling {
+                let name = |record: &Record<'_>| (AskId { session: record.session, seq: record.seq }, record.offset);
+                telling.names.extend(records.iter().map(name));
+                telling.told.resize(records.len(), false);
+            }
         }
         self.answer_bytes_max = answer_bytes_max;
     }
@@ -192,6 +253,12 @@ impl Outcomes {
         assert!(index < self.len, "outcome of record {index} of {}", self.len);
         if self.outcomes.is_empty() {
             self.outcomes.resize(self.len, Outcome::Unanswered);
+        }
+        if outcome == Outcome::Done
+            && self.asking.get(index).copied().unwrap_or(false)
+            && let Some(telling) = &mut self.telling
+        {
+            telling.done.push(index);
         }
         self.outcomes[index] = outcome;
         // What was said before does not stand any more.

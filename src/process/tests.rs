@@ -62,6 +62,8 @@ enum Does {
     Stop,
     /// The same, and says that its sink is away.
     Away,
+    /// Is done, durably at once, and says so before it goes on.
+    Tell,
 }
 
 type Behaviour = Box<dyn FnMut(&Record<'_>) -> Does + Send>;
@@ -96,10 +98,13 @@ impl Handler for Scripted {
         for (i, record) in records.iter().enumerate() {
             let does = lock(&self.behaviour)(record);
             match does {
-                Does::Done => {
+                Does::Done | Does::Tell => {
                     self.done += 1;
                     lock(&self.log).done.push((self.lane, key(record)));
                     outcomes.done_with_what_fits(i, format!("re: {}", record.seq.0).as_bytes());
+                    if does == Does::Tell {
+                        outcomes.tell_done();
+                    }
                 }
                 Does::Retry => outcomes.retry(i, "try later"),
                 Does::GiveUp => outcomes.give_up(i, "never"),

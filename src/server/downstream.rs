@@ -72,7 +72,11 @@ impl Downstream for Fanout {
         self.cursors().next_message()
     }
 
-    fn processed(&self) -> Option<Processed> {
+    fn messages(&self) -> usize {
+        self.cursors().messages()
+    }
+
+    fn processed(&self) -> Vec<Processed> {
         self.cursors().processed()
     }
 

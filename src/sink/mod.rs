@@ -17,6 +17,7 @@
 //! Exactly once holds while the server alone writes to the file; rotation by renaming and SIGHUP keeps it, as long as the
 //! renamed file stays in its directory until the next checkpoint. A file that is deleted or replaced begins anew.
 
+mod answer_body;
 mod claim;
 mod exec;
 mod fifos;

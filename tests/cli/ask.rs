@@ -156,6 +156,49 @@ fn an_answer_is_taken_later_by_another_process_once_whatever_was_killed_in_betwe
     }
 }
 
+/// What is behind the sink works at one message for as long as it likes: what it has answered before is told meanwhile.
+fn an_answer_waits_for_no_message_behind_it(ask: impl Fn(&[&str]) -> (i32, String, String), let_first_go: impl Fn()) {
+    let take_later = |text: &str| {
+        let (code, name, stderr) = ask(&["--client", "0xa1", "--no-wait", text]);
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        name.trim_end().to_owned()
+    };
+    take_later("first");
+    // These two are given to the sink together, once the first is done.
+    let (quick, slow) = (take_later("quick"), take_later("slow"));
+    let_first_go();
+    let take = |name: &str, timeout| ask(&["--client", "0xa1", "--take", name, "--timeout", timeout]);
+    assert_eq!(take(&quick, "20s"), (0, "QUICK".to_owned(), String::new()));
+    assert_eq!(take(&slow, "10ms").0, 7, "it is still at work");
+}
+
+#[test]
+fn an_answer_of_an_http_service_waits_for_no_slower_message_behind_it() {
+    let place = Place::new();
+    place.service.hold(b"first");
+    place.service.hold(b"slow");
+    an_answer_waits_for_no_message_behind_it(|args| place.ask(args), || place.service.release(b"first"));
+}
+
+#[test]
+fn an_answer_of_a_child_waits_for_no_slower_message_behind_it() {
+    let home = Home::new();
+    let script = home.path().join("child.py");
+    let go = home.path().join("go");
+    let code = r#"
+import json, os, sys, time
+for line in sys.stdin:
+    record = json.loads(line)
+    while record["payload"] == "slow" or record["payload"] == "first" and not os.path.exists(sys.argv[1]):
+        time.sleep(0.01)
+    print(json.dumps({"offset": record["offset"], "index": 0, "done": True, "answer": record["payload"].upper()}), flush=True)
+"#;
+    fs::write(&script, code).unwrap();
+    let server = home.serve_sinks(&[&format!("exec:exec python3 {} {}", script.display(), go.display())]);
+    let ask = |args: &[&str]| told(&command(&server.udp.to_string(), args).output().unwrap());
+    an_answer_waits_for_no_message_behind_it(ask, || drop(File::create(&go).unwrap()));
+}
+
 #[test]
 fn what_is_not_answered_in_time_is_exit_code_7_and_waits() {
     let place = Place::new();

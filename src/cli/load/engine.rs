@@ -321,7 +321,11 @@ impl<'a> Engine<'a> {
         let due_ns = |n| pace.as_ref().map_or(now_ns, |pace| pace.due_ns(at as u64, n));
         let mut count = 0;
         while count < plan.gso {
-            let Some(outgoing) = flow.next(now_ns, due_ns, tally) else { break };
+            let mut outgoing = flow.next(now_ns, due_ns, tally);
+            if outgoing.is_none() && count == 0 {
+                outgoing = flow.next_take(now_ns).map(Outgoing::Take);
+            }
+            let Some(outgoing) = outgoing else { break };
             count += 1;
             let lost = dice.lose();
             let (datagram, alone) = match outgoing {

@@ -7,8 +7,9 @@
 //! No checkpoint stores a mark above an ask whose answer is not durable with the same commit or an earlier one: after a crash nobody
 //! would process that record again, and nobody would answer it. A lane says what became of an ask before its mark moves beyond it. So
 //! it is enough to read in another order than lanes write: first every mark that is stored, then all that was said
-//! ([`listen`](Committer::listen)), then the dialect closes the commit, with the answers in it. As many messages as can wait at a time
-//! are taken, so none of those is left that were there when the marks were read, however many come meanwhile.
+//! ([`listen`](Committer::listen)), then the dialect closes the commit, with the answers in it. As many messages are taken as wait
+//! then: none of those is left that were there when the marks were read, and however many come meanwhile, what one commit writes is
+//! bounded by what the mailbox holds.
 //!
 //! The same holds for [`processed`](Downstream::processed), which says that nothing more will come of what lies below an offset: it is
 //! read before the messages, and told to the dialect after them.
@@ -116,20 +117,17 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         // So that a checkpoint that is asked for is part of this commit already.
         self.hear(now);
         let checkpoint = self.checkpoint(now, end, records);
-        // The first word of a run may be of what earlier runs have left alone; what this run has processed follows at once, since
-        // the marks above may be beyond that already.
-        let first = (!std::mem::replace(&mut self.has_listened, true)).then(|| self.downstream.processed());
         let processed = self.downstream.processed();
         self.hear(now);
-        for processed in first.flatten().into_iter().chain(processed) {
+        for processed in processed {
             self.dialect.processed(processed, now);
         }
         checkpoint
     }
 
-    /// Takes all that processing had to say when this was called, and perhaps some that it has said since.
+    /// Takes all that processing had to say when this was called, and perhaps one thing that it has said since.
     fn hear(&mut self, now: Now) {
-        for _ in 0..limits::LANE_MESSAGES {
+        for _ in 0..=self.downstream.messages() {
             match self.downstream.next_message() {
                 Some(LaneMessage::Checkpoint) => self.checkpointing.wanted = true,
                 Some(LaneMessage::Answers(answers)) => self.dialect.answered(answers, now),

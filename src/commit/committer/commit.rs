@@ -196,6 +196,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.replies.flush();
         // After the replies: waking the lanes takes time that clients need not wait.
         if receipt.block().is_some() {
+            self.acked_us = Some(now.mono_us);
             self.downstream.committed(receipt);
         }
         if let Some(written) = flight.checkpoint.take() {

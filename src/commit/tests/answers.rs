@@ -2,6 +2,7 @@
 
 mod rig;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -103,12 +104,11 @@ fn a_commit_holds_all_that_was_said_before_it_and_ends_however_much_is_said_mean
     rig.commit();
     assert_eq!(rig.told().len(), limits::LANE_MESSAGES, "all of a full mailbox");
     assert!(!rig.committer.has_more_to_do());
-    // More than a mailbox holds stands for lanes that say something whenever they are listened to.
-    rig.sink.lane().mailbox.extend((0..3 * limits::LANE_MESSAGES).map(|_| LaneMessage::Processed));
+    rig.sink.lane().mailbox.extend((0..100).map(|_| LaneMessage::Processed));
+    rig.sink.lane().chatters = true;
     rig.commit();
     assert!(rig.committer.has_more_to_do(), "nobody wakes the committer for what it has left");
-    assert_eq!(rig.sink.lane().mailbox.len(), limits::LANE_MESSAGES);
-    rig.commit();
+    rig.sink.lane().chatters = false;
     rig.commit();
     assert!(!rig.committer.has_more_to_do() && rig.sink.lane().mailbox.is_empty());
 }
@@ -141,6 +141,54 @@ fn the_last_checkpoint_has_the_last_answers_and_leaves_no_record_beside_the_asks
     assert_eq!(rig.disk.sinks()[0].mark.watermark, Offset(20));
     assert_eq!(rig.disk.answers(), [], "the next start has nothing to put together");
     assert_eq!(rig.restart().committer.dialect().first_open(), 20);
+}
+
+/// A client that sends so many microseconds after each ack, until the committer knows it.
+fn with_turnaround(us: u64) -> AskRig {
+    let mut rig = AskRig::new();
+    for _ in 0..60 {
+        rig.absorb(1);
+        assert!(rig.committer.linger(&rig.clock).is_zero(), "what is to be acked waits for nothing");
+        rig.commit();
+        rig.clock.advance_us(us);
+    }
+    rig.absorb(1);
+    rig.commit();
+    rig
+}
+
+#[test]
+fn an_answer_that_comes_just_after_an_ack_shares_the_sync_of_what_the_client_sends_next() {
+    let mut rig = with_turnaround(80);
+    let linger_us = |rig: &AskRig| u64::try_from(rig.committer.linger(&rig.clock).as_micros()).unwrap();
+    let wait_us = linger_us(&rig);
+    assert!((160..200).contains(&wait_us), "twice as long as the client takes, or a little more: {wait_us}");
+    rig.sink.lane().post(answer(0));
+    rig.clock.advance_us(wait_us - 1);
+    assert_eq!(linger_us(&rig), 1);
+    rig.absorb(1);
+    assert_eq!(linger_us(&rig), 0);
+    let writes = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&writes);
+    rig.fate(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        WriteFate::Durable
+    });
+    rig.commit();
+    assert_eq!((rig.told(), writes.load(Ordering::Relaxed)), (vec![0], 1));
+}
+
+#[test]
+fn an_answer_waits_for_nobody_who_takes_long_and_for_nobody_who_does_not_come() {
+    assert!(AskRig::new().committer.linger(&TestClock::default()).is_zero(), "nobody was acked");
+    let slow = with_turnaround(limits::LINGER_US);
+    assert!(slow.committer.linger(&slow.clock).is_zero());
+    let mut quick = with_turnaround(10);
+    quick.clock.advance_us(limits::LINGER_US);
+    assert!(quick.committer.linger(&quick.clock).is_zero(), "it has not come");
+    quick.sink.lane().post(answer(0));
+    quick.commit();
+    assert!(quick.committer.linger(&quick.clock).is_zero(), "an answer that was told is no ack");
 }
 
 /// Without a wake, each answer would wait for the committer's next look at its sockets.

@@ -85,7 +85,7 @@ impl Duragram {
         match self.sessions.find(id) {
             Some(index) if self.sessions.at(index).is_sealed() == sealed => {
                 self.refresh_activity(index, now);
-                self.await_ack(index, request, to, false);
+                self.await_ack(index, request, now, false);
             }
             _ => {
                 if self.replier.may_refuse(&to, id.client) {
@@ -98,21 +98,21 @@ impl Duragram {
 
     /// Notes that a session is to be acked, to the address of its newest datagram (PROTOCOL.md#rule-6); of a sealed session
     /// that is the one with the highest counter (PROTOCOL.md#sealed-address).
-    pub(super) fn await_ack(&mut self, index: u32, request: &Request, mut to: ReplyTo, journaled: bool) {
+    pub(super) fn await_ack(&mut self, index: u32, request: &Request, arrived: Now, journaled: bool) {
         let session = self.sessions.at(index);
         let newest = request.seal.as_ref().and_then(|seal| session.heard_from(seal.counter, request.peer));
         match self.pending.get_mut(session.pending as usize) {
             Some(pending) => {
                 if newest.is_none() {
-                    pending.to = to;
+                    pending.to = ReplyTo::to(request, arrived.mono_us);
                 }
                 pending.journaled |= journaled;
             }
             None => {
+                let mut to = ReplyTo::to(request, arrived.mono_us);
                 to.peer = newest.unwrap_or(to.peer);
                 session.pending = u32::try_from(self.pending.len()).expect("pending acks are bounded by a batch");
-                let first_us = to.arrived_us;
-                self.pending.push(PendingAck { session: index, to, first_us, journaled });
+                self.pending.push(PendingAck { session: index, to, first_us: arrived.mono_us, journaled });
             }
         }
     }

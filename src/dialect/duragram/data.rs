@@ -17,19 +17,20 @@ impl Duragram {
         &mut self,
         request: &Request,
         data: &DataRequest,
-        to: ReplyTo,
         slab: &Slab,
         work: &mut Work<'_, T>,
     ) {
+        // Made where it is needed: as a rule it is not, and moving it costs more than all else here.
+        let to = || ReplyTo::to(request, slab.arrived.mono_us);
         let base = Seq(data.seq.0 - u64::from(data.span));
         let sealed = request.seal.is_some();
         let known = self.sessions.find(data.session);
         if let Some(code) = self.refuses_mode(data.session, known, sealed) {
-            return self.refuse_mode(&to, data, code, known.is_none(), slab.arrived, work);
+            return self.refuse_mode(&to(), data, code, known.is_none(), slab.arrived, work);
         }
         if work.storage_short && !known.is_some_and(|index| self.sessions.at(index).holds(data.seq)) {
             self.counts.refuse(RejectCode::Storage);
-            self.refuse(&to, data, RejectCode::Storage, limits::STORAGE_RETRY_MS, work);
+            self.refuse(&to(), data, RejectCode::Storage, limits::STORAGE_RETRY_MS, work);
             return;
         }
         // An ask that would be forgotten is not accepted (PROTOCOL.md#ask).
@@ -39,38 +40,38 @@ impl Duragram {
             // Refused without opening a session: nothing of it would be on disk.
             None if data.span >= self.config.window => {
                 self.counts.refuse(RejectCode::BeyondWindow);
-                self.refuse(&to, data, RejectCode::BeyondWindow, 0, work);
+                self.refuse(&to(), data, RejectCode::BeyondWindow, 0, work);
                 return;
             }
             None if self.begins_beyond_reason(data, base, sealed, slab.arrived) => {
                 self.counts.refuse(RejectCode::StaleEpoch);
-                self.refuse(&to, data, RejectCode::StaleEpoch, 0, work);
+                self.refuse(&to(), data, RejectCode::StaleEpoch, 0, work);
                 return;
             }
-            None if !sealed && !self.may_open_from(&to) => {
+            None if !sealed && !self.may_open_from(&to()) => {
                 self.counts.limited += 1;
                 return;
             }
-            None if no_room => return self.refuse_ask(&to, data, work),
+            None if no_room => return self.refuse_ask(&to(), data, work),
             // PROTOCOL.md#rule-1.
             None => match self.open(data, base, sealed, slab.arrived, work.block) {
                 Some(index) => index,
                 None => {
                     self.counts.refuse(RejectCode::Busy);
-                    self.refuse(&to, data, RejectCode::Busy, limits::BUSY_RETRY_MS, work);
+                    self.refuse(&to(), data, RejectCode::Busy, limits::BUSY_RETRY_MS, work);
                     return;
                 }
             },
         };
         let (session, window) = (self.sessions.at(index), self.config.window);
-        let judgement = match no_room {
-            false => session.receive(data.seq, base, data.skip, window),
-            true => session.judge(data.seq, base, data.skip, window),
-        };
+        let judgement = session.judge(data.seq, base, data.skip, window);
+        if matches!(judgement, Judgement::New(_)) && !no_room {
+            session.take(data.seq);
+        }
         match judgement {
             Judgement::New(moved) if no_room => {
                 self.make_durable(index, data.session, &moved, slab.arrived, work.block);
-                self.refuse_ask(&to, data, work);
+                self.refuse_ask(&to(), data, work);
             }
             Judgement::New(moved) => {
                 self.journal_losses(data.session, sealed, &moved, slab.arrived, work.block);
@@ -93,18 +94,18 @@ impl Duragram {
                 work.block.push(&meta, slab.bytes(data.payload.clone()));
                 self.journaled += 1;
                 self.changed(index, slab.arrived);
-                self.await_ack(index, request, to, true);
+                self.await_ack(index, request, slab.arrived, true);
             }
             Judgement::Duplicate(moved) => {
                 self.counts.duplicate += 1;
                 self.make_durable(index, data.session, &moved, slab.arrived, work.block);
                 self.refresh_activity(index, slab.arrived);
-                self.await_ack(index, request, to, false);
+                self.await_ack(index, request, slab.arrived, false);
             }
             Judgement::BeyondWindow(moved) => {
                 self.counts.refuse(RejectCode::BeyondWindow);
                 self.make_durable(index, data.session, &moved, slab.arrived, work.block);
-                self.refuse(&to, data, RejectCode::BeyondWindow, 0, work);
+                self.refuse(&to(), data, RejectCode::BeyondWindow, 0, work);
             }
             Judgement::Stale => {
                 self.counts.refuse(RejectCode::StaleEpoch);
@@ -115,7 +116,7 @@ impl Duragram {
                         "a client counts seqs as acked that this journal never accepted; it must open a new epoch",
                     );
                 }
-                self.refuse(&to, data, RejectCode::StaleEpoch, 0, work);
+                self.refuse(&to(), data, RejectCode::StaleEpoch, 0, work);
             }
         }
     }

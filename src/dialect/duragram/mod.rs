@@ -211,19 +211,19 @@ impl Dialect for Duragram {
     }
 
     fn absorb<T: Transmit>(&mut self, request: &Request, slab: &Slab, work: &mut Work<'_, T>) {
-        let to = ReplyTo::to(request, slab.arrived.mono_us);
+        let to = || ReplyTo::to(request, slab.arrived.mono_us);
         match &request.kind {
-            RequestKind::Data(data) => self.data(request, data, to, slab, work),
+            RequestKind::Data(data) => self.data(request, data, slab, work),
             RequestKind::Hello { client, nonce } if request.seal.is_some() => {
-                self.sealed_hello(*client, *nonce, to, slab.arrived, work);
+                self.sealed_hello(*client, *nonce, to(), slab.arrived, work);
             }
-            RequestKind::Hello { client, nonce } => self.hello(*client, *nonce, to, slab.arrived, work),
-            RequestKind::Ping(id) => self.ping(*id, request, to, slab.arrived, work),
-            RequestKind::Take(take) => self.take(take, request, to, slab.arrived, work),
+            RequestKind::Hello { client, nonce } => self.hello(*client, *nonce, to(), slab.arrived, work),
+            RequestKind::Ping(id) => self.ping(*id, request, to(), slab.arrived, work),
+            RequestKind::Take(take) => self.take(take, request, to(), slab.arrived, work),
             RequestKind::Refused { client, epoch, seq, code } => {
                 self.counts.refuse(*code);
                 let (client, epoch, code, refused) = (*client, *epoch, *code, *seq);
-                self.reject_counted(&to, Reject { client, epoch, code, refused, retry_after_ms: 0 }, work);
+                self.reject_counted(&to(), Reject { client, epoch, code, refused, retry_after_ms: 0 }, work);
             }
         }
     }
@@ -234,7 +234,7 @@ impl Dialect for Duragram {
     }
 
     fn is_full(&self) -> bool {
-        self.records.len() >= self.records_max || self.answers_bytes >= limits::ANSWERS_COMMIT_BYTES
+        self.records.len() >= self.records_max
     }
 
     fn close<T: Transmit>(

@@ -29,6 +29,7 @@ pub(super) struct ReplyTo {
 }
 
 impl ReplyTo {
+    #[inline]
     pub(super) fn to(item: &Request, arrived_us: u64) -> Self {
         let keys = item.seal.as_ref().map(|seal| Arc::clone(&seal.keys));
         Self { peer: item.peer, len: item.len, arrived_us, keys }

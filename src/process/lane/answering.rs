@@ -40,7 +40,10 @@ impl LaneWorker {
             return;
         }
         match self.attempts.settle(now) {
-            Ok(true) => self.attempts.answers.settled(),
+            Ok(true) => {
+                let early = self.attempts.answers.settled(true);
+                self.progress.cursor().iter().for_each(|cursor| cursor.keep_early(&early));
+            }
             Ok(false) => self.attempts.answers.cannot_settle(),
             Err(_) => {}
         }

@@ -114,13 +114,13 @@ fn who_reads_the_watermark_first_and_then_the_messages_has_heard_of_all_below_it
     for _ in 0..3 {
         rig.ask(2);
         for _ in 0..6 {
-            let Some(Processed::Passed(below)) = rig.lanes.cursors.processed() else { panic!("it answers") };
+            let [Processed::Passed(below)] = rig.lanes.cursors.processed()[..] else { panic!("it answers") };
             heard += rig.told().len() as u64;
             assert!(below.0 <= heard, "{below} is passed, and {heard} were heard of");
             rig.step(0);
         }
     }
-    assert_eq!((heard, rig.lanes.cursors.processed()), (6, Some(Processed::Passed(Offset(6)))));
+    assert_eq!((heard, rig.lanes.cursors.processed()), (6, vec![Processed::Passed(Offset(6))]));
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn where_another_sink_answers_nothing_is_told_and_no_flush_is_hurried() {
     let mut rig = Rig::answering(config());
     rig.ask(3);
     rig.settle(0);
-    assert_eq!((rig.watermark(), rig.told(), rig.lanes.cursors.processed()), (0, Vec::new(), None));
+    assert_eq!((rig.watermark(), rig.told(), rig.lanes.cursors.processed()), (0, Vec::new(), Vec::new()));
     rig.settle(50_000);
     assert_eq!((rig.watermark(), rig.told()), (3, Vec::new()));
     rig.behave(|_| Does::GiveUp);
@@ -339,7 +339,41 @@ fn the_asks_of_all_lanes_of_a_handler_are_passed_when_the_last_of_them_has_passe
     let step = |rig: &mut Rig, lane: usize| while matches!(rig.lanes.workers[lane].step(at(0)), LaneStep::Worked) {};
     step(&mut rig, 1);
     let messages = |rig: &mut Rig| std::iter::from_fn(|| rig.lanes.cursors.next_message()).count();
-    assert_eq!((messages(&mut rig), rig.lanes.cursors.processed()), (1, Some(Processed::Passed(Offset(0)))));
+    assert_eq!((messages(&mut rig), rig.lanes.cursors.processed()), (1, vec![Processed::Passed(Offset(0))]));
     step(&mut rig, 0);
-    assert_eq!((messages(&mut rig), rig.lanes.cursors.processed()), (1, Some(Processed::Passed(Offset(2)))));
+    assert_eq!((messages(&mut rig), rig.lanes.cursors.processed()), (1, vec![Processed::Passed(Offset(2))]));
+}
+
+#[test]
+fn an_answer_that_the_handler_tells_at_once_waits_for_no_record_behind_it_and_is_told_once() {
+    let mut rig = Rig::answering(answering());
+    rig.ask_and_not(3, 1);
+    let cursors = Arc::clone(&rig.lanes.cursors);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hearing = Arc::clone(&heard);
+    rig.behave(move |record| {
+        // As the committer, while the handler is at work.
+        let messages = std::iter::from_fn(|| cursors.next_message());
+        lock(&hearing).push(messages.flat_map(answers).collect::<Vec<_>>());
+        if record.offset.0 == 1 { Does::Done } else { Does::Tell }
+    });
+    rig.settle(0);
+    assert_eq!(rig.calls(), [keys(0..4)]);
+    assert_eq!(*lock(&heard), [vec![], done(0..1), vec![], done(1..3)], "who does not ask is not told");
+    rig.settle(1_000_000);
+    assert_eq!(rig.told(), [], "nothing is told twice");
+    assert_eq!(rig.watermark(), 4);
+}
+
+#[test]
+fn an_answer_that_is_told_at_once_and_finds_no_room_is_told_after_the_flush() {
+    let mut rig = Rig::answering(answering());
+    rig.ask(2);
+    rig.behave(|_| Does::Tell);
+    rig.fill_mailbox();
+    rig.settle(0);
+    assert_eq!(rig.watermark(), 0, "nobody has heard of them");
+    assert_eq!(rig.told(), []);
+    rig.settle(1_000_000);
+    assert_eq!((rig.told(), rig.watermark()), (done(0..2), 2));
 }

@@ -221,7 +221,8 @@ fn done_all_is_not_believed_when_a_panic_follows_and_a_panic_in_flush_is_a_faile
     let metrics = rig.metrics.clone();
     let rng = SmallRng::seed_from_u64(1);
     let name = rig.progress.lane_name(Lane(0));
-    let mut attempts = Attempts::new(name, Box::new(Boastful), rig.dead, &config(), rng, &metrics);
+    let mut attempts =
+        Attempts::new(name, Box::new(Boastful), rig.dead, rig.progress.mailbox(), &config(), rng, &metrics);
     let letter = crate::journal::DeadLetter {
         id: crate::journal::DeadLetterId::FIRST,
         session: session(1),
@@ -238,6 +239,7 @@ fn done_all_is_not_believed_when_a_panic_follows_and_a_panic_in_flush_is_a_faile
     let record = dead_letters::record(&letter);
     let mut open = OpenBatch::default();
     open.reset(2);
+    open.may_ask = true;
     attempts.present(at(0), &[record, Record { index: 1, ..record }], &mut open).unwrap();
     assert_eq!(open.records.len(), 2);
     assert!(attempts.flush(at(0)).unwrap_err().to_string().contains("a fall"));

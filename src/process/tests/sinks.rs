@@ -26,6 +26,8 @@ struct Target {
     away: bool,
     /// It gives up the record of this entry.
     gives_up: Option<u64>,
+    /// It can do nothing yet with the record of this entry, and makes durable what it has done of the others.
+    retries: Option<u64>,
     /// It takes so many records of a call, and then goes away.
     takes: Option<usize>,
     flush_fails: bool,
@@ -46,6 +48,8 @@ impl Handler for Fake {
             }
             if target.gives_up == Some(record.offset.0) {
                 outcomes.give_up(i, "never");
+            } else if target.retries == Some(record.offset.0) {
+                outcomes.retry(i, "not yet");
             } else {
                 target.records.push(key(record));
                 outcomes.done(i);
@@ -60,6 +64,10 @@ impl Handler for Fake {
         } else {
             Ok(vec![target.records.len().to_le_bytes()[0]])
         }
+    }
+
+    fn settle(&mut self) -> Result<bool, HandlerError> {
+        Ok(lock(&self.0).retries.is_some())
     }
 
     fn retry(&mut self, record: &Record<'_>, outcomes: &mut Outcomes) {

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+
+use crate::sink::answer_body;
 
 /// A line of a child's standard output.
 #[derive(PartialEq, Eq, Debug)]
@@ -47,16 +47,7 @@ impl<'a> Answer<'a> {
     /// It says something else, which the text names.
     pub(super) fn parse(line: &'a [u8]) -> Result<Self, String> {
         let keys: Keys<'a> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        let body = match (keys.answer, keys.answer_base64) {
-            (Some(_), Some(_)) => return Err("\"answer\" and \"answer_base64\" exclude each other".into()),
-            (Some(Cow::Borrowed(text)), None) => Some(Cow::Borrowed(text.as_bytes())),
-            (Some(Cow::Owned(text)), None) => Some(Cow::Owned(text.into_bytes())),
-            (None, Some(text)) => {
-                let bytes = STANDARD.decode(text.as_bytes()).map_err(|error| format!("answer_base64: {error}"))?;
-                Some(Cow::Owned(bytes))
-            }
-            (None, None) => None,
-        };
+        let body = answer_body::read(keys.answer, keys.answer_base64)?;
         let verdict = match (keys.done, keys.retry, keys.give_up) {
             (Some(true), None, None) => Verdict::Done(body),
             (None, _, _) if body.is_some() => return Err("an answer can stand beside \"done\" alone".into()),
@@ -81,6 +72,9 @@ pub(super) fn excerpt(line: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[test]

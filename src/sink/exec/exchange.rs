@@ -99,6 +99,8 @@ impl<'a, 'r> Exchange<'a, 'r> {
             let before = self.answered;
             if hears {
                 self.listen(child)?;
+                // The others may take the child long. What it answers it has made durable.
+                self.outcomes.tell_done();
             }
             if takes {
                 self.write(child)?;

@@ -5,13 +5,14 @@
 //! A response of another kind (`{"status":"ok"}`, a page, nothing) answers for the whole batch by its status. One that begins
 //! like such answers and goes on as something else is refused as a whole: it could mean anything.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Deserializer;
 
 use crate::process::handler::Outcome;
+use crate::sink::answer_body;
 
 /// What became of a record, which its offset and its index name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,14 +107,8 @@ fn answered(line: Line) -> Result<Judged, String> {
             return Err(format!("{of} must have one of \"done\":true, \"retry\" and \"give_up\""));
         }
     };
-    let body = match (answer, answer_base64) {
-        (None, None) => None,
-        (Some(_), Some(_)) => return Err(format!("{of} has both \"answer\" and \"answer_base64\"")),
-        (Some(text), None) => Some(text.into_bytes()),
-        (None, Some(text)) => {
-            Some(STANDARD.decode(&text).map_err(|error| format!("{of} has no base64 as \"answer_base64\": {error}"))?)
-        }
-    };
+    let body = answer_body::read(answer.map(Cow::Owned), answer_base64.map(Cow::Owned));
+    let body = body.map_err(|error| format!("{of}: {error}"))?.map(Cow::into_owned);
     // One that does not know "answer" beside others meant something else by it before.
     let body = body.filter(|_| outcome == Outcome::Done);
     Ok(Judged { name: (offset, index), outcome, body })

@@ -99,6 +99,8 @@ impl Batches {
                 self.doubt = Some(Doubt { first: name(&shown[0]), records: shown.len(), key });
                 return Some(fault);
             }
+            // The server has these; the next request may take it long.
+            outcomes.tell_done();
             answered = true;
         }
         None

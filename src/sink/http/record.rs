@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, unbounded};
+
 use super::client::Client;
 use super::request::Requests;
 use super::verdict::{Fault, Verdict};
@@ -37,8 +39,11 @@ pub(super) fn present(
             break;
         }
         match send(client, requests, record, outcomes.awaits(i)) {
-            // What it has responded is the answer for who has asked.
-            Sent::Taken(answer) => outcomes.done_with_what_fits(i, &answer),
+            // What it has responded is the answer for who has asked, who need not wait for the requests of others.
+            Sent::Taken(answer) => {
+                outcomes.done_with_what_fits(i, &answer);
+                outcomes.tell_done();
+            }
             // A dead letter is durable before anything that came after it is sent.
             Sent::Refused(reason) => {
                 outcomes.give_up(i, reason);
@@ -50,7 +55,7 @@ pub(super) fn present(
     None
 }
 
-/// The same by so many threads, this one included, which end before it returns. After a fault none begins another record.
+/// The same by so many threads, which end before it returns. After a fault none begins another record.
 fn at_a_time(
     client: &Client,
     requests: &Requests,
@@ -59,46 +64,53 @@ fn at_a_time(
     outcomes: &mut Outcomes,
 ) -> Option<Fault> {
     let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let awaits = &*outcomes;
-    let work = || {
-        let mut sent = Vec::new();
+    let awaits: Vec<_> = (0..records.len()).map(|i| outcomes.awaits(i)).collect();
+    let (sender, sent) = unbounded();
+    let work = |sender: Sender<(usize, Sent)>| {
         while !stopped.load(Ordering::Relaxed) {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(record) = records.get(i) else { break };
             if i > 0 && Instant::now() >= until {
                 break;
             }
-            let this = send(client, requests, record, awaits.awaits(i));
+            let this = send(client, requests, record, awaits[i]);
             if matches!(this, Sent::Fault(_)) {
                 stopped.store(true, Ordering::Relaxed);
             }
-            sent.push((i, this));
+            // The other end is there for as long as this is.
+            drop(sender.send((i, this)));
         }
-        sent
     };
-    let sent = thread::scope(|scope| {
-        // Where the system gives no further thread, fewer do it.
-        let start = |_| Builder::new().name("http-sink".to_owned()).spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..threads).map_while(start).collect();
-        let mut sent = work();
-        for other in others {
-            sent.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
-        sent
-    });
     let mut first = None;
-    for (i, this) in sent {
-        match this {
-            // What it has responded is the answer for who has asked.
-            Sent::Taken(answer) => outcomes.done_with_what_fits(i, &answer),
-            Sent::Refused(reason) => outcomes.give_up(i, reason),
-            // The one that asks for the longest pause is obeyed.
-            Sent::Fault(fault) => match &first {
-                Some(Fault { pause, .. }) if *pause >= fault.pause => {}
-                _ => first = Some(fault),
-            },
+    thread::scope(|scope| {
+        let start = |_| {
+            let sender = sender.clone();
+            Builder::new().name("http-sink".to_owned()).spawn_scoped(scope, || work(sender)).ok()
+        };
+        // Where the system gives no further thread, fewer do it; where it gives none, this one does.
+        let others: Vec<_> = (0..threads).map_while(start).collect();
+        if others.is_empty() {
+            work(sender.clone());
         }
-    }
+        drop(sender);
+        for (i, this) in sent {
+            match this {
+                Sent::Taken(answer) => {
+                    outcomes.done_with_what_fits(i, &answer);
+                    outcomes.tell_done();
+                }
+                Sent::Refused(reason) => outcomes.give_up(i, reason),
+                // The one that asks for the longest pause is obeyed.
+                Sent::Fault(fault) => match &first {
+                    Some(Fault { pause, .. }) if *pause >= fault.pause => {}
+                    _ => first = Some(fault),
+                },
+            }
+        }
+        for other in others {
+            other.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+    });
     first
 }
 

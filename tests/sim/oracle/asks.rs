@@ -21,8 +21,6 @@ use vouchers::Voucher;
 #[derive(Default)]
 pub(crate) struct Asks {
     answerer: Option<Answerer>,
-    /// The configuration of sinks changes between starts: who answers is not the same in each, nor who holds the journal.
-    changes: bool,
     ttl_us: u64,
     asks_max: usize,
     plain_max: usize,
@@ -65,6 +63,8 @@ struct Ask {
     /// The number of the TAKE that was told GONE last, and the life of the process.
     gone: Option<(u64, u64)>,
     found: Option<AskSeen>,
+    /// Nobody will answer it: the sinks that would are gone, or others than when it was made, and begin beyond it.
+    is_orphan: bool,
 }
 
 /// An answer that is durable at the server.
@@ -90,11 +90,10 @@ impl Asks {
         let slow_us = if plan.disk.slow > 0 { 8 * plan.slow_sync_us } else { 0 };
         Self {
             answerer: plan.asks.as_ref().map(|asks| asks.answerer),
-            changes: plan.sinks.as_ref().is_some_and(|sinks| sinks.changes > 0),
             ttl_us: config.answer_ttl_s * 1_000_000,
             asks_max: config.asks_max,
             plain_max: if plan.mode.has_keys() { config.asks_max / 2 } else { config.asks_max },
-            slack_us: 5_000_000 + 2 * plan.tick_us + queue_us + slow_us,
+            slack_us: 2 * plan.tick_us + queue_us + slow_us,
             ..Self::default()
         }
     }
@@ -143,8 +142,19 @@ impl Oracle {
         }
         let (life, sealed) = (self.asks.life, self.mode.is_some_and(|mode| sid.0 < RUDE && mode.seals(sid.0)));
         self.asks.offsets.entry((sid, seq)).or_default().push(offset);
-        let ask = Ask { sid, seq, life, answer: None, finished_us: None, told: false, gone: None, found: None };
+        let ask = Ask {
+            sid,
+            seq,
+            life,
+            answer: None,
+            finished_us: None,
+            told: false,
+            gone: None,
+            found: None,
+            is_orphan: false,
+        };
         self.asks.durable.insert(offset, ask);
+        self.note_orphans();
         self.asks.saw(if sealed { AskSeen::AskedSealed } else { AskSeen::Asked });
     }
 
@@ -273,7 +283,9 @@ impl Oracle {
             return self.fail(|| format!("{answer:?} after a failed commit"));
         }
         let Some(voucher) = self.redeem(to, len, answer) else {
-            return self.fail(|| format!("{answer:?} goes to {to}, and nobody there is to get it now"));
+            let name = (sid, seq);
+            let vouchers = self.asks.vouchers.get(&name).cloned().unwrap_or_default();
+            return self.fail(|| format!("{answer:?} goes to {to}, and nobody there is to get it now: {vouchers:?}"));
         };
         match answer.status {
             AnswerStatus::Done | AnswerStatus::Failed => self.told_answer(sid, seq, answer, &voucher),

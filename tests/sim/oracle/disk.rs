@@ -9,8 +9,8 @@ use super::{Found, Journaled, LaneView, Oracle, RUDE, RecordState, be, content, 
 impl Oracle {
     /// Notes what a durable batch has changed.
     pub(crate) fn synced(&mut self, changes: &[Change]) {
-        // What the sinks say and what is trimmed is one write, whatever stands in it first.
-        let (mut sinks, mut trimmed) = (None, None);
+        // What the sinks say, what is trimmed and what is answered is one write, whatever stands in it first.
+        let (mut sinks, mut trimmed, mut answers) = (None, None, Vec::new());
         for change in changes {
             match change {
                 Change::Put { family, key, value, .. } => {
@@ -19,9 +19,7 @@ impl Oracle {
                         Family::Dead => self.dead_letter(key),
                         Family::Meta => {
                             sinks = simulated::stored_sinks(key, value).or(sinks);
-                            simulated::stored_answers(key, value)
-                                .into_iter()
-                                .for_each(|ask| self.answer_is_durable(ask));
+                            answers.extend(simulated::stored_answers(key, value));
                         }
                     }
                     self.values[*family as usize].insert(key.clone(), value.clone());
@@ -39,6 +37,7 @@ impl Oracle {
         }
         sinks.into_iter().for_each(|sinks| self.sinks_stored(sinks));
         trimmed.into_iter().for_each(|to| self.trimmed(to));
+        answers.into_iter().for_each(|ask| self.answer_is_durable(ask));
     }
 
     /// A batch was written, and whether it is there will be seen at the next start.

@@ -22,6 +22,8 @@ pub(crate) struct Truth {
     /// What the last durable checkpoint says.
     durable: Vec<SinkRecord>,
     at_work: Vec<u128>,
+    /// The sinks that the life before had.
+    at_work_before: Vec<u128>,
     /// Places that were taken away, durably.
     removed: BTreeSet<u128>,
     names_removed: BTreeSet<String>,
@@ -89,14 +91,18 @@ impl Known {
         self.is_lost(offset) || offset < self.skip_below.max(self.begin)
     }
 
-    pub(super) fn has_letter(&self, key: RecordKey) -> bool {
-        self.dead.contains(&key)
+    /// What is known of it at an entry, for people to read.
+    pub(super) fn place_at(&self, offset: u64) -> String {
+        let kept = self.kept.contains(&(offset, 0)) || self.dead.contains(&(offset, 0));
+        let (name, lost) = (&self.plan.config.name, self.is_lost(offset));
+        format!(
+            "sink {name} from {} on has it: {kept}, stored at {}, lost: {lost}, skips below {}, asked {:?}",
+            self.begin, self.verified, self.skip_below, self.asked
+        )
     }
 
-    /// It drops entries when it holds too much, or lets go of the journal.
-    pub(super) fn may_lose(&self) -> bool {
-        let backlog = self.plan.config.backlog;
-        backlog.when_full != WhenFull::Block && backlog.bytes_max.is_some()
+    pub(super) fn has_letter(&self, key: RecordKey) -> bool {
+        self.dead.contains(&key)
     }
 
     /// Adds what a durable record says is lost; returns what of it is new.
@@ -125,9 +131,25 @@ impl Known {
 }
 
 impl Truth {
-    /// Some sink was removed by an operator, durably.
-    pub(super) fn has_removed(&self) -> bool {
-        !self.removed.is_empty()
+    /// Every sink that is configured now.
+    pub(super) fn at_work(&self) -> impl Iterator<Item = &Known> {
+        self.at_work.iter().filter_map(|id| self.known.get(id))
+    }
+
+    /// No sink at work holds the journal, durably: each was removed, or detached.
+    pub(super) fn nobody_holds(&self) -> bool {
+        self.at_work.iter().all(|&id| self.lets_go(id))
+    }
+
+    /// This sink at work was removed, or detached, durably.
+    fn lets_go(&self, id: u128) -> bool {
+        self.removed.contains(&id) || self.durable.iter().any(|record| record.id.0 == id && !record.holds)
+    }
+
+    /// The sink at work in this place was removed, durably.
+    pub(super) fn is_removed_in_place(&self, n: usize) -> bool {
+        let in_place = |id: &&u128| self.known.get(id).is_some_and(|known| known.plan.config.name == NAMES[n]);
+        self.at_work.iter().filter(in_place).any(|id| self.removed.contains(id))
     }
 
     /// Every sink that there has been.
@@ -173,9 +195,9 @@ impl Oracle {
 
     /// Every sink at work has this entry that has to have it.
     pub(super) fn all_have(&self, offset: u64) -> bool {
-        let at_work = self.truth.at_work.iter().filter_map(|id| self.truth.known.get(id));
-        let mut held = at_work.filter(|known| known.asked != Some(Command::Remove) && !known.may_lose());
-        held.all(|known| self.has(known, offset) || offset < known.begin)
+        let holding = self.truth.at_work.iter().filter(|id| !self.truth.lets_go(**id));
+        let mut holding = holding.filter_map(|id| self.truth.known.get(id));
+        holding.all(|known| self.has(known, offset) || offset < known.begin)
     }
 
     /// A checkpoint is durable, and with it what it says of the sinks.
@@ -206,6 +228,7 @@ impl Oracle {
             }
             self.truth.known.insert(record.id.0, known);
         }
+        self.note_orphans();
     }
 
     /// `at` is where it was stored to be before.

@@ -59,6 +59,10 @@ impl Handler for Target {
             } else {
                 core.done(i, record, outcomes);
                 core.oracle.sink_takes(self.id.0, key);
+                // What it has taken it keeps.
+                if self.plan.exact && i % 2 == 0 {
+                    outcomes.tell_done();
+                }
             }
         }
     }

@@ -89,8 +89,12 @@ impl Downstream for Watched {
         if *left == 0 { self.late.pop_front().map(|(message, _)| message) } else { None }
     }
 
-    fn processed(&self) -> Option<Processed> {
-        if self.late.is_empty() { self.fanout.processed() } else { None }
+    fn messages(&self) -> usize {
+        self.fanout.messages() + self.late.len()
+    }
+
+    fn processed(&self) -> Vec<Processed> {
+        if self.late.is_empty() { self.fanout.processed() } else { Vec::new() }
     }
 
     fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {

@@ -23,8 +23,10 @@ const WAIT_NS_MAX: u64 = 60_000 * MS;
 pub(in super::super) struct Asks {
     /// A ring: the slot of seq `s` is `s % 64`.
     slots: [Ask; UNFINISHED_MAX as usize],
-    /// All asks with a lower seq are finished.
+    /// All asks with a lower seq are finished,
     lowest: u64,
+    /// and the server was told so of those below this. It may remember the others.
+    told: u64,
     /// To be taken now, in the order in which they became so. What is finished meanwhile is passed over.
     due: VecDeque<u64>,
     open: usize,
@@ -70,12 +72,14 @@ impl Asks {
     /// None yet. A TAKE has room for `room` bytes of body at first, and for what an answer says later, up to `room_max`.
     pub(in super::super) fn new(room: usize, room_max: usize) -> Self {
         let slots = [Ask::default(); UNFINISHED_MAX as usize];
-        Self { slots, lowest: 1, due: VecDeque::new(), open: 0, room, room_max, says_had: false }
+        Self { slots, lowest: 1, told: 1, due: VecDeque::new(), open: 0, room, room_max, says_had: false }
     }
 
-    /// Whether a message with this seq may ask now.
-    pub(super) fn has_room(&self, seq: u64) -> bool {
-        seq - self.lowest < u64::from(UNFINISHED_MAX)
+    /// Whether a message with this seq may ask now. If it may as soon as the server is told what was had, that is told next.
+    pub(super) fn has_room(&mut self, seq: u64) -> bool {
+        let has_room = seq - self.told < u64::from(UNFINISHED_MAX);
+        self.says_had |= !has_room && seq - self.lowest < u64::from(UNFINISHED_MAX);
+        has_room
     }
 
     /// The message is acked: it may be taken.
@@ -98,13 +102,8 @@ impl Asks {
 
     /// The TAKE that is to be sent now.
     pub(super) fn next(&mut self, now_ns: u64, rto_ns: u64) -> Option<Taking> {
-        if std::mem::take(&mut self.says_had) {
-            // It names a seq far above all that ask: its answer says nothing.
-            let seq = self.lowest.saturating_add(u64::from(u16::MAX));
-            return Some(Taking { seq, span: u16::MAX, wait_ms: 0, room: 0 });
-        }
         while self.open < OPEN_MAX {
-            let seq = self.due.pop_front()?;
+            let Some(seq) = self.due.pop_front() else { break };
             if seq < self.lowest || self.slot(seq).state != State::Due {
                 continue;
             }
@@ -113,9 +112,16 @@ impl Asks {
             ask.at_ns = now_ns.saturating_add(wait_ns.min(WAIT_NS_MAX));
             ask.state = State::Open;
             self.open += 1;
+            (self.told, self.says_had) = (self.lowest, false);
             // Fewer than 64 lie between.
             let span = u16::try_from(seq - self.lowest).unwrap_or(u16::MAX);
             return Some(Taking { seq, span, wait_ms: WAIT_MS, room: self.room });
+        }
+        if std::mem::take(&mut self.says_had) {
+            self.told = self.lowest;
+            // It names a seq far above all that ask: its answer says nothing.
+            let seq = self.lowest.saturating_add(u64::from(u16::MAX));
+            return Some(Taking { seq, span: u16::MAX, wait_ms: 0, room: 0 });
         }
         None
     }

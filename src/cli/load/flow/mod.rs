@@ -199,14 +199,16 @@ impl Flow {
         self.started < self.released
     }
 
-    /// What to send now; `None` when that is nothing. `due_ns` tells when the n-th message, counted from 0, was meant to
+    /// The TAKE to send now, when there is no message: what waits for an ack is in more of a hurry, as with the client library. Neither a
+    /// REJECT nor a lack of credit stops it.
+    pub(super) fn next_take(&mut self, now_ns: u64) -> Option<Taking> {
+        let rto_ns = self.rto_ns();
+        self.asks.as_mut()?.next(now_ns, rto_ns)
+    }
+
+    /// What to send now beside TAKEs; `None` when that is nothing. `due_ns` tells when the n-th message, counted from 0, was meant to
     /// be sent; it is asked once for each message.
     pub(super) fn next(&mut self, now_ns: u64, due_ns: impl FnOnce(u64) -> u64, tally: &mut Tally) -> Option<Outgoing> {
-        let rto_ns = self.rto_ns();
-        // Neither a REJECT nor a lack of credit stops it.
-        if let Some(taking) = self.asks.as_mut().and_then(|asks| asks.next(now_ns, rto_ns)) {
-            return Some(Outgoing::Take(taking));
-        }
         if self.paused_until_ns.is_some() {
             return None;
         }
@@ -455,7 +457,7 @@ impl Flow {
         }
         let may_be_new = self.is_behind()
             && self.next - self.base < self.window
-            && self.asks.as_ref().is_none_or(|asks| asks.has_room(self.next));
+            && self.asks.as_mut().is_none_or(|asks| asks.has_room(self.next));
         may_be_new.then_some((self.next, false))
     }
 

@@ -19,6 +19,11 @@ pub(super) struct Rig {
     pub(super) now_ns: u64,
 }
 
+/// What a flow sends next, be it a TAKE.
+pub(super) fn next(flow: &mut Flow, now_ns: u64, tally: &mut Tally) -> Option<Outgoing> {
+    flow.next(now_ns, |_| now_ns, tally).or_else(|| flow.next_take(now_ns).map(Outgoing::Take))
+}
+
 impl Rig {
     /// With so many messages to send.
     pub(super) fn new(window: u16, messages: u64) -> Self {
@@ -30,7 +35,7 @@ impl Rig {
     /// What it sends now: seq, span and attempt of each; a PING as seq 0.
     pub(super) fn send(&mut self) -> Vec<(u64, u16, u8)> {
         let now_ns = self.now_ns;
-        std::iter::from_fn(|| self.flow.next(now_ns, |_| now_ns, &mut self.tally))
+        std::iter::from_fn(|| next(&mut self.flow, now_ns, &mut self.tally))
             .map(|outgoing| match outgoing {
                 Outgoing::Data { seq, span, attempt } => (seq, span, attempt),
                 Outgoing::Ping => (0, 0, 0),

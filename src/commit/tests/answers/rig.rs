@@ -8,8 +8,8 @@ use crate::dialect::{Admit, Dialect, InvalidRecord, Touched, Work};
 use crate::journal::{Records, Replay};
 use crate::limits;
 use crate::model::{
-    AnswerRecord, AnswersRecord, AskId, AskRecord, DialectId, EntryMeta, LaneAnswer, LaneMessage, Processed, SinkId,
-    SinkRecord,
+    AnswerRecord, AnswersRecord, AskId, AskRecord, AskTotals, DialectId, EntryMeta, LaneAnswer, LaneMessage, Processed,
+    SinkId, SinkRecord,
 };
 use crate::net::ReplyQueue;
 
@@ -196,6 +196,11 @@ impl Dialect for Asking {
         self.below
     }
 
+    fn asks(&self) -> AskTotals {
+        let open = self.asks.values().filter(|ask| ask.answer.is_none()).count();
+        AskTotals { open, answered: self.asks.len() - open, ..AskTotals::default() }
+    }
+
     fn sessions(&self) -> usize {
         0
     }
@@ -210,6 +215,8 @@ pub(super) struct Lane {
     pub(super) said: u64,
     pub(super) mark: u64,
     pub(super) mailbox: VecDeque<LaneMessage>,
+    /// It says something whenever it is listened to.
+    pub(super) chatters: bool,
     /// Decides how far it comes while the committer does something else; 0 lets it rest.
     pub(super) seed: u64,
     pub(super) wake: Option<Box<dyn Fn() + Send + Sync>>,
@@ -271,11 +278,19 @@ impl Downstream for Sink {
     }
 
     fn next_message(&mut self) -> Option<LaneMessage> {
-        self.looked_at().mailbox.pop_front()
+        let mut lane = self.looked_at();
+        if lane.chatters {
+            lane.mailbox.push_back(LaneMessage::Processed);
+        }
+        lane.mailbox.pop_front()
     }
 
-    fn processed(&self) -> Option<Processed> {
-        Some(Processed::Passed(Offset(self.looked_at().mark)))
+    fn messages(&self) -> usize {
+        self.looked_at().mailbox.len()
+    }
+
+    fn processed(&self) -> Vec<Processed> {
+        vec![Processed::Passed(Offset(self.looked_at().mark))]
     }
 
     fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {

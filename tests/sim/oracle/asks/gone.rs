@@ -2,9 +2,7 @@
 
 use super::Voucher;
 use crate::asks::{Answerer, AskSeen};
-use crate::oracle::sinks::Known;
 use crate::oracle::{Oracle, RUDE, RecordKey, Sid, index};
-use crate::sinks::Command;
 
 /// Times are kept in whole seconds.
 const INEXACT_US: u64 = 2_000_000;
@@ -22,7 +20,17 @@ enum Why {
 impl Oracle {
     pub(super) fn told_gone(&mut self, sid: Sid, seq: u64, voucher: &Voucher) {
         let Some(why) = self.may_be_gone(sid, seq, voucher.number) else {
-            return self.fail(|| format!("seq {seq} of {sid:?} is told to be gone, and nothing lets it be forgotten"));
+            let of = self.asks.latest(sid, seq).map(|(offset, ask)| {
+                let places: Vec<_> = self.truth.all_known().map(|known| known.place_at(offset)).collect();
+                format!(
+                    "entry {offset}, answered {:?}, taken before {}; {}",
+                    ask.answer,
+                    voucher.number,
+                    places.join("; ")
+                )
+            });
+            return self
+                .fail(|| format!("seq {seq} of {sid:?} is told to be gone, and nothing lets it be forgotten: {of:?}"));
         };
         let life = self.asks.life;
         let offset = self.asks.latest(sid, seq).map(|(offset, _)| offset);
@@ -74,18 +82,40 @@ impl Oracle {
 
     /// Whether whoever was to answer may be beyond this entry without having processed it.
     fn may_be_passed(&self, offset: u64) -> bool {
-        let entry = &self.entries[index(offset)];
-        let is_passed = |known: &Known| {
-            let removed = known.asked == Some(Command::Remove);
-            !known.takes(entry.channel) || removed || known.is_lost_or_skipped(offset) || known.may_lose()
-        };
-        // What a sink had when it went, and what it held, is not what those who come or stay have.
-        let is_other = self.asks.changes || self.truth.has_removed();
+        let channel = self.entries[index(offset)].channel;
         match self.asks.answerer {
             None | Some(Answerer::Embedded) => false,
-            Some(Answerer::Sink(n)) => is_other || self.truth.in_place(n).any(is_passed),
-            Some(Answerer::Receipts) => is_other || self.truth.all_known().any(is_passed),
+            Some(Answerer::Sink(n)) => {
+                self.is_orphan(offset)
+                    || self.truth.in_place(n).any(|known| !known.takes(channel) || known.is_lost_or_skipped(offset))
+            }
+            Some(Answerer::Receipts) => {
+                self.is_orphan(offset) || self.truth.at_work().any(|known| known.is_lost_or_skipped(offset))
+            }
         }
+    }
+
+    fn is_orphan(&self, offset: u64) -> bool {
+        self.asks.durable.get(&offset).is_some_and(|ask| ask.is_orphan)
+    }
+
+    /// Nobody will answer what is open while who answers is gone, durably.
+    pub(in crate::oracle) fn note_orphans(&mut self) {
+        let is_gone = match self.asks.answerer {
+            None | Some(Answerer::Embedded) => false,
+            Some(Answerer::Sink(n)) => self.truth.is_removed_in_place(n),
+            Some(Answerer::Receipts) => self.truth.nobody_holds(),
+        };
+        if is_gone {
+            self.others_answer_above(u64::MAX);
+        }
+    }
+
+    /// A start finds other sinks than the one before: what all of these that hold anything had processed before, nobody will say of
+    /// asks below `mark`.
+    pub(in crate::oracle) fn others_answer_above(&mut self, mark: u64) {
+        let open = self.asks.durable.range_mut(..mark).filter(|(_, ask)| ask.answer.is_none());
+        open.for_each(|(_, ask)| ask.is_orphan = true);
     }
 
     /// Whether a record is a dead letter of some sink.

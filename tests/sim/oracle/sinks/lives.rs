@@ -13,7 +13,9 @@ const EMPTY_STEPS_MAX: u32 = 16;
 impl Oracle {
     /// A life of the server begins: what was not flushed is gone.
     pub(crate) fn sinks_begin(&mut self) {
-        self.truth.at_work.clear();
+        if !self.truth.at_work.is_empty() {
+            self.truth.at_work_before = std::mem::take(&mut self.truth.at_work);
+        }
         for known in self.truth.known.values_mut() {
             known.done_before.extend(std::mem::take(&mut known.view).unflushed);
             (known.back_to, known.asked, known.over_since_us, known.empty_steps) = (None, None, None, 0);
@@ -25,10 +27,14 @@ impl Oracle {
         let end = self.entries.len() as u64;
         self.truth.published = end;
         self.saw(Seen::Runs);
+        let mut lowest_held = None;
         for (record, plan) in sinks {
             let (id, mark) = (record.id.0, record.mark.watermark.0);
             let name = &plan.config.name;
             self.truth.at_work.push(id);
+            if record.holds {
+                lowest_held = Some(lowest_held.map_or(mark, |lowest: u64| lowest.min(mark)));
+            }
             // The handler of one that is paused may be made later.
             if let Some(known) = self.truth.known.get_mut(&id) {
                 known.view.floor = mark;
@@ -59,6 +65,9 @@ impl Oracle {
                 self.saw(Seen::BeganAnew);
             }
             self.truth.known.insert(id, Known::new(plan, begin));
+        }
+        if self.truth.at_work != self.truth.at_work_before {
+            self.others_answer_above(lowest_held.unwrap_or(end));
         }
         let at_work = &self.truth.at_work;
         self.truth

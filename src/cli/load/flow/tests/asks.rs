@@ -18,7 +18,7 @@ fn asking(messages: u64) -> Rig {
 fn sent(rig: &mut Rig) -> (Vec<u64>, Vec<Taking>) {
     let (mut data, mut takes) = (Vec::new(), Vec::new());
     let now_ns = rig.now_ns;
-    while let Some(outgoing) = rig.flow.next(now_ns, |_| now_ns, &mut rig.tally) {
+    while let Some(outgoing) = next(&mut rig.flow, now_ns, &mut rig.tally) {
         match outgoing {
             Outgoing::Data { seq, .. } => data.push(seq),
             Outgoing::Take(taking) => takes.push(taking),
@@ -67,9 +67,28 @@ fn of_a_client_64_messages_are_unfinished_at_most_and_16_takes_open() {
         "{data:?} {takes:?}"
     );
     assert!(answer(&mut rig, 1, AnswerStatus::Gone, 0, b""));
-    assert_eq!(sent(&mut rig), (vec![65], vec![Taking { seq: 18, span: 16, wait_ms: WAIT, room: ROOM }]));
+    let now_ns = rig.now_ns;
+    let first = next(&mut rig.flow, now_ns, &mut rig.tally);
+    let taking = Taking { seq: 18, span: 16, wait_ms: WAIT, room: ROOM };
+    assert_eq!(first, Some(Outgoing::Take(taking)), "before one more asks the server has to forget one");
+    assert_eq!(sent(&mut rig), (vec![65], vec![]));
     assert!(answer(&mut rig, 2, AnswerStatus::Done, 0, b""));
     assert_eq!(sent(&mut rig).0, [66, 67], "the third was finished before");
+}
+
+#[test]
+fn where_nothing_is_to_be_taken_the_server_is_told_what_was_had_before_one_more_asks() {
+    let mut rig = asking(1_000);
+    sent(&mut rig);
+    for seq in 1..=64 {
+        assert!(rig.ack(seq, &[], 1_000));
+        sent(&mut rig);
+        assert!(answer(&mut rig, seq, AnswerStatus::Done, 0, b""));
+    }
+    // Each ack but the last let one more ask; the last answer is told by no TAKE.
+    let (data, takes) = sent(&mut rig);
+    assert_eq!((data.len(), takes.len()), (1, 1), "{data:?} {takes:?}");
+    assert_eq!((takes[0].seq - u64::from(takes[0].span), takes[0].wait_ms), (65, 0));
 }
 
 #[test]

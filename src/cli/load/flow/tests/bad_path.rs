@@ -9,7 +9,7 @@ use duragram_proto::window::{DedupWindow, Verdict};
 use proptest::prelude::*;
 
 use super::super::{MS, Outgoing};
-use super::{CLIENT, Rig, SECOND};
+use super::{CLIENT, Rig, SECOND, next};
 
 /// What is under way, by arrival and number.
 type Path<T> = BTreeMap<(u64, Reverse<u64>), T>;
@@ -56,7 +56,7 @@ impl World {
         let messages = self.rig.flow.released;
         let mut next_look_ns = 0;
         while self.rig.tally.acked < messages {
-            while let Some(outgoing) = self.rig.flow.next(self.rig.now_ns, |_| self.rig.now_ns, &mut self.rig.tally) {
+            while let Some(outgoing) = next(&mut self.rig.flow, self.rig.now_ns, &mut self.rig.tally) {
                 for at in self.arrivals() {
                     self.to_server.insert(at, outgoing);
                 }

@@ -119,21 +119,3 @@ fn asks_of_many_clients_take_no_more_memory_than_the_documented_sum_says() {
     let each = rig.dialect.asks.bytes() / most;
     assert!(each <= limits::ASK_BYTES, "{each} bytes while a checkpoint is written");
 }
-
-#[test]
-fn answers_that_come_to_more_than_a_commit_takes_ask_for_a_commit() {
-    let asks = AskConfig { answer_bytes_max: 60_000, ..AskConfig::default() };
-    let mut rig = Rig::with(Config { asks, ..Config::default() });
-    for client in 0..200 {
-        rig.send(1, &ask(client, 1));
-    }
-    rig.commit();
-    let mut client = 0;
-    while !rig.dialect.is_full() {
-        rig.answer(id(client, 1), Offset(client), &[1; 60_000]);
-        client += 1;
-    }
-    assert_eq!(client, 140, "8 MiB of them");
-    rig.commit();
-    assert!(!rig.dialect.is_full());
-}
