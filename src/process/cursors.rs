@@ -92,7 +92,7 @@ impl Cursors {
 
     /// How many messages wait for the committer.
     pub fn messages(&self) -> usize {
-        self.mailbox.len() + usize::from(!self.early().is_empty())
+        self.mailbox.messages() + usize::from(!self.early().is_empty())
     }
 
     /// Says how the committer is woken when there is something to say to it.

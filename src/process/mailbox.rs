@@ -71,7 +71,7 @@ impl<M> Mailbox<M> {
     }
 
     /// How many messages wait: those at least that were put in before this call, and were not taken.
-    pub fn len(&self) -> usize {
+    pub fn messages(&self) -> usize {
         self.receiver.len()
     }
 
