@@ -271,10 +271,6 @@ pub const PENDING_ACK_BYTES: usize = 120;
 pub const RENEWED_SESSION_BYTES: usize = 16;
 /// Bytes of an ack that waits for its commit to land, without its bitmap.
 pub const OWED_ACK_BYTES: usize = 144;
-/// Bytes of answers with bodies in one commit: before and after the marks are read it takes what waits in the mailbox, with the
-/// message that has exceeded its bound, and one more. No message has more than what a lane keeps, and one batch gives.
-pub const ANSWERS_COMMIT_BYTES: usize =
-    2 * (3 * LANE_ANSWERS_BYTES + 2 * LANE_BATCH_RECORDS * (LANE_ANSWER_BYTES + ANSWER_OVERHEAD_BYTES));
 /// Bytes of an ANSWER that waits for its commit to land, without its body, which the ask has too.
 pub const DUE_ANSWER_BYTES: usize = 152;
 /// Asks that are opened before a checkpoint is due: a start opens them again, beside those that have a record.

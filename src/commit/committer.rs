@@ -216,7 +216,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
 
     /// How long the next commit may still wait for messages. Answers, and what clients say that they have had, need a sync; in a
     /// commit of their own it would be in the way of those clients that were just acked and send at once. So it waits for twice as long
-    /// as these have taken of late. Zero when that is too long, as soon as there is anything that is to be acked, and where nobody has
+    /// as these have taken of late. Zero when that is too long, as soon as there is anything to be journaled, and where nobody has
     /// asked.
     pub fn linger(&self, clock: &impl Clock) -> Duration {
         let asks = self.dialect.asks();

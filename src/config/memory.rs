@@ -9,16 +9,16 @@ use super::Config;
 use crate::host::resources::Needs;
 use crate::limits::{
     ADMIN_CHUNK_BYTES, ADMIN_CONNECTIONS, ADMIN_DEAD_LETTERS, ADMIN_HEAD_BYTES, ADMIN_READ_BYTES, ADMIN_READERS,
-    ADMIN_TAILS, ANSWER_OVERHEAD_BYTES, ANSWERS_COMMIT_BYTES, ASK_BYTES, ASKS_BETWEEN_CHECKPOINTS, BASE_BYTES,
-    BLOCK_CACHE_BYTES, CHECKPOINT_RECORD_BYTES, DATABASE_THREADS, DATAGRAMS_PER_COMMIT, DEAD_ERROR_BYTES,
-    DEAD_LETTERS_WRITE_BYTES, DUE_ANSWER_BYTES, ENTRY_RECORDS, HELD_TAKE_BYTES, HELLO_BUCKETS, HELLO_CLIENT_BYTES,
-    HELLO_CLIENTS, HTTP_BUFFER_BYTES, JOURNAL_FILES, KEY_CACHE, KEY_CACHE_BYTES, KEY_CHANNEL_LISTS, KEY_CLIENT_BYTES,
-    KEY_CLIENTS, KEY_FILE_BYTES, LANE_ANSWERS_BYTES, LANE_BATCH_RECORDS, LANE_QUEUE_BYTES, LANE_READ_BYTES,
-    MEMTABLE_BYTES, MEMTABLES, OTHER_FILES, OTHER_THREADS, OWED_ACK_BYTES, PENDING_ACK_BYTES, PIPE_BYTES,
-    PRESENTED_RECORD_BYTES, RECEIVE_MESSAGES, RECEIVE_STRIDE_BYTES, RECENT_BYTES, RENEWED_SESSION_BYTES,
-    REPLY_MESSAGES, RUST_STACK_BYTES, SEALED_CLIENT_BYTES, SEALED_CLIENTS_PER_SESSION, SEALED_SESSION_BYTES,
-    SESSION_BYTES, SINK_CONNECTION_BYTES, SINK_LINES_BYTES, SINK_WRITTEN_COPIES, SLABS_PER_RECEIVER,
-    SOURCE_BUCKET_BYTES, TRIM_PLACES, UNUSED_SESSION_BYTES, UNUSED_SESSIONS,
+    ADMIN_TAILS, ANSWER_OVERHEAD_BYTES, ASK_BYTES, ASKS_BETWEEN_CHECKPOINTS, BASE_BYTES, BLOCK_CACHE_BYTES,
+    CHECKPOINT_RECORD_BYTES, DATABASE_THREADS, DATAGRAMS_PER_COMMIT, DEAD_ERROR_BYTES, DEAD_LETTERS_WRITE_BYTES,
+    DUE_ANSWER_BYTES, ENTRY_RECORDS, HELD_TAKE_BYTES, HELLO_BUCKETS, HELLO_CLIENT_BYTES, HELLO_CLIENTS,
+    HTTP_BUFFER_BYTES, JOURNAL_FILES, KEY_CACHE, KEY_CACHE_BYTES, KEY_CHANNEL_LISTS, KEY_CLIENT_BYTES, KEY_CLIENTS,
+    KEY_FILE_BYTES, LANE_ANSWERS_BYTES, LANE_BATCH_RECORDS, LANE_QUEUE_BYTES, LANE_READ_BYTES, MEMTABLE_BYTES,
+    MEMTABLES, OTHER_FILES, OTHER_THREADS, OWED_ACK_BYTES, PENDING_ACK_BYTES, PIPE_BYTES, PRESENTED_RECORD_BYTES,
+    RECEIVE_MESSAGES, RECEIVE_STRIDE_BYTES, RECENT_BYTES, RENEWED_SESSION_BYTES, REPLY_MESSAGES, RUST_STACK_BYTES,
+    SEALED_CLIENT_BYTES, SEALED_CLIENTS_PER_SESSION, SEALED_SESSION_BYTES, SESSION_BYTES, SINK_CONNECTION_BYTES,
+    SINK_LINES_BYTES, SINK_WRITTEN_COPIES, SLABS_PER_RECEIVER, SOURCE_BUCKET_BYTES, TRIM_PLACES, UNUSED_SESSION_BYTES,
+    UNUSED_SESSIONS,
 };
 
 /// What the system must grant a server with this configuration.
@@ -139,19 +139,23 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
                 .saturating_mul((ASK_BYTES + HELD_TAKE_BYTES + config.answer_bytes()) as u64)
                 .saturating_add((ASKS_BETWEEN_CHECKPOINTS * ASK_BYTES) as u64)],
         );
-        add(
-            "answers in hand",
-            format!(
-                "{DATAGRAMS_PER_COMMIT} x 2 (lists that grow) x 3 (commits) x {DUE_ANSWER_BYTES} B, 4 copies x \
-                 {ANSWERS_COMMIT_BYTES} B of records"
-            ),
-            &[(DATAGRAMS_PER_COMMIT * 2 * 3 * DUE_ANSWER_BYTES) as u64 + 4 * ANSWERS_COMMIT_BYTES as u64],
-        );
         // Either the lanes of a handler that a program embeds, or that of the sink which answers.
         let answering = config.sink.iter().filter(|sink| Some(sink.name.as_str()) == config.answers_by());
         let batches = answering.map(|sink| sink.batch.records_max as u64);
         let records =
             batches.chain([u64::from(config.lanes).saturating_mul(LANE_BATCH_RECORDS as u64)]).max().unwrap_or(0);
+        let of_batch = records.saturating_mul((config.answer_bytes() + ANSWER_OVERHEAD_BYTES) as u64);
+        // Before and after the marks are read a commit takes what waits in the mailbox, with the message that has exceeded its bound, and one
+        // more; no message has more than a lane keeps, and one batch gives.
+        let of_commit = of_batch.saturating_mul(2).saturating_add(3 * LANE_ANSWERS_BYTES as u64).saturating_mul(2);
+        add(
+            "answers in hand",
+            format!(
+                "{DATAGRAMS_PER_COMMIT} x 2 (lists that grow) x 3 (commits) x {DUE_ANSWER_BYTES} B, 4 copies x 2 x (3 x \
+                 {LANE_ANSWERS_BYTES} B + 2 x {records} (records in a batch) x (answer_bytes_max + {ANSWER_OVERHEAD_BYTES} B))"
+            ),
+            &[((DATAGRAMS_PER_COMMIT * 2 * 3 * DUE_ANSWER_BYTES) as u64).saturating_add(of_commit.saturating_mul(4))],
+        );
         let waiting = u64::from(config.lanes).saturating_add(1).saturating_mul(LANE_ANSWERS_BYTES as u64);
         add(
             "answers of lanes",

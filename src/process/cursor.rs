@@ -3,11 +3,10 @@
 //!
 //! The mark and what stands here change together: whoever changes both holds the lock of the mark meanwhile.
 
-use std::collections::BTreeMap;
-use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::passing::{Passing, Place};
 use crate::limits;
 use crate::metrics::{Metrics, SinkMetrics};
 use crate::model::{AskId, BacklogConfig, ChannelSet, FormerLanes, LaneMark, Offset, SinkId, SinkLoss, SinkRecord};
@@ -50,38 +49,8 @@ struct Kept {
     untold: Option<(Offset, Offset)>,
     /// or has been told of up to here, and has not flushed since.
     telling: Option<Offset>,
-    /// Over these its mark has moved in this run, and it has not processed them: in order, and apart from each other. Not kept on
-    /// disk: what asks at a start below the marks is gone by that.
-    skipped: Vec<(Offset, Offset)>,
-    /// What of that no checkpoint has stored yet: after a crash the sink goes on before it, and processes it after all.
-    unstored: Option<(Offset, Offset)>,
-    /// A checkpoint is durable in which it holds nothing,
-    released: bool,
-    /// or from which it is gone, since it was removed.
-    gone: bool,
-    /// Asks above its mark that it has processed, durably, while others of their batch wait for a retry: no more than of one batch.
-    /// A start presents them again.
-    early: BTreeMap<Offset, AskId>,
-}
-
-impl Kept {
-    /// The mark moves from here to there, or back, without anything being processed.
-    fn skip(&mut self, from: Offset, to: Offset) {
-        // Back before them, or into them.
-        let before = |&(first, end): &(Offset, Offset)| (first < to).then_some((first, end.min(to)));
-        if from >= to {
-            self.skipped = self.skipped.iter().filter_map(before).collect();
-            self.unstored = self.unstored.as_ref().and_then(before);
-            return;
-        }
-        self.unstored = Some(self.unstored.map_or((from, to), |(first, end)| (first.min(from), end.max(to))));
-        let is_full = self.skipped.len() >= limits::SINK_SKIPS;
-        match self.skipped.last_mut() {
-            // Beyond so many what lies between the last two counts too.
-            Some((_, end)) if *end >= from || is_full => *end = to.max(*end),
-            _ => self.skipped.push((from, to)),
-        }
-    }
+    /// What who has asked may hear of it.
+    passing: Passing,
 }
 
 /// What others want to know of it.
@@ -131,11 +100,7 @@ impl Cursor {
                 losses: record.losses.clone(),
                 untold: record.untold,
                 telling: None,
-                skipped: Vec::new(),
-                unstored: None,
-                released: !record.holds,
-                gone: false,
-                early: BTreeMap::new(),
+                passing: Passing::of(record),
             }),
             seen: Seen::default(),
             metrics,
@@ -179,38 +144,30 @@ impl Cursor {
     }
 
     /// A checkpoint is durable that keeps this of it, or nothing: with the newest loss, nothing has to wait any more. Returns whether
-    /// asks may be gone by that, which were not before.
+    /// asks may have an end by that which had none before.
     pub(super) fn stored(&self, record: Option<&SinkRecord>) -> bool {
         let mut kept = self.lock();
-        let Some(record) = record else {
-            let gone = self.is_removed();
-            return gone && !mem::replace(&mut kept.gone, gone);
-        };
-        let mut is_new = !record.holds && !kept.released;
-        kept.released = !record.holds;
-        if record.losses.last() == kept.losses.last() {
+        if record.is_some_and(|record| record.losses.last() == kept.losses.last()) {
             self.loss_waits.store(false, Ordering::Release);
         }
-        if kept.unstored.is_some_and(|(_, end)| record.mark.watermark >= end) {
-            (kept.unstored, is_new) = (None, true);
-        }
-        is_new
+        kept.passing.stored(record, self.is_removed())
     }
 
-    /// Whether it holds nothing, or is gone, durably: where several answer nobody waits for it.
-    pub(super) fn is_released(&self) -> bool {
-        let kept = self.lock();
-        kept.released || kept.gone
+    /// Where it stands for who has asked, with its mark here, whose lock the caller holds.
+    pub(super) fn place(&self, mark: Offset) -> Place {
+        self.lock().passing.place(mark)
     }
 
-    /// Whether it was removed, durably.
-    pub(super) fn is_gone(&self) -> bool {
-        self.lock().gone
+    /// It has processed these asks, though its mark, which is here, is not beyond them.
+    pub(super) fn keep_early(&self, asks: &[(AskId, Offset)], mark: Offset) {
+        self.lock().passing.keep_early(asks, mark);
     }
 
-    /// The offset below which it has processed everything or never will, durably, where its watermark is this.
-    pub(super) fn passed(&self, watermark: Offset) -> Offset {
-        self.lock().unstored.map_or(watermark, |(first, _)| watermark.min(first))
+    /// Of the asks that it has processed early only those are kept, and nobody asks any more what it has skipped below.
+    pub(super) fn forget_asked(&self, below: Offset, is_kept: impl Fn(Offset) -> bool) {
+        let mut kept = self.lock();
+        kept.passing.forget_skipped(below);
+        kept.passing.retain_early(is_kept);
     }
 
     /// Whether an operator has stopped it for a while.
@@ -349,7 +306,7 @@ impl Cursor {
     /// presented: a target that has that takes what lies before for a repetition, if a crash undoes the loss.
     pub(super) fn lose(&self, loss: SinkLoss) -> SinkLoss {
         let mut kept = self.lock();
-        kept.skip(loss.from, loss.to);
+        kept.passing.skip(loss.from, loss.to);
         remember(&mut kept.losses, loss);
         let from = kept.untold.map_or(loss.from, |(from, _)| from);
         kept.untold = Some((from, loss.to));
@@ -384,38 +341,12 @@ impl Cursor {
     /// It goes on elsewhere, as an operator has decided: nothing is lost by that, and nothing is to be told.
     pub(super) fn sought(&self, from: Offset, to: Offset) {
         let mut kept = self.lock();
-        kept.skip(from, to);
+        kept.passing.skip(from, to);
+        kept.passing.forget_early();
         (kept.untold, kept.telling) = (None, None);
-        kept.early.clear();
         self.floor.fetch_min(to.0, Ordering::AcqRel);
         self.loss_waits.store(false, Ordering::Release);
         self.sought.store(true, Ordering::Release);
-    }
-
-    /// What of these its mark has moved over in this run without processing it, in order.
-    pub(super) fn skipped(&self, from: Offset, to: Offset) -> Vec<(Offset, Offset)> {
-        let within = |&(first, end): &(Offset, Offset)| (first.max(from), end.min(to));
-        self.lock().skipped.iter().map(within).filter(|(first, end)| first < end).collect()
-    }
-
-    /// Nobody asks any more what was skipped below.
-    pub(super) fn forget_skipped(&self, below: Offset) {
-        self.lock().skipped.retain(|&(_, end)| end > below);
-    }
-
-    /// It has processed these asks, though its mark is not beyond them.
-    pub(super) fn keep_early(&self, asks: &[(AskId, Offset)]) {
-        self.lock().early.extend(asks.iter().map(|&(id, offset)| (offset, id)));
-    }
-
-    /// The asks that it has processed though its mark was not beyond them.
-    pub(super) fn early(&self) -> BTreeMap<Offset, AskId> {
-        self.lock().early.clone()
-    }
-
-    /// Of these only those are kept.
-    pub(super) fn retain_early(&self, is_kept: impl Fn(Offset) -> bool) {
-        self.lock().early.retain(|&offset, _| is_kept(offset));
     }
 
     /// Whether an operator has moved it in this run: what earlier runs have processed comes again, if that is where it goes on.

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::answers::Answering;
-use super::cursor::{Cursor, lose_unconfigured};
+use super::cursor::lose_unconfigured;
 use super::mailbox::{Mailbox, Wake};
+use super::passing::Place;
 use super::progress::Progress;
 use crate::journal::DeadLetterId;
 use crate::model::{AskId, LaneAnswer, LaneMessage, Offset, Processed, SinkId, SinkRecord};
@@ -56,7 +57,8 @@ impl Cursors {
             asked: AtomicU64::new(0),
             waiting: Mutex::default(),
         };
-        cursors.started_at = cursors.holding().map(passed).min().unwrap_or_default();
+        let places = cursors.that_say(Answering::Receipts).map(Progress::place).filter(|place| !place.released);
+        cursors.started_at = places.map(|place| place.passed).min().unwrap_or_default();
         cursors
     }
 
@@ -110,35 +112,46 @@ impl Cursors {
     /// that takes it back, and then an answer comes.
     pub fn processed(&self) -> Vec<Processed> {
         if let Some(answers) = self.that_say(Answering::Bodies).next() {
+            let place = answers.place();
             // One that was removed says nothing any more.
-            return vec![Processed::Passed(if is_gone(answers) { answers.durable_end() } else { passed(answers) })];
+            return vec![Processed::Passed(if place.gone { answers.durable_end() } else { place.passed })];
         }
-        if self.that_say(Answering::Receipts).next().is_none() {
+        let all: Vec<_> = self.that_say(Answering::Receipts).map(|group| (group, group.place())).collect();
+        if all.is_empty() {
             return Vec::new();
         }
-        self.answer_early();
-        if let Some(lowest) = self.holding().map(passed).min() {
-            return self.processed_by_all(lowest);
+        let holding: Vec<_> = all.iter().filter(|(_, place)| !place.released).collect();
+        let Some(lowest) = holding.iter().map(|(_, place)| place.passed).min() else {
+            // Nobody holds what is not processed yet: it may be gone before anybody has it.
+            let left = all.iter().filter(|(_, place)| !place.gone).map(|(_, place)| place.passed);
+            return vec![Processed::Passed(left.min().unwrap_or(self.durable_end()))];
+        };
+        let early = answered_early(&holding, lowest);
+        let (said, at) = self.processed_by_all(&holding, lowest);
+        for cursor in all.iter().filter_map(|(group, _)| group.cursor()) {
+            cursor.forget_asked(at, |offset| offset >= lowest && !early.contains_key(&offset));
         }
-        // Nobody holds what is not processed yet: it may be gone before anybody has it.
-        let receiving = self.that_say(Answering::Receipts).filter(|group| !is_gone(group));
-        vec![Processed::Passed(receiving.map(passed).min().unwrap_or(self.durable_end()))]
+        let answer = |(offset, id)| LaneAnswer { id, offset, failed: false, body: Arc::default() };
+        self.early().extend(early.into_iter().map(answer));
+        said
     }
 
-    /// What is below the marks of all that hold the journal each of them has processed, but for what one has skipped.
-    fn processed_by_all(&self, lowest: Offset) -> Vec<Processed> {
+    /// What is below the marks of all that hold the journal each of them has processed, but for what one has skipped. Returns also up to
+    /// where that is said.
+    fn processed_by_all(&self, holding: &[&(&Progress, Place)], lowest: Offset) -> (Vec<Processed>, Offset) {
         let mut said = Vec::new();
         let mut at = Offset(self.said.load(Ordering::SeqCst));
         if at < self.started_at {
             said.push(Processed::Passed(self.started_at));
             at = self.started_at;
         }
-        let cursors = || self.holding().filter_map(Progress::cursor);
-        let mut skipped: Vec<_> = cursors().flat_map(|cursor| cursor.skipped(at, lowest)).collect();
+        let mut skipped: Vec<_> = holding.iter().flat_map(|(_, place)| place.skipped.iter().copied()).collect();
         skipped.sort_unstable();
         for (first, end) in skipped {
+            let (first, end) = (first.min(lowest), end.min(lowest));
             if at < first {
                 said.push(Processed::ByAll(first));
+                at = first;
             }
             if at < end {
                 said.push(Processed::Passed(end));
@@ -150,33 +163,7 @@ impl Cursors {
             at = lowest;
         }
         self.said.fetch_max(at.0, Ordering::SeqCst);
-        cursors().for_each(|cursor| cursor.forget_skipped(at));
-        said
-    }
-
-    /// Answers what each sink that holds the journal has, be it above the mark of one: a record that this one cannot finish must not
-    /// hold the receipts of those around it.
-    fn answer_early(&self) {
-        let holding: Vec<_> = self.holding().filter_map(|group| Some((group, group.cursor()?))).collect();
-        let early: Vec<_> = holding.iter().map(|(_, cursor)| cursor.early()).collect();
-        if early.iter().all(BTreeMap::is_empty) {
-            return;
-        }
-        let has = |n: usize, offset: Offset| {
-            let (group, cursor) = holding[n];
-            let is_passed = offset < passed(group) && cursor.skipped(offset, offset.plus(1)).is_empty();
-            is_passed || early[n].contains_key(&offset)
-        };
-        // Of what lies below all marks these speak.
-        let lowest = holding.iter().map(|(group, _)| passed(group)).min().unwrap_or_default();
-        let by_all = |offset: Offset| offset >= lowest && (0..holding.len()).all(|n| has(n, offset));
-        let done: BTreeMap<_, _> = early.iter().flatten().filter(|(offset, _)| by_all(**offset)).collect();
-        holding.iter().for_each(|(_, cursor)| {
-            cursor.retain_early(|offset| offset >= lowest && !done.contains_key(&offset));
-        });
-        let answer =
-            |(&&offset, &&id): (&&Offset, &&AskId)| LaneAnswer { id, offset, failed: false, body: Arc::default() };
-        self.early().extend(done.iter().map(answer));
+        (said, at)
     }
 
     fn take_early(&self) -> Option<LaneMessage> {
@@ -191,11 +178,6 @@ impl Cursors {
     /// Those that say this of records that asked.
     fn that_say(&self, answering: Answering) -> impl Iterator<Item = &Progress> {
         self.groups.iter().zip(&self.answering).filter(move |(_, of)| **of == answering).map(|(group, _)| &**group)
-    }
-
-    /// Of several of which none answers alone, those that hold the journal, as far as that is durable.
-    fn holding(&self) -> impl Iterator<Item = &Progress> {
-        self.that_say(Answering::Receipts).filter(|group| !group.cursor().is_some_and(Cursor::is_released))
     }
 
     /// Every entry below is durable.
@@ -301,15 +283,13 @@ impl Cursors {
     }
 }
 
-/// Whether its sink was removed, durably.
-fn is_gone(group: &Progress) -> bool {
-    group.cursor().is_some_and(Cursor::is_gone)
-}
-
-/// The offset below which it has processed everything or never will, durably.
-fn passed(group: &Progress) -> Offset {
-    let watermark = group.lowest_watermark();
-    group.cursor().map_or(watermark, |cursor| cursor.passed(watermark))
+/// What each sink that holds the journal has, be it above the mark of one: a record that this one cannot finish must not hold the
+/// receipts of those around it. Of what lies below all marks these speak.
+fn answered_early(holding: &[&(&Progress, Place)], lowest: Offset) -> BTreeMap<Offset, AskId> {
+    let early = holding.iter().flat_map(|(_, place)| &place.early);
+    let by_all =
+        |&(offset, _): &(&Offset, &AskId)| *offset >= lowest && holding.iter().all(|(_, place)| place.has(*offset));
+    early.filter(by_all).map(|(&offset, &id)| (offset, id)).collect()
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ mod lane;
 mod lane_name;
 mod mailbox;
 mod outcomes;
+mod passing;
 mod progress;
 mod recent;
 mod remade;

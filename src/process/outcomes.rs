@@ -116,12 +116,11 @@ impl Outcomes {
     pub fn tell_done(&mut self) {
         let Some(telling) = &mut self.telling else { return };
         let done = mem::take(&mut telling.done);
+        let done: Vec<_> = done.into_iter().filter(|&i| self.outcomes[i] == Outcome::Done).collect();
         let mut answers = Vec::new();
         let mut bytes = 0;
         for &i in &done {
-            let Some(&(id, offset)) = telling.names.get(i).filter(|_| self.outcomes[i] == Outcome::Done) else {
-                continue;
-            };
+            let (id, offset) = telling.names[i];
             let body = self.bodies.get(i).and_then(Option::as_ref).map_or_else(Arc::default, Arc::clone);
             bytes += body.len() + limits::ANSWER_OVERHEAD_BYTES;
             answers.push(LaneAnswer { id, offset, failed: false, body });

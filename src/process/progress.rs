@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::cursor::Cursor;
 use super::lane_name::LaneName;
 use super::mailbox::Mailbox;
+use super::passing::Place;
 use super::retried::{RetriedLetters, RetryReply};
 use crate::journal::DeadLetterId;
 use crate::limits;
@@ -150,6 +151,14 @@ impl Progress {
                 *mark = to;
             });
             self.lock_retried().forget_unflushed(Lane(0));
+        }
+    }
+
+    /// Where these lanes stand for who has asked, at one moment: an operator may let a sink go on elsewhere at any time.
+    pub(super) fn place(&self) -> Place {
+        match &self.cursor {
+            Some(cursor) => self.change_mark(|mark| cursor.place(mark.watermark)),
+            None => Place::at(self.lowest_watermark()),
         }
     }
 

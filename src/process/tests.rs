@@ -64,6 +64,8 @@ enum Does {
     Away,
     /// Is done, durably at once, and says so before it goes on.
     Tell,
+    /// Is said to be done, and then to be tried again.
+    DoneAndRetry,
 }
 
 type Behaviour = Box<dyn FnMut(&Record<'_>) -> Does + Send>;
@@ -105,6 +107,10 @@ impl Handler for Scripted {
                     if does == Does::Tell {
                         outcomes.tell_done();
                     }
+                }
+                Does::DoneAndRetry => {
+                    outcomes.done(i);
+                    outcomes.retry(i, "try later");
                 }
                 Does::Retry => outcomes.retry(i, "try later"),
                 Does::GiveUp => outcomes.give_up(i, "never"),

@@ -11,6 +11,7 @@ use super::{Committer, Downstream};
 use crate::commit::ask_control::Told;
 use crate::dialect::Dialect;
 use crate::journal::{Commit, Durable, Journal, JournalError, Landed, Records};
+use crate::limits;
 use crate::model::{Clock, Now, Offset};
 use crate::net::Transmit;
 
@@ -146,6 +147,10 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             self.spares.push(flight);
             self.report();
             return None;
+        }
+        if self.block.is_empty() && 2 * self.turnaround_us <= limits::LINGER_US {
+            // It has waited in vain: the next ones do not, until messages have come soon again.
+            self.turnaround_us = 2 * limits::LINGER_US;
         }
         flight.entries = self.block.len();
         flight.closed = now;

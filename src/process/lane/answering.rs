@@ -42,7 +42,8 @@ impl LaneWorker {
         match self.attempts.settle(now) {
             Ok(true) => {
                 let early = self.attempts.answers.settled(true);
-                self.progress.cursor().iter().for_each(|cursor| cursor.keep_early(&early));
+                let mark = self.progress.watermark(self.lane);
+                self.progress.cursor().iter().for_each(|cursor| cursor.keep_early(&early, mark));
             }
             Ok(false) => self.attempts.answers.cannot_settle(),
             Err(_) => {}

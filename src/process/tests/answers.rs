@@ -366,6 +366,29 @@ fn an_answer_that_the_handler_tells_at_once_waits_for_no_record_behind_it_and_is
 }
 
 #[test]
+fn a_record_of_which_something_else_was_said_before_it_was_told_is_told_when_it_is_done() {
+    let mut rig = Rig::answering(answering());
+    rig.ask(2);
+    let cursors = Arc::clone(&rig.lanes.cursors);
+    let (told, mut calls) = (Arc::new(Mutex::new(Vec::new())), 0);
+    let hearing = Arc::clone(&told);
+    rig.behave(move |record| {
+        calls += 1;
+        lock(&hearing).extend(std::iter::from_fn(|| cursors.next_message()).flat_map(answers));
+        match (record.offset.0, calls) {
+            (0, 1) => Does::DoneAndRetry,
+            _ => Does::Tell,
+        }
+    });
+    rig.settle(0);
+    rig.settle(1_000_000);
+    let mut told = std::mem::take(&mut *lock(&told));
+    told.extend(rig.told());
+    told.sort();
+    assert_eq!(told, done(0..2));
+}
+
+#[test]
 fn an_answer_that_is_told_at_once_and_finds_no_room_is_told_after_the_flush() {
     let mut rig = Rig::answering(answering());
     rig.ask(2);

@@ -197,7 +197,7 @@ impl Oracle {
     pub(super) fn all_have(&self, offset: u64) -> bool {
         let holding = self.truth.at_work.iter().filter(|id| !self.truth.lets_go(**id));
         let mut holding = holding.filter_map(|id| self.truth.known.get(id));
-        holding.all(|known| self.has(known, offset) || offset < known.begin)
+        holding.all(|known| self.has(known, offset) && !known.is_lost(offset) || offset < known.begin)
     }
 
     /// A checkpoint is durable, and with it what it says of the sinks.

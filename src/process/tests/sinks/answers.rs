@@ -235,3 +235,38 @@ fn of_what_one_of_several_sinks_has_early_and_another_has_lost_nothing_is_said()
     assert_eq!(sinks.lanes.cursors.processed(), vec![]);
     assert_eq!(sinks.messages(), []);
 }
+
+#[test]
+fn what_a_sink_had_lost_before_a_start_is_not_said_to_be_processed_when_a_slower_one_comes_to_it() {
+    let setup = Setup { answering: Answering::Receipts, ..Setup::default() };
+    let mut sinks = Sinks::start(MemoryDisk::default(), &["a", "b"], BTreeMap::new(), 0, &setup);
+    sinks.target("a").away = true;
+    sinks.target("b").away = true;
+    sinks.ask_on(5, 0);
+    sinks.settle(0);
+    sinks.lose_below("a", 4);
+    sinks.checkpoint().unwrap();
+    let mut sinks = Sinks::start(sinks.disk, &["a", "b"], sinks.targets, sinks.seqs, &setup);
+    assert_eq!(sinks.processed(), []);
+    sinks.target("a").away = false;
+    sinks.target("b").away = false;
+    sinks.settle(1_000_000);
+    assert_eq!(sinks.processed(), [Processed::Passed(Offset(4)), Processed::ByAll(Offset(5))]);
+}
+
+#[test]
+fn what_a_sink_has_early_is_kept_of_one_batch_alone() {
+    let mut sinks = Sinks::answering(&["a", "b"], Answering::Receipts);
+    sinks.target("b").away = true;
+    for batch in 0..20 {
+        // The last of each waits for a retry, and then is done.
+        sinks.target("a").retries = Some(batch * 5 + 4);
+        sinks.ask_on(5, 0);
+        sinks.settle(batch * 10_000_000);
+        sinks.target("a").retries = None;
+        sinks.settle(batch * 10_000_000 + 5_000_000);
+        sinks.processed();
+    }
+    let early = sinks.lanes.cursors.named("a").unwrap().place().early.len();
+    assert!(early <= 5, "{early}");
+}
