@@ -49,9 +49,9 @@ Exit codes:
   1  not on the server's disk, as far as is known
   2  usage
   5  FAILED: given up; an operator may still process it
-  6  GONE: no answer will come: had before, expired, lost, or never asked for
+  6  GONE: no answer will come: had before, expired, lost or passed over, forgotten by an operator, or never asked for
   7  on the server's disk, but the answer was not had: not there within --timeout, longer than a datagram, or stdout is full; take it
-     later with --take, and do not send the message again")]
+     later with --take, and do not send the message again. With --take also: nobody has replied")]
 pub(super) struct AskArgs {
     #[command(flatten)]
     client: ClientArgs,
@@ -323,7 +323,10 @@ impl AskArgs {
             return not_had;
         }
         if answer.body.len() < answer.length as usize {
-            complain(&format!("the answer to {name} has {} bytes, which fit in no datagram", answer.length));
+            complain(&format!(
+                "the answer to {name} has {} bytes, which fit in no datagram that this client takes",
+                answer.length
+            ));
             return not_had;
         }
         let code = match answer.status {
@@ -333,7 +336,9 @@ impl AskArgs {
                 EXIT_FAILED
             }
             Status::Gone => {
-                complain("GONE: no answer will come: it was had before, has expired, or was never asked for");
+                complain(
+                    "GONE: no answer will come: it was had before, has expired, was passed over or forgotten, or was never asked for",
+                );
                 EXIT_GONE
             }
         };

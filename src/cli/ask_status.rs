@@ -103,9 +103,9 @@ fn overview(told: &Value) -> Result<(), Failure> {
         print(format_args!(
             "{:<16} {:>5} {:>5} {:>8}\n",
             on_a_terminal(of["client"].as_str().unwrap_or_default()),
-            of["asks"],
-            of["open"],
-            of["answered"],
+            of["asks"].as_u64().unwrap_or_default(),
+            of["open"].as_u64().unwrap_or_default(),
+            of["answered"].as_u64().unwrap_or_default(),
         ))?;
     }
     let all = number("clients_with_asks")?;
@@ -130,7 +130,7 @@ fn list(client: ClientId, told: &Value) -> Result<(), Failure> {
         print(format_args!(
             "{:<21} {:>12} {:<6} {:>6} {:>8} {:>12}\n",
             format!("{}:{}", ask["epoch"], ask["seq"]),
-            ask["offset"],
+            ask["offset"].as_u64().unwrap_or_default(),
             on_a_terminal(ask["state"].as_str().unwrap_or_default()),
             ask["length"].as_u64().map_or_else(|| "-".to_owned(), |length| length.to_string()),
             seconds(ask, "age_seconds"),

@@ -236,10 +236,10 @@ fn list(store: &Store, whose: &Whose, json: bool) -> Result<(), Failure> {
             id_of(letter)?.to_string(),
             letter["sink"].as_str().unwrap_or("-"),
             text("client"),
-            letter["seq"],
-            letter["channel"],
+            letter["seq"].as_u64().unwrap_or_default(),
+            letter["channel"].as_u64().unwrap_or_default(),
             text("dead_since"),
-            letter["attempts"],
+            letter["attempts"].as_u64().unwrap_or_default(),
             if letter["told_failed"] == true { "FAILED" } else { "-" },
             on_a_terminal(&text("error")),
         ))

@@ -67,6 +67,7 @@ Exit codes:
   2  usage or configuration
   3  journal damaged; nothing was changed
   4  storage failed
+  (duragram ask has further ones)
 
 Every command has its own --help. An environment variable that is empty counts as unset. The exit code tells of what was done;
 that a report of it could not be written to stdout is said on stderr.";

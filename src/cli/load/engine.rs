@@ -119,6 +119,7 @@ pub(super) fn run(plan: &Plan, mut watch: impl FnMut(Glance)) -> io::Result<Done
         let silence = !engine.heard && now_ns >= FIRST_ANSWER_NS;
         let drained = ended.is_some() && (engine.under_way() == 0 || now_ns >= deadline_ns);
         if drained || silence || engine.refused.is_some() {
+            engine.tell_had()?;
             let (ended_ns, acked_in_time, answered_in_time) =
                 ended.unwrap_or((now_ns, engine.tally.acked, engine.tally.answered));
             return Ok(Done {
@@ -257,6 +258,19 @@ impl<'a> Engine<'a> {
         if self.pace.is_none() {
             self.flows.iter_mut().for_each(Flow::stop);
         }
+    }
+
+    /// Tells the server that it need not keep what was had.
+    fn tell_had(&mut self) -> io::Result<()> {
+        for at in 0..self.flows.len() {
+            if self.flows[at].tell_had() {
+                self.ready.push(at);
+            }
+        }
+        while !self.ready.is_empty() {
+            self.send()?;
+        }
+        Ok(())
     }
 
     /// Looks for timeouts in a part of the flows, when that is due.

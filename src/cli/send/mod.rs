@@ -56,7 +56,7 @@ FAILED, GONE), body or body_base64 (where it is no text), length (where it is lo
 The exit code tells of the records, whether or not the report can be written to stdout.
 
 Exit codes:
-  0  every record is on the server's disk; with --ask, every one is DONE
+  0  every record is on the server's disk; with --ask, every one is DONE, and its body was had
   1  not every record is; which, or how many, is on stderr
   2  usage, or FILE cannot be opened")]
 pub(super) struct SendArgs {

@@ -37,7 +37,12 @@ where
     /// Writes the next datagram to send now into `out` and returns its length in bytes; `None` when there is nothing to
     /// send now, or `out` is shorter than [`Client::datagram_len_max`].
     pub fn poll_transmit(&mut self, now_us: u64, out: &mut [u8]) -> Option<usize> {
-        let len = self.transmit(now_us, out).or_else(|| self.transmit_take(now_us, out));
+        // What waits for an ack is in more of a hurry than a TAKE, unless the server needs that to have room for it.
+        let len = if self.asks.is_tight() {
+            self.transmit_take(now_us, out).or_else(|| self.transmit(now_us, out))
+        } else {
+            self.transmit(now_us, out).or_else(|| self.transmit_take(now_us, out))
+        };
         self.arm(now_us, false);
         len
     }

@@ -82,6 +82,12 @@ impl Asks {
         has_room
     }
 
+    /// Nothing follows: what was had and not told is told next. Returns whether there is anything.
+    pub(super) fn tell_had(&mut self) -> bool {
+        self.says_had |= self.told < self.lowest;
+        self.says_had
+    }
+
     /// The message is acked: it may be taken.
     pub(super) fn acked(&mut self, seq: u64, meant_ns: u64) {
         *self.slot(seq) = Ask { meant_ns, state: State::Due, ..Ask::default() };

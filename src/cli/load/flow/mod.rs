@@ -189,6 +189,11 @@ impl Flow {
         self.asks.is_some()
     }
 
+    /// All is over: the server need not keep the answers that were had. Returns whether it is to be told so.
+    pub(super) fn tell_had(&mut self) -> bool {
+        self.asks.as_mut().is_some_and(|asks| asks.tell_had())
+    }
+
     /// Nothing new is to be sent.
     pub(super) fn stop(&mut self) {
         self.released = self.started;

@@ -34,6 +34,8 @@ pub(super) struct Asks<A, Y> {
     /// The highest seq of this epoch that asked and was acked.
     last_asked: Seq,
     farewell: Farewell,
+    /// Places that are free here, and of which the server may not have been told: it takes them for taken.
+    untold: u8,
     /// The highest seq that asked of those that a farewell told of.
     farewelled_to: Seq,
     /// Where the last one went, and until when its answer may still be on its way.
@@ -73,6 +75,7 @@ where
             bodies: Payloads::new(bodies),
             used: 0,
             unfinished: 0,
+            untold: 0,
             finished: 0,
             last_asked: Seq::ZERO,
             farewell: Farewell::None,
@@ -220,6 +223,13 @@ where
             }
         }
         self.used -= freed;
+        // No more than there are places.
+        self.untold = self.untold.saturating_add(u8::try_from(freed).unwrap_or(u8::MAX));
+    }
+
+    /// Whether a message that asks might find no room at the server before that is told what was had.
+    pub(super) fn is_tight(&self) -> bool {
+        self.untold > 0 && self.used + usize::from(self.untold) > ASKS_MAX
     }
 
     /// What waits in this session for an answer.

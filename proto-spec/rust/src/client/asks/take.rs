@@ -33,20 +33,29 @@ where
         if self.is_round_full(window) {
             return None;
         }
-        if let (Farewell::Due, Some(epoch)) = (self.farewell, current) {
-            // What is not acked yet may lie below.
-            let next = self.last_asked.checked_add(1)?;
-            let base = self.lowest(current).map_or(next, |lowest| lowest.min(next));
-            let span = u16::MAX;
-            return base.checked_add(u64::from(span)).map(|seq| Next { at: None, epoch, seq, span });
-        }
-        if self.open() >= OPEN_MAX {
-            return None;
+        if self.farewell == Farewell::Due {
+            return self.farewell_now(current);
         }
         let due = |at: &usize| self.slot(*at).state == State::Due && self.span(*at).is_some();
-        let at = (0..self.slots().len()).filter(due).min_by_key(|at| (self.slot(*at).at_us, self.slot(*at).seq))?;
-        let slot = self.slot(at);
-        Some(Next { at: Some(at), epoch: slot.epoch?, seq: slot.seq, span: self.span(at)? })
+        let due = (0..self.slots().len()).filter(due).min_by_key(|at| (self.slot(*at).at_us, self.slot(*at).seq));
+        match due.filter(|_| self.open() < OPEN_MAX) {
+            Some(at) => {
+                let slot = self.slot(at);
+                Some(Next { at: Some(at), epoch: slot.epoch?, seq: slot.seq, span: self.span(at)? })
+            }
+            None if self.is_tight() => self.farewell_now(current),
+            None => None,
+        }
+    }
+
+    /// Says what was had, and takes nothing.
+    fn farewell_now(&self, current: Option<Epoch>) -> Option<Next> {
+        let epoch = current?;
+        // What is not finished yet may lie below.
+        let next = self.last_asked.checked_add(1)?;
+        let base = self.lowest(current).map_or(next, |lowest| lowest.min(next));
+        let span = u16::MAX;
+        base.checked_add(u64::from(span)).map(|seq| Next { at: None, epoch, seq, span })
     }
 
     /// `None` where the lowest one lies too far below to be named: a TAKE would forget it.
@@ -61,6 +70,9 @@ where
             self.round.ends_us = now_us.saturating_add(round_trip_us);
         }
         self.round.sent += 1;
+        if self.is_of_the_newest(next.epoch) {
+            self.untold = 0;
+        }
         match next.at {
             Some(at) => {
                 let slot = self.slot_mut(at);
@@ -68,10 +80,17 @@ where
             }
             None => {
                 self.farewell = Farewell::None;
-                self.farewelled_to = self.last_asked;
+                // What is not finished is told of when it is.
+                let lowest = self.lowest(Some(next.epoch));
+                self.farewelled_to = lowest.map_or(self.last_asked, |lowest| Seq(lowest.0 - 1).min(self.last_asked));
                 self.farewelled = Some((next.epoch, next.seq, now_us.saturating_add(FAREWELL_LATE_US)));
             }
         }
+    }
+
+    /// Whether no ask is of a later epoch.
+    fn is_of_the_newest(&self, epoch: Epoch) -> bool {
+        self.slots().iter().filter(|slot| slot.state != State::Free).all(|slot| slot.epoch <= Some(epoch))
     }
 
     /// Whether a GONE of this seq may be the answer to a farewell that went out before the seq asked.
