@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use duragram_proto::client::FailReason;
+use duragram_proto::codec::DATAGRAM_LEN_RECOMMENDED;
 use duragram_proto::{ClientId, Epoch, Seq};
 use humantime_serde::re::humantime;
 use serde_json::{Value, json};
@@ -50,8 +51,8 @@ Exit codes:
   2  usage
   5  FAILED: given up; an operator may still process it
   6  GONE: no answer will come: had before, expired, lost or passed over, forgotten by an operator, or never asked for
-  7  on the server's disk, but the answer was not had: not there within --timeout, longer than a datagram, or stdout is full; take it
-     later with --take, and do not send the message again. With --take also: nobody has replied")]
+  7  on the server's disk, but the answer was not had: not there within --timeout, longer than --datagram-bytes-max
+     lets it be, or stdout is full; take it later with --take, and do not send the message again. With --take also: nobody has replied")]
 pub(super) struct AskArgs {
     #[command(flatten)]
     client: ClientArgs,
@@ -71,6 +72,10 @@ pub(super) struct AskArgs {
     /// Give up waiting after this long, such as "30s" [default: never]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
+
+    /// The longest datagram to send and to take, in bytes of UDP payload, 33 to 65507: an answer has 32 bytes less, 52 with a key
+    #[arg(long, value_name = "BYTES", default_value_t = DATAGRAM_LEN_RECOMMENDED)]
+    datagram_bytes_max: usize,
 
     /// For programs: one JSON object with the answer
     #[arg(long)]
@@ -158,7 +163,7 @@ fn ask(args: &AskArgs) -> Result<u8, Failure> {
         return Err(Failure::usage("--take needs to know who asked: say --client, or CLIENT:EPOCH:SEQ"));
     }
     let message = if args.take.is_some() { Vec::new() } else { args.message()? };
-    let mut builder = args.client.builder(sealed);
+    let mut builder = args.client.builder(sealed).datagram_bytes_max(args.datagram_bytes_max);
     if let Some(client) = named {
         builder = builder.client_id(client.0);
     }
@@ -324,7 +329,7 @@ impl AskArgs {
         }
         if answer.body.len() < answer.length as usize {
             complain(&format!(
-                "the answer to {name} has {} bytes, which fit in no datagram that this client takes",
+                "the answer to {name} has {} bytes, more than a datagram of this client holds; take it with a larger --datagram-bytes-max and --take {name}",
                 answer.length
             ));
             return not_had;

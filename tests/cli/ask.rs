@@ -254,6 +254,9 @@ fn an_answer_that_fits_in_no_datagram_is_told_by_its_length_and_does_not_ask_for
     let (code, stdout, stderr) = place.ask(&["long 1300"]);
     assert_eq!((code, stdout.as_str()), (7, ""), "{stderr}");
     assert_eq!(place.service.times(b"long 1300"), 2);
+    let name = stderr.trim_end().rsplit(' ').next().unwrap();
+    let (code, stdout, stderr) = place.ask(&["--datagram-bytes-max", "1400", "--take", name]);
+    assert_eq!((code, stdout.len(), stderr.as_str()), (0, 1300, ""), "a longer datagram takes it");
 }
 
 #[test]

@@ -53,12 +53,19 @@ class Server:
             binary(), "serve", "--listen", f"127.0.0.1:{self.port}", "--admin", "off",
             "--data", f"{self.directory}/data", "--sink", self.sink, *self.arguments,
         ]  # fmt: skip
-        with open(f"{self.directory}/log", "a") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self.process.stdout is not None
-        ready = self.process.stdout.readline()
-        if not ready.startswith("duragram ready"):
-            raise RuntimeError(f"no server: {Path(self.directory, 'log').read_text()}")
+        for patience in reversed(range(100)):
+            with open(f"{self.directory}/log", "a") as log:
+                self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            assert self.process.stdout is not None
+            ready = self.process.stdout.readline()
+            if ready.startswith("duragram ready"):
+                break
+            told = Path(self.directory, "log").read_text()
+            # Between its end and this start some client of another test may have been given its port, for a while.
+            if not patience or "Address already in use" not in told.splitlines()[-1]:
+                raise RuntimeError(f"no server: {told}")
+            self.process.communicate()
+            time.sleep(0.1)
         self.port = int(ready.split("udp=")[1].split()[0].rpartition(":")[2])
 
     @property
