@@ -163,9 +163,7 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
                 "(lanes + 1 (the mailbox)) x {LANE_ANSWERS_BYTES} B, and of each record in a batch 2 x (answer_bytes_max + \
                  {ANSWER_OVERHEAD_BYTES} B)"
             ),
-            &[records
-                .saturating_mul(2 * (config.answer_bytes() + ANSWER_OVERHEAD_BYTES) as u64)
-                .saturating_add(waiting)],
+            &[of_batch.saturating_mul(2).saturating_add(waiting)],
         );
     }
     add("recent blocks", format!("{RECENT_BYTES} B + one block, shared by all lanes"), &[RECENT_BYTES as u64 + block]);

@@ -341,8 +341,7 @@ impl Cursor {
     /// It goes on elsewhere, as an operator has decided: nothing is lost by that, and nothing is to be told.
     pub(super) fn sought(&self, from: Offset, to: Offset) {
         let mut kept = self.lock();
-        kept.passing.skip(from, to);
-        kept.passing.forget_early();
+        kept.passing.sought(from, to);
         (kept.untold, kept.telling) = (None, None);
         self.floor.fetch_min(to.0, Ordering::AcqRel);
         self.loss_waits.store(false, Ordering::Release);

@@ -113,6 +113,8 @@ impl Cursors {
     pub fn processed(&self) -> Vec<Processed> {
         if let Some(answers) = self.that_say(Answering::Bodies).next() {
             let place = answers.place();
+            // It answers each by itself, and this is looked at with each commit.
+            answers.cursor().iter().for_each(|cursor| cursor.forget_asked(place.passed, |_| false));
             // One that was removed says nothing any more.
             return vec![Processed::Passed(if place.gone { answers.durable_end() } else { place.passed })];
         }

@@ -64,6 +64,12 @@ impl Passing {
         self.unstored = self.unstored.as_ref().and_then(before);
     }
 
+    /// An operator lets it go on elsewhere: what it has processed above its mark is somewhere else now.
+    pub(super) fn sought(&mut self, from: Offset, to: Offset) {
+        self.skip(from, to);
+        self.early.clear();
+    }
+
     fn note_skipped(&mut self, from: Offset, to: Offset) {
         let is_full = self.skipped.len() >= limits::SINK_SKIPS;
         match self.skipped.last_mut() {
@@ -99,11 +105,6 @@ impl Passing {
     /// Of the asks that it has processed early only those are kept.
     pub(super) fn retain_early(&mut self, is_kept: impl Fn(Offset) -> bool) {
         self.early.retain(|&offset, _| is_kept(offset));
-    }
-
-    /// It goes on elsewhere: what it has processed above its mark is below or above that now.
-    pub(super) fn forget_early(&mut self) {
-        self.early.clear();
     }
 
     /// Where it stands, with its mark here.

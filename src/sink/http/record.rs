@@ -2,10 +2,9 @@
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Sender, unbounded};
 
 use super::client::Client;
 use super::request::Requests;
@@ -55,7 +54,7 @@ pub(super) fn present(
     None
 }
 
-/// The same by so many threads, which end before it returns. After a fault none begins another record.
+/// The same by so many threads, this one included, which end before it returns. After a fault none begins another record.
 fn at_a_time(
     client: &Client,
     requests: &Requests,
@@ -64,54 +63,44 @@ fn at_a_time(
     outcomes: &mut Outcomes,
 ) -> Option<Fault> {
     let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let awaits: Vec<_> = (0..records.len()).map(|i| outcomes.awaits(i)).collect();
-    let (sender, sent) = unbounded();
-    let work = |sender: Sender<(usize, Sent)>| {
+    let told = Mutex::new((outcomes, None::<Fault>));
+    let lock = || told.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = || {
         while !stopped.load(Ordering::Relaxed) {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(record) = records.get(i) else { break };
             if i > 0 && Instant::now() >= until {
                 break;
             }
-            let this = send(client, requests, record, awaits[i]);
-            if matches!(this, Sent::Fault(_)) {
-                stopped.store(true, Ordering::Relaxed);
-            }
-            // The other end is there for as long as this is.
-            drop(sender.send((i, this)));
-        }
-    };
-    let mut first = None;
-    thread::scope(|scope| {
-        let start = |_| {
-            let sender = sender.clone();
-            Builder::new().name("http-sink".to_owned()).spawn_scoped(scope, || work(sender)).ok()
-        };
-        // Where the system gives no further thread, fewer do it; where it gives none, this one does.
-        let others: Vec<_> = (0..threads).map_while(start).collect();
-        if others.is_empty() {
-            work(sender.clone());
-        }
-        drop(sender);
-        for (i, this) in sent {
-            match this {
+            let awaits = lock().0.awaits(i);
+            let sent = send(client, requests, record, awaits);
+            let (outcomes, first) = &mut *lock();
+            match sent {
                 Sent::Taken(answer) => {
                     outcomes.done_with_what_fits(i, &answer);
                     outcomes.tell_done();
                 }
                 Sent::Refused(reason) => outcomes.give_up(i, reason),
-                // The one that asks for the longest pause is obeyed.
-                Sent::Fault(fault) => match &first {
-                    Some(Fault { pause, .. }) if *pause >= fault.pause => {}
-                    _ => first = Some(fault),
-                },
+                Sent::Fault(fault) => {
+                    stopped.store(true, Ordering::Relaxed);
+                    // The one that asks for the longest pause is obeyed.
+                    if first.as_ref().is_none_or(|first| first.pause < fault.pause) {
+                        *first = Some(fault);
+                    }
+                }
             }
         }
+    };
+    thread::scope(|scope| {
+        // Where the system gives no further thread, fewer do it.
+        let start = |_| Builder::new().name("http-sink".to_owned()).spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).map_while(start).collect();
+        work();
         for other in others {
             other.join().unwrap_or_else(|panic| resume_unwind(panic));
         }
     });
-    first
+    told.into_inner().unwrap_or_else(PoisonError::into_inner).1
 }
 
 /// Sends one record. Somebody may wait for an answer of up to so many bytes.

@@ -166,16 +166,21 @@ fn what_one_of_several_sinks_has_lost_is_not_said_to_be_processed() {
     assert_eq!(sinks.processed(), vec![Processed::Passed(Offset(9))], "an operator has let it pass over 7 and 8");
 }
 
-#[test]
-fn what_a_sink_had_lost_before_a_start_is_not_said_to_be_processed_after_it() {
+/// A server is started again that has five asks, of which sink `a` has lost the first four, while these sinks are away.
+fn started_after_a_loss(away: &[&str]) -> Sinks {
     let setup = Setup { answering: Answering::Receipts, ..Setup::default() };
     let mut sinks = Sinks::start(MemoryDisk::default(), &["a", "b"], BTreeMap::new(), 0, &setup);
-    sinks.target("a").away = true;
+    away.iter().for_each(|name| sinks.target(name).away = true);
     sinks.ask_on(5, 0);
     sinks.settle(0);
     sinks.lose_below("a", 4);
     sinks.checkpoint().unwrap();
-    let mut sinks = Sinks::start(sinks.disk, &["a", "b"], sinks.targets, sinks.seqs, &setup);
+    Sinks::start(sinks.disk, &["a", "b"], sinks.targets, sinks.seqs, &setup)
+}
+
+#[test]
+fn what_a_sink_had_lost_before_a_start_is_not_said_to_be_processed_after_it() {
+    let mut sinks = started_after_a_loss(&["a"]);
     assert_eq!(
         sinks.processed(),
         vec![Processed::Passed(Offset(4))],
@@ -238,15 +243,7 @@ fn of_what_one_of_several_sinks_has_early_and_another_has_lost_nothing_is_said()
 
 #[test]
 fn what_a_sink_had_lost_before_a_start_is_not_said_to_be_processed_when_a_slower_one_comes_to_it() {
-    let setup = Setup { answering: Answering::Receipts, ..Setup::default() };
-    let mut sinks = Sinks::start(MemoryDisk::default(), &["a", "b"], BTreeMap::new(), 0, &setup);
-    sinks.target("a").away = true;
-    sinks.target("b").away = true;
-    sinks.ask_on(5, 0);
-    sinks.settle(0);
-    sinks.lose_below("a", 4);
-    sinks.checkpoint().unwrap();
-    let mut sinks = Sinks::start(sinks.disk, &["a", "b"], sinks.targets, sinks.seqs, &setup);
+    let mut sinks = started_after_a_loss(&["a", "b"]);
     assert_eq!(sinks.processed(), []);
     sinks.target("a").away = false;
     sinks.target("b").away = false;

@@ -107,13 +107,13 @@ impl Oracle {
             Some(Answerer::Receipts) => self.truth.nobody_holds(),
         };
         if is_gone {
-            self.others_answer_above(u64::MAX);
+            self.orphan_below(u64::MAX);
         }
     }
 
-    /// A start finds other sinks than the one before: what all of these that hold anything had processed before, nobody will say of
-    /// asks below `mark`.
-    pub(in crate::oracle) fn others_answer_above(&mut self, mark: u64) {
+    /// Nobody will say what became of the asks below `mark` that are open, as where a start finds other sinks than the one before, and
+    /// all of these that hold anything are beyond them.
+    pub(in crate::oracle) fn orphan_below(&mut self, mark: u64) {
         let open = self.asks.durable.range_mut(..mark).filter(|(_, ask)| ask.answer.is_none());
         open.for_each(|(_, ask)| ask.is_orphan = true);
     }

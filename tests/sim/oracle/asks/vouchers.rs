@@ -105,16 +105,13 @@ impl Oracle {
         let name = ((answer.client.0, answer.epoch.value()), answer.seq.0);
         let (now_us, slack_us) = (self.now_us, self.asks.slack_us);
         let vouchers = self.asks.vouchers.get_mut(&name)?;
-        let is_in_time = |voucher: &Voucher| now_us <= voucher.ends_us() + slack_us;
-        if vouchers.iter().any(is_in_time) {
-            vouchers.retain(is_in_time);
-        }
+        vouchers.retain(|voucher| now_us <= voucher.ends_us() + slack_us);
         let is_gone = answer.status == AnswerStatus::Gone;
         let ended = answer.status == AnswerStatus::Pending && answer.number == 0;
         let fits = |voucher: &Voucher| {
             let is_there = voucher.to.contains(&to) || is_gone && voucher.from == to;
             let is_over = !ended || voucher.wait_us > 0 && voucher.ends_us() <= now_us;
-            is_in_time(voucher) && is_there && is_over && len <= voucher.len
+            is_there && is_over && len <= voucher.len
         };
         // What is answered at once was not held: the newest one, since others may be held. Of those that were, the shortest, so that a
         // longer one is left for a longer ANSWER; of these one that is good for few places, and of these the one that ends first.

@@ -67,7 +67,7 @@ impl Oracle {
             self.truth.known.insert(id, Known::new(plan, begin));
         }
         if self.truth.at_work != self.truth.at_work_before {
-            self.others_answer_above(lowest_held.unwrap_or(end));
+            self.orphan_below(lowest_held.unwrap_or(end));
         }
         let at_work = &self.truth.at_work;
         self.truth

@@ -28,7 +28,7 @@ pub(super) struct Asks<A, Y> {
     /// Slots that are not free.
     used: usize,
     /// Of these, those whose end was not handed out.
-    unfinished: usize,
+    unfinished: u8,
     /// Answers had so far, which gives their order.
     finished: u64,
     /// The highest seq of this epoch that asked and was acked.
@@ -111,7 +111,7 @@ where
 
     /// Asks that have no end yet, or whose end was not handed out.
     pub(super) fn unfinished(&self) -> usize {
-        self.unfinished
+        self.unfinished.into()
     }
 
     /// What was had above one that is not finished takes room here as it does at the server, which would else refuse the

@@ -37,15 +37,12 @@ where
             return self.farewell_now(current);
         }
         let due = |at: &usize| self.slot(*at).state == State::Due && self.span(*at).is_some();
-        let due = (0..self.slots().len()).filter(due).min_by_key(|at| (self.slot(*at).at_us, self.slot(*at).seq));
-        match due.filter(|_| self.open() < OPEN_MAX) {
-            Some(at) => {
-                let slot = self.slot(at);
-                Some(Next { at: Some(at), epoch: slot.epoch?, seq: slot.seq, span: self.span(at)? })
-            }
-            None if self.is_tight() => self.farewell_now(current),
-            None => None,
-        }
+        let places = if self.open() < OPEN_MAX { 0..self.slots().len() } else { 0..0 };
+        let Some(at) = places.filter(due).min_by_key(|at| (self.slot(*at).at_us, self.slot(*at).seq)) else {
+            return if self.is_tight() { self.farewell_now(current) } else { None };
+        };
+        let slot = self.slot(at);
+        Some(Next { at: Some(at), epoch: slot.epoch?, seq: slot.seq, span: self.span(at)? })
     }
 
     /// Says what was had, and takes nothing.

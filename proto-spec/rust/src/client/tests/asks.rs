@@ -493,6 +493,6 @@ fn a_client_that_never_asks_pays_for_a_few_words() {
     let with = size_of::<Client<[Slot; 1], [u8; 1], [AskSlot; 1], [u8; 8]>>();
     assert_eq!(with - without, size_of::<AskSlot>() + 8);
     let asks = size_of::<super::super::asks::Asks<[AskSlot; 0], [u8; 0]>>();
-    assert!(words(asks) <= 17, "{asks} bytes");
+    assert!(words(asks) <= 16, "{asks} bytes");
     assert!(size_of::<Slot>() <= 64, "{}", size_of::<Slot>());
 }
