@@ -245,8 +245,10 @@ pub const RECEIVE_WAIT_MS: u16 = 50;
 /// Microseconds after the last acks for which a commit without messages waits for some, at most: who was just acked often sends at
 /// once, and would wait for the sync of that commit before its own.
 pub const LINGER_US: u64 = 300;
-/// Bytes of a block from which on its sync runs beside the building of the next: below, waking a thread costs more.
+/// Bytes of a block from which on it is written and synced beside the building of the next: below, waking a thread costs more.
 pub const LAUNCH_BYTES: usize = 64 * 1024;
+/// Commits that are written or synced at a time: one each. With more the disk does no more, and each waits longer.
+pub const COMMITS_UNDER_WAY: usize = 2;
 /// Datagrams that one commit answers at most: what is kept of each until then is bounded by it.
 pub const DATAGRAMS_PER_COMMIT: usize = 65_536;
 /// Receives before a commit at most: with a flood that needs no answers the commit still comes.

@@ -52,16 +52,27 @@ pub trait Database: Sized + Send + Sync + 'static {
     /// What lies beside the database.
     type Sidecar: Sidecar;
 
-    /// An empty batch; `bytes` is about what will be put into it.
-    fn batch(&self, bytes: usize) -> Self::Batch;
+    /// An empty batch; `bytes` is about what will be put into it. Where the log keeps it, but not in the database, it says that the
+    /// first `synced` changes were known to be synced when it was made: what a start tells damage from a torn write by.
+    fn batch(&self, bytes: usize, synced: u64) -> Self::Batch;
     /// Adds a value to a batch. `scratch` is for the stored form, and may be used again.
     fn put(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>);
     /// Adds the deletion of a key.
     fn delete(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8]);
     /// Adds the deletion of the keys `from..to`.
     fn delete_range(&self, batch: &mut Self::Batch, family: &'static str, from: &[u8], to: &[u8]);
-    /// Applies a batch, all or nothing, and syncs it.
+    /// Applies a batch, all or nothing, and syncs it, and with it all that was written before.
     fn write(&self, batch: Self::Batch) -> Result<(), Self::Error>;
+    /// Applies a batch, all or nothing. Readers see it; a power cut may take it back, and with it all that was written after it,
+    /// until a [`sync`](Self::sync) that began later has returned.
+    fn write_ahead(&self, batch: Self::Batch) -> Result<(), Self::Error>;
+    /// Syncs all that was written before this call. Others may write meanwhile.
+    fn sync(&self) -> Result<(), Self::Error>;
+    /// Whether the next write may begin another write-ahead log. No log may be begun while anything in the one before is not synced:
+    /// a power cut could keep what is in the new one and not that, and the database would not see that something is missing.
+    fn may_begin_log(&self) -> bool {
+        false
+    }
 
     /// The value of a key.
     fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
@@ -74,7 +85,8 @@ pub trait Database: Sized + Send + Sync + 'static {
     /// Removes table files that hold nothing but entries below `low`. What such a file deletes may come back:
     /// readers must not look below `low`.
     fn delete_files_below(&self, low: Offset) -> Result<(), Self::Error>;
-    /// Looks after the write-ahead log, several times a second.
+    /// Looks after the write-ahead log, several times a second. May begin another one, so nothing may be unsynced, nor be written
+    /// meanwhile.
     fn tend_log(&self) -> Result<(), Self::Error>;
     /// The time of day, in microseconds since 1970.
     fn unix_us(&self) -> u64;

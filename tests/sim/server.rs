@@ -218,8 +218,11 @@ impl Life {
         };
         if self.landing_us <= now_us {
             self.landing_us = NEVER;
-            self.hand.run();
-            self.step_us = now_us;
+            // With several under way one may be written while others wait for their sync.
+            if plan.under_way_max < 2 || self.rng.one_in(2) || !self.hand.write_ahead() {
+                self.hand.run();
+                self.step_us = now_us;
+            }
         } else if self.step_us <= now_us {
             if let Err(error) = self.ingest(plan, now_us) {
                 self.fail(&error);
@@ -374,8 +377,10 @@ impl Life {
     }
 
     /// What was launched runs now, since the process is about to die.
-    pub(crate) fn run_flight(&mut self) {
-        self.hand.run();
+    pub(crate) fn run_flight(&mut self, plan: &Plan) {
+        if plan.under_way_max < 2 || self.rng.one_in(2) || !self.hand.write_ahead() {
+            self.hand.run();
+        }
     }
 
     pub(crate) fn has_flight(&self) -> bool {

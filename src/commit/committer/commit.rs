@@ -81,9 +81,9 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         !self.flights.is_empty()
     }
 
-    /// Whether one more commit may be in flight, so that `launch` would not wait for another.
+    /// Whether the next commit is to be launched before the oldest in flight has landed, so that `launch` would not wait for that.
     pub fn may_launch(&self) -> bool {
-        self.flights.len() < self.journal.under_way_max()
+        self.journal.has_place(self.block.size())
     }
 
     /// Whether `land` would not wait.

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::fcntl::OFlag;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBRecoveryMode, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions, properties,
 };
 
 use crate::journal::database::{Cursor, DEAD, Database, JOURNAL, META, Table, block_key};
@@ -45,6 +45,8 @@ const TABLE_FILE_BYTES: u64 = 64 << 20;
 /// New table files that are merged at a time. Many, since most of what is in them will have been trimmed by then, and a
 /// session's record replaced; far more than that many, and commits are held back.
 const TABLES_MERGED: i32 = 16;
+/// RocksDB takes the memory of a memtable in blocks of an eighth of its size, up to so many bytes.
+const MEMTABLE_BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Data of a flush is handed to the disk in steps of this, so that a commit's sync does not wait behind all of it.
 const FLUSH_STEP_BYTES: u64 = 1 << 20;
 
@@ -97,6 +99,8 @@ pub(in crate::journal) enum LogReading {
 pub struct Store {
     db: DB,
     synced: WriteOptions,
+    /// Of the journal's.
+    memtable_bytes: usize,
     /// `None` where logs are not preallocated.
     log_watch: Option<Mutex<LogWatch>>,
     /// What is looked for again and again; `None` in a database that is only read.
@@ -112,7 +116,7 @@ impl Store {
         settings.set_error_if_exists(true);
         // RocksDB would let others in, unless the umask forbids it. Where this fails, RocksDB says why.
         drop(make_dir(path));
-        Ok(Self::new(DB::open_cf_descriptors(&settings, path, families(options))?))
+        Ok(Self::new(DB::open_cf_descriptors(&settings, path, families(options))?, options))
     }
 
     /// Opens for reading and writing. RocksDB replays its log and begins a new one: files change.
@@ -120,19 +124,21 @@ impl Store {
         let mut settings = settings(LogReading::ToFirstBad);
         settings.set_use_direct_io_for_flush_and_compaction(takes_direct_io(path));
         let opened = DB::open_cf_descriptors(&settings, path, families(options));
-        let store = opened.map_err(|error| OpenError::storage("opening the database for writing", error))?;
+        let db = opened.map_err(|error| OpenError::storage("opening the database for writing", error))?;
         let watch =
             DatabaseWatch::start(path).map_err(|error| OpenError::storage("watching the database's files", error))?;
         let log_watch = options.preallocate.then(Mutex::default);
-        Ok(Self { log_watch, watch: Some(Mutex::new(watch)), ..Self::new(store) })
+        Ok(Self { log_watch, watch: Some(Mutex::new(watch)), ..Self::new(db, options) })
     }
 
     /// Opens to look: nothing on disk changes. The log is replayed into memory.
     pub(in crate::journal) fn open_read_only(path: &Path, log: LogReading) -> Result<Self, Damage> {
         verify_manifest(path)?;
-        let families = families(&RocksOptions::default());
-        let opened = DB::open_cf_descriptors_read_only(&settings(log), path, families, false);
-        opened.map(Self::new).map_err(|error| Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error))
+        let options = RocksOptions::default();
+        let opened = DB::open_cf_descriptors_read_only(&settings(log), path, families(&options), false);
+        opened
+            .map(|db| Self::new(db, &options))
+            .map_err(|error| Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error))
     }
 
     /// How many changes are in table files, when the log is left out of account. `without_logs` is any directory that holds no
@@ -151,13 +157,13 @@ impl Store {
         DB::repair(&settings, path)?;
         // A family of which no file is left is not known any more.
         settings.create_missing_column_families(true);
-        DB::open_cf_descriptors(&settings, path, families(options)).map(Self::new)
+        DB::open_cf_descriptors(&settings, path, families(options)).map(|db| Self::new(db, options))
     }
 
-    fn new(db: DB) -> Self {
+    fn new(db: DB, options: &RocksOptions) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Self { db, synced, log_watch: None, watch: None }
+        Self { db, synced, memtable_bytes: options.memtable_bytes, log_watch: None, watch: None }
     }
 
     /// The column family, which is there since the database was opened with it.
@@ -227,8 +233,11 @@ impl Database for Store {
     type Cursor<'a> = DBRawIterator<'a>;
     type Sidecar = DataDir;
 
-    fn batch(&self, bytes: usize) -> WriteBatch {
-        WriteBatch::with_capacity_bytes(bytes)
+    fn batch(&self, bytes: usize, synced: u64) -> WriteBatch {
+        let mut batch = WriteBatch::with_capacity_bytes(bytes);
+        // The log alone keeps it: it is no change, and in no table.
+        batch.put_log_data(synced.to_le_bytes());
+        batch
     }
 
     fn put(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
@@ -246,6 +255,26 @@ impl Database for Store {
 
     fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
         self.db.write_opt(batch, &self.synced)
+    }
+
+    fn write_ahead(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
+        self.db.write_opt(batch, &WriteOptions::default())
+    }
+
+    /// RocksDB lets one thread sync its logs at a time, and once a sync has failed refuses every later one of the same log
+    /// (`seen_error` in its file/writable_file_writer.cc).
+    fn sync(&self) -> Result<(), rocksdb::Error> {
+        self.db.flush_wal(true)
+    }
+
+    /// A write that fills a memtable marks it, and the next one begins the next memtable, and with it another log. RocksDB marks none
+    /// whose blocks of memory leave room for more than 0.4 of a block (`ShouldFlushNow` in its db/memtable.cc).
+    fn may_begin_log(&self) -> bool {
+        memtables(self.memtable_bytes).into_iter().any(|(family, bytes)| {
+            let used = self.db.property_int_value_cf(self.family(family), properties::CUR_SIZE_ACTIVE_MEM_TABLE);
+            let block = (bytes / 8).min(MEMTABLE_BLOCK_BYTES_MAX);
+            used.ok().flatten().is_none_or(|used| used >= (bytes - block) as u64)
+        })
     }
 
     fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
@@ -319,7 +348,7 @@ impl Database for Store {
 
 impl Needs for Store {
     fn first_log(&self) -> Option<u64> {
-        self.db.property_int_value(rocksdb::properties::MIN_LOG_NUMBER_TO_KEEP).ok().flatten()
+        self.db.property_int_value(properties::MIN_LOG_NUMBER_TO_KEEP).ok().flatten()
     }
 
     fn tables(&self) -> Option<Vec<(String, u64)>> {
@@ -399,10 +428,14 @@ fn settings(log: LogReading) -> Options {
     settings
 }
 
+/// The sizes of the families' memtables, in bytes, when the journal's has this one.
+fn memtables(bytes: usize) -> [(&'static str, usize); 4] {
+    [(JOURNAL, bytes), (META, bytes / 4), (DEAD, bytes / 16), ("default", bytes / 16)]
+}
+
 /// The memtables of all families together stay within [`MEMTABLES`] of the journal's.
 fn families(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-    let bytes = options.memtable_bytes;
     let family = |name: &str, memtable_bytes: usize, memtables: usize| {
         let mut tables = BlockBasedOptions::default();
         tables.set_block_cache(&cache);
@@ -419,10 +452,6 @@ fn families(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
         settings.set_level_zero_stop_writes_trigger(TABLES_MERGED * 4);
         ColumnFamilyDescriptor::new(name, settings)
     };
-    vec![
-        family(JOURNAL, bytes, MEMTABLES - 1),
-        family(META, bytes / 4, 2),
-        family(DEAD, bytes / 16, 2),
-        family("default", bytes / 16, 2),
-    ]
+    let at_a_time = |name| if name == JOURNAL { MEMTABLES - 1 } else { 2 };
+    memtables(options.memtable_bytes).map(|(name, bytes)| family(name, bytes, at_a_time(name))).into()
 }

@@ -85,8 +85,10 @@ struct Given {
 impl Asks {
     pub(crate) fn new(plan: &Plan) -> Self {
         let config = plan.dialect.asks;
-        // As many commits as datagrams may be before it, two slow ones for each that may be under way, and the waits between them.
-        let queue_us = 3 * plan.sync_us * plan.socket_datagrams as u64;
+        // As many commits as datagrams may be before it, two slow ones for each that may be under way, and the waits between them: one
+        // before each, and where several are under way one more before its sync.
+        let steps = if plan.under_way_max > 1 { 2 } else { 1 };
+        let queue_us = 3 * steps * plan.sync_us * plan.socket_datagrams as u64;
         let slow_us = if plan.disk.slow > 0 { 8 * plan.slow_sync_us } else { 0 };
         Self {
             answerer: plan.asks.as_ref().map(|asks| asks.answerer),
