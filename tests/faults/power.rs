@@ -193,6 +193,49 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_acked() {
     cut_everywhere(&home(), &mut SmallRng::seed_from_u64(1), PLAN, 6, 16, never_again);
 }
 
+/// Commits so large that the journal writes one while it syncs the one before it.
+const LARGE: Plan = Plan { records: 6000, window: 2000, bytes_max: 1200 };
+
+/// The moments at which a write to the log is done while a sync of it is under way, and those at which that sync then ends.
+fn while_syncing(history: &History) -> Vec<usize> {
+    let is_log = |path: &std::path::Path| path.extension().is_some_and(|extension| extension == "log");
+    let (mut syncing, mut overtaken, mut moments) = (None, false, Vec::new());
+    for (index, record) in history.records.iter().enumerate() {
+        match record {
+            Record::Sync { path, id } if is_log(path) => (syncing, overtaken) = (Some(*id), false),
+            Record::Synced { id } if syncing == Some(*id) => {
+                moments.extend(overtaken.then_some(index + 1));
+                syncing = None;
+            }
+            Record::Write { path, .. } if is_log(path) && syncing.is_some() => {
+                moments.push(index + 1);
+                overtaken = true;
+            }
+            _ => {}
+        }
+    }
+    moments
+}
+
+/// Makes syncs of the log take their time, so that commits overtake them wherever the test runs.
+fn slow_syncs() -> Rule {
+    Rule::always(calls::SYNC, ".log", Action::Linger(std::time::Duration::from_millis(3)))
+}
+
+#[test]
+fn a_power_cut_while_one_commit_is_synced_and_the_next_is_written_loses_nothing_that_was_acked() {
+    let (home, mut random) = (home(), SmallRng::seed_from_u64(4));
+    cut_while_syncing(&home, &mut random, 16, never_again);
+}
+
+fn cut_while_syncing(home: &Home, random: &mut SmallRng, cuts: usize, each: impl FnMut(usize, Result<(), String>)) {
+    let mut history = History::record(home, &[slow_syncs()], vec![Heard::default(); CLIENTS], LARGE, true);
+    let all = while_syncing(&history);
+    assert!(all.len() >= 10, "a sync was overtaken {} times", all.len());
+    let chosen = moments(random, 0, all.len() - 1, cuts).into_iter().map(|nth| all[nth]);
+    history.cut(home, &chosen.collect::<Vec<_>>(), random, Survival::draw, each);
+}
+
 /// Cuts the power while a journal is made, and while it is at work.
 fn cut_everywhere(
     home: &Home,
@@ -297,7 +340,9 @@ fn power_cuts_for_long() {
             never_again(0, result);
             long.round();
         };
-        if random.random() {
+        if random.random_ratio(1, 3) {
+            cut_while_syncing(&home, &mut random, 10, each);
+        } else if random.random() {
             cut_everywhere(&home, &mut random, plan, 5, 20, each);
         } else {
             cut_in_recovery(&home, &mut random, plan, 15, 10, each);

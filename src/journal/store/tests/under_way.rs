@@ -4,6 +4,7 @@ use std::sync::mpsc::channel;
 
 use super::*;
 use crate::journal::Commit;
+use crate::journal::database::JOURNAL;
 use crate::limits::LAUNCH_BYTES;
 
 /// A commit of one entry.
@@ -105,6 +106,30 @@ fn what_is_written_and_not_synced_is_neither_read_nor_witnessed_nor_trimmed() {
     assert_eq!(landed(&mut writer, trims), Offset(2));
     assert_eq!(shared.trimmed(), Offset(1));
     assert_eq!(read_all(&*reader, Offset(0)), [1]);
+}
+
+#[test]
+fn table_files_stay_until_the_trim_that_has_emptied_them_is_synced() {
+    let place = Place::new();
+    let (Opened { mut journal, .. }, _) = place.open();
+    commit(&mut journal, tens(0, 100));
+    let shared = journal.shared();
+    shared.store.flush().unwrap();
+    commit(&mut journal, tens(1000, 100));
+    shared.store.flush().unwrap();
+    let mut housekeeping = Housekeeping::begin(&shared).unwrap();
+    let tables = || shared.store.tables(JOURNAL).len();
+    assert_eq!(tables(), 2);
+    shared.store.compact();
+    let mut writer = journal.writer.lock().unwrap();
+    let checkpoint = Checkpoint { at: Offset(2000), trim_below: Offset(2000), ..Checkpoint::default() };
+    let written = writer.write_ahead(Commit { checkpoint: Some(checkpoint), ..Commit::default() }).unwrap();
+    let before = tables();
+    housekeeping.run(&shared);
+    assert_eq!(tables(), before, "a power cut may still bring back what is in them");
+    shared.land(written, shared.sync().unwrap()).unwrap();
+    housekeeping.run(&shared);
+    assert!(tables() < before, "{before} tables");
 }
 
 #[test]
