@@ -150,10 +150,15 @@ def main(argv=None):
     return status
 
 
+def needed(options):
+    """The programs of the systems that are chosen."""
+    return {kind.program for kind in systems.ALL if kind.key in options.systems} - {""}
+
+
 def measure(options):
     name, run = MODES[options.mode]
-    peers = set(options.systems) if options.mode == "compare" else {"redis"} if "redis" in options.mode else set()
-    found_programs = programs.Programs(peers)
+    wanted = {"compare": needed(options), "redis-benchmark": {"redis_server", "redis_benchmark"}}.get(options.mode, set())
+    found_programs = programs.Programs(wanted)
     with process.Space(options.dir) as space:
         # Fetching and building do not count.
         options.begun = time.monotonic()

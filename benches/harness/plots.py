@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 COLOURS = {
     "floor": "#9aa0a6", "floor-laid-out": "#c5c9ce", "duragram": "#d1495b", "redis": "#30638e", "nats": "#3c7a57",
-    "beanstalkd": "#8a6d3b", "nats-default": "#b7d5c4",
+    "beanstalkd": "#8a6d3b", "nats-default": "#b7d5c4", "valkey": "#6f9dc4", "postgres-insert": "#5c4d7d", "postgres-copy": "#9a86c4",
+    "mosquitto": "#d9c39a",
 }
 
 
