@@ -11,11 +11,13 @@ FLOORS = ("floor", "floor-laid-out")
 GOALS_HEAD = "| figure | goal | reached | |\n|---|---|---|---|\n"
 
 
-def write(results):
-    """Writes bench.md into the results' directory."""
-    found = {}
-    for path in sorted(results.glob("*.json")):
-        found[path.stem] = json.loads(path.read_text())
+def read(results):
+    """All JSON of the results' directory, by its name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+
+
+def made(found):
+    """The text of bench.md."""
     parts = [
         "# Measured\n\nWritten by `scripts/bench`; how to read it: [README.md](README.md). "
         "Every ack of a durable system comes after its sync.\n"
@@ -31,12 +33,23 @@ def write(results):
                       ("redis-benchmark", redis)):
         if key in found:
             parts.append(part(found[key]))
-    (results / "bench.md").write_text("\n".join(parts))
+    return "\n".join(parts)
 
 
 def head(found):
     where = machine.describe(found["machine"])
-    return f"`{found['command']}`, {found['date']}, {found['minutes']} minutes, on {where}.\n"
+    return f"{named(found)}, {found['minutes']} minutes, on {where}.\n"
+
+
+def named(found):
+    """What was run, when, and of which commit."""
+    commit = f", commit {found['commit']}" if found.get("commit") else ""
+    return f"`{found['command']}`, {found['date']}{commit}"
+
+
+def versioned(kind):
+    """A system's title, and its version where it has one."""
+    return " ".join(filter(None, (kind["title"], kind.get("version"))))
 
 
 def comparison(found):
@@ -53,7 +66,7 @@ def comparison(found):
     others = [run["other_cores"] for run in found["runs"] if "other_cores" in run]
     if others and statistics.median(others) > OTHERS_MAX:
         yield f"**The machine was busy with other work ({statistics.median(others):.1f} cores): no fair figures.**\n"
-    yield "".join(f"- {kinds[key]['title']}: {kinds[key]['note']}\n" for key in keys)
+    yield "".join(f"- {versioned(kinds[key])}: {kinds[key]['note']}\n" for key in keys)
     if found["missing"]:
         yield "".join(f"- {key} is missing here: {why}\n" for key, why in found["missing"].items())
     titles = " | ".join(kinds[key]["title"] for key in keys)
