@@ -467,8 +467,8 @@ pub const OTHER_FILES: u64 = 100;
 /// Threads that RocksDB starts: for flushes, compactions and timers, and while it opens table files.
 pub const DATABASE_THREADS: usize = 3 + 15;
 /// Threads for what is one of a kind: signals and what they let be said, the report of the start, the admin interface,
-/// commits, their writer, the journal's housekeeping, the watchdog.
-pub(crate) const OTHER_THREADS: usize = 8;
+/// commits, what writes and what syncs large ones, the journal's housekeeping, the watchdog.
+pub(crate) const OTHER_THREADS: usize = 9;
 /// Bytes of stack that a thread of the database may need.
 pub const STACK_BYTES: u64 = 512 * KIB;
 

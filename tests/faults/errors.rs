@@ -31,14 +31,14 @@ struct Patients {
 
 impl Patients {
     fn wait() -> Self {
-        Self::wait_with(PLAN)
+        Self::wait_with(CLIENTS, PLAN)
     }
 
-    fn wait_with(plan: Plan) -> Self {
+    fn wait_with(clients: usize, plan: Plan) -> Self {
         let home = Home::below(&fast_dir(), CONFIG);
         let nowhere = (Ipv4Addr::LOCALHOST, 9).into();
         let path = LossyPath::to(nowhere, Weather::CLEAR, 1);
-        let crowd = Crowd::start(path.addr(), CLIENTS, plan);
+        let crowd = Crowd::start(path.addr(), clients, plan);
         Self { plan, home, path, crowd }
     }
 
@@ -115,7 +115,9 @@ fn a_write_or_sync_of_the_journal_that_fails_ends_the_server_before_another_ack(
 }
 
 /// Commits so large that the journal writes one while it syncs the one before it.
-const LARGE: Plan = Plan { window: 400, bytes_max: 1200, ..PLAN };
+const LARGE: Plan = Plan { window: 300, bytes_max: 1200, ..PLAN };
+/// So many clients that some send while others wait for their acks.
+const MANY_CLIENTS: usize = 16;
 
 /// Whichever of the writes and syncs it is, of those that overlap too: what was acked survives a power cut that takes all the rest.
 #[test]
@@ -123,7 +125,7 @@ fn of_what_is_under_way_when_a_write_or_a_sync_fails_nothing_is_acked_that_is_no
     let (mut overtaken, mut random) = (0, SmallRng::seed_from_u64(7));
     for n in 1..=8 {
         for calls in [calls::SYNC, calls::WRITE] {
-            let patients = Patients::wait_with(LARGE);
+            let patients = Patients::wait_with(MANY_CLIENTS, LARGE);
             let mut disk = Disk::load(&patients.home.disk()).unwrap();
             let layer = Layer::tracing(&patients.home.disk());
             layer.set(0, Rule::always(calls::SYNC, ".log", Action::Linger(Duration::from_millis(3))));
@@ -137,7 +139,7 @@ fn of_what_is_under_way_when_a_write_or_a_sync_fails_nothing_is_acked_that_is_no
             patients.recover().unwrap_or_else(|problem| panic!("{calls}, {n}: {problem}"));
         }
     }
-    assert!(overtaken >= 8, "a commit was written beside a sync in {overtaken} runs of 16");
+    assert!(overtaken >= 4, "a commit was written beside a sync in {overtaken} runs of 16");
 }
 
 /// Whether anything was written to the log while a sync of it was under way.

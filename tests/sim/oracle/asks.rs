@@ -26,6 +26,8 @@ pub(crate) struct Asks {
     plain_max: usize,
     /// How much later than it is due an ANSWER may leave: datagrams before it may wait, and commits.
     slack_us: u64,
+    /// The server is being stopped, and may wait for so long for its sinks before it answers anybody.
+    stop_us: u64,
     /// Messages that were sent with ASK.
     sent: BTreeSet<(Sid, u64)>,
     /// When the first of these came to the server, as a number of what is delivered.
@@ -118,6 +120,11 @@ impl Asks {
 }
 
 impl Oracle {
+    /// The server is being stopped, and may wait for its sinks for so long.
+    pub(crate) fn stops(&mut self, most_us: u64) {
+        self.asks.stop_us = most_us;
+    }
+
     /// A client has sent a message, and wants an answer or none.
     pub(super) fn sent_asking(&mut self, data: &Data<'_>) {
         let name = ((data.client.0, data.epoch.value()), data.seq.0);
@@ -182,6 +189,7 @@ impl Oracle {
     pub(super) fn asks_begin(&mut self, records: &[(Vec<u8>, Vec<u8>)]) {
         let asks = &mut self.asks;
         asks.life += 1;
+        asks.stop_us = 0;
         asks.given.values_mut().for_each(|given| given.retain(|given| given.kept));
         asks.vouchers.clear();
         asks.heard.clear();
