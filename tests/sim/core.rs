@@ -245,6 +245,7 @@ impl ProcessClock {
     pub(crate) fn pass_until(&self, mono_us: u64) {
         let mut core = self.core.lock();
         core.now_us = core.now_us.max(self.started_us + mono_us);
+        core.oracle.now_us = core.now_us;
     }
 }
 

@@ -355,9 +355,8 @@ impl Life {
     /// Stops in good order: commits, drains the lanes, writes a checkpoint.
     pub(crate) fn stop(&mut self) -> Result<(), JournalError> {
         self.committer.commit(&self.clock)?;
-        let wait_us = self.rng.below(2_000_000);
-        self.core.lock().oracle.stops(wait_us);
-        let deadline_us = self.clock.now().mono_us + wait_us;
+        self.core.lock().oracle.stops();
+        let deadline_us = self.clock.now().mono_us + self.rng.below(2_000_000);
         self.control.drain(deadline_us);
         for worker in self.lanes.iter_mut().filter_map(|(worker, _)| worker.as_mut()) {
             loop {

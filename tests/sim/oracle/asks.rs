@@ -26,8 +26,8 @@ pub(crate) struct Asks {
     plain_max: usize,
     /// How much later than it is due an ANSWER may leave: datagrams before it may wait, and commits.
     slack_us: u64,
-    /// The server is being stopped, and may wait for so long for its sinks before it answers anybody.
-    stop_us: u64,
+    /// The server is being stopped: it waits for its sinks, until they come back if they have to be asked again, before it answers anybody.
+    stopping: bool,
     /// Messages that were sent with ASK.
     sent: BTreeSet<(Sid, u64)>,
     /// When the first of these came to the server, as a number of what is delivered.
@@ -120,9 +120,9 @@ impl Asks {
 }
 
 impl Oracle {
-    /// The server is being stopped, and may wait for its sinks for so long.
-    pub(crate) fn stops(&mut self, most_us: u64) {
-        self.asks.stop_us = most_us;
+    /// The server is being stopped.
+    pub(crate) fn stops(&mut self) {
+        self.asks.stopping = true;
     }
 
     /// A client has sent a message, and wants an answer or none.
@@ -189,7 +189,7 @@ impl Oracle {
     pub(super) fn asks_begin(&mut self, records: &[(Vec<u8>, Vec<u8>)]) {
         let asks = &mut self.asks;
         asks.life += 1;
-        asks.stop_us = 0;
+        asks.stopping = false;
         asks.given.values_mut().for_each(|given| given.retain(|given| given.kept));
         asks.vouchers.clear();
         asks.heard.clear();
