@@ -76,6 +76,11 @@ pub trait Database: Sized + Send + Sync + 'static {
     fn delete_files_below(&self, low: Offset) -> Result<(), Self::Error>;
     /// Looks after the write-ahead log, several times a second.
     fn tend_log(&self) -> Result<(), Self::Error>;
+    /// Nothing was written for a while: gives up memory that is kept for what is written, as far as that makes the next writes no
+    /// slower. Returns whether something is left to be done at the next look.
+    fn rest(&self) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
     /// The time of day, in microseconds since 1970.
     fn unix_us(&self) -> u64;
     /// The tables of a family in the order of their last keys.

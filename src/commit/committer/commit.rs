@@ -146,6 +146,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             }
             self.spares.push(flight);
             self.report();
+            self.rest_if_quiet(now);
             return None;
         }
         if self.block.is_empty() && 2 * self.turnaround_us <= limits::LINGER_US {
@@ -201,7 +202,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.replies.flush();
         // After the replies: waking the lanes takes time that clients need not wait.
         if receipt.block().is_some() {
-            self.acked_us = Some(now.mono_us);
+            (self.acked_us, self.rests) = (Some(now.mono_us), false);
             self.downstream.committed(receipt);
         }
         if let Some(written) = flight.checkpoint.take() {

@@ -204,6 +204,21 @@ impl Store {
         names.filter(|name| name.ends_with(".log")).map(|name| format!("rocksdb/{name}")).collect()
     }
 
+    /// Whether each log is to be one that was laid out or filled before.
+    pub(super) fn lays_logs_out(&self) -> bool {
+        self.log_watch.is_some()
+    }
+
+    /// A property of a family; 0 where the database does not tell.
+    pub(super) fn number_of(&self, name: &str, property: &rocksdb::properties::PropName) -> u64 {
+        self.db.property_int_value_cf(self.family(name), property).ok().flatten().unwrap_or_default()
+    }
+
+    /// Deletes one record, in a synced write of its own.
+    pub(super) fn delete_alone(&self, name: &str, key: &[u8]) -> Result<(), rocksdb::Error> {
+        self.db.delete_cf_opt(self.family(name), key, &self.synced)
+    }
+
     /// Writes all memtables to table files, and begins another log.
     pub(in crate::journal) fn flush(&self) -> Result<(), rocksdb::Error> {
         let families = [JOURNAL, META, DEAD].map(|name| self.family(name));
@@ -292,6 +307,10 @@ impl Database for Store {
             // It is about speed; who cannot list the directory will fail where it matters.
             Ok(false) | Err(_) => Ok(()),
         }
+    }
+
+    fn rest(&self) -> Result<bool, rocksdb::Error> {
+        self.empty_memtables()
     }
 
     fn unix_us(&self) -> u64 {

@@ -68,14 +68,29 @@ pub(in crate::journal) struct LogWatch {
 impl LogWatch {
     /// Whether the log that is written grows slowly while a longer one waits to be written again.
     pub(in crate::journal) fn is_switch_due(&mut self, path: &Path) -> io::Result<bool> {
-        // One that is gone by now has become another.
-        let len = |(number, name)| Some((number, fs::metadata(path.join(name)).ok()?.len()));
-        let mut logs: Vec<(u64, u64)> = logs(path)?.into_iter().filter_map(len).collect();
-        let Some((number, len)) = logs.pop() else { return Ok(false) };
-        let before = mem::replace(&mut self.last, (number, len));
-        let grows_slowly = before.0 == number && before.1 < len && len - before.1 <= SLOW_BYTES;
-        Ok(grows_slowly && logs.iter().any(|&(_, other)| other > len))
+        let Some(log) = written_log(path)? else { return Ok(false) };
+        let before = mem::replace(&mut self.last, (log.number, log.bytes));
+        let grows_slowly = before.0 == log.number && before.1 < log.bytes && log.bytes - before.1 <= SLOW_BYTES;
+        Ok(grows_slowly && log.longer_waits)
     }
+}
+
+/// The log that is written.
+pub(in crate::journal) struct WrittenLog {
+    number: u64,
+    /// How long its file is, be it filled with records or not.
+    bytes: u64,
+    /// Whether a longer one waits to be written again.
+    pub(in crate::journal) longer_waits: bool,
+}
+
+/// The log that is written in the database at `path`, if there is any.
+pub(in crate::journal) fn written_log(path: &Path) -> io::Result<Option<WrittenLog>> {
+    // One that is gone by now has become another.
+    let len = |(number, name)| Some((number, fs::metadata(path.join(name)).ok()?.len()));
+    let mut logs: Vec<(u64, u64)> = logs(path)?.into_iter().filter_map(len).collect();
+    let Some((number, bytes)) = logs.pop() else { return Ok(None) };
+    Ok(Some(WrittenLog { number, bytes, longer_waits: logs.iter().any(|&(_, other)| other > bytes) }))
 }
 
 #[cfg(test)]

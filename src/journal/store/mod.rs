@@ -7,6 +7,7 @@
 //! | `reader` | reads committed blocks back, and verifies them |
 //! | `dead_letters` | keeps dead letters |
 //! | `housekeeping` | looks after witness, table files and write-ahead log |
+//! | `quiet` | gives memory back while nothing is written |
 //!
 //! What all these need of a database is in `journal::database`.
 //!
@@ -16,6 +17,7 @@
 
 mod dead_letters;
 mod housekeeping;
+mod quiet;
 pub(in crate::journal) mod reader;
 mod write_thread;
 mod writer;
