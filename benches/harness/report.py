@@ -200,6 +200,8 @@ def goals(found):
         it = found["idle"]["fresh"]
         goal("idle server: processor", "< 0.5 % of a core", f"{it['cpu_share']:.2%}", it["cpu_share"] < 0.005)
         goal("idle server: memory", "< 64 MiB", f"{mib(it['rss_bytes'])} MiB", it["rss_bytes"] < 64 << 20)
+        rss = found["idle"]["after_load"]["rss_bytes"]
+        goal("the same after a bulk load", "≤ 64 MiB", f"{mib(rss)} MiB", rss <= 64 << 20)
     return rows
 
 

@@ -68,10 +68,11 @@ pub trait Database: Sized + Send + Sync + 'static {
     fn write_ahead(&self, batch: Self::Batch) -> Result<(), Self::Error>;
     /// Syncs all that was written before this call. Others may write meanwhile.
     fn sync(&self) -> Result<(), Self::Error>;
-    /// Whether the next write may begin another write-ahead log. No log may be begun while anything in the one before is not synced:
-    /// a power cut could keep what is in the new one and not that, and the database would not see that something is missing.
-    fn may_begin_log(&self) -> bool {
-        false
+    /// Whether the next write may be made while the one before is not synced: a power cut may keep the next one and not that, and the
+    /// database has to see that something is missing. It does not where the next write begins another log, nor where what is lost
+    /// would read as zeros, as in a log that grows.
+    fn may_overtake(&self) -> bool {
+        true
     }
 
     /// The value of a key.
@@ -85,9 +86,20 @@ pub trait Database: Sized + Send + Sync + 'static {
     /// Removes table files that hold nothing but entries below `low`. What such a file deletes may come back:
     /// readers must not look below `low`.
     fn delete_files_below(&self, low: Offset) -> Result<(), Self::Error>;
-    /// Looks after the write-ahead log, several times a second. May begin another one, so nothing may be unsynced, nor be written
-    /// meanwhile.
-    fn tend_log(&self) -> Result<(), Self::Error>;
+    /// Whether another write-ahead log is to be begun, since a better one waits. Asked several times a second.
+    fn is_log_due(&self) -> bool {
+        false
+    }
+    /// Begins another write-ahead log, without waiting for more than that. Nothing may be unsynced, nor be written meanwhile.
+    fn begin_log(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+    /// Nothing was written for a while: gives up memory that is kept for what is written, as far as that makes the next writes no
+    /// slower. Returns whether something is left to be done at the next look. May begin another write-ahead log, as
+    /// [`begin_log`](Self::begin_log) does.
+    fn rest(&self) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
     /// The time of day, in microseconds since 1970.
     fn unix_us(&self) -> u64;
     /// The tables of a family in the order of their last keys.

@@ -25,7 +25,7 @@ use crate::journal::error::{Damage, DamageKind, DamagePlace, OpenError};
 use crate::journal::mask::{mask_into, unmask};
 use crate::journal::recovery::ReadProgress;
 use crate::journal::rocksdb::manifest::verify_manifest;
-use crate::journal::rocksdb::preallocate::{LogWatch, logs, preallocate};
+use crate::journal::rocksdb::preallocate::{LogExtent, LogWatch, logs, preallocate};
 use crate::journal::rocksdb::watch::{DatabaseWatch, Needs};
 use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES, START_READ_BYTES};
 use crate::model::Offset;
@@ -45,6 +45,8 @@ const TABLE_FILE_BYTES: u64 = 64 << 20;
 /// New table files that are merged at a time. Many, since most of what is in them will have been trimmed by then, and a
 /// session's record replaced; far more than that many, and commits are held back.
 const TABLES_MERGED: i32 = 16;
+/// So many new table files, and RocksDB holds commits back.
+const SLOWDOWN_TABLES: usize = 3 * 16;
 /// RocksDB takes the memory of a memtable in blocks of an eighth of its size, up to so many bytes.
 const MEMTABLE_BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Data of a flush is handed to the disk in steps of this, so that a commit's sync does not wait behind all of it.
@@ -101,6 +103,8 @@ pub struct Store {
     synced: WriteOptions,
     /// Of the journal's.
     memtable_bytes: usize,
+    /// Of the log that is written.
+    extent: Mutex<LogExtent>,
     /// `None` where logs are not preallocated.
     log_watch: Option<Mutex<LogWatch>>,
     /// What is looked for again and again; `None` in a database that is only read.
@@ -163,7 +167,14 @@ impl Store {
     fn new(db: DB, options: &RocksOptions) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Self { db, synced, memtable_bytes: options.memtable_bytes, log_watch: None, watch: None }
+        Self {
+            db,
+            synced,
+            memtable_bytes: options.memtable_bytes,
+            extent: Mutex::default(),
+            log_watch: None,
+            watch: None,
+        }
     }
 
     /// The column family, which is there since the database was opened with it.
@@ -210,10 +221,58 @@ impl Store {
         names.filter(|name| name.ends_with(".log")).map(|name| format!("rocksdb/{name}")).collect()
     }
 
+    /// Whether each log is to be one that was laid out or filled before.
+    pub(super) fn lays_logs_out(&self) -> bool {
+        self.log_watch.is_some()
+    }
+
+    /// A property of a family; 0 where the database does not tell.
+    pub(super) fn number_of(&self, name: &str, property: &rocksdb::properties::PropName) -> u64 {
+        self.db.property_int_value_cf(self.family(name), property).ok().flatten().unwrap_or_default()
+    }
+
+    /// Deletes one record, in a synced write of its own.
+    pub(super) fn delete_alone(&self, name: &str, key: &[u8]) -> Result<(), rocksdb::Error> {
+        self.db.delete_cf_opt(self.family(name), key, &self.synced)
+    }
+
     /// Writes all memtables to table files, and begins another log.
+    #[cfg(test)]
     pub(in crate::journal) fn flush(&self) -> Result<(), rocksdb::Error> {
+        self.flush_by(&FlushOptions::default())
+    }
+
+    fn flush_by(&self, options: &FlushOptions) -> Result<(), rocksdb::Error> {
         let families = [JOURNAL, META, DEAD].map(|name| self.family(name));
-        self.db.flush_cfs_opt(&families.each_ref(), &FlushOptions::default())
+        self.db.flush_cfs_opt(&families.each_ref(), options)
+    }
+
+    /// Whether beginning another log would wait: for a memtable that is being written to a table, or for tables that are being merged.
+    pub(super) fn would_wait(&self) -> bool {
+        [JOURNAL, META, DEAD].into_iter().any(|name| {
+            let level_0 =
+                usize::try_from(self.number_of(name, &properties::num_files_at_level(0))).unwrap_or(usize::MAX);
+            self.number_of(name, properties::NUM_IMMUTABLE_MEM_TABLE) > 0 || level_0 + 2 >= SLOWDOWN_TABLES
+        })
+    }
+
+    /// Whether the next write may begin another log. A write that fills a memtable marks it, and the next one begins the next memtable,
+    /// and with it a log. RocksDB marks none whose blocks of memory leave room for more than 0.4 of a block (`ShouldFlushNow` in its
+    /// db/memtable.cc).
+    fn may_begin_log(&self) -> bool {
+        memtables(self.memtable_bytes).into_iter().any(|(family, bytes)| {
+            let used = self.db.property_int_value_cf(self.family(family), properties::CUR_SIZE_ACTIVE_MEM_TABLE);
+            let block = (bytes / 8).min(MEMTABLE_BLOCK_BYTES_MAX);
+            used.ok().flatten().is_none_or(|used| used >= (bytes - block) as u64)
+        })
+    }
+
+    /// Whether the last write has only replaced what the log's file held. What a power cut takes of it then reads as what was there,
+    /// which RocksDB takes for the end of the log. In a file that grows it may read as zeros, and these RocksDB skips.
+    fn is_within_what_is_laid_out(&self) -> bool {
+        // A log is begun together with a memtable, and these are counted among other things.
+        let begun = [JOURNAL, META, DEAD].map(|name| self.number_of(name, properties::CURRENT_SUPER_VERSION_NUMBER));
+        self.extent.lock().unwrap_or_else(PoisonError::into_inner).has_stayed(self.db.path(), begun)
     }
 }
 
@@ -267,14 +326,8 @@ impl Database for Store {
         self.db.flush_wal(true)
     }
 
-    /// A write that fills a memtable marks it, and the next one begins the next memtable, and with it another log. RocksDB marks none
-    /// whose blocks of memory leave room for more than 0.4 of a block (`ShouldFlushNow` in its db/memtable.cc).
-    fn may_begin_log(&self) -> bool {
-        memtables(self.memtable_bytes).into_iter().any(|(family, bytes)| {
-            let used = self.db.property_int_value_cf(self.family(family), properties::CUR_SIZE_ACTIVE_MEM_TABLE);
-            let block = (bytes / 8).min(MEMTABLE_BLOCK_BYTES_MAX);
-            used.ok().flatten().is_none_or(|used| used >= (bytes - block) as u64)
-        })
+    fn may_overtake(&self) -> bool {
+        !self.may_begin_log() && self.is_within_what_is_laid_out()
     }
 
     fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
@@ -313,14 +366,21 @@ impl Database for Store {
         self.db.delete_file_in_range_cf(self.family(JOURNAL), block_key(Offset(0)), block_key(Offset(last)))
     }
 
-    fn tend_log(&self) -> Result<(), rocksdb::Error> {
-        let Some(watch) = &self.log_watch else { return Ok(()) };
+    fn is_log_due(&self) -> bool {
+        let Some(watch) = &self.log_watch else { return false };
         let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-        match watch.is_switch_due(self.db.path()) {
-            Ok(true) => self.flush(),
-            // It is about speed; who cannot list the directory will fail where it matters.
-            Ok(false) | Err(_) => Ok(()),
-        }
+        // It is about speed; who cannot list the directory will fail where it matters.
+        watch.is_switch_due(self.db.path()).unwrap_or(false) && !self.would_wait()
+    }
+
+    fn begin_log(&self) -> Result<(), rocksdb::Error> {
+        let mut at_once = FlushOptions::default();
+        at_once.set_wait(false);
+        self.flush_by(&at_once)
+    }
+
+    fn rest(&self) -> Result<bool, rocksdb::Error> {
+        self.empty_memtables()
     }
 
     fn unix_us(&self) -> u64 {
@@ -448,7 +508,7 @@ fn families(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
         settings.set_max_write_buffer_number(i32::try_from(memtables).unwrap_or(i32::MAX));
         settings.set_target_file_size_base(TABLE_FILE_BYTES);
         settings.set_level_zero_file_num_compaction_trigger(TABLES_MERGED);
-        settings.set_level_zero_slowdown_writes_trigger(TABLES_MERGED * 3);
+        settings.set_level_zero_slowdown_writes_trigger(i32::try_from(SLOWDOWN_TABLES).unwrap_or(i32::MAX));
         settings.set_level_zero_stop_writes_trigger(TABLES_MERGED * 4);
         ColumnFamilyDescriptor::new(name, settings)
     };

@@ -5,6 +5,7 @@ pub mod inspect;
 mod manifest;
 pub(super) mod open;
 pub(super) mod preallocate;
+mod quiet;
 mod salvage;
 mod watch;
 mod write_ahead_log;

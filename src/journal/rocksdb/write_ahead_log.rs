@@ -5,7 +5,7 @@
 //! everything behind such damage vanishes. But each record says how many changes were known to be synced when it was made (its
 //! batch begins with them, as data for the log alone). Hence: a good record behind the place where RocksDB stopped proves damage,
 //! if what is bad there had been synced by what it says. If not, both were under way when the crash came, and nothing of them was
-//! acked. In a log of a version up to format 5 no record says so, and each write was synced before the next began.
+//! acked. In a log of an earlier version no record says so, and each write was synced before the next began.
 //!
 //! Nor does it ask whether the log goes on where the table files end: when the list of those (the MANIFEST) has lost its last
 //! entries, or the oldest log its file, RocksDB makes do with what there is. So the log must hold the change that comes
@@ -143,7 +143,7 @@ impl Search {
 enum SyncedBefore {
     /// So many changes were known to be.
     Said(u64),
-    /// All that was written before: a version up to format 5 has written it.
+    /// All that was written before: an earlier version has written it.
     All,
     /// It says so in the next page.
     Parted,

@@ -65,7 +65,11 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
                 kept.insert(*id);
             }
         }
-        let Some(first) = kept.first().copied() else { return Ok(0) };
+        let Some(first) = kept.first().copied() else {
+            // What is not there any more may be deleted by a commit that is not synced yet.
+            self.0.sync_what_is_written()?;
+            return Ok(0);
+        };
         let mut batch = self.0.batch(0);
         kept.iter().for_each(|id| self.0.store.delete(&mut batch, DEAD, &id.key()));
         self.0.write(batch, || deleting(kept.len(), first))?;

@@ -4,11 +4,11 @@
 //! power cut may take it back; what a sync covers that began after the write had returned is durable, and [`Synced`] says so. After
 //! an error of either nothing is written or synced any more.
 //!
-//! What may be lost in a power cut is the end of one log, never the end of one log but not what the next one begins with: the
-//! database would read on behind the loss, and not see it. So no log is begun while anything is not synced.
+//! What may be lost in a power cut is the end of one log, and the database has to see where that is. So nothing is written while
+//! something is not synced where it would not ([`Database::may_overtake`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::journal::StorageError;
 use crate::journal::database::Database;
@@ -17,8 +17,10 @@ use crate::model::DeadLetterId;
 
 /// How far the database is written and synced, in changes since it was made.
 pub(super) struct Log {
-    /// Held by whoever writes, also without syncing: nobody else may begin another log meanwhile.
+    /// Held by whoever writes, also without syncing: nobody else may begin another log meanwhile. Taken before `syncing`.
     writing: Mutex<()>,
+    /// Held by whoever syncs, until a failure of it is known to all: who has waited for it must not sync again what has failed.
+    syncing: Mutex<()>,
     synced: AtomicU64,
 }
 
@@ -41,7 +43,7 @@ impl Synced {
 impl Log {
     /// Of a database all of whose changes are on the disk.
     pub(super) fn new(changes: u64) -> Self {
-        Self { writing: Mutex::default(), synced: AtomicU64::new(changes) }
+        Self { writing: Mutex::default(), syncing: Mutex::default(), synced: AtomicU64::new(changes) }
     }
 
     /// So many changes are known to be on the disk.
@@ -66,8 +68,12 @@ impl<D: Database> Shared<D> {
     /// # Errors
     /// The first one poisons the journal. Whether the batch is on the disk is unknown.
     pub(super) fn write(&self, batch: D::Batch, action: impl FnOnce() -> String) -> Result<Synced, StorageError> {
-        let _writing = self.writing();
-        self.write_with(batch, action, D::write).map(|changes| self.log.note(changes))
+        let _writing = lock(&self.log.writing);
+        self.sync_what_is_not_to_be_overtaken()?;
+        let _syncing = lock(&self.log.syncing);
+        self.check()?;
+        // It syncs all of its log, and the others are synced.
+        self.apply(batch, action, D::write).map(|changes| self.log.note(changes))
     }
 
     /// Writes a batch, and returns how many changes the database has seen with it: [`sync`](Self::sync) makes them durable.
@@ -75,8 +81,10 @@ impl<D: Database> Shared<D> {
     /// # Errors
     /// As those of [`write`](Self::write).
     pub(super) fn write_ahead(&self, batch: D::Batch, action: impl FnOnce() -> String) -> Result<u64, StorageError> {
-        let _writing = self.writing();
-        self.write_with(batch, action, D::write_ahead)
+        let _writing = lock(&self.log.writing);
+        self.sync_what_is_not_to_be_overtaken()?;
+        self.check()?;
+        self.apply(batch, action, D::write_ahead)
     }
 
     /// Syncs all that was written before this call. Others may write meanwhile.
@@ -84,39 +92,53 @@ impl<D: Database> Shared<D> {
     /// # Errors
     /// The first one poisons the journal. How much is on the disk is unknown.
     pub(super) fn sync(&self) -> Result<Synced, StorageError> {
+        let _syncing = lock(&self.log.syncing);
+        self.sync_now()
+    }
+
+    fn sync_now(&self) -> Result<Synced, StorageError> {
         self.check()?;
         // Read before the sync begins: what can be read was written.
         let changes = self.store.sequence();
         let synced = self.store.sync();
         synced.map_err(|error| self.fail_with(database_error::<D>("syncing the write-ahead log".into(), &error)))?;
+        // Whatever has failed meanwhile, the database may have synced anew.
+        self.check()?;
         Ok(self.log.note(changes))
     }
 
-    /// Lets the database look after its log, with nothing unsynced in it.
+    /// Begins another log if that is due. Writers wait no longer than it takes to begin one.
     ///
     /// # Errors
     /// As those of [`write`](Self::write).
     pub(super) fn tend_log(&self) -> Result<(), StorageError> {
-        let _writing = self.writing();
+        if !self.store.is_log_due() {
+            return Ok(());
+        }
+        self.with_all_synced("beginning another write-ahead log", |store| store.begin_log())
+    }
+
+    /// Does what may begin another log, with nothing unsynced and nobody writing.
+    ///
+    /// # Errors
+    /// As those of [`write`](Self::write).
+    pub(super) fn with_all_synced<T>(
+        &self,
+        action: &str,
+        work: impl FnOnce(&D) -> Result<T, D::Error>,
+    ) -> Result<T, StorageError> {
+        let _writing = lock(&self.log.writing);
         self.sync_what_is_written()?;
-        let tended = self.store.tend_log();
-        tended.map_err(|error| self.fail_with(database_error::<D>("beginning another write-ahead log".into(), &error)))
+        self.check()?;
+        work(&self.store).map_err(|error| self.fail_with(database_error::<D>(action.into(), &error)))
     }
 
-    fn writing(&self) -> std::sync::MutexGuard<'_, ()> {
-        self.log.writing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_with(
+    fn apply(
         &self,
         batch: D::Batch,
         action: impl FnOnce() -> String,
         write: impl FnOnce(&D, D::Batch) -> Result<(), D::Error>,
     ) -> Result<u64, StorageError> {
-        self.check()?;
-        if self.is_ahead() && self.store.may_begin_log() {
-            self.sync()?;
-        }
         write(&self.store, batch).map_err(|error| self.fail_with(database_error::<D>(action(), &error)))?;
         Ok(self.store.sequence())
     }
@@ -126,8 +148,18 @@ impl<D: Database> Shared<D> {
         self.store.sequence() > self.log.synced()
     }
 
-    fn sync_what_is_written(&self) -> Result<(), StorageError> {
-        if self.is_ahead() { self.sync().map(drop) } else { Ok(()) }
+    /// Before a write: syncs what was written, where a power cut may not keep the write and lose that.
+    fn sync_what_is_not_to_be_overtaken(&self) -> Result<(), StorageError> {
+        if self.is_ahead() && !self.store.may_overtake() { self.sync_what_is_written() } else { Ok(()) }
+    }
+
+    /// Syncs what no other sync has by then.
+    ///
+    /// # Errors
+    /// As those of [`sync`](Self::sync).
+    pub(super) fn sync_what_is_written(&self) -> Result<(), StorageError> {
+        let _syncing = lock(&self.log.syncing);
+        if self.is_ahead() { self.sync_now().map(drop) } else { Ok(()) }
     }
 
     /// Writes a batch that deletes these dead letters by `write`, and counts them.
@@ -152,4 +184,8 @@ impl<D: Database> Shared<D> {
         kept.into_iter().for_each(|id| counts.remove(id));
         Ok(written)
     }
+}
+
+fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

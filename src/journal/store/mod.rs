@@ -8,6 +8,7 @@
 //! | `reader` | reads committed blocks back, and verifies them |
 //! | `dead_letters` | keeps dead letters |
 //! | `housekeeping` | looks after witness, table files and write-ahead log |
+//! | `quiet` | gives memory back while nothing is written |
 //!
 //! What all these need of a database is in `journal::database`.
 //!
@@ -19,6 +20,7 @@ mod dead_letters;
 mod housekeeping;
 mod log;
 mod pipeline;
+mod quiet;
 pub(in crate::journal) mod reader;
 mod writer;
 

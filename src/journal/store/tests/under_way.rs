@@ -148,11 +148,11 @@ fn a_sync_that_began_before_a_commit_was_written_lands_it_not() {
 #[test]
 fn no_log_is_begun_while_anything_in_the_one_before_is_not_synced() {
     let place = Place::new();
-    let (Opened { journal, dead, .. }, _) = place.open();
+    let (Opened { journal, dead, .. }, _) = place.try_open(&RocksOptions { preallocate: true, ..options() }).unwrap();
     let shared = journal.shared();
     let mut writer = journal.writer.lock().unwrap();
     let newest = || logs(&place.path().join("rocksdb")).unwrap().last().unwrap().0;
-    let (mut log, mut begun, mut entries) = (newest(), 0, 0);
+    let (mut log, mut begun, mut entries, mut overtaken) = (newest(), 0, 0, 0);
     for number in 0..400 {
         let before = shared.store.sequence();
         if number % 7 == 6 {
@@ -162,6 +162,7 @@ fn no_log_is_begun_while_anything_in_the_one_before_is_not_synced() {
             let records = Records { sessions, ..Records::default() };
             drop(writer.write_ahead(Commit { records, ..one_of(entries, 20_000) }).unwrap());
             entries += 1;
+            overtaken += u32::from(shared.log.synced() < before);
         }
         if newest() != log {
             assert!(shared.log.synced() >= before, "log {} is begun, and not all of log {log} is synced", newest());
@@ -171,7 +172,43 @@ fn no_log_is_begun_while_anything_in_the_one_before_is_not_synced() {
             shared.sync().unwrap();
         }
     }
-    assert!(begun > 5, "{begun} logs");
+    assert!(begun > 5 && overtaken > 20, "{begun} logs, and {overtaken} writes beside others");
+}
+
+#[test]
+fn in_a_log_that_grows_no_write_overtakes_one_that_is_not_synced() {
+    for preallocate in [true, false] {
+        let place = Place::new();
+        let (Opened { journal, .. }, _) = place.try_open(&RocksOptions { preallocate, ..options() }).unwrap();
+        let shared = journal.shared();
+        let mut writer = journal.writer.lock().unwrap();
+        let mut overtaken = 0;
+        for number in 0..10 {
+            let before = shared.store.sequence();
+            drop(writer.write_ahead(one_of(number, 10_000)).unwrap());
+            overtaken += u32::from(shared.log.synced() < before);
+        }
+        // Of the first two it is not known yet whether they have grown.
+        let expected = if preallocate { 7..=9 } else { 0..=0 };
+        assert!(expected.contains(&overtaken), "{overtaken} writes of 10, laid out: {preallocate}");
+    }
+}
+
+/// An operator who hears that a letter is not there must not find it there after a power cut.
+#[test]
+fn a_letter_that_an_unsynced_commit_has_deleted_is_gone_for_good_once_an_operator_hears_that_it_is() {
+    let place = Place::new();
+    let (Opened { journal, dead, .. }, _) = place.try_open(&RocksOptions { preallocate: true, ..options() }).unwrap();
+    let shared = journal.shared();
+    let mut writer = journal.writer.lock().unwrap();
+    drop(writer.write(one_of(0, 10)).unwrap());
+    dead.put(&letter(0, 0)).unwrap();
+    let checkpoint = Checkpoint { retried: vec![letter(0, 0).id], ..Checkpoint::default() };
+    drop(writer.write_ahead(Commit { checkpoint: Some(checkpoint), ..Commit::default() }).unwrap());
+    let before = shared.store.sequence();
+    assert!(shared.log.synced() < before);
+    assert_eq!(dead.delete_all(&[letter(0, 0).id]).unwrap(), 0);
+    assert!(shared.log.synced() >= before);
 }
 
 #[test]

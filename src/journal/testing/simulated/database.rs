@@ -132,10 +132,6 @@ impl Database for SimulatedStore {
         Ok(())
     }
 
-    fn tend_log(&self) -> Result<(), SimulatedError> {
-        Ok(())
-    }
-
     fn unix_us(&self) -> u64 {
         lock(&self.disk.machine).unix_us
     }
