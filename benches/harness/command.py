@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from . import (
-    answers, burst, compare, documents, filled, growth, lasting, machine, overload, process, programs, report, sealed, sinks, systems,
+    answers, burst, capacity, compare, documents, filled, growth, lasting, machine, overload, process, programs, report, sealed, sinks,
+    systems,
 )
 
 HELP = """\
@@ -34,6 +35,8 @@ Measures Duragram on this machine. Without a mode: against its floor and its pee
                    slow sink (ten minutes)                                      -> sinks.json
   answers          what an ask adds to an ack, how soon an answer comes, answers a second (three minutes)
                                                                                 -> answers.json
+  capacity         what each stage costs, and what follows of it for this disk and for slower ones, beside what is measured there
+                   (five minutes)                                               -> capacity.json
   redis-benchmark  this project's load client for Redis beside Redis's own      -> redis-benchmark.json
   report           bench.md and the plots again, from the JSON that is there; --check only says whether they are as it makes them
   smoke            each system of the comparison for a moment: whether it can be had, starts and acks. Nothing is written
@@ -71,10 +74,11 @@ MODES = {
     "burst": ("burst.json", burst.burst),
     "sinks": ("sinks.json", sinks.sinks),
     "answers": ("answers.json", answers.answers),
+    "capacity": ("capacity.json", capacity.capacity),
     "redis-benchmark": ("redis-benchmark.json", lasting.redis_check),
 }
 RESULTS = programs.ROOT / "benches/results"
-ROUNDS = {"growth": 3, "burst": 3, "answers": 3, "sessions": 3, "redis-benchmark": 3}
+ROUNDS = {"growth": 3, "burst": 3, "answers": 3, "sessions": 3, "capacity": 3, "redis-benchmark": 3}
 
 
 def parse(argv):
@@ -90,7 +94,7 @@ def parse(argv):
     parser.add_argument("--series", type=lambda text: text.split(","), metavar="A,B",
                         help="growth: these series alone; the others of an earlier run are kept")
     parser.add_argument("--rounds", type=positive(int), metavar="N",
-                        help="how often each measurement is repeated [5; growth, sessions, redis-benchmark 3]")
+                        help="how often each measurement is repeated [5; growth, sessions, capacity, redis-benchmark 3]")
     parser.add_argument("--seconds", type=positive(float), metavar="S",
                         help="of one measured load [compare: what the time allows; soak: 600]")
     parser.add_argument("--minutes", type=positive(float), metavar="M", default=15,

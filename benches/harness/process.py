@@ -191,6 +191,18 @@ def cpu_seconds(pid):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def thread_seconds(pid):
+    """Processor time so far of each of a process's threads, by their names: what threads of one name took is added up."""
+    spent = {}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            name, running = (thread / "comm").read_text().strip(), (thread / "schedstat").read_text().split()[0]
+        except OSError:
+            continue  # It has ended.
+        spent[name] = spent.get(name, 0.0) + int(running) / 1e9
+    return spent
+
+
 def busy_seconds():
     """Processor time that all of the machine has spent so far, steal not counted."""
     user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
