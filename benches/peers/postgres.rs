@@ -25,10 +25,10 @@ const COPY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const COPY_END: [u8; 2] = (-1_i16).to_be_bytes();
 /// Connecting, and making the table, take no longer.
 const SET_UP: Duration = Duration::from_secs(30);
-/// No transaction is open.
+/// The status byte of ReadyForQuery while no transaction is open.
 const IDLE: u8 = b'I';
 
-/// How messages become rows.
+/// How the messages of a connection become rows, and when they are acked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum By {
     /// A statement and a transaction for each.
