@@ -245,8 +245,10 @@ pub const RECEIVE_WAIT_MS: u16 = 50;
 /// Microseconds after the last acks for which a commit without messages waits for some, at most: who was just acked often sends at
 /// once, and would wait for the sync of that commit before its own.
 pub const LINGER_US: u64 = 300;
-/// Bytes of a block from which on its sync runs beside the building of the next: below, waking a thread costs more.
+/// Bytes of a block from which on it is written and synced beside the building of the next: below, waking a thread costs more.
 pub const LAUNCH_BYTES: usize = 64 * 1024;
+/// Commits that are written or synced at a time: one each. With more the disk does no more, and each waits longer.
+pub const COMMITS_UNDER_WAY: usize = 2;
 /// Datagrams that one commit answers at most: what is kept of each until then is bounded by it.
 pub const DATAGRAMS_PER_COMMIT: usize = 65_536;
 /// Receives before a commit at most: with a flood that needs no answers the commit still comes.
@@ -418,7 +420,12 @@ pub const MEMTABLES: usize = 3;
 pub const TRIM_PLACES: usize = 65_536;
 /// What a start reads of a backlog that was journaled before the last checkpoint: the newest of it, in bytes. What is older is
 /// verified when a lane reads it, so that a backlog of any size starts soon.
-pub const START_READ_BYTES: u64 = GIB;
+pub const START_READ_BYTES: u64 = 256 * MIB;
+/// A server in which nothing was journaled for so long, in microseconds, gives memory back that is kept for speed alone.
+pub const QUIET_US: u64 = 5_000_000;
+/// Bytes in memtables from which on they are written to table files then. The log is cut to what it holds, about as much: what comes next
+/// must find enough of it laid out.
+pub const QUIET_MEMTABLES_BYTES: u64 = 24 * MIB;
 /// Ends of reads of that part, each of which the next read must join: 16 bytes each.
 pub const READ_ENDS: usize = 1024;
 /// RocksDB's block cache, in bytes.
@@ -465,8 +472,8 @@ pub const OTHER_FILES: u64 = 100;
 /// Threads that RocksDB starts: for flushes, compactions and timers, and while it opens table files.
 pub const DATABASE_THREADS: usize = 3 + 15;
 /// Threads for what is one of a kind: signals and what they let be said, the report of the start, the admin interface,
-/// commits, their writer, the journal's housekeeping, the watchdog.
-pub(crate) const OTHER_THREADS: usize = 8;
+/// commits, what writes and what syncs large ones, the journal's housekeeping, the watchdog, jemalloc's.
+pub(crate) const OTHER_THREADS: usize = 10;
 /// Bytes of stack that a thread of the database may need.
 pub const STACK_BYTES: u64 = 512 * KIB;
 

@@ -7,7 +7,7 @@ from . import measure, systems
 from .process import Failed
 from .programs import say
 
-# Starting, warming up, stopping and removing take about so long beyond the measured seconds.
+# Starting, warming up, stopping and removing take about so long beyond the measured seconds; PostgreSQL, and what drains, somewhat longer.
 OVERHEAD_SECONDS = measure.WARM_SECONDS + 0.6
 SECONDS_MIN, SECONDS_MAX = 1.0, 10.0
 
@@ -37,19 +37,14 @@ CASES = (
     Case("batch20x50", "the same, 20 records of 50 bytes a datagram", bulk(batch=20, size=50)),
     Case("open100k", "open loop, 100,000/s from 100 clients", {"clients": 100, "window": 64, "size": 100, "rate": 1e5}, rest=1.0),
 )
+# Whether a system works at all.
+TRIAL = {"clients": 2, "window": 16, "size": 100}
 BULK = next(case for case in CASES if case.key == "bulk")
 
 
 def run(options, programs, space, save):
     """Runs the rounds; calls `save` with all that is known after each."""
-    chosen = [kind(programs) for kind in systems.ALL if kind.key in options.systems]
-    missing = {}
-    for system in list(chosen):
-        why = system.missing() or does_not_work(system, space)
-        if why:
-            say(f"{system.title} is left out: {why}")
-            missing[system.key] = why
-            chosen.remove(system)
+    chosen, missing = available(options, programs, space)
     cases = [case for case in CASES if case.key in options.cases]
     plan = [(case, system) for case in cases for system in chosen if system.takes(case)]
     if not plan:
@@ -61,7 +56,7 @@ def run(options, programs, space, save):
         "seconds": seconds,
         "warm_seconds": measure.WARM_SECONDS,
         "cases": {case.key: case.title for case in cases},
-        "systems": {s.key: {"title": s.title, "note": s.note, "durable": s.durable} for s in chosen},
+        "systems": {s.key: {"title": s.title, "version": s.version(), "note": s.note, "durable": s.durable} for s in chosen},
         "missing": missing,
         "runs": [],
     }
@@ -81,18 +76,38 @@ def run(options, programs, space, save):
     return found
 
 
+def smoke(options, programs, space):
+    """Each system once, for a moment; fails unless all work."""
+    missing = available(options, programs, space)[1]
+    if missing:
+        raise Failed("; ".join(f"{key}: {why}" for key, why in missing.items()))
+
+
+def available(options, programs, space):
+    """The systems that are chosen and work, and why others are missing: a server that does not start, or whose acks do not come, is
+    named once rather than in each run."""
+    chosen, missing = [], {}
+    for system in (kind(programs) for kind in systems.ALL if kind.key in options.systems):
+        why = system.missing() or does_not_work(system, space)
+        if why:
+            say(f"{system.title} is left out: {why}")
+            missing[system.key] = why
+        else:
+            chosen.append(system)
+    return chosen, missing
+
+
 def does_not_work(system, space):
-    """A server that does not start, or whose acks do not come, is named once rather than in each run."""
     try:
-        shape = {**system.shape(BULK), "clients": 1, "window": 1, "gso": None}
-        measure.once(system, space, shape, 0.2, None)
+        figures = measure.once(system, space, TRIAL, 0.2, None)
+        say(f"{system.title} {system.version() or ''} acks: {figures['acked']}")
     except (Failed, OSError) as problem:
         return str(problem)
     return None
 
 
 def affordable(budget, runs):
-    return min(max(budget * 0.95 / runs - OVERHEAD_SECONDS, SECONDS_MIN), SECONDS_MAX)
+    return min(max(budget * 0.9 / runs - OVERHEAD_SECONDS, SECONDS_MIN), SECONDS_MAX)
 
 
 def ordered(plan, number):

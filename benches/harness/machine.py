@@ -1,8 +1,11 @@
-"""The machine by its traits: what a reader needs to judge the figures."""
+"""The machine by its traits: what a reader needs to judge the figures. `python3 benches/harness/machine.py DIR` tells those of the disk
+that the directory is on, as JSON: it needs no build."""
 
+import json
 import os
 import platform
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +20,6 @@ def traits(directory):
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.M)
     memory = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.M)
-    p50, p99 = sync_us(directory)
     return {
         "cores": len(os.sched_getaffinity(0)),
         "cpu": model[1] if model else platform.machine(),
@@ -25,9 +27,19 @@ def traits(directory):
         "memory_gib": round(int(memory[1]) / 2**20, 1) if memory else None,
         "kernel": platform.release(),
         "filesystem": filesystem(directory),
+        **disk(directory),
+    }
+
+
+def disk(directory):
+    """How fast the disk of a directory is."""
+    p50, p99, mean, busy = synced_us(directory)
+    return {
         "fdatasync_p50_us": p50,
         "fdatasync_p99_us": p99,
         "synced_write_mb_per_s": synced_write_mb_per_s(directory),
+        "fdatasync_mean_us": mean,
+        "fdatasync_busy_us": busy,
     }
 
 
@@ -53,25 +65,27 @@ def filesystem(directory):
     return best[1]
 
 
-def sync_us(directory):
-    """p50 and p99 of writing and syncing 4 KiB in a file that has been written before, in microseconds."""
+def synced_us(directory):
+    """p50, p99 and mean of a sync after writing 4 KiB into a file that has been written before, and the processor time that it takes, the
+    write included; in microseconds."""
     path = Path(directory) / "sync-probe"
     page = os.urandom(SYNC_BYTES)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         os.pwrite(file, page * SYNCS, 0)
         os.fsync(file)
-        times = []
+        times, busy = [], time.process_time()
         for at in range(SYNCS):
             os.pwrite(file, page, at * SYNC_BYTES)
             begin = time.perf_counter()
             os.fdatasync(file)
             times.append((time.perf_counter() - begin) * 1e6)
+        busy = (time.process_time() - busy) * 1e6
     finally:
         os.close(file)
         path.unlink()
     times.sort()
-    return round(times[SYNCS // 2], 1), round(times[SYNCS * 99 // 100], 1)
+    return tuple(round(us, 1) for us in (times[SYNCS // 2], times[SYNCS * 99 // 100], sum(times) / SYNCS, busy / SYNCS))
 
 
 def synced_write_mb_per_s(directory):
@@ -88,3 +102,7 @@ def synced_write_mb_per_s(directory):
     finally:
         os.close(file)
         path.unlink()
+
+
+if __name__ == "__main__":
+    print(json.dumps(disk(sys.argv[1])))

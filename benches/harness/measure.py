@@ -55,6 +55,7 @@ def watched(system, server, shape, seconds, directory):
     elapsed = time.monotonic() - begin
     cpu = process.cpu_seconds(server.pid) - cpu
     ours = process.ended_children_seconds() - ours
+    report["watched_s"] = elapsed
     report["server_cores"] = round(cpu / elapsed, 3)
     report["load_cores"] = round(ours / elapsed, 3)
     report["other_cores"] = round(max(process.busy_seconds() - busy - cpu - ours, 0) / elapsed, 3)

@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 COLOURS = {
     "floor": "#9aa0a6", "floor-laid-out": "#c5c9ce", "duragram": "#d1495b", "redis": "#30638e", "nats": "#3c7a57",
-    "beanstalkd": "#8a6d3b", "nats-default": "#b7d5c4",
+    "beanstalkd": "#8a6d3b", "nats-default": "#b7d5c4", "valkey": "#6f9dc4", "postgres-insert": "#5c4d7d", "postgres-copy": "#9a86c4",
+    "mosquitto": "#d9c39a",
 }
 
 
@@ -39,7 +40,7 @@ def from_zero(axis):
 
 def comparison(found, results):
     cases, kinds, medians = found["cases"], found["systems"], found["medians"]
-    figure, axes = plt.subplots(1, 2, figsize=(12, 1.2 + 0.85 * len(cases)))
+    figure, axes = plt.subplots(1, 2, figsize=(12, 1.2 + max(0.85, 0.12 * len(kinds)) * len(cases)))
     for axis, key, scale, title in (
         (axes[0], "acked_per_s", 1, "acked datagrams a second"),
         (axes[1], "p50_us", 1e-3, "latency, ms: bar to p50, line to p99"),

@@ -1,8 +1,10 @@
 """Processes that a run starts, their directories, and what the kernel tells of them. Whatever happens, what was started
 is stopped by its pid, and what was written is removed."""
 
+import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -31,12 +33,12 @@ def interrupt_on_sigterm():
         signal.signal(number, stop)
 
 
-def start(argv, log, env=None, stdout=subprocess.DEVNULL):
+def start(argv, log, env=None, stdout=subprocess.DEVNULL, user=None):
     """Starts a program in a session of its own: a Ctrl-C reaches this script alone, which then stops it in order."""
     argv = [str(word) for word in argv]
     if shutil.which("setpriv"):
         # It ends even when this script is killed with SIGKILL.
-        argv = ["setpriv", "--pdeathsig", "KILL", "--"] + argv
+        argv = ["setpriv", "--pdeathsig", "KILL", *as_user(user), "--", *argv]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DURAGRAM_")}
     environment.update(env or {})
     return subprocess.Popen(
@@ -44,10 +46,19 @@ def start(argv, log, env=None, stdout=subprocess.DEVNULL):
     )
 
 
-def stop(process, gently=False):
-    """Ends a process that was started here."""
+def as_user(user):
+    """The options of setpriv that make root this user, who may enter directories that are root's alone."""
+    if not user:
+        return []
+    group = grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
+    enter = ["--securebits", "+no_setuid_fixup", "--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
+    return ["--reuid", user, "--regid", group, "--clear-groups", *enter]
+
+
+def stop(process, number=signal.SIGKILL):
+    """Ends a process that was started here, by this signal."""
     if process.poll() is None:
-        process.terminate() if gently else process.kill()
+        process.send_signal(number)
         try:
             process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
@@ -112,13 +123,28 @@ def await_line(process, pattern, log):
 
 def await_port(process, port, log):
     """Waits until a server accepts connections."""
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while time.monotonic() < deadline and process.poll() is None:
+
+    def accepts():
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
-            return
+            return True
         except OSError:
-            time.sleep(0.01)
+            return False
+
+    await_true(process, accepts, log)
+
+
+def await_logged(process, text, log):
+    """Waits until a server's log has this text."""
+    await_true(process, lambda: text in Path(log).read_text(errors="replace"), log)
+
+
+def await_true(process, is_ready, log):
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while time.monotonic() < deadline and process.poll() is None:
+        if is_ready():
+            return
+        time.sleep(0.01)
     raise Failed(f"does not start (exit code {process.poll()}): {tail(log)}")
 
 
@@ -141,10 +167,40 @@ def run_json(argv, seconds_max, log_path, check=True):
     return report
 
 
+def family(pid):
+    """A server's process, and those that it has started, and they in turn, with the fields of `/proc/PID/stat` behind the name."""
+    stats = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            stats[int(path.parent.name)] = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            # It has ended meanwhile.
+            pass
+    found = {pid: stats[pid]} if pid in stats else {}
+    grown = True
+    while grown:
+        more = {one: fields for one, fields in stats.items() if one not in found and int(fields[1]) in found}
+        found.update(more)
+        grown = bool(more)
+    return found
+
+
 def cpu_seconds(pid):
-    """Processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor time of a server so far: of its processes, and of those of them that have ended."""
+    ticks = sum(sum(map(int, fields[11:15])) for fields in family(pid).values())
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def thread_seconds(pid):
+    """Processor time so far of each of a process's threads, by their names: what threads of one name took is added up."""
+    spent = {}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            name, running = (thread / "comm").read_text().strip(), (thread / "schedstat").read_text().split()[0]
+        except OSError:
+            continue  # It has ended.
+        spent[name] = spent.get(name, 0.0) + int(running) / 1e9
+    return spent
 
 
 def busy_seconds():
@@ -160,8 +216,19 @@ def ended_children_seconds():
 
 
 def resident_bytes(pid):
-    """Resident memory of a process."""
-    match = re.search(r"^VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+    """Resident memory of a server. What several processes share counts once."""
+    processes = family(pid)
+    if len(processes) == 1:
+        return counted_bytes(f"/proc/{pid}/status", "VmRSS")
+    return sum(counted_bytes(f"/proc/{one}/smaps_rollup", "Pss") for one in processes)
+
+
+def counted_bytes(path, name):
+    """The bytes of a line that counts them in kB; 0 without it."""
+    try:
+        match = re.search(rf"^{name}:\s*(\d+) kB", Path(path).read_text(), re.M)
+    except OSError:
+        match = None
     return int(match[1]) * 1024 if match else 0
 
 

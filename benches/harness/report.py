@@ -3,7 +3,7 @@
 import json
 import statistics
 
-from . import machine
+from . import machine, model
 
 # Processor time beyond that of server and load, in cores, above which figures are not worth much.
 OTHERS_MAX = 0.4
@@ -11,11 +11,13 @@ FLOORS = ("floor", "floor-laid-out")
 GOALS_HEAD = "| figure | goal | reached | |\n|---|---|---|---|\n"
 
 
-def write(results):
-    """Writes bench.md into the results' directory."""
-    found = {}
-    for path in sorted(results.glob("*.json")):
-        found[path.stem] = json.loads(path.read_text())
+def read(results):
+    """All JSON of the results' directory, by its name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+
+
+def made(found):
+    """The text of bench.md."""
     parts = [
         "# Measured\n\nWritten by `scripts/bench`; how to read it: [README.md](README.md). "
         "Every ack of a durable system comes after its sync.\n"
@@ -27,16 +29,27 @@ def write(results):
         parts.append("## Goals\n\n" + GOALS_HEAD + "".join(rows))
     for key, part in (("growth", growth), ("soak", soak), ("sessions", sessions), ("recovery", recovery),
                       ("idle", idle), ("overload", overload), ("sealed", sealed), ("burst", burst), ("sinks", sinks),
-                      ("answers", answers),
+                      ("answers", answers), ("capacity", capacity),
                       ("redis-benchmark", redis)):
         if key in found:
             parts.append(part(found[key]))
-    (results / "bench.md").write_text("\n".join(parts))
+    return "\n".join(parts)
 
 
 def head(found):
     where = machine.describe(found["machine"])
-    return f"`{found['command']}`, {found['date']}, {found['minutes']} minutes, on {where}.\n"
+    return f"{named(found)}, {found['minutes']} minutes, on {where}.\n"
+
+
+def named(found):
+    """What was run, when, and of which commit."""
+    commit = f", commit {found['commit']}" if found.get("commit") else ""
+    return f"`{found['command']}`, {found['date']}{commit}"
+
+
+def versioned(kind):
+    """A system's title, and its version where it has one."""
+    return " ".join(filter(None, (kind["title"], kind.get("version"))))
 
 
 def comparison(found):
@@ -53,7 +66,7 @@ def comparison(found):
     others = [run["other_cores"] for run in found["runs"] if "other_cores" in run]
     if others and statistics.median(others) > OTHERS_MAX:
         yield f"**The machine was busy with other work ({statistics.median(others):.1f} cores): no fair figures.**\n"
-    yield "".join(f"- {kinds[key]['title']}: {kinds[key]['note']}\n" for key in keys)
+    yield "".join(f"- {versioned(kinds[key])}: {kinds[key]['note']}\n" for key in keys)
     if found["missing"]:
         yield "".join(f"- {key} is missing here: {why}\n" for key, why in found["missing"].items())
     titles = " | ".join(kinds[key]["title"] for key in keys)
@@ -187,6 +200,8 @@ def goals(found):
         it = found["idle"]["fresh"]
         goal("idle server: processor", "< 0.5 % of a core", f"{it['cpu_share']:.2%}", it["cpu_share"] < 0.005)
         goal("idle server: memory", "< 64 MiB", f"{mib(it['rss_bytes'])} MiB", it["rss_bytes"] < 64 << 20)
+        rss = found["idle"]["after_load"]["rss_bytes"]
+        goal("the same after a bulk load", "≤ 64 MiB", f"{mib(rss)} MiB", rss <= 64 << 20)
     return rows
 
 
@@ -326,6 +341,53 @@ def sinks(found):
         text += f"\nIngestion, {load}, beside a sink that is away and one that takes nothing: {count(row['beside'])}/s acked, {row['share']:.2f} of "
         text += f"the {count(row['alone'])}/s with `null` alone.\n"
     return text
+
+
+def capacity(found):
+    """What performance.md has of it, too."""
+    rows = list(model.compared(found))
+    title = {key: case["title"] for key, case in found["cases"].items()}
+    text = f"## Capacity\n\n{head(found)}\nMedians of {found['rounds']} rounds of {found['seconds']:.1f} s. The disk as it is, and with each sync made "
+    text += "longer by the fault layer; measured by a process under the same layer.\n\n"
+    text += f"{found['note']}\n\n" if "note" in found else ""
+    text += "| a sync is longer by | mean of a sync of 4 KiB | 256 KiB at a time, each synced | so a MiB takes, beside the sync |\n|---|---|---|---|\n"
+    for delay in found["delays_ms"]:
+        traits = disk_of(found, delay)
+        disk = model.Disk.of(traits)
+        text += f"| {delay} ms | {disk.sync:,.0f} µs | {traits['synced_write_mb_per_s']:,.0f} MB/s | {disk.byte * (1 << 20):,.0f} µs |\n"
+    text += "\nWhat a datagram costs, in ns of one core, on the disk as it is:\n\n"
+    text += "| load | ingest | write | sync | lane | the rest | load program | bytes in the journal |\n|---|---|---|---|---|---|---|---|\n"
+    for case, delay, costs, _, measured in rows:
+        if delay == found["delays_ms"][0]:
+            # Without the syncs that it makes itself, which count as the disk's.
+            cells = [costs.ingest * 1e3, *(measured[f"{stage}_ns"] for stage in model.STAGES[1:]), costs.bytes]
+            text += f"| {title[case]} | {' | '.join(f'{cell:,.0f}' for cell in cells)} |\n"
+    text += "\nExpected, measured, and the one by the other:\n\n"
+    text += "| load | a sync is longer by | acked/s, expected | measured | | p50 in ms, expected | measured | | bound by | datagrams a commit, expected | measured |\n"
+    text += "|---|---|---|---|---|---|---|---|---|---|---|\n"
+    for case, delay, _, it, measured in rows:
+        per_s, p50 = measured["acked_per_s"], measured["p50_us"]
+        text += f"| {title[case]} | {delay} ms | {count(it.per_s)} | {count(per_s)} | {it.per_s / per_s:.2f} | {ms(it.p50)} | {ms(p50)} | {it.p50 / p50:.2f} "
+        text += f"| {it.bound} | {it.datagrams:,.0f} | {measured['acked'] / measured['commits']:,.0f} |\n"
+    text += "\nA stage on a core of its own, clients elsewhere, and enough in flight: what each takes by the costs above, in datagrams a second (a model, not a "
+    text += "measurement). The disk's is for commits of `commit_bytes_max`.\n\n"
+    delays = found["delays_ms"]
+    text += f"| load | ingest | write | {' | '.join(f'disk, a sync longer by {delay} ms' for delay in delays)} | cores busy at the least of ingest, write and disk |\n"
+    text += f"|---|---|---|{'---|' * (len(delays) + 1)}\n"
+    for case in title:
+        mine = [row for row in rows if row[0] == case]
+        costs = mine[0][2]
+        if not mine[0][3].large or "rate" in found["cases"][case]["load"]:
+            continue
+        disks = [model.full_commits(costs, model.Disk.of(disk_of(found, delay))) for delay in delays]
+        stages = [1e6 / costs.ingest, 1e6 / costs.write]
+        busy = min(*stages, disks[0]) * (costs.all - costs.load) / 1e6
+        text += f"| {title[case]} | {' | '.join(count(per_s) for per_s in stages + disks)} | {busy:.1f} |\n"
+    return text
+
+
+def disk_of(found, delay):
+    return model.median([disk for disk in found["disks"] if disk["delay_ms"] == delay])
 
 
 def redis(found):

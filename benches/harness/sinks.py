@@ -2,13 +2,12 @@
 slow sink cost ingestion."""
 
 import csv
-import glob
 import http.server
 import io
 import json
 import os
 import re
-import shutil
+import signal
 import statistics
 import subprocess
 import threading
@@ -52,8 +51,7 @@ class Sink(systems.Duragram):
 
 def sinks(options, programs, space, save):
     found = {"rounds": options.rounds, "batch": BATCH, "bytes": BYTES, "sinks": {}, "ingestion": {}}
-    programs.find_debian()
-    programs.find_nats()
+    programs.find({"redis_server", "redis_benchmark", "nats_server", "postgres", "psql", "mosquitto"})
     for name, measured in (("postgres", postgres), ("redis", redis), ("nats", nats), ("http", http_batch), ("mqtt", mqtt), ("exec", child),
                            ("file", file)):
         try:
@@ -135,9 +133,9 @@ def processed(server):
 class Target:
     """A server of the measurement's own, on a free port."""
 
-    def __init__(self, argv, port, log):
+    def __init__(self, argv, port, log, env):
         with open(log, "wb") as out:
-            self.child = process.start(argv, out, stdout=out)
+            self.child = process.start(argv, out, env, stdout=out)
         self.port = port
         process.await_port(self.child, port, log)
 
@@ -145,38 +143,22 @@ class Target:
         return self
 
     def __exit__(self, *_):
-        process.stop(self.child, gently=True)
+        process.stop(self.child, signal.SIGTERM)
 
 
 def postgres(programs, space):
-    initdb = next(iter(glob.glob("/usr/lib/postgresql/*/bin/initdb")), None) or shutil.which("initdb")
-    if not initdb:
-        raise FileNotFoundError("no PostgreSQL on this machine (scripts/test installs it)")
-    directory, port = space.fresh(), process.free_port()
-    space.path.chmod(0o755)
-    as_user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--"] if os.geteuid() == 0 else []
-    if as_user:
-        shutil.chown(directory, "postgres")
-    for parent in directory.parents:
-        if not os.stat(parent).st_mode & 0o001:
-            raise Failed(f"PostgreSQL's user cannot enter {parent}: choose another directory (--dir)")
-    made = subprocess.run([*as_user, initdb, "-D", directory / "data", "--auth=trust", "--username=postgres", "--no-sync"], capture_output=True, text=True)
-    if made.returncode:
-        raise Failed(f"initdb: {made.stderr.strip()}")
-    server = [*as_user, initdb.replace("initdb", "postgres"), "-D", directory / "data", "-p", port, "-c", "listen_addresses=127.0.0.1",
-              "-c", "unix_socket_directories=", "-c", "max_wal_size=8GB"]
-    with Target(server, port, space.path / "postgres.log"):
-        url = f"postgres://postgres@127.0.0.1:{port}/postgres"
+    system = systems.PostgresCopy(programs)
+    why = system.missing() or (None if programs.psql else programs.why_missing("psql"))
+    if why:
+        raise FileNotFoundError(why)
+    with measure.serving(system, space) as (server, _):
+        url = f"postgres://postgres@{server.address}/postgres"
 
         def sql(text, data=None):
-            deadline = time.monotonic() + 20
-            while True:
-                ran = subprocess.run(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", url, "-c", text], input=data, capture_output=True)
-                if ran.returncode == 0:
-                    return
-                if b"starting up" not in ran.stderr or time.monotonic() > deadline:
-                    raise Failed(f"psql: {ran.stderr.decode()}")
-                time.sleep(0.1)
+            argv = [programs.psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", url, "-c", text]
+            ran = subprocess.run(argv, input=data, capture_output=True, env={**os.environ, **programs.peer_env})
+            if ran.returncode:
+                raise Failed(f"psql: {ran.stderr.decode()}")
 
         sql(f"CREATE TABLE copied ({COLUMNS})")
         rows = io.StringIO()
@@ -197,7 +179,7 @@ def redis(programs, space):
         raise FileNotFoundError(programs.why_missing("redis_server"))
     directory, port = space.fresh(), process.free_port()
     argv = [server_program, "--port", port, "--bind", "127.0.0.1", "--dir", directory, "--save", "", "--appendonly", "yes"]
-    with Target(argv, port, directory / "log"):
+    with Target(argv, port, directory / "log", programs.peer_env):
         fields = ("client", "00000000000000a1", "epoch", "3", "seq", "1234567", "channel", "0", "received_at", "2026-01-02T03:04:05.678901Z",
                   "payload", "a" * BYTES)
         command = [tool_program, "-p", port, "-c", 1, "-P", BATCH, "-n", ROWS, "--csv", "XADD", "copied", "*", *fields]
@@ -251,13 +233,13 @@ def http_batch(programs, space):
 
 
 def mqtt(programs, space):
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    program = programs.mosquitto
     if not program:
-        raise FileNotFoundError("no mosquitto on this machine (scripts/test installs it)")
+        raise FileNotFoundError(programs.why_missing("mosquitto"))
     directory, port = space.fresh(), process.free_port()
     config = directory / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
-    with Target([program, "-c", config], port, directory / "log"):
+    with Target([program, "-c", config], port, directory / "log", programs.peer_env):
         return {"sink_per_s": drained(programs, space, type='"mqtt"', url=f'"mqtt://127.0.0.1:{port}"', topic='"events"', **{"batch.records_max": BATCH})}
 
 

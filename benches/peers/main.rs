@@ -6,7 +6,9 @@
 
 mod beanstalkd;
 mod engine;
+mod mqtt;
 mod nats;
+mod postgres;
 mod protocol;
 mod redis;
 mod tally;
@@ -21,6 +23,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use engine::{Done, Plan};
+use postgres::By;
 use protocol::Connect;
 
 /// A run lasts no longer, in seconds.
@@ -28,8 +31,8 @@ const SECONDS_MAX: f64 = 3_600.0;
 
 /// Put a peer of Duragram under load, and measure what it acks and how soon.
 ///
-/// Redis gets `XADD`, NATS JetStream publishes that ask for an ack, beanstalkd `put`. Whether an ack means that the
-/// message is on the disk is up to the server's configuration.
+/// Redis and Valkey get `XADD`, NATS JetStream publishes that ask for an ack, beanstalkd `put`, PostgreSQL `INSERT` or `COPY`, an
+/// MQTT broker publishes of QoS 1. Whether an ack means that the message is on the disk is up to the server's configuration.
 #[derive(Debug, Parser)]
 #[command(
     name = "peer_load",
@@ -75,7 +78,7 @@ struct Args {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Peer {
-    /// Redis Streams
+    /// Redis Streams, also Valkey's
     Redis,
     /// NATS JetStream
     Nats,
@@ -83,6 +86,12 @@ enum Peer {
     NatsChained,
     /// beanstalkd
     Beanstalkd,
+    /// PostgreSQL, a transaction of one `INSERT` for each request, by the user `postgres` without a password
+    PostgresInsert,
+    /// PostgreSQL, a transaction of one `COPY` for as many requests as are in flight on a connection
+    PostgresCopy,
+    /// An MQTT 5 broker, publishes of QoS 1 to a subscriber that is away
+    Mqtt,
 }
 
 fn main() -> ExitCode {
@@ -105,6 +114,9 @@ fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
             Box::new(nats::Nats::set_up(args.server, matches!(args.peer, Peer::NatsChained))?)
         }
         Peer::Beanstalkd => Box::new(beanstalkd::Beanstalkd),
+        Peer::PostgresInsert => Box::new(postgres::Postgres::set_up(args.server, By::Insert)?),
+        Peer::PostgresCopy => Box::new(postgres::Postgres::set_up(args.server, By::Copy)?),
+        Peer::Mqtt => Box::new(mqtt::Mqtt::set_up(args.server)?),
     };
     let plan = Plan {
         server: args.server,

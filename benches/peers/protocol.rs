@@ -41,6 +41,7 @@ pub(crate) struct Taken {
 }
 
 /// A reply of a peer says one of these.
+#[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Reply {
     /// The request in this slot is stored, as the peer is configured to understand that.
     Stored { slot: usize },
@@ -50,16 +51,34 @@ pub(crate) enum Reply {
     Nothing,
 }
 
-/// Replies that come in the order of their requests, with identifiers that only grow.
-pub(crate) struct InOrder<Id> {
+/// The slots of requests whose replies come in their order.
+pub(crate) struct Slots {
     window: usize,
     slot: usize,
+}
+
+impl Slots {
+    pub(crate) fn new(window: usize) -> Self {
+        Self { window, slot: 0 }
+    }
+
+    /// That of the oldest request in flight, which is so no longer.
+    pub(crate) fn next(&mut self) -> usize {
+        let slot = self.slot;
+        self.slot = (slot + 1) % self.window;
+        slot
+    }
+}
+
+/// Replies that come in the order of their requests, with identifiers that only grow.
+pub(crate) struct InOrder<Id> {
+    slots: Slots,
     last_id: Option<Id>,
 }
 
 impl<Id: PartialOrd> InOrder<Id> {
     pub(crate) fn new(window: usize) -> Self {
-        Self { window, slot: 0, last_id: None }
+        Self { slots: Slots::new(window), last_id: None }
     }
 
     /// The oldest request in flight was stored under this identifier.
@@ -71,18 +90,12 @@ impl<Id: PartialOrd> InOrder<Id> {
             return Err("an identifier that is not above the one before".to_owned());
         }
         self.last_id = Some(id);
-        Ok(Reply::Stored { slot: self.next_slot() })
+        Ok(Reply::Stored { slot: self.slots.next() })
     }
 
     /// The oldest request in flight was refused.
     pub(crate) fn refused(&mut self, why: &[u8]) -> Reply {
-        Reply::Refused { slot: self.next_slot(), why: String::from_utf8_lossy(why).into_owned() }
-    }
-
-    fn next_slot(&mut self) -> usize {
-        let slot = self.slot;
-        self.slot = (slot + 1) % self.window;
-        slot
+        Reply::Refused { slot: self.slots.next(), why: String::from_utf8_lossy(why).into_owned() }
     }
 }
 
@@ -108,4 +121,29 @@ pub(crate) fn number(text: &[u8]) -> Option<u64> {
 /// A line that the protocol does not allow.
 pub(crate) fn unexpected(line: &[u8]) -> String {
     format!("unexpected reply: {}", String::from_utf8_lossy(&line[..line.len().min(200)]))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// All that a peer's bytes say of requests.
+    pub(crate) fn all(protocol: &mut dyn Protocol, bytes: &[u8]) -> Vec<Reply> {
+        let (mut at, mut replies) = (0, Vec::new());
+        while let Some(Taken { len, reply }) = protocol.take_reply(&bytes[at..], &mut Vec::new()).unwrap() {
+            at += len;
+            if reply != Reply::Nothing {
+                replies.push(reply);
+            }
+        }
+        replies
+    }
+
+    pub(crate) fn stored(slot: usize) -> Reply {
+        Reply::Stored { slot }
+    }
+
+    pub(crate) fn refused(slot: usize, why: &str) -> Reply {
+        Reply::Refused { slot, why: why.to_owned() }
+    }
 }

@@ -91,13 +91,14 @@ fn verify(dir: &Path, json: bool) -> Result<(), Failure> {
     let mut report = Report::default();
     if json {
         let damage: Vec<Value> = damage.iter().map(damage_as_json).collect();
-        let torn = torn.map(|(file, byte)| json!({ "file": file, "byte": byte }));
+        let torn = torn.map(|torn| json!({ "file": torn.file, "byte": torn.at, "whole": torn.whole }));
         report.tell_json(&json!({ "damage": damage, "torn": torn, "stats": as_json(&stats) }));
     } else {
         damage.iter().for_each(|damage| report.tell(damage_as_text(damage)));
-        if let Some((file, byte)) = torn {
+        if let Some(inspect::Torn { file, at, whole }) = torn {
+            let others = if whole > 0 { format!(", and {whole} behind it") } else { String::new() };
             report.tell(format_args!(
-                "torn          {file}, byte {byte}: a write that a crash interrupted; it was never acked\n"
+                "torn          {file}, byte {at}: a write that a crash interrupted{others}; nothing of it was ever acked\n"
             ));
         }
         report.tell(as_text(&stats));

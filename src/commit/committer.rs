@@ -4,6 +4,7 @@
 mod checkpoint;
 mod commit;
 mod holding;
+mod rest;
 mod space;
 
 use std::collections::VecDeque;
@@ -27,6 +28,8 @@ use space::Space;
 pub trait Downstream: Send {
     /// A commit is durable: its block may be processed. Must not block.
     fn committed(&mut self, receipt: &Durable);
+    /// Nothing was committed for a while: memory that is kept for speed alone may be given back. Must not block.
+    fn rest(&mut self) {}
     /// How far each lane of an embedded handler has come, durably, in lane order; none with configured sinks.
     fn marks(&self) -> Vec<LaneMark>;
     /// The configured sinks as they are now, and those that keep their place.
@@ -137,6 +140,8 @@ pub struct Committer<D: Dialect, J, T, L> {
     acked_us: Option<u64>,
     /// How long it takes from then until the next message comes, in microseconds: of late, the latest counting for an eighth.
     turnaround_us: u64,
+    /// What is kept for speed alone was given up since then.
+    rests: bool,
     /// There may be messages of processing that the last commit has not heard.
     unheard: bool,
     /// Kept for the next flights: one more at most is in use than may be in flight.
@@ -178,6 +183,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             absorbed: 0,
             absorbed_from_us: u64::MAX,
             acked_us: None,
+            rests: false,
             turnaround_us: 2 * limits::LINGER_US,
             unheard: false,
             spares: Vec::new(),

@@ -60,12 +60,17 @@ impl Wire {
     }
 }
 
+/// Their marks, where the journal ends, and how often they were told to rest.
 #[derive(Clone, Default)]
-struct Lanes(Arc<Mutex<(Vec<LaneMark>, Offset)>>);
+struct Lanes(Arc<Mutex<(Vec<LaneMark>, Offset, u32)>>);
 
 impl Downstream for Lanes {
     fn committed(&mut self, receipt: &Durable) {
         self.0.lock().unwrap().1 = receipt.end();
+    }
+
+    fn rest(&mut self) {
+        self.0.lock().unwrap().2 += 1;
     }
 
     fn marks(&self) -> Vec<LaneMark> {

@@ -34,7 +34,7 @@ pub(crate) fn needs(config: &Config) -> Needs {
     let helpers: usize = config.sink.iter().map(sinks::threads).sum();
     let own_threads = receivers + lanes + helpers + ADMIN_READERS + OTHER_THREADS;
     let slabs = receivers * SLABS_PER_RECEIVER * RECEIVE_MESSAGES * RECEIVE_STRIDE_BYTES;
-    let buffers = BASE_BYTES + slabs + MEMTABLES * MEMTABLE_BYTES + BLOCK_CACHE_BYTES + 8 * config.commit_bytes_max;
+    let buffers = BASE_BYTES + slabs + MEMTABLES * MEMTABLE_BYTES + BLOCK_CACHE_BYTES + 10 * config.commit_bytes_max;
     Needs {
         files,
         threads: own_threads + DATABASE_THREADS,
@@ -92,10 +92,10 @@ pub fn memory_bound(config: &Config) -> MemoryBound {
     );
     add(
         "commit in hand",
-        "8 copies (last, in flight, the next one and the room into which it grows, room for one more, masked, RocksDB's \
+        "10 copies (last, two in flight, the next one and the room into which it grows, room for two more, masked, RocksDB's \
          batch twice) x (commit_bytes_max + datagram_bytes_max)"
             .into(),
-        &[8, block],
+        &[10, block],
     );
     add(
         "reply buffers",

@@ -52,16 +52,28 @@ pub trait Database: Sized + Send + Sync + 'static {
     /// What lies beside the database.
     type Sidecar: Sidecar;
 
-    /// An empty batch; `bytes` is about what will be put into it.
-    fn batch(&self, bytes: usize) -> Self::Batch;
+    /// An empty batch; `bytes` is about what will be put into it. Where the log keeps it, but not in the database, it says that the
+    /// first `synced` changes were known to be synced when it was made: what a start tells damage from a torn write by.
+    fn batch(&self, bytes: usize, synced: u64) -> Self::Batch;
     /// Adds a value to a batch. `scratch` is for the stored form, and may be used again.
     fn put(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>);
     /// Adds the deletion of a key.
     fn delete(&self, batch: &mut Self::Batch, family: &'static str, key: &[u8]);
     /// Adds the deletion of the keys `from..to`.
     fn delete_range(&self, batch: &mut Self::Batch, family: &'static str, from: &[u8], to: &[u8]);
-    /// Applies a batch, all or nothing, and syncs it.
+    /// Applies a batch, all or nothing, and syncs it, and with it all that was written before.
     fn write(&self, batch: Self::Batch) -> Result<(), Self::Error>;
+    /// Applies a batch, all or nothing. Readers see it; a power cut may take it back, and with it all that was written after it,
+    /// until a [`sync`](Self::sync) that began later has returned.
+    fn write_ahead(&self, batch: Self::Batch) -> Result<(), Self::Error>;
+    /// Syncs all that was written before this call. Others may write meanwhile.
+    fn sync(&self) -> Result<(), Self::Error>;
+    /// Whether the next write may be made while the one before is not synced: a power cut may keep the next one and not that, and the
+    /// database has to see that something is missing. It does not where the next write begins another log, nor where what is lost
+    /// would read as zeros, as in a log that grows.
+    fn may_overtake(&self) -> bool {
+        true
+    }
 
     /// The value of a key.
     fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
@@ -74,8 +86,20 @@ pub trait Database: Sized + Send + Sync + 'static {
     /// Removes table files that hold nothing but entries below `low`. What such a file deletes may come back:
     /// readers must not look below `low`.
     fn delete_files_below(&self, low: Offset) -> Result<(), Self::Error>;
-    /// Looks after the write-ahead log, several times a second.
-    fn tend_log(&self) -> Result<(), Self::Error>;
+    /// Whether another write-ahead log is to be begun, since a better one waits. Asked several times a second.
+    fn is_log_due(&self) -> bool {
+        false
+    }
+    /// Begins another write-ahead log, without waiting for more than that. Nothing may be unsynced, nor be written meanwhile.
+    fn begin_log(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+    /// Nothing was written for a while: gives up memory that is kept for what is written, as far as that makes the next writes no
+    /// slower. Returns whether something is left to be done at the next look. May begin another write-ahead log, as
+    /// [`begin_log`](Self::begin_log) does.
+    fn rest(&self) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
     /// The time of day, in microseconds since 1970.
     fn unix_us(&self) -> u64;
     /// The tables of a family in the order of their last keys.

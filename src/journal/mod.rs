@@ -254,6 +254,10 @@ pub trait Journal: Send {
         1
     }
 
+    /// Whether a commit of about so many bytes is better appended now than when the oldest one has landed: one more may be under
+    /// way, and it is large enough to gain by that.
+    fn has_place(&self, bytes: usize) -> bool;
+
     /// Takes the next commit, whose entries follow those of the commits before it. Does not wait for the disk.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
 //! Keys of sealed mode (PROTOCOL.md#sealed-keys): which client has which, who is revoked, who may use which channels.
 //!
 //! A [`KeyRing`] is the keys in force, shared by all who need them and replaced as a whole by [`KeyRing::reload`];
-//! [`Keys`] is what a key file says. [`mod@file`] reads and writes such files and says what stands in them. Keys are wiped
-//! from memory when they are dropped; nothing here shows one, in an error or by `Debug`. This module knows no socket, no
-//! session and no configuration.
+//! [`Keys`] is what a key file says. [`mod@file`] reads and writes such files and says what stands in them; what
+//! datagrams are sealed with are [`SessionKeys`]. Keys are wiped from memory when they are dropped; nothing here shows one, in
+//! an error or by `Debug`. This module knows no socket, no session and no configuration.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,11 +18,13 @@ use crate::model::ChannelSet;
 
 pub mod file;
 mod parse;
+mod seal;
 #[cfg(test)]
 mod tests;
 
 pub use file::KeyFileError;
 pub use parse::{LineError, LineProblem};
+pub use seal::{RingCipher, SessionKeys};
 
 /// The keys in force. Cheap to clone; every clone sees a reload.
 #[derive(Clone)]

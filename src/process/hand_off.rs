@@ -110,13 +110,26 @@ impl<T: Clone> Filler<T> {
             if has_slot && self.bytes + bytes <= self.bytes_max {
                 break;
             }
-            let Ok(mut slot) = self.ring.slot(self.oldest).try_write() else { return false };
-            let old = slot.take();
-            // Nobody meets the committer in the slot for as long as it takes to free a block.
-            drop(slot);
-            self.bytes -= old.map_or(0, |old| old.bytes);
-            self.oldest += 1;
+            if !self.take_oldest() {
+                return false;
+            }
         }
+        true
+    }
+
+    /// Takes out all blocks; when somebody looks at one, that and those after it stay.
+    pub(super) fn empty(&mut self) {
+        while self.next > self.oldest && self.take_oldest() {}
+    }
+
+    /// No, when somebody looks at it.
+    fn take_oldest(&mut self) -> bool {
+        let Ok(mut slot) = self.ring.slot(self.oldest).try_write() else { return false };
+        let old = slot.take();
+        // Nobody meets the committer in the slot for as long as it takes to free a block.
+        drop(slot);
+        self.bytes -= old.map_or(0, |old| old.bytes);
+        self.oldest += 1;
         true
     }
 

@@ -58,6 +58,11 @@ impl RecentBlocks {
         };
         self.filler.publish(span, block.size() as u64, Arc::clone(block), wake);
     }
+
+    /// Lets go of the blocks: who has not read them reads the journal.
+    pub(super) fn empty(&mut self) {
+        self.filler.empty();
+    }
 }
 
 impl RecentReader {

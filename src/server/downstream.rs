@@ -19,6 +19,10 @@ impl Downstream for Fanout {
         }
     }
 
+    fn rest(&mut self) {
+        Fanout::rest(self);
+    }
+
     fn marks(&self) -> Vec<LaneMark> {
         self.cursors().embedded().map(|lanes| lanes.marks()).unwrap_or_default()
     }

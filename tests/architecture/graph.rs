@@ -6,8 +6,13 @@ use std::path::PathBuf;
 use crate::source::{Module, Modules};
 
 /// Crates whose names are watched: as the source names them, and as the table of parts does.
-const WATCHED: [(&str, &str); 4] =
-    [("rocksdb", "rocksdb"), ("socket2", "socket2"), ("duragram_proto", "proto"), ("duragram_client", "client")];
+const WATCHED: [(&str, &str); 5] = [
+    ("rocksdb", "rocksdb"),
+    ("socket2", "socket2"),
+    ("ring", "ring"),
+    ("duragram_proto", "proto"),
+    ("duragram_client", "client"),
+];
 
 /// What everyone may name of duragram-proto: ids are words that all parts share, whichever crate defines them.
 const SHARED_IDS: [&str; 3] = ["ClientId", "Epoch", "Seq"];

@@ -101,7 +101,7 @@ pub(crate) const WALLS: &[(&str, &str, &str)] = &[
 
 /// Crates that are named in few places only, so that another can take their place.
 pub(crate) const NAMED_ONLY_IN: &[(&str, &[&str])] =
-    &[("rocksdb", &["journal/rocksdb"]), ("socket2", &["net", "cli/load"])];
+    &[("rocksdb", &["journal/rocksdb"]), ("socket2", &["net", "cli/load"]), ("ring", &["keys/seal"])];
 
 /// The longest file, in lines.
 pub(crate) const LINES_MAX: usize = 500;

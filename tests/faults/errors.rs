@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use super::disk::{Disk, Survival};
 use super::layer::{Action, EIO, ENOSPC, Layer, Record, Rule, calls};
 use super::load::{self, Crowd, Heard, Plan, overhear};
 use super::{CONFIG, Long, PATIENCE, fast_dir};
@@ -22,6 +23,7 @@ const PLAN: Plan = Plan { records: u64::MAX, window: 32, bytes_max: 700 };
 
 /// Clients of a server that comes and goes.
 struct Patients {
+    plan: Plan,
     home: Home,
     path: LossyPath,
     crowd: Crowd,
@@ -29,11 +31,15 @@ struct Patients {
 
 impl Patients {
     fn wait() -> Self {
+        Self::wait_with(CLIENTS, PLAN)
+    }
+
+    fn wait_with(clients: usize, plan: Plan) -> Self {
         let home = Home::below(&fast_dir(), CONFIG);
         let nowhere = (Ipv4Addr::LOCALHOST, 9).into();
         let path = LossyPath::to(nowhere, Weather::CLEAR, 1);
-        let crowd = Crowd::start(path.addr(), CLIENTS, PLAN);
-        Self { home, path, crowd }
+        let crowd = Crowd::start(path.addr(), clients, plan);
+        Self { plan, home, path, crowd }
     }
 
     fn serve(&self, layer: &Layer) -> Server {
@@ -65,7 +71,7 @@ impl Patients {
         if !status.success() {
             return Err(format!("it ended with {status}"));
         }
-        load::judge(&self.home.lines(), &heard, PLAN.bytes_max)?;
+        load::judge(&self.home.lines(), &heard, self.plan.bytes_max)?;
         Ok(heard)
     }
 }
@@ -106,6 +112,49 @@ fn a_write_or_sync_of_the_journal_that_fails_ends_the_server_before_another_ack(
         assert_silent_after_fault(&layer.trace());
         patients.recover().unwrap_or_else(|problem| panic!("{rule:?}: {problem}"));
     }
+}
+
+/// Commits so large that the journal writes one while it syncs the one before it.
+const LARGE: Plan = Plan { window: 300, bytes_max: 1200, ..PLAN };
+/// So many clients that some send while others wait for their acks.
+const MANY_CLIENTS: usize = 16;
+
+/// Whichever of the writes and syncs it is, of those that overlap too: what was acked survives a power cut that takes all the rest.
+#[test]
+fn of_what_is_under_way_when_a_write_or_a_sync_fails_nothing_is_acked_that_is_not_on_the_disk() {
+    let (mut overtaken, mut random) = (0, SmallRng::seed_from_u64(7));
+    for n in 1..=8 {
+        for calls in [calls::SYNC, calls::WRITE] {
+            let patients = Patients::wait_with(MANY_CLIENTS, LARGE);
+            let mut disk = Disk::load(&patients.home.disk()).unwrap();
+            let layer = Layer::tracing(&patients.home.disk());
+            layer.set(0, Rule::always(calls::SYNC, ".log", Action::Linger(Duration::from_millis(3))));
+            let server = patients.serve(&layer);
+            layer.set(1, Rule::nth(calls, ".log", n, Action::Fail(EIO)));
+            assert_eq!(server.wait().code(), Some(4), "{n}\n{}", server.log());
+            let trace = layer.trace();
+            overtaken += usize::from(has_overtaken_a_sync(&trace));
+            trace.iter().for_each(|record| disk.apply(record));
+            disk.cut_power(Survival::Nothing, &mut random, &patients.home.out()).unwrap();
+            patients.recover().unwrap_or_else(|problem| panic!("{calls}, {n}: {problem}"));
+        }
+    }
+    assert!(overtaken >= 4, "a commit was written beside a sync in {overtaken} runs of 16");
+}
+
+/// Whether anything was written to the log while a sync of it was under way.
+fn has_overtaken_a_sync(records: &[Record]) -> bool {
+    let is_log = |path: &std::path::Path| path.extension().is_some_and(|extension| extension == "log");
+    let mut syncing = false;
+    records.iter().any(|record| {
+        match record {
+            Record::Sync { path, .. } => syncing = is_log(path),
+            Record::Synced { .. } => syncing = false,
+            Record::Write { path, .. } => return syncing && is_log(path),
+            _ => {}
+        }
+        false
+    })
 }
 
 #[test]

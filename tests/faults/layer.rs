@@ -49,6 +49,8 @@ pub(crate) enum Action {
     Short,
     /// The call takes effect after this time.
     Delay(Duration),
+    /// A sync ends this time after it has begun.
+    Linger(Duration),
 }
 
 /// Which calls an action concerns.
@@ -125,6 +127,7 @@ impl Layer {
             Action::Lie => (4, 0, 0),
             Action::Short => (5, 0, 0),
             Action::Delay(time) => (6, 0, u32::try_from(time.as_millis()).expect("a short time")),
+            Action::Linger(time) => (7, 0, u32::try_from(time.as_millis()).expect("a short time")),
         };
         let mut bytes = [0; RULE_LEN];
         bytes[4..8].copy_from_slice(&u32::to_le_bytes(action));

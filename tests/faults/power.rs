@@ -12,6 +12,7 @@ use super::disk::{Disk, Survival};
 use super::layer::{Action, Layer, Record, Rule, calls};
 use super::load::{Crowd, Heard, Plan, overhear};
 use super::{CONFIG, Long, PATIENCE, comes_back, fast_dir};
+use crate::common::lossy::{LossyPath, Weather};
 use crate::common::server::{Home, Server};
 use crate::common::wire::{Is, Wire};
 
@@ -36,13 +37,26 @@ struct History {
 impl History {
     /// Runs a server on what is in the home, traced, until its clients have all acks, and ends it, well or by SIGKILL.
     fn record(home: &Home, rules: &[Rule], heard: Vec<Heard>, plan: Plan, kill: bool) -> Self {
+        Self::record_behind(None, home, rules, heard, plan, kill)
+    }
+
+    /// The same with the clients behind a path of their own, so that they do not all wait for the same acks.
+    fn record_behind(
+        weather: Option<Weather>,
+        home: &Home,
+        rules: &[Rule],
+        heard: Vec<Heard>,
+        plan: Plan,
+        kill: bool,
+    ) -> Self {
         let disk = Disk::load(&home.disk()).unwrap();
         let layer = Layer::tracing(&home.disk());
         rules.iter().enumerate().for_each(|(index, rule)| layer.set(index, *rule));
         let mut command = home.command(&home.data());
         layer.under(&mut command);
         let server = Server::try_start(home, command).expect("a server without faults starts");
-        let crowd = Crowd::go_on(server.udp, &heard, plan);
+        let path = weather.map(|weather| LossyPath::to(server.udp, weather, 1));
+        let crowd = Crowd::go_on(path.as_ref().map_or(server.udp, LossyPath::addr), &heard, plan);
         let greeter = Wire::new(&server, GREETER);
         for nonce in 0..20 {
             assert!(matches!(greeter.hello(nonce).is, Is::Welcome(_)));
@@ -193,6 +207,58 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_acked() {
     cut_everywhere(&home(), &mut SmallRng::seed_from_u64(1), PLAN, 6, 16, never_again);
 }
 
+/// Commits so large that the journal writes one while it syncs the one before it.
+const LARGE: Plan = Plan { records: 1000, window: 300, bytes_max: 1200 };
+/// So many clients that some send while others wait for their acks.
+const MANY_CLIENTS: usize = 16;
+
+/// The moments at which a write to the log is done while a sync of it is under way, and those at which that sync then ends.
+fn while_syncing(history: &History) -> Vec<usize> {
+    let is_log = |path: &std::path::Path| path.extension().is_some_and(|extension| extension == "log");
+    let (mut syncing, mut overtaken, mut moments) = (None, false, Vec::new());
+    for (index, record) in history.records.iter().enumerate() {
+        match record {
+            Record::Sync { path, id } if is_log(path) => (syncing, overtaken) = (Some(*id), false),
+            Record::Synced { id } if syncing == Some(*id) => {
+                moments.extend(overtaken.then_some(index + 1));
+                syncing = None;
+            }
+            Record::Write { path, .. } if is_log(path) && syncing.is_some() => {
+                moments.push(index + 1);
+                overtaken = true;
+            }
+            _ => {}
+        }
+    }
+    moments
+}
+
+/// Makes syncs of the log take their time, so that commits overtake them wherever the test runs.
+fn slow_syncs() -> Rule {
+    Rule::always(calls::SYNC, ".log", Action::Linger(std::time::Duration::from_millis(3)))
+}
+
+#[test]
+fn a_power_cut_while_one_commit_is_synced_and_the_next_is_written_loses_nothing_that_was_acked() {
+    let (home, mut random) = (home(), SmallRng::seed_from_u64(4));
+    cut_while_syncing(&home, &mut random, 16, never_again);
+}
+
+fn cut_while_syncing(home: &Home, random: &mut SmallRng, cuts: usize, each: impl FnMut(usize, Result<(), String>)) {
+    let mut history = History::record_behind(
+        Some(Weather::CLEAR),
+        home,
+        &[slow_syncs()],
+        vec![Heard::default(); MANY_CLIENTS],
+        LARGE,
+        true,
+    );
+    let all = while_syncing(&history);
+    assert!(all.len() >= 6, "a sync was overtaken {} times", all.len());
+    let chosen = moments(random, 0, all.len() - 1, cuts).into_iter().map(|nth| all[nth]);
+    history.cut(home, &chosen.collect::<Vec<_>>(), random, Survival::draw, each);
+}
+
 /// Cuts the power while a journal is made, and while it is at work.
 fn cut_everywhere(
     home: &Home,
@@ -297,7 +363,9 @@ fn power_cuts_for_long() {
             never_again(0, result);
             long.round();
         };
-        if random.random() {
+        if random.random_ratio(1, 3) {
+            cut_while_syncing(&home, &mut random, 10, each);
+        } else if random.random() {
             cut_everywhere(&home, &mut random, plan, 5, 20, each);
         } else {
             cut_in_recovery(&home, &mut random, plan, 15, 10, each);

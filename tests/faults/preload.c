@@ -57,6 +57,7 @@ enum action {
     ACTION_LIE,         // success is reported; nothing is done
     ACTION_SHORT,       // of a write, half is done
     ACTION_DELAY,       // the call comes `ms` later; further rules are asked too
+    ACTION_LINGER,      // of a sync: it has begun, and ends `ms` later; further rules are asked too
 };
 
 struct rule {
@@ -192,6 +193,7 @@ struct verdict {
     enum action action;
     int rule;
     int error;
+    uint32_t linger_ms;
 };
 
 static void die(void) {
@@ -199,22 +201,25 @@ static void die(void) {
     for (;;) pause();
 }
 
+static void wait_ms(uint32_t ms) {
+    struct timespec time = {ms / 1000, ms % 1000 * 1000000L};
+    while (nanosleep(&time, &time)) {}
+}
+
 // What is to become of a call. Does not return when it is to be the last and not to be made.
 static struct verdict judge(enum call call, const char *path) {
-    struct verdict verdict = {ACTION_COUNT, -1, 0};
+    struct verdict verdict = {ACTION_COUNT, -1, 0, 0};
     for (int i = 0; rules && i < RULES; i++) {
         struct rule *rule = &rules[i];
         if (!(rule->calls & call) || !strstr(path, rule->part)) continue;
         uint64_t seen = atomic_fetch_add(&rule->seen, 1) + 1;
         if (seen < rule->first || seen - rule->first >= rule->times || rule->action == ACTION_COUNT) continue;
-        if (rule->action == ACTION_DELAY) {
-            struct timespec time = {rule->ms / 1000, rule->ms % 1000 * 1000000L};
-            while (nanosleep(&time, &time)) {}
-            continue;
-        }
+        if (rule->action == ACTION_DELAY) wait_ms(rule->ms);
+        if (rule->action == ACTION_LINGER) verdict.linger_ms = rule->ms;
+        if (rule->action == ACTION_DELAY || rule->action == ACTION_LINGER) continue;
         if (rule->action == ACTION_KILL_BEFORE) die();
         if (verdict.action != ACTION_COUNT) continue;
-        verdict = (struct verdict){rule->action, i, rule->error};
+        verdict = (struct verdict){rule->action, i, rule->error, verdict.linger_ms};
     }
     if (verdict.action == ACTION_FAIL || verdict.action == ACTION_SHORT)
         note(RECORD_FAULT, verdict.rule, 0, path, NULL, NULL, 0);
@@ -243,7 +248,7 @@ static long done(struct verdict verdict, long result) {
 static ssize_t write_at(int fd, const void *bytes, size_t len, off_t at) {
     char path[PATH_MAX];
     int seen = path_of(fd, path);
-    struct verdict verdict = {ACTION_COUNT, -1, 0};
+    struct verdict verdict = {ACTION_COUNT, -1, 0, 0};
     if (seen) {
         verdict = judge(CALL_WRITE, path);
         if (!is_made(verdict)) return not_made(verdict, len);
@@ -313,6 +318,7 @@ static int sync_by(long number, int fd) {
     uint64_t id = atomic_fetch_add(&syncs, 1);
     note(RECORD_SYNC, id, 0, path, NULL, NULL, 0);
     int result = syscall(number, fd);
+    wait_ms(verdict.linger_ms);
     if (!result) note(RECORD_SYNCED, id, 0, path, NULL, NULL, 0);
     return done(verdict, result);
 }
@@ -337,7 +343,7 @@ static int open_at(int dir, const char *name, int flags, mode_t mode) {
     int writes = (flags & O_ACCMODE) != O_RDONLY || flags & (O_CREAT | O_TRUNC);
     if (!writes || !path_at(dir, name, path)) return syscall(SYS_openat, dir, name, flags, mode);
     int there = exists(path);
-    struct verdict verdict = {ACTION_COUNT, -1, 0};
+    struct verdict verdict = {ACTION_COUNT, -1, 0, 0};
     if (!there && flags & O_CREAT) verdict = judge(CALL_CREATE, path);
     // There is nothing to pretend: a lie is not made here.
     if (verdict.action == ACTION_FAIL) return not_made(verdict, 0);
@@ -450,7 +456,7 @@ int statvfs(const char *name, struct statvfs *space) {
     char path[PATH_MAX];
     struct statfs found;
     int seen = path_at(AT_FDCWD, name, path);
-    struct verdict verdict = {ACTION_COUNT, -1, 0};
+    struct verdict verdict = {ACTION_COUNT, -1, 0, 0};
     if (seen) verdict = judge(CALL_SPACE, path);
     if (verdict.action == ACTION_FAIL) return not_made(verdict, 0);
     if (syscall(SYS_statfs, name, &found)) return -1;

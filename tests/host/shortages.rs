@@ -35,7 +35,7 @@ fn a_start_that_gets_too_little_memory_ends_with_a_sentence_and_exit_code_1() {
         ("--as=62914560", "ulimit -v"),
         ("--as=209715200", "ulimit -v"),
         ("--as=1048576000", "ulimit -v"),
-        ("--data=5242880", "ulimit -d"),
+        ("--data=16777216", "ulimit -d"),
         ("--data=83886080", "ulimit -d"),
         ("--stack=131072", "ulimit -s"),
     ] {

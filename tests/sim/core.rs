@@ -136,11 +136,14 @@ impl Core {
     fn decide(&mut self, write: Write<'_>) -> Fate {
         self.counts.writes += 1;
         let slow = self.rng.ppm(self.disk.slow);
-        self.now_us +=
-            if slow { self.rng.below(self.slow_sync_us) } else { self.sync_us / 2 + self.rng.below(self.sync_us) };
+        self.now_us += match write {
+            Write::Ahead(_) => 1 + self.rng.below(self.sync_us / 2),
+            _ if slow => self.rng.below(self.slow_sync_us),
+            _ => self.sync_us / 2 + self.rng.below(self.sync_us),
+        };
         self.oracle.now_us = self.now_us;
         let fate = self.forced.take().unwrap_or_else(|| self.draw(write));
-        let changes = if let Write::Batch(changes) = write { changes } else { &[] };
+        let changes = if let Write::Batch(changes) | Write::Ahead(changes) = write { changes } else { &[] };
         let number = |fate| match fate {
             Fate::Synced => 0,
             Fate::SyncedThenKilled => 1,
@@ -160,12 +163,14 @@ impl Core {
                 self.counts.expired += 1;
             }
         }
-        match fate {
-            Fate::Synced | Fate::Lies | Fate::SyncedThenKilled => self.oracle.synced(changes),
-            // What is missing from a write that failed may happen to stand there already.
-            Fate::SyncFails | Fate::WriteFails(_) | Fate::Killed | Fate::PowerFails(_) if !changes.is_empty() => {
-                self.oracle.unsure(changes);
+        let succeeds = matches!(fate, Fate::Synced | Fate::Lies | Fate::SyncedThenKilled);
+        match write {
+            Write::Batch(_) | Write::Sync if succeeds => {
+                self.oracle.synced_what_was_written();
+                self.oracle.synced(changes);
             }
+            // What is missing from a write that failed may happen to stand there already.
+            Write::Batch(_) | Write::Ahead(_) if !changes.is_empty() => self.oracle.unsure(changes),
             _ => {}
         }
         match fate {
@@ -188,7 +193,7 @@ impl Core {
         if self.broken && rng.one_in(2) {
             return Fate::SyncFails;
         }
-        if !matches!(write, Write::Batch(_)) {
+        if matches!(write, Write::Witness(_) | Write::Settle) {
             return match rng.below(3) {
                 0 if rng.ppm(faults.recovery_dies) => Fate::Killed,
                 1 if rng.ppm(faults.recovery_dies) => Fate::PowerFails(rng.next()),
@@ -201,9 +206,9 @@ impl Core {
             Fate::SyncedThenKilled
         } else if rng.ppm(faults.power_fails) {
             Fate::PowerFails(rng.next())
-        } else if rng.ppm(faults.sync_fails) {
+        } else if rng.ppm(faults.sync_fails) && !matches!(write, Write::Ahead(_)) {
             Fate::SyncFails
-        } else if rng.ppm(faults.write_fails) {
+        } else if rng.ppm(faults.write_fails) && !matches!(write, Write::Sync) {
             Fate::WriteFails(u8::try_from(rng.below(256)).expect("a byte"))
         } else if self.sabotage == Some(Sabotage::LyingSync) {
             Fate::Lies
@@ -215,13 +220,14 @@ impl Core {
 
 fn describe(write: Write<'_>) -> String {
     match write {
-        Write::Batch(changes) => {
+        Write::Batch(changes) | Write::Ahead(changes) => {
             let change = |change: &Change| match change {
                 Change::Put { family, key, value, .. } => format!("put {family:?} {key:02x?} ({} bytes)", value.len()),
                 Change::Delete { family, key } => format!("delete {family:?} {key:02x?}"),
                 Change::DeleteRange { family, from, to } => format!("delete {family:?} {from:02x?}..{to:02x?}"),
             };
-            changes.iter().map(change).collect::<Vec<_>>().join(", ")
+            let when = if matches!(write, Write::Ahead(_)) { "ahead: " } else { "" };
+            format!("{when}{}", changes.iter().map(change).collect::<Vec<_>>().join(", "))
         }
         other => format!("{other:?}"),
     }
@@ -239,6 +245,7 @@ impl ProcessClock {
     pub(crate) fn pass_until(&self, mono_us: u64) {
         let mut core = self.core.lock();
         core.now_us = core.now_us.max(self.started_us + mono_us);
+        core.oracle.now_us = core.now_us;
     }
 }
 

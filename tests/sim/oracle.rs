@@ -2,7 +2,7 @@
 //!
 //! The first violation ends a run.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -125,8 +125,8 @@ pub(crate) struct Oracle {
     sessions: Map<Sid, Session>,
     bytes: Map<SocketAddr, (u64, u64)>,
     values: [BTreeMap<Vec<u8>, Vec<u8>>; 3],
-    /// Written and not synced when the process died, and when: there as a whole, or not at all.
-    unsure: Option<(u64, Vec<Change>)>,
+    /// Written and not synced, and when, in their order: after a crash some of the first are there, each as a whole.
+    unsure: VecDeque<(u64, Vec<Change>)>,
     lanes: Vec<LaneView>,
     /// Configured sinks have the place of the lanes.
     has_sinks: bool,

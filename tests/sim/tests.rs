@@ -52,6 +52,8 @@ fn what_once_failed_does_not_fail_again() {
         ),
         (324, "asks that were forgotten came back with a start, so that there were more than there may be"),
         (818, "the same"),
+        (100_866, "the oracle's clock stood still while the server was being stopped"),
+        (100_947, "the same"),
         (
             441,
             "a recorded TAKE of an ended session was answered to where it came from, and the oracle reckoned another for it",

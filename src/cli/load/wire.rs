@@ -1,8 +1,10 @@
 //! How the datagrams of a load are protected: by a checksum, or each client's by its own seal.
 
 use duragram_proto::codec::{self, Ack, Answer, Datagram, KeysOf, Reject};
-use duragram_proto::seal::{ClientKey, FleetKey, SessionKeys};
+use duragram_proto::seal::{ClientKey, FleetKey};
 use duragram_proto::{ClientId, Epoch};
+
+use crate::keys::SessionKeys;
 
 use super::flow::Flow;
 
@@ -35,7 +37,7 @@ impl Wire {
         let Some(fleet) = fleet else { return Self::Plain };
         let seal = |flow: &Flow| {
             let key = fleet.client_key(flow.client);
-            let keys = key.keys(flow.client, Some(flow.epoch));
+            let keys = key.keys_with(flow.client, Some(flow.epoch));
             // PROTOCOL.md#sealed-counter: below 2⁶³.
             Seal { key, epoch: flow.epoch, keys, counter: random() >> 1 }
         };
@@ -95,7 +97,7 @@ impl Seal {
     fn follow(&mut self, flow: &Flow) {
         if self.epoch != flow.epoch {
             self.epoch = flow.epoch;
-            self.keys = self.key.keys(flow.client, Some(flow.epoch));
+            self.keys = self.key.keys_with(flow.client, Some(flow.epoch));
         }
     }
 }

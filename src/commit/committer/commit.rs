@@ -81,9 +81,9 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         !self.flights.is_empty()
     }
 
-    /// Whether one more commit may be in flight, so that `launch` would not wait for another.
+    /// Whether the next commit is to be launched before the oldest in flight has landed, so that `launch` would not wait for that.
     pub fn may_launch(&self) -> bool {
-        self.flights.len() < self.journal.under_way_max()
+        self.journal.has_place(self.block.size()) || self.is_full() && self.flights.len() < self.journal.under_way_max()
     }
 
     /// Whether `land` would not wait.
@@ -146,6 +146,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
             }
             self.spares.push(flight);
             self.report();
+            self.rest_if_quiet(now);
             return None;
         }
         if self.block.is_empty() && 2 * self.turnaround_us <= limits::LINGER_US {
@@ -201,7 +202,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
         self.replies.flush();
         // After the replies: waking the lanes takes time that clients need not wait.
         if receipt.block().is_some() {
-            self.acked_us = Some(now.mono_us);
+            (self.acked_us, self.rests) = (Some(now.mono_us), false);
             self.downstream.committed(receipt);
         }
         if let Some(written) = flight.checkpoint.take() {

@@ -1,6 +1,7 @@
 //! What the committer does while commits are in flight.
 
 use super::*;
+use crate::limits::QUIET_US;
 
 /// Holds commits until they are let go.
 struct Gate;
@@ -348,4 +349,33 @@ fn acks_say_how_safe_the_receipt_calls_what_they_ack() {
             assert_eq!(ack.durability, said);
         }
     }
+}
+
+#[test]
+fn memory_is_given_back_once_when_the_last_block_is_long_durable_and_never_while_one_is_in_flight() {
+    let mut rig = Rig::new();
+    let gate = Gate::on(&mut rig);
+    let rests = |rig: &Rig| rig.lanes.0.lock().unwrap().2;
+    let wait = |rig: &mut Rig, us: u64| {
+        rig.clock.advance_us(us);
+        rig.committer.launch(&rig.clock).unwrap();
+    };
+    wait(&mut rig, 2 * QUIET_US);
+    assert_eq!(rests(&rig), 0, "there is nothing to give back");
+    for (seq, rested) in [(1, 0), (2, 1)] {
+        gate.launch(&mut rig, &[(peer(1), data(1, seq, 0, false))]);
+        rig.clock.advance_us(2 * QUIET_US);
+        rig.absorb(&[]).unwrap();
+        assert_eq!(rests(&rig), rested);
+        gate.land(&mut rig, WriteFate::Durable).unwrap();
+        wait(&mut rig, QUIET_US - 1);
+        assert_eq!(rests(&rig), rested);
+        for _ in 0..3 {
+            wait(&mut rig, QUIET_US);
+            assert_eq!(rests(&rig), rested + 1);
+        }
+    }
+    gate.launch(&mut rig, &[(peer(1), data(1, 3, 0, false))]);
+    gate.land(&mut rig, WriteFate::Durable).unwrap();
+    assert_eq!(replies(&rig).last(), Some(&acked(3)), "and it works on");
 }

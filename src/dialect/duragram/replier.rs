@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use duragram_proto::ClientId;
 use duragram_proto::codec::{Answer, Datagram, SEALED_ACK_LEN_MAX, SEALED_MIN_LEN};
-use duragram_proto::seal::{ServerCounter, SessionKeys};
+use duragram_proto::seal::ServerCounter;
 
 use crate::dialect::duragram::Request;
+use crate::keys::SessionKeys;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::model::{Now, Peer};

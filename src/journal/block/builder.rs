@@ -26,6 +26,9 @@ pub struct BlockBuilder {
     /// Room for the prefix, then all payloads: the block as it will be, up to the session rows.
     pub(super) bytes: Vec<u8>,
     newest_arrival_unix_us: u64,
+    /// So many bytes a new block gets room for: as much as one of the largest of late has taken, else what is there already would be
+    /// copied while it grows.
+    room_bytes: usize,
 }
 
 impl Default for BlockBuilder {
@@ -36,6 +39,7 @@ impl Default for BlockBuilder {
             headers: Vec::new(),
             bytes: vec![0; PREFIX_LEN],
             newest_arrival_unix_us: 0,
+            room_bytes: 0,
         }
     }
 }
@@ -122,8 +126,8 @@ impl BlockBuilder {
         let mut bytes = std::mem::take(&mut self.bytes);
         match self.finish(&mut bytes, payloads, place) {
             Ok(summary) => {
-                // The next block may well be as large.
-                self.bytes.reserve_exact(size.min(KEEP_BLOCK_BYTES_MAX));
+                self.room_bytes = size.max(self.room_bytes - self.room_bytes / 16).min(KEEP_BLOCK_BYTES_MAX);
+                self.bytes.reserve_exact(self.room_bytes);
                 self.bytes.resize(PREFIX_LEN, 0);
                 self.clear();
                 bytes.shrink_to_fit();

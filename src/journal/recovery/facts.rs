@@ -65,7 +65,7 @@ pub enum WitnessFact {
 pub enum LastWrite {
     /// The last block is whole, and nothing is begun behind it.
     Whole,
-    /// A write was begun behind it, and is not whole: a crash interrupted it before it was acked.
+    /// Writes were begun behind it that a crash interrupted before any of them was acked: the first is not whole.
     Torn,
     /// The journal holds no block at all.
     Absent,

@@ -10,8 +10,8 @@
 //!
 //! What no survey can tell, since nothing on the disk says otherwise:
 //!
-//! - that the last commits are missing, or the last one damaged, when they came after the last witness: at most a second's,
-//!   and none after a shutdown in good order. They look as if a crash had interrupted them;
+//! - that the last commits are missing or damaged, when they came after the last witness, and nothing that was written after their
+//!   sync is left: at most a second's, and none after a shutdown in good order. They look as if a crash had interrupted them;
 //! - that the whole directory is an older copy of itself, or was emptied, or that database and witness are gone together.
 //!
 //! A start need not read all of a long backlog (`Reading`): what a checkpoint includes and no lane asks for yet is verified
@@ -36,5 +36,5 @@ pub use reading::ReadProgress;
 pub(in crate::journal) use reading::Reading;
 pub use scan::Scan;
 pub(in crate::journal) use survey::{Directory, Visit, survey};
-pub use survey::{Survey, Tail};
+pub use survey::{Survey, Tail, Torn};
 pub use table::{Outcome, decide};

@@ -22,14 +22,9 @@ use crate::model::{AnswersRecord, AskRecord, ClientRecord, DeadLetter, DeadLette
 pub enum Tail {
     /// Nothing lies behind it: no write was interrupted.
     Clean,
-    /// A write that was begun and is not whole: at most the one that a crash has interrupted.
-    Torn {
-        /// The file, by its path in the data directory.
-        file: String,
-        /// Where it begins in the file, in bytes.
-        at: u64,
-    },
-    /// A whole write behind one that is not: that one was durable, since the next began only after it.
+    /// Writes of which none was known to be durable when the last of them began: a crash has interrupted them.
+    Torn(Torn),
+    /// A whole write that says that one before it was durable, which is not whole.
     GoodAfterBad {
         /// The file, by its path in the data directory.
         file: String,
@@ -41,6 +36,17 @@ pub enum Tail {
         /// So many changes are there before the gap.
         in_tables: u64,
     },
+}
+
+/// Writes that a crash has interrupted before any of them was acked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Torn {
+    /// The file, by its path in the data directory.
+    pub file: String,
+    /// Where the first of them that is seen begins in the file, in bytes.
+    pub at: u64,
+    /// So many of them are whole, and given up with the first: they were under way together with it.
+    pub whole: u64,
 }
 
 /// A data directory, as far as it was read without its database.
@@ -107,8 +113,8 @@ pub struct Survey {
     pub scan: Scan,
     /// Everything that is not what it was, in words: at least one finding for each fact that speaks against a start.
     pub damage: Vec<Damage>,
-    /// Where the torn write begins, if there is one: file, and byte in it.
-    pub torn: Option<(String, u64)>,
+    /// The writes that a crash has torn, if there are any.
+    pub torn: Option<Torn>,
 }
 
 impl Survey {
@@ -238,9 +244,11 @@ impl Survey {
     fn tail(&mut self, tail: &Result<Tail, String>) {
         match tail {
             Ok(Tail::Clean) => {}
-            Ok(Tail::Torn { file, at }) => self.torn = Some((file.clone(), *at)),
+            Ok(Tail::Torn(torn)) => self.torn = Some(torn.clone()),
             Ok(Tail::GoodAfterBad { file, at }) => {
-                let problem = format!("its write-ahead log is damaged before byte {at}, where a later write is whole");
+                let problem = format!(
+                    "its write-ahead log is damaged before byte {at}, where a later write is whole and proves that it was durable"
+                );
                 let damage = Damage::new(DamageKind::GoodAfterBad, DamagePlace::Database, problem);
                 self.found(Damage { byte: Some(*at), ..damage.in_files(vec![file.clone()]) });
             }

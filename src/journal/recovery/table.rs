@@ -18,7 +18,7 @@ pub enum Outcome {
     Create,
     /// Goes on where the journal ends.
     GoOn,
-    /// Goes on without the write that a crash has torn. It was never acked.
+    /// Goes on without the writes that a crash has torn, one or as many as were under way. None of them was ever acked.
     DropTorn,
     /// Leaves a directory alone that a later version has written.
     NewerFormat,

@@ -1,4 +1,5 @@
-//! The RocksDB database under the journal: its column families, its settings and why they are so, and how it is opened.
+//! The RocksDB database under the journal: its column families, and how it is opened, written and read. Its settings are in
+//! `settings`.
 //!
 //! | column family | key | value, under a [`crate::journal::mask`] |
 //! |---|---|---|
@@ -14,10 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
-};
+use rocksdb::{ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions, properties};
 
 use crate::journal::database::{Cursor, DEAD, Database, JOURNAL, META, Table, block_key};
 use crate::journal::directory::{DataDir, make_dir};
@@ -25,28 +23,11 @@ use crate::journal::error::{Damage, DamageKind, DamagePlace, OpenError};
 use crate::journal::mask::{mask_into, unmask};
 use crate::journal::recovery::ReadProgress;
 use crate::journal::rocksdb::manifest::verify_manifest;
-use crate::journal::rocksdb::preallocate::{LogWatch, logs, preallocate};
+use crate::journal::rocksdb::preallocate::{LogExtent, LogWatch, logs, preallocate};
+use crate::journal::rocksdb::settings::{MEMTABLE_BLOCK_BYTES_MAX, SLOWDOWN_TABLES, families, memtables, settings};
 use crate::journal::rocksdb::watch::{DatabaseWatch, Needs};
-use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES, START_READ_BYTES};
+use crate::limits::{MEMTABLE_BYTES, RESERVE_BYTES, START_READ_BYTES};
 use crate::model::Offset;
-
-/// How many emptied write-ahead logs are kept to be written again. A log that is overwritten does not grow, so its sync
-/// need not write the inode: measured here, 89–111 µs against 148–176 µs for a commit of one record.
-const WALS_RECYCLED: usize = MEMTABLES - 1;
-// Where logs are not recycled, RocksDB would read the filling of a preallocated log over and over.
-const _: () = assert!(WALS_RECYCLED > 0);
-/// RocksDB's own log: how many files of which size.
-const INFO_LOGS: usize = 4;
-const INFO_LOG_BYTES: usize = 1 << 20;
-/// The list of the database's files is begun anew when it has grown to this.
-const MANIFEST_BYTES: usize = 16 << 20;
-/// Files of the journal: large, since a long backlog has thousands.
-const TABLE_FILE_BYTES: u64 = 64 << 20;
-/// New table files that are merged at a time. Many, since most of what is in them will have been trimmed by then, and a
-/// session's record replaced; far more than that many, and commits are held back.
-const TABLES_MERGED: i32 = 16;
-/// Data of a flush is handed to the disk in steps of this, so that a commit's sync does not wait behind all of it.
-const FLUSH_STEP_BYTES: u64 = 1 << 20;
 
 /// What of the journal on disk can be chosen.
 #[derive(Clone, Debug)]
@@ -97,6 +78,10 @@ pub(in crate::journal) enum LogReading {
 pub struct Store {
     db: DB,
     synced: WriteOptions,
+    /// So many bytes the journal's memtable takes.
+    memtable_bytes: usize,
+    /// Of the log that is written.
+    extent: Mutex<LogExtent>,
     /// `None` where logs are not preallocated.
     log_watch: Option<Mutex<LogWatch>>,
     /// What is looked for again and again; `None` in a database that is only read.
@@ -112,7 +97,7 @@ impl Store {
         settings.set_error_if_exists(true);
         // RocksDB would let others in, unless the umask forbids it. Where this fails, RocksDB says why.
         drop(make_dir(path));
-        Ok(Self::new(DB::open_cf_descriptors(&settings, path, families(options))?))
+        Ok(Self::new(DB::open_cf_descriptors(&settings, path, families(options))?, options))
     }
 
     /// Opens for reading and writing. RocksDB replays its log and begins a new one: files change.
@@ -120,19 +105,21 @@ impl Store {
         let mut settings = settings(LogReading::ToFirstBad);
         settings.set_use_direct_io_for_flush_and_compaction(takes_direct_io(path));
         let opened = DB::open_cf_descriptors(&settings, path, families(options));
-        let store = opened.map_err(|error| OpenError::storage("opening the database for writing", error))?;
+        let db = opened.map_err(|error| OpenError::storage("opening the database for writing", error))?;
         let watch =
             DatabaseWatch::start(path).map_err(|error| OpenError::storage("watching the database's files", error))?;
         let log_watch = options.preallocate.then(Mutex::default);
-        Ok(Self { log_watch, watch: Some(Mutex::new(watch)), ..Self::new(store) })
+        Ok(Self { log_watch, watch: Some(Mutex::new(watch)), ..Self::new(db, options) })
     }
 
     /// Opens to look: nothing on disk changes. The log is replayed into memory.
     pub(in crate::journal) fn open_read_only(path: &Path, log: LogReading) -> Result<Self, Damage> {
         verify_manifest(path)?;
-        let families = families(&RocksOptions::default());
-        let opened = DB::open_cf_descriptors_read_only(&settings(log), path, families, false);
-        opened.map(Self::new).map_err(|error| Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error))
+        let options = RocksOptions::default();
+        let opened = DB::open_cf_descriptors_read_only(&settings(log), path, families(&options), false);
+        opened
+            .map(|db| Self::new(db, &options))
+            .map_err(|error| Damage::new(DamageKind::DatabaseUnreadable, DamagePlace::Database, error))
     }
 
     /// How many changes are in table files, when the log is left out of account. `without_logs` is any directory that holds no
@@ -151,13 +138,20 @@ impl Store {
         DB::repair(&settings, path)?;
         // A family of which no file is left is not known any more.
         settings.create_missing_column_families(true);
-        DB::open_cf_descriptors(&settings, path, families(options)).map(Self::new)
+        DB::open_cf_descriptors(&settings, path, families(options)).map(|db| Self::new(db, options))
     }
 
-    fn new(db: DB) -> Self {
+    fn new(db: DB, options: &RocksOptions) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Self { db, synced, log_watch: None, watch: None }
+        Self {
+            db,
+            synced,
+            memtable_bytes: options.memtable_bytes,
+            extent: Mutex::default(),
+            log_watch: None,
+            watch: None,
+        }
     }
 
     /// The column family, which is there since the database was opened with it.
@@ -204,10 +198,58 @@ impl Store {
         names.filter(|name| name.ends_with(".log")).map(|name| format!("rocksdb/{name}")).collect()
     }
 
+    /// Whether each log is to be one that was laid out or filled before.
+    pub(super) fn lays_logs_out(&self) -> bool {
+        self.log_watch.is_some()
+    }
+
+    /// A property of a family; 0 where the database does not tell.
+    pub(super) fn number_of(&self, name: &str, property: &rocksdb::properties::PropName) -> u64 {
+        self.db.property_int_value_cf(self.family(name), property).ok().flatten().unwrap_or_default()
+    }
+
+    /// Deletes one record, in a synced write of its own.
+    pub(super) fn delete_alone(&self, name: &str, key: &[u8]) -> Result<(), rocksdb::Error> {
+        self.db.delete_cf_opt(self.family(name), key, &self.synced)
+    }
+
     /// Writes all memtables to table files, and begins another log.
+    #[cfg(test)]
     pub(in crate::journal) fn flush(&self) -> Result<(), rocksdb::Error> {
+        self.flush_by(&FlushOptions::default())
+    }
+
+    fn flush_by(&self, options: &FlushOptions) -> Result<(), rocksdb::Error> {
         let families = [JOURNAL, META, DEAD].map(|name| self.family(name));
-        self.db.flush_cfs_opt(&families.each_ref(), &FlushOptions::default())
+        self.db.flush_cfs_opt(&families.each_ref(), options)
+    }
+
+    /// Whether beginning another log would wait: for a memtable that is being written to a table, or for tables that are being merged.
+    pub(super) fn would_wait(&self) -> bool {
+        [JOURNAL, META, DEAD].into_iter().any(|name| {
+            let level_0 =
+                usize::try_from(self.number_of(name, &properties::num_files_at_level(0))).unwrap_or(usize::MAX);
+            self.number_of(name, properties::NUM_IMMUTABLE_MEM_TABLE) > 0 || level_0 + 2 >= SLOWDOWN_TABLES
+        })
+    }
+
+    /// Whether the next write may begin another log. A write that fills a memtable marks it, and the next one begins the next memtable,
+    /// and with it a log. RocksDB marks none whose blocks of memory leave room for more than 0.4 of a block (`ShouldFlushNow` in its
+    /// db/memtable.cc).
+    fn may_begin_log(&self) -> bool {
+        memtables(self.memtable_bytes).into_iter().any(|(family, bytes)| {
+            let used = self.db.property_int_value_cf(self.family(family), properties::CUR_SIZE_ACTIVE_MEM_TABLE);
+            let block = (bytes / 8).min(MEMTABLE_BLOCK_BYTES_MAX);
+            used.ok().flatten().is_none_or(|used| used >= (bytes - block) as u64)
+        })
+    }
+
+    /// Whether the last write has only replaced what the log's file held. What a power cut takes of it then reads as what was there,
+    /// which RocksDB takes for the end of the log. In a file that grows it may read as zeros, and these RocksDB skips.
+    fn is_within_what_is_laid_out(&self) -> bool {
+        // A log is begun together with a memtable, and these are counted among other things.
+        let begun = [JOURNAL, META, DEAD].map(|name| self.number_of(name, properties::CURRENT_SUPER_VERSION_NUMBER));
+        self.extent.lock().unwrap_or_else(PoisonError::into_inner).has_stayed(self.db.path(), begun)
     }
 }
 
@@ -227,8 +269,11 @@ impl Database for Store {
     type Cursor<'a> = DBRawIterator<'a>;
     type Sidecar = DataDir;
 
-    fn batch(&self, bytes: usize) -> WriteBatch {
-        WriteBatch::with_capacity_bytes(bytes)
+    fn batch(&self, bytes: usize, synced: u64) -> WriteBatch {
+        let mut batch = WriteBatch::with_capacity_bytes(bytes);
+        // The log alone keeps it: it is no change, and in no table.
+        batch.put_log_data(synced.to_le_bytes());
+        batch
     }
 
     fn put(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
@@ -246,6 +291,20 @@ impl Database for Store {
 
     fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
         self.db.write_opt(batch, &self.synced)
+    }
+
+    fn write_ahead(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
+        self.db.write_opt(batch, &WriteOptions::default())
+    }
+
+    /// RocksDB lets one thread sync its logs at a time, and once a sync has failed refuses every later one of the same log
+    /// (`seen_error` in its file/writable_file_writer.cc).
+    fn sync(&self) -> Result<(), rocksdb::Error> {
+        self.db.flush_wal(true)
+    }
+
+    fn may_overtake(&self) -> bool {
+        !self.may_begin_log() && self.is_within_what_is_laid_out()
     }
 
     fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
@@ -284,14 +343,21 @@ impl Database for Store {
         self.db.delete_file_in_range_cf(self.family(JOURNAL), block_key(Offset(0)), block_key(Offset(last)))
     }
 
-    fn tend_log(&self) -> Result<(), rocksdb::Error> {
-        let Some(watch) = &self.log_watch else { return Ok(()) };
+    fn is_log_due(&self) -> bool {
+        let Some(watch) = &self.log_watch else { return false };
         let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-        match watch.is_switch_due(self.db.path()) {
-            Ok(true) => self.flush(),
-            // It is about speed; who cannot list the directory will fail where it matters.
-            Ok(false) | Err(_) => Ok(()),
-        }
+        // It is about speed; who cannot list the directory will fail where it matters.
+        watch.is_switch_due(self.db.path()).unwrap_or(false) && !self.would_wait()
+    }
+
+    fn begin_log(&self) -> Result<(), rocksdb::Error> {
+        let mut at_once = FlushOptions::default();
+        at_once.set_wait(false);
+        self.flush_by(&at_once)
+    }
+
+    fn rest(&self) -> Result<bool, rocksdb::Error> {
+        self.empty_memtables()
     }
 
     fn unix_us(&self) -> u64 {
@@ -319,7 +385,7 @@ impl Database for Store {
 
 impl Needs for Store {
     fn first_log(&self) -> Option<u64> {
-        self.db.property_int_value(rocksdb::properties::MIN_LOG_NUMBER_TO_KEEP).ok().flatten()
+        self.db.property_int_value(properties::MIN_LOG_NUMBER_TO_KEEP).ok().flatten()
     }
 
     fn tables(&self) -> Option<Vec<(String, u64)>> {
@@ -375,54 +441,4 @@ fn takes_direct_io(path: &Path) -> bool {
     opened
         .inspect_err(|error| tracing::info!(%error, "no direct I/O here: a backlog goes through the page cache"))
         .is_ok()
-}
-
-fn settings(log: LogReading) -> Options {
-    let mut settings = Options::default();
-    settings.set_paranoid_checks(true);
-    // Absolute consistency would refuse after an ordinary kill. What point-in-time drops in silence, recovery finds.
-    settings.set_wal_recovery_mode(match log {
-        LogReading::ToFirstBad => DBRecoveryMode::PointInTime,
-        LogReading::AllGood => DBRecoveryMode::SkipAnyCorruptedRecord,
-    });
-    // All families are flushed together: a log that is lost takes from all or from none, and is free to be recycled at once.
-    settings.set_atomic_flush(true);
-    settings.set_recycle_log_file_num(WALS_RECYCLED);
-    settings.set_bytes_per_sync(FLUSH_STEP_BYTES);
-    settings.set_max_background_jobs(2);
-    settings.set_max_open_files(JOURNAL_FILES);
-    settings.set_keep_log_file_num(INFO_LOGS);
-    settings.set_max_log_file_size(INFO_LOG_BYTES);
-    settings.set_max_manifest_file_size(MANIFEST_BYTES);
-    settings.set_stats_dump_period_sec(0);
-    settings.set_stats_persist_period_sec(0);
-    settings
-}
-
-/// The memtables of all families together stay within [`MEMTABLES`] of the journal's.
-fn families(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
-    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-    let bytes = options.memtable_bytes;
-    let family = |name: &str, memtable_bytes: usize, memtables: usize| {
-        let mut tables = BlockBasedOptions::default();
-        tables.set_block_cache(&cache);
-        // Else they are memory beside the cache, growing with the backlog.
-        tables.set_cache_index_and_filter_blocks(true);
-        let mut settings = Options::default();
-        settings.set_block_based_table_factory(&tables);
-        settings.set_compression_type(DBCompressionType::None);
-        settings.set_write_buffer_size(memtable_bytes);
-        settings.set_max_write_buffer_number(i32::try_from(memtables).unwrap_or(i32::MAX));
-        settings.set_target_file_size_base(TABLE_FILE_BYTES);
-        settings.set_level_zero_file_num_compaction_trigger(TABLES_MERGED);
-        settings.set_level_zero_slowdown_writes_trigger(TABLES_MERGED * 3);
-        settings.set_level_zero_stop_writes_trigger(TABLES_MERGED * 4);
-        ColumnFamilyDescriptor::new(name, settings)
-    };
-    vec![
-        family(JOURNAL, bytes, MEMTABLES - 1),
-        family(META, bytes / 4, 2),
-        family(DEAD, bytes / 16, 2),
-        family("default", bytes / 16, 2),
-    ]
 }

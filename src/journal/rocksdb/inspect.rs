@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::journal::directory::DataDir;
 use crate::journal::error::{Damage, OpenError, StorageError};
+pub use crate::journal::recovery::Torn;
 use crate::journal::recovery::{Outcome, Reading, Scan, Visit, holes};
 use crate::journal::rocksdb::database::{LogReading, Store, is_of_a_journal};
 use crate::journal::rocksdb::open::{examine, sound};
@@ -27,8 +28,8 @@ const DUMP_BYTES: usize = 1 << 20;
 pub struct Verified {
     /// Everything that is damaged or missing, as far as one can look past it. Empty: a server would start.
     pub damage: Vec<Damage>,
-    /// Where a write begins that a crash has torn before it was acked: file, and byte in it. No damage.
-    pub torn: Option<(String, u64)>,
+    /// Writes that a crash has torn before any of them was acked. No damage.
+    pub torn: Option<Torn>,
     /// What is there and good.
     pub stats: Stats,
 }

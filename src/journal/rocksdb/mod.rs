@@ -5,7 +5,9 @@ pub mod inspect;
 mod manifest;
 pub(super) mod open;
 pub(super) mod preallocate;
+mod quiet;
 mod salvage;
+mod settings;
 mod watch;
 mod write_ahead_log;
 

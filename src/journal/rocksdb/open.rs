@@ -58,8 +58,11 @@ impl RocksJournal {
         let Some(found) = sound(&dir, found)? else {
             return Err(OpenError::storage("making a new database", "it is not there"));
         };
-        if outcome == Outcome::DropTorn {
-            tracing::info!(end = %found.scan.end, "the last write was torn by a crash before it was acked: it is dropped");
+        if let (Outcome::DropTorn, Some(torn)) = (outcome, &found.torn) {
+            tracing::info!(
+                end = %found.scan.end, whole = torn.whole,
+                "the last writes were torn by a crash before any of them was acked: they are dropped",
+            );
         }
 
         let scan = found.scan;

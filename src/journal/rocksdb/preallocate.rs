@@ -16,7 +16,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A log that grows by more than this between two looks is full soon enough.
 const SLOW_BYTES: u64 = 2 << 20;
@@ -68,14 +68,56 @@ pub(in crate::journal) struct LogWatch {
 impl LogWatch {
     /// Whether the log that is written grows slowly while a longer one waits to be written again.
     pub(in crate::journal) fn is_switch_due(&mut self, path: &Path) -> io::Result<bool> {
-        // One that is gone by now has become another.
-        let len = |(number, name)| Some((number, fs::metadata(path.join(name)).ok()?.len()));
-        let mut logs: Vec<(u64, u64)> = logs(path)?.into_iter().filter_map(len).collect();
-        let Some((number, len)) = logs.pop() else { return Ok(false) };
-        let before = mem::replace(&mut self.last, (number, len));
-        let grows_slowly = before.0 == number && before.1 < len && len - before.1 <= SLOW_BYTES;
-        Ok(grows_slowly && logs.iter().any(|&(_, other)| other > len))
+        let Some(log) = written_log(path)? else { return Ok(false) };
+        let before = mem::replace(&mut self.last, (log.number, log.bytes));
+        let grows_slowly = before.0 == log.number && before.1 < log.bytes && log.bytes - before.1 <= SLOW_BYTES;
+        Ok(grows_slowly && log.longer_waits)
     }
+}
+
+/// How long the file of the log that is written is.
+#[derive(Debug, Default)]
+pub(in crate::journal) struct LogExtent {
+    log: Option<PathBuf>,
+    bytes: u64,
+    /// At the last look. Other numbers: another log may have been begun.
+    begun: [u64; 3],
+}
+
+impl LogExtent {
+    /// Whether the file has not grown since the last look, at which the same log was written. No log was begun between two looks with
+    /// the same numbers.
+    pub(in crate::journal) fn has_stayed(&mut self, path: &Path, begun: [u64; 3]) -> bool {
+        let is_new = self.log.is_none() || begun != self.begun;
+        self.begun = begun;
+        if is_new {
+            self.log = logs(path).ok().and_then(|mut logs| logs.pop()).map(|(_, name)| path.join(name));
+        }
+        let bytes = self.log.as_ref().and_then(|log| fs::metadata(log).ok()).map(|log| log.len());
+        let before = mem::replace(&mut self.bytes, bytes.unwrap_or_default());
+        if bytes.is_none() {
+            self.log = None;
+        }
+        !is_new && bytes == Some(before)
+    }
+}
+
+/// The log that is written.
+pub(in crate::journal) struct WrittenLog {
+    number: u64,
+    /// How long its file is, be it filled with records or not.
+    bytes: u64,
+    /// Whether a longer one waits to be written again.
+    pub(in crate::journal) longer_waits: bool,
+}
+
+/// The log that is written in the database at `path`, if there is any.
+pub(in crate::journal) fn written_log(path: &Path) -> io::Result<Option<WrittenLog>> {
+    // One that is gone by now has become another.
+    let len = |(number, name)| Some((number, fs::metadata(path.join(name)).ok()?.len()));
+    let mut logs: Vec<(u64, u64)> = logs(path)?.into_iter().filter_map(len).collect();
+    let Some((number, bytes)) = logs.pop() else { return Ok(None) };
+    Ok(Some(WrittenLog { number, bytes, longer_waits: logs.iter().any(|&(_, other)| other > bytes) }))
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 //!
 //! When it opens a database, RocksDB reads its log up to the first bad record and takes that for the end, as it must: the
 //! write that a crash interrupted is torn. It cannot tell that from damage in the middle of data that was synced, so
-//! everything behind such damage vanishes. But writes do not overlap here, each is synced before the next begins. Hence:
-//! a good record that began after the one where RocksDB stopped proves that the bad one had been synced, and acked.
+//! everything behind such damage vanishes. But each record says how many changes were known to be synced when it was made (its
+//! batch begins with them, as data for the log alone). Hence: a good record behind the place where RocksDB stopped proves damage,
+//! if what is bad there had been synced by what it says. If not, both were under way when the crash came, and nothing of them was
+//! acked. In a log of an earlier version no record says so, and each write was synced before the next began.
 //!
 //! Nor does it ask whether the log goes on where the table files end: when the list of those (the MANIFEST) has lost its last
 //! entries, or the oldest log its file, RocksDB makes do with what there is. So the log must hold the change that comes
@@ -14,7 +16,9 @@
 //!
 //! The log is a run of pages of 32 KiB, each a run of fragments: CRC-32C (masked) u32, length u16, type u8, log number u32,
 //! then the data; all little-endian, in the form that RocksDB writes when it recycles its logs. A record that fits into
-//! the page is one fragment of type 5, else it begins with one of type 6. Its data begins with the sequence number.
+//! the page is one fragment of type 5, else it begins with one of type 6. Its data begins with the sequence number and the count of
+//! changes; then comes what was synced: the tag 3, a length of 8, and the number. The end of a page may part that: such a record proves
+//! nothing, and the next one does.
 //! Fragments are looked for at every byte, since behind damage nothing is known to be aligned; that payloads cannot
 //! imitate them is [`crate::journal::mask`]'s doing.
 
@@ -22,7 +26,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::journal::recovery::Tail;
+use crate::journal::recovery::{Tail, Torn};
 use crate::journal::rocksdb::preallocate::{FILL, logs};
 
 pub(in crate::journal) const PAGE_LEN: usize = 32 << 10;
@@ -31,6 +35,9 @@ const HEADER_LEN: usize = 11;
 const BATCH_HEADER_LEN: usize = 12;
 const WHOLE: u8 = 5;
 const FIRST: u8 = 6;
+/// Behind the header of a batch: what stands in front of the number of changes that were synced, and the number's length.
+const SYNCED_TAG: [u8; 2] = [3, 8];
+const SYNCED_LEN: usize = SYNCED_TAG.len() + 8;
 /// No log holds so many changes: what claims a sequence number so far ahead is no record.
 const SEQUENCE_AHEAD_MAX: u64 = 1 << 40;
 
@@ -39,7 +46,7 @@ const SEQUENCE_AHEAD_MAX: u64 = 1 << 40;
 pub(in crate::journal) fn tail(path: &Path, first_log: u64, in_tables: u64, delivered: u64) -> io::Result<Tail> {
     let search = Search { first: in_tables + 1, next: delivered + 1 };
     let mut page = vec![0; PAGE_LEN];
-    let (mut torn, mut joined) = (None, delivered <= in_tables);
+    let (mut torn, mut whole, mut joined) = (None, 0, delivered <= in_tables);
     for (number, name) in logs(path)?.into_iter().filter(|&(number, _)| number >= first_log) {
         let mut log = File::open(path.join(&name))?;
         let mut page_at = 0;
@@ -51,8 +58,12 @@ pub(in crate::journal) fn tail(path: &Path, first_log: u64, in_tables: u64, deli
             for (at, found) in found {
                 let (file, at) = (format!("rocksdb/{name}"), page_at + at as u64);
                 match found {
-                    Found::Behind => return Ok(Tail::GoodAfterBad { file, at }),
-                    Found::Torn => torn = torn.or(Some(Tail::Torn { file, at })),
+                    Found::Proof => return Ok(Tail::GoodAfterBad { file, at }),
+                    Found::Torn => torn = torn.or(Some((file, at))),
+                    Found::UnderWay => {
+                        torn = torn.or(Some((file, at)));
+                        whole += 1;
+                    }
                     Found::First => joined = true,
                 }
             }
@@ -65,7 +76,7 @@ pub(in crate::journal) fn tail(path: &Path, first_log: u64, in_tables: u64, deli
     if !joined {
         return Ok(Tail::Gap { in_tables });
     }
-    Ok(torn.unwrap_or(Tail::Clean))
+    Ok(torn.map_or(Tail::Clean, |(file, at)| Tail::Torn(Torn { file, at, whole })))
 }
 
 /// What is of interest in a log.
@@ -74,7 +85,9 @@ enum Found {
     /// The record with the first change that is not in table files.
     First,
     /// A good record that RocksDB has not delivered, and that proves damage before it.
-    Behind,
+    Proof,
+    /// A good record that RocksDB has not delivered, of a write that was under way together with one that is not whole.
+    UnderWay,
     /// The beginning of the write that should come next, and the write is not whole.
     Torn,
 }
@@ -112,12 +125,46 @@ impl Search {
         if !behind {
             return good.then_some(Found::First);
         }
-        // The write that a crash interrupts may have left its first fragment whole.
-        match good && !(fragment[6] == FIRST && first == self.next) {
-            true => Some(Found::Behind),
+        let is_whole = fragment[6] == WHOLE;
+        match good {
+            // The write that a crash interrupts may have left its first fragment whole. A whole one RocksDB would have delivered.
+            true if first == self.next => Some(if is_whole { Found::Proof } else { Found::Torn }),
+            true => Some(match synced(fragment) {
+                SyncedBefore::Said(changes) if changes < self.next => Found::UnderWay,
+                SyncedBefore::Parted => Found::UnderWay,
+                SyncedBefore::Said(_) | SyncedBefore::All => Found::Proof,
+            }),
             false => (first == self.next).then_some(Found::Torn),
         }
     }
+}
+
+/// What was synced before a record was written.
+enum SyncedBefore {
+    /// So many changes were known to be.
+    Said(u64),
+    /// All that was written before: an earlier version has written it.
+    All,
+    /// It says so in the next page.
+    Parted,
+}
+
+/// Reads it of a good fragment that begins a record.
+fn synced(fragment: &[u8]) -> SyncedBefore {
+    let end = HEADER_LEN + usize::from(u16::from_le_bytes([fragment[4], fragment[5]]));
+    let said = &fragment[HEADER_LEN + BATCH_HEADER_LEN..end];
+    let number = said.strip_prefix(&SYNCED_TAG).and_then(|number| number.first_chunk());
+    match number {
+        Some(number) => SyncedBefore::Said(u64::from_le_bytes(*number)),
+        None if fragment[6] == FIRST && said.len() < SYNCED_LEN && begins_alike(said, &SYNCED_TAG) => {
+            SyncedBefore::Parted
+        }
+        None => SyncedBefore::All,
+    }
+}
+
+fn begins_alike(a: &[u8], b: &[u8]) -> bool {
+    a.iter().zip(b).all(|(a, b)| a == b)
 }
 
 fn is_good(fragment: &[u8]) -> bool {

@@ -27,7 +27,7 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
         if let Err(no_room) = room.for_more(counts.total(), new.len() as u64, self.0.dir.free_bytes()?) {
             return Ok(Err(no_room));
         }
-        let (mut batch, mut scratch) = (self.0.store.batch(0), Vec::new());
+        let (mut batch, mut scratch) = (self.0.batch(0), Vec::new());
         for letter in letters {
             self.0.store.put(&mut batch, DEAD, &letter.id.key(), &letter.encode(), &mut scratch);
         }
@@ -65,8 +65,12 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
                 kept.insert(*id);
             }
         }
-        let Some(first) = kept.first().copied() else { return Ok(0) };
-        let mut batch = self.0.store.batch(0);
+        let Some(first) = kept.first().copied() else {
+            // What is not there any more may be deleted by a commit that is not synced yet.
+            self.0.sync_what_is_written()?;
+            return Ok(0);
+        };
+        let mut batch = self.0.batch(0);
         kept.iter().for_each(|id| self.0.store.delete(&mut batch, DEAD, &id.key()));
         self.0.write(batch, || deleting(kept.len(), first))?;
         let deleted = kept.len() as u64;

@@ -11,6 +11,7 @@ use crate::host::file_modes::is_shortage;
 use crate::journal::StorageError;
 use crate::journal::database::{Database, Sidecar as _};
 use crate::journal::recovery::Witness;
+use crate::journal::store::quiet::Quiet;
 use crate::journal::store::{Shared, database_error};
 use crate::limits::RESERVE_BYTES;
 use crate::model::Offset;
@@ -42,6 +43,7 @@ impl HousekeepingThread {
             // What is there now is what must stay.
             housekeeping.is_all_there(&shared, true);
             let between = TEND_INTERVAL.min(interval);
+            let mut quiet = Quiet::new(Instant::now());
             while matches!(stopped.recv_timeout(between), Err(RecvTimeoutError::Timeout)) {
                 let all = housekeeping.missed || looked_at.elapsed() >= LOOK_INTERVAL;
                 if all {
@@ -51,6 +53,9 @@ impl HousekeepingThread {
                     continue;
                 }
                 tend_log(&shared);
+                if quiet.is_rest_due(shared.store.sequence(), Instant::now()) && has_room(&shared) {
+                    quiet.rest(&shared);
+                }
                 if done_at.elapsed() >= interval {
                     done_at = Instant::now();
                     housekeeping.run(&shared);
@@ -124,7 +129,8 @@ impl Housekeeping {
 
     /// What is due about once a second.
     pub(in crate::journal) fn run<D: Database>(&mut self, shared: &Shared<D>) {
-        let low = shared.low();
+        // A power cut brings back what is below, as long as its trimming is not synced.
+        let low = shared.trimmed();
         self.witness(shared);
         if low > self.cleared {
             match shared.store.delete_files_below(low) {
@@ -157,9 +163,12 @@ impl Housekeeping {
 
 /// Beginning another log writes table files, for which there must be room.
 fn tend_log<D: Database>(shared: &Shared<D>) {
-    if shared.dir.free_bytes().is_ok_and(|free| free >= *RESERVE_BYTES.start())
-        && let Err(error) = shared.store.tend_log()
-    {
-        drop(shared.fail_with(database_error::<D>("beginning another write-ahead log".into(), &error)));
+    if has_room(shared) {
+        // What fails has poisoned the journal.
+        drop(shared.tend_log());
     }
+}
+
+fn has_room<D: Database>(shared: &Shared<D>) -> bool {
+    shared.dir.free_bytes().is_ok_and(|free| free >= *RESERVE_BYTES.start())
 }

@@ -2,22 +2,26 @@
 //!
 //! | part | what it does |
 //! |---|---|
+//! | `log` | the one place where anything is written or synced |
 //! | `writer` | writes commits, and trims |
-//! | `write_thread` | the thread that writes large ones beside the committer |
+//! | `pipeline` | the threads that write and sync large ones beside the committer |
 //! | `reader` | reads committed blocks back, and verifies them |
 //! | `dead_letters` | keeps dead letters |
 //! | `housekeeping` | looks after witness, table files and write-ahead log |
+//! | `quiet` | gives memory back while nothing is written |
 //!
 //! What all these need of a database is in `journal::database`.
 //!
-//! One thread writes at a time; the others work beside it on the same database. Whatever fails to be written poisons them all
+//! One thread writes commits at a time; the others work beside it on the same database. Whatever fails to be written poisons them all
 //! for good: after a failed sync nobody knows what is on the disk, and asking again gets a lie. How a database is opened, and
 //! why that is most of the work, is in `rocksdb::open`.
 
 mod dead_letters;
 mod housekeeping;
+mod log;
+mod pipeline;
+mod quiet;
 pub(in crate::journal) mod reader;
-mod write_thread;
 mod writer;
 
 use std::collections::VecDeque;
@@ -34,33 +38,41 @@ pub(in crate::journal) use crate::journal::store::housekeeping::Housekeeping;
 use crate::journal::store::housekeeping::HousekeepingThread;
 #[cfg(test)]
 pub(in crate::journal) use crate::journal::store::housekeeping::LOOK_INTERVAL;
+use crate::journal::store::log::Log;
+use crate::journal::store::pipeline::Pipeline;
+pub(in crate::journal) use crate::journal::store::pipeline::sync_all;
 use crate::journal::store::reader::Reader;
-use crate::journal::store::write_thread::WriteThread;
-pub(in crate::journal) use crate::journal::store::writer::StoredWriter;
+pub(in crate::journal) use crate::journal::store::writer::{StoredWriter, Written};
 use crate::journal::{Commit, Durable, Journal, JournalError, Landed, LetterCounts, Opened, Room, StorageError};
-use crate::limits::LAUNCH_BYTES;
+use crate::limits::{COMMITS_UNDER_WAY, LAUNCH_BYTES};
 use crate::model::{DeadLetterId, DurabilityLevel, Offset};
 
 /// The journal in a data directory, which it holds until it and its readers are dropped.
 ///
-/// Dropping it waits for the commit under way and writes the witness; there is nothing else to close.
+/// Dropping it waits for the commits under way and writes the witness; there is nothing else to close.
 pub struct StoredJournal<D: Database> {
     shared: Arc<Shared<D>>,
-    /// Away while the write thread has a commit.
-    writer: Option<StoredWriter<D>>,
+    /// Shared with the pipeline: whoever has a commit to write holds it. Nobody waits for it, since this thread writes only when
+    /// nothing is under way there.
+    writer: Arc<Mutex<StoredWriter<D>>>,
     /// A commit that [`Journal::land`] will write itself.
     waiting: Option<Commit>,
-    thread: Option<WriteThread<D>>,
+    /// So many commits are in the pipeline, or have left it and were not landed.
+    under_way: usize,
+    pipeline: Option<Pipeline>,
     housekeeping: Option<HousekeepingThread>,
 }
 
 /// What writer, readers and dead letters have in common.
 pub(in crate::journal) struct Shared<D: Database> {
     pub(in crate::journal) store: D,
+    log: Log,
     /// Every entry below is synced. Readers do not look beyond.
     end: AtomicU64,
     /// No entry below is kept. RocksDB may still show some.
     low: AtomicU64,
+    /// The same as far as it is synced: a power cut brings back nothing below.
+    trimmed: AtomicU64,
     /// Offsets that were given up, in order.
     pub(in crate::journal) holes: Vec<(Offset, Offset)>,
     /// The start has not read what is below.
@@ -89,9 +101,12 @@ impl<D: Database> Shared<D> {
     /// Of a database that a scan has found good.
     fn new(store: D, dir: D::Sidecar, scan: &Scan) -> Self {
         Self {
+            // What was there when the database was opened is in its tables.
+            log: Log::new(store.sequence()),
             store,
             end: AtomicU64::new(scan.end.0),
             low: AtomicU64::new(scan.low.0),
+            trimmed: AtomicU64::new(scan.low.0),
             holes: holes(&scan.losses),
             unread_below: scan.unread_below,
             read_ends: Mutex::default(),
@@ -112,35 +127,6 @@ impl<D: Database> Shared<D> {
 
     fn fail_with(&self, error: StorageError) -> StorageError {
         self.failed.get_or_init(|| error).clone()
-    }
-
-    fn write(&self, batch: D::Batch, action: impl FnOnce() -> String) -> Result<(), StorageError> {
-        self.check()?;
-        self.store.write(batch).map_err(|error| self.fail_with(database_error::<D>(action(), &error)))
-    }
-
-    /// The same for a batch that deletes these dead letters.
-    fn write_retried(
-        &self,
-        batch: D::Batch,
-        retried: &[DeadLetterId],
-        action: impl FnOnce() -> String,
-    ) -> Result<(), StorageError> {
-        if retried.is_empty() {
-            return self.write(batch, action);
-        }
-        // Held up by no more than a write of letters, behind which the database would put this one anyway; and only when an
-        // operator has asked for it.
-        let mut counts = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = Vec::with_capacity(retried.len());
-        for id in retried {
-            if self.has_letter(*id).map_err(|error| self.fail_with(error))? {
-                kept.push(*id);
-            }
-        }
-        self.write(batch, action)?;
-        kept.into_iter().for_each(|id| counts.remove(id));
-        Ok(())
     }
 
     fn has_letter(&self, id: DeadLetterId) -> Result<bool, StorageError> {
@@ -165,13 +151,16 @@ impl<D: Database> Shared<D> {
         Offset(self.end.load(Ordering::Acquire))
     }
 
-    /// The database counts a change when it can be read, which is after its sync.
     fn witness(&self) -> Witness {
-        Witness::Durable { end: self.end(), changes: self.store.sequence() }
+        Witness::Durable { end: self.end(), changes: self.log.synced() }
     }
 
     pub(in crate::journal) fn low(&self) -> Offset {
         Offset(self.low.load(Ordering::Acquire))
+    }
+
+    fn trimmed(&self) -> Offset {
+        Offset(self.trimmed.load(Ordering::Acquire))
     }
 }
 
@@ -200,8 +189,8 @@ pub(in crate::journal) fn opened<D: Database, J>(
 impl<D: Database> StoredJournal<D> {
     /// A journal that this writer writes.
     pub(in crate::journal) fn new(writer: StoredWriter<D>) -> Self {
-        let shared = writer.shared();
-        Self { shared, writer: Some(writer), waiting: None, thread: None, housekeeping: None }
+        let (shared, writer) = (writer.shared(), Arc::new(Mutex::new(writer)));
+        Self { shared, writer, waiting: None, under_way: 0, pipeline: None, housekeeping: None }
     }
 
     /// Starts a thread for the duties of a journal that stands still.
@@ -221,41 +210,52 @@ impl<D: Database> Journal for StoredJournal<D> {
         self.shared.durable()
     }
 
+    fn under_way_max(&self) -> usize {
+        if self.pipeline.is_some() { COMMITS_UNDER_WAY } else { 1 }
+    }
+
+    fn has_place(&self, bytes: usize) -> bool {
+        match self.waiting {
+            Some(_) => false,
+            None => self.under_way == 0 || self.under_way < self.under_way_max() && bytes >= LAUNCH_BYTES,
+        }
+    }
+
     fn append(&mut self, commit: Commit) -> Result<(), JournalError> {
         self.shared.check()?;
-        if self.waiting.is_some() {
-            return Err(self.shared.fail("appending a commit".into(), "another one is under way").into());
+        let under_way = self.under_way + usize::from(self.waiting.is_some());
+        if self.waiting.is_some() || under_way >= self.under_way_max() {
+            let cause = format!("{under_way} are under way, and no more may be");
+            return Err(self.shared.fail("appending a commit".into(), cause).into());
         }
-        let Some(writer) = self.writer.take() else {
-            return Err(self.shared.fail("appending a commit".into(), "another one is being written").into());
-        };
-        match &self.thread {
-            Some(thread) if commit.size() >= LAUNCH_BYTES => {
-                thread.write(writer, commit).map_err(|error| self.shared.fail_with(error))?;
+        match &self.pipeline {
+            // Behind others it goes where they are, whatever its size: commits land in their order.
+            Some(pipeline) if self.under_way > 0 || commit.size() >= LAUNCH_BYTES => {
+                pipeline.write(commit).map_err(|error| self.shared.fail_with(error))?;
+                self.under_way += 1;
             }
-            _ => (self.writer, self.waiting) = (Some(writer), Some(commit)),
+            _ => self.waiting = Some(commit),
         }
         Ok(())
     }
 
     fn landed(&self) -> bool {
-        self.waiting.is_some() || self.writer.is_none() && self.thread.as_ref().is_none_or(WriteThread::has_written)
+        self.waiting.is_some() || self.under_way > 0 && self.pipeline.as_ref().is_none_or(Pipeline::has_landed)
     }
 
     fn land(&mut self) -> Result<Landed, JournalError> {
-        if let (Some(writer), Some(commit)) = (&mut self.writer, self.waiting.take()) {
-            return Ok(writer.write(commit)?);
+        if let Some(commit) = self.waiting.take() {
+            return Ok(self.writer.lock().unwrap_or_else(PoisonError::into_inner).write(commit)?);
         }
-        let Some(thread) = self.thread.as_ref().filter(|_| self.writer.is_none()) else {
+        let Some(pipeline) = self.pipeline.as_ref().filter(|_| self.under_way > 0) else {
             return Err(self.shared.fail("landing a commit".into(), "none is under way").into());
         };
-        let (writer, result) = thread.written().map_err(|error| self.shared.fail_with(error))?;
-        self.writer = Some(writer);
-        Ok(result?)
+        self.under_way -= 1;
+        Ok(pipeline.landed().unwrap_or_else(Err).map_err(|error| self.shared.fail_with(error))?)
     }
 
     fn notify_landings(&mut self, notify: Box<dyn Fn() + Send>) -> io::Result<()> {
-        self.thread = Some(WriteThread::start(notify)?);
+        self.pipeline = Some(Pipeline::start(&self.writer, &self.shared, notify)?);
         Ok(())
     }
 
@@ -270,8 +270,8 @@ impl<D: Database> Journal for StoredJournal<D> {
 
 impl<D: Database> Drop for StoredJournal<D> {
     fn drop(&mut self) {
-        // What is under way is written before the last witness is.
-        drop(self.thread.take());
+        // What is under way is written and synced before the last witness is.
+        drop(self.pipeline.take());
         let Some(housekeeping) = self.housekeeping.take() else { return };
         housekeeping.stop();
         if let Some(error) = self.shared.failed.get() {

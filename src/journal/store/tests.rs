@@ -184,13 +184,13 @@ fn where_little_is_sent_a_new_log_is_left_for_one_that_was_filled() {
     let deadline = Instant::now() + Duration::from_secs(20);
     while newest().0 == second {
         assert!(Instant::now() < deadline, "and stays in use");
-        journal.shared.store.tend_log().unwrap();
+        journal.shared.tend_log().unwrap();
         write(&mut journal, 10);
     }
     let third = newest();
     for _ in 0..20 {
         write(&mut journal, 10);
-        journal.shared.store.tend_log().unwrap();
+        journal.shared.tend_log().unwrap();
     }
     assert_eq!(newest(), third, "this one does not grow");
     let everything: Vec<u64> = (1..=written).collect();

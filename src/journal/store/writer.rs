@@ -1,4 +1,4 @@
-//! Writing commits, one after another, each in one synced batch; and trimming.
+//! Writing commits, one after another, each in one batch; and trimming.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use crate::journal::meta::{
 };
 use crate::journal::recovery::Scan;
 use crate::journal::store::Shared;
+use crate::journal::store::log::Synced;
 use crate::journal::store::reader::parse;
-use crate::journal::{Block, Checkpoint, Commit, Durable, Landed, Records, StorageError};
+use crate::journal::{Block, BlockBuilder, Checkpoint, Commit, Durable, Landed, Records, StorageError};
 use crate::limits::TRIM_PLACES;
 use crate::model::{DurabilityLevel, Offset, SessionRecord};
 
@@ -55,18 +56,47 @@ impl<D: Database> StoredWriter<D> {
     /// # Errors
     /// The first one poisons the journal: whether the commit is on the disk is unknown.
     pub(in crate::journal) fn write(&mut self, commit: Commit) -> Result<Landed, StorageError> {
-        self.shared.check()?;
-        if commit.is_empty() {
-            return Ok(Landed { receipt: self.shared.durable(), block: commit.block });
+        let shared = self.shared();
+        let mut synced = None;
+        let written = self.put(commit, |batch, action| {
+            let proof = shared.write(batch, action)?;
+            synced = Some(proof);
+            Ok(proof.changes())
+        })?;
+        match synced {
+            Some(synced) => shared.land(written, synced),
+            None => Ok(Landed { receipt: shared.durable(), block: written.block }),
         }
+    }
+
+    /// Writes a commit, which a later [`Shared::sync`] makes durable.
+    ///
+    /// # Errors
+    /// As those of [`write`](Self::write).
+    pub(in crate::journal) fn write_ahead(&mut self, commit: Commit) -> Result<Written, StorageError> {
+        let shared = self.shared();
+        self.put(commit, |batch, action| shared.write_ahead(batch, action))
+    }
+
+    /// Puts a commit into a batch, and has it written by `write`, which returns the number of changes with it. From then on the next
+    /// one follows it.
+    fn put(
+        &mut self,
+        commit: Commit,
+        write: impl FnOnce(D::Batch, &dyn Fn() -> String) -> Result<u64, StorageError>,
+    ) -> Result<Written, StorageError> {
+        self.shared.check()?;
         let Commit { mut block, records, checkpoint } = commit;
         let first = self.end;
+        if block.is_empty() && records.is_empty() && checkpoint.is_none() {
+            return Ok(Written { built: None, block, end: first, low: self.low, changes: 0 });
+        }
         let without_entries = block.is_empty();
         let action = || match without_entries {
             true => format!("checkpoint or records at offset {first}"),
             false => format!("commit of the block at offset {first}"),
         };
-        let mut batch = self.shared.store.batch(block.size() + records.answers_bytes() + 64);
+        let mut batch = self.shared.batch(block.size() + records.answers_bytes() + 64);
         let mut built = None;
         if !block.is_empty() {
             let place =
@@ -111,19 +141,17 @@ impl<D: Database> StoredWriter<D> {
         // Before it is gone: whoever then misses something below looks here again.
         self.shared.low.store(low.0, Ordering::Release);
         let retried = checkpoint.as_ref().map_or(&[][..], |checkpoint| &checkpoint.retried);
-        self.shared.write_retried(batch, retried, action)?;
+        let changes = self.shared.write_retried(retried, || write(batch, &action))?;
         block.clear();
         if let Some(block) = &built {
             self.places.push(first, self.last_checksum);
             self.end = end;
             self.last_checksum = block.checksum();
-            self.shared.end.store(self.end.0, Ordering::Release);
         }
         self.low = low;
         self.low_previous_checksum = low_previous_checksum;
         self.answers_low = answers_low;
-        let receipt = Durable { block: built.map(Arc::new), end: self.end, level: DurabilityLevel::Synced };
-        Ok(Landed { receipt, block })
+        Ok(Written { built, block, end, low, changes })
     }
 
     /// Where the journal would begin if it were trimmed, and the checksum that the first block there repeats.
@@ -146,6 +174,36 @@ impl<D: Database> StoredWriter<D> {
                 Ok((self.low, self.low_previous_checksum))
             }
         }
+    }
+}
+
+/// A commit that is written, and that a sync makes durable.
+pub(in crate::journal) struct Written {
+    built: Option<Block>,
+    /// Empty, and ready for another block.
+    block: BlockBuilder,
+    /// The journal ends here with it.
+    end: Offset,
+    /// The journal begins here with it.
+    low: Offset,
+    /// The database has seen so many changes with it.
+    changes: u64,
+}
+
+impl<D: Database> Shared<D> {
+    /// The receipt of a commit that a sync has covered, which readers may see now.
+    ///
+    /// # Errors
+    /// The sync began before the commit was written, which is a defect of the caller. The journal is poisoned.
+    pub(in crate::journal) fn land(&self, written: Written, synced: Synced) -> Result<Landed, StorageError> {
+        let Written { built, block, end, low, changes } = written;
+        if !synced.covers(changes) {
+            return Err(self.fail("landing a commit".into(), "no sync has covered it"));
+        }
+        self.end.fetch_max(end.0, Ordering::AcqRel);
+        self.trimmed.fetch_max(low.0, Ordering::AcqRel);
+        let receipt = Durable { block: built.map(Arc::new), end, level: DurabilityLevel::Synced };
+        Ok(Landed { receipt, block })
     }
 }
 

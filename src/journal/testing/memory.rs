@@ -328,6 +328,17 @@ pub struct MemoryWriter {
 }
 
 impl WriteCommit for MemoryWriter {
+    /// Memory has no sync: it is written then.
+    type Written = Commit;
+
+    fn write_ahead(&mut self, commit: Commit) -> Result<Commit, JournalError> {
+        Ok(commit)
+    }
+
+    fn sync(&mut self, written: Vec<Commit>) -> Vec<Result<Landed, JournalError>> {
+        written.into_iter().map(|commit| self.write(commit)).collect()
+    }
+
     fn durable(&self) -> Durable {
         Durable { block: None, end: self.end, level: lock(&self.handle.disk.faults).level }
     }

@@ -117,6 +117,8 @@ struct Plan {
     lanes: usize,
     slots: usize,
     bytes_max: u64,
+    /// The ring is emptied when all are published.
+    empties: bool,
 }
 
 impl Plan {
@@ -150,8 +152,11 @@ impl Plan {
             })
             .collect();
         blocks.for_each(&mut publish);
+        if self.empties {
+            filler.empty();
+        }
         let reads: u64 = lanes.into_iter().map(|lane| lane.join().unwrap()).sum();
-        let has_room = self.slots >= self.sizes.len() && self.bytes_max >= self.sizes.iter().sum();
+        let has_room = !self.empties && self.slots >= self.sizes.len() && self.bytes_max >= self.sizes.iter().sum();
         assert!(!has_room || reads == 0, "what the ring holds was read from the journal");
         // With nobody inside there is room again: a block that was left out has not made the ring narrower forever.
         publish_last(filler, &memory, self.bytes_max);
@@ -175,32 +180,40 @@ fn publish_last(mut filler: Filler<Block>, memory: &Arc<std::sync::atomic::Atomi
 
 #[test]
 fn a_lane_never_sleeps_beside_a_block_and_takes_it_from_the_ring() {
-    let schedules = Plan { sizes: &[1], before: 0, lanes: 1, slots: 2, bytes_max: 100 }.all();
+    let schedules = Plan { sizes: &[1], before: 0, lanes: 1, slots: 2, bytes_max: 100, empties: false }.all();
     assert!((100..SCHEDULES_MAX).contains(&schedules), "{schedules}");
 }
 
 #[test]
 fn a_lane_never_sleeps_beside_a_block_that_pushes_another_out_of_its_slot() {
-    let schedules = Plan { sizes: &[1, 1], before: 1, lanes: 1, slots: 1, bytes_max: 100 }.all();
+    let schedules = Plan { sizes: &[1, 1], before: 1, lanes: 1, slots: 1, bytes_max: 100, empties: false }.all();
     assert!(schedules > 100, "{schedules}");
 }
 
 #[test]
 fn a_lane_never_sleeps_beside_a_block_for_whose_bytes_another_leaves() {
-    let schedules = Plan { sizes: &[1, 1], before: 1, lanes: 1, slots: 3, bytes_max: 1 }.all();
+    let schedules = Plan { sizes: &[1, 1], before: 1, lanes: 1, slots: 3, bytes_max: 1, empties: false }.all();
     assert!(schedules > 100, "{schedules}");
 }
 
 #[test]
+fn a_lane_never_sleeps_beside_a_block_that_leaves_a_ring_which_is_emptied() {
+    let schedules = Plan { sizes: &[1], before: 0, lanes: 1, slots: 2, bytes_max: 100, empties: true }.all();
+    assert!((100..SCHEDULES_MAX).contains(&schedules), "{schedules}");
+}
+
+#[test]
 fn of_two_lanes_none_sleeps_beside_a_block() {
-    let schedules = Plan { sizes: &[1], before: 0, lanes: 2, slots: 2, bytes_max: 100 }.all();
+    let schedules = Plan { sizes: &[1], before: 0, lanes: 2, slots: 2, bytes_max: 100, empties: false }.all();
     assert!(schedules > 100, "{schedules}");
 }
 
 #[test]
 fn longer_runs_in_random_orders_come_to_an_end_too() {
     for (slots, bytes_max) in [(2, 3), (3, 100), (6, 11)] {
-        let one = move || Plan { sizes: &[1, 2, 1, 5, 1, 1], before: 0, lanes: 2, slots, bytes_max }.run();
+        let one = move || {
+            Plan { sizes: &[1, 2, 1, 5, 1, 1], before: 0, lanes: 2, slots, bytes_max, empties: bytes_max < 100 }.run()
+        };
         Runner::new(RandomScheduler::new_from_seed(0x5eed, 10_000), Config::default()).run(one);
         Runner::new(PctScheduler::new_from_seed(0x5eed, 4, 10_000), Config::default()).run(one);
     }

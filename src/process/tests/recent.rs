@@ -52,6 +52,18 @@ fn the_oldest_blocks_leave_for_want_of_slots_whoever_has_not_read_them() {
 }
 
 #[test]
+fn a_ring_that_is_emptied_holds_no_block_and_takes_the_next_ones() {
+    let mut filler = Filler::new(4, 100, 0);
+    let mut reader = filler.reader();
+    let blocks: Vec<_> = (0..7).map(|number| publish(&mut filler, number, 25)).collect();
+    filler.empty();
+    assert!(blocks.iter().all(|block| Arc::strong_count(block) == 1));
+    assert_eq!(reader.take(69), Err(70), "it is in the journal");
+    (7..11).for_each(|number| drop(publish(&mut filler, number, 25)));
+    assert!((7..11).all(|number| found(&mut reader, number)));
+}
+
+#[test]
 fn the_oldest_blocks_leave_for_want_of_bytes() {
     let mut filler = Filler::new(100, 10, 0);
     let mut reader = filler.reader();

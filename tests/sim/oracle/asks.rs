@@ -26,6 +26,8 @@ pub(crate) struct Asks {
     plain_max: usize,
     /// How much later than it is due an ANSWER may leave: datagrams before it may wait, and commits.
     slack_us: u64,
+    /// The server is being stopped: it waits for its sinks, until they come back if they have to be asked again, before it answers anybody.
+    stopping: bool,
     /// Messages that were sent with ASK.
     sent: BTreeSet<(Sid, u64)>,
     /// When the first of these came to the server, as a number of what is delivered.
@@ -85,8 +87,10 @@ struct Given {
 impl Asks {
     pub(crate) fn new(plan: &Plan) -> Self {
         let config = plan.dialect.asks;
-        // As many commits as datagrams may be before it, two slow ones for each that may be under way, and the waits between them.
-        let queue_us = 3 * plan.sync_us * plan.socket_datagrams as u64;
+        // As many commits as datagrams may be before it, two slow ones for each that may be under way, and the waits between them: one
+        // before each, and where several are under way one more before its sync.
+        let steps = if plan.under_way_max > 1 { 2 } else { 1 };
+        let queue_us = 3 * steps * plan.sync_us * plan.socket_datagrams as u64;
         let slow_us = if plan.disk.slow > 0 { 8 * plan.slow_sync_us } else { 0 };
         Self {
             answerer: plan.asks.as_ref().map(|asks| asks.answerer),
@@ -116,6 +120,11 @@ impl Asks {
 }
 
 impl Oracle {
+    /// The server is being stopped.
+    pub(crate) fn stops(&mut self) {
+        self.asks.stopping = true;
+    }
+
     /// A client has sent a message, and wants an answer or none.
     pub(super) fn sent_asking(&mut self, data: &Data<'_>) {
         let name = ((data.client.0, data.epoch.value()), data.seq.0);
@@ -180,6 +189,7 @@ impl Oracle {
     pub(super) fn asks_begin(&mut self, records: &[(Vec<u8>, Vec<u8>)]) {
         let asks = &mut self.asks;
         asks.life += 1;
+        asks.stopping = false;
         asks.given.values_mut().for_each(|given| given.retain(|given| given.kept));
         asks.vouchers.clear();
         asks.heard.clear();

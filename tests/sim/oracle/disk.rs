@@ -1,5 +1,7 @@
 //! What becomes durable: every entry was sent, and stands once; nothing is trimmed that is not processed; a start finds all of it.
 
+use std::collections::VecDeque;
+
 use duragram::journal::Block;
 use duragram::journal::testing::simulated::{self, Change, Family};
 use duragram::model::{Entry, EntryKind};
@@ -40,9 +42,16 @@ impl Oracle {
         answers.into_iter().for_each(|ask| self.answer_is_durable(ask));
     }
 
-    /// A batch was written, and whether it is there will be seen at the next start.
+    /// A batch was written, and if nothing syncs it before, whether it is there will be seen at the next start.
     pub(crate) fn unsure(&mut self, changes: &[Change]) {
-        self.unsure = Some((self.now_us, changes.to_vec()));
+        self.unsure.push_back((self.now_us, changes.to_vec()));
+    }
+
+    /// All that was written is durable.
+    pub(crate) fn synced_what_was_written(&mut self) {
+        while let Some((_, changes)) = self.unsure.pop_front() {
+            self.synced(&changes);
+        }
     }
 
     fn block(&mut self, key: &[u8], value: &[u8]) {
@@ -133,23 +142,28 @@ impl Oracle {
         self.failed = false;
         self.lanes = (0..lanes).map(|_| LaneView::default()).collect();
         self.given.values_mut().for_each(|given| given.heard.clear());
-        let unsure = self.unsure.take();
+        let unsure = std::mem::take(&mut self.unsure);
         self.settle_unsure(found, unsure);
         // The last write may hold what an operator has asked for.
         self.sinks_begin();
         self.asks_begin(&found.records);
     }
 
-    /// What was written and not known to be synced is there as a whole, or not at all.
-    fn settle_unsure(&mut self, found: &Found, unsure: Option<(u64, Vec<Change>)>) {
+    /// Of what was written and not known to be synced each batch is there as a whole, or not at all, and none without those before it.
+    fn settle_unsure(&mut self, found: &Found, unsure: VecDeque<(u64, Vec<Change>)>) {
         let Err(without) = self.compare(found) else { return };
-        let Some((written_us, unsure)) = unsure else { return self.fail(|| format!("after a start {without}")) };
-        let now_us = std::mem::replace(&mut self.now_us, written_us);
-        self.synced(&unsure);
-        self.now_us = now_us;
-        if let Err(with) = self.compare(found) {
-            self.fail(|| format!("after a start {without}; and if the last write counts, {with}"));
+        let now_us = self.now_us;
+        let mut with = String::new();
+        for (nth, (written_us, changes)) in unsure.into_iter().enumerate() {
+            self.now_us = written_us;
+            self.synced(&changes);
+            self.now_us = now_us;
+            match self.compare(found) {
+                Ok(()) => return,
+                Err(what) => with += &format!("; and if {} of the last writes count, {what}", nth + 1),
+            }
         }
+        self.fail(|| format!("after a start {without}{with}"));
     }
 
     fn compare(&self, found: &Found) -> Result<(), String> {

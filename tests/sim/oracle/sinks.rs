@@ -211,6 +211,15 @@ impl Oracle {
             self.truth.removed.insert(gone.id.0);
             self.truth.names_removed.insert(gone.name.clone());
         }
+        // One may be removed before the first checkpoint that it would have stood in.
+        let is_left = |id: &u128| !records.iter().any(|record| record.id.0 == *id);
+        let is_asked = |id: &u128| self.truth.known.get(id).is_some_and(|known| known.asked == Some(Command::Remove));
+        let never_stored: Vec<u128> =
+            self.truth.at_work.iter().copied().filter(|id| is_left(id) && is_asked(id)).collect();
+        for id in never_stored {
+            self.truth.removed.insert(id);
+            self.truth.names_removed.extend(self.truth.known.get(&id).map(|known| known.plan.config.name.clone()));
+        }
         for record in &records {
             let Some(mut known) = self.truth.known.remove(&record.id.0) else {
                 return self.fail(|| {

@@ -60,6 +60,10 @@ impl Downstream for Watched {
         }
     }
 
+    fn rest(&mut self) {
+        Downstream::rest(&mut self.fanout);
+    }
+
     fn marks(&self) -> Vec<LaneMark> {
         self.fanout.marks()
     }

@@ -181,7 +181,7 @@ impl World {
             let seed = self.rng.next();
             let fates = [Fate::Killed, Fate::SyncedThenKilled, Fate::PowerFails(seed)];
             self.core.lock().forced = Some(fates[self.rng.index(3)]);
-            life.run_flight();
+            life.run_flight(&self.plan);
             self.core.lock().forced = None;
         }
         if self.rng.one_in(2) {

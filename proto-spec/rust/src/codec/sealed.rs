@@ -9,7 +9,7 @@ use super::{
     Ack, Answer, BufferTooSmall, Data, Datagram, DecodeError, HEADER_LEN, Hello, Ping, Reject, SEALED, SEALED_MIN_LEN,
     TYPE_ANSWER, TYPE_DATA, TYPE_HELLO, TYPE_PING, TYPE_TAKE, Take, VERSION, Welcome,
 };
-use crate::seal::{Direction, SessionKeys, TAG_LEN};
+use crate::seal::{Cipher, Direction, SessionKeys, TAG_LEN};
 use crate::{ClientId, Epoch};
 
 /// What is in clear before the payload or the bitmap: header, word and counter.
@@ -89,8 +89,9 @@ pub(crate) fn is_answer(bytes: &[u8]) -> bool {
 
 /// Verifies a DATA, HELLO, PING or TAKE, and decrypts a DATA's payload in place. `keys` are those that [`peek`] names.
 ///
-/// `Err(UnknownType)` for the types that only a server sends. After any error but `BrokenBatch` the bytes are as they were.
-pub fn unseal_request<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
+/// `Err(UnknownType)` for the types that only a server sends. After any error but `BrokenBatch` the bytes are as they were;
+/// only a [`Cipher`] other than [`Portable`](crate::seal::Portable) may leave zeros in place of what was encrypted.
+pub fn unseal_request<'a>(bytes: &'a mut [u8], keys: &SessionKeys<impl Cipher>) -> Result<Datagram<'a>, DecodeError> {
     let SealedHead { counter, sender, .. } = peek(bytes)?;
     if sender != Side::Client {
         return Err(DecodeError::UnknownType);
@@ -109,8 +110,9 @@ pub fn unseal_request<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Dat
 
 /// Verifies an ACK, REJECT, WELCOME or ANSWER, and decrypts an ANSWER's body in place. `keys` are those that [`peek`] names.
 ///
-/// `Err(UnknownType)` for the types that only a client sends. After any error the bytes are as they were.
-pub fn unseal_reply<'a>(bytes: &'a mut [u8], keys: &SessionKeys) -> Result<Datagram<'a>, DecodeError> {
+/// `Err(UnknownType)` for the types that only a client sends. After any error the bytes are as they were; only a [`Cipher`]
+/// other than [`Portable`](crate::seal::Portable) may leave zeros in place of what was encrypted.
+pub fn unseal_reply<'a>(bytes: &'a mut [u8], keys: &SessionKeys<impl Cipher>) -> Result<Datagram<'a>, DecodeError> {
     let SealedHead { counter, sender, .. } = peek(bytes)?;
     if sender != Side::Server {
         return Err(DecodeError::UnknownType);
@@ -153,7 +155,7 @@ impl Datagram<'_> {
     /// `keys` are those of the session; of HELLO, WELCOME and the REJECT of a HELLO those of epoch 0. **`counter` must never
     /// have been used with these keys in this direction** (PROTOCOL.md#sealed-counter, PROTOCOL.md#sealed-server-counter).
     /// A HELLO takes its nonce instead.
-    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    pub fn seal(&self, keys: &SessionKeys<impl Cipher>, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         match self {
             Self::Data(data) => data.seal(keys, counter, out),
             Self::Ack(ack) => ack.seal(keys, counter, out),
@@ -169,62 +171,62 @@ impl Datagram<'_> {
 
 impl Data<'_> {
     /// Seals it as [`Datagram::seal`] does.
-    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    pub fn seal(&self, keys: &SessionKeys<impl Cipher>, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Ack<'_> {
     /// Seals it as [`Datagram::seal`] does.
-    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    pub fn seal(&self, keys: &SessionKeys<impl Cipher>, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Reject {
     /// Seals it as [`Datagram::seal`] does.
-    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    pub fn seal(&self, keys: &SessionKeys<impl Cipher>, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Hello {
     /// As [`Datagram::seal`], with the nonce as the counter.
-    pub fn seal(&self, keys: &SessionKeys, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    pub fn seal(&self, keys: &SessionKeys<impl Cipher>, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, self.nonce, out)
     }
 }
 
 impl Welcome {
     /// Seals it as [`Datagram::seal`] does.
-    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    pub fn seal(&self, keys: &SessionKeys<impl Cipher>, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Ping {
     /// Seals it as [`Datagram::seal`] does.
-    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    pub fn seal(&self, keys: &SessionKeys<impl Cipher>, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Answer<'_> {
     /// Seals it as [`Datagram::seal`] does.
-    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    pub fn seal(&self, keys: &SessionKeys<impl Cipher>, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Take {
     /// Seals it as [`Datagram::seal`] does.
-    pub fn seal(&self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    pub fn seal(&self, keys: &SessionKeys<impl Cipher>, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         self.fields().seal(keys, counter, out)
     }
 }
 
 impl Fields<'_> {
-    fn seal(mut self, keys: &SessionKeys, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+    fn seal(mut self, keys: &SessionKeys<impl Cipher>, counter: u64, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         let len = (SEALED_MIN_LEN + self.variable.len()).saturating_add(self.zeros);
         let out = out.get_mut(..len).ok_or(BufferTooSmall)?;
         self.flags |= SEALED;

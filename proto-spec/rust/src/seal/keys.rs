@@ -9,11 +9,8 @@ use blake2::digest::typenum::{IsLessOrEqual, True};
 use blake2::digest::{FixedOutput, KeyInit, Update};
 use zeroize::Zeroizing;
 
-use super::DirectionKey;
+use super::cipher::{Cipher, KEY_LEN, Portable};
 use crate::{ClientId, Epoch};
-
-/// Every key has so many bytes.
-pub const KEY_LEN: usize = 32;
 
 /// The key from which the keys of all clients are derived. Only the server has it.
 #[derive(Clone)]
@@ -24,11 +21,11 @@ pub struct FleetKey(Secret);
 pub struct ClientKey(Secret);
 
 /// The two keys, one for each direction, of one session or of a client's HELLOs. Deriving them takes about as long as
-/// sealing a datagram or two, so they are worth keeping.
+/// sealing a datagram or two, so they are worth keeping. `C` is what seals by them.
 #[derive(Clone)]
-pub struct SessionKeys {
-    pub(super) to_server: DirectionKey,
-    pub(super) to_client: DirectionKey,
+pub struct SessionKeys<C = Portable> {
+    pub(super) to_server: C,
+    pub(super) to_client: C,
 }
 
 type Secret = Zeroizing<[u8; KEY_LEN]>;
@@ -65,13 +62,18 @@ impl ClientKey {
 
     /// The keys of a session, or, for `None`, those of HELLO and its answers (epoch 0 on the wire).
     pub fn keys(&self, client: ClientId, epoch: Option<Epoch>) -> SessionKeys {
+        self.keys_with(client, epoch)
+    }
+
+    /// The same keys as [`keys`](Self::keys), with another cipher to seal by them.
+    pub fn keys_with<C: Cipher>(&self, client: ClientId, epoch: Option<Epoch>) -> SessionKeys<C> {
         let mut both = Zeroizing::new([0; 2 * KEY_LEN]);
         let epoch = epoch.map_or(0, Epoch::value).to_le_bytes();
         derive::<U64>(&self.0, &[b"duragram keys v1", &client.0.to_le_bytes(), &epoch], &mut *both);
         let (mut to_server, mut to_client) = (Secret::default(), Secret::default());
         to_server.copy_from_slice(&both[..KEY_LEN]);
         to_client.copy_from_slice(&both[KEY_LEN..]);
-        SessionKeys { to_server: DirectionKey::new(&to_server), to_client: DirectionKey::new(&to_client) }
+        SessionKeys { to_server: C::new(&to_server), to_client: C::new(&to_client) }
     }
 
     /// Tells keys apart without giving them away: 8 bytes that may be shown and logged.
@@ -117,7 +119,7 @@ impl fmt::Debug for ClientKey {
     }
 }
 
-impl fmt::Debug for SessionKeys {
+impl<C> fmt::Debug for SessionKeys<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionKeys(..)")
     }

@@ -10,11 +10,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use duragram_proto::codec::{self, Datagram, SealedHead, Side};
-use duragram_proto::seal::SessionKeys;
 use duragram_proto::{ClientId, Epoch};
 use hashbrown::HashTable;
 
-use crate::keys::{KeyRing, Lookup};
+use crate::keys::{KeyRing, Lookup, SessionKeys};
 use crate::limits;
 use crate::model::{ChannelSet, Now, SessionId};
 use crate::rate::Buckets;
@@ -130,7 +129,7 @@ impl KeyCache {
             Lookup::Revoked => return Err(DropReason::Revoked),
             Lookup::Unknown => return Err(DropReason::UnknownKey),
         };
-        let keys = of.key.keys(client, epoch);
+        let keys: SessionKeys = of.key.keys_with(client, epoch);
         let opened = codec::unseal_request(datagram, &keys);
         self.flooded = match opened {
             Ok(_) => false,
@@ -210,7 +209,7 @@ impl Place {
         (self.keys, self.channels) = (None, None);
         match ring.lookup(self.client) {
             Lookup::Key(of) => {
-                self.keys = Some(Arc::new(of.key.keys(self.client, self.epoch)));
+                self.keys = Some(Arc::new(of.key.keys_with(self.client, self.epoch)));
                 self.channels = of.channels.clone();
                 Ok(())
             }

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use duragram_proto::codec::{self, RejectCode};
-use duragram_proto::seal::SessionKeys;
 use duragram_proto::{ClientId, Seq};
 
+use crate::keys::SessionKeys;
 use crate::model::{Peer, SessionId};
 
 /// One datagram that needs an answer.

@@ -13,6 +13,11 @@ fn batch(sequence: u64) -> Vec<u8> {
     [&sequence.to_le_bytes()[..], &1u32.to_le_bytes(), b"change"].concat()
 }
 
+/// A batch of one change, made when so many changes were known to be synced.
+fn batch_after(synced: u64, sequence: u64) -> Vec<u8> {
+    [&sequence.to_le_bytes()[..], &1u32.to_le_bytes(), &SYNCED_TAG, &synced.to_le_bytes(), b"change"].concat()
+}
+
 /// In a page, when RocksDB has delivered so many changes, all of them from table files.
 fn find_in_page(page: &[u8], log: u64, delivered: u64) -> Vec<(usize, Found)> {
     Search { first: 0, next: delivered + 1 }.page(page, log)
@@ -34,18 +39,18 @@ fn the_checksum_is_crc32c() {
 #[test]
 fn a_good_record_behind_the_last_delivered_one_is_found_wherever_it_lies() {
     let page = [&[7; 5][..], &fragment(WHOLE, 9, &batch(11)), &[0; 40]].concat();
-    assert_eq!(find_in_page(&page, 9, 10), [(5, Found::Behind)]);
+    assert_eq!(find_in_page(&page, 9, 10), [(5, Found::Proof)]);
     assert_eq!(find_in_page(&page, 9, 11), [], "that one was delivered");
     assert_eq!(find_in_page(&page, 8, 10), [], "left over from the log whose file this was");
     let first = fragment(FIRST, 9, &batch(11));
     assert_eq!(find_in_page(&first, 9, 10), [(0, Found::Torn)], "this one a crash has torn");
-    assert_eq!(find_in_page(&first, 9, 9), [(0, Found::Behind)], "and this one came after another");
+    assert_eq!(find_in_page(&first, 9, 9), [(0, Found::Proof)], "and this one came after another");
     for at in 0..first.len() {
         let mut bad = first.clone();
         bad[at] ^= 4;
         // With the sequence number changed it may look like the next one.
         let found = find_in_page(&bad, 9, 9);
-        assert!(found.iter().all(|(_, found)| *found != Found::Behind), "byte {at}");
+        assert!(found.iter().all(|(_, found)| *found != Found::Proof), "byte {at}");
     }
     assert_eq!(find_in_page(&first[..first.len() - 1], 9, 9), []);
 }
@@ -58,7 +63,54 @@ fn a_write_that_is_not_whole_is_told_from_nothing() {
     assert_eq!(find_in_page(&torn, 9, 10), [(5, Found::Torn)]);
     assert_eq!(find_in_page(&torn, 9, 9), [], "not the one that comes next");
     let both = [&torn[..], &fragment(WHOLE, 9, &batch(12))].concat();
-    assert_eq!(find_in_page(&both, 9, 10), [(5, Found::Torn), (torn.len(), Found::Behind)]);
+    assert_eq!(find_in_page(&both, 9, 10), [(5, Found::Torn), (torn.len(), Found::Proof)]);
+}
+
+#[test]
+fn a_whole_write_proves_damage_before_it_exactly_if_it_says_that_this_was_synced() {
+    // RocksDB has delivered ten changes; the eleventh is not whole.
+    for (synced, found) in [(9, Found::UnderWay), (10, Found::UnderWay), (11, Found::Proof), (12, Found::Proof)] {
+        for kind in [WHOLE, FIRST] {
+            assert_eq!(find_in_page(&fragment(kind, 9, &batch_after(synced, 13)), 9, 10), [(0, found)], "{synced}");
+        }
+    }
+    assert_eq!(find_in_page(&fragment(WHOLE, 9, &batch(13)), 9, 10), [(0, Found::Proof)], "of an earlier version");
+    let whole = fragment(WHOLE, 9, &batch_after(10, 11));
+    assert_eq!(find_in_page(&whole, 9, 10), [(0, Found::Proof)], "RocksDB would have delivered it");
+}
+
+#[test]
+fn a_record_that_the_end_of_its_page_parts_before_it_says_what_was_synced_proves_nothing() {
+    let all = batch_after(12, 13);
+    for len in BATCH_HEADER_LEN..BATCH_HEADER_LEN + SYNCED_LEN {
+        assert_eq!(find_in_page(&fragment(FIRST, 9, &all[..len]), 9, 10), [(0, Found::UnderWay)], "{len} bytes");
+        // One that ends there has nothing to say in another page.
+        assert_eq!(find_in_page(&fragment(WHOLE, 9, &all[..len]), 9, 10), [(0, Found::Proof)], "{len} bytes");
+    }
+    let len = BATCH_HEADER_LEN + SYNCED_LEN;
+    assert_eq!(find_in_page(&fragment(FIRST, 9, &all[..len]), 9, 10), [(0, Found::Proof)]);
+}
+
+#[test]
+fn writes_that_were_under_way_together_are_counted_and_given_up_whichever_of_them_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |log: &[u8]| fs::write(dir.path().join("000012.log"), log).unwrap();
+    let file = || "rocksdb/000012.log".to_owned();
+    let (first, second) = (fragment(WHOLE, 12, &batch_after(10, 11)), fragment(WHOLE, 12, &batch_after(10, 12)));
+    let mut torn = first.clone();
+    torn[20] ^= 1;
+    write(&[&torn[..], &second].concat());
+    assert_eq!(tail(dir.path(), 12, 10, 10).unwrap(), Tail::Torn(Torn { file: file(), at: 0, whole: 1 }));
+    let nothing = vec![FILL; first.len()];
+    write(&[&nothing[..], &second].concat());
+    let at = first.len() as u64;
+    let behind = Torn { file: file(), at, whole: 1 };
+    assert_eq!(tail(dir.path(), 12, 10, 10).unwrap(), Tail::Torn(behind), "of the first nothing is left");
+    // A third one knows that the first two were synced.
+    let third = fragment(WHOLE, 12, &batch_after(12, 13));
+    write(&[&torn[..], &second, &third].concat());
+    let at = (first.len() + second.len()) as u64;
+    assert_eq!(tail(dir.path(), 12, 10, 10).unwrap(), Tail::GoodAfterBad { file: file(), at });
 }
 
 #[test]

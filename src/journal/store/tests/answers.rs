@@ -116,7 +116,7 @@ fn what_a_record_of_answers_is_damaged_by_is_found() {
     write(&mut journal);
     drop(journal);
     let stored = Store::open(&place.path().join("rocksdb"), &options()).unwrap();
-    let mut batch = stored.batch(100);
+    let mut batch = stored.batch(100, 0);
     let (_, value) = answers(8, [answered(2, false, b"another")]).encode();
     stored.put(&mut batch, META, &answers_key(9), &value, &mut Vec::new());
     stored.write(batch).unwrap();

@@ -33,7 +33,7 @@ pub struct Directory {
 
 impl Sidecar for Directory {
     fn write_witness(&self, witness: Witness) -> io::Result<()> {
-        let apply = |disk: &mut Disk, durable| {
+        let apply = |disk: &mut Disk, durable, _| {
             if durable {
                 disk.witness = Some(StoredWitness::Good(witness));
             }
@@ -48,6 +48,13 @@ impl Sidecar for Directory {
     }
 }
 
+/// Changes that are applied together.
+pub struct Batch {
+    /// So many changes were known to be synced when it was made.
+    synced: u64,
+    changes: Vec<Change>,
+}
+
 /// One process of the simulation has the database open through this.
 pub struct SimulatedStore {
     pub(in crate::journal) disk: SimulatedDisk,
@@ -56,7 +63,7 @@ pub struct SimulatedStore {
 }
 
 impl Database for SimulatedStore {
-    type Batch = Vec<Change>;
+    type Batch = Batch;
     type Error = SimulatedError;
     type Cursor<'a> = SimulatedCursor<'a>;
     type Sidecar = Directory;
@@ -65,13 +72,13 @@ impl Database for SimulatedStore {
         error.0 == DAMAGED
     }
 
-    fn batch(&self, _: usize) -> Vec<Change> {
-        Vec::new()
+    fn batch(&self, _: usize, synced: u64) -> Batch {
+        Batch { synced, changes: Vec::new() }
     }
 
-    fn put(&self, batch: &mut Vec<Change>, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
+    fn put(&self, batch: &mut Batch, family: &'static str, key: &[u8], value: &[u8], scratch: &mut Vec<u8>) {
         mask_into(scratch, value, self.disk.mask());
-        batch.push(Change::Put {
+        batch.changes.push(Change::Put {
             family: Family::named(family),
             key: key.to_vec(),
             value: value.to_vec(),
@@ -79,23 +86,26 @@ impl Database for SimulatedStore {
         });
     }
 
-    fn delete(&self, batch: &mut Vec<Change>, family: &'static str, key: &[u8]) {
-        batch.push(Change::Delete { family: Family::named(family), key: key.to_vec() });
+    fn delete(&self, batch: &mut Batch, family: &'static str, key: &[u8]) {
+        batch.changes.push(Change::Delete { family: Family::named(family), key: key.to_vec() });
     }
 
-    fn delete_range(&self, batch: &mut Vec<Change>, family: &'static str, from: &[u8], to: &[u8]) {
-        batch.push(Change::DeleteRange { family: Family::named(family), from: from.to_vec(), to: to.to_vec() });
+    fn delete_range(&self, batch: &mut Batch, family: &'static str, from: &[u8], to: &[u8]) {
+        let family = Family::named(family);
+        batch.changes.push(Change::DeleteRange { family, from: from.to_vec(), to: to.to_vec() });
     }
 
-    fn write(&self, batch: Vec<Change>) -> Result<(), SimulatedError> {
-        let sequence = lock(&self.state).sequence;
-        self.disk.decided(self.process, Write::Batch(&batch), |disk, _| disk.append(sequence, &batch, 256))?;
-        let mut state = lock(&self.state);
-        batch.iter().for_each(|change| state.apply(change));
-        let mut disk = lock(&self.disk.disk);
-        if disk.is_flush_due() {
-            disk.settle(state.clone());
-        }
+    fn write(&self, batch: Batch) -> Result<(), SimulatedError> {
+        self.apply(&batch, Write::Batch(&batch.changes))
+    }
+
+    fn write_ahead(&self, batch: Batch) -> Result<(), SimulatedError> {
+        self.apply(&batch, Write::Ahead(&batch.changes))
+    }
+
+    fn sync(&self) -> Result<(), SimulatedError> {
+        self.disk.decided(self.process, Write::Sync, |_, _, _| {})?;
+        self.flush_if_due();
         Ok(())
     }
 
@@ -122,16 +132,29 @@ impl Database for SimulatedStore {
         Ok(())
     }
 
-    fn tend_log(&self) -> Result<(), SimulatedError> {
-        Ok(())
-    }
-
     fn unix_us(&self) -> u64 {
         lock(&self.disk.machine).unix_us
     }
 }
 
 impl SimulatedStore {
+    fn apply(&self, batch: &Batch, write: Write<'_>) -> Result<(), SimulatedError> {
+        let sequence = lock(&self.state).sequence;
+        self.disk.decided(self.process, write, |disk, _, part| {
+            disk.append(sequence, batch.synced, &batch.changes, part);
+        })?;
+        batch.changes.iter().for_each(|change| lock(&self.state).apply(change));
+        self.flush_if_due();
+        Ok(())
+    }
+
+    fn flush_if_due(&self) {
+        let mut disk = lock(&self.disk.disk);
+        if disk.is_flush_due() {
+            disk.settle(lock(&self.state).clone());
+        }
+    }
+
     fn check(&self, family: Family, key: &[u8]) -> Result<(), SimulatedError> {
         let disk = lock(&self.disk.disk);
         let unreadable = !disk.unreadable.is_empty() && disk.unreadable.contains(&(family, key.to_vec()));

@@ -2,7 +2,7 @@
 //! can be done to them while nobody looks.
 //!
 //! The log is a run of records, one for each batch: CRC-32 of all that follows u32, length of the changes u32, number of the
-//! log u32, sequence number of the first change u64, count of changes u32, the changes. A log is written over an earlier
+//! log u32, sequence number of the first change u64, count of changes u32, how many changes were known to be synced u64, the changes. A log is written over an earlier
 //! one, as RocksDB recycles its logs, so that behind its end lie old records.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +13,10 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Change, Family};
-use crate::journal::recovery::{Tail, Witness};
+use crate::journal::recovery::{Tail, Torn, Witness};
 
 const SECTOR_BYTES: usize = 512;
-const RECORD_HEADER_LEN: usize = 24;
+const RECORD_HEADER_LEN: usize = 32;
 /// What a preallocated log is filled with.
 const FILL: u8 = 0xff;
 /// A log that has grown to this is emptied into the tables.
@@ -89,7 +89,7 @@ impl Disk {
     pub(in crate::journal) fn read(&self) -> Read {
         let mut state = self.tables.clone();
         let mut at = 0;
-        while let Some((range, changes)) = self.log.record(at, state.sequence + 1) {
+        while let Some((range, _, changes)) = self.log.record(at, state.sequence + 1) {
             changes.iter().for_each(|change| state.apply(change));
             at = range.end;
         }
@@ -108,8 +108,8 @@ impl Disk {
     }
 
     /// Appends a batch of changes to the log. Only `part` of 256 of the record's bytes get there.
-    pub(in crate::journal) fn append(&mut self, sequence: u64, changes: &[Change], part: usize) {
-        let record = encode(self.log.number, sequence + 1, changes);
+    pub(in crate::journal) fn append(&mut self, sequence: u64, synced: u64, changes: &[Change], part: usize) {
+        let record = encode(self.log.number, sequence + 1, synced, changes);
         self.log.append(&record[..record.len() * part / 256]);
     }
 
@@ -160,7 +160,7 @@ impl Disk {
 
     /// Ends the log at its first bad record, as if nothing lay behind.
     pub(in crate::journal) fn skip_damage(&mut self) {
-        let end = self.records().last().map_or(0, |(last, _)| last.end);
+        let end = self.records().last().map_or(0, |(last, ..)| last.end);
         self.log.bytes[end..].fill(FILL);
         self.witness = Some(StoredWitness::Good(Witness::NotInService));
     }
@@ -222,19 +222,20 @@ impl Disk {
         values.keys().nth(nth).cloned()
     }
 
-    /// Damages a record. Damage to the last one looks like a commit that a crash has torn, unless the witness covers it.
+    /// Damages a record. Damage to one looks like a commit that a crash has torn, unless the witness covers it, or the last one says
+    /// that it was synced.
     fn damage_log(&mut self, rng: &mut SmallRng) -> Option<String> {
         let witnessed = match self.witness {
             Some(StoredWitness::Good(Witness::Durable { changes, .. })) => changes,
             _ => 0,
         };
         let records = self.records();
-        let proven = records.iter().filter(|(_, last)| *last <= witnessed).count();
-        let proven = proven.max(records.len().saturating_sub(1));
+        let claimed = records.last().map_or(0, |&(_, _, synced)| synced);
+        let proven = records.iter().filter(|&&(_, last, _)| last <= witnessed.max(claimed)).count();
         if proven == 0 {
             return None;
         }
-        let (record, _) = records[rng.random_range(0..proven)].clone();
+        let (record, ..) = records[rng.random_range(0..proven)].clone();
         if rng.random_bool(0.5) {
             let at = rng.random_range(record.clone());
             self.log.bytes[at] ^= 1 << rng.random_range(0..8);
@@ -242,7 +243,7 @@ impl Disk {
         }
         let sector = rng.random_range(record) / SECTOR_BYTES * SECTOR_BYTES;
         // Zeroes, or a stale or misplaced sector; not what reaches beyond.
-        let limit = records.get(proven).map_or(self.log.end, |(record, _)| record.start);
+        let limit = records.get(proven).map_or(self.log.end, |(record, ..)| record.start);
         let to = (sector + SECTOR_BYTES).min(limit);
         let from = rng.random_range(0..self.log.bytes.len()) / SECTOR_BYTES * SECTOR_BYTES;
         let source: Vec<u8> = match rng.random_bool(0.5) {
@@ -259,14 +260,14 @@ impl Disk {
         format!("the witness is {:?}", self.witness)
     }
 
-    /// Where the log's good records lie, and the number of the last change in each.
-    fn records(&self) -> Vec<(Range<usize>, u64)> {
+    /// Where the log's good records lie, the number of the last change in each, and how many changes it says were synced.
+    fn records(&self) -> Vec<(Range<usize>, u64, u64)> {
         let (mut at, mut next) = (0, self.tables.sequence + 1);
         let mut records = Vec::new();
-        while let Some((range, changes)) = self.log.record(at, next) {
+        while let Some((range, synced, changes)) = self.log.record(at, next) {
             next += changes.len() as u64;
             at = range.end;
-            records.push((range, next - 1));
+            records.push((range, next - 1, synced));
         }
         records
     }
@@ -283,16 +284,18 @@ impl Log {
         self.end = end;
     }
 
-    /// The good record at `at`, if there is one and it begins with change `sequence`.
-    fn record(&self, at: usize, sequence: u64) -> Option<(Range<usize>, Vec<Change>)> {
-        let (range, first, body) = self.envelope(at)?;
+    /// The good record at `at`, if there is one and it begins with change `sequence`; how many changes it says were synced.
+    fn record(&self, at: usize, sequence: u64) -> Option<(Range<usize>, u64, Vec<Change>)> {
+        let (range, first, synced) = self.envelope(at)?;
         if first != sequence {
             return None;
         }
-        Some((range, decode(body)))
+        let body = &self.bytes[range.start + RECORD_HEADER_LEN..range.end];
+        Some((range, synced, decode(body)))
     }
 
-    fn envelope(&self, at: usize) -> Option<(Range<usize>, u64, &[u8])> {
+    /// Of the good record at `at`: its place, its first change, and how many changes it says were synced.
+    fn envelope(&self, at: usize) -> Option<(Range<usize>, u64, u64)> {
         let header = self.bytes.get(at..at + RECORD_HEADER_LEN)?;
         if u32_at(header, 8) != self.number {
             return None;
@@ -302,33 +305,40 @@ impl Log {
         if u32_at(header, 0) != crc32fast::hash(checked) {
             return None;
         }
-        Some((at..end, u64_at(header, 12), &self.bytes[at + RECORD_HEADER_LEN..end]))
+        Some((at..end, u64_at(header, 12), u64_at(header, 24)))
     }
 
-    /// As `rocksdb::write_ahead_log` does: what lies behind the place where reading stopped. Only the last write can be torn, since each is
-    /// synced before the next begins: so a good record there proves damage.
+    /// As `rocksdb::write_ahead_log` does: what lies behind the place where reading stopped. A good record there proves damage, if it
+    /// says that what was not read had been synced.
     fn tail(&self, from: usize, sequence: u64) -> Tail {
         let file = || "log".to_owned();
         let number = self.number.to_le_bytes();
         let numbers = self.bytes.get(from + 8..).unwrap_or(&[]);
-        let good = (from..).zip(numbers.windows(4)).find_map(|(at, found)| {
-            (found == number && self.envelope(at).is_some_and(|(_, first, _)| first >= sequence)).then_some(at)
-        });
+        let good = (from..).zip(numbers.windows(4)).filter(|(_, found)| *found == number);
+        let good = good.filter_map(|(at, _)| self.envelope(at).filter(|&(_, first, _)| first >= sequence));
+        let (mut whole, mut first_whole) = (0, None);
+        for (range, _, synced) in good {
+            if synced >= sequence {
+                return Tail::GoodAfterBad { file: file(), at: range.start as u64 };
+            }
+            whole += 1;
+            first_whole = first_whole.or(Some(range.start));
+        }
         let header = self.bytes.get(from..from + RECORD_HEADER_LEN);
         let begun = header.is_some_and(|header| header[8..12] == number && u64_at(header, 12) == sequence);
-        match good {
-            Some(at) => Tail::GoodAfterBad { file: file(), at: at as u64 },
-            None if begun => Tail::Torn { file: file(), at: from as u64 },
+        match first_whole.filter(|_| !begun).or(begun.then_some(from)) {
+            Some(at) => Tail::Torn(Torn { file: file(), at: at as u64, whole }),
             None => Tail::Clean,
         }
     }
 }
 
-fn encode(log: u32, sequence: u64, changes: &[Change]) -> Vec<u8> {
+fn encode(log: u32, sequence: u64, synced: u64, changes: &[Change]) -> Vec<u8> {
     let mut record = vec![0; 8];
     record.extend_from_slice(&log.to_le_bytes());
     record.extend_from_slice(&sequence.to_le_bytes());
     record.extend_from_slice(&len32(changes.len()));
+    record.extend_from_slice(&synced.to_le_bytes());
     for change in changes {
         let (kind, family, parts): (u8, Family, [&[u8]; 2]) = match change {
             Change::Put { family, key, stored, .. } => (0, *family, [key, stored]),

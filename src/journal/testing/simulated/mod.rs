@@ -14,7 +14,7 @@ use crate::journal::error::OpenError;
 use crate::journal::mask::mask_into;
 use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, MetaRecord, decode, encode_counter_limit};
 use crate::journal::recovery::{self, Format, Outcome, Scan, Visit, Witness, survey};
-use crate::journal::store::{self, Shared, StoredWriter};
+use crate::journal::store::{self, Shared, StoredWriter, Written};
 use crate::journal::testing::by_hand::{ByHand, Hand, WriteCommit};
 use crate::journal::{Commit, Durable, JournalError, Landed, Opened, Replay, Room, StorageError};
 use crate::model::{AnswersRecord, AskRecord, ClientRecord, Offset, SessionRecord, SinkRecord};
@@ -80,8 +80,12 @@ pub enum Change {
 /// What is about to be written.
 #[derive(Clone, Copy, Debug)]
 pub enum Write<'a> {
-    /// A batch that is to be durable when the write returns.
+    /// A batch that is to be durable when the write returns, and with it all that was written ahead.
     Batch(&'a [Change]),
+    /// A batch that a later sync makes durable.
+    Ahead(&'a [Change]),
+    /// All that was written ahead is to be durable when this returns.
+    Sync,
     /// The witness as it was stored last.
     Witness(Witness),
     /// What recovery has read goes to tables of its own.
@@ -220,7 +224,7 @@ impl SimulatedDisk {
                 found.ok_or_else(|| OpenError::storage("making a new database", "it is not there"))?
             }
         };
-        self.decided(process, Write::Settle, |disk, durable| {
+        self.decided(process, Write::Settle, |disk, durable, _| {
             if durable {
                 disk.settle(state.clone());
             }
@@ -293,34 +297,35 @@ impl SimulatedDisk {
         machine.masks ^ machine.masks >> 29
     }
 
-    /// Asks what becomes of a write by a process, and does that. `apply` is told whether it is to be durable.
+    /// Asks what becomes of a write by a process, and does that. `apply` is told whether it is to be durable, and of how many of 256
+    /// parts the disk gets.
     fn decided(
         &self,
         process: u64,
         write: Write<'_>,
-        apply: impl FnOnce(&mut Disk, bool),
+        apply: impl FnOnce(&mut Disk, bool, usize),
     ) -> Result<(), SimulatedError> {
         if lock(&self.machine).process != process {
             return Err(SimulatedError("the process is dead"));
         }
         let fate = lock(&self.decide)(write);
         let mut disk = lock(&self.disk);
-        match (fate, write) {
-            (Fate::WriteFails(part), Write::Batch(changes)) => {
-                let sequence = disk.read().state.sequence;
-                disk.append(sequence, changes, usize::from(part));
-            }
-            // What is not a batch is there as a whole or not at all.
-            (Fate::WriteFails(_), _) => {}
-            (Fate::PowerFails(seed), _) => {
-                apply(&mut disk, !matches!(write, Write::Batch(_)) && seed & 1 == 0);
+        let is_logged = matches!(write, Write::Batch(_) | Write::Ahead(_));
+        match fate {
+            // What is not logged is there as a whole or not at all.
+            Fate::WriteFails(part) if is_logged => apply(&mut disk, false, part.into()),
+            Fate::WriteFails(_) => {}
+            Fate::PowerFails(seed) => {
+                apply(&mut disk, !is_logged && seed & 1 == 0, 256);
                 disk.cut_power(seed);
             }
-            (Fate::Synced | Fate::SyncedThenKilled, _) => {
-                apply(&mut disk, true);
-                disk.sync();
+            Fate::Synced | Fate::SyncedThenKilled => {
+                apply(&mut disk, true, 256);
+                if matches!(write, Write::Batch(_) | Write::Sync) {
+                    disk.sync();
+                }
             }
-            (Fate::Lies | Fate::SyncFails | Fate::Killed, _) => apply(&mut disk, !matches!(write, Write::Batch(_))),
+            Fate::Lies | Fate::SyncFails | Fate::Killed => apply(&mut disk, !is_logged, 256),
         }
         drop(disk);
         match fate {
@@ -344,13 +349,28 @@ pub type SimulatedHand = Hand<SimulatedWriter>;
 /// The writer on a [`SimulatedDisk`].
 pub struct SimulatedWriter(StoredWriter<SimulatedStore>);
 
+/// A commit that is written to a [`SimulatedDisk`], and not synced.
+pub struct SimulatedWritten(Written);
+
 impl WriteCommit for SimulatedWriter {
+    type Written = SimulatedWritten;
+
     fn durable(&self) -> Durable {
         self.0.shared().durable()
     }
 
     fn write(&mut self, commit: Commit) -> Result<Landed, JournalError> {
         Ok(self.0.write(commit)?)
+    }
+
+    fn write_ahead(&mut self, commit: Commit) -> Result<SimulatedWritten, JournalError> {
+        Ok(SimulatedWritten(self.0.write_ahead(commit)?))
+    }
+
+    fn sync(&mut self, written: Vec<SimulatedWritten>) -> Vec<Result<Landed, JournalError>> {
+        let written = written.into_iter().map(|SimulatedWritten(written)| Ok(written));
+        let landed = store::sync_all(&self.0.shared(), written.collect());
+        landed.into_iter().map(|landed| landed.map_err(JournalError::Failed)).collect()
     }
 
     fn room(&self, reserve_bytes: u64) -> Result<Room, StorageError> {

@@ -104,8 +104,9 @@ impl Oracle {
     pub(super) fn redeem(&mut self, to: SocketAddr, len: usize, answer: &Answer<'_>) -> Option<Voucher> {
         let name = ((answer.client.0, answer.epoch.value()), answer.seq.0);
         let (now_us, slack_us) = (self.now_us, self.asks.slack_us);
+        let stopping = self.asks.stopping;
         let vouchers = self.asks.vouchers.get_mut(&name)?;
-        vouchers.retain(|voucher| now_us <= voucher.ends_us() + slack_us);
+        vouchers.retain(|voucher| stopping || now_us <= voucher.ends_us() + slack_us);
         let is_gone = answer.status == AnswerStatus::Gone;
         let ended = answer.status == AnswerStatus::Pending && answer.number == 0;
         let fits = |voucher: &Voucher| {
