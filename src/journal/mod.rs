@@ -39,8 +39,8 @@ pub use dead_letter::{DeadLetterRoom, DeadLetters, LetterCounts, NoRoom};
 pub use error::{Damage, DamageKind, DamagePlace, JournalError, OpenError, StorageError};
 pub use meta::Loss;
 pub use rocksdb::RocksJournal;
-pub use rocksdb::database::RocksOptions;
 pub use rocksdb::inspect;
+pub use rocksdb::settings::RocksOptions;
 
 /// The receipt of a commit: proof that it is durable. Only this module can make one; acks are made from it alone.
 #[derive(Debug)]

@@ -11,8 +11,8 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
 use rocksdb::{ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions, properties};
@@ -21,58 +21,13 @@ use crate::journal::database::{Cursor, DEAD, Database, JOURNAL, META, Table, blo
 use crate::journal::directory::{DataDir, make_dir};
 use crate::journal::error::{Damage, DamageKind, DamagePlace, OpenError};
 use crate::journal::mask::{mask_into, unmask};
-use crate::journal::recovery::ReadProgress;
 use crate::journal::rocksdb::manifest::verify_manifest;
 use crate::journal::rocksdb::preallocate::{LogExtent, LogWatch, logs, preallocate};
-use crate::journal::rocksdb::settings::{MEMTABLE_BLOCK_BYTES_MAX, SLOWDOWN_TABLES, families, memtables, settings};
+use crate::journal::rocksdb::settings::{
+    LogReading, MEMTABLE_BLOCK_BYTES_MAX, RocksOptions, SLOWDOWN_TABLES, families, memtables, settings,
+};
 use crate::journal::rocksdb::watch::{DatabaseWatch, Needs};
-use crate::limits::{MEMTABLE_BYTES, RESERVE_BYTES, START_READ_BYTES};
 use crate::model::Offset;
-
-/// What of the journal on disk can be chosen.
-#[derive(Clone, Debug)]
-pub struct RocksOptions {
-    /// Open a damaged journal: what is good is kept, what is not is recorded and given up, and the damaged database is set
-    /// aside. For one start, by an operator who has decided it.
-    pub accept_loss: bool,
-    /// Bytes of one memtable of the journal. Large against the lag of trimming: a block that is trimmed before its memtable
-    /// is flushed never reaches a table file.
-    pub memtable_bytes: usize,
-    /// Fill the first write-ahead log in advance, so that commits are fast from the start on.
-    pub preallocate: bool,
-    /// Free space that this must leave, in bytes.
-    pub reserve_bytes: u64,
-    /// How often the witness follows the journal's end.
-    pub witness_interval: Duration,
-    /// How much of what was journaled before the last checkpoint a start reads, in bytes, the newest first. What is older is
-    /// verified when it is read.
-    pub start_read_bytes: u64,
-    /// Where opening reports how far it is.
-    pub progress: Arc<ReadProgress>,
-}
-
-impl Default for RocksOptions {
-    fn default() -> Self {
-        Self {
-            accept_loss: false,
-            memtable_bytes: MEMTABLE_BYTES,
-            preallocate: true,
-            reserve_bytes: *RESERVE_BYTES.start(),
-            witness_interval: Duration::from_secs(1),
-            start_read_bytes: START_READ_BYTES,
-            progress: Arc::default(),
-        }
-    }
-}
-
-/// How the write-ahead log is read when a database is opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::journal) enum LogReading {
-    /// Up to the first bad record, as the server does: after a crash the last record may be torn.
-    ToFirstBad,
-    /// Every record that is good, also behind bad ones.
-    AllGood,
-}
 
 /// The database is open as long as this lives.
 pub struct Store {

@@ -7,7 +7,7 @@ pub(super) mod open;
 pub(super) mod preallocate;
 mod quiet;
 mod salvage;
-mod settings;
+pub(super) mod settings;
 mod watch;
 mod write_ahead_log;
 

@@ -13,7 +13,8 @@ use crate::journal::directory::DataDir;
 use crate::journal::error::{Damage, DamageKind, DamagePlace, OpenError};
 use crate::journal::meta::{CHECKPOINT_KEY, COUNTER_KEY, CheckpointState, Loss, encode_counter_limit, loss_key};
 use crate::journal::recovery::{Directory, Format, Reading, Scan, Tail, Visit, Witness, survey};
-use crate::journal::rocksdb::database::{LogReading, RocksOptions, Store};
+use crate::journal::rocksdb::database::Store;
+use crate::journal::rocksdb::settings::{LogReading, RocksOptions};
 use crate::model::Offset;
 
 /// Offsets that are left unused above everything that may have been given out. Entries that were lost may have been

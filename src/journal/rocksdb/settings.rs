@@ -1,10 +1,58 @@
-//! How RocksDB is set, and why.
+//! How RocksDB is set, and why; and what of that can be chosen.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, Options};
 
 use crate::journal::database::{DEAD, JOURNAL, META};
-use crate::journal::rocksdb::database::{LogReading, RocksOptions};
-use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLES};
+use crate::journal::recovery::ReadProgress;
+use crate::limits::{BLOCK_CACHE_BYTES, JOURNAL_FILES, MEMTABLE_BYTES, MEMTABLES, RESERVE_BYTES, START_READ_BYTES};
+
+/// What of the journal on disk can be chosen.
+#[derive(Clone, Debug)]
+pub struct RocksOptions {
+    /// Open a damaged journal: what is good is kept, what is not is recorded and given up, and the damaged database is set
+    /// aside. For one start, by an operator who has decided it.
+    pub accept_loss: bool,
+    /// Bytes of one memtable of the journal. Large against the lag of trimming: a block that is trimmed before its memtable
+    /// is flushed never reaches a table file.
+    pub memtable_bytes: usize,
+    /// Fill the first write-ahead log in advance, so that commits are fast from the start on.
+    pub preallocate: bool,
+    /// Free space that this must leave, in bytes.
+    pub reserve_bytes: u64,
+    /// How often the witness follows the journal's end.
+    pub witness_interval: Duration,
+    /// How much of what was journaled before the last checkpoint a start reads, in bytes, the newest first. What is older is
+    /// verified when it is read.
+    pub start_read_bytes: u64,
+    /// Where opening reports how far it is.
+    pub progress: Arc<ReadProgress>,
+}
+
+impl Default for RocksOptions {
+    fn default() -> Self {
+        Self {
+            accept_loss: false,
+            memtable_bytes: MEMTABLE_BYTES,
+            preallocate: true,
+            reserve_bytes: *RESERVE_BYTES.start(),
+            witness_interval: Duration::from_secs(1),
+            start_read_bytes: START_READ_BYTES,
+            progress: Arc::default(),
+        }
+    }
+}
+
+/// How the write-ahead log is read when a database is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::journal) enum LogReading {
+    /// Up to the first bad record, as the server does: after a crash the last record may be torn.
+    ToFirstBad,
+    /// Every record that is good, also behind bad ones.
+    AllGood,
+}
 
 /// How many emptied write-ahead logs are kept to be written again. A log that is overwritten does not grow, so its sync
 /// need not write the inode: measured here, 89–111 µs against 148–176 µs for a commit of one record.

@@ -29,7 +29,7 @@ pub(super) struct Log {
 pub(in crate::journal) struct Synced(u64);
 
 impl Synced {
-    /// So many changes are.
+    /// So many changes are on the disk, the oldest first.
     pub(super) fn changes(self) -> u64 {
         self.0
     }

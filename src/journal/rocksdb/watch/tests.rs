@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::journal::database::Database as _;
-use crate::journal::rocksdb::database::RocksOptions;
+use crate::journal::rocksdb::settings::RocksOptions;
 use crate::journal::store::Housekeeping;
 use crate::journal::store::tests::{Place, checkpoint, commit, options, tens};
 use crate::journal::{Journal, Opened, RocksJournal};
