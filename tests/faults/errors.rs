@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use super::disk::{Disk, Survival};
 use super::layer::{Action, EIO, ENOSPC, Layer, Record, Rule, calls};
 use super::load::{self, Crowd, Heard, Plan, overhear};
-use super::{CONFIG, Long, PATIENCE, fast_dir};
+use super::{CONFIG, Long, OVERLAPPING, PATIENCE, fast_dir};
 use crate::common::lossy::{LossyPath, Weather};
 use crate::common::server::{Home, Server};
 use crate::common::wait_for;
@@ -126,6 +126,7 @@ fn of_what_is_under_way_when_a_write_or_a_sync_fails_nothing_is_acked_that_is_no
     for n in 1..=8 {
         for calls in [calls::SYNC, calls::WRITE] {
             let patients = Patients::wait_with(MANY_CLIENTS, LARGE);
+            patients.home.configure(OVERLAPPING);
             let mut disk = Disk::load(&patients.home.disk()).unwrap();
             let layer = Layer::tracing(&patients.home.disk());
             layer.set(0, Rule::always(calls::SYNC, ".log", Action::Linger(Duration::from_millis(3))));

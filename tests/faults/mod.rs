@@ -39,6 +39,10 @@ use load::{Crowd, Heard, Plan};
 /// Small steps, so that a short run has many checkpoints and trims.
 const CONFIG: &str = "checkpoint_bytes = 65536\ncheckpoint_interval = \"20ms\"\nretain_bytes = 0\nlanes = 2\n";
 
+/// The same with blocks so small that they are full soon, and one is written while another is synced.
+const OVERLAPPING: &str = "checkpoint_bytes = 65536\ncheckpoint_interval = \"20ms\"\nretain_bytes = 0\nlanes = 2\n\
+                           commit_bytes_max = 65536\n";
+
 /// How long a test waits for clients that have to get their acks.
 const PATIENCE: Duration = Duration::from_secs(30);
 

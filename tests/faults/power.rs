@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use super::disk::{Disk, Survival};
 use super::layer::{Action, Layer, Record, Rule, calls};
 use super::load::{Crowd, Heard, Plan, overhear};
-use super::{CONFIG, Long, PATIENCE, comes_back, fast_dir};
+use super::{CONFIG, Long, OVERLAPPING, PATIENCE, comes_back, fast_dir};
 use crate::common::lossy::{LossyPath, Weather};
 use crate::common::server::{Home, Server};
 use crate::common::wire::{Is, Wire};
@@ -245,6 +245,7 @@ fn a_power_cut_while_one_commit_is_synced_and_the_next_is_written_loses_nothing_
 }
 
 fn cut_while_syncing(home: &Home, random: &mut SmallRng, cuts: usize, each: impl FnMut(usize, Result<(), String>)) {
+    home.configure(OVERLAPPING);
     let mut history = History::record_behind(
         Some(Weather::CLEAR),
         home,
