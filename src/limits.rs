@@ -247,9 +247,9 @@ pub const RECEIVE_WAIT_MS: u16 = 50;
 pub const LINGER_US: u64 = 300;
 /// Bytes of a block from which on it is written and synced beside the building of the next: below, waking a thread costs more.
 pub const LAUNCH_BYTES: usize = 64 * 1024;
-/// Bytes of a block from which on it is written while another one is synced. A smaller one grows until that has landed: where the sync
-/// takes long, more syncs of less would be slower.
-pub const OVERLAP_BYTES: usize = 1024 * 1024;
+/// A commit is written beside the sync of another one where that takes at most so many times as long as the write. Where it takes longer, the
+/// time that is gained is little, and more would be lost: what clients have in flight is in three commits then, and each sync carries less.
+pub const OVERLAP_SYNC_FACTOR: u64 = 4;
 /// Commits that are written or synced at a time: one each. With more the disk does no more, and each waits longer.
 pub const COMMITS_UNDER_WAY: usize = 2;
 /// Datagrams that one commit answers at most: what is kept of each until then is bounded by it.

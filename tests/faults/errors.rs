@@ -130,6 +130,8 @@ fn of_what_is_under_way_when_a_write_or_a_sync_fails_nothing_is_acked_that_is_no
             let mut disk = Disk::load(&patients.home.disk()).unwrap();
             let layer = Layer::tracing(&patients.home.disk());
             layer.set(0, Rule::always(calls::SYNC, ".log", Action::Linger(Duration::from_millis(3))));
+            // Else it would not pay to write beside the sync.
+            layer.set(2, Rule::always(calls::WRITE, ".log", Action::Delay(Duration::from_millis(2))));
             let server = patients.serve(&layer);
             layer.set(1, Rule::nth(calls, ".log", n, Action::Fail(EIO)));
             assert_eq!(server.wait().code(), Some(4), "{n}\n{}", server.log());

@@ -233,9 +233,13 @@ fn while_syncing(history: &History) -> Vec<usize> {
     moments
 }
 
-/// Makes syncs of the log take their time, so that commits overtake them wherever the test runs.
-fn slow_syncs() -> Rule {
-    Rule::always(calls::SYNC, ".log", Action::Linger(std::time::Duration::from_millis(3)))
+/// Makes writes and syncs of the log take their time, so that commits overtake syncs wherever the test runs.
+fn slow_log() -> [Rule; 2] {
+    let slow = |ms| std::time::Duration::from_millis(ms);
+    [
+        Rule::always(calls::SYNC, ".log", Action::Linger(slow(3))),
+        Rule::always(calls::WRITE, ".log", Action::Delay(slow(2))),
+    ]
 }
 
 #[test]
@@ -249,7 +253,7 @@ fn cut_while_syncing(home: &Home, random: &mut SmallRng, cuts: usize, each: impl
     let mut history = History::record_behind(
         Some(Weather::CLEAR),
         home,
-        &[slow_syncs()],
+        &slow_log(),
         vec![Heard::default(); MANY_CLIENTS],
         LARGE,
         true,

@@ -83,7 +83,7 @@ impl<D: Dialect, J: Journal, T: Transmit, L: Downstream> Committer<D, J, T, L> {
 
     /// Whether the next commit is to be launched before the oldest in flight has landed, so that `launch` would not wait for that.
     pub fn may_launch(&self) -> bool {
-        self.journal.has_place(self.block.size()) || self.is_full() && self.flights.len() < self.journal.under_way_max()
+        self.journal.has_place(self.block.size())
     }
 
     /// Whether `land` would not wait.

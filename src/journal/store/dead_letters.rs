@@ -67,7 +67,7 @@ impl<D: Database> DeadLetters for StoredDeadLetters<D> {
         }
         let Some(first) = kept.first().copied() else {
             // What is not there any more may be deleted by a commit that is not synced yet.
-            self.0.sync_what_is_written()?;
+            self.0.sync()?;
             return Ok(0);
         };
         let mut batch = self.0.batch(0);

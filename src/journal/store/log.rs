@@ -9,10 +9,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::journal::StorageError;
 use crate::journal::database::Database;
 use crate::journal::store::{Shared, database_error};
+use crate::limits::OVERLAP_SYNC_FACTOR;
 use crate::model::DeadLetterId;
 
 /// How far the database is written and synced, in changes since it was made.
@@ -22,6 +24,9 @@ pub(super) struct Log {
     /// Held by whoever syncs, until a failure of it is known to all: who has waited for it must not sync again what has failed.
     syncing: Mutex<()>,
     synced: AtomicU64,
+    /// How long writes without a sync, and syncs, have taken of late, in microseconds: the latest counts for an eighth.
+    write_us: AtomicU64,
+    sync_us: AtomicU64,
 }
 
 /// Proof that so many changes are on the disk. A sync alone makes it.
@@ -43,12 +48,25 @@ impl Synced {
 impl Log {
     /// Of a database all of whose changes are on the disk.
     pub(super) fn new(changes: u64) -> Self {
-        Self { writing: Mutex::default(), syncing: Mutex::default(), synced: AtomicU64::new(changes) }
+        let (write_us, sync_us) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self {
+            writing: Mutex::default(),
+            syncing: Mutex::default(),
+            synced: AtomicU64::new(changes),
+            write_us,
+            sync_us,
+        }
     }
 
     /// So many changes are known to be on the disk.
     pub(super) fn synced(&self) -> u64 {
         self.synced.load(Ordering::Acquire)
+    }
+
+    /// Whether writing a commit beside the sync of another one gains more than it costs.
+    pub(super) fn overlap_pays(&self) -> bool {
+        let of = |time: &AtomicU64| time.load(Ordering::Relaxed);
+        of(&self.sync_us) <= OVERLAP_SYNC_FACTOR.saturating_mul(of(&self.write_us))
     }
 
     fn note(&self, changes: u64) -> Synced {
@@ -84,23 +102,23 @@ impl<D: Database> Shared<D> {
         let _writing = lock(&self.log.writing);
         self.sync_what_is_not_to_be_overtaken()?;
         self.check()?;
-        self.apply(batch, action, D::write_ahead)
+        timed(&self.log.write_us, || self.apply(batch, action, D::write_ahead))
     }
 
-    /// Syncs all that was written before this call. Others may write meanwhile.
+    /// Syncs what was written before this call, unless another sync has by then. Others may write meanwhile.
     ///
     /// # Errors
     /// The first one poisons the journal. How much is on the disk is unknown.
     pub(super) fn sync(&self) -> Result<Synced, StorageError> {
         let _syncing = lock(&self.log.syncing);
-        self.sync_now()
+        self.check()?;
+        if self.is_ahead() { self.sync_now() } else { Ok(Synced(self.log.synced())) }
     }
 
     fn sync_now(&self) -> Result<Synced, StorageError> {
-        self.check()?;
         // Read before the sync begins: what can be read was written.
         let changes = self.store.sequence();
-        let synced = self.store.sync();
+        let synced = timed(&self.log.sync_us, || self.store.sync());
         synced.map_err(|error| self.fail_with(database_error::<D>("syncing the write-ahead log".into(), &error)))?;
         // Whatever has failed meanwhile, the database may have synced anew.
         self.check()?;
@@ -128,8 +146,7 @@ impl<D: Database> Shared<D> {
         work: impl FnOnce(&D) -> Result<T, D::Error>,
     ) -> Result<T, StorageError> {
         let _writing = lock(&self.log.writing);
-        self.sync_what_is_written()?;
-        self.check()?;
+        self.sync()?;
         work(&self.store).map_err(|error| self.fail_with(database_error::<D>(action.into(), &error)))
     }
 
@@ -150,16 +167,7 @@ impl<D: Database> Shared<D> {
 
     /// Before a write: syncs what was written, where a power cut may not keep the write and lose that.
     fn sync_what_is_not_to_be_overtaken(&self) -> Result<(), StorageError> {
-        if self.is_ahead() && !self.store.may_overtake() { self.sync_what_is_written() } else { Ok(()) }
-    }
-
-    /// Syncs what no other sync has by then.
-    ///
-    /// # Errors
-    /// As those of [`sync`](Self::sync).
-    pub(super) fn sync_what_is_written(&self) -> Result<(), StorageError> {
-        let _syncing = lock(&self.log.syncing);
-        if self.is_ahead() { self.sync_now().map(drop) } else { Ok(()) }
+        if self.is_ahead() && !self.store.may_overtake() { self.sync().map(drop) } else { Ok(()) }
     }
 
     /// Writes a batch that deletes these dead letters by `write`, and counts them.
@@ -186,6 +194,36 @@ impl<D: Database> Shared<D> {
     }
 }
 
+/// Does something, and takes how long it was into account.
+fn timed<T>(smoothed_us: &AtomicU64, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    // One thread does each of these at a time.
+    let before_us = smoothed_us.load(Ordering::Relaxed);
+    let smoothed = if before_us == 0 { took_us } else { before_us - before_us / 8 + took_us / 8 };
+    smoothed_us.store(smoothed, Ordering::Relaxed);
+    done
+}
+
 fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_written_beside_a_sync_unless_that_takes_far_longer_than_the_write() {
+        let log = Log::new(0);
+        assert!(log.overlap_pays(), "nothing is known yet");
+        for (write_us, sync_us, pays) in
+            [(600, 600, true), (600, 2_400, true), (600, 2_401, false), (600, 5_600, false)]
+        {
+            log.write_us.store(write_us, Ordering::Relaxed);
+            log.sync_us.store(sync_us, Ordering::Relaxed);
+            assert_eq!(log.overlap_pays(), pays, "{write_us} and {sync_us}");
+        }
+    }
 }

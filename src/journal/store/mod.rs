@@ -44,7 +44,7 @@ pub(in crate::journal) use crate::journal::store::pipeline::sync_all;
 use crate::journal::store::reader::Reader;
 pub(in crate::journal) use crate::journal::store::writer::{StoredWriter, Written};
 use crate::journal::{Commit, Durable, Journal, JournalError, Landed, LetterCounts, Opened, Room, StorageError};
-use crate::limits::{COMMITS_UNDER_WAY, LAUNCH_BYTES, OVERLAP_BYTES};
+use crate::limits::{COMMITS_UNDER_WAY, LAUNCH_BYTES};
 use crate::model::{DeadLetterId, DurabilityLevel, Offset};
 
 /// The journal in a data directory, which it holds until it and its readers are dropped.
@@ -217,7 +217,10 @@ impl<D: Database> Journal for StoredJournal<D> {
     fn has_place(&self, bytes: usize) -> bool {
         match self.waiting {
             Some(_) => false,
-            None => self.under_way == 0 || self.under_way < self.under_way_max() && bytes >= OVERLAP_BYTES,
+            None => {
+                self.under_way == 0
+                    || self.under_way < self.under_way_max() && bytes >= LAUNCH_BYTES && self.shared.log.overlap_pays()
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use super::*;
 use crate::journal::Commit;
 use crate::journal::database::JOURNAL;
-use crate::limits::{LAUNCH_BYTES, OVERLAP_BYTES};
+use crate::limits::LAUNCH_BYTES;
 
 /// A commit of one entry.
 fn one_of(number: u64, bytes: usize) -> Commit {
@@ -74,13 +74,13 @@ fn a_second_commit_has_a_place_beside_a_large_one_if_it_is_large_itself() {
     assert!(journal.has_place(1), "nothing is under way");
     journal.notify_landings(Box::new(|| {})).unwrap();
     journal.append(one_of(0, 10)).unwrap();
-    assert!(!journal.has_place(OVERLAP_BYTES), "the caller writes the first");
+    assert!(!journal.has_place(LAUNCH_BYTES), "the caller writes the first");
     journal.land().unwrap();
     journal.append(one_of(1, LAUNCH_BYTES)).unwrap();
-    assert!(!journal.has_place(OVERLAP_BYTES - 1), "it would wait for two syncs in place of one");
-    assert!(journal.has_place(OVERLAP_BYTES));
+    assert!(!journal.has_place(LAUNCH_BYTES - 1), "it would wait for two syncs in place of one");
+    assert!(journal.has_place(LAUNCH_BYTES));
     journal.append(one_of(2, 10)).unwrap();
-    assert!(!journal.has_place(OVERLAP_BYTES), "two are under way");
+    assert!(!journal.has_place(LAUNCH_BYTES), "two are under way");
     let ends: Vec<_> = (0..2).map(|_| journal.land().unwrap().receipt.end()).collect();
     assert_eq!(ends, [Offset(2), Offset(3)], "in the order in which they were appended");
     drop(journal);
