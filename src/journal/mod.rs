@@ -249,13 +249,9 @@ pub trait Journal: Send {
         self.durable().end()
     }
 
-    /// How many commits may be under way, at least 1. Appending one more is an error of the caller.
-    fn under_way_max(&self) -> usize {
-        1
-    }
-
     /// Whether a commit of about so many bytes is better appended now than when the oldest one has landed: one more may be under
-    /// way, and it is large enough to gain by that.
+    /// way, and it is large enough to gain by that. With nothing under way it is. Appending more than may be under way is an error of
+    /// the caller.
     fn has_place(&self, bytes: usize) -> bool;
 
     /// Takes the next commit, whose entries follow those of the commits before it. Does not wait for the disk.

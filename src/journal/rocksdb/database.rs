@@ -182,9 +182,8 @@ impl Store {
     /// Whether beginning another log would wait: for a memtable that is being written to a table, or for tables that are being merged.
     pub(super) fn would_wait(&self) -> bool {
         [JOURNAL, META, DEAD].into_iter().any(|name| {
-            let level_0 =
-                usize::try_from(self.number_of(name, &properties::num_files_at_level(0))).unwrap_or(usize::MAX);
-            self.number_of(name, properties::NUM_IMMUTABLE_MEM_TABLE) > 0 || level_0 + 2 >= SLOWDOWN_TABLES
+            let level_0 = i32::try_from(self.number_of(name, &properties::num_files_at_level(0))).unwrap_or(i32::MAX);
+            self.number_of(name, properties::NUM_IMMUTABLE_MEM_TABLE) > 0 || level_0 >= SLOWDOWN_TABLES - 2
         })
     }
 

@@ -70,7 +70,7 @@ const TABLE_FILE_BYTES: u64 = 64 << 20;
 /// session's record replaced; far more than that many, and commits are held back.
 const TABLES_MERGED: i32 = 16;
 /// So many new table files, and RocksDB holds commits back.
-pub(super) const SLOWDOWN_TABLES: usize = 3 * 16;
+pub(super) const SLOWDOWN_TABLES: i32 = 3 * TABLES_MERGED;
 /// RocksDB takes the memory of a memtable in blocks of an eighth of its size, up to so many bytes.
 pub(super) const MEMTABLE_BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Data of a flush is handed to the disk in steps of this, so that a commit's sync does not wait behind all of it.
@@ -118,7 +118,7 @@ pub(super) fn families(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
         settings.set_max_write_buffer_number(i32::try_from(memtables).unwrap_or(i32::MAX));
         settings.set_target_file_size_base(TABLE_FILE_BYTES);
         settings.set_level_zero_file_num_compaction_trigger(TABLES_MERGED);
-        settings.set_level_zero_slowdown_writes_trigger(i32::try_from(SLOWDOWN_TABLES).unwrap_or(i32::MAX));
+        settings.set_level_zero_slowdown_writes_trigger(SLOWDOWN_TABLES);
         settings.set_level_zero_stop_writes_trigger(TABLES_MERGED * 4);
         ColumnFamilyDescriptor::new(name, settings)
     };

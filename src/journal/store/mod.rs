@@ -203,15 +203,16 @@ impl<D: Database> StoredJournal<D> {
     pub(in crate::journal) fn shared(&self) -> Arc<Shared<D>> {
         self.shared.clone()
     }
+
+    /// How many commits may be under way.
+    fn under_way_max(&self) -> usize {
+        if self.pipeline.is_some() { COMMITS_UNDER_WAY } else { 1 }
+    }
 }
 
 impl<D: Database> Journal for StoredJournal<D> {
     fn durable(&self) -> Durable {
         self.shared.durable()
-    }
-
-    fn under_way_max(&self) -> usize {
-        if self.pipeline.is_some() { COMMITS_UNDER_WAY } else { 1 }
     }
 
     fn has_place(&self, bytes: usize) -> bool {

@@ -130,6 +130,12 @@ impl<W: WriteCommit> ByHand<W> {
         Self(Hand(Arc::new(Mutex::new(commits))))
     }
 
+    /// How many commits may be under way.
+    #[cfg(test)]
+    pub(in crate::journal) fn under_way_max(&self) -> usize {
+        self.0.lock().under_way_max
+    }
+
     /// For whoever decides when its commits land.
     pub fn hand(&self) -> Hand<W> {
         self.0.clone()
@@ -144,10 +150,6 @@ fn misused(action: &str, cause: &str) -> JournalError {
 impl<W: WriteCommit> Journal for ByHand<W> {
     fn durable(&self) -> Durable {
         self.0.lock().writer.durable()
-    }
-
-    fn under_way_max(&self) -> usize {
-        self.0.lock().under_way_max
     }
 
     fn has_place(&self, _bytes: usize) -> bool {
